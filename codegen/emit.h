@@ -1,0 +1,54 @@
+// TileProgram -> KernelSource, for the back end that the target names. No file system, no device.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "ir/kernel_source.h"
+#include "ir/target.h"
+#include "ir/tile_program.h"
+
+namespace spion {
+
+// One named constexpr line of the generated source.
+struct Constant {
+    std::string name;  // "kHeadDim"
+    std::variant<bool, std::int64_t, float, std::string> value;  // string: an identifier, unquoted
+    std::string comment;                                         // "" or what it means, with units
+};
+
+// A hand-written body from kernels/ with its constants: text = comment, constants, one include.
+//   CUDA: kernels/<body>.cuh, entry point __global__ void <entry>(const Arguments)
+//   host: kernels/host/<body>.cpp as bitcode, void <entry>(const Arguments*, int64 begin, int64 end)
+// Throws InternalError when no such body is embedded.
+KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
+                        std::string_view entry, const std::vector<Constant>& constants,
+                        std::string_view ir);
+
+// A kernel of attention.
+KernelSource emit(const TileProgram& program, const Target& target);
+
+// What the launch needs besides the tables: threads a block and dynamic shared bytes (CUDA).
+struct EmittedGeometry {
+    int threads = 1;
+    int shared_bytes = 0;
+};
+EmittedGeometry geometry(const TileProgram& program, const Target& target);
+
+// The kernel that accumulates the pooled map of discovery while walking the dense score map again
+// after the forward pass (kernels/score_summary). block: the pattern's edge; filter: F >= 1 of the
+// diagonal convolution, 1 for none (variant F); requires (F - 1) / 2 <= block.
+struct ScoreSummaryProgram {
+    Attention attention;
+    int block = 64;
+    int filter = 31;
+    int tile = 64;  // rows and columns of one work item: block, or 64 at most
+    friend bool operator==(const ScoreSummaryProgram&, const ScoreSummaryProgram&) = default;
+};
+KernelSource emit(const ScoreSummaryProgram& program, const Target& target);
+EmittedGeometry geometry(const ScoreSummaryProgram& program, const Target& target);
+
+}  // namespace spion

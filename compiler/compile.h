@@ -1,0 +1,66 @@
+// The only orchestrator: from a pattern to kernels that can be launched.
+//     pattern --lower--> TileProgram --emit--> KernelSource --cache, compile--> KernelBinary --load-->
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/attention.h"
+#include "ir/block_pattern.h"
+#include "ir/tile_program.h"
+#include "kernels/attention_arguments.h"
+#include "runtime/cache.h"
+#include "runtime/device.h"
+
+namespace spion {
+
+// Compiles (or fetches) and loads one emitted kernel. Used for attention and for train's kernels.
+struct JitKernel {
+    std::unique_ptr<LoadedKernel> kernel;
+    KernelSource source;
+    CachedKernel cached;
+};
+JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
+
+// The three kernels of one layer with their tables on the device.
+class CompiledAttention {
+  public:
+    CompiledAttention(Attention attention, BlockPattern pattern, Device& device);
+    const Attention& attention() const { return attention_; }
+    const BlockPattern& pattern() const { return pattern_; }
+
+    // args' tensors, lse, lengths and batch are the caller's; tables are filled in here.
+    // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
+    void forward(SpionAttentionArguments args);
+    // dQ (which also writes delta) and then dK, dV.
+    void backward(SpionAttentionArguments args);
+
+    struct Part {  // one of the three
+        TileProgram program;
+        JitKernel jit;
+        Buffer order, offsets, granules;
+        LaunchGeometry geometry;  // work_items of one (b, h): tiles
+    };
+    const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
+
+  private:
+    friend std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+        const Attention&, std::span<const BlockPattern>, Device&, KernelCache&);
+    void launch(KernelRole role, SpionAttentionArguments args);
+    Attention attention_;
+    BlockPattern pattern_;
+    Device* device_;
+    Part parts_[3];
+};
+
+// One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
+// threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile
+// shapes agree share one binary.
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
+    KernelCache& cache);
+
+}  // namespace spion

@@ -1,0 +1,54 @@
+// The operation: one layer's multi-head attention on a fixed block pattern.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "ir/dtype.h"
+
+namespace spion {
+
+// What a pruned element (one outside the pattern) counts as in the softmax.
+//
+// With S = scale * Q K^T and n_i the number of elements of query row i inside the pattern (padded
+// keys included, nothing beyond L):
+//   kPrunedZero  a score of 0:        m = max(0, max_j S_ij), Z = sum_j exp(S_ij - m)
+//                                     + (L - n_i) * exp(-m)            (SPION, section 3)
+//   kMasked      a score of -inf:     m = max_j S_ij,         Z = sum_j exp(S_ij - m)
+// The sums run over the elements of the pattern whose key is not padded. P_ij = exp(S_ij - m) / Z,
+// LSE_i = m + ln Z. A row without any such element has O = 0 and no gradient; its LSE is
+// ln(L - n_i) under kPrunedZero when L > n_i, and -inf otherwise.
+enum class SoftmaxKind { kPrunedZero, kMasked };
+
+// "pruned_zero", "masked".
+std::string_view to_string(SoftmaxKind kind);
+// Throws UserError that lists the allowed names.
+SoftmaxKind parse_softmax_kind(std::string_view name);
+
+// Everything about the operation that is fixed when it is compiled. The batch size B and the
+// per-sample lengths are run-time arguments.
+struct Attention {
+    int heads = 1;                // H >= 1
+    int head_dim = 64;            // D: 16, 32, 64 or 128
+    std::int64_t length = 0;      // L >= 1, not necessarily a multiple of the block
+    DType dtype = DType::kBf16;   // of Q, K, V, O, dO, dQ, dK, dV
+    float scale = 0.0F;           // of Q K^T; usually 1/sqrt(D)
+    SoftmaxKind softmax = SoftmaxKind::kPrunedZero;
+    bool key_padding = false;     // true: lengths[b] <= L says how many keys of sample b are valid
+    float dropout = 0.0F;         // on P; only 0 is accepted so far
+
+    friend bool operator==(const Attention&, const Attention&) = default;
+};
+
+// 1/sqrt(D).
+float default_scale(int head_dim);
+
+// Throws UserError if a field is out of its range (a dropout other than 0 included).
+void check(const Attention& attention);
+
+// One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
+// key_padding=true dropout=0".
+std::string to_text(const Attention& attention);
+
+}  // namespace spion

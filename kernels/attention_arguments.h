@@ -1,0 +1,37 @@
+// The one parameter of every attention kernel, on both back ends. Plain C++ without includes: it is
+// compiled into the caller, into the CUDA source and into the host bodies alike.
+#pragma once
+
+// A [B, H, L, D] view. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
+// l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes.
+struct SpionTensor {
+    void* data;
+    long long batch_stride;
+    long long head_stride;
+    long long row_stride;
+};
+
+// Which fields a kernel reads and writes (R, W):
+//   attention_forward              R q k v        W o lse
+//   attention_query_gradient       R q k v o d_o lse   W d_q delta
+//   attention_key_value_gradient   R q k v d_o lse delta   W d_k d_v
+//   score_summary                  R q k lse      W summary, scores unless null
+// Work items: for attention kernels B * H * tiles, item = (b * H + h) * tiles + w with w the
+// position in TileProgram::order; for score_summary see kernels/score_summary notes below.
+struct SpionAttentionArguments {
+    SpionTensor q, k, v, o;
+    SpionTensor d_o, d_q, d_k, d_v;
+    float* lse;             // [B, H, L] natural logarithm
+    float* delta;           // [B, H, L] rowsum(dO * O)
+    const int* lengths;     // [B] valid keys of each sample, in [0, L]; null without key padding
+    const int* order;       // [tiles]      TileProgram's tables
+    const int* offsets;     // [tiles + 1]
+    const int* granules;    // [offsets[tiles]]
+    int tiles;
+    int batch;              // B
+    // score_summary, work item t = I * tiles_per_side + J of summary tiles of `summary_tile` rows
+    // and columns: the tile's mean probabilities over batch and heads, summed with the weights of
+    // discovery (compiler/discovery/score_summary.h), one sum for each of 7 neighbouring blocks.
+    float* summary;         // [tiles_per_side^2, 7]
+    float* scores;          // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+};

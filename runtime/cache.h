@@ -1,0 +1,56 @@
+// Compiled kernels, kept in memory and on disk. A disk entry is a folder
+//     <root>/<name>.<digest>/   kernel.cu|kernel.ll  includes  kernel.ir  kernel.cubin|kernel.o  manifest.json
+// written aside, synced and renamed into place, so that a reader sees a whole entry or none; with
+// several processes at once the first rename wins and the others use it. The manifest holds the
+// digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is rebuilt.
+// A cache folder that cannot be read or written costs time, never a failure; one line on stderr says so.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "ir/kernel_source.h"
+
+namespace spion {
+
+// 32 hex digits over every field of the request, each with its name and length.
+std::string cache_key(const CompileRequest& request);
+
+enum class CacheOrigin { kCompiled, kDisk, kMemory };
+
+struct CachedKernel {
+    std::shared_ptr<const KernelBinary> binary;
+    CacheOrigin origin = CacheOrigin::kCompiled;
+    double milliseconds = 0;          // what this lookup cost, compilation included
+    std::filesystem::path folder;     // the disk entry; empty when the disk cache is off
+};
+
+class KernelCache {
+  public:
+    // nullopt: memory only.
+    explicit KernelCache(std::optional<std::filesystem::path> root);
+    ~KernelCache();
+
+    // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt.
+    static std::optional<std::filesystem::path> default_root();
+
+    using Compile = std::function<KernelBinary(const CompileRequest&)>;
+    // Thread-safe; two threads asking for one key compile once. `source` gives name and ir for the
+    // entry; `request` alone decides the key and is all that `compile` sees.
+    CachedKernel get(const KernelSource& source, const CompileRequest& request,
+                     const Compile& compile);
+
+    struct Counters {
+        int compiled = 0, from_disk = 0, from_memory = 0;
+    };
+    Counters counters() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace spion

@@ -1,0 +1,126 @@
+// The back end's memory, kernels and order of execution behind one interface: a GPU with one stream
+// (runtime/cuda) or the host with its threads (runtime/host). Everything above (compiler, train,
+// tools) speaks to this alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "ir/dtype.h"
+#include "ir/kernel_source.h"
+#include "ir/target.h"
+
+namespace spion {
+
+class Device;
+
+// Owned device memory. Movable; freed with its device still alive.
+class Buffer {
+  public:
+    Buffer() = default;
+    Buffer(Device& device, std::size_t bytes);  // uninitialised; throws DeviceError when out of memory
+    ~Buffer();
+    Buffer(Buffer&& other) noexcept;
+    Buffer& operator=(Buffer&& other) noexcept;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    void* data() const { return data_; }
+    template <typename T>
+    T* as() const {
+        return static_cast<T*>(data_);
+    }
+    std::size_t bytes() const { return bytes_; }
+    explicit operator bool() const { return data_ != nullptr; }
+
+  private:
+    Device* device_ = nullptr;
+    void* data_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
+// A loaded kernel. Created by Device::load; must not outlive its device.
+class LoadedKernel {
+  public:
+    virtual ~LoadedKernel() = default;
+    virtual const std::string& entry() const = 0;
+};
+
+struct LaunchGeometry {
+    std::int64_t work_items = 0;  // CUDA: thread blocks (1-D grid); host: items split over threads
+    int threads = 1;              // CUDA: threads of a block; host: ignored
+    int shared_bytes = 0;         // CUDA: dynamic shared memory of a block; host: ignored
+};
+
+// c = alpha * op(a) * op(b) + beta * c, row-major: op(a) is [m, k], op(b) is [k, n], c is [m, n];
+// `lda` is the row pitch of a as stored, in elements. Products accumulate in fp32.
+struct Gemm {
+    bool transpose_a = false;
+    bool transpose_b = false;
+    std::int64_t m = 0, n = 0, k = 0;
+    const void* a = nullptr;
+    std::int64_t lda = 0;
+    const void* b = nullptr;
+    std::int64_t ldb = 0;
+    void* c = nullptr;
+    std::int64_t ldc = 0;
+    DType input = DType::kFp32;   // of a and b: kFp32 (both), kBf16 or kFp16 (CUDA)
+    DType output = DType::kFp32;  // of c: kFp32, or the same as input
+    float alpha = 1.0F;
+    float beta = 0.0F;
+    const void* bias = nullptr;   // [n] of type `output`, added to every row of c; null for none
+};
+
+// Work is asynchronous and in order on one stream; copies to the host and `synchronize` wait for it.
+// Not thread-safe, except `load`.
+class Device {
+  public:
+    virtual ~Device() = default;
+
+    virtual const Target& target() const = 0;
+    virtual std::string name() const = 0;  // "NVIDIA H200", "AMD EPYC ... (2 threads, AVX-512)"
+
+    virtual void* allocate(std::size_t bytes) = 0;
+    virtual void release(void* data) noexcept = 0;
+    virtual std::size_t peak_bytes() const = 0;  // most bytes allocated at once so far
+
+    virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
+    virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;  // waits
+    virtual void fill(void* device, unsigned char byte, std::size_t bytes) = 0;
+    virtual void synchronize() = 0;
+
+    // Compiles for this device; pure in the request (no cache). Thread-safe. NVRTC or ORC's
+    // compiler; throws InternalError with the log when a source is rejected.
+    virtual KernelBinary compile(const CompileRequest& request) = 0;
+    // Version string that goes into CompileRequest::compiler.
+    virtual std::string compiler_version() = 0;
+    virtual std::unique_ptr<LoadedKernel> load(const std::string& entry,
+                                               const KernelBinary& binary) = 0;
+    // `arguments` is copied: the kernel's single by-value struct parameter (CUDA) or what its
+    // pointer parameter points to (host).
+    virtual void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
+                        const void* arguments, std::size_t argument_bytes) = 0;
+    template <typename T>
+    void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const T& arguments) {
+        launch(kernel, geometry, &arguments, sizeof(T));
+    }
+
+    virtual void gemm(const Gemm& gemm) = 0;
+
+    // Marks a point in the stream; `milliseconds_between` waits for both marks. Slots 0..63.
+    virtual void mark(int slot) = 0;
+    virtual double milliseconds_between(int first_slot, int second_slot) = 0;
+};
+
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+// "auto", "cpu", "cuda"; throws UserError that lists them.
+DeviceChoice parse_device_choice(std::string_view name);
+
+// kAuto takes a usable GPU, else the host, and says which on stderr. kCuda without a usable GPU
+// throws UserError saying why and how to mend it; so does kCpu in a build without the host back end.
+std::unique_ptr<Device> open_device(DeviceChoice choice);
+
+}  // namespace spion
