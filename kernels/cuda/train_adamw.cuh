@@ -1,7 +1,7 @@
 // One step of AdamW on clipped gradient values, and the parameters' bf16 copy.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     adamw(const __grid_constant__ SpionAdamArguments args) {

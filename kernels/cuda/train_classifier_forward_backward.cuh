@@ -3,7 +3,7 @@
 // a sample. Dynamic shared memory: x [C], hidden [hidden], its gradient [hidden], logits [classes].
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 // The dot product of two rows of `count` values, in every lane of the warp.
 __device__ __forceinline__ float dot_in_warp(const float* a, const float* b, int count) {

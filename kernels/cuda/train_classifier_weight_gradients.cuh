@@ -3,7 +3,7 @@
 // order.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     classifier_weight_gradients(const __grid_constant__ SpionClassifierArguments args) {

@@ -1,7 +1,7 @@
 // partials[item, c] = sum of x[row, c] over the item's rows: the share of a bias gradient.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 using Layout = RowLayout<kChannels>;
 

@@ -3,7 +3,7 @@
 // v % kWarps alone, a lane owning channels. Dynamic shared memory: the table, then the staged rows.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
+#include "train_dropout.cuh"
 
 constexpr int kStagedRows = 128;
 constexpr int kTableOctets = kTableChannels / 8;

@@ -2,7 +2,7 @@
 // in registers and meets it with that position's token of eight samples.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
+#include "train_dropout.cuh"
 
 using Layout = RowLayout<kChannels>;
 static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp");

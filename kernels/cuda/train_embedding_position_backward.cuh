@@ -1,7 +1,7 @@
 // d_position[l, :] = sum over the samples b of dropout(d_x[b, l, :]); one thread block a position.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
+#include "train_dropout.cuh"
 
 using Layout = RowLayout<kChannels>;
 static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp");

@@ -2,8 +2,8 @@
 // share.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
-#include "kernels/cuda/train_gelu_terms.cuh"
+#include "train_dropout.cuh"
+#include "train_gelu_terms.cuh"
 
 using Layout = RowLayout<kChannels>;
 

@@ -1,8 +1,8 @@
 // y = dropout(gelu(x)), elementwise; rows matter to the work items only.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
-#include "kernels/cuda/train_gelu_terms.cuh"
+#include "train_dropout.cuh"
+#include "train_gelu_terms.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     gelu_dropout_forward(const __grid_constant__ SpionGeluArguments args) {

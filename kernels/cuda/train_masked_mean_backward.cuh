@@ -1,7 +1,7 @@
 // d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     masked_mean_backward(const __grid_constant__ SpionMaskedMeanArguments args) {

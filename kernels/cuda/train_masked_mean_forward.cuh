@@ -1,7 +1,7 @@
 // y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b]; one thread block a sample.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 using Layout = RowLayout<kChannels>;
 static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp");

@@ -4,7 +4,7 @@
 // up at the end.
 #pragma once
 
-#include "kernels/cuda/train_dropout.cuh"
+#include "train_dropout.cuh"
 
 using Layout = RowLayout<kChannels>;
 static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp");

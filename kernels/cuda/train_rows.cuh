@@ -3,7 +3,7 @@
 // kThreads of the generated source.
 #pragma once
 
-#include "kernels/train_arguments.h"
+#include "train_arguments.h"
 
 constexpr int kWarpLanes = 32;
 constexpr int kWarps = kThreads / kWarpLanes;

@@ -3,7 +3,7 @@
 // are added by shuffles, and the warps in order.
 #pragma once
 
-#include "kernels/cuda/train_rows.cuh"
+#include "train_rows.cuh"
 
 static_assert(kSpionSumColumnsPerItem == 8, "two float4 a row");
 
