@@ -1,8 +1,8 @@
 // The dropout of an octet. Needs the constant kDropout of the generated source.
 #pragma once
 
-#include "train_rows.cuh"
 #include "random.h"
+#include "train_rows.cuh"
 
 // Dropout of octet `index` (elements 8 * index .. 8 * index + 7) of its tensor.
 __device__ __forceinline__ void drop(Octet& octet, long long index, const SpionDropout& dropout) {

@@ -3,6 +3,7 @@
 // kThreads of the generated source.
 #pragma once
 
+#include "ptx.cuh"
 #include "train_arguments.h"
 
 constexpr int kWarpLanes = 32;
@@ -14,12 +15,7 @@ struct Octet {
     float value[8];
 };
 
-// Two fp32 values rounded to bf16: low in the lower half.
-__device__ __forceinline__ unsigned int pack_bf16(float low, float high) {
-    unsigned int packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
+// The halves of two packed bf16 values.
 __device__ __forceinline__ float low_bf16(unsigned int packed) {
     return __uint_as_float(packed << 16);
 }
