@@ -1,9 +1,7 @@
 #include "train/kernels.h"
 
-#include <algorithm>
-#include <atomic>
-#include <exception>
-#include <thread>
+#include <array>
+#include <iterator>
 
 #include "ir/error.h"
 
@@ -95,31 +93,6 @@ void check_width(std::string_view name, int width, int most) {
     }
 }
 
-// Runs make(0) .. make(count - 1) on worker threads; the first failure, by index, is thrown again.
-template <typename Make>
-void run_in_parallel(int count, Make make) {
-    std::vector<std::exception_ptr> failures(static_cast<std::size_t>(count));
-    std::atomic<int> next = 0;
-    const auto work = [&] {
-        for (int i = next++; i < count; i = next++) {
-            try {
-                make(i);
-            } catch (...) {
-                failures[static_cast<std::size_t>(i)] = std::current_exception();
-            }
-        }
-    };
-    const int workers = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, count);
-    {
-        std::vector<std::jthread> threads;
-        for (int i = 1; i < workers; ++i) threads.emplace_back(work);
-        work();
-    }
-    for (const std::exception_ptr& failure : failures) {
-        if (failure) std::rethrow_exception(failure);
-    }
-}
-
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
@@ -192,11 +165,11 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
 StepKernels::StepKernels(Device& device, KernelCache& cache, const StepShape& shape)
     : device_(&device), shape_(shape) {
     check(shape);
-    run_in_parallel(kStepKernels, [&](int i) {
-        const auto kernel = static_cast<StepKernel>(i);
-        kernels_[static_cast<std::size_t>(i)] =
-            compile_kernel(step_kernel_source(kernel, shape_, device.target()), device, cache);
-    });
+    std::vector<KernelSource> sources;
+    for (int i = 0; i < kStepKernels; ++i) {
+        sources.push_back(step_kernel_source(static_cast<StepKernel>(i), shape_, device.target()));
+    }
+    kernels_ = compile_kernels(sources, device, cache);
 }
 
 template <typename Arguments>

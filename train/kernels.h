@@ -2,7 +2,6 @@
 // launched by name. What each computes, and the shape of every buffer: kernels/train_arguments.h.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -52,7 +51,7 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
 class StepKernels {
   public:
     // Compiles all of them in parallel on worker threads, or fetches them from the cache. `device`
-    // must outlive this. Throws what check and compile_kernel throw.
+    // must outlive this. Throws what check and compile_kernels throw.
     StepKernels(Device& device, KernelCache& cache, const StepShape& shape);
 
     // Asynchronous, in order on the device's stream.
@@ -73,7 +72,7 @@ class StepKernels {
 
     const StepShape& shape() const { return shape_; }
     // In the order of StepKernel: source, origin and time of each, for the report of a run.
-    const std::array<JitKernel, kStepKernels>& compiled() const { return kernels_; }
+    const std::vector<JitKernel>& compiled() const { return kernels_; }
 
   private:
     template <typename Arguments>
@@ -82,7 +81,7 @@ class StepKernels {
 
     Device* device_;
     StepShape shape_;
-    std::array<JitKernel, kStepKernels> kernels_;
+    std::vector<JitKernel> kernels_;
 };
 
 }  // namespace spion
