@@ -24,14 +24,14 @@ struct Head {
     const Attention* attention;
     const BlockPattern* pattern;
     std::int64_t valid_keys;
-    std::vector<double> q, k, v, d_o;  // [L, D]
-    double* o;                         // [L, D]
-    double* lse;                       // [L]
-    double* delta;                     // [L]
-    double* d_q;                       // [L, D]
-    double* d_k;                       // [L, D]
-    double* d_v;                       // [L, D]
-    std::vector<double> q_norm, k_norm;    // [L] Euclidean norm of each row
+    std::vector<double> q, k, v, d_o;          // [L, D]
+    double* o;                                 // [L, D]
+    double* lse;                               // [L]
+    double* delta;                             // [L]
+    double* d_q;                               // [L, D]
+    double* d_k;                               // [L, D]
+    double* d_v;                               // [L, D]
+    std::vector<double> q_norm, k_norm;        // [L] Euclidean norm of each row
     std::vector<double> d_q_terms, d_k_terms;  // [L]
 };
 
@@ -58,8 +58,8 @@ std::vector<double> softmax_row(Head& head, std::int64_t i, const std::vector<st
     double pruned = 0;
     if (pruned_zero) {
         const int block_row = static_cast<int>(i / head.pattern->block());
-        pruned = static_cast<double>(head.attention->length -
-                                     head.pattern->elements_in_row(block_row));
+        pruned =
+            static_cast<double>(head.attention->length - head.pattern->elements_in_row(block_row));
     }
     std::vector<double> p(keys.size());
     double m = pruned_zero ? 0 : -std::numeric_limits<double>::infinity();

@@ -1,5 +1,5 @@
-// What attention on a block pattern means, in float64 and as plainly as it can be written: the judge
-// of both back ends. It shares no code with codegen or kernels and follows the formulas of
+// What attention on a block pattern means, in float64 and as plainly as it can be written: the
+// judge of both back ends. It shares no code with codegen or kernels and follows the formulas of
 // ir/attention.h and of SPION, section 3, row by row.
 #pragma once
 
@@ -15,8 +15,8 @@ namespace spion {
 struct ReferenceProblem {
     const Attention& attention;
     const BlockPattern& pattern;
-    std::int64_t batch = 1;        // B
-    std::span<const int> lengths;  // [B] valid keys; read only with attention.key_padding
+    std::int64_t batch = 1;               // B
+    std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]
 };
 
