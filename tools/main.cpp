@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <stdexcept>
 #include <string_view>
 
 #include "ir/error.h"
@@ -29,8 +30,7 @@ Examples:
 
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
-    (void)app;
-    (void)exit_code;
+    add_verify(app, exit_code);
 }
 
 int fail(int exit_code, std::string_view sentence) {
@@ -69,6 +69,9 @@ int run_and_report(int argc, char** argv) {
         return fail(kBadRequest, error.what());
     } catch (const std::bad_alloc&) {
         return fail(kBadRequest, "out of memory on the host; ask for a smaller problem");
+    } catch (const std::length_error&) {
+        return fail(kBadRequest,
+                    "a size is beyond what memory can hold; ask for a smaller problem");
     } catch (const std::exception& error) {
         return fail(kInternalFault, error.what());
     }

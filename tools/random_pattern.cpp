@@ -11,6 +11,8 @@
 namespace spion {
 namespace {
 
+constexpr std::int64_t kMaxBlocks = 8192;  // a side: every block off the diagonal is a candidate
+
 // [0, 1), by arithmetic rather than std::uniform_real_distribution, whose results differ between
 // standard libraries.
 double uniform(std::mt19937_64& generator) {
@@ -24,7 +26,11 @@ BlockPattern random_pattern(std::int64_t length, int block, double density, std:
         throw UserError("the density of a random pattern is {}; give a fraction between 0 and 1",
                         density);
     }
-    const std::int64_t blocks = BlockPattern::empty(length, block).rows();
+    const std::int64_t blocks = (length + block - 1) / std::max(block, 1);
+    if (blocks > kMaxBlocks) {
+        throw UserError("a random pattern of {} x {} blocks is too large; at most {} a side",
+                        blocks, blocks, kMaxBlocks);
+    }
     std::mt19937_64 generator(seed);
     std::vector<double> popularity(blocks);
     for (double& column : popularity) {
