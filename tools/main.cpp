@@ -30,6 +30,7 @@ Examples:
 
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
+    add_discover(app, exit_code);
     add_verify(app, exit_code);
 }
 
