@@ -34,15 +34,18 @@ std::int64_t lines_of_bits(const std::string& text) {
 
 }  // namespace
 
-void add_attention_options(CLI::App& command, AttentionOptions& options) {
+void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     auto* file = command.add_option("--pattern", options.pattern_file,
                                     "file of nb lines of nb characters 0 or 1");
     auto* density =
         command.add_option("--pattern-random", options.pattern_density,
-                           "a random pattern of this density instead, in (0, 1]; 1 is dense");
+                           "a random pattern of this density instead, 0 to 1; 1 is dense");
     file->excludes(density);
     command.add_option("--pattern-seed", options.pattern_seed, "seed of the random pattern")
         ->capture_default_str();
+}
+
+void add_attention_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str();
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
@@ -75,17 +78,21 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
 
 BlockPattern load_pattern(const AttentionOptions& options) {
     if (options.pattern_file.empty()) {
-        if (options.pattern_density < 0 || options.length < 1) {
+        if (!options.pattern_density || options.length < 1) {
             throw UserError(
                 "no pattern was given; give --pattern FILE, or --pattern-random DENSITY together "
                 "with --length L");
         }
-        return random_pattern(options.length, options.block, options.pattern_density,
+        return random_pattern(options.length, options.block, *options.pattern_density,
                               options.pattern_seed);
     }
     const std::string text = read_text(options.pattern_file);
-    const std::int64_t length =
-        options.length > 0 ? options.length : lines_of_bits(text) * options.block;
+    const std::int64_t lines = lines_of_bits(text);
+    if (lines == 0) {
+        throw UserError("the pattern file {} holds no bits; give nb lines of nb characters 0 or 1",
+                        options.pattern_file);
+    }
+    const std::int64_t length = options.length > 0 ? options.length : lines * options.block;
     return parse_bits(text, length, options.block, options.pattern_file);
 }
 

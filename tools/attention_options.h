@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,8 @@ struct AttentionOptions {
     std::vector<int> lengths;  // empty: no key padding
 };
 
-// Adds the flags; `options` must outlive the parse.
+// Add the flags; `options` must outlive the parse.
+void add_pattern_options(CLI::App& command, AttentionOptions& options);
 void add_attention_options(CLI::App& command, AttentionOptions& options);
 
 // Opens the device that --device asks for, after a check that its back end can compute in --dtype.

@@ -112,6 +112,7 @@ void add_verify(CLI::App& app, int* exit_code) {
     const auto options = std::make_shared<VerifyOptions>();
     CLI::App* command = app.add_subcommand(
         "verify", "hold the generated kernels against a float64 reference; exit 1 above tolerance");
+    add_pattern_options(*command, options->attention);
     add_attention_options(*command, options->attention);
     command->add_option("--seed", options->seed, "seed of the random inputs")
         ->capture_default_str();
