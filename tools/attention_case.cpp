@@ -42,24 +42,6 @@ TensorError compare(std::string name, std::span<const float> actual,
     return error;
 }
 
-std::vector<TensorError> compare_all(const AttentionCase& problem, const AttentionInputs& inputs,
-                                     const AttentionOutputs& outputs) {
-    const ReferenceResult reference = reference_attention({.attention = problem.attention,
-                                                           .pattern = problem.pattern,
-                                                           .batch = problem.batch,
-                                                           .lengths = problem.lengths,
-                                                           .q = inputs.q,
-                                                           .k = inputs.k,
-                                                           .v = inputs.v,
-                                                           .d_o = inputs.d_o});
-    const double allowed = tolerance(problem.attention.dtype);
-    return {compare("o", outputs.o, reference.o, 0, allowed),
-            compare("lse", outputs.lse, reference.lse, 0, allowed),
-            compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
-            compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
-            compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
-}
-
 // Names what is wrong with a request that the device's back end cannot serve at all.
 void check_dtype(DType dtype, const Device& device) {
     if (device.target().back_end == BackEnd::kHost && dtype != DType::kFp32) {
@@ -143,6 +125,25 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
     return inputs;
 }
 
+std::vector<TensorError> compare_outputs(const AttentionCase& problem,
+                                         const AttentionInputs& inputs,
+                                         const AttentionOutputs& outputs) {
+    const ReferenceResult reference = reference_attention({.attention = problem.attention,
+                                                           .pattern = problem.pattern,
+                                                           .batch = problem.batch,
+                                                           .lengths = problem.lengths,
+                                                           .q = inputs.q,
+                                                           .k = inputs.k,
+                                                           .v = inputs.v,
+                                                           .d_o = inputs.d_o});
+    const double allowed = tolerance(problem.attention.dtype);
+    return {compare("o", outputs.o, reference.o, 0, allowed),
+            compare("lse", outputs.lse, reference.lse, 0, allowed),
+            compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
+            compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
+            compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
+}
+
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
     check(problem.attention);
     check_batch(problem);
@@ -165,7 +166,7 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     report.outputs = buffers.outputs();
     report.in_bounds = buffers.guards_intact();
     report.repeatable = run() == first;
-    report.errors = compare_all(problem, report.inputs, report.outputs);
+    report.errors = compare_outputs(problem, report.inputs, report.outputs);
     return report;
 }
 

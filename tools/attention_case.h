@@ -51,6 +51,11 @@ double tolerance(DType dtype);
 // Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
 
+// The reference's verdict on o, lse, dq, dk and dv.
+std::vector<TensorError> compare_outputs(const AttentionCase& problem,
+                                         const AttentionInputs& inputs,
+                                         const AttentionOutputs& outputs);
+
 // Compiles forward and backward, runs both twice on poisoned outputs and compares with the
 // reference. Throws UserError when the device's back end does not compute in the dtype, and what
 // compilation throws.

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/support/seed.h"
+#include "tests/seed.h"
 #include "tools/random_pattern.h"
 
 namespace spion {

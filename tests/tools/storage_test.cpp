@@ -7,7 +7,7 @@
 #include <limits>
 #include <random>
 
-#include "tests/support/seed.h"
+#include "tests/seed.h"
 
 namespace spion {
 namespace {
