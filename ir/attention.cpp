@@ -1,1 +1,63 @@
-// Written next.
+#include "ir/attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include "ir/error.h"
+
+namespace spion {
+
+std::string_view to_string(SoftmaxKind kind) {
+    switch (kind) {
+        case SoftmaxKind::kPrunedZero:
+            return "pruned_zero";
+        case SoftmaxKind::kMasked:
+            return "masked";
+    }
+    throw InternalError("softmax kind {} has no name", static_cast<int>(kind));
+}
+
+SoftmaxKind parse_softmax_kind(std::string_view name) {
+    for (SoftmaxKind kind : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        if (name == to_string(kind)) {
+            return kind;
+        }
+    }
+    throw UserError("softmax kind '{}' is not known: use pruned_zero or masked", name);
+}
+
+float default_scale(int head_dim) {
+    return 1.0F / std::sqrt(static_cast<float>(head_dim));
+}
+
+void check(const Attention& attention) {
+    if (attention.heads < 1) {
+        throw UserError("{} heads were given: at least 1 is needed", attention.heads);
+    }
+    const int d = attention.head_dim;
+    if (d != 16 && d != 32 && d != 64 && d != 128) {
+        throw UserError("head dimension {} is not supported: use 16, 32, 64 or 128", d);
+    }
+    // Rows are numbered with 32 bits in the programs' tables.
+    constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
+    if (attention.length < 1 || attention.length > kMaxLength) {
+        throw UserError("sequence length {} is out of range: use 1 to {}", attention.length,
+                        kMaxLength);
+    }
+    if (!std::isfinite(attention.scale) || attention.scale <= 0.0F) {
+        throw UserError("scale {} is not allowed: use a finite number above 0, usually {} for D={}",
+                        attention.scale, default_scale(d), d);
+    }
+    if (attention.dropout != 0.0F) {
+        throw UserError("attention dropout {} is not supported: set it to 0", attention.dropout);
+    }
+}
+
+std::string to_text(const Attention& attention) {
+    return fmt::format(
+        "attention H={} D={} L={} dtype={} scale={} softmax={} key_padding={} dropout={}",
+        attention.heads, attention.head_dim, attention.length, to_string(attention.dtype),
+        attention.scale, to_string(attention.softmax), attention.key_padding, attention.dropout);
+}
+
+}  // namespace spion

@@ -1,1 +1,195 @@
-// Written next.
+#include "ir/block_pattern.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "ir/error.h"
+#include "ir/sha256.h"
+
+namespace spion {
+namespace {
+
+constexpr std::int64_t kMaxBlocks = 32768;  // a side: block indices and counts fit 32 bits
+
+// nb = ceil(length / block), after checking both.
+int count_blocks(std::int64_t length, int block) {
+    if (block != 16 && block != 32 && block != 64 && block != 128) {
+        throw UserError("block {} is not allowed: use 16, 32, 64 or 128", block);
+    }
+    constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
+    if (length < 1 || length > kMaxLength) {
+        throw UserError("sequence length {} is out of range: use 1 to {}", length, kMaxLength);
+    }
+    const std::int64_t nb = (length + block - 1) / block;
+    if (nb > kMaxBlocks) {
+        throw UserError(
+            "length {} in blocks of {} makes {} x {} blocks: at most {} x {} are "
+            "allowed, use a larger block or a shorter sequence",
+            length, block, nb, nb, kMaxBlocks, kMaxBlocks);
+    }
+    return static_cast<int>(nb);
+}
+
+std::vector<std::uint8_t> uniform_bits(std::int64_t length, int block, std::uint8_t bit) {
+    const auto nb = static_cast<std::size_t>(count_blocks(length, block));
+    return std::vector<std::uint8_t>(nb * nb, bit);
+}
+
+}  // namespace
+
+BlockPattern::BlockPattern(std::int64_t length, int block, std::vector<std::uint8_t> bits)
+    : length_(length), block_(block), rows_(count_blocks(length, block)) {
+    const auto nb = static_cast<std::size_t>(rows_);
+    if (bits.size() != nb * nb) {
+        throw UserError("a pattern of {} bits was given: length {} in blocks of {} needs {} x {}",
+                        bits.size(), length, block, rows_, rows_);
+    }
+    offsets_.reserve(nb + 1);
+    offsets_.push_back(0);
+    for (std::size_t row = 0; row < nb; ++row) {
+        for (std::size_t column = 0; column < nb; ++column) {
+            if (bits[row * nb + column] != 0) {
+                columns_.push_back(static_cast<std::int32_t>(column));
+            }
+        }
+        offsets_.push_back(static_cast<std::int32_t>(columns_.size()));
+    }
+}
+
+BlockPattern BlockPattern::full(std::int64_t length, int block) {
+    return BlockPattern(length, block, uniform_bits(length, block, 1));
+}
+
+BlockPattern BlockPattern::empty(std::int64_t length, int block) {
+    return BlockPattern(length, block, uniform_bits(length, block, 0));
+}
+
+bool BlockPattern::at(int row_index, int column) const {
+    const std::span<const std::int32_t> blocks = row(row_index);
+    return std::binary_search(blocks.begin(), blocks.end(), column);
+}
+
+std::span<const std::int32_t> BlockPattern::row(int index) const {
+    if (index < 0 || index >= rows_) {
+        throw InternalError("block row {} of a pattern with {}", index, rows_);
+    }
+    return {columns_.data() + offsets_[index], columns_.data() + offsets_[index + 1]};
+}
+
+int BlockPattern::block_rows(int index) const {
+    const std::int64_t begin = static_cast<std::int64_t>(index) * block_;
+    if (index < 0 || index >= rows_) {
+        throw InternalError("block {} of a pattern with {}", index, rows_);
+    }
+    return static_cast<int>(std::min<std::int64_t>(block_, length_ - begin));
+}
+
+std::int64_t BlockPattern::elements_in_row(int row_index) const {
+    std::int64_t elements = 0;
+    for (std::int32_t column : row(row_index)) {
+        elements += block_rows(column);
+    }
+    return elements;
+}
+
+double BlockPattern::density() const {
+    double elements = 0.0;  // exact: sums of integers below 2^53 for any length below 2^26
+    for (int i = 0; i < rows_; ++i) {
+        elements += static_cast<double>(block_rows(i)) * static_cast<double>(elements_in_row(i));
+    }
+    return elements / (static_cast<double>(length_) * static_cast<double>(length_));
+}
+
+BlockPattern BlockPattern::transpose() const {
+    const auto nb = static_cast<std::size_t>(rows_);
+    std::vector<std::uint8_t> bits(nb * nb, 0);  // [nb][nb]
+    for (int i = 0; i < rows_; ++i) {
+        for (std::int32_t column : row(i)) {
+            bits[static_cast<std::size_t>(column) * nb + static_cast<std::size_t>(i)] = 1;
+        }
+    }
+    return BlockPattern(length_, block_, std::move(bits));
+}
+
+std::string BlockPattern::digest() const {
+    return digest_of(fmt::format("length={} block={}\n", length_, block_) + to_bits());
+}
+
+std::string BlockPattern::to_bits() const {
+    const auto pitch = static_cast<std::size_t>(rows_) + 1;
+    std::string text(static_cast<std::size_t>(rows_) * pitch, '0');
+    for (int i = 0; i < rows_; ++i) {
+        const std::size_t begin = static_cast<std::size_t>(i) * pitch;
+        for (std::int32_t column : row(i)) {
+            text[begin + static_cast<std::size_t>(column)] = '1';
+        }
+        text[begin + pitch - 1] = '\n';
+    }
+    return text;
+}
+
+std::string BlockPattern::to_art(int width) const {
+    if (width < 1) {
+        throw UserError("a picture of width {} cannot be drawn: use at least 1", width);
+    }
+    const int cell = (rows_ + width - 1) / width;  // blocks a cell, in each direction
+    const int cells = (rows_ + cell - 1) / cell;
+    const auto pitch = static_cast<std::size_t>(cells);
+    // [cells + 1][cells]: an odd last line has an empty lower half.
+    std::vector<std::uint8_t> set((pitch + 1) * pitch, 0);
+    for (int i = 0; i < rows_; ++i) {
+        for (std::int32_t column : row(i)) {
+            set[static_cast<std::size_t>(i / cell) * pitch +
+                static_cast<std::size_t>(column / cell)] = 1;
+        }
+    }
+    constexpr const char* kGlyphs[4] = {" ", "\u2580", "\u2584", "\u2588"};  // none, upper, lower
+    std::string art;
+    for (std::size_t line = 0; line < pitch; line += 2) {
+        for (std::size_t x = 0; x < pitch; ++x) {
+            art += kGlyphs[set[line * pitch + x] + 2 * set[(line + 1) * pitch + x]];
+        }
+        art += '\n';
+    }
+    return art;
+}
+
+BlockPattern parse_bits(std::string_view text, std::int64_t length, int block,
+                        std::string_view origin) {
+    const auto nb = static_cast<std::size_t>(count_blocks(length, block));
+    std::vector<std::uint8_t> bits;
+    std::size_t matrix_rows = 0;
+    for (std::size_t line = 1; !text.empty(); ++line) {
+        const std::size_t end = text.find('\n');
+        const std::string_view content = text.substr(0, end);
+        text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
+        std::size_t columns = 0;
+        for (char c : content) {
+            if (c == '\r') {
+                continue;
+            }
+            if (c != '0' && c != '1') {
+                throw UserError("{}:{}: character {:?} is not a bit: use lines of 0 and 1", origin,
+                                line, c);
+            }
+            bits.push_back(c == '1' ? 1 : 0);
+            ++columns;
+        }
+        if (columns == 0) {
+            continue;
+        }
+        if (columns != nb) {
+            throw UserError("{}:{}: row of {} bits: length {} in blocks of {} needs {} x {}",
+                            origin, line, columns, length, block, nb, nb);
+        }
+        ++matrix_rows;
+    }
+    if (matrix_rows != nb) {
+        throw UserError("{}: {} rows of bits: length {} in blocks of {} needs {} x {}", origin,
+                        matrix_rows, length, block, nb, nb);
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+}  // namespace spion

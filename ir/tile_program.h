@@ -49,13 +49,14 @@ struct TileProgram {
     friend bool operator==(const TileProgram&, const TileProgram&) = default;
 };
 
-// Header lines of the facts that shape the code, then one line a work item
-// ("tile 3: 0 1 5" in granules). With `tables` false only a summary of the walk.
+// Header lines of keyword=value facts that shape the code, then one line a work item in order
+// ("tile 3: 0 1 5..9": granules, runs of three and more as first..last). With `tables` false only a
+// summary of the walk.
 std::string to_text(const TileProgram& program, bool tables = true);
 
-// Throws InternalError naming the broken rule and where: sizes and divisibility as documented above,
-// order a permutation, offsets monotone, granules ascending and in range, and, when a pattern is
-// given, exactly its elements covered.
+// Throws InternalError naming the broken rule and where: sizes and divisibility as documented
+// above, order a permutation, offsets monotone, granules ascending and in range, and, when a
+// pattern is given, exactly its elements covered.
 void verify(const TileProgram& program);
 void verify(const TileProgram& program, const BlockPattern& pattern);
 
