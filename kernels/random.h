@@ -1,5 +1,6 @@
-// Counter-based random bits for dropout: Philox 4x32 with 10 rounds (Salmon et al., "Parallel random
-// numbers: as easy as 1, 2, 3", SC 2011). Plain C++ without includes, the same bits on both back ends.
+// Counter-based random bits for dropout: Philox 4x32 with 10 rounds (Salmon et al., "Parallel
+// random numbers: as easy as 1, 2, 3", SC 2011). Plain C++ without includes, the same bits on both
+// back ends.
 #pragma once
 
 #ifdef __CUDACC__
@@ -32,9 +33,13 @@ SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, un
     return {{c0, c1, c2, c3}};
 }
 
+// round(probability * 65536), for a probability in [0, 1).
+SPION_RANDOM_FUNCTION constexpr unsigned int spion_dropout_threshold(float probability) {
+    return (unsigned int)(probability * 65536.0F + 0.5F);
+}
+
 // Element 8 * group + e, e in 0..7, of a dropout takes 16 bits of the group's 128: bits
-// [16 * (e % 2), 16 * (e % 2) + 16) of word e / 2. It is kept iff those are >= threshold, with
-// threshold = round(probability * 65536).
+// [16 * (e % 2), 16 * (e % 2) + 16) of word e / 2. It is kept iff those are >= the threshold.
 SPION_RANDOM_FUNCTION bool spion_keep(const SpionRandomBits& bits, int e, unsigned int threshold) {
     return ((bits.word[e / 2] >> (16 * (e % 2))) & 0xFFFFU) >= threshold;
 }

@@ -13,23 +13,41 @@
 // kept values scale by 1/(1-p).
 #pragma once
 
+#ifdef __CUDACC__
+#define SPION_LAYOUT_FUNCTION __host__ __device__ constexpr
+#else
+#define SPION_LAYOUT_FUNCTION constexpr
+#endif
+
 // 256 rows: at N = 524288, C = 64 the partial rows are 1 % of what the kernel moves, and there are
 // still 2048 items, about two waves of thread blocks on the largest GPU.
 constexpr int kSpionRowsPerItem = 256;
 
 // Work items of a kernel that walks `rows` rows; also the partial rows that it writes.
-constexpr long long spion_row_items(long long rows) {
+SPION_LAYOUT_FUNCTION long long spion_row_items(long long rows) {
     return (rows + kSpionRowsPerItem - 1) / kSpionRowsPerItem;
 }
 
 // Token rows that share one partial table [V, C] of embedding_backward: enough for the tables to
 // weigh at most half of the gradient that they are summed from.
-constexpr long long spion_token_rows_per_item(int vocabulary) {
+SPION_LAYOUT_FUNCTION long long spion_token_rows_per_item(int vocabulary) {
     return vocabulary <= 256 ? 1024 : 4LL * vocabulary;
 }
-constexpr long long spion_token_items(long long rows, int vocabulary) {
+SPION_LAYOUT_FUNCTION long long spion_token_items(long long rows, int vocabulary) {
     return (rows + spion_token_rows_per_item(vocabulary) - 1) /
            spion_token_rows_per_item(vocabulary);
+}
+
+// A work item of embedding_forward is 32 positions of 8 samples, so that a position's row is read
+// once for all of them; item = sample chunk * position chunks + position chunk.
+constexpr int kSpionPositionsPerItem = 32;
+constexpr int kSpionSamplesPerItem = 8;
+SPION_LAYOUT_FUNCTION long long spion_position_chunks(int length) {
+    return (length + kSpionPositionsPerItem - 1) / kSpionPositionsPerItem;
+}
+SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int length) {
+    return (batch + kSpionSamplesPerItem - 1) / kSpionSamplesPerItem *
+           spion_position_chunks(length);
 }
 
 // Columns of one work item of sum_partials, values of one of adamw.
@@ -44,7 +62,8 @@ struct SpionDropout {
     int enabled;  // 0 in evaluation: values pass unscaled
 };
 
-// embedding_forward: x[n, :] = dropout(token[ids[n], :] + position[n % L, :])
+// embedding_forward: x[n, :] = dropout(token[ids[n], :] + position[n % L, :]); for its work items
+//   see spion_embedding_items.
 // embedding_backward: partial token gradients, one table [V, C] for every
 //   spion_token_rows_per_item(V) rows. A work item is kTableChannels channels of one such table:
 //   item = table * (C / kTableChannels) + slice (the slice is what fits into shared memory).
@@ -65,7 +84,7 @@ struct SpionEmbeddingArguments {
 
 // residual_norm_forward: x_out = x + dropout(branch) (x itself when branch is null, and x_out is
 // not
-//   written); y = (x_out - mean) * rstd * gamma + beta, statistics over the row.
+//   written); y = (x_out - mean) * rstd * gamma + beta, statistics over the row of x_out as stored.
 // residual_norm_backward: d_x = d_residual (0 when null) + the gradient through the norm of d_y at
 //   row `x_out`; d_branch = dropout(d_x) with the same mask when not null. Partial sums over rows,
 //   side by side: d_gamma, d_beta, and d_branch (which is the gradient of the bias that made the
