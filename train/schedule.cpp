@@ -1,6 +1,7 @@
 #include "train/schedule.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ir/error.h"
 
@@ -12,7 +13,7 @@ constexpr double kFinalDivisor = 1e4;  // of the initial rate
 
 // The line through (from, a) and (to, b) at `step`; b where the two points coincide.
 double line(double step, double from, double to, double a, double b) {
-    return to > from ? a + (b - a) * (step - from) / (to - from) : b;
+    return to > from ? std::lerp(a, b, (step - from) / (to - from)) : b;
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ namespace spion {
 
 // Which map the transition rule compares between evaluations.
 enum class ScoreMode {
-    kExact,  // A^s itself, L x L: the paper's rule; one L x L fp32 buffer on the device, one a
-             // layer in host memory
+    kExact,   // A^s itself, L x L: the paper's rule; one L x L fp32 buffer on the device, one a
+              // layer in host memory
     kPooled,  // its pooled map, nb x nb: the same rule on block means, nothing of size L x L
               // anywhere
 };

@@ -46,8 +46,7 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
             EXPECT_TRUE(names.insert(setting.name).second) << setting.name;
             std::string text = setting.toml(from);
             if (text.starts_with('"')) {
-                text = text == "\"a \\\"folder\\\"\"" ? from.data
-                                                      : text.substr(1, text.size() - 2);
+                text = text == "\"a \\\"folder\\\"\"" ? from.data : text.substr(1, text.size() - 2);
             }
             apply_setting(to, setting.name, text, "test");
         }

@@ -107,7 +107,8 @@ TEST(ListOpsGenerator, SamplesAreExpressionsWithTheirValue) {
         deepest = std::max(deepest, reading.depth);
         widest = std::max(widest, reading.arguments);
         ++labels[sample.label];
-        for (std::size_t at = text.find('['); at != std::string::npos; at = text.find('[', at + 1)) {
+        for (std::size_t at = text.find('['); at != std::string::npos;
+             at = text.find('[', at + 1)) {
             ++operators[text.substr(at, text.find(' ', at) - at)];
         }
     }
@@ -118,9 +119,9 @@ TEST(ListOpsGenerator, SamplesAreExpressionsWithTheirValue) {
     EXPECT_EQ(labels.size(), 10U);
     for (const auto& [label, count] : labels) EXPECT_LT(count, 150) << label;
     EXPECT_EQ(operators.size(), 4U);
-    const auto [least, most] = std::minmax_element(
-        operators.begin(), operators.end(),
-        [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto [least, most] =
+        std::minmax_element(operators.begin(), operators.end(),
+                            [](const auto& a, const auto& b) { return a.second < b.second; });
     EXPECT_LT(most->second, least->second * 1.1);
 }
 
@@ -154,15 +155,15 @@ TEST(ListOpsGenerator, DependsOnNothingButItsSettings) {
     EXPECT_EQ(one.train, four.train);
     EXPECT_EQ(one.validation, four.validation);
     EXPECT_EQ(one.test, four.test);
-    EXPECT_NE(one.train.tokens[0] + one.train.length(0) * 100,
-              one.validation.tokens[0] + one.validation.length(0) * 100);
+    const auto first = one.train.sample(0), other = one.validation.sample(0);
+    EXPECT_FALSE(std::equal(first.begin(), first.end(), other.begin(), other.end()));
     // The same bytes on every machine: a change here changes every recorded result.
     std::string text;
     for (std::int64_t i = 0; i < one.train.samples(); ++i) {
         text += list_ops_text(one.train.sample(i)) +
                 fmt::format("\t{}\n", one.train.labels[static_cast<std::size_t>(i)]);
     }
-    EXPECT_EQ(digest_of(text), "GOLDEN");
+    EXPECT_EQ(digest_of(text), "6e3212e8eaadebdaf03209acd1504866");
     settings.seed = 43;
     EXPECT_NE(generate_list_ops(settings, 2).train, one.train);
 }

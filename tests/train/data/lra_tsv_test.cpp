@@ -12,13 +12,12 @@ namespace {
 
 TEST(LraTsv, ReadsTheTreeWithItsParentheses) {
     const TemporaryFolder folder;
-    const auto file = folder.write(
-        "a.tsv",
-        "Source\tTarget\r\n"
-        "( ( ( ( ( [MAX 4 ) 3 ) ( ( ( [MIN 2 ) 3 ) ] ) ) 1 ) ] )\t4\r\n"
-        "7\t7\n"
-        "\n"
-        "[SM 9 9 ]\t8\n");
+    const auto file = folder.write("a.tsv",
+                                   "Source\tTarget\r\n"
+                                   "( ( ( ( ( [MAX 4 ) 3 ) ( ( ( [MIN 2 ) 3 ) ] ) ) 1 ) ] )\t4\r\n"
+                                   "7\t7\n"
+                                   "\n"
+                                   "[SM 9 9 ]\t8\n");
     const Split split = read_list_ops_tsv(file, 100);
     ASSERT_EQ(split.samples(), 3);
     EXPECT_EQ(list_ops_text(split.sample(0)), "[MAX 4 3 [MIN 2 3 ] 1 ]");
@@ -58,8 +57,9 @@ TEST(LraTsv, NamesFileAndLineOfWhatIsWrong) {
         {"Source\tTarget\n( )\t2\n", ":2: the expression is empty"},
         {"Source\tTarget\n1\t12\n", ":2: the target is '12', but it must be one digit"},
         {"Source\tTarget\n1\t\n", ":2: the target is ''"},
-        {"Source\tTarget\n[MAX 1 2 3 4 ]\t4\n", ":2: the expression has 6 tokens, but length allows "
-                                                "5: raise --length"},
+        {"Source\tTarget\n[MAX 1 2 3 4 ]\t4\n",
+         ":2: the expression has 6 tokens, but length allows "
+         "5: raise --length"},
     };
     const TemporaryFolder folder;
     for (const BadFile& bad : cases) {
