@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ir/dtype.h"
 #include "ir/kernel_source.h"
@@ -97,6 +98,8 @@ class Device {
     virtual KernelBinary compile(const CompileRequest& request) = 0;
     // Version string that goes into CompileRequest::compiler.
     virtual std::string compiler_version() = 0;
+    // What goes into CompileRequest::options, in order.
+    virtual std::vector<std::string> compile_options() = 0;
     virtual std::unique_ptr<LoadedKernel> load(const std::string& entry,
                                                const KernelBinary& binary) = 0;
     // `arguments` is copied: the kernel's single by-value struct parameter (CUDA) or what its

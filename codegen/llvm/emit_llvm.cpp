@@ -1,1 +1,175 @@
-// Written next.
+#include "codegen/llvm/emit_llvm.h"
+
+#include <bit>
+#include <iterator>
+#include <limits>
+
+#include "ir/error.h"
+#include "kernels/embedded.h"
+
+namespace spion {
+namespace {
+
+struct IrConstant {
+    std::string_view type;
+    std::string value;
+};
+
+// The LLVM type and value of a constant: bodies declare bool, int and float.
+IrConstant ir_constant(const Constant& constant) {
+    if (const auto* value = std::get_if<bool>(&constant.value)) {
+        return {"i8", *value ? "1" : "0"};
+    }
+    if (const auto* value = std::get_if<std::int64_t>(&constant.value)) {
+        if (*value < std::numeric_limits<std::int32_t>::min() ||
+            *value > std::numeric_limits<std::int32_t>::max()) {
+            throw InternalError("host constant {} = {} does not fit an int", constant.name, *value);
+        }
+        return {"i32", fmt::format("{}", *value)};
+    }
+    if (const auto* value = std::get_if<float>(&constant.value)) {
+        // LLVM spells a float as the hexadecimal bits of the equal double: exact.
+        const auto bits = std::bit_cast<std::uint64_t>(static_cast<double>(*value));
+        return {"float", fmt::format("0x{:016X}", bits)};
+    }
+    throw InternalError("host constant {} is an identifier, which LLVM IR has no use for",
+                        constant.name);
+}
+
+std::string shown_value(const Constant& constant) {
+    const auto* value = std::get_if<float>(&constant.value);
+    return value == nullptr ? std::string() : fmt::format("{}", *value);
+}
+
+void append_constant(std::string& text, const Constant& constant) {
+    const IrConstant ir = ir_constant(constant);
+    std::string comment = shown_value(constant);
+    if (!constant.comment.empty()) {
+        comment += (comment.empty() ? "" : ", ") + constant.comment;
+    }
+    fmt::format_to(std::back_inserter(text), "@{} = constant {} {}{}{}\n", constant.name, ir.type,
+                   ir.value, comment.empty() ? "" : "  ; ", comment);
+}
+
+void append_comment(std::string& text, std::string_view lines) {
+    while (!lines.empty()) {
+        const std::size_t end = std::min(lines.find('\n'), lines.size());
+        fmt::format_to(std::back_inserter(text), "; {}\n", lines.substr(0, end));
+        lines.remove_prefix(std::min(end + 1, lines.size()));
+    }
+}
+
+std::vector<Constant> attention_constants(const Attention& attention) {
+    return {
+        {.name = "kHeads", .value = std::int64_t{attention.heads}, .comment = "H"},
+        {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
+        {.name = "kLength", .value = attention.length, .comment = "L"},
+        {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
+        {.name = "kPrunedZero",
+         .value = attention.softmax == SoftmaxKind::kPrunedZero,
+         .comment = "pruned elements count as a score of 0"},
+        {.name = "kKeyPadding", .value = attention.key_padding, .comment = ""},
+    };
+}
+
+void require_fp32(const Attention& attention) {
+    if (attention.dtype != DType::kFp32) {
+        throw UserError("the CPU back end computes in fp32, not {}: choose fp32 or a GPU",
+                        to_string(attention.dtype));
+    }
+}
+
+// The bodies keep a tile's scores and operands on the stack (kernels/host/tile.h).
+constexpr int kMaxStationaryRows = 64;
+constexpr int kMaxStreamedRows = 128;
+
+std::string attention_name(std::string_view role, const TileProgram& program) {
+    const Attention& attention = program.attention;
+    return fmt::format("{}-b{}-D{}-{}-{}", role, program.block, attention.head_dim,
+                       to_string(attention.dtype), to_string(attention.softmax));
+}
+
+}  // namespace
+
+KernelSource specialise_host(const Target& target, std::string_view name, std::string_view body,
+                             std::string_view entry, const std::vector<Constant>& constants,
+                             std::string_view ir) {
+    const std::string file_name = fmt::format("{}.bc", body);
+    const EmbeddedFile* file = find_embedded(file_name);
+    if (file == nullptr) {
+        throw InternalError("no host body named '{}' is embedded", body);
+    }
+    KernelSource source{.name = std::string(name),
+                        .entry = std::string(entry),
+                        .text = fmt::format("; {}\n", name),
+                        .includes = {{.name = file_name, .text = std::string(file->text)}},
+                        .ir = std::string(ir)};
+    append_comment(source.text, ir);
+    for (const Constant& constant : constants) {
+        append_constant(source.text, constant);
+    }
+    append_constant(source.text, {.name = "kVectorFloats",
+                                  .value = std::int64_t{target.vector_floats},
+                                  .comment = "fp32 lanes of a vector register"});
+    fmt::format_to(std::back_inserter(source.text), "; entry @{} of kernels/host/{}.cpp\n", entry,
+                   body);
+    return source;
+}
+
+KernelSource emit_host(const TileProgram& program, const Target& target) {
+    require_fp32(program.attention);
+    if (program.stationary_rows > kMaxStationaryRows || program.stationary_rows % 16 != 0 ||
+        program.streamed_rows > kMaxStreamedRows) {
+        throw InternalError(
+            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and {}",
+            kMaxStreamedRows, program.stationary_rows, program.streamed_rows);
+    }
+    std::vector<Constant> constants = attention_constants(program.attention);
+    constants.push_back({.name = "kStationaryRows",
+                         .value = std::int64_t{program.stationary_rows},
+                         .comment = "of a work item, in lanes"});
+    constants.push_back({.name = "kStreamedRows",
+                         .value = std::int64_t{program.streamed_rows},
+                         .comment = "of one step"});
+    constants.push_back({.name = "kGranule",
+                         .value = std::int64_t{program.granule},
+                         .comment = "streamed rows adjacent in memory"});
+    const std::string_view role = to_string(program.role);
+    // The walk is passed as tables: the text names only what shapes the code, so that layers whose
+    // patterns differ share one kernel.
+    const std::string full = to_text(program);
+    const std::string shape = full.substr(0, full.find("walk "));
+    KernelSource source =
+        specialise_host(target, attention_name(role, program), role, role, constants, shape);
+    source.ir = full;
+    return source;
+}
+
+KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target) {
+    require_fp32(program.attention);
+    if (program.tile < 16 || program.tile > kMaxStationaryRows || program.tile % 16 != 0 ||
+        program.block % program.tile != 0 || program.filter < 1 ||
+        (program.filter - 1) / 2 > program.block) {
+        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
+                            program.tile, program.block, program.filter);
+    }
+    std::vector<Constant> constants = attention_constants(program.attention);
+    constants.push_back({.name = "kBlock",
+                         .value = std::int64_t{program.block},
+                         .comment = "edge of a pattern block"});
+    constants.push_back({.name = "kTile",
+                         .value = std::int64_t{program.tile},
+                         .comment = "rows and columns of a work item"});
+    constants.push_back({.name = "kFilter",
+                         .value = std::int64_t{program.filter},
+                         .comment = "F of the diagonal convolution"});
+    const std::string ir =
+        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
+                    to_text(program.attention), program.block, program.tile, program.filter);
+    return specialise_host(target,
+                           fmt::format("score_summary-b{}-D{}-F{}", program.block,
+                                       program.attention.head_dim, program.filter),
+                           "score_summary", "score_summary", constants, ir);
+}
+
+}  // namespace spion

@@ -27,15 +27,6 @@ struct Nvrtc {
     std::string problem;  // empty: usable
 };
 
-std::string load_functions(const SharedLibrary& library, Functions& functions) {
-#define SPION_LOAD_POINTER(name, ...)                                                 \
-    functions.name = reinterpret_cast<Functions::name##Type*>(library.symbol(#name)); \
-    if (functions.name == nullptr) return #name;
-    SPION_NVRTC_FUNCTIONS(SPION_LOAD_POINTER)
-#undef SPION_LOAD_POINTER
-    return {};
-}
-
 Nvrtc open_nvrtc() {
     Nvrtc nvrtc;
     constexpr const char* kRemedy =
@@ -47,8 +38,7 @@ Nvrtc open_nvrtc() {
                         kRemedy, nvrtc.library.failures());
         return nvrtc;
     }
-    if (const std::string missing = load_functions(nvrtc.library, nvrtc.functions);
-        !missing.empty()) {
+    if (const std::string missing = nvrtc.functions.load(nvrtc.library); !missing.empty()) {
         nvrtc.problem = fmt::format("NVRTC at {} has no function {}; {}", nvrtc.library.path(),
                                     missing, kRemedy);
         return nvrtc;

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 
+#include "runtime/cuda/function_table.h"
+
 namespace spion::nvrtc_abi {
 
 using Result = int;
@@ -12,7 +14,6 @@ using Program = struct ProgramHandle*;
 
 constexpr Result kSuccess = 0;
 constexpr Result kErrorInvalidOption = 5;
-constexpr Result kErrorCompilation = 6;
 
 // X(name, return and parameter types)
 #define SPION_NVRTC_FUNCTIONS(X)                                                             \
@@ -27,13 +28,6 @@ constexpr Result kErrorCompilation = 6;
     X(nvrtcGetProgramLogSize, Result(Program, std::size_t*))                                 \
     X(nvrtcGetProgramLog, Result(Program, char*))
 
-// One function pointer a function, of the same name.
-struct Functions {
-#define SPION_DECLARE_POINTER(name, ...) \
-    using name##Type = __VA_ARGS__;      \
-    name##Type* name = nullptr;
-    SPION_NVRTC_FUNCTIONS(SPION_DECLARE_POINTER)
-#undef SPION_DECLARE_POINTER
-};
+SPION_FUNCTION_TABLE(SPION_NVRTC_FUNCTIONS)
 
 }  // namespace spion::nvrtc_abi

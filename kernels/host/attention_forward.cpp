@@ -1,0 +1,88 @@
+// O and LSE of block-sparse attention (ir/attention.h), an online softmax over the item's granules.
+// Lanes are query rows; exponents are base 2, so log2(e) is folded into Q's scale.
+#include "kernels/host/attention_walk.h"
+
+namespace {
+
+// The softmax so far: sum over elements of 2^(score - maximum) is `total`, their weighted values are
+// in the item's sums [D][lanes].
+struct Softmax {
+    RowValues maximum;  // base 2
+    RowValues total;
+};
+
+SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
+    long long listed = 0;  // n_i: elements of a row in the pattern, padded keys included
+    for (int i = 0; i < work.granule_count; ++i) {
+        listed += Step{work.granules, work.granule_count, kLength}.rows(i);
+    }
+    const bool pruned = kPrunedZero && listed < kLength;
+    set_all(softmax.maximum, pruned ? 0.0F : -__builtin_inff());
+    set_all(softmax.total, pruned ? static_cast<float>(kLength - listed) : 0.0F);
+}
+
+// Turns a step's scores [rows][lanes] into weights 2^(score - maximum), and rescales what is there.
+SPION_INLINE void absorb(Softmax& softmax, int rows, Scores& scores, Operand& sums) {
+    for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+        const Floats before = load(softmax.maximum.data + lane);
+        Floats maximum = before;
+        for (int n = 0; n < rows; ++n) {
+            maximum = larger(maximum, load(scores.data + n * kStationaryRows + lane));
+        }
+        Floats total = 0.0F;
+        for (int n = 0; n < rows; ++n) {
+            float* at = scores.data + n * kStationaryRows + lane;
+            const Floats weight = exp2_of(load(at) - maximum);
+            store(at, weight);
+            total += weight;
+        }
+        const Floats rescale = exp2_of(before - maximum);
+        store(softmax.total.data + lane, load(softmax.total.data + lane) * rescale + total);
+        store(softmax.maximum.data + lane, maximum);
+        for (int d = 0; d < kHeadDim; ++d) {
+            float* at = sums.data + d * kStationaryRows + lane;
+            store(at, load(at) * rescale);
+        }
+    }
+}
+
+SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& args,
+                         const WorkItem& work, const Operand& sums) {
+    RowValues inverse, lse;
+    for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+        const Floats total = load(softmax.total.data + lane);
+        const Floats natural =
+            load(softmax.maximum.data + lane) * kLn2 + log_of(total);
+        store(inverse.data + lane, total == 0.0F ? Floats(0.0F) : 1.0F / total);
+        store(lse.data + lane, total == 0.0F ? Floats(-__builtin_inff()) : natural);
+    }
+    store_transposed(sums, inverse.data, row_of(args.o, work, work.first), args.o.row_stride,
+                     work.rows);
+    for (int row = 0; row < work.rows; ++row) {
+        args.lse[work.row_base + work.first + row] = lse.data[row];
+    }
+}
+
+}  // namespace
+
+extern "C" void attention_forward(const SpionAttentionArguments* args, long long begin,
+                                  long long end) {
+    Operand queries, sums;
+    Scores scores;
+    Softmax softmax;
+    for (long long item = begin; item < end; ++item) {
+        const WorkItem work = work_item(*args, item);
+        load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
+                        kScale * kLog2E, queries);
+        set_zero(sums);
+        start(softmax, work);
+        for_each_step(work, work.valid_keys, [&](const Step& step) {
+            const int rows = score_step(step, args->k, work, queries, scores);
+            if (rows > 0) {
+                absorb(softmax, rows, scores, sums);
+                accumulate_step(step, args->v, work, scores, sums);
+            }
+        });
+        finish(softmax, *args, work, sums);
+    }
+}

@@ -1,0 +1,98 @@
+// How the attention bodies walk a TileProgram (ir/tile_program.h): one work item is one stationary
+// tile of one head of one sample.
+#pragma once
+
+#include "kernels/attention_arguments.h"
+#include "kernels/host/tile.h"
+
+extern "C" {
+extern const int kHeads;        // H
+extern const int kLength;       // L
+extern const float kScale;      // of Q K^T
+extern const int kGranule;      // streamed rows that are adjacent in memory
+extern const int kStreamedRows; // of one step, a multiple of kGranule
+extern const bool kPrunedZero;
+extern const bool kKeyPadding;
+}
+
+struct WorkItem {
+    int batch, head;
+    long long first;      // stationary rows [first, first + rows)
+    int rows;
+    const int* granules;  // what it streams, [granule_count]
+    int granule_count;
+    long long row_base;   // of its head in lse and delta [B, H, L]
+    int valid_keys;       // keys of the sample that are not padding
+};
+
+SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long item) {
+    const int position = static_cast<int>(item % args.tiles);
+    const long long batch_head = item / args.tiles;
+    WorkItem work;
+    work.batch = static_cast<int>(batch_head / kHeads);
+    work.head = static_cast<int>(batch_head % kHeads);
+    work.first = static_cast<long long>(args.order[position]) * kStationaryRows;
+    const long long left = kLength - work.first;
+    work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
+    work.granules = args.granules + args.offsets[position];
+    work.granule_count = args.offsets[position + 1] - args.offsets[position];
+    work.row_base = batch_head * kLength;
+    work.valid_keys = kKeyPadding ? args.lengths[work.batch] : kLength;
+    return work;
+}
+
+// Row `row` of the item's head.
+SPION_INLINE float* row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
+    return static_cast<float*>(tensor.data) + work.batch * tensor.batch_stride +
+           work.head * tensor.head_stride + row * tensor.row_stride;
+}
+
+// One step's streamed rows: the granules [begin, end) of the list, gathered side by side.
+struct Step {
+    const int* granules;
+    int count;
+    int limit;  // rows from here on do not exist (L, or the sample's padding)
+
+    SPION_INLINE_MEMBER long long first(int i) const {
+        return static_cast<long long>(granules[i]) * kGranule;
+    }
+    SPION_INLINE_MEMBER int rows(int i) const {
+        const long long left = limit - first(i);
+        return static_cast<int>(left < 0 ? 0 : left < kGranule ? left : kGranule);
+    }
+};
+
+// Calls visit(step) on the item's granules in order, kStreamedRows / kGranule at a time.
+template <typename Visit>
+SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
+    const int per_step = kStreamedRows / kGranule;
+    for (int begin = 0; begin < work.granule_count; begin += per_step) {
+        const int left = work.granule_count - begin;
+        visit(Step{work.granules + begin, left < per_step ? left : per_step, limit});
+    }
+}
+
+// scores[n][lane] of a step; returns the number of rows n.
+SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
+                            const Operand& stationary, Scores& scores) {
+    int gathered = 0;
+    for (int i = 0; i < step.count; ++i) {
+        const int rows = step.rows(i);
+        score(row_of(tensor, work, step.first(i)), tensor.row_stride, rows, stationary,
+              scores.data + gathered * kStationaryRows);
+        gathered += rows;
+    }
+    return gathered;
+}
+
+// sums[d][lane] += sum over the step's rows n of streamed[n][d] * weights[n][lane].
+SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
+                                  const Scores& weights, Operand& sums) {
+    int gathered = 0;
+    for (int i = 0; i < step.count; ++i) {
+        const int rows = step.rows(i);
+        accumulate(row_of(tensor, work, step.first(i)), tensor.row_stride, rows,
+                   weights.data + gathered * kStationaryRows, sums);
+        gathered += rows;
+    }
+}

@@ -1,0 +1,48 @@
+# Finds LLVM (shared library and headers), the clang of the same major version that compiles
+# kernels/host to bitcode, and OpenBLAS. Sets SPION_LLVM_MAJOR, SPION_CLANG and the targets
+# spion_llvm and spion_openblas.
+enable_language(C)  # LLVM's package looks for libffi with C checks
+foreach(version 19.1 20.1 18.1 17.0 16.0)  # the package accepts its own major.minor only
+    find_package(LLVM ${version} CONFIG QUIET)
+    if(LLVM_FOUND)
+        break()
+    endif()
+endforeach()
+if(NOT LLVM_FOUND)
+    message(FATAL_ERROR "The host back end needs LLVM 16 to 20 (Debian, Ubuntu: llvm-19-dev "
+                        "clang-19); install it, or configure with -DSPION_HOST_BACKEND=OFF")
+endif()
+set(SPION_LLVM_MAJOR ${LLVM_VERSION_MAJOR})
+
+find_program(SPION_CLANG NAMES clang++-${SPION_LLVM_MAJOR} clang++
+             HINTS ${LLVM_TOOLS_BINARY_DIR} NO_DEFAULT_PATH)
+find_program(SPION_CLANG NAMES clang++-${SPION_LLVM_MAJOR})
+if(NOT SPION_CLANG)
+    message(FATAL_ERROR "The host back end needs the clang of LLVM ${LLVM_PACKAGE_VERSION} (Debian, "
+                        "Ubuntu: clang-${SPION_LLVM_MAJOR}); install it, or configure with "
+                        "-DSPION_HOST_BACKEND=OFF")
+endif()
+
+add_library(spion_llvm INTERFACE)
+target_include_directories(spion_llvm SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS})
+separate_arguments(llvm_definitions NATIVE_COMMAND "${LLVM_DEFINITIONS}")
+target_compile_definitions(spion_llvm INTERFACE ${llvm_definitions})
+if(LLVM_LINK_LLVM_DYLIB)
+    target_link_libraries(spion_llvm INTERFACE LLVM)
+else()
+    llvm_map_components_to_libnames(llvm_libraries bitreader bitwriter asmparser linker ipo
+                                    passes orcjit native)
+    target_link_libraries(spion_llvm INTERFACE ${llvm_libraries})
+endif()
+
+find_path(OPENBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas-pthread openblas-serial openblas)
+find_library(OPENBLAS_LIBRARY openblas PATH_SUFFIXES openblas-pthread)
+if(NOT OPENBLAS_INCLUDE OR NOT OPENBLAS_LIBRARY)
+    message(FATAL_ERROR "The host back end needs OpenBLAS (Debian, Ubuntu: libopenblas-dev); install "
+                        "it, or configure with -DSPION_HOST_BACKEND=OFF")
+endif()
+add_library(spion_openblas INTERFACE)
+target_include_directories(spion_openblas SYSTEM INTERFACE ${OPENBLAS_INCLUDE})
+target_link_libraries(spion_openblas INTERFACE ${OPENBLAS_LIBRARY})
+
+message(STATUS "Host back end: LLVM ${LLVM_PACKAGE_VERSION}, ${SPION_CLANG}, ${OPENBLAS_LIBRARY}")
