@@ -121,7 +121,8 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
     if (program.stationary_rows > kMaxStationaryRows || program.stationary_rows % 16 != 0 ||
         program.streamed_rows > kMaxStreamedRows) {
         throw InternalError(
-            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and {}",
+            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and "
+            "{}",
             kMaxStreamedRows, program.stationary_rows, program.streamed_rows);
     }
     std::vector<Constant> constants = attention_constants(program.attention);

@@ -81,8 +81,8 @@ SPION_INLINE void multiply_strips(const float* a, long long row_step, long long 
 
 // Block shapes that fill the registers: 16 accumulators of 32 with AVX-512, 8 of 16 otherwise.
 template <bool kAdd>
-SPION_INLINE void multiply(const float* a, long long row_step, long long k_step, int rows, int count,
-                           const float* b, float* out) {
+SPION_INLINE void multiply(const float* a, long long row_step, long long k_step, int rows,
+                           int count, const float* b, float* out) {
     if (kVectorFloats == 16 && kStationaryRows == 64) {
         multiply_strips<4, 4, kAdd>(a, row_step, k_step, rows, count, b, out);
     } else if (kVectorFloats == 16 && kStationaryRows % 32 == 0) {
@@ -132,7 +132,8 @@ SPION_INLINE void load_transposed(const float* rows, long long row_stride, int v
     }
 }
 
-// rows[row][d] = factor[row] * operand[d][row] for rows below `valid`.
+// rows[row][d] = factor[row] * operand[d][row] for rows below `valid`; a factor of 0 gives 0
+// whatever the operand holds.
 SPION_INLINE void store_transposed(const Operand& operand, const float* factor, float* rows,
                                    long long row_stride, int valid) {
     for (int row = 0; row < valid; row += kLanes) {
@@ -141,7 +142,8 @@ SPION_INLINE void store_transposed(const Operand& operand, const float* factor, 
             Floats square[kLanes];
 #pragma unroll
             for (int i = 0; i < kLanes; ++i) {
-                square[i] = load(operand.data + (d + i) * kStationaryRows + row) * scale;
+                const Floats sum = load(operand.data + (d + i) * kStationaryRows + row);
+                square[i] = scale == 0.0F ? Floats(0.0F) : sum * scale;
             }
             transpose(square);
 #pragma unroll
