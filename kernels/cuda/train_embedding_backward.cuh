@@ -5,7 +5,6 @@
 
 #include "train_dropout.cuh"
 
-constexpr int kStagedRows = 128;
 constexpr int kTableOctets = kTableChannels / 8;
 static_assert(kChannels % kTableChannels == 0, "a slice of channels is whole");
 
