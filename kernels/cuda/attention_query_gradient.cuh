@@ -1,1 +1,130 @@
-// Written next.
+// dQ and delta of one query tile.
+//   delta [16]       = rowsum(dO * O)                a warp's 16 rows
+//   S [16, n]        = Q [16, D] * K [n, D]^T        n = kColumns keys at a time
+//   P [16, n]        = exp(kScale * S - LSE)
+//   dS [16, n]       = P * (dO [16, D] * V [n, D]^T - delta)
+//   dQ [16, D]      += dS [16, n] * K [n, D]         at the end times kScale
+// A thread block has one query tile [kStationaryRows, D] of one (b, h); key and value rows stream
+// past it as in attention_forward.cuh.
+#include "attention_walk.cuh"
+#include "engine.cuh"
+#include "softmax.cuh"
+
+// Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a stage
+// each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come first.
+constexpr int kStagesBytes = kStages * 2 * kTileBytes;
+static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
+
+// The warp's chunks of O, in the order of copy_warp_rows; zeros from row `limit` on.
+struct OutputChunks {
+    uint4 chunks[kWarpCopies];
+    __device__ __forceinline__ OutputChunks(const Rows& source, int first, int limit) {
+#pragma unroll
+        for (int i = 0; i < kWarpCopies; ++i) {
+            const int row = first + i * kWarpCopyRows + lane_index() / kRowChunks;
+            chunks[i] = make_uint4(0, 0, 0, 0);
+            if (row < limit) chunks[i] = *(const uint4*)source.at(row, lane_index() % kRowChunks);
+        }
+    }
+};
+
+// delta of the warp's rows, to shared memory [16] and, below `limit`, to global memory [L].
+SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const OutputChunks& output,
+                                unsigned output_gradient_tile, int warp_row, int first,
+                                int limit) {
+#pragma unroll
+    for (int i = 0; i < kWarpCopies; ++i) {
+        const int row = i * kWarpCopyRows + lane_index() / kRowChunks;
+        const int chunk = lane_index() % kRowChunks;
+        const uint4 gradient = load_shared_16(
+            output_gradient_tile + chunk_offset<kRowChunks>(warp_row + row, chunk));
+        float sum = dot_chunk<Element>(gradient, output.chunks[i]);
+#pragma unroll
+        for (int lanes = 1; lanes < kRowChunks; lanes *= 2) {
+            sum += __shfl_xor_sync(0xFFFFFFFFU, sum, lanes);
+        }
+        if (chunk == 0) {
+            store_shared_float(shared_delta + row * 4, sum);
+            if (first + row < limit) delta[first + row] = sum;
+        }
+    }
+    __syncwarp();
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    attention_query_gradient(const __grid_constant__ SpionAttentionArguments args) {
+    const WorkItem item = work_item(args);
+    const int warp_row = 16 * warp_index();
+    const int first_row = item.first_row + warp_row;
+    const unsigned query_tile = shared_memory_start();
+    const unsigned output_gradient_tile = query_tile + kStationaryBytes;
+    const unsigned stage_tiles = output_gradient_tile + kStationaryBytes;
+    const unsigned shared_delta = stage_tiles + kStagesBytes + warp_row * 4;
+    const Rows keys = rows_of(args.k, item.batch, item.head);
+    const Rows values = rows_of(args.v, item.batch, item.head);
+
+    copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
+                   kLength);
+    copy_warp_rows(output_gradient_tile, warp_row, rows_of(args.d_o, item.batch, item.head),
+                   item.first_row, kLength);
+    Walk walk = open_walk(args, item.place, key_limit(args, item.batch));
+    const int steps = walk.steps();
+    const auto copy = [&](int step, int buffer) {
+        const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
+        copy_step(walk, step, tile, keys, tile + kTileBytes, values);
+    };
+    begin_steps(steps, copy);
+
+    // Rows g and g + 8 of the warp; rows from L on get the shift that makes every probability 0.
+    float shift[2], delta[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = first_row + lane_index() / 4 + 8 * half;
+        shift[half] = row < kLength ? probability_shift(args.lse[item.row + row]) : kInfinity;
+    }
+    const OutputChunks output(rows_of(args.o, item.batch, item.head), first_row, kLength);
+    wait_first();
+    __syncwarp();
+    compute_delta(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
+                  first_row, kLength);
+    delta[0] = load_shared_float(shared_delta + lane_index() / 4 * 4);
+    delta[1] = load_shared_float(shared_delta + lane_index() / 4 * 4 + 32);
+
+    const Stationary<kHeldInRegisters> query(query_tile, warp_row);
+    const Stationary<kHeldInRegisters> output_gradient(output_gradient_tile, warp_row);
+    float query_gradient[kHeadTiles][4];
+    set_zero(query_gradient);
+
+    for (int step = 0; step < steps; ++step) {
+        const int buffer = await_step(step, steps, copy, [](int) {});
+        const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
+        const int valid = walk.valid - step * kStreamedRows;
+#pragma unroll 1
+        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            float scores[kColumns / 8][4], gradient[kColumns / 8][4];
+            set_zero(scores);
+            Engine::multiply_transposed(scores, query, key_tile, column);
+#pragma unroll
+            for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
+            }
+            Engine::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
+            if (valid - column < kColumns) mask_columns(scores, valid - column);
+#pragma unroll
+            for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    gradient[j][i] *=
+                        exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+                }
+            }
+            Engine::multiply(query_gradient, gradient, key_tile, column);
+        }
+    }
+
+    copy_wait<0>();
+    const float factor[2] = {kScale, kScale};
+    store_warp_rows(query_tile, warp_row, query_gradient, factor,
+                    rows_of(args.d_q, item.batch, item.head), item.first_row, kLength);
+}

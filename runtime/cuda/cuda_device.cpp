@@ -1,1 +1,397 @@
-// Written next.
+#include "runtime/cuda/cuda_device.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <limits>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "ir/error.h"
+#include "runtime/cuda/cublas.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/cuda/nvrtc.h"
+
+namespace spion {
+namespace {
+
+using driver_abi::Functions;
+using driver_abi::kSuccess;
+
+constexpr int kMarkSlots = 64;
+constexpr std::size_t kRememberedLaunches = 32;
+
+driver_abi::Pointer address_of(const void* data) {
+    return reinterpret_cast<driver_abi::Pointer>(data);
+}
+
+double gibibytes(std::size_t bytes) {
+    return static_cast<double>(bytes) / (std::size_t{1} << 30);
+}
+
+// A module with one kernel. Memory of a block beyond 48 KiB must be asked for once a kernel.
+class CudaKernel : public LoadedKernel {
+  public:
+    // The context must be current.
+    CudaKernel(const Functions& functions, driver_abi::Context context, std::string entry,
+               const KernelBinary& binary)
+        : cuda_(functions), context_(context), entry_(std::move(entry)) {
+        if (const auto result = cuda_.cuModuleLoadData(&module_, binary.code.data());
+            result != kSuccess) {
+            const bool foreign = result == driver_abi::kErrorNoBinaryForGpu;
+            throw DeviceError("kernel '{}' cannot be loaded: {}{}", entry_,
+                              describe_driver_error(result),
+                              foreign ? "; NVRTC is newer than the driver, or it was compiled for "
+                                        "another GPU: update the driver or install an older NVRTC"
+                                      : "");
+        }
+        if (cuda_.cuModuleGetFunction(&function_, module_, entry_.c_str()) != kSuccess) {
+            cuda_.cuModuleUnload(module_);
+            throw InternalError("the binary of kernel '{}' has no entry of that name", entry_);
+        }
+    }
+    ~CudaKernel() override {
+        cuda_.cuCtxSetCurrent(context_);
+        cuda_.cuModuleUnload(module_);
+    }
+    CudaKernel(const CudaKernel&) = delete;
+    CudaKernel& operator=(const CudaKernel&) = delete;
+
+    const std::string& entry() const override { return entry_; }
+    driver_abi::Function function() const { return function_; }
+
+    void allow_shared_bytes(int bytes) const {
+        if (bytes > allowed_shared_bytes_) {
+            check_driver(cuda_.cuFuncSetAttribute(
+                             function_, driver_abi::kFunctionMaxDynamicSharedBytes, bytes),
+                         fmt::format("kernel '{}' wants {} bytes of dynamic shared memory a block",
+                                     entry_, bytes));
+            allowed_shared_bytes_ = bytes;
+        }
+    }
+
+  private:
+    const Functions& cuda_;
+    driver_abi::Context context_;
+    std::string entry_;
+    driver_abi::Module module_ = nullptr;
+    driver_abi::Function function_ = nullptr;
+    mutable int allowed_shared_bytes_ = 0;
+};
+
+int attribute(const Functions& cuda, driver_abi::Device device, int which) {
+    int value = 0;
+    check_driver(cuda.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+    return value;
+}
+
+Target describe_target(const Functions& cuda, driver_abi::Device device) {
+    const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
+    const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
+    // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
+    const char* suffix = major == 9 && minor == 0 ? "a" : "";
+    return {.back_end = BackEnd::kCuda,
+            .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
+            .features = "",
+            .compute_capability = 10 * major + minor,
+            .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
+            .shared_bytes_per_block =
+                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn)};
+}
+
+}  // namespace
+
+std::optional<std::string> cuda_problem() {
+    if (auto problem = driver_problem()) {
+        return problem;
+    }
+    return nvrtc_problem();
+}
+
+struct CudaDevice::State {
+    const Functions& cuda = driver();
+    driver_abi::Device device = 0;
+    driver_abi::Context context = nullptr;
+    driver_abi::Stream stream = nullptr;
+    Target target;
+    std::string name;
+    int max_threads = 0;
+    int l2_bytes = 0;
+    std::size_t memory_bytes = 0;
+    bool wait_after_launch = false;
+
+    std::unordered_map<void*, std::size_t> allocations;
+    std::size_t allocated_bytes = 0, peak_bytes = 0;
+    std::array<driver_abi::Event, kMarkSlots> events{};
+    std::vector<std::string> launched;  // distinct, since the last wait, oldest first
+    void* workspace = nullptr;          // of cublas
+    std::unique_ptr<Cublas> cublas;
+
+    // The context is current to a thread, and callers may come on any.
+    void enter() const { check_driver(cuda.cuCtxSetCurrent(context), "cuCtxSetCurrent"); }
+
+    void check(driver_abi::Result result, const char* doing) const {
+        if (result != kSuccess && !launched.empty()) {
+            throw DeviceError("{}: {}, after launching {}{}", doing, describe_driver_error(result),
+                              fmt::join(launched, ", "),
+                              launched.size() == 1 ? ""
+                                                   : "; with SPION_WAIT_AFTER_LAUNCH=1 in the "
+                                                     "environment the message names the one");
+        }
+        check_driver(result, doing);
+    }
+
+    void wait(const char* doing) {
+        check(cuda.cuStreamSynchronize(stream), doing);
+        launched.clear();
+    }
+
+    void remember(const std::string& entry) {
+        const auto found = std::find(launched.begin(), launched.end(), entry);
+        if (found != launched.end()) {
+            std::rotate(found, found + 1, launched.end());
+            return;
+        }
+        if (launched.size() == kRememberedLaunches) {
+            launched.erase(launched.begin());
+        }
+        launched.push_back(entry);
+    }
+};
+
+CudaDevice::CudaDevice() {
+    if (const auto problem = cuda_problem()) {
+        throw DeviceError("{}", *problem);
+    }
+    state_ = std::make_unique<State>();
+    State& s = *state_;
+    check_driver(s.cuda.cuDeviceGet(&s.device, 0), "cuDeviceGet");
+    char name[256] = "";
+    check_driver(s.cuda.cuDeviceGetName(name, sizeof(name), s.device), "cuDeviceGetName");
+    s.name = name;
+    s.target = describe_target(s.cuda, s.device);
+    s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
+    s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
+    check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
+    const char* wait = std::getenv("SPION_WAIT_AFTER_LAUNCH");
+    s.wait_after_launch = wait != nullptr && std::string_view(wait) == "1";
+    check_driver(s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device),
+                 fmt::format("{} cannot be opened", s.name));
+    s.enter();
+    check_driver(s.cuda.cuStreamCreate(&s.stream, driver_abi::kStreamNonBlocking),
+                 "cuStreamCreate");
+}
+
+CudaDevice::~CudaDevice() {
+    State& s = *state_;
+    s.cuda.cuCtxSetCurrent(s.context);
+    s.cuda.cuStreamSynchronize(s.stream);
+    s.cublas.reset();
+    for (driver_abi::Event event : s.events) {
+        if (event != nullptr) {
+            s.cuda.cuEventDestroy_v2(event);
+        }
+    }
+    for (const auto& [data, bytes] : s.allocations) {
+        s.cuda.cuMemFree_v2(address_of(data));
+    }
+    s.cuda.cuStreamDestroy_v2(s.stream);
+    s.cuda.cuDevicePrimaryCtxRelease_v2(s.device);
+}
+
+const Target& CudaDevice::target() const {
+    return state_->target;
+}
+std::string CudaDevice::name() const {
+    return state_->name;
+}
+std::size_t CudaDevice::l2_bytes() const {
+    return static_cast<std::size_t>(state_->l2_bytes);
+}
+std::size_t CudaDevice::memory_bytes() const {
+    return state_->memory_bytes;
+}
+std::size_t CudaDevice::peak_bytes() const {
+    return state_->peak_bytes;
+}
+
+void* CudaDevice::allocate(std::size_t bytes) {
+    State& s = *state_;
+    s.enter();
+    driver_abi::Pointer address = 0;
+    const driver_abi::Result result =
+        s.cuda.cuMemAlloc_v2(&address, std::max<std::size_t>(bytes, 1));
+    if (result == driver_abi::kErrorOutOfMemory) {
+        std::size_t free = 0, total = 0;
+        s.cuda.cuMemGetInfo_v2(&free, &total);
+        throw DeviceError(
+            "{} is out of memory: {:.3f} GiB wanted, {:.3f} GiB free of {:.3f} GiB, {:.3f} GiB "
+            "held "
+            "by this process; use a smaller batch or a shorter sequence, or end what else runs "
+            "there",
+            s.name, gibibytes(bytes), gibibytes(free), gibibytes(total),
+            gibibytes(s.allocated_bytes));
+    }
+    s.check(result, "allocating device memory");
+    void* data = reinterpret_cast<void*>(address);
+    s.allocations.emplace(data, bytes);
+    s.allocated_bytes += bytes;
+    s.peak_bytes = std::max(s.peak_bytes, s.allocated_bytes);
+    return data;
+}
+
+void CudaDevice::release(void* data) noexcept {
+    State& s = *state_;
+    const auto found = s.allocations.find(data);
+    if (found == s.allocations.end()) {
+        return;
+    }
+    s.cuda.cuCtxSetCurrent(s.context);
+    s.cuda.cuMemFree_v2(address_of(data));  // waits for work that may use it
+    s.allocated_bytes -= found->second;
+    s.allocations.erase(found);
+}
+
+void CudaDevice::copy_in(void* device, const void* host, std::size_t bytes) {
+    if (bytes == 0) {
+        return;
+    }
+    State& s = *state_;
+    s.enter();
+    // `host` is pageable: it has been read when this returns.
+    s.check(s.cuda.cuMemcpyHtoDAsync_v2(address_of(device), host, bytes, s.stream),
+            "copying to the device");
+}
+
+void CudaDevice::copy_out(void* host, const void* device, std::size_t bytes) {
+    State& s = *state_;
+    s.enter();
+    if (bytes != 0) {
+        s.check(s.cuda.cuMemcpyDtoHAsync_v2(host, address_of(device), bytes, s.stream),
+                "copying from the device");
+    }
+    s.wait("copying from the device");
+}
+
+void CudaDevice::fill(void* device, unsigned char byte, std::size_t bytes) {
+    if (bytes == 0) {
+        return;
+    }
+    State& s = *state_;
+    s.enter();
+    s.check(s.cuda.cuMemsetD8Async(address_of(device), byte, bytes, s.stream),
+            "filling device memory");
+}
+
+void CudaDevice::synchronize() {
+    state_->enter();
+    state_->wait("waiting for the device");
+}
+
+KernelBinary CudaDevice::compile(const CompileRequest& request) {
+    return compile_with_nvrtc(request);
+}
+
+std::string CudaDevice::compiler_version() {
+    return nvrtc_version();
+}
+
+std::vector<std::string> CudaDevice::compile_options() {
+    return nvrtc_options();
+}
+
+std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
+                                               const KernelBinary& binary) {
+    state_->enter();
+    return std::make_unique<CudaKernel>(state_->cuda, state_->context, entry, binary);
+}
+
+void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
+                        const void* arguments, std::size_t argument_bytes) {
+    State& s = *state_;
+    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
+    if (loaded == nullptr) {
+        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
+    }
+    if (geometry.work_items < 0 || geometry.work_items > std::numeric_limits<int>::max() ||
+        geometry.threads < 1 || geometry.threads > s.max_threads || geometry.shared_bytes < 0 ||
+        geometry.shared_bytes > s.target.shared_bytes_per_block) {
+        throw DeviceError(
+            "kernel '{}' cannot be launched as {} blocks of {} threads with {} bytes of shared "
+            "memory: {} takes {} blocks, {} threads and {} bytes at most",
+            kernel.entry(), geometry.work_items, geometry.threads, geometry.shared_bytes, s.name,
+            std::numeric_limits<int>::max(), s.max_threads, s.target.shared_bytes_per_block);
+    }
+    if (geometry.work_items == 0) {
+        return;
+    }
+    s.enter();
+    loaded->allow_shared_bytes(geometry.shared_bytes);
+    // As one buffer with its size, so that the driver sees a parameter of another size.
+    void* extra[] = {reinterpret_cast<void*>(driver_abi::kLaunchBufferPointer),
+                     const_cast<void*>(arguments),
+                     reinterpret_cast<void*>(driver_abi::kLaunchBufferSize), &argument_bytes,
+                     reinterpret_cast<void*>(driver_abi::kLaunchEnd)};
+    const driver_abi::Result result = s.cuda.cuLaunchKernel(
+        loaded->function(), static_cast<unsigned>(geometry.work_items), 1, 1,
+        static_cast<unsigned>(geometry.threads), 1, 1, static_cast<unsigned>(geometry.shared_bytes),
+        s.stream, nullptr, extra);
+    if (result != kSuccess) {
+        throw DeviceError("launching kernel '{}' failed: {}", kernel.entry(),
+                          describe_driver_error(result));
+    }
+    s.remember(kernel.entry());
+    if (s.wait_after_launch) {
+        s.wait("running a kernel");
+    }
+}
+
+void CudaDevice::gemm(const Gemm& gemm) {
+    State& s = *state_;
+    s.enter();
+    if (!s.cublas) {
+        if (s.workspace == nullptr) {
+            s.workspace = allocate(kCublasWorkspaceBytes);
+        }
+        s.cublas = std::make_unique<Cublas>(s.stream, s.workspace);
+    }
+    s.cublas->run(gemm);
+    s.remember("gemm");
+}
+
+void CudaDevice::mark(int slot) {
+    State& s = *state_;
+    if (slot < 0 || slot >= kMarkSlots) {
+        throw InternalError("mark: slot {} is not in 0..{}", slot, kMarkSlots - 1);
+    }
+    s.enter();
+    driver_abi::Event& event = s.events[static_cast<std::size_t>(slot)];
+    if (event == nullptr) {
+        s.check(s.cuda.cuEventCreate(&event, driver_abi::kEventDefault), "creating an event");
+    }
+    s.check(s.cuda.cuEventRecord(event, s.stream), "recording an event");
+}
+
+double CudaDevice::milliseconds_between(int first_slot, int second_slot) {
+    State& s = *state_;
+    s.enter();
+    const auto finished = [&s](int slot) {
+        if (slot < 0 || slot >= kMarkSlots || s.events[static_cast<std::size_t>(slot)] == nullptr) {
+            throw InternalError("milliseconds_between: slot {} was never marked", slot);
+        }
+        driver_abi::Event event = s.events[static_cast<std::size_t>(slot)];
+        s.check(s.cuda.cuEventSynchronize(event), "waiting for an event");
+        return event;
+    };
+    driver_abi::Event first = finished(first_slot);
+    driver_abi::Event second = finished(second_slot);
+    float milliseconds = 0;
+    s.check(s.cuda.cuEventElapsedTime(&milliseconds, first, second), "reading an event");
+    return milliseconds;
+}
+
+}  // namespace spion

@@ -1,1 +1,128 @@
-// Written next.
+#include "runtime/cuda/driver.h"
+
+#include <fmt/format.h>
+
+#include "ir/error.h"
+#include "runtime/cuda/shared_library.h"
+
+namespace spion {
+namespace {
+
+using driver_abi::Functions;
+using driver_abi::kSuccess;
+using driver_abi::Result;
+
+// Below it there is no bf16 and no cp.async, which the kernels are made of.
+constexpr int kOldestCapability = 80;
+
+struct Driver {
+    SharedLibrary library{{"libcuda.so.1"}};
+    Functions functions;
+    std::string problem;  // empty: usable
+};
+
+std::string describe(const Functions& functions, Result result) {
+    const char* name = nullptr;
+    const char* description = nullptr;
+    if (functions.cuGetErrorName(result, &name) != kSuccess ||
+        functions.cuGetErrorString(result, &description) != kSuccess) {
+        return fmt::format("CUDA error {}", result);
+    }
+    return fmt::format("{} ({})", name, description);
+}
+
+std::string device_problem(const Functions& functions) {
+    int count = 0;
+    driver_abi::Device device = 0;
+    int major = 0, minor = 0;
+    char name[256] = "";
+    if (const Result result = functions.cuInit(0); result == driver_abi::kErrorStubLibrary) {
+        return "the libcuda.so.1 that was found is the toolkit's stub and not a driver; install "
+               "NVIDIA's driver and take the stubs folder out of LD_LIBRARY_PATH";
+    } else if (result != kSuccess && result != driver_abi::kErrorNoDevice) {
+        return fmt::format("NVIDIA's driver does not start: {}; see what nvidia-smi says",
+                           describe(functions, result));
+    }
+    if (functions.cuDeviceGetCount(&count) != kSuccess || count == 0) {
+        return "NVIDIA's driver is installed but shows no GPU; see what nvidia-smi says and "
+               "whether "
+               "CUDA_VISIBLE_DEVICES hides it";
+    }
+    if (functions.cuDeviceGet(&device, 0) != kSuccess ||
+        functions.cuDeviceGetAttribute(&major, driver_abi::kDeviceCapabilityMajor, device) !=
+            kSuccess ||
+        functions.cuDeviceGetAttribute(&minor, driver_abi::kDeviceCapabilityMinor, device) !=
+            kSuccess ||
+        functions.cuDeviceGetName(name, sizeof(name), device) != kSuccess) {
+        return "NVIDIA's driver cannot describe its first GPU; see what nvidia-smi says";
+    }
+    if (major * 10 + minor < kOldestCapability) {
+        return fmt::format("{} has compute capability {}.{}, but 8.0 (Ampere) or later is needed",
+                           static_cast<const char*>(name), major, minor);
+    }
+    return {};
+}
+
+Driver open_driver() {
+    Driver driver;
+    if (!driver.library.is_open()) {
+        driver.problem =
+            fmt::format("no NVIDIA driver: {}; install one that supports CUDA 12 or later",
+                        driver.library.failures());
+        return driver;
+    }
+    if (const std::string missing = driver.functions.load(driver.library); !missing.empty()) {
+        driver.problem = fmt::format(
+            "NVIDIA's driver at {} lacks {}: install one that supports CUDA 12 or later",
+            driver.library.path(), missing);
+        return driver;
+    }
+    driver.problem = device_problem(driver.functions);
+    return driver;
+}
+
+const Driver& opened_driver() {
+    static const Driver driver = open_driver();
+    return driver;
+}
+
+}  // namespace
+
+std::optional<std::string> driver_problem() {
+    const std::string& problem = opened_driver().problem;
+    return problem.empty() ? std::nullopt : std::optional(problem);
+}
+
+const Functions& driver() {
+    const Driver& driver = opened_driver();
+    if (!driver.problem.empty()) {
+        throw DeviceError("{}", driver.problem);
+    }
+    return driver.functions;
+}
+
+std::string driver_path() {
+    return opened_driver().library.path();
+}
+
+std::string driver_release() {
+    int version = 0;  // 1000 * major + 10 * minor
+    const Functions& functions = opened_driver().functions;
+    if (functions.cuDriverGetVersion == nullptr ||
+        functions.cuDriverGetVersion(&version) != kSuccess) {
+        return {};
+    }
+    return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+std::string describe_driver_error(Result result) {
+    return describe(opened_driver().functions, result);
+}
+
+void check_driver(Result result, const std::string& doing) {
+    if (result != kSuccess) {
+        throw DeviceError("{}: {}", doing, describe_driver_error(result));
+    }
+}
+
+}  // namespace spion

@@ -1,0 +1,125 @@
+// What one thread block computes: a work item and the granules that stream past it.
+#ifndef SPION_ATTENTION_WALK_CUH
+#define SPION_ATTENTION_WALK_CUH
+
+#include "attention_arguments.h"
+#include "pipeline.cuh"
+#include "tile_copy.cuh"
+
+constexpr int kGranulesPerStep = kStreamedRows / kGranule;
+constexpr int kTileBytes = kStreamedRows * kRowBytes;
+constexpr int kStationaryBytes = kStationaryRows * kRowBytes;
+
+static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
+static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
+static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
+static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
+
+struct WorkItem {
+    int batch, head;
+    int place;      // in TileProgram::order
+    int first_row;  // of the stationary tile
+    long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
+};
+
+SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args) {
+    const unsigned tiles = (unsigned)args.tiles;
+    const unsigned pair = blockIdx.x / tiles;
+    const int place = (int)(blockIdx.x - pair * tiles);
+    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
+            args.order[place] * kStationaryRows, (long long)pair * kLength};
+}
+
+// Number of keys of the sample that are not padded.
+SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
+    if constexpr (kKeyPadding) return min(args.lengths[batch], kLength);
+    return kLength;
+}
+
+// The granules of a work item as a sequence of rows, granule after granule. Granules that start at
+// or beyond the limit are cut off; as granules ascend, rows of the sequence that are past the limit
+// (or past L) are then at its end.
+struct Walk {
+    const int* granules;  // [listed]
+    int listed;           // granules of the work item
+    int valid;            // rows of the sequence below the limit
+    int elements;         // rows of the uncut sequence below L: the n_i of ir/attention.h
+    int window;           // lane i holds granule 32 * k + i of the current 32
+
+    // Steps of kStreamedRows rows.
+    __device__ __forceinline__ int steps() const {
+        return (valid + kStreamedRows - 1) / kStreamedRows;
+    }
+};
+
+SPION_DEVICE int read_window(const Walk& walk, int first) {
+    const int index = first + lane_index();
+    return index < walk.listed ? walk.granules[index] : 0;
+}
+
+// Rows below `limit` of a sequence of `count` granules whose last is `last`.
+SPION_DEVICE int rows_below(int limit, int count, int last) {
+    return count == 0 ? 0 : (count - 1) * kGranule + min(kGranule, limit - last * kGranule);
+}
+
+SPION_DEVICE int granule_at(const Walk& walk, int index) {
+    if (walk.listed <= 32) return __shfl_sync(0xFFFFFFFFU, walk.window, index & 31);
+    return walk.granules[index];
+}
+
+// Granules that start below `limit`: a prefix of the list.
+SPION_DEVICE int granules_below(const Walk& walk, int limit) {
+    int count = 0;
+    for (int first = 0; first < walk.listed; first += 32) {
+        const int granule = first == 0 ? walk.window : read_window(walk, first);
+        const bool below = first + lane_index() < walk.listed && granule * kGranule < limit;
+        const int here = __popc(__ballot_sync(0xFFFFFFFFU, below));
+        count += here;
+        if (here < 32) break;
+    }
+    return count;
+}
+
+SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int limit) {
+    const int first = args.offsets[place];
+    Walk walk;
+    walk.listed = args.offsets[place + 1] - first;
+    walk.granules = args.granules + first;
+    walk.window = read_window(walk, 0);
+    walk.elements = 0;
+    walk.valid = 0;
+    if (walk.listed > 0) {
+        walk.elements = rows_below(kLength, walk.listed, granule_at(walk, walk.listed - 1));
+        walk.valid = walk.elements;
+    }
+    if (limit < kLength) {
+        const int count = granules_below(walk, limit);
+        walk.valid = count == 0 ? 0 : rows_below(limit, count, granule_at(walk, count - 1));
+    }
+    return walk;
+}
+
+// Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that the
+// step does not have become zeros. Steps are asked for in order.
+SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
+                            const Rows& b) {
+    constexpr int kRowsAtOnce = kThreads / kRowChunks;
+    const int first_granule = step * kGranulesPerStep;
+    if (step > 0 && first_granule % 32 == 0) walk.window = read_window(walk, first_granule);
+    const int present = walk.valid - step * kStreamedRows;
+    const int chunk = (int)threadIdx.x % kRowChunks;
+#pragma unroll
+    for (int i = 0; i < (kStreamedRows + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+        const int row = i * kRowsAtOnce + (int)threadIdx.x / kRowChunks;
+        // A granule is at least 32 chunks, so that a warp needs the index of one granule.
+        const int slot = (first_granule + row / kGranule) & 31;
+        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
+        if (kStreamedRows % kRowsAtOnce != 0 && row >= kStreamedRows) break;
+        const int source = granule * kGranule + row % kGranule;
+        const int offset = chunk_offset<kRowChunks>(row, chunk);
+        copy_async_16(tile_a + offset, a.at(source, chunk), row < present);
+        copy_async_16(tile_b + offset, b.at(source, chunk), row < present);
+    }
+}
+
+#endif

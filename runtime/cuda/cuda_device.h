@@ -1,0 +1,62 @@
+// An NVIDIA GPU: memory, kernels and products in order on one stream of its primary context.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/device.h"
+
+namespace spion {
+
+// Why no GPU can be used (driver, device or NVRTC) and how to mend it; nullopt when one can.
+std::optional<std::string> cuda_problem();
+
+// Work is in order on one stream, so a fault shows at the next wait; its message names the kernels
+// that were launched since the wait before. With SPION_WAIT_AFTER_LAUNCH=1 in the environment every
+// launch is waited for, and the message names the one.
+class CudaDevice : public Device {
+  public:
+    // The first GPU that CUDA_VISIBLE_DEVICES leaves. Throws DeviceError with cuda_problem()'s
+    // sentence.
+    CudaDevice();
+    ~CudaDevice() override;
+    CudaDevice(const CudaDevice&) = delete;
+    CudaDevice& operator=(const CudaDevice&) = delete;
+
+    const Target& target() const override;
+    std::string name() const override;
+    std::size_t l2_bytes() const;
+    std::size_t memory_bytes() const;
+
+    void* allocate(std::size_t bytes) override;
+    void release(void* data) noexcept override;
+    std::size_t peak_bytes() const override;
+
+    void copy_in(void* device, const void* host, std::size_t bytes) override;
+    void copy_out(void* host, const void* device, std::size_t bytes) override;
+    void fill(void* device, unsigned char byte, std::size_t bytes) override;
+    void synchronize() override;
+
+    KernelBinary compile(const CompileRequest& request) override;
+    std::string compiler_version() override;
+    std::vector<std::string> compile_options() override;
+    std::unique_ptr<LoadedKernel> load(const std::string& entry,
+                                       const KernelBinary& binary) override;
+    using Device::launch;
+    void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
+                std::size_t argument_bytes) override;
+
+    void gemm(const Gemm& gemm) override;
+
+    void mark(int slot) override;
+    double milliseconds_between(int first_slot, int second_slot) override;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace spion

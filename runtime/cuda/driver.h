@@ -1,0 +1,28 @@
+// The CUDA driver (libcuda.so.1), opened when first needed.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "runtime/cuda/driver_abi.h"
+
+namespace spion {
+
+// Why no GPU can be used on this machine (no driver, no device, too old) and how to mend it;
+// nullopt when there is one.
+std::optional<std::string> driver_problem();
+
+// The driver's functions, initialised. Throws DeviceError with driver_problem()'s sentence.
+const driver_abi::Functions& driver();
+
+// The file that was opened; empty when there is no driver.
+std::string driver_path();
+// The newest CUDA release that the driver supports, as "13.0"; empty when there is no driver.
+std::string driver_release();
+
+// Throws DeviceError "<doing>: CUDA_ERROR_X (its description)" unless `result` is success.
+void check_driver(driver_abi::Result result, const std::string& doing);
+// "CUDA_ERROR_X (its description)".
+std::string describe_driver_error(driver_abi::Result result);
+
+}  // namespace spion

@@ -1,0 +1,92 @@
+// The part of the CUDA driver's binary interface that is used, declared here because the toolkit's
+// headers may be absent where spion is built. tests/runtime/cuda_abi_test.cpp holds it against
+// them.
+#pragma once
+
+#include <cstddef>
+
+#include "runtime/cuda/function_table.h"
+
+namespace spion::driver_abi {
+
+using Result = int;
+using Device = int;
+using Context = struct ContextHandle*;
+using Stream = struct StreamHandle*;
+using Event = struct EventHandle*;
+using Module = struct ModuleHandle*;
+using Function = struct FunctionHandle*;
+using Graph = struct GraphHandle*;
+using GraphExec = struct GraphExecHandle*;
+using Pointer = unsigned long long;  // CUdeviceptr
+
+constexpr Result kSuccess = 0;
+constexpr Result kErrorOutOfMemory = 2;
+constexpr Result kErrorStubLibrary = 34;
+constexpr Result kErrorNoDevice = 100;
+constexpr Result kErrorNoBinaryForGpu = 209;
+
+constexpr int kDeviceMaxThreadsPerBlock = 1;
+constexpr int kDeviceMultiprocessors = 16;
+constexpr int kDeviceL2Bytes = 38;
+constexpr int kDeviceCapabilityMajor = 75;
+constexpr int kDeviceCapabilityMinor = 76;
+constexpr int kDeviceSharedBytesPerBlockOptIn = 97;
+
+constexpr int kFunctionMaxDynamicSharedBytes = 8;
+
+constexpr unsigned kStreamNonBlocking = 1;
+constexpr unsigned kEventDefault = 0;
+
+// The `extra` argument of cuLaunchKernel: parameters as one buffer.
+constexpr std::size_t kLaunchEnd = 0;
+constexpr std::size_t kLaunchBufferPointer = 1;
+constexpr std::size_t kLaunchBufferSize = 2;
+
+// X(name, return and parameter types). The names are the exported symbols: "_v2" is part of the
+// binary interface, and the header's macros map the plain names to it.
+#define SPION_DRIVER_FUNCTIONS(X)                                                             \
+    X(cuInit, Result(unsigned flags))                                                         \
+    X(cuDriverGetVersion, Result(int*))                                                       \
+    X(cuGetErrorName, Result(Result, const char**))                                           \
+    X(cuGetErrorString, Result(Result, const char**))                                         \
+    X(cuDeviceGetCount, Result(int*))                                                         \
+    X(cuDeviceGet, Result(Device*, int ordinal))                                              \
+    X(cuDeviceGetName, Result(char*, int bytes, Device))                                      \
+    X(cuDeviceTotalMem_v2, Result(std::size_t*, Device))                                      \
+    X(cuDeviceGetAttribute, Result(int*, int attribute, Device))                              \
+    X(cuDevicePrimaryCtxRetain, Result(Context*, Device))                                     \
+    X(cuDevicePrimaryCtxRelease_v2, Result(Device))                                           \
+    X(cuCtxSetCurrent, Result(Context))                                                       \
+    X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                         \
+    X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                           \
+    X(cuMemFree_v2, Result(Pointer))                                                          \
+    X(cuMemcpyHtoDAsync_v2, Result(Pointer, const void*, std::size_t, Stream))                \
+    X(cuMemcpyDtoHAsync_v2, Result(void*, Pointer, std::size_t, Stream))                      \
+    X(cuMemsetD8Async, Result(Pointer, unsigned char, std::size_t, Stream))                   \
+    X(cuStreamCreate, Result(Stream*, unsigned flags))                                        \
+    X(cuStreamDestroy_v2, Result(Stream))                                                     \
+    X(cuStreamSynchronize, Result(Stream))                                                    \
+    X(cuEventCreate, Result(Event*, unsigned flags))                                          \
+    X(cuEventDestroy_v2, Result(Event))                                                       \
+    X(cuEventRecord, Result(Event, Stream))                                                   \
+    X(cuEventSynchronize, Result(Event))                                                      \
+    X(cuEventElapsedTime, Result(float* milliseconds, Event, Event))                          \
+    X(cuModuleLoadData, Result(Module*, const void* image))                                   \
+    X(cuModuleUnload, Result(Module))                                                         \
+    X(cuModuleGetFunction, Result(Function*, Module, const char* name))                       \
+    X(cuFuncGetAttribute, Result(int*, int attribute, Function))                              \
+    X(cuFuncSetAttribute, Result(Function, int attribute, int value))                         \
+    X(cuLaunchKernel, Result(Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,     \
+                             unsigned block_x, unsigned block_y, unsigned block_z,            \
+                             unsigned shared_bytes, Stream, void** parameters, void** extra)) \
+    X(cuStreamBeginCapture_v2, Result(Stream, int mode))                                      \
+    X(cuStreamEndCapture, Result(Stream, Graph*))                                             \
+    X(cuGraphInstantiateWithFlags, Result(GraphExec*, Graph, unsigned long long flags))       \
+    X(cuGraphLaunch, Result(GraphExec, Stream))                                               \
+    X(cuGraphExecDestroy, Result(GraphExec))                                                  \
+    X(cuGraphDestroy, Result(Graph))
+
+SPION_FUNCTION_TABLE(SPION_DRIVER_FUNCTIONS)
+
+}  // namespace spion::driver_abi

@@ -1,0 +1,33 @@
+// CUDA source -> cubin, through NVIDIA's run-time compiler. NVRTC needs no GPU and no driver.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/kernel_source.h"
+
+namespace spion {
+
+// Why NVRTC cannot be used on this machine and how to mend it; nullopt when it can.
+std::optional<std::string> nvrtc_problem();
+
+// "nvrtc 13.0 65be0db3...": release and what identifies the library's build, so that two builds of
+// one release never share cached kernels. Throws DeviceError with nvrtc_problem()'s sentence.
+std::string nvrtc_version();
+// The file that was opened. Throws as nvrtc_version().
+std::string nvrtc_path();
+
+// Options for CompileRequest::options, the architecture excepted. Throws as nvrtc_version().
+std::vector<std::string> nvrtc_options();
+
+// Compiles request.text for request.arch with request.options in order; request.includes are found
+// by their names in #include. Thread-safe, one program a call. A rejected source is an
+// InternalError with the compiler's log and the folder where source and includes were kept.
+KernelBinary compile_with_nvrtc(const CompileRequest& request);
+
+// Registers, static shared memory and spills (the largest of any function) as `ptxas -v` reports
+// them in `log`; fields that it does not mention stay 0.
+void read_resources(const std::string& log, KernelBinary& binary);
+
+}  // namespace spion

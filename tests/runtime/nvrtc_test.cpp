@@ -1,0 +1,123 @@
+// NVRTC: compiling needs the library but neither a GPU nor a driver.
+#include "runtime/cuda/nvrtc.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <thread>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+class NvrtcTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (const auto problem = nvrtc_problem()) {
+            GTEST_SKIP() << *problem;
+        }
+    }
+    // A kernel that writes `addend` plus an included constant.
+    CompileRequest request(int addend, const std::string& arch = "sm_90a") {
+        return {.entry = "add",
+                .text =
+                    "#include \"part/constant.cuh\"\n"
+                    "extern \"C\" __global__ void add(float* x) {\n"
+                    "    x[threadIdx.x] += kConstant + " +
+                    std::to_string(addend) + ";\n}\n",
+                .includes = {{"part/constant.cuh", "#include \"deeper.cuh\"\n"},
+                             {"deeper.cuh", "constexpr float kConstant = 0.5F;\n"}},
+                .arch = arch,
+                .features = "",
+                .options = nvrtc_options(),
+                .compiler = nvrtc_version()};
+    }
+};
+
+TEST_F(NvrtcTest, MakesACubinForEveryArchitecture) {
+    for (const char* arch : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"}) {
+        const KernelBinary binary = compile_with_nvrtc(request(1, arch));
+        EXPECT_EQ(binary.code.substr(0, 4), "\177ELF") << arch;
+        EXPECT_GT(binary.registers, 0) << binary.log;
+        EXPECT_EQ(binary.spill_bytes, 0);
+        EXPECT_GT(binary.compile_ms, 0);
+    }
+}
+
+TEST_F(NvrtcTest, ThreadsMakeTheSameBytesAsOneAlone) {
+    std::random_device seed;
+    const int first = static_cast<int>(seed() % 1000);
+    std::vector<KernelBinary> together(4);
+    {
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < 4; ++i) {
+            threads.emplace_back([&, i] { together[i] = compile_with_nvrtc(request(first + i)); });
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        EXPECT_EQ(together[i].code, compile_with_nvrtc(request(first + i)).code) << first + i;
+    }
+    EXPECT_NE(together[0].code, together[1].code);
+}
+
+TEST_F(NvrtcTest, StaticSharedMemoryIsReported) {
+    CompileRequest shared = request(0);
+    shared.text =
+        "extern \"C\" __global__ void add(float* x) {\n"
+        "    __shared__ float y[256];\n"
+        "    y[threadIdx.x] = x[threadIdx.x];\n"
+        "    __syncthreads();\n"
+        "    x[threadIdx.x] = y[255 - threadIdx.x];\n}\n";
+    EXPECT_EQ(compile_with_nvrtc(shared).static_shared_bytes, 1024);
+}
+
+TEST_F(NvrtcTest, OptionsReachTheCompiler) {
+    CompileRequest guarded = request(0);
+    guarded.text = "#ifndef WANTED\n#error not wanted\n#endif\n" + guarded.text;
+    EXPECT_THROW(compile_with_nvrtc(guarded), InternalError);
+    guarded.options.emplace_back("-DWANTED");
+    EXPECT_NO_THROW(compile_with_nvrtc(guarded));
+}
+
+TEST_F(NvrtcTest, ARejectedSourceIsKeptAndNamed) {
+    CompileRequest wrong = request(0);
+    wrong.text += "undeclared mistake;\n";
+    try {
+        compile_with_nvrtc(wrong);
+        FAIL() << "was accepted";
+    } catch (const InternalError& error) {
+        const std::string message = error.what();
+        EXPECT_NE(message.find("'add' for sm_90a"), std::string::npos) << message;
+        EXPECT_NE(message.find("identifier \"undeclared\" is undefined"), std::string::npos)
+            << message;
+        const auto begin = message.find("kept at ") + 8;
+        const std::filesystem::path path = message.substr(begin, message.find(';', begin) - begin);
+        std::ostringstream kept;
+        kept << std::ifstream(path).rdbuf();
+        EXPECT_EQ(kept.str(), wrong.text);
+        EXPECT_TRUE(std::filesystem::exists(path.parent_path() / "part/constant.cuh"));
+        std::filesystem::remove_all(path.parent_path());
+    }
+}
+
+TEST(PtxasLog, ResourcesAreRead) {
+    KernelBinary binary;
+    read_resources(
+        "ptxas info    : 0 bytes gmem\n"
+        "ptxas info    : Compiling entry function 'f' for 'sm_90a'\n"
+        "ptxas info    : Function properties for f\n"
+        "    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads\n"
+        "ptxas info    : Used 168 registers, used 1 barriers, 16 bytes cumulative stack size, "
+        "2048 bytes smem\n",
+        binary);
+    EXPECT_EQ(binary.registers, 168);
+    EXPECT_EQ(binary.spill_bytes, 20);
+    EXPECT_EQ(binary.static_shared_bytes, 2048);
+}
+
+}  // namespace
+}  // namespace spion
