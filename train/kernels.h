@@ -21,6 +21,7 @@ struct StepShape {
     int vocabulary = 32;     // V: 1..65536, as far as a table of V x 8 fits into shared memory
     float dropout = 0.1F;    // in [0, 1)
     float epsilon = 1e-5F;   // of the layer norms, > 0
+    friend bool operator==(const StepShape&, const StepShape&) = default;
 };
 
 // Throws UserError that names the field, what it allows and how to mend it.
