@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
-#include "tests/random_case.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -64,7 +64,9 @@ std::vector<int> meetings(const TileProgram& program) {
 }
 
 TEST(Lower, CoversEveryElementOnce) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     const std::vector<Target> targets = every_target();
     for (int round = 0; round < 80; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random), 5);
@@ -94,7 +96,9 @@ TEST(Lower, CoversEveryElementOnce) {
 }
 
 TEST(Lower, VerifiesOnEveryTargetRoleAndDtype) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (const Target& target : every_target()) {
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {
@@ -129,7 +133,9 @@ TEST(Lower, FullAndEmptyPatterns) {
 }
 
 TEST(Lower, LongestFirstAndStable) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 40; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random));
         const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
