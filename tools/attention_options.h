@@ -16,8 +16,8 @@
 namespace spion {
 
 struct AttentionOptions {
-    std::string pattern_file;     // bits; or
-    double pattern_density = -1;  // a random pattern of that density
+    std::string pattern_file;               // bits; or
+    std::optional<double> pattern_density;  // of a random pattern
     std::uint64_t pattern_seed = 1;
     int block = 64;
     int heads = 1;
