@@ -1,5 +1,7 @@
 #include "train/phases.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <memory>

@@ -91,7 +91,7 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     const auto known = kernels_.find(name);
     if (known != kernels_.end()) {
         if (known->second == kernel.source.text) return;
-        name += "." + digest_of(kernel.source.text).substr(0, 8);
+        name = fmt::format("{}.{}", name, digest_of(kernel.source.text).substr(0, 8));
     }
     if (!kernels_.emplace(name, kernel.source.text).second) return;
     const bool cuda = back_end == BackEnd::kCuda;

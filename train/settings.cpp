@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "train/kernels.h"
 
 namespace spion {
 namespace {
@@ -330,6 +331,10 @@ void check(const TrainSettings& s) {
     }
     check(s.discovery);
     check(attention_of(s, DType::kFp32));
+    check(StepShape{.channels = s.d_model,
+                    .feed_forward = s.feed_forward,
+                    .vocabulary = s.vocabulary,
+                    .dropout = static_cast<float>(s.dropout)});
     if (!s.data.empty()) return;
     check(s.list_ops);
     if (s.list_ops.max_length > s.length) {

@@ -5,7 +5,7 @@
 #include <tuple>
 
 #include "tests/runtime/gpu_fixture.h"
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/attention_case.h"
 

@@ -4,7 +4,7 @@
 #include <random>
 
 #include "ir/error.h"
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/attention_case.h"
 
