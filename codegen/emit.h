@@ -16,13 +16,15 @@ namespace spion {
 // One named constexpr line of the generated source.
 struct Constant {
     std::string name;  // "kHeadDim"
-    std::variant<bool, std::int64_t, float, std::string> value;  // string: an identifier, unquoted
-    std::string comment;                                         // "" or what it means, with units
+    // string, CUDA only: the name of a struct of the body, emitted as `using name = struct value;`.
+    std::variant<bool, std::int64_t, float, std::string> value;
+    std::string comment;  // "" or what it means, with units
 };
 
 // A hand-written body from kernels/ with its constants: text = comment, constants, one include.
 //   CUDA: kernels/<body>.cuh, entry point __global__ void <entry>(const Arguments)
-//   host: kernels/host/<body>.cpp as bitcode, void <entry>(const Arguments*, int64 begin, int64 end)
+//   host: kernels/host/<body>.cpp as bitcode, void <entry>(const Arguments*, int64 begin, int64
+//   end)
 // Throws InternalError when no such body is embedded.
 KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
                         std::string_view entry, const std::vector<Constant>& constants,

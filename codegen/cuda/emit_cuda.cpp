@@ -1,1 +1,238 @@
-// Written next.
+#include "codegen/cuda/emit_cuda.h"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+
+#include "codegen/cuda/register_plan.h"
+#include "ir/error.h"
+#include "kernels/embedded.h"
+
+namespace spion {
+namespace {
+
+// 9 digits name every float, and always a point or an exponent.
+std::string float_literal(float value) {
+    std::string digits = fmt::format("{:.9g}", value);
+    if (digits.find_first_of(".e") == std::string::npos) {
+        digits += ".0";
+    }
+    return digits + "F";
+}
+
+std::string definition(const Constant& constant) {
+    if (const auto* value = std::get_if<bool>(&constant.value)) {
+        return fmt::format("constexpr bool {} = {};", constant.name, *value);
+    }
+    if (const auto* value = std::get_if<std::int64_t>(&constant.value)) {
+        const bool fits = *value >= std::numeric_limits<std::int32_t>::min() &&
+                          *value <= std::numeric_limits<std::int32_t>::max();
+        return fmt::format("constexpr {} {} = {};", fits ? "int" : "long long", constant.name,
+                           *value);
+    }
+    if (const auto* value = std::get_if<float>(&constant.value)) {
+        return fmt::format("constexpr float {} = {};", constant.name, float_literal(*value));
+    }
+    // The struct itself is defined by the body, which comes later.
+    return fmt::format("using {} = struct {};", constant.name,
+                       std::get<std::string>(constant.value));
+}
+
+void append_comment(std::string& text, std::string_view lines) {
+    while (!lines.empty()) {
+        const std::size_t end = std::min(lines.find('\n'), lines.size());
+        fmt::format_to(std::back_inserter(text), "// {}\n", lines.substr(0, end));
+        lines.remove_prefix(std::min(end + 1, lines.size()));
+    }
+}
+
+// Appends the embedded file `name` and, in order of first use, what it includes.
+void append_includes(std::vector<SourceFile>& files, std::string_view name,
+                     std::string_view includer) {
+    const auto is_name = [&](const SourceFile& file) { return file.name == name; };
+    if (std::any_of(files.begin(), files.end(), is_name)) {
+        return;
+    }
+    const EmbeddedFile* file = find_embedded(name);
+    if (file == nullptr) {
+        throw InternalError("no file named '{}', which {} includes, is embedded", name, includer);
+    }
+    files.push_back({.name = std::string(name), .text = std::string(file->text)});
+    constexpr std::string_view kDirective = "#include \"";
+    std::string_view rest = file->text;
+    for (std::size_t at = rest.find(kDirective); at != std::string_view::npos;
+         at = rest.find(kDirective)) {
+        rest.remove_prefix(at + kDirective.size());
+        append_includes(files, rest.substr(0, rest.find('"')), name);
+    }
+}
+
+Constant integer(std::string name, std::int64_t value, std::string comment) {
+    return {.name = std::move(name), .value = value, .comment = std::move(comment)};
+}
+
+// The struct of kernels/cuda/element.cuh.
+std::string element_name(DType dtype) {
+    switch (dtype) {
+        case DType::kFp32:
+            return "Fp32";
+        case DType::kTf32:
+            return "Tf32";
+        case DType::kBf16:
+            return "Bf16";
+        case DType::kFp16:
+            return "Fp16";
+    }
+    throw InternalError("dtype {} has no element struct", static_cast<int>(dtype));
+}
+
+std::vector<Constant> attention_constants(const Attention& attention) {
+    return {
+        {.name = "Element",
+         .value = element_name(attention.dtype),
+         .comment = "storage and arithmetic"},
+        integer("kHeads", attention.heads, "H"),
+        integer("kHeadDim", attention.head_dim, "D"),
+        integer("kLength", attention.length, "L"),
+        {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
+        {.name = "kPrunedZero",
+         .value = attention.softmax == SoftmaxKind::kPrunedZero,
+         .comment = "pruned elements count as a score of 0"},
+        {.name = "kKeyPadding", .value = attention.key_padding, .comment = "lengths are given"},
+    };
+}
+
+void append_plan(std::vector<Constant>& constants, const RegisterPlan& plan, int stages,
+                 const EmittedGeometry& geometry) {
+    constants.push_back(integer("kWarps", geometry.threads / 32, ""));
+    constants.push_back(integer("kStages", stages, "streamed tiles in shared memory at once"));
+    constants.push_back(integer("kResidentBlocks", plan.resident_blocks,
+                                "a processor has registers for that many"));
+    constants.push_back(integer("kSharedBytes", geometry.shared_bytes, "of a thread block"));
+}
+
+void require_shape(const TileProgram& program) {
+    const bool fits = program.stationary_rows == 16 * program.warps && program.warps <= 8 &&
+                      program.granule >= 16 && program.streamed_rows % program.granule == 0 &&
+                      32 % (program.streamed_rows / program.granule) == 0 && program.stages >= 1;
+    if (!fits) {
+        throw InternalError(
+            "CUDA tiles have 16 rows a warp, at most 8 warps, granules of at least 16 rows and 1, "
+            "2, 4, 8, 16 or 32 of them a step, not stationary_rows={} warps={} granule={} "
+            "streamed_rows={} stages={}",
+            program.stationary_rows, program.warps, program.granule, program.streamed_rows,
+            program.stages);
+    }
+}
+
+void require_summary(const ScoreSummaryProgram& program) {
+    if (program.tile < 16 || program.tile > 64 || program.tile % 16 != 0 ||
+        program.block % program.tile != 0 || program.filter < 1 ||
+        (program.filter - 1) / 2 > program.block) {
+        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
+                            program.tile, program.block, program.filter);
+    }
+}
+
+int row_bytes(const Attention& attention) {
+    return attention.head_dim * storage_bytes(attention.dtype);
+}
+
+// As many stages of Q and K tiles as help, and fit.
+int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
+    const int stage_bytes = 2 * program.tile * row_bytes(program.attention);
+    return std::clamp(target.shared_bytes_per_block / stage_bytes, 1, stage_bytes <= 8192 ? 4 : 2);
+}
+
+}  // namespace
+
+KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, std::string_view body,
+                             std::string_view entry, const std::vector<Constant>& constants,
+                             std::string_view ir) {
+    const std::string file_name = fmt::format("{}.cuh", body);
+    KernelSource source{.name = std::string(name),
+                        .entry = std::string(entry),
+                        .text = fmt::format("// {}\n", name),
+                        .includes = {},
+                        .ir = std::string(ir)};
+    append_includes(source.includes, file_name, name);
+    append_comment(source.text, ir);
+    source.text += '\n';
+    for (const Constant& constant : constants) {
+        fmt::format_to(std::back_inserter(source.text), "{}{}{}\n", definition(constant),
+                       constant.comment.empty() ? "" : "  // ", constant.comment);
+    }
+    fmt::format_to(std::back_inserter(source.text), "\n#include \"{}\"\n", file_name);
+    return source;
+}
+
+EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target*/) {
+    require_shape(program);
+    const int row = row_bytes(program.attention);
+    const int streamed = program.stages * program.streamed_rows;
+    constexpr int kFloat = 4;  // bytes of LSE and delta
+    int shared = 2 * streamed * row + program.stationary_rows * row;
+    if (program.role == KernelRole::kQueryGradient) {
+        shared += program.stationary_rows * (row + kFloat);
+    } else if (program.role == KernelRole::kKeyValueGradient) {
+        shared += program.stationary_rows * row + streamed * 2 * kFloat;
+    }
+    return {.threads = 32 * program.warps, .shared_bytes = shared};
+}
+
+EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& target) {
+    require_summary(program);
+    return {.threads = 2 * program.tile,
+            .shared_bytes =
+                summary_stages(program, target) * 2 * program.tile * row_bytes(program.attention)};
+}
+
+KernelSource emit_cuda(const TileProgram& program, const Target& target) {
+    const EmittedGeometry geometry = geometry_cuda(program, target);
+    const Attention& attention = program.attention;
+    const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
+                                             program.streamed_rows, program.warps);
+    std::vector<Constant> constants = attention_constants(attention);
+    constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
+    constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
+    constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
+    constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
+    constants.push_back({.name = "kHeldInRegisters",
+                         .value = plan.held,
+                         .comment = "stationary operands, else fetched at every use"});
+    append_plan(constants, plan, program.stages, geometry);
+
+    // The walk is passed as tables: the text names only what shapes the code, so that layers whose
+    // patterns differ share one kernel.
+    const std::string full = to_text(program);
+    const std::string_view role = to_string(program.role);
+    KernelSource source =
+        specialise_cuda(target,
+                        fmt::format("{}-b{}-D{}-{}-{}", role, program.block, attention.head_dim,
+                                    to_string(attention.dtype), to_string(attention.softmax)),
+                        role, role, constants, full.substr(0, full.find("walk ")));
+    source.ir = full;
+    return source;
+}
+
+KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target) {
+    const EmittedGeometry geometry = geometry_cuda(program, target);
+    const Attention& attention = program.attention;
+    const RegisterPlan plan =
+        plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
+    std::vector<Constant> constants = attention_constants(attention);
+    constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
+    constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
+    constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));
+    append_plan(constants, plan, summary_stages(program, target), geometry);
+    const std::string ir =
+        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
+                    to_text(attention), program.block, program.tile, program.filter);
+    return specialise_cuda(
+        target,
+        fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
+                    to_string(attention.dtype), program.filter),
+        "score_summary", "score_summary", constants, ir);
+}
+
+}  // namespace spion

@@ -2,8 +2,8 @@
 //   S [16, n]   = Q [16, D] * K [n, D]^T        a warp's 16 rows, n = kColumns keys at a time
 //   P [16, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row
 //   O [16, D]  += P [16, n] * V [n, D]          rescaled when m grows; at the end O / Z
-// A thread block has one query tile [kStationaryRows, D] of one (b, h); the key and value rows of the
-// tile's granules stream through shared memory, kStreamedRows at a time.
+// A thread block has one query tile [kStationaryRows, D] of one (b, h); the key and value rows of
+// the tile's granules stream through shared memory, kStreamedRows at a time.
 #include "attention_walk.cuh"
 #include "engine.cuh"
 #include "softmax.cuh"

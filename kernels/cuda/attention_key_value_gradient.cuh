@@ -1,9 +1,8 @@
 // dK and dV of one key tile.
-//   S^T [16, n]   = K [16, D] * Q [n, D]^T           a warp's 16 keys, n = kColumns queries at a time
-//   P^T [16, n]   = exp(kScale * S^T - LSE)          LSE, delta: of the column
-//   dS^T [16, n]  = P^T * (V [16, D] * dO [n, D]^T - delta)
-//   dV [16, D]   += P^T [16, n] * dO [n, D]
-//   dK [16, D]   += dS^T [16, n] * Q [n, D]          at the end times kScale
+//   S^T [16, n]   = K [16, D] * Q [n, D]^T           a warp's 16 keys, n = kColumns queries at a
+//   time P^T [16, n]   = exp(kScale * S^T - LSE)          LSE, delta: of the column dS^T [16, n]  =
+//   P^T * (V [16, D] * dO [n, D]^T - delta) dV [16, D]   += P^T [16, n] * dO [n, D] dK [16, D]   +=
+//   dS^T [16, n] * Q [n, D]          at the end times kScale
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "attention_walk.cuh"
@@ -13,11 +12,12 @@
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
 constexpr int kStagesBytes = kStages * 2 * kTileBytes;
-static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
+static_assert(kSharedBytes ==
+              2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
 
 // Starts copying the step's LSE and delta to `statistics`, LSE first; zeros where there is no row.
-SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistics,
-                                  const float* lse, const float* delta) {
+SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistics, const float* lse,
+                                  const float* delta) {
     const int present = walk.valid - step * kStreamedRows;
 #pragma unroll
     for (int i = 0; i < (kStreamedRows + kThreads - 1) / kThreads; ++i) {
@@ -101,8 +101,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-                    scores[j][i] =
-                        exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+                    scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
                     gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
                 }
             }

@@ -10,8 +10,9 @@
 #include "engine.cuh"
 #include "softmax.cuh"
 
-// Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a stage
-// each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come first.
+// Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
+// stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
+// first.
 constexpr int kStagesBytes = kStages * 2 * kTileBytes;
 static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
@@ -30,14 +31,13 @@ struct OutputChunks {
 
 // delta of the warp's rows, to shared memory [16] and, below `limit`, to global memory [L].
 SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const OutputChunks& output,
-                                unsigned output_gradient_tile, int warp_row, int first,
-                                int limit) {
+                                unsigned output_gradient_tile, int warp_row, int first, int limit) {
 #pragma unroll
     for (int i = 0; i < kWarpCopies; ++i) {
         const int row = i * kWarpCopyRows + lane_index() / kRowChunks;
         const int chunk = lane_index() % kRowChunks;
-        const uint4 gradient = load_shared_16(
-            output_gradient_tile + chunk_offset<kRowChunks>(warp_row + row, chunk));
+        const uint4 gradient =
+            load_shared_16(output_gradient_tile + chunk_offset<kRowChunks>(warp_row + row, chunk));
         float sum = dot_chunk<Element>(gradient, output.chunks[i]);
 #pragma unroll
         for (int lanes = 1; lanes < kRowChunks; lanes *= 2) {
@@ -115,8 +115,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    gradient[j][i] *=
-                        exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+                    gradient[j][i] *= exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
                 }
             }
             Engine::multiply(query_gradient, gradient, key_tile, column);

@@ -26,8 +26,8 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args) {
     const unsigned tiles = (unsigned)args.tiles;
     const unsigned pair = blockIdx.x / tiles;
     const int place = (int)(blockIdx.x - pair * tiles);
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
-            args.order[place] * kStationaryRows, (long long)pair * kLength};
+    return {(int)(pair / kHeads), (int)(pair % kHeads), place, args.order[place] * kStationaryRows,
+            (long long)pair * kLength};
 }
 
 // Number of keys of the sample that are not padded.
@@ -99,8 +99,8 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int 
     return walk;
 }
 
-// Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that the
-// step does not have become zeros. Steps are asked for in order.
+// Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
+// the step does not have become zeros. Steps are asked for in order.
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
                             const Rows& b) {
     constexpr int kRowsAtOnce = kThreads / kRowChunks;

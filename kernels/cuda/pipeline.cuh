@@ -18,7 +18,9 @@ SPION_DEVICE void begin_steps(int steps, const Copy& copy) {
 }
 
 // Waits for this thread's share of what was started before and with step 0.
-SPION_DEVICE void wait_first() { copy_wait<kStages - 1>(); }
+SPION_DEVICE void wait_first() {
+    copy_wait<kStages - 1>();
+}
 
 // Called once for every step in order: waits for its rows, calls arrived(buffer) when this thread's
 // own copies are there, and refills the buffer of the step before. Returns the step's buffer.

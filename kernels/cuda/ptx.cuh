@@ -28,7 +28,9 @@ SPION_DEVICE void copy_async_4(unsigned target, const void* source, bool present
 }
 
 // Closes a group of this thread's copies.
-SPION_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+SPION_DEVICE void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 // Waits until all but the kPending youngest groups of this thread have arrived.
 template <int kPending>
@@ -36,8 +38,8 @@ SPION_DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements. Lane i gives the shared address of row i % 8 (16 bytes) of
-// matrix i / 8; out[m] = elements (lane / 4, 2 * (lane % 4) + {0, 1}) of matrix m.
+// Four 8 x 8 matrices of 16-bit elements. Lane i gives the shared address of row i % 8 (16 bytes)
+// of matrix i / 8; out[m] = elements (lane / 4, 2 * (lane % 4) + {0, 1}) of matrix m.
 SPION_DEVICE void load_matrices(unsigned (&out)[4], unsigned address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -55,7 +57,8 @@ SPION_DEVICE void load_matrices_transposed(unsigned (&out)[4], unsigned address)
 
 // d[16 x 8] += a[16 x 16] * b[16 x 8]. With g = lane / 4, t = lane % 4:
 //   d: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1)
-//   a: pairs of k at (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8)    b: pairs of k at (2t, g), (2t+8, g)
+//   a: pairs of k at (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8)    b: pairs of k at (2t, g), (2t+8,
+//   g)
 SPION_DEVICE void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

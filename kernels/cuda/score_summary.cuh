@@ -1,4 +1,5 @@
-// The pooled map of discovery, one tile of the L x L map a thread block (kernels/attention_arguments.h).
+// The pooled map of discovery, one tile of the L x L map a thread block
+// (kernels/attention_arguments.h).
 //   S [16, kTile]   = Q [16, D] * K [kTile, D]^T       a warp's 16 rows of the tile, every (b, h)
 //   A [16, kTile]  += exp(kScale * S - LSE)            kept in registers over all (b, h)
 // then A / (B * H) is written to `scores`, if asked for, and summed with the weights of discovery
@@ -14,7 +15,8 @@ constexpr int kTilesPerSide = (kLength + kTile - 1) / kTile;
 constexpr int kBlocksPerSide = (kLength + kBlock - 1) / kBlock;
 constexpr int kNeighbours = 7;
 
-// Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie there.
+// Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie
+// there.
 static_assert(kSharedBytes == kStages * 2 * kTileBytes);
 static_assert(kTile == 16 * kWarps && kBlock % kTile == 0);
 static_assert(kSharedBytes >= kWarps * kNeighbours * 4);
@@ -33,7 +35,8 @@ SPION_DEVICE int block_rows(int index) {
     return min(kBlock, kLength - index * kBlock);
 }
 
-// Number of f in [-(F/2), F - 1 - F/2] with 0 <= r - f < rows and 0 <= c - f < columns, F = kFilter.
+// Number of f in [-(F/2), F - 1 - F/2] with 0 <= r - f < rows and 0 <= c - f < columns, F =
+// kFilter.
 SPION_DEVICE int diagonal_weight(int r, int c, int rows, int columns) {
     const int first = max(-(kFilter / 2), max(r - rows, c - columns) + 1);
     const int last = min(kFilter - 1 - kFilter / 2, min(r, c));
@@ -72,7 +75,8 @@ SPION_DEVICE void write_scores(float* scores, const float (&mean)[kTile / 8][4],
     }
 }
 
-// This lane's weighted sum for one neighbour of the block that holds (row, column), its first element.
+// This lane's weighted sum for one neighbour of the block that holds (row, column), its first
+// element.
 SPION_DEVICE float weighted_sum(const float (&mean)[kTile / 8][4], int row, int column,
                                 int neighbour) {
     const int block_row = row / kBlock + neighbour_row(neighbour);

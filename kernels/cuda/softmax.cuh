@@ -8,8 +8,8 @@
 constexpr float kInfinity = __builtin_huge_valf();
 constexpr float kLog2E = 1.44269504088896341F;
 constexpr float kLn2 = 0.693147180559945309F;
-// exp(kScale * s) = 2^(kScaleLog2 * s). A scale of 0 is replaced by a tiny one, which gives the same
-// uniform probabilities and keeps kScaleLog2 * kMaskedScore = -infinity.
+// exp(kScale * s) = 2^(kScaleLog2 * s). A scale of 0 is replaced by a tiny one, which gives the
+// same uniform probabilities and keeps kScaleLog2 * kMaskedScore = -infinity.
 constexpr float kScaleLog2 = (kScale == 0.0F ? 1e-30F : kScale) * kLog2E;
 constexpr float kMaskedScore = kScaleLog2 > 0.0F ? -kInfinity : kInfinity;
 
@@ -66,8 +66,7 @@ struct OnlineSoftmax {
     // Turns scores [16, 8 * kTiles] into probabilities up to the factor 1 / Z, and rescales `acc`,
     // the sum so far, to the new maximum. Every row has a column that is not masked.
     template <int kTiles, int kAccTiles>
-    __device__ __forceinline__ void update(float (&scores)[kTiles][4],
-                                           float (&acc)[kAccTiles][4]) {
+    __device__ __forceinline__ void update(float (&scores)[kTiles][4], float (&acc)[kAccTiles][4]) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float best = scores[0][2 * half];

@@ -12,8 +12,12 @@ constexpr int kThreads = 32 * kWarps;
 
 static_assert(kHeadDim == 16 || kHeadDim == 32 || kHeadDim == 64 || kHeadDim == 128);
 
-SPION_DEVICE int lane_index() { return (int)(threadIdx.x % 32); }
-SPION_DEVICE int warp_index() { return (int)(threadIdx.x / 32); }
+SPION_DEVICE int lane_index() {
+    return (int)(threadIdx.x % 32);
+}
+SPION_DEVICE int warp_index() {
+    return (int)(threadIdx.x / 32);
+}
 
 // fp32 tiles. `start` is the shared address of a row that is a multiple of 8, `row` counts from it;
 // column and more are even. Two floats at columns column + more and column + more + 1, where `more`

@@ -23,8 +23,8 @@ SPION_DEVICE Rows rows_of(const SpionTensor& tensor, int batch, int head) {
             (int)(tensor.row_stride * Element::kBytes)};
 }
 
-// The warp copies rows [first + warp_row, + 16) to rows [warp_row, + 16) of the tile, asynchronously;
-// those from `limit` on become zeros.
+// The warp copies rows [first + warp_row, + 16) to rows [warp_row, + 16) of the tile,
+// asynchronously; those from `limit` on become zeros.
 SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source, int first,
                                  int limit) {
 #pragma unroll
@@ -36,10 +36,10 @@ SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source
     }
 }
 
-// The warp writes its result [16, D], rows g scaled by factor[0] and rows g + 8 by factor[1], to rows
-// [first + warp_row, + 16) below `limit` in global memory, 16 bytes a lane. Rows [warp_row, + 16) of
-// the tile serve as staging: no other warp may use them, none of the warp's copies to them be
-// pending.
+// The warp writes its result [16, D], rows g scaled by factor[0] and rows g + 8 by factor[1], to
+// rows [first + warp_row, + 16) below `limit` in global memory, 16 bytes a lane. Rows [warp_row, +
+// 16) of the tile serve as staging: no other warp may use them, none of the warp's copies to them
+// be pending.
 SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc)[kHeadTiles][4],
                                   const float (&factor)[2], const Rows& target, int first,
                                   int limit) {

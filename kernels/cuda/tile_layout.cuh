@@ -30,7 +30,9 @@ struct LanePlace {
 // The row whose address a lane gives to ldmatrix.x4 for a 16 x 16 piece (2 chunks a row):
 // by_rows: matrices (rows 0-7, chunk 0), (8-15, 0), (0-7, 1), (8-15, 1): an A operand, and
 //          transposed the B operands of columns 0-7 (words 0, 1) and 8-15 (words 2, 3).
-SPION_DEVICE constexpr LanePlace place_by_rows(int lane) { return {lane % 16, lane / 16}; }
+SPION_DEVICE constexpr LanePlace place_by_rows(int lane) {
+    return {lane % 16, lane / 16};
+}
 // by_chunks: (rows 0-7, chunk 0), (0-7, 1), (8-15, 0), (8-15, 1): the B operands of a product with
 //          the transposed piece, of rows 0-7 (words 0, 1) and 8-15 (words 2, 3).
 SPION_DEVICE constexpr LanePlace place_by_chunks(int lane) {

@@ -1,0 +1,323 @@
+#include "tests/kernels/cuda_emulation.h"
+
+#include <fmt/format.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+namespace spion::emulation {
+namespace {
+
+constexpr int kLanes = 32;
+constexpr std::size_t kStackBytes = 256 * 1024;
+
+struct PendingCopy {
+    unsigned target;
+    unsigned bytes;
+    std::uint8_t data[16];
+};
+
+// A rendezvous: `arrived` of `members` are waiting for generation `generation` to end.
+struct Barrier {
+    int members = 0, arrived = 0;
+    std::uint64_t generation = 0;
+};
+
+struct Warp {
+    Barrier barrier;
+    Words words[2][kLanes];
+};
+
+struct Fiber {
+    ucontext_t context{};
+    std::unique_ptr<std::uint8_t[]> stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+    int index = 0;
+    bool finished = false;
+    const Barrier* waits_for = nullptr;
+    std::uint64_t waits_generation = 0;
+    int exchanges = 0;
+    std::vector<std::vector<PendingCopy>> groups;  // closed groups, oldest first
+    std::vector<PendingCopy> open_group;
+};
+
+struct Block {
+    unsigned index = 0;
+    std::vector<std::uint8_t> shared;
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    Barrier barrier;
+    Fiber* running = nullptr;
+    ucontext_t scheduler{};
+    const std::function<void()>* kernel = nullptr;
+    std::exception_ptr error;
+};
+
+struct Range {
+    const std::uint8_t* begin;
+    std::size_t bytes;
+};
+
+thread_local Block* current = nullptr;
+thread_local std::vector<Range> readable;
+
+[[noreturn]] void fail(const std::string& message) {
+    throw std::runtime_error(
+        fmt::format("block {} thread {}: {}", current->index, current->running->index, message));
+}
+
+void wait_at(Barrier& barrier) {
+    const std::uint64_t generation = barrier.generation;
+    if (++barrier.arrived == barrier.members) {
+        barrier.arrived = 0;
+        ++barrier.generation;
+        return;
+    }
+    Fiber& fiber = *current->running;
+    fiber.waits_for = &barrier;
+    fiber.waits_generation = generation;
+    swapcontext(&fiber.context, &current->scheduler);
+    fiber.waits_for = nullptr;
+}
+
+Warp& my_warp() {
+    return current->warps[static_cast<std::size_t>(current->running->index / kLanes)];
+}
+
+void check_shared(unsigned address, unsigned bytes) {
+    if (address % bytes != 0 || address + std::size_t{bytes} > current->shared.size()) {
+        fail(fmt::format("{} bytes at shared address {} of {}", bytes, address,
+                         current->shared.size()));
+    }
+}
+
+void run_fiber() {
+    try {
+        (*current->kernel)();
+    } catch (...) {
+        if (!current->error) current->error = std::current_exception();
+    }
+    current->running->finished = true;
+    swapcontext(&current->running->context, &current->scheduler);
+}
+
+void start_fibers(Block& block, int threads) {
+    block.fibers = std::vector<Fiber>(static_cast<std::size_t>(threads));
+    block.warps = std::vector<Warp>(static_cast<std::size_t>(threads / kLanes));
+    block.barrier = Barrier{.members = threads};
+    for (Warp& warp : block.warps) warp.barrier.members = kLanes;
+    for (int i = 0; i < threads; ++i) {
+        Fiber& fiber = block.fibers[static_cast<std::size_t>(i)];
+        fiber.index = i;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.get();
+        fiber.context.uc_stack.ss_size = kStackBytes;
+        makecontext(&fiber.context, run_fiber, 0);
+    }
+}
+
+void run_block(Block& block, std::mt19937& random) {
+    while (!block.error) {
+        std::vector<Fiber*> ready;
+        bool waiting = false;
+        for (Fiber& fiber : block.fibers) {
+            if (fiber.finished) continue;
+            const bool blocked =
+                fiber.waits_for != nullptr && fiber.waits_for->generation == fiber.waits_generation;
+            if (blocked) {
+                waiting = true;
+            } else {
+                ready.push_back(&fiber);
+            }
+        }
+        if (ready.empty()) {
+            if (waiting) {
+                throw std::runtime_error(
+                    fmt::format("block {}: its threads wait for different things", block.index));
+            }
+            return;
+        }
+        std::shuffle(ready.begin(), ready.end(), random);
+        for (Fiber* fiber : ready) {
+            block.running = fiber;
+            swapcontext(&block.scheduler, &fiber->context);
+        }
+    }
+    std::rethrow_exception(block.error);
+}
+
+// Exponent and mantissa of a 16-bit float, by value.
+std::uint16_t narrow_fp16(float value) {
+    const auto narrow = static_cast<_Float16>(value);
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, &narrow, 2);
+    return bits;
+}
+
+}  // namespace
+
+Index thread_index() {
+    return {static_cast<unsigned>(current->running->index)};
+}
+Index block_index() {
+    return {current->index};
+}
+
+void launch(std::int64_t blocks, int threads, int shared_bytes, unsigned seed,
+            const std::function<void()>& kernel) {
+    std::mt19937 random(seed);
+    Block block;
+    block.kernel = &kernel;
+    current = &block;
+    for (std::int64_t index = 0; index < blocks; ++index) {
+        block.index = static_cast<unsigned>(index);
+        block.shared.assign(static_cast<std::size_t>(shared_bytes), 0xFF);
+        start_fibers(block, threads);
+        run_block(block, random);
+    }
+    current = nullptr;
+}
+
+void allow_reads(const void* data, std::size_t bytes) {
+    readable.push_back({static_cast<const std::uint8_t*>(data), bytes});
+}
+void forget_reads() {
+    readable.clear();
+}
+
+void wait_for_block() {
+    wait_at(current->barrier);
+}
+void wait_for_warp() {
+    wait_at(my_warp().barrier);
+}
+
+const Words* exchange(const Words& mine) {
+    Fiber& fiber = *current->running;
+    // Two sets in turn: a lane can be at most one exchange ahead of the slowest.
+    Words* words = my_warp().words[fiber.exchanges++ % 2];
+    words[fiber.index % kLanes] = mine;
+    wait_at(my_warp().barrier);
+    return words;
+}
+
+void read_shared(unsigned address, void* data, unsigned bytes) {
+    check_shared(address, bytes);
+    std::memcpy(data, &current->shared[address], bytes);
+}
+void write_shared(unsigned address, const void* data, unsigned bytes) {
+    check_shared(address, bytes);
+    std::memcpy(&current->shared[address], data, bytes);
+}
+
+void copy_async(unsigned target, const void* source, unsigned bytes, bool present) {
+    check_shared(target, bytes);
+    PendingCopy copy{.target = target, .bytes = bytes, .data = {}};
+    if (present) {
+        const auto* begin = static_cast<const std::uint8_t*>(source);
+        const bool allowed = std::any_of(readable.begin(), readable.end(), [&](const Range& range) {
+            return begin >= range.begin && begin + bytes <= range.begin + range.bytes;
+        });
+        if (!allowed || reinterpret_cast<std::uintptr_t>(source) % bytes != 0) {
+            fail("an asynchronous copy reads outside the tensors or misaligned");
+        }
+        std::memcpy(copy.data, source, bytes);
+    }
+    current->running->open_group.push_back(copy);
+}
+
+void copy_commit() {
+    Fiber& fiber = *current->running;
+    fiber.groups.push_back(std::move(fiber.open_group));
+    fiber.open_group.clear();
+}
+
+void copy_wait(int pending) {
+    auto& groups = current->running->groups;
+    while (groups.size() > static_cast<std::size_t>(pending)) {
+        for (const PendingCopy& copy : groups.front()) {
+            std::memcpy(&current->shared[copy.target], copy.data, copy.bytes);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+float round_to(float value, int mantissa_bits, bool ties_to_even) {
+    if (!std::isfinite(value)) return value;
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &value, 4);
+    const int dropped = 23 - mantissa_bits;
+    const std::uint32_t half = 1U << (dropped - 1);
+    bits += ties_to_even ? half - 1 + ((bits >> dropped) & 1U) : half;
+    bits &= ~((1U << dropped) - 1);
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+std::uint16_t to_bf16(float value) {
+    const float rounded = round_to(value, 7, true);
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &rounded, 4);
+    return static_cast<std::uint16_t>(bits >> 16);
+}
+std::uint16_t to_fp16(float value) {
+    return narrow_fp16(value);
+}
+float from_bf16(std::uint16_t bits) {
+    const std::uint32_t wide = std::uint32_t{bits} << 16;
+    float value = 0;
+    std::memcpy(&value, &wide, 4);
+    return value;
+}
+float from_fp16(std::uint16_t bits) {
+    _Float16 value = 0;
+    std::memcpy(&value, &bits, 2);
+    return static_cast<float>(value);
+}
+
+void load_matrices(unsigned (&out)[4], unsigned address, bool transposed) {
+    Words mine{};
+    check_shared(address, 16);
+    read_shared(address, mine.word, 16);
+    const Words* rows = exchange(mine);
+    const unsigned lane = thread_index().x % kLanes;
+    const auto element = [&](unsigned matrix, unsigned row, unsigned column) {
+        return (rows[8 * matrix + row].word[column / 2] >> (16 * (column % 2))) & 0xFFFFU;
+    };
+    for (unsigned m = 0; m < 4; ++m) {
+        const unsigned first = lane / 4, second = lane % 4 * 2;
+        out[m] = transposed ? element(m, second, first) | element(m, second + 1, first) << 16
+                            : element(m, first, second) | element(m, first, second + 1) << 16;
+    }
+}
+
+void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int k,
+         float (*decode)(unsigned word, int half)) {
+    const Words* lanes = exchange({{a[0], a[1], a[2], a[3], b0, b1, 0, 0}});
+    const int lane = static_cast<int>(thread_index().x % kLanes);
+    // Element `index` along k is word `index / per` of the quad: two a lane when k is 16.
+    const int per = k / 8;
+    const auto a_value = [&](int row, int index) {
+        const int word = row / 8 + 2 * (index / (4 * per));
+        const int inner = index % (4 * per);
+        return decode(lanes[row % 8 * 4 + inner / per].word[word], inner % per);
+    };
+    const auto b_value = [&](int index, int column) {
+        const int inner = index % (4 * per);
+        return decode(lanes[column * 4 + inner / per].word[4 + index / (4 * per)], inner % per);
+    };
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+        double sum = d[i];
+        for (int index = 0; index < k; ++index) {
+            sum += double{a_value(row, index)} * b_value(index, column);
+        }
+        d[i] = static_cast<float>(sum);
+    }
+}
+
+}  // namespace spion::emulation

@@ -1,0 +1,346 @@
+// The CUDA attention kernels, run on the host, against the definition of the operation in double.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "tests/kernels/cuda_emulation.h"
+#include "tests/kernels/emulated_cases.h"
+#include "tests/kernels/emulated_kernels.h"
+
+namespace spion {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+unsigned fresh_seed() {
+    static const unsigned seed = std::random_device{}();
+    return seed;
+}
+
+// [B, H, L, D] in a buffer of the case's element type. Interleaved: row l of head h lies at
+// (b * L + l) * 3 * H * D + (part * H + h) * D, as a fused QKV projection leaves it.
+struct Tensor {
+    EmulatedCase c;
+    int batch;
+    bool interleaved;
+    std::vector<std::uint8_t> bytes;
+
+    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_)
+        : c(c_), batch(batch_), interleaved(interleaved_) {
+        const auto count = static_cast<std::size_t>(batch * c.heads * c.length * c.head_dim);
+        // Poison: NaN in every element type.
+        bytes.assign(
+            count * static_cast<std::size_t>(storage_bytes(c.dtype)) * (interleaved ? 3 : 1), 0xFF);
+    }
+    SpionTensor view() {
+        const long long d = c.head_dim, h = c.heads, l = c.length;
+        if (interleaved) {
+            return {.data = bytes.data() + h * d * storage_bytes(c.dtype),
+                    .batch_stride = l * 3 * h * d,
+                    .head_stride = d,
+                    .row_stride = 3 * h * d};
+        }
+        return {
+            .data = bytes.data(), .batch_stride = h * l * d, .head_stride = l * d, .row_stride = d};
+    }
+    std::uint8_t* at(int b, int h, std::int64_t l, int d) {
+        const SpionTensor v = view();
+        return static_cast<std::uint8_t*>(v.data) +
+               (b * v.batch_stride + h * v.head_stride + l * v.row_stride + d) *
+                   storage_bytes(c.dtype);
+    }
+    double get(int b, int h, std::int64_t l, int d) {
+        if (storage_bytes(c.dtype) == 4) {
+            float value = 0;
+            std::memcpy(&value, at(b, h, l, d), 4);
+            return value;
+        }
+        std::uint16_t bits = 0;
+        std::memcpy(&bits, at(b, h, l, d), 2);
+        return c.dtype == DType::kBf16 ? emulation::from_bf16(bits) : emulation::from_fp16(bits);
+    }
+    void set(int b, int h, std::int64_t l, int d, float value) {
+        if (storage_bytes(c.dtype) == 4) {
+            std::memcpy(at(b, h, l, d), &value, 4);
+            return;
+        }
+        const std::uint16_t bits =
+            c.dtype == DType::kBf16 ? emulation::to_bf16(value) : emulation::to_fp16(value);
+        std::memcpy(at(b, h, l, d), &bits, 2);
+    }
+    void fill(std::mt19937& random, float spread) {
+        std::normal_distribution<float> normal(0.0F, spread);
+        for (int b = 0; b < batch; ++b) {
+            for (int h = 0; h < c.heads; ++h) {
+                for (std::int64_t l = 0; l < c.length; ++l) {
+                    for (int d = 0; d < c.head_dim; ++d) set(b, h, l, d, normal(random));
+                }
+            }
+        }
+    }
+};
+
+// One (b, h): everything as [L] or [L * D] in double.
+struct Reference {
+    std::vector<double> o, lse, dq, dk, dv, delta;
+};
+
+struct Problem {
+    EmulatedCase c;
+    int batch;
+    std::vector<std::vector<bool>> blocks;  // [nb][nb]
+    std::vector<int> lengths;               // [B]
+    Tensor q, k, v, d_o, o, d_q, d_k, d_v;
+    std::vector<float> lse, delta;  // [B, H, L]
+
+    Problem(const EmulatedCase& c_, int batch_, std::mt19937& random)
+        : c(c_),
+          batch(batch_),
+          q(c, batch, true),
+          k(c, batch, true),
+          v(c, batch, false),
+          d_o(c, batch, false),
+          o(c, batch, false),
+          d_q(c, batch, false),
+          d_k(c, batch, true),
+          d_v(c, batch, true) {
+        const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
+        std::bernoulli_distribution present(0.5);
+        blocks.assign(nb, std::vector<bool>(nb));
+        for (std::size_t i = 0; i < nb; ++i) {
+            // The second row of blocks stays empty, the last is full.
+            for (std::size_t j = 0; j < nb; ++j) {
+                blocks[i][j] = i + 1 == nb || (i != 1 && present(random));
+            }
+        }
+        std::uniform_int_distribution<int> length(1, static_cast<int>(c.length));
+        for (int b = 0; b < batch; ++b) {
+            lengths.push_back(!c.key_padding || b == 0 ? static_cast<int>(c.length)
+                              : b == 1                 ? 0
+                                                       : length(random));
+        }
+        q.fill(random, 2.0F);
+        k.fill(random, 1.0F);
+        v.fill(random, 1.0F);
+        d_o.fill(random, 1.0F);
+        poison_padded_keys();
+        const auto rows = static_cast<std::size_t>(batch * c.heads * c.length);
+        lse.assign(rows, std::nanf(""));
+        delta.assign(rows, std::nanf(""));
+    }
+
+    // What lies beyond a sample's length must not matter, even if it is not a number.
+    void poison_padded_keys() {
+        for (int b = 0; b < batch; ++b) {
+            for (int h = 0; h < c.heads; ++h) {
+                for (std::int64_t l = lengths[static_cast<std::size_t>(b)]; l < c.length; ++l) {
+                    for (int d = 0; d < c.head_dim; ++d) {
+                        k.set(b, h, l, d, std::nanf(""));
+                        v.set(b, h, l, d, std::nanf(""));
+                    }
+                }
+            }
+        }
+    }
+    bool in_pattern(std::int64_t i, std::int64_t j) const {
+        return blocks[static_cast<std::size_t>(i / c.block)][static_cast<std::size_t>(j / c.block)];
+    }
+
+    Reference reference(int b, int h) {
+        const std::int64_t L = c.length;
+        const int D = c.head_dim;
+        const double scale = default_scale(D);
+        const auto index = [&](std::int64_t l, int d) {
+            return static_cast<std::size_t>(l * D + d);
+        };
+        Reference r;
+        r.o = r.dq = r.dk = r.dv = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
+        r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
+        for (std::int64_t i = 0; i < L; ++i) {
+            std::vector<double> s(static_cast<std::size_t>(L), -kInf), p(s.size(), 0.0), dp(p);
+            std::int64_t inside = 0;
+            double top = -kInf;
+            for (std::int64_t j = 0; j < L; ++j) {
+                if (!in_pattern(i, j)) continue;
+                ++inside;
+                if (j >= lengths[static_cast<std::size_t>(b)]) continue;
+                double dot = 0;
+                for (int d = 0; d < D; ++d) dot += q.get(b, h, i, d) * k.get(b, h, j, d);
+                s[static_cast<std::size_t>(j)] = scale * dot;
+                top = std::max(top, scale * dot);
+            }
+            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < L;
+            if (zeros) top = std::max(top, 0.0);
+            double z = zeros ? static_cast<double>(L - inside) * std::exp(-top) : 0.0;
+            for (double x : s) z += x == -kInf ? 0.0 : std::exp(x - top);
+            const auto row = static_cast<std::size_t>(i);
+            r.lse[row] = z == 0.0 ? -kInf : top + std::log(z);
+            double delta_i = 0;
+            for (std::size_t j = 0; j < s.size(); ++j) {
+                if (s[j] == -kInf) continue;
+                p[j] = std::exp(s[j] - r.lse[row]);
+                for (int d = 0; d < D; ++d) {
+                    const double value = v.get(b, h, static_cast<std::int64_t>(j), d);
+                    r.o[index(i, d)] += p[j] * value;
+                    dp[j] += d_o.get(b, h, i, d) * value;
+                    r.dv[index(static_cast<std::int64_t>(j), d)] += p[j] * d_o.get(b, h, i, d);
+                }
+                delta_i += p[j] * dp[j];
+            }
+            r.delta[row] = delta_i;
+            for (std::size_t j = 0; j < s.size(); ++j) {
+                if (s[j] == -kInf) continue;
+                const double ds = scale * p[j] * (dp[j] - delta_i);
+                for (int d = 0; d < D; ++d) {
+                    const auto key = static_cast<std::int64_t>(j);
+                    r.dq[index(i, d)] += ds * k.get(b, h, key, d);
+                    r.dk[index(key, d)] += ds * q.get(b, h, i, d);
+                }
+            }
+        }
+        return r;
+    }
+};
+
+// The walk of ir/tile_program.h, written down straight from the pattern; order reversed.
+TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Problem& problem) {
+    TileProgram program = program_of(c, role);
+    const auto tiles = static_cast<int>((c.length + c.stationary_rows - 1) / c.stationary_rows);
+    const auto granules = static_cast<int>((c.length + c.granule - 1) / c.granule);
+    for (int tile = tiles - 1; tile >= 0; --tile) {
+        program.order.push_back(tile);
+        for (int granule = 0; granule < granules; ++granule) {
+            const std::int64_t mine = std::int64_t{tile} * c.stationary_rows;
+            const std::int64_t other = std::int64_t{granule} * c.granule;
+            const bool columns = role == KernelRole::kKeyValueGradient;
+            if (columns ? problem.in_pattern(other, mine) : problem.in_pattern(mine, other)) {
+                program.granules.push_back(granule);
+            }
+        }
+        program.offsets.push_back(static_cast<int>(program.granules.size()));
+    }
+    return program;
+}
+
+class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
+  protected:
+    void run(KernelRole role, Problem& problem, unsigned seed) {
+        const TileProgram program = with_walk(GetParam(), role, problem);
+        SpionAttentionArguments args{};
+        args.q = problem.q.view();
+        args.k = problem.k.view();
+        args.v = problem.v.view();
+        args.o = problem.o.view();
+        args.d_o = problem.d_o.view();
+        args.d_q = problem.d_q.view();
+        args.d_k = problem.d_k.view();
+        args.d_v = problem.d_v.view();
+        args.lse = problem.lse.data();
+        args.delta = problem.delta.data();
+        args.lengths = problem.c.key_padding ? problem.lengths.data() : nullptr;
+        args.order = program.order.data();
+        args.offsets = program.offsets.data();
+        args.granules = program.granules.data();
+        args.tiles = program.tiles();
+        args.batch = problem.batch;
+        emulation::forget_reads();
+        for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
+            emulation::allow_reads(t->bytes.data(), t->bytes.size());
+        }
+        for (std::vector<float>* t : {&problem.lse, &problem.delta}) {
+            emulation::allow_reads(t->data(), t->size() * 4);
+        }
+        const EmittedGeometry geometry = spion::geometry(program, emulated_target());
+        const EmulatedKernel kernel = find_emulated(GetParam().name, to_string(role));
+        const std::int64_t blocks = std::int64_t{problem.batch} * problem.c.heads * program.tiles();
+        emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
+                          [&] { kernel(args); });
+    }
+};
+
+// ||x - reference|| / ||reference||; infinity if anything is not a number or infinities differ.
+double relative_error(const std::vector<double>& x, const std::vector<double>& reference) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        if (std::isinf(reference[i]) && x[i] == reference[i]) continue;
+        if (!std::isfinite(x[i]) || std::isinf(reference[i])) return kInf;
+        difference += (x[i] - reference[i]) * (x[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-30);
+}
+
+double tolerance(DType dtype) {
+    switch (dtype) {
+        case DType::kFp32:
+            return 1e-5;
+        case DType::kTf32:
+            return 2e-3;
+        case DType::kBf16:
+        case DType::kFp16:
+            return 1e-2;
+    }
+    return 0;
+}
+
+std::vector<double> gather(Tensor& tensor, int b, int h) {
+    std::vector<double> values;
+    for (std::int64_t l = 0; l < tensor.c.length; ++l) {
+        for (int d = 0; d < tensor.c.head_dim; ++d) values.push_back(tensor.get(b, h, l, d));
+    }
+    return values;
+}
+
+std::vector<double> gather(const std::vector<float>& rows, std::int64_t length, int pair) {
+    const auto begin = rows.begin() + pair * length;
+    return {begin, begin + length};
+}
+
+TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
+    const EmulatedCase& c = GetParam();
+    SCOPED_TRACE(testing::Message() << "seed " << fresh_seed());
+    std::mt19937 random(fresh_seed());
+    Problem problem(c, c.key_padding ? 3 : 1, random);
+    run(KernelRole::kForward, problem, fresh_seed());
+    run(KernelRole::kQueryGradient, problem, fresh_seed() + 1);
+    run(KernelRole::kKeyValueGradient, problem, fresh_seed() + 2);
+    std::vector<double> got[7], want[7];
+    const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
+        to.insert(to.end(), from.begin(), from.end());
+    };
+    for (int b = 0; b < problem.batch; ++b) {
+        for (int h = 0; h < c.heads; ++h) {
+            const Reference r = problem.reference(b, h);
+            const int pair = b * c.heads + h;
+            append(got[0], gather(problem.o, b, h));
+            append(got[1], gather(problem.lse, c.length, pair));
+            append(got[2], gather(problem.d_q, b, h));
+            append(got[3], gather(problem.d_k, b, h));
+            append(got[4], gather(problem.d_v, b, h));
+            append(got[5], gather(problem.delta, c.length, pair));
+            append(want[0], r.o);
+            append(want[1], r.lse);
+            append(want[2], r.dq);
+            append(want[3], r.dk);
+            append(want[4], r.dv);
+            append(want[5], r.delta);
+        }
+    }
+    const char* names[] = {"o", "lse", "dq", "dk", "dv", "delta"};
+    for (int i = 0; i < 6; ++i) {
+        EXPECT_LT(relative_error(got[i], want[i]), tolerance(c.dtype)) << names[i];
+    }
+}
+
+std::string case_name(const testing::TestParamInfo<EmulatedCase>& info) {
+    return info.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, EmulatedAttention, testing::ValuesIn(emulated_cases()), case_name);
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,117 @@
+// write_emulated NAME OUT.cpp: the CUDA source of one emulated case, its includes unfolded, as C++
+// that runs on tests/kernels/cuda_emulation.h. write_emulated table OUT.cpp: find_emulated.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <string>
+
+#include "tests/kernels/emulated_cases.h"
+
+namespace {
+
+using namespace spion;
+
+// Replaces every #include "name" by the embedded text of that name, once.
+std::string unfold(const std::string& text, const KernelSource& source,
+                   std::set<std::string>& done) {
+    constexpr std::string_view kDirective = "#include \"";
+    std::string result;
+    std::size_t from = 0;
+    for (std::size_t at = text.find(kDirective); at != std::string::npos;
+         at = text.find(kDirective, from)) {
+        result += text.substr(from, at - from);
+        const std::size_t begin = at + kDirective.size(), end = text.find('"', begin);
+        const std::string name = text.substr(begin, end - begin);
+        if (done.insert(name).second) {
+            for (const SourceFile& file : source.includes) {
+                if (file.name == name) result += unfold(file.text, source, done);
+            }
+        }
+        from = end + 1;
+    }
+    return result + text.substr(from);
+}
+
+// `source` in a namespace of its own, and a function that calls its entry with our arguments.
+// Include guards are of no use when text is unfolded once; ptx.cuh's keeps the emulation's words.
+std::string emulated(const std::string& name, const KernelSource& source) {
+    std::set<std::string> done;
+    std::string text = unfold(source.text, source, done);
+    for (std::size_t at; (at = text.find("#pragma once")) != std::string::npos;) {
+        text.erase(at, 12);
+    }
+    std::string guards;
+    for (const SourceFile& file : source.includes) {
+        const std::size_t at = file.text.find("#ifndef SPION_");
+        if (at == std::string::npos || file.name == "ptx.cuh") continue;
+        const std::size_t begin = at + 8;
+        guards += "#undef " + file.text.substr(begin, file.text.find('\n', at) - begin) + "\n";
+    }
+    return fmt::format(
+        "namespace emulated_{0} {{\nnamespace {1}_source {{\n#define {1} {1}_of_{0}\n{2}\n"
+        "#undef {1}\n{3}}}\nvoid {1}(const ::SpionAttentionArguments& arguments) {{\n"
+        "    {1}_source::{1}_of_{0}(\n"
+        "        reinterpret_cast<const "
+        "{1}_source::SpionAttentionArguments&>(arguments));\n}}\n}}\n",
+        name, source.entry, text, guards);
+}
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+
+std::string write_case(const std::string& name) {
+    std::string text =
+        "#include \"tests/kernels/cuda_emulation.h\"\n"
+        "#include \"kernels/attention_arguments.h\"\n";
+    for (const EmulatedCase& c : emulated_cases()) {
+        if (name != c.name) continue;
+        for (KernelRole role : kRoles) {
+            text += emulated(name, emit(program_of(c, role), emulated_target()));
+        }
+        return text;
+    }
+    for (const EmulatedSummary& s : emulated_summaries()) {
+        if (name == s.name) return text + emulated(name, emit(program_of(s), emulated_target()));
+    }
+    throw std::runtime_error("no emulated case is named " + name);
+}
+
+std::string write_table() {
+    std::string declarations, rows;
+    const auto add = [&](std::string_view name, std::string_view entry) {
+        declarations += fmt::format(
+            "namespace emulated_{} {{ void {}(const SpionAttentionArguments&); }}\n", name, entry);
+        rows += fmt::format("    {{\"{0}\", \"{1}\", emulated_{0}::{1}}},\n", name, entry);
+    };
+    for (const EmulatedCase& c : emulated_cases()) {
+        for (KernelRole role : kRoles) add(c.name, to_string(role));
+    }
+    for (const EmulatedSummary& s : emulated_summaries()) add(s.name, "score_summary");
+    return fmt::format(
+        "#include \"tests/kernels/emulated_kernels.h\"\n#include \"ir/error.h\"\n{}"
+        "namespace spion {{\nnamespace {{\nstruct Row {{\n    std::string_view name, entry;\n"
+        "    EmulatedKernel kernel;\n}};\nconst Row kRows[] = {{\n{}}};\n}}\n"
+        "EmulatedKernel find_emulated(std::string_view name, std::string_view entry) {{\n"
+        "    for (const Row& row : kRows) {{\n"
+        "        if (row.name == name && row.entry == entry) return row.kernel;\n    }}\n"
+        "    throw InternalError(\"no emulated kernel {{}} of {{}}\", entry, name);\n}}\n}}\n",
+        declarations, rows);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count == 2 && std::string_view(arguments[1]) == "names") {
+        for (const EmulatedCase& c : emulated_cases()) std::cout << c.name << "\n";
+        return 0;
+    }
+    if (count != 3) {
+        std::cerr << "usage: write_emulated NAME|table OUT.cpp\n";
+        return 2;
+    }
+    const std::string name = arguments[1];
+    std::ofstream(arguments[2]) << (name == "table" ? write_table() : write_case(name));
+    return 0;
+}
