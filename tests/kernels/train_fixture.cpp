@@ -4,9 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 
 #include "ir/error.h"
+#include "tests/fresh_seed.h"
 
 namespace spion {
 namespace {
@@ -51,10 +51,7 @@ void StepKernelTest::SetUp() {
     } catch (const UserError& error) {
         GTEST_SKIP() << error.what();
     }
-    const std::uint64_t seed = std::random_device{}();
-    random_.seed(seed);
-    std::printf("seed %llu on %s\n", static_cast<unsigned long long>(seed),
-                device_->name().c_str());
+    random_.seed(fresh_seed());
     cache_ = std::make_unique<KernelCache>(std::nullopt);
     shapes_ = {
         {.channels = 64, .feed_forward = 128, .vocabulary = 32, .dropout = 0.1F},
