@@ -1,1 +1,173 @@
-// Written next.
+#include "compiler/compile.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+
+CompileRequest request_for(const KernelSource& source, Device& device) {
+    return {.entry = source.entry,
+            .text = source.text,
+            .includes = source.includes,
+            .arch = device.target().arch,
+            .features = device.target().features,
+            .options = device.compile_options(),
+            .compiler = device.compiler_version()};
+}
+
+// Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
+// failure in the order of the jobs.
+template <typename Job>
+void in_parallel(std::size_t count, const Job& job) {
+    std::vector<std::exception_ptr> failures(count);
+    std::atomic<std::size_t> next = 0;
+    const auto work = [&] {
+        for (std::size_t i = next++; i < count; i = next++) {
+            try {
+                job(i);
+            } catch (...) {
+                failures[i] = std::current_exception();
+            }
+        }
+    };
+    {
+        const std::size_t processors = std::max(1U, std::thread::hardware_concurrency());
+        std::vector<std::jthread> helpers;
+        for (std::size_t i = 1; i < std::min(processors, count); ++i) {
+            helpers.emplace_back(work);
+        }
+        work();
+    }
+    for (const std::exception_ptr& failure : failures) {
+        if (failure) {
+            std::rethrow_exception(failure);
+        }
+    }
+}
+
+// Whether both give one binary: names and IR are for the reader.
+bool same_kernel(const KernelSource& a, const KernelSource& b) {
+    return a.entry == b.entry && a.text == b.text && a.includes == b.includes;
+}
+
+// [table.size()] on the device; never empty, so that its address can be passed.
+Buffer upload(const std::vector<std::int32_t>& table, Device& device) {
+    Buffer buffer(device, std::max<std::size_t>(1, table.size()) * sizeof(std::int32_t));
+    device.copy_in(buffer.data(), table.data(), table.size() * sizeof(std::int32_t));
+    return buffer;
+}
+
+}  // namespace
+
+JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
+    CachedKernel cached =
+        cache.get(source, request_for(source, device),
+                  [&device](const CompileRequest& request) { return device.compile(request); });
+    std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
+    return {.kernel = std::move(kernel), .source = source, .cached = std::move(cached)};
+}
+
+std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
+                                       KernelCache& cache) {
+    std::vector<std::size_t> distinct;  // indices of sources
+    std::vector<std::size_t> place_of;  // of a source's kernel in `distinct`
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        const auto found = std::find_if(distinct.begin(), distinct.end(), [&](std::size_t other) {
+            return same_kernel(sources[i], sources[other]);
+        });
+        place_of.push_back(static_cast<std::size_t>(found - distinct.begin()));
+        if (found == distinct.end()) {
+            distinct.push_back(i);
+        }
+    }
+    std::vector<JitKernel> compiled(distinct.size());
+    in_parallel(distinct.size(), [&](std::size_t i) {
+        compiled[i] = compile_kernel(sources[distinct[i]], device, cache);
+    });
+    std::vector<JitKernel> kernels;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        kernels.push_back(compiled[place_of[i]]);
+        if (distinct[place_of[i]] != i) {  // what an earlier source has brought
+            kernels.back().source = sources[i];
+            kernels.back().cached.origin = CacheOrigin::kMemory;
+            kernels.back().cached.milliseconds = 0;
+        }
+    }
+    return kernels;
+}
+
+CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern, Device& device)
+    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {}
+
+void CompiledAttention::forward(const SpionAttentionArguments& args) {
+    launch(KernelRole::kForward, args);
+}
+
+void CompiledAttention::backward(const SpionAttentionArguments& args) {
+    launch(KernelRole::kQueryGradient, args);
+    launch(KernelRole::kKeyValueGradient, args);
+}
+
+void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
+    if (args.batch < 1) {
+        throw UserError("the batch size is {}, but it must be at least 1", args.batch);
+    }
+    if ((args.lengths != nullptr) != attention_.key_padding) {
+        throw UserError(
+            "attention was compiled {} key padding, but it is called {} lengths: compile it with "
+            "key_padding = {}, or {} lengths",
+            attention_.key_padding ? "with" : "without",
+            attention_.key_padding ? "without" : "with", !attention_.key_padding,
+            attention_.key_padding ? "pass" : "leave out");
+    }
+    const Part& part = parts_[static_cast<int>(role)];
+    args.order = part.order.as<int>();
+    args.offsets = part.offsets.as<int>();
+    args.granules = part.granules.as<int>();
+    args.tiles = part.program.tiles();
+    LaunchGeometry geometry = part.geometry;
+    geometry.work_items *= std::int64_t{args.batch} * attention_.heads;
+    device_->launch(*part.jit.kernel, geometry, args);
+}
+
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
+    KernelCache& cache) {
+    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
+    for (const BlockPattern& pattern : patterns) {
+        layers.push_back(std::make_unique<CompiledAttention>(attention, pattern, device));
+        for (const KernelRole role : kRoles) {
+            TileProgram& program = layers.back()->parts_[static_cast<int>(role)].program;
+            program = lower(attention, pattern, role, device.target());
+            sources.push_back(emit(program, device.target()));
+        }
+    }
+    std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
+    for (std::size_t i = 0; i < kernels.size(); ++i) {
+        CompiledAttention::Part& part =
+            layers[i / std::size(kRoles)]->parts_[i % std::size(kRoles)];
+        const EmittedGeometry emitted = geometry(part.program, device.target());
+        part.jit = std::move(kernels[i]);
+        part.order = upload(part.program.order, device);
+        part.offsets = upload(part.program.offsets, device);
+        part.granules = upload(part.program.granules, device);
+        part.geometry = {.work_items = part.program.tiles(),
+                         .threads = emitted.threads,
+                         .shared_bytes = emitted.shared_bytes};
+    }
+    return layers;
+}
+
+}  // namespace spion

@@ -1,5 +1,6 @@
 // The only orchestrator: from a pattern to kernels that can be launched.
-//     pattern --lower--> TileProgram --emit--> KernelSource --cache, compile--> KernelBinary --load-->
+//     pattern --lower--> TileProgram --emit--> KernelSource --cache, compile--> KernelBinary
+//     --load-->
 #pragma once
 
 #include <functional>
@@ -19,11 +20,16 @@ namespace spion {
 
 // Compiles (or fetches) and loads one emitted kernel. Used for attention and for train's kernels.
 struct JitKernel {
-    std::unique_ptr<LoadedKernel> kernel;
+    std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
     KernelSource source;
     CachedKernel cached;
 };
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
+// The same for several, in parallel on worker threads; in the order of `sources`. Equal ones are
+// compiled and loaded once, and count as found in memory from the second on. Throws what the first
+// that failed has thrown.
+std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
+                                       KernelCache& cache);
 
 // The three kernels of one layer with their tables on the device.
 class CompiledAttention {
@@ -34,9 +40,9 @@ class CompiledAttention {
 
     // args' tensors, lse, lengths and batch are the caller's; tables are filled in here.
     // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
-    void forward(SpionAttentionArguments args);
+    void forward(const SpionAttentionArguments& args);
     // dQ (which also writes delta) and then dK, dV.
-    void backward(SpionAttentionArguments args);
+    void backward(const SpionAttentionArguments& args);
 
     struct Part {  // one of the three
         TileProgram program;

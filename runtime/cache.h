@@ -1,9 +1,11 @@
 // Compiled kernels, kept in memory and on disk. A disk entry is a folder
-//     <root>/<name>.<digest>/   kernel.cu|kernel.ll  includes  kernel.ir  kernel.cubin|kernel.o  manifest.json
+//     <root>/<name>.<digest>/
+//         kernel.cu|kernel.ll  includes  kernel.ir  kernel.cubin|kernel.o  manifest.json
 // written aside, synced and renamed into place, so that a reader sees a whole entry or none; with
 // several processes at once the first rename wins and the others use it. The manifest holds the
-// digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is rebuilt.
-// A cache folder that cannot be read or written costs time, never a failure; one line on stderr says so.
+// digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is
+// rebuilt. A cache folder that cannot be read or written costs time, never a failure; one line on
+// stderr says so.
 #pragma once
 
 #include <filesystem>
@@ -24,8 +26,8 @@ enum class CacheOrigin { kCompiled, kDisk, kMemory };
 struct CachedKernel {
     std::shared_ptr<const KernelBinary> binary;
     CacheOrigin origin = CacheOrigin::kCompiled;
-    double milliseconds = 0;          // what this lookup cost, compilation included
-    std::filesystem::path folder;     // the disk entry; empty when the disk cache is off
+    double milliseconds = 0;       // what this lookup cost, compilation included
+    std::filesystem::path folder;  // the disk entry; empty when the disk cache is off
 };
 
 class KernelCache {
@@ -34,8 +36,15 @@ class KernelCache {
     explicit KernelCache(std::optional<std::filesystem::path> root);
     ~KernelCache();
 
-    // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt.
+    // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt. Empty
+    // variables count as unset, and so does a relative $XDG_CACHE_HOME, as its specification asks.
     static std::optional<std::filesystem::path> default_root();
+    // default_root() for a command. Throws UserError when $SPION_CACHE_DIR is set and cannot be
+    // created or written: whoever names a folder means it. The other ones only cost time.
+    static std::optional<std::filesystem::path> checked_root();
+    // Why no entry can be written below `root` ("Permission denied"), which is created if need be;
+    // nullopt when one can.
+    static std::optional<std::string> problem_with(const std::filesystem::path& root);
 
     using Compile = std::function<KernelBinary(const CompileRequest&)>;
     // Thread-safe; two threads asking for one key compile once. `source` gives name and ir for the

@@ -8,8 +8,7 @@
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cuda_device.h"
 #endif
-#if defined(SPION_HOST_BACKEND) && __has_include("runtime/host/host_device.h")
-#define SPION_HAS_HOST_DEVICE
+#ifdef SPION_HOST_BACKEND
 #include "runtime/host/host_device.h"
 #endif
 
@@ -34,7 +33,7 @@ std::unique_ptr<Device> open_gpu() {
 
 // Null in a build without the host back end.
 std::unique_ptr<Device> open_host() {
-#ifdef SPION_HAS_HOST_DEVICE
+#ifdef SPION_HOST_BACKEND
     return make_host_device();
 #else
     return nullptr;

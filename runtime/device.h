@@ -22,7 +22,8 @@ class Device;
 class Buffer {
   public:
     Buffer() = default;
-    Buffer(Device& device, std::size_t bytes);  // uninitialised; throws DeviceError when out of memory
+    Buffer(Device& device,
+           std::size_t bytes);  // uninitialised; throws DeviceError when out of memory
     ~Buffer();
     Buffer(Buffer&& other) noexcept;
     Buffer& operator=(Buffer&& other) noexcept;
@@ -72,11 +73,11 @@ struct Gemm {
     DType output = DType::kFp32;  // of c: kFp32, or the same as input
     float alpha = 1.0F;
     float beta = 0.0F;
-    const void* bias = nullptr;   // [n] of type `output`, added to every row of c; null for none
+    const void* bias = nullptr;  // [n] of type `output`, added to every row of c; null for none
 };
 
-// Work is asynchronous and in order on one stream; copies to the host and `synchronize` wait for it.
-// Not thread-safe, except `load`.
+// Work is asynchronous and in order on one stream; copies to the host and `synchronize` wait for
+// it. Not thread-safe, except `load`.
 class Device {
   public:
     virtual ~Device() = default;
@@ -99,7 +100,7 @@ class Device {
     // Version string that goes into CompileRequest::compiler.
     virtual std::string compiler_version() = 0;
     // What goes into CompileRequest::options, in order.
-    virtual std::vector<std::string> compile_options() = 0;
+    virtual std::vector<std::string> compile_options() { return {}; }
     virtual std::unique_ptr<LoadedKernel> load(const std::string& entry,
                                                const KernelBinary& binary) = 0;
     // `arguments` is copied: the kernel's single by-value struct parameter (CUDA) or what its
@@ -123,7 +124,8 @@ enum class DeviceChoice { kAuto, kCpu, kCuda };
 DeviceChoice parse_device_choice(std::string_view name);
 
 // kAuto takes a usable GPU, else the host, and says which on stderr. kCuda without a usable GPU
-// throws UserError saying why and how to mend it; so does kCpu in a build without the host back end.
+// throws UserError saying why and how to mend it; so does kCpu in a build without the host back
+// end.
 std::unique_ptr<Device> open_device(DeviceChoice choice);
 
 }  // namespace spion

@@ -1,1 +1,94 @@
-int main() { return 0; }
+// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance, 2 a request or a machine
+// that cannot do it (one sentence on stderr), 3 a fault of spion itself, 130 interrupted.
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string_view>
+
+#include "ir/error.h"
+#include "tools/command_line.h"
+#include "tools/commands.h"
+
+namespace spion {
+namespace {
+
+constexpr int kBadRequest = 2;
+constexpr int kInternalFault = 3;
+
+constexpr std::string_view kExamples = R"(
+Examples:
+  spion train listops --preset demo --out runs/demo
+  spion discover scores.npy --block 64 --quantile 0.98 --format art
+  spion verify --pattern layer0.bits --block 64 --length 2048 --heads 2 --head-dim 32
+  spion bench attention --pattern-random 0.05 --block 64 --length 2048 --head-dim 32
+  spion doctor
+
+`spion COMMAND --help` lists a command's options.)";
+
+// The order of the walk. A command is one line here, one in commands.h and one file.
+void add_commands(CLI::App& app, int* exit_code) {
+    add_train(app, exit_code);
+    add_data(app, exit_code);
+    add_discover(app, exit_code);
+    add_verify(app, exit_code);
+    add_bench(app, exit_code);
+    add_doctor(app, exit_code);
+}
+
+int fail(int exit_code, std::string_view sentence) {
+    fmt::print(stderr, "spion: {}\n", sentence);
+    return exit_code;
+}
+
+int run_command(int argc, char** argv) {
+    CLI::App app{"spion trains Transformers with block-sparse attention compiled for each pattern.",
+                 "spion"};
+    app.set_version_flag("--version", "spion " SPION_VERSION);
+    app.footer(std::string(kExamples));
+    app.failure_message(CLI::FailureMessage::simple);
+    int exit_code = 0;
+    add_commands(app, &exit_code);
+    if (argc < 2) {
+        fmt::print("{}", app.help());
+        return 0;
+    }
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {
+        return app.exit(success);  // --help and --version print here
+    } catch (const CLI::ParseError& error) {
+        return fail(kBadRequest, describe(error, app));
+    }
+    return exit_code;
+}
+
+int run_and_report(int argc, char** argv) {
+    try {
+        return run_command(argc, argv);
+    } catch (const UserError& error) {
+        return fail(kBadRequest, error.what());
+    } catch (const DeviceError& error) {
+        return fail(kBadRequest, error.what());
+    } catch (const std::bad_alloc&) {
+        return fail(kBadRequest, "out of memory on the host; ask for a smaller problem");
+    } catch (const std::length_error&) {
+        return fail(kBadRequest,
+                    "a size is beyond what memory can hold; ask for a smaller problem");
+    } catch (const std::exception& error) {
+        return fail(kInternalFault, error.what());
+    }
+}
+
+}  // namespace
+}  // namespace spion
+
+int main(int argc, char** argv) {
+    const int exit_code = spion::run_and_report(argc, argv);
+    if (std::fflush(stdout) != 0 && exit_code == 0) {
+        return spion::fail(spion::kBadRequest, "standard output could not be written to the end");
+    }
+    return exit_code;
+}

@@ -121,7 +121,8 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
     if (program.stationary_rows > kMaxStationaryRows || program.stationary_rows % 16 != 0 ||
         program.streamed_rows > kMaxStreamedRows) {
         throw InternalError(
-            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and {}",
+            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and "
+            "{}",
             kMaxStreamedRows, program.stationary_rows, program.streamed_rows);
     }
     std::vector<Constant> constants = attention_constants(program.attention);
@@ -149,7 +150,7 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     require_fp32(program.attention);
     if (program.tile < 16 || program.tile > kMaxStationaryRows || program.tile % 16 != 0 ||
         program.block % program.tile != 0 || program.filter < 1 ||
-        (program.filter - 1) / 2 > program.block) {
+        program.filter > 2 * program.block + 1) {
         throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
                             program.tile, program.block, program.filter);
     }
@@ -157,6 +158,9 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
                          .comment = "edge of a pattern block"});
+    constants.push_back({.name = "kStationaryRows",
+                         .value = std::int64_t{program.tile},
+                         .comment = "of a work item, in lanes"});
     constants.push_back({.name = "kTile",
                          .value = std::int64_t{program.tile},
                          .comment = "rows and columns of a work item"});

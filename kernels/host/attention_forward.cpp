@@ -4,8 +4,8 @@
 
 namespace {
 
-// The softmax so far: sum over elements of 2^(score - maximum) is `total`, their weighted values are
-// in the item's sums [D][lanes].
+// The softmax so far: sum over elements of 2^(score - maximum) is `total`, their weighted values
+// are in the item's sums [D][lanes].
 struct Softmax {
     RowValues maximum;  // base 2
     RowValues total;
@@ -51,8 +51,7 @@ SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& 
     RowValues inverse, lse;
     for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
         const Floats total = load(softmax.total.data + lane);
-        const Floats natural =
-            load(softmax.maximum.data + lane) * kLn2 + log_of(total);
+        const Floats natural = load(softmax.maximum.data + lane) * kLn2 + log_of(total);
         store(inverse.data + lane, total == 0.0F ? Floats(0.0F) : 1.0F / total);
         store(lse.data + lane, total == 0.0F ? Floats(-__builtin_inff()) : natural);
     }

@@ -6,23 +6,23 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;        // H
-extern const int kLength;       // L
-extern const float kScale;      // of Q K^T
-extern const int kGranule;      // streamed rows that are adjacent in memory
-extern const int kStreamedRows; // of one step, a multiple of kGranule
+extern const int kHeads;         // H
+extern const int kLength;        // L
+extern const float kScale;       // of Q K^T
+extern const int kGranule;       // streamed rows that are adjacent in memory
+extern const int kStreamedRows;  // of one step, a multiple of kGranule
 extern const bool kPrunedZero;
 extern const bool kKeyPadding;
 }
 
 struct WorkItem {
     int batch, head;
-    long long first;      // stationary rows [first, first + rows)
+    long long first;  // stationary rows [first, first + rows)
     int rows;
     const int* granules;  // what it streams, [granule_count]
     int granule_count;
-    long long row_base;   // of its head in lse and delta [B, H, L]
-    int valid_keys;       // keys of the sample that are not padding
+    long long row_base;  // of its head in lse and delta [B, H, L]
+    int valid_keys;      // keys of the sample that are not padding
 };
 
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long item) {

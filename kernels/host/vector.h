@@ -3,6 +3,8 @@
 #pragma once
 
 #define SPION_INLINE static inline __attribute__((always_inline))
+// Larger pieces are compiled once a kernel and called.
+#define SPION_FUNCTION static __attribute__((noinline, unused))
 #define SPION_INLINE_MEMBER inline __attribute__((always_inline))
 
 constexpr int kLanes = 16;
@@ -73,10 +75,11 @@ SPION_INLINE Floats log_of(Floats x) {
 // One stage of a 16 x 16 transposition: exchanges the off-diagonal halves of every 2B x 2B square.
 template <int B>
 SPION_INLINE void exchange(Floats (&rows)[kLanes]) {
-#define SPION_LOW(j) (((j) & B) ? 16 + (j) - B : (j))
-#define SPION_HIGH(j) (((j) & B) ? 16 + (j) : (j) + B)
-#define SPION_MASK(f) \
-    f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#define SPION_LOW(j) (((j)&B) ? 16 + (j)-B : (j))
+#define SPION_HIGH(j) (((j)&B) ? 16 + (j) : (j) + B)
+#define SPION_MASK(f)                                                                              \
+    f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), \
+        f(15)
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) {
         if ((i & B) == 0) {

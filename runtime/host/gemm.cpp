@@ -20,9 +20,10 @@ void use_one_blas_thread() {
 
 void check(const Gemm& gemm) {
     if (gemm.input != DType::kFp32 || gemm.output != DType::kFp32) {
-        throw UserError("the CPU back end multiplies fp32 matrices, not {} into {}: choose fp32 or a "
-                        "GPU",
-                        to_string(gemm.input), to_string(gemm.output));
+        throw UserError(
+            "the CPU back end multiplies fp32 matrices, not {} into {}: choose fp32 or a "
+            "GPU",
+            to_string(gemm.input), to_string(gemm.output));
     }
     constexpr std::int64_t kLimit = std::numeric_limits<int>::max();
     const std::int64_t a_width = gemm.transpose_a ? gemm.m : gemm.k;

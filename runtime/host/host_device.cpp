@@ -90,10 +90,9 @@ class HostDevice : public Device {
         // Several chunks a thread even out items of unequal length.
         const std::int64_t chunk =
             std::max<std::int64_t>(1, geometry.work_items / (16 * std::int64_t{pool_.threads()}));
-        pool_.parallel_for(geometry.work_items, chunk,
-                           [&](std::int64_t begin, std::int64_t end) {
-                               function(arguments, begin, end);
-                           });
+        pool_.parallel_for(geometry.work_items, chunk, [&](std::int64_t begin, std::int64_t end) {
+            function(arguments, begin, end);
+        });
     }
 
     void gemm(const Gemm& gemm) override { host_gemm(gemm, pool_); }
@@ -142,8 +141,9 @@ std::unique_ptr<Device> make_host_device(int threads) {
     }
     const char* features = std::getenv("SPION_HOST_FEATURES");
     const HostVectors vectors = parse_host_vectors(features == nullptr ? "" : features);
-    const int count =
-        threads != 0 ? threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    const int count = threads != 0
+                          ? threads
+                          : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     return std::make_unique<HostDevice>(host_target(vectors, count), count);
 }
 

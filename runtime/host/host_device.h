@@ -1,4 +1,5 @@
-// The host as a device: memory is the process's, kernels run on worker threads before launch returns.
+// The host as a device: memory is the process's, kernels run on worker threads before launch
+// returns.
 #pragma once
 
 #include <memory>

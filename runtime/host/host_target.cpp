@@ -78,7 +78,9 @@ Target host_target(HostVectors vectors, int threads) {
             .arch = llvm::sys::getHostCPUName().str(),
             .features = text,
             .processors = threads,
-            .vector_floats = has("avx512f") ? 16 : has("avx2") ? 8 : 4};
+            .vector_floats = has("avx512f") ? 16
+                             : has("avx2")  ? 8
+                                            : 4};
 }
 
 std::string cpu_model() {

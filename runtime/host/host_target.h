@@ -15,8 +15,8 @@ enum class HostVectors { kBest, kAvx2, kSse };
 // means best), for tests and for comparing; throws UserError that lists them.
 HostVectors parse_host_vectors(std::string_view name);
 
-// The CPU of this machine by LLVM's name and features, less the vector instructions above `vectors`;
-// processors = threads.
+// The CPU of this machine by LLVM's name and features, less the vector instructions above
+// `vectors`; processors = threads.
 Target host_target(HostVectors vectors, int threads);
 
 // "AMD EPYC 9654", or LLVM's name of the CPU where the system does not say.

@@ -150,7 +150,8 @@ class Compilation {
         module_->setTargetTriple((*body)->getTargetTriple());
         module_->setDataLayout((*body)->getDataLayout());
         if (llvm::Linker::linkModules(*module_, std::move(*body))) {
-            throw InternalError("LLVM cannot link {} into '{}': {}", file.name, request_.entry, log_);
+            throw InternalError("LLVM cannot link {} into '{}': {}", file.name, request_.entry,
+                                log_);
         }
     }
 

@@ -1,0 +1,81 @@
+// dK and dV of block-sparse attention. Lanes are keys; queries stream past them, so LSE and delta
+// are one value a streamed row. Runs after the kernel of dQ, which writes delta.
+#include "kernels/host/attention_walk.h"
+
+namespace {
+
+// scores [rows of the step][lanes] become P = 2^(score - LSE log2(e)).
+SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores) {
+    float* at = scores.data;
+    for (int i = 0; i < step.count; ++i) {
+        const float* granule_lse = lse + step.first(i);
+        for (int n = 0; n < step.rows(i); ++n) {
+            const Floats base2 = granule_lse[n] * kLog2E;
+            for (int lane = 0; lane < kStationaryRows; lane += kLanes, at += kLanes) {
+                store(at, exp2_of(load(at) - base2));
+            }
+        }
+    }
+}
+
+// weights [rows of the step][lanes] become dS / scale = P * (dP - delta).
+SPION_INLINE void to_score_gradients(const Step& step, const float* delta,
+                                     const Scores& weight_gradients, Scores& weights) {
+    float* at = weights.data;
+    const float* gradient = weight_gradients.data;
+    for (int i = 0; i < step.count; ++i) {
+        const float* granule_delta = delta + step.first(i);
+        for (int n = 0; n < step.rows(i); ++n) {
+            const Floats row_delta = granule_delta[n];
+            for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+                store(at, load(at) * (load(gradient) - row_delta));
+                at += kLanes;
+                gradient += kLanes;
+            }
+        }
+    }
+}
+
+SPION_INLINE void write_gradient(const Operand& sums, float factor, const SpionTensor& tensor,
+                                 const WorkItem& work, int valid) {
+    RowValues factors;
+    for (int row = 0; row < kStationaryRows; ++row) {
+        factors.data[row] = row < valid ? factor : 0.0F;
+    }
+    store_transposed(sums, factors.data, row_of(tensor, work, work.first), tensor.row_stride,
+                     work.rows);
+}
+
+}  // namespace
+
+extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args, long long begin,
+                                             long long end) {
+    Operand keys, values, key_sums, value_sums;
+    Scores weights, weight_gradients;
+    for (long long item = begin; item < end; ++item) {
+        const WorkItem work = work_item(*args, item);
+        const long long unpadded = work.valid_keys - work.first;
+        const int valid = static_cast<int>(unpadded < 0           ? 0
+                                           : unpadded < work.rows ? unpadded
+                                                                  : work.rows);
+        set_zero(key_sums);
+        set_zero(value_sums);
+        if (valid > 0) {
+            load_transposed(row_of(args->k, work, work.first), args->k.row_stride, valid,
+                            kScale * kLog2E, keys);
+            load_transposed(row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
+                            values);
+            for_each_step(work, kLength, [&](const Step& step) {
+                score_step(step, args->q, work, keys, weights);
+                to_weights(step, args->lse + work.row_base, weights);
+                accumulate_step(step, args->d_o, work, weights, value_sums);
+                score_step(step, args->d_o, work, values, weight_gradients);
+                to_score_gradients(step, args->delta + work.row_base, weight_gradients, weights);
+                accumulate_step(step, args->q, work, weights, key_sums);
+            });
+        }
+        // Padded keys take no part in the softmax: their gradients are zero whatever was summed.
+        write_gradient(key_sums, kScale, args->d_k, work, valid);
+        write_gradient(value_sums, 1.0F, args->d_v, work, valid);
+    }
+}

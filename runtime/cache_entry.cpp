@@ -1,0 +1,235 @@
+#include "runtime/cache_entry.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "ir/error.h"
+#include "ir/sha256.h"
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kManifest = "manifest.json";
+constexpr std::string_view kAsidePrefix = "tmp.";
+constexpr std::size_t kLongestName = 120;
+
+bool is_cuda(const CompileRequest& request) {
+    return request.compiler.starts_with("nvrtc");
+}
+
+[[noreturn]] void throw_errno(const fs::path& path) {
+    throw std::system_error(errno, std::generic_category(), path.string());
+}
+
+// An open file or folder.
+class Descriptor {
+  public:
+    Descriptor(const fs::path& path, int flags)
+        : path_(path), fd_(open(path.c_str(), flags, 0600)) {
+        if (fd_ < 0) {
+            throw_errno(path_);
+        }
+    }
+    ~Descriptor() { close(fd_); }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+
+    void write_all(std::string_view bytes) const {
+        while (!bytes.empty()) {
+            const ssize_t written = write(fd_, bytes.data(), bytes.size());
+            if (written < 0 && errno != EINTR) {
+                throw_errno(path_);
+            }
+            bytes.remove_prefix(written < 0 ? 0 : static_cast<std::size_t>(written));
+        }
+    }
+    void sync() const {
+        if (fsync(fd_) != 0) {
+            throw_errno(path_);
+        }
+    }
+
+  private:
+    fs::path path_;
+    int fd_;
+};
+
+enum class Sync { kNo, kYes };
+
+void write_file(const fs::path& path, std::string_view bytes, Sync sync) {
+    fs::create_directories(path.parent_path());
+    const Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC);
+    file.write_all(bytes);
+    if (sync == Sync::kYes) {
+        file.sync();
+    }
+}
+
+std::optional<std::string> read_file(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+        return std::nullopt;
+    }
+    std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    return file.bad() ? std::nullopt : std::optional(std::move(bytes));
+}
+
+// Includes lie beside the source under their own names, so that it can be compiled by hand.
+fs::path include_path(const fs::path& folder, const std::string& name) {
+    const fs::path relative = fs::path(name).lexically_normal();
+    if (name.empty() || relative.is_absolute() || *relative.begin() == "..") {
+        throw InternalError("an included file is named '{}', which lies outside its folder", name);
+    }
+    return folder / relative;
+}
+
+json manifest_of(const std::string& key, const KernelSource& source, const CompileRequest& request,
+                 const KernelBinary& binary, const char* binary_file) {
+    return {{"key", key},
+            {"name", source.name},
+            {"entry", request.entry},
+            {"arch", request.arch},
+            {"features", request.features},
+            {"options", request.options},
+            {"compiler", request.compiler},
+            {"binary", binary_file},
+            {"binary_bytes", binary.code.size()},
+            {"binary_digest", digest_of(binary.code)},
+            {"registers", binary.registers},
+            {"static_shared_bytes", binary.static_shared_bytes},
+            {"spill_bytes", binary.spill_bytes},
+            {"compile_ms", binary.compile_ms},
+            {"log", binary.log}};
+}
+
+void fill_folder(const fs::path& folder, const std::string& key, const KernelSource& source,
+                 const CompileRequest& request, const KernelBinary& binary) {
+    const char* binary_file = is_cuda(request) ? "kernel.cubin" : "kernel.o";
+    // What is read back is synced; the rest is for the reader.
+    write_file(folder / (is_cuda(request) ? "kernel.cu" : "kernel.ll"), request.text, Sync::kNo);
+    write_file(folder / "kernel.ir", source.ir, Sync::kNo);
+    for (const SourceFile& file : request.includes) {
+        write_file(include_path(folder, file.name), file.text, Sync::kNo);
+    }
+    write_file(folder / binary_file, binary.code, Sync::kYes);
+    // Compilers' logs may hold bytes that are not UTF-8.
+    const std::string manifest = manifest_of(key, source, request, binary, binary_file)
+                                     .dump(2, ' ', false, json::error_handler_t::replace);
+    write_file(folder / kManifest, manifest + "\n", Sync::kYes);
+    Descriptor(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC).sync();
+}
+
+fs::path make_aside(const fs::path& root) {
+    std::string pattern = (root / (std::string(kAsidePrefix) + "XXXXXX")).string();
+    if (mkdtemp(pattern.data()) == nullptr) {
+        throw_errno(root);
+    }
+    return pattern;
+}
+
+// Gives `aside` its final name. False: an undamaged entry was there first.
+bool install(const fs::path& aside, const fs::path& folder, const std::string& key) {
+    std::error_code error;
+    fs::rename(aside, folder, error);
+    if (!error) {
+        return true;
+    }
+    if (read_entry(folder, key)) {
+        return false;
+    }
+    // A damaged entry, or something else of that name. Moved out of the way first, because a rename
+    // replaces nothing but an empty folder.
+    const fs::path damaged = make_aside(folder.parent_path()) / "damaged";
+    fs::rename(folder, damaged, error);
+    fs::rename(aside, folder, error);
+    const bool installed = !error;
+    std::error_code ignored;
+    fs::remove_all(damaged.parent_path(), ignored);
+    if (!installed && !read_entry(folder, key)) {
+        throw std::system_error(error, folder.string());
+    }
+    return installed;
+}
+
+}  // namespace
+
+std::string entry_folder_name(const std::string& name, const std::string& key) {
+    std::string safe = name.substr(0, kLongestName);
+    for (char& c : safe) {
+        const bool allowed =
+            std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_';
+        c = allowed ? c : '_';
+    }
+    return safe + "." + key;
+}
+
+std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string& key) {
+    const std::optional<std::string> text = read_file(folder / kManifest);
+    if (!text) {
+        return std::nullopt;
+    }
+    try {
+        const json manifest = json::parse(*text);
+        const std::string file = manifest.at("binary");
+        if (manifest.at("key") != key || fs::path(file).filename() != file) {
+            return std::nullopt;
+        }
+        std::optional<std::string> code = read_file(folder / file);
+        if (!code || code->size() != manifest.at("binary_bytes").get<std::size_t>() ||
+            digest_of(*code) != manifest.at("binary_digest").get<std::string>()) {
+            return std::nullopt;
+        }
+        return KernelBinary{.code = std::move(*code),
+                            .log = manifest.at("log"),
+                            .registers = manifest.at("registers"),
+                            .static_shared_bytes = manifest.at("static_shared_bytes"),
+                            .spill_bytes = manifest.at("spill_bytes"),
+                            .compile_ms = manifest.at("compile_ms")};
+    } catch (const json::exception&) {
+        return std::nullopt;
+    }
+}
+
+void write_entry(const fs::path& folder, const std::string& key, const KernelSource& source,
+                 const CompileRequest& request, const KernelBinary& binary) {
+    const fs::path root = folder.parent_path();
+    const fs::path aside = make_aside(root);
+    std::error_code ignored;
+    try {
+        fill_folder(aside, key, source, request, binary);
+        if (install(aside, folder, key)) {
+            Descriptor(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC).sync();
+        } else {
+            fs::remove_all(aside, ignored);
+        }
+    } catch (...) {
+        fs::remove_all(aside, ignored);
+        throw;
+    }
+}
+
+void remove_abandoned(const fs::path& root) noexcept {
+    std::error_code error;
+    const auto limit = fs::file_time_type::clock::now() - std::chrono::hours(1);
+    for (fs::directory_iterator item(root, error), end; !error && item != end;
+         item.increment(error)) {
+        std::error_code ignored;
+        if (item->path().filename().string().starts_with(kAsidePrefix) &&
+            fs::last_write_time(item->path(), ignored) < limit && !ignored) {
+            fs::remove_all(item->path(), ignored);
+        }
+    }
+}
+
+}  // namespace spion

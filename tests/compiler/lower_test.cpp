@@ -1,0 +1,285 @@
+#include "compiler/lower.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
+
+namespace spion {
+namespace {
+
+constexpr std::array kRoles = {KernelRole::kForward, KernelRole::kQueryGradient,
+                               KernelRole::kKeyValueGradient};
+constexpr std::array kDTypes = {DType::kFp32, DType::kTf32, DType::kBf16, DType::kFp16};
+constexpr std::array kCapabilities = {80, 86, 89, 90, 100, 120};
+
+Target host() {
+    return Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = "", .processors = 2};
+}
+
+Attention attention_for(const BlockPattern& pattern, int head_dim = 32,
+                        DType dtype = DType::kBf16) {
+    return Attention{.heads = 2,
+                     .head_dim = head_dim,
+                     .length = pattern.length(),
+                     .dtype = dtype,
+                     .scale = default_scale(head_dim)};
+}
+
+std::vector<Target> every_target() {
+    std::vector<Target> targets = {host()};
+    for (int capability : kCapabilities) {
+        targets.push_back(cuda_target(capability));
+    }
+    return targets;
+}
+
+// Whether a stationary row and a streamed row meet in the program, by marking elements one by one:
+// [L][L] counts, independent of verify().
+std::vector<int> meetings(const TileProgram& program) {
+    const std::int64_t length = program.attention.length;
+    std::vector<int> counts(static_cast<std::size_t>(length * length), 0);
+    for (int item = 0; item < program.tiles(); ++item) {
+        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
+            for (std::int64_t r = 0; r < program.stationary_rows; ++r) {
+                for (std::int64_t c = 0; c < program.granule; ++c) {
+                    const std::int64_t row = program.order[item] * program.stationary_rows + r;
+                    const std::int64_t column = program.granules[at] * program.granule + c;
+                    if (row < length && column < length) {
+                        counts[static_cast<std::size_t>(row * length + column)] += 1;
+                    }
+                }
+            }
+        }
+    }
+    return counts;
+}
+
+TEST(Lower, CoversEveryElementOnce) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const std::vector<Target> targets = every_target();
+    for (int round = 0; round < 80; ++round) {
+        const BlockPattern pattern = pick_pattern(random, pick_block(random), 5);
+        const Target& target = targets[static_cast<std::size_t>(
+            pick(random, 0, static_cast<int>(targets.size()) - 1))];
+        const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
+        const TileProgram program =
+            lower(attention_for(pattern, 16 << pick(random, 0, 3),
+                                kDTypes[static_cast<std::size_t>(pick(random, 0, 3))]),
+                  pattern, role, target);
+        ASSERT_NO_THROW(verify(program, pattern)) << to_text(program);
+        const std::vector<int> counts = meetings(program);
+        const std::int64_t length = pattern.length();
+        for (std::int64_t i = 0; i < length; ++i) {
+            for (std::int64_t j = 0; j < length; ++j) {
+                const auto query_block = static_cast<int>(i / pattern.block());
+                const auto key_block = static_cast<int>(j / pattern.block());
+                const bool by_columns = role == KernelRole::kKeyValueGradient;
+                const bool wanted = by_columns ? pattern.at(key_block, query_block)
+                                               : pattern.at(query_block, key_block);
+                ASSERT_EQ(counts[static_cast<std::size_t>(i * length + j)], wanted ? 1 : 0)
+                    << "row " << i << " column " << j << "\n"
+                    << to_text(program);
+            }
+        }
+    }
+}
+
+TEST(Lower, VerifiesOnEveryTargetRoleAndDtype) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const Target& target : every_target()) {
+        for (KernelRole role : kRoles) {
+            for (DType dtype : kDTypes) {
+                for (int head_dim : {16, 32, 64, 128}) {
+                    for (int block : {16, 32, 64, 128}) {
+                        const BlockPattern pattern = pick_pattern(random, block, 20);
+                        const TileProgram program =
+                            lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
+                        ASSERT_NO_THROW(verify(program, pattern)) << to_text(program);
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(Lower, FullAndEmptyPatterns) {
+    for (std::int64_t length : {1, 63, 64, 65, 1000}) {
+        for (KernelRole role : kRoles) {
+            const BlockPattern full = BlockPattern::full(length, 64);
+            const TileProgram dense = lower(attention_for(full), full, role, cuda_target(90));
+            verify(dense, full);
+            EXPECT_EQ(static_cast<std::int64_t>(dense.granules.size()),
+                      dense.tiles() * ((length + dense.granule - 1) / dense.granule));
+            const BlockPattern empty = BlockPattern::empty(length, 64);
+            const TileProgram nothing = lower(attention_for(empty), empty, role, cuda_target(90));
+            verify(nothing, empty);
+            EXPECT_EQ(nothing.tiles(), (length + 63) / 64);
+            EXPECT_TRUE(nothing.granules.empty());
+        }
+    }
+}
+
+TEST(Lower, LongestFirstAndStable) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 40; ++round) {
+        const BlockPattern pattern = pick_pattern(random, pick_block(random));
+        const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
+        const TileProgram program = lower(attention_for(pattern), pattern, role, cuda_target(80));
+        for (int item = 1; item < program.tiles(); ++item) {
+            const int before = program.offsets[item] - program.offsets[item - 1];
+            const int here = program.offsets[item + 1] - program.offsets[item];
+            ASSERT_GE(before, here);
+            if (before == here) {
+                ASSERT_LT(program.order[item - 1], program.order[item]);
+            }
+        }
+    }
+}
+
+TEST(Lower, WideBlocksBecomeSeveralTiles) {
+    const BlockPattern pattern(300, 128, {1, 0, 1, 0, 0, 0, 0, 1, 1});
+    const TileProgram program =
+        lower(attention_for(pattern), pattern, KernelRole::kForward, cuda_target(90));
+    EXPECT_EQ(to_text(program),
+              "program role=attention_forward\n"
+              "attention H=2 D=32 L=300 dtype=bf16 scale=0.17677669 softmax=pruned_zero "
+              "key_padding=false dropout=0\n"
+              "shape block=128 stationary_rows=64 streamed_rows=64 granule=64 warps=4 stages=2\n"
+              "walk tiles=5 granules=9 longest=3 empty=2\n"
+              "tile 0: 0 1 4\n"
+              "tile 1: 0 1 4\n"
+              "tile 4: 2..4\n"
+              "tile 2:\n"
+              "tile 3:\n");
+}
+
+TEST(TileShape, StreamsAsManyRowsAsRegistersHold) {
+    const Target target = cuda_target(90);
+    const auto streamed = [&](KernelRole role, DType dtype, int head_dim) {
+        return choose_tile_shape(role, dtype, head_dim, 64, target).streamed_rows;
+    };
+    for (KernelRole role : kRoles) {
+        EXPECT_EQ(streamed(role, DType::kBf16, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kFp16, 64), 64);
+        EXPECT_EQ(streamed(role, DType::kFp32, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kTf32, 64), 32);
+        EXPECT_EQ(streamed(role, DType::kFp32, 128), 32);
+    }
+    EXPECT_EQ(streamed(KernelRole::kForward, DType::kBf16, 128), 64);
+    EXPECT_EQ(streamed(KernelRole::kQueryGradient, DType::kBf16, 128), 32);
+    EXPECT_EQ(streamed(KernelRole::kKeyValueGradient, DType::kFp16, 128), 32);
+}
+
+TEST(TileShape, FollowsTheBlock) {
+    const auto shape = [](int block, const Target& target) {
+        return choose_tile_shape(KernelRole::kForward, DType::kBf16, 64, block, target);
+    };
+    EXPECT_EQ(shape(16, cuda_target(80)), (TileShape{16, 64, 16, 1, 2}));
+    EXPECT_EQ(shape(32, cuda_target(80)), (TileShape{32, 64, 32, 2, 2}));
+    EXPECT_EQ(shape(64, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(128, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(16, host()), (TileShape{16, 16, 16, 1, 1}));
+    EXPECT_EQ(shape(64, host()), (TileShape{64, 64, 64, 1, 1}));
+    EXPECT_EQ(shape(128, host()), (TileShape{64, 64, 64, 1, 1}));
+}
+
+TEST(TileShape, FitsSharedMemoryOrSaysWhatIsMissing) {
+    Target target = cuda_target(90);
+    const auto choose = [&] {
+        return choose_tile_shape(KernelRole::kKeyValueGradient, DType::kFp32, 128, 64, target);
+    };
+    // Rows of 128 * 4 + 16 bytes: 2 x 64 stationary, 2 x streamed x stages, 8 bytes of statistics.
+    const auto bytes = [](int streamed, int stages) {
+        return (2 * 64 + 2 * streamed * stages) * (128 * 4 + 16) + 8 * streamed * stages;
+    };
+    target.shared_bytes_per_block = bytes(32, 2);
+    EXPECT_EQ(choose(), (TileShape{64, 32, 32, 4, 2}));
+    target.shared_bytes_per_block = bytes(32, 2) - 1;
+    EXPECT_EQ(choose(), (TileShape{64, 32, 32, 4, 1}));
+    target.shared_bytes_per_block = bytes(32, 1) - 1;
+    EXPECT_EQ(choose(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1);
+    EXPECT_EQ(choose(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1) - 1;
+    expect_error<UserError>(
+        choose,
+        "no attention_key_value_gradient tile for D=128 fp32 fits: the smallest needs 84608 bytes "
+        "of shared memory and sm_90a offers 84607 a block");
+}
+
+TEST(TileShape, EveryKnownGpuHoldsEveryShape) {
+    for (int capability : kCapabilities) {
+        const Target target = cuda_target(capability);
+        for (KernelRole role : kRoles) {
+            for (DType dtype : kDTypes) {
+                for (int head_dim : {16, 32, 64, 128}) {
+                    for (int block : {16, 32, 64, 128}) {
+                        const TileShape shape =
+                            choose_tile_shape(role, dtype, head_dim, block, target);
+                        EXPECT_LE(shared_bytes(role, dtype, head_dim, shape),
+                                  target.shared_bytes_per_block);
+                        EXPECT_GE(shape.streamed_rows, 16);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#ifdef SPION_CUDA_BACKEND
+// What the emitter will ask for is within what was planned, so no launch fails for lack of it.
+TEST(TileShape, BoundsTheEmittersSharedMemory) {
+    for (int capability : kCapabilities) {
+        const Target target = cuda_target(capability);
+        for (KernelRole role : kRoles) {
+            for (DType dtype : kDTypes) {
+                for (int head_dim : {16, 32, 64, 128}) {
+                    for (int block : {16, 32, 64, 128}) {
+                        const BlockPattern pattern = BlockPattern::full(2 * block, block);
+                        const TileProgram program =
+                            lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
+                        const int asked = geometry(program, target).shared_bytes;
+                        const TileShape shape =
+                            choose_tile_shape(role, dtype, head_dim, block, target);
+                        EXPECT_GT(asked, 0);
+                        EXPECT_LE(asked, shared_bytes(role, dtype, head_dim, shape))
+                            << to_text(program, false) << target.arch;
+                    }
+                }
+            }
+        }
+    }
+}
+#endif
+
+TEST(Lower, RefusesWhatDoesNotBelongTogether) {
+    const BlockPattern pattern = BlockPattern::full(128, 32);
+    Attention attention = attention_for(pattern);
+    attention.length = 127;
+    expect_error<UserError>(
+        [&] { lower(attention, pattern, KernelRole::kForward, host()); },
+        "the pattern is for length 128 and the attention for length 127: make them equal");
+    attention = attention_for(pattern);
+    attention.head_dim = 24;
+    expect_error<UserError>([&] { lower(attention, pattern, KernelRole::kForward, host()); },
+                            "head dimension 24 is not supported");
+}
+
+}  // namespace
+}  // namespace spion

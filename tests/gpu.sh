@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Tests and measures spion on a machine with a GPU, in stages:
+#     tests/gpu.sh [build] [tests] [sanitize] [bench]        all four without an argument
+# Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
+# the CUDA back end is built. Dependencies in an unusual place: set CMAKE_PREFIX_PATH.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+
+out=$(realpath -m "${OUT:-build-gpu/out}")
+build='build-gpu'
+mkdir -p "$out"
+summary=()
+failed=0
+
+# stage NAME COMMAND...: runs it into $OUT/NAME.log, notes the time and the outcome.
+stage() {
+    local name=$1 start=$SECONDS outcome=ok
+    shift
+    if ! "$@" >"$out/$name.log" 2>&1; then
+        outcome="FAILED, see $out/$name.log"
+        failed=1
+        tail -n 40 "$out/$name.log"
+    fi
+    summary+=("$(printf '%-22s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
+}
+
+host_backend() {
+    local version
+    for version in 19 20 18 17 16; do
+        if command -v "clang++-$version" >/dev/null && command -v "llvm-config-$version" >/dev/null
+        then
+            echo ON
+            return
+        fi
+    done
+    echo OFF
+}
+
+build() {
+    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+        -DSPION_HOST_BACKEND="$(host_backend)" && cmake --build "$build"
+}
+
+# A skipped test is a failure here: this script is for machines with a GPU.
+tests() {
+    local log
+    log=$(mktemp)
+    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 2 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]}
+    if grep -q '[*]Skipped' "$log"; then
+        echo "gpu tests were skipped; is there a GPU with a driver?"
+        status=1
+    fi
+    rm "$log"
+    return "$status"
+}
+
+# One small problem for each dtype, with everything that is out of the ordinary: a ragged length, an
+# empty row, padded keys.
+sanitize() {
+    local bits dtype softmax
+    command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 1; }
+    bits=$(mktemp)
+    printf '1001\n0000\n0110\n1011\n' >"$bits"
+    for dtype in bf16 fp16 tf32 fp32; do
+        for softmax in pruned_zero masked; do
+            compute-sanitizer --tool memcheck --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+                --head-dim 32 --batch 3 --lengths 120,0,77 --dtype "$dtype" --softmax "$softmax" \
+                --device cuda --layout packed || return 1
+        done
+    done
+    for block in 16 64 128; do
+        compute-sanitizer --tool memcheck --error-exitcode 9 \
+            "$build/spion" verify --pattern "$bits" --block "$block" --length $((4 * block - 5)) \
+            --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
+    done
+    rm "$bits"
+}
+
+bench() {
+    "$build/spion" bench anchors >"$out/anchors.txt" &&
+        "$build/spion" bench summary --length 4096 --batch 32 --heads 2 --head-dim 32 --block 64 \
+            --device cuda >"$out/summary.txt" &&
+        cat "$out/anchors.txt" "$out/summary.txt"
+}
+
+[[ $# -gt 0 ]] || set -- build tests sanitize bench
+for name in "$@"; do
+    case $name in
+        build | tests | sanitize | bench) stage "$name" "$name" ;;
+        *) echo "there is no stage '$name'; use build, tests, sanitize or bench" >&2; exit 2 ;;
+    esac
+done
+echo
+[[ " $* " != *" bench "* || ! -f $out/bench.log ]] || cat "$out/bench.log"
+[[ " $* " != *" tests "* ]] || grep -E '% tests passed' "$out/tests.log"
+printf '%s\n' "${summary[@]}"
+exit "$failed"

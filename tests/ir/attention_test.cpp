@@ -1,0 +1,81 @@
+#include "ir/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+Attention valid() {
+    return Attention{.heads = 2,
+                     .head_dim = 32,
+                     .length = 2048,
+                     .dtype = DType::kBf16,
+                     .scale = default_scale(32),
+                     .softmax = SoftmaxKind::kPrunedZero,
+                     .key_padding = true,
+                     .dropout = 0.0F};
+}
+
+TEST(Attention, PrintsOneLine) {
+    EXPECT_EQ(to_text(valid()),
+              "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero "
+              "key_padding=true dropout=0");
+    Attention other = valid();
+    other.softmax = SoftmaxKind::kMasked;
+    other.key_padding = false;
+    other.scale = 1.0F;
+    other.dtype = DType::kTf32;
+    EXPECT_EQ(to_text(other),
+              "attention H=2 D=32 L=2048 dtype=tf32 scale=1 softmax=masked key_padding=false "
+              "dropout=0");
+}
+
+TEST(Attention, SoftmaxKindNames) {
+    EXPECT_EQ(parse_softmax_kind("pruned_zero"), SoftmaxKind::kPrunedZero);
+    EXPECT_EQ(parse_softmax_kind("masked"), SoftmaxKind::kMasked);
+    EXPECT_EQ(to_string(SoftmaxKind::kPrunedZero), "pruned_zero");
+    EXPECT_EQ(to_string(SoftmaxKind::kMasked), "masked");
+    expect_error<UserError>([] { parse_softmax_kind("zero"); },
+                            "softmax kind 'zero' is not known: use pruned_zero or masked");
+}
+
+TEST(Attention, DefaultScale) {
+    EXPECT_EQ(default_scale(16), 0.25F);
+    EXPECT_EQ(default_scale(64), 0.125F);
+}
+
+TEST(Attention, AcceptsEverySupportedHeadDimension) {
+    for (int head_dim : {16, 32, 64, 128}) {
+        Attention attention = valid();
+        attention.head_dim = head_dim;
+        EXPECT_NO_THROW(check(attention)) << head_dim;
+    }
+}
+
+TEST(Attention, RefusesFieldsOutOfRange) {
+    const auto refuses = [](auto spoil, const std::string& text) {
+        Attention attention = valid();
+        spoil(attention);
+        expect_error<UserError>([&] { check(attention); }, text);
+    };
+    refuses([](Attention& a) { a.heads = 0; }, "0 heads were given");
+    refuses([](Attention& a) { a.head_dim = 48; },
+            "head dimension 48 is not supported: use 16, 32, 64 or 128");
+    refuses([](Attention& a) { a.length = 0; }, "sequence length 0 is out of range");
+    refuses([](Attention& a) { a.length = std::int64_t{1} << 31; }, "use 1 to 2147483647");
+    refuses([](Attention& a) { a.scale = 0.0F; }, "usually 0.17677669 for D=32");
+    refuses([](Attention& a) { a.scale = -1.0F; }, "scale -1 is not allowed");
+    refuses([](Attention& a) { a.scale = std::nanf(""); }, "scale nan is not allowed");
+    refuses([](Attention& a) { a.scale = std::numeric_limits<float>::infinity(); }, "scale inf");
+    refuses([](Attention& a) { a.dropout = 0.1F; },
+            "attention dropout 0.1 is not supported: set it to 0");
+}
+
+}  // namespace
+}  // namespace spion

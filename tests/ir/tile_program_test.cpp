@@ -1,0 +1,186 @@
+#include "ir/tile_program.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+// L = 80 in blocks of 32: nb = 3, the last block 16 rows.
+//     1 0 1
+//     0 0 0
+//     1 1 1
+BlockPattern small_pattern() {
+    return BlockPattern(80, 32, {1, 0, 1, 0, 0, 0, 1, 1, 1});
+}
+
+// Written by hand: tiles of 16 rows, two a block row; granules of 16 rows, two a block.
+TileProgram small_program() {
+    return TileProgram{.role = KernelRole::kForward,
+                       .attention = {.heads = 2,
+                                     .head_dim = 16,
+                                     .length = 80,
+                                     .dtype = DType::kFp16,
+                                     .scale = 0.25F,
+                                     .softmax = SoftmaxKind::kMasked},
+                       .block = 32,
+                       .stationary_rows = 16,
+                       .streamed_rows = 32,
+                       .granule = 16,
+                       .warps = 1,
+                       .stages = 2,
+                       .order = {4, 0, 1, 2, 3},
+                       .offsets = {0, 5, 8, 11, 11, 11},
+                       .granules = {0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}};
+}
+
+// The same pattern for dK/dV: by columns.
+TileProgram small_transpose() {
+    TileProgram program = small_program();
+    program.role = KernelRole::kKeyValueGradient;
+    program.order = {0, 1, 4, 2, 3};
+    program.offsets = {0, 3, 6, 9, 10, 11};
+    program.granules = {0, 1, 4, 0, 1, 4, 0, 1, 4, 4, 4};
+    return program;
+}
+
+TEST(TileProgram, Prints) {
+    EXPECT_EQ(to_text(small_program()),
+              "program role=attention_forward\n"
+              "attention H=2 D=16 L=80 dtype=fp16 scale=0.25 softmax=masked key_padding=false "
+              "dropout=0\n"
+              "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2\n"
+              "walk tiles=5 granules=11 longest=5 empty=2\n"
+              "tile 4: 0..4\n"
+              "tile 0: 0 1 4\n"
+              "tile 1: 0 1 4\n"
+              "tile 2:\n"
+              "tile 3:\n");
+}
+
+TEST(TileProgram, PrintsASummaryWithoutTables) {
+    const std::string whole = to_text(small_transpose());
+    const std::string summary = to_text(small_transpose(), false);
+    EXPECT_EQ(summary, whole.substr(0, whole.find("tile 0:")));
+    EXPECT_NE(summary.find("role=attention_key_value_gradient"), std::string::npos);
+}
+
+TEST(TileProgram, RoleNamesAreEntrySymbols) {
+    EXPECT_EQ(to_string(KernelRole::kForward), "attention_forward");
+    EXPECT_EQ(to_string(KernelRole::kQueryGradient), "attention_query_gradient");
+    EXPECT_EQ(to_string(KernelRole::kKeyValueGradient), "attention_key_value_gradient");
+}
+
+TEST(TileProgram, GoodProgramsVerify) {
+    EXPECT_NO_THROW(verify(small_program(), small_pattern()));
+    EXPECT_NO_THROW(verify(small_transpose(), small_pattern()));
+    TileProgram gradient = small_program();
+    gradient.role = KernelRole::kQueryGradient;
+    EXPECT_NO_THROW(verify(gradient, small_pattern()));
+}
+
+TEST(TileProgram, RolesWalkTheirOwnSide) {
+    TileProgram program = small_transpose();
+    program.role = KernelRole::kForward;
+    expect_error<InternalError>([&] { verify(program, small_pattern()); },
+                                "tile 4 lacks granule 2 of the pattern");
+    program = small_program();
+    program.role = KernelRole::kKeyValueGradient;
+    expect_error<InternalError>([&] { verify(program, small_pattern()); },
+                                "tile 4 streams granule 2 outside the pattern");
+}
+
+// A fault, and what verify says of it; with the pattern where only coverage can tell.
+struct Fault {
+    std::function<void(TileProgram&)> plant;
+    std::string message;
+    bool needs_pattern = false;
+};
+
+void expect_caught(const Fault& fault) {
+    TileProgram program = small_program();
+    fault.plant(program);
+    if (fault.needs_pattern) {
+        EXPECT_NO_THROW(verify(program)) << fault.message;
+        expect_error<InternalError>([&] { verify(program, small_pattern()); }, fault.message);
+    } else {
+        expect_error<InternalError>([&] { verify(program); }, fault.message);
+    }
+}
+
+TEST(TileProgram, ShapeFaultsAreCaught) {
+    const std::vector<Fault> faults = {
+        {[](TileProgram& p) { p.attention.head_dim = 20; }, "head dimension 20"},
+        {[](TileProgram& p) { p.block = 48; }, "block 48 is not 16, 32, 64 or 128"},
+        {[](TileProgram& p) { p.stationary_rows = 0; }, "stationary_rows 0"},
+        {[](TileProgram& p) { p.stationary_rows = 64; }, "stationary_rows 64 does not divide"},
+        {[](TileProgram& p) { p.granule = 12; }, "granule 12 does not divide block 32"},
+        {[](TileProgram& p) { p.granule = 0; }, "granule 0"},
+        {[](TileProgram& p) { p.streamed_rows = 24; }, "streamed_rows 24 is not a multiple of"},
+        {[](TileProgram& p) { p.streamed_rows = 0; }, "streamed_rows 0"},
+        {[](TileProgram& p) { p.warps = 0; }, "0 warps and 2 stages"},
+        {[](TileProgram& p) { p.stages = 0; }, "1 warps and 0 stages"},
+        {[](TileProgram& p) { p.warps = 2; }, "2 warps for 16 stationary rows"},
+    };
+    for (const Fault& fault : faults) {
+        expect_caught(fault);
+    }
+}
+
+TEST(TileProgram, WalkFaultsAreCaught) {
+    const std::vector<Fault> faults = {
+        {[](TileProgram& p) { p.order.pop_back(); }, "order has 4 tiles, L=80 in 16"},
+        {[](TileProgram& p) { p.order[1] = 4; }, "work item 1 is tile 4 a second time"},
+        {[](TileProgram& p) { p.order[2] = 5; }, "work item 2 is tile 5 out of range"},
+        {[](TileProgram& p) { p.order[2] = -1; }, "work item 2 is tile -1 out of range"},
+        {[](TileProgram& p) { p.offsets.pop_back(); }, "5 offsets do not span 5 work items"},
+        {[](TileProgram& p) { p.offsets.clear(); }, "0 offsets"},
+        {[](TileProgram& p) { p.offsets[0] = 1; }, "offsets do not span"},
+        {[](TileProgram& p) { p.granules.push_back(0); }, "5 work items and 12 granules"},
+        {[](TileProgram& p) { p.offsets[2] = 4; }, "offsets decrease at work item 1"},
+        {[](TileProgram& p) { p.granules[1] = 0; }, "tile 4: granule 0 follows 0, not ascending"},
+        {[](TileProgram& p) { std::swap(p.granules[5], p.granules[6]); }, "tile 0: granule 0"},
+        {[](TileProgram& p) { p.granules[5] = -1; }, "tile 0: granule -1 follows -1"},
+        {[](TileProgram& p) { p.granules[4] = 5; }, "tile 4: granule 5 starts beyond L=80"},
+    };
+    for (const Fault& fault : faults) {
+        expect_caught(fault);
+    }
+}
+
+TEST(TileProgram, CoverageFaultsAreCaught) {
+    const std::vector<Fault> faults = {
+        {[](TileProgram& p) { p.granules[7] = 3; }, "tile 0 streams granule 3 outside the", true},
+        {[](TileProgram& p) { std::swap(p.order[0], p.order[1]); }, "tile 0 streams granule 2",
+         true},
+        {[](TileProgram& p) {
+             p.granules.erase(p.granules.begin() + 6);
+             p.offsets = {0, 5, 7, 10, 10, 10};
+         },
+         "tile 0 lacks granule 1 of the pattern", true},
+        {[](TileProgram& p) {
+             p.granules.pop_back();
+             p.offsets = {0, 5, 8, 10, 10, 10};
+         },
+         "tile 1 lacks granule 4 of the pattern", true},
+        {[](TileProgram& p) {
+             p.granules.push_back(2);
+             p.offsets.back() = 12;
+         },
+         "tile 3 streams granule 2 outside the pattern", true},
+        {[](TileProgram& p) { p.attention.length = 79; }, "L=79 block=32 was made for another",
+         true},
+    };
+    for (const Fault& fault : faults) {
+        expect_caught(fault);
+    }
+}
+
+}  // namespace
+}  // namespace spion

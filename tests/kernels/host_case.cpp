@@ -1,0 +1,369 @@
+#include "tests/kernels/host_case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+
+#include "codegen/llvm/emit_llvm.h"
+#include "ir/error.h"
+#include "runtime/host/llvm_compiler.h"
+
+namespace spion::testing {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr int kRowPadding = 16;
+
+struct Sizes {
+    std::int64_t batch, heads, length, width;
+    explicit Sizes(const HostCase& c)
+        : batch(c.batch),
+          heads(c.attention.heads),
+          length(c.attention.length),
+          width(c.attention.head_dim) {}
+    std::int64_t rows() const { return batch * heads * length; }
+    std::int64_t elements() const { return rows() * width; }
+    std::int64_t row(std::int64_t b, std::int64_t h, std::int64_t l) const {
+        return (b * heads + h) * length + l;
+    }
+};
+
+// One or three [B, H, L, D] tensors in one allocation of the layout asked for.
+class Storage {
+  public:
+    Storage(const HostCase& host_case, int members)
+        : sizes_(host_case), layout_(host_case.layout), members_(members) {
+        const std::int64_t row =
+            layout_ == Layout::kPaddedRows ? sizes_.width + kRowPadding : sizes_.width;
+        data_.assign(static_cast<std::size_t>(sizes_.rows() * row * members_), kNaN);
+    }
+
+    SpionTensor view(int member) {
+        if (layout_ == Layout::kInterleaved) {
+            const std::int64_t row = sizes_.heads * sizes_.width * members_;
+            return {.data = data_.data() + member * sizes_.heads * sizes_.width,
+                    .batch_stride = sizes_.length * row,
+                    .head_stride = sizes_.width,
+                    .row_stride = row};
+        }
+        const std::int64_t row = sizes_.width + (layout_ == Layout::kPaddedRows ? kRowPadding : 0);
+        return {.data = data_.data() + member * sizes_.rows() * row,
+                .batch_stride = sizes_.heads * sizes_.length * row,
+                .head_stride = sizes_.length * row,
+                .row_stride = row};
+    }
+
+    void set(int member, const std::vector<float>& values) {
+        for_each_element(member, [&](float& element, std::int64_t i) {
+            element = values[static_cast<std::size_t>(i)];
+        });
+    }
+    std::vector<float> get(int member) {
+        std::vector<float> values(static_cast<std::size_t>(sizes_.elements()));
+        for_each_element(member, [&](float& element, std::int64_t i) {
+            values[static_cast<std::size_t>(i)] = element;
+        });
+        return values;
+    }
+
+    // Elements between the rows must still hold their NaN.
+    bool gaps_untouched() {
+        if (layout_ != Layout::kPaddedRows) {
+            return true;
+        }
+        for (std::int64_t row = 0; row < sizes_.rows() * members_; ++row) {
+            const float* gap = data_.data() + row * (sizes_.width + kRowPadding) + sizes_.width;
+            if (!std::all_of(gap, gap + kRowPadding, [](float x) { return std::isnan(x); })) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+  private:
+    template <typename Visit>
+    void for_each_element(int member, Visit visit) {
+        const SpionTensor tensor = view(member);
+        auto* base = static_cast<float*>(tensor.data);
+        for (std::int64_t b = 0; b < sizes_.batch; ++b) {
+            for (std::int64_t h = 0; h < sizes_.heads; ++h) {
+                for (std::int64_t l = 0; l < sizes_.length; ++l) {
+                    for (std::int64_t d = 0; d < sizes_.width; ++d) {
+                        visit(base[b * tensor.batch_stride + h * tensor.head_stride +
+                                   l * tensor.row_stride + d],
+                              sizes_.row(b, h, l) * sizes_.width + d);
+                    }
+                }
+            }
+        }
+    }
+
+    Sizes sizes_;
+    Layout layout_;
+    int members_;
+    std::vector<float> data_;
+};
+
+void run_kernel(Device& device, const Target& target, const HostCase& host_case, KernelRole role,
+                SpionAttentionArguments args) {
+    const TileProgram program = make_program(host_case, role);
+    args.order = program.order.data();
+    args.offsets = program.offsets.data();
+    args.granules = program.granules.data();
+    args.tiles = program.tiles();
+    run_source(device, target, emit_host(program, target),
+               std::int64_t{host_case.batch} * program.attention.heads * program.tiles(), args);
+}
+
+// The reference for one head of one sample.
+struct HeadReference {
+    const HostCase& host_case;
+    const Tensors<float>& in;
+    Tensors<double>& out;
+    std::int64_t base;  // first row of the head in [B, H, L]
+    std::int64_t keys;  // that are not padding
+
+    double dot(const std::vector<float>& a, std::int64_t i, const std::vector<float>& b,
+               std::int64_t j) const {
+        const std::int64_t width = host_case.attention.head_dim;
+        double sum = 0;
+        for (std::int64_t d = 0; d < width; ++d) {
+            sum += double{a[static_cast<std::size_t>((base + i) * width + d)]} *
+                   double{b[static_cast<std::size_t>((base + j) * width + d)]};
+        }
+        return sum;
+    }
+
+    void add(std::vector<double>& to, std::int64_t i, double factor, const std::vector<float>& from,
+             std::int64_t j) const {
+        const std::int64_t width = host_case.attention.head_dim;
+        for (std::int64_t d = 0; d < width; ++d) {
+            to[static_cast<std::size_t>((base + i) * width + d)] +=
+                factor * double{from[static_cast<std::size_t>((base + j) * width + d)]};
+        }
+    }
+
+    void row(std::int64_t i) const {
+        const Attention& attention = host_case.attention;
+        const std::int64_t length = attention.length;
+        const int block = host_case.pattern.block();
+        std::vector<std::int64_t> allowed;
+        std::int64_t listed = 0;
+        for (std::int64_t j = 0; j < length; ++j) {
+            if (host_case.pattern.at(static_cast<int>(i / block), static_cast<int>(j / block))) {
+                ++listed;
+                if (j < keys) {
+                    allowed.push_back(j);
+                }
+            }
+        }
+        const bool pruned = attention.softmax == SoftmaxKind::kPrunedZero && listed < length;
+        double maximum = pruned ? 0 : -std::numeric_limits<double>::infinity();
+        std::vector<double> p;
+        for (std::int64_t j : allowed) {
+            p.push_back(double{attention.scale} * dot(in.q, i, in.k, j));
+            maximum = std::max(maximum, p.back());
+        }
+        double total = pruned ? static_cast<double>(length - listed) * std::exp(-maximum) : 0;
+        for (double& value : p) {
+            value = std::exp(value - maximum);
+            total += value;
+        }
+        out.lse[static_cast<std::size_t>(base + i)] =
+            total > 0 ? maximum + std::log(total) : -std::numeric_limits<double>::infinity();
+        double delta = 0;
+        std::vector<double> d_p;
+        for (std::size_t n = 0; n < allowed.size(); ++n) {
+            p[n] /= total;
+            add(out.o, i, p[n], in.v, allowed[n]);
+            d_p.push_back(dot(in.d_o, i, in.v, allowed[n]));
+            delta += p[n] * d_p.back();
+        }
+        out.delta[static_cast<std::size_t>(base + i)] = delta;
+        for (std::size_t n = 0; n < allowed.size(); ++n) {
+            const double d_s = double{attention.scale} * p[n] * (d_p[n] - delta);
+            add(out.d_q, i, d_s, in.k, allowed[n]);
+            add(out.d_k, allowed[n], d_s, in.q, i);
+            add(out.d_v, allowed[n], p[n], in.d_o, i);
+        }
+    }
+};
+
+}  // namespace
+
+std::string HostCase::describe() const {
+    std::string text = fmt::format(
+        "B={} {} block={} density={:.3f} tile={}x{}/{} layout={} spread={} seed={} lengths=", batch,
+        to_text(attention), pattern.block(), pattern.density(), shape.stationary_rows,
+        shape.streamed_rows, shape.granule, static_cast<int>(layout), spread, seed);
+    return text + fmt::format("{}", fmt::join(lengths, ","));
+}
+
+Tensors<float> random_inputs(const HostCase& host_case) {
+    std::mt19937 random(host_case.seed);
+    std::normal_distribution<float> normal;
+    const auto count = static_cast<std::size_t>(Sizes(host_case).elements());
+    const auto draw = [&](float spread) {
+        std::vector<float> values(count);
+        for (float& value : values) {
+            value = spread * normal(random);
+        }
+        return values;
+    };
+    Tensors<float> tensors;
+    tensors.q = draw(host_case.spread);
+    tensors.k = draw(host_case.spread);
+    tensors.v = draw(1.0F);
+    tensors.d_o = draw(1.0F);
+    return tensors;
+}
+
+CompileRequest request_for(const KernelSource& source, const Target& target) {
+    return {.entry = source.entry,
+            .text = source.text,
+            .includes = source.includes,
+            .arch = target.arch,
+            .features = target.features,
+            .options = {},
+            .compiler = "llvm " + llvm_version()};
+}
+
+void run_source(Device& device, const Target& target, const KernelSource& source,
+                std::int64_t work_items, const SpionAttentionArguments& args) {
+    // Compilation is most of a test's time, and the same text and CPU give the same object.
+    static std::map<std::string, KernelBinary> compiled;
+    KernelBinary& binary = compiled[target.features + source.text];
+    if (binary.code.empty()) {
+        binary = device.compile(request_for(source, target));
+    }
+    const std::unique_ptr<LoadedKernel> kernel = device.load(source.entry, binary);
+    device.launch(*kernel, {.work_items = work_items}, args);
+}
+
+void run_kernels(Device& device, const Target& target, const HostCase& host_case,
+                 Tensors<float>& tensors) {
+    Storage inputs(host_case, 3), gradients(host_case, 3);
+    Storage output(host_case, 1), output_gradient(host_case, 1);
+    inputs.set(0, tensors.q);
+    inputs.set(1, tensors.k);
+    inputs.set(2, tensors.v);
+    output_gradient.set(0, tensors.d_o);
+    const auto rows = static_cast<std::size_t>(Sizes(host_case).rows());
+    tensors.lse.assign(rows, kNaN);
+    tensors.delta.assign(rows, kNaN);
+    SpionAttentionArguments args{};
+    args.q = inputs.view(0);
+    args.k = inputs.view(1);
+    args.v = inputs.view(2);
+    args.o = output.view(0);
+    args.d_o = output_gradient.view(0);
+    args.d_q = gradients.view(0);
+    args.d_k = gradients.view(1);
+    args.d_v = gradients.view(2);
+    args.lse = tensors.lse.data();
+    args.delta = tensors.delta.data();
+    args.lengths = host_case.lengths.empty() ? nullptr : host_case.lengths.data();
+    args.batch = host_case.batch;
+    for (KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        run_kernel(device, target, host_case, role, args);
+    }
+    tensors.o = output.get(0);
+    tensors.d_q = gradients.get(0);
+    tensors.d_k = gradients.get(1);
+    tensors.d_v = gradients.get(2);
+    if (!output.gaps_untouched() || !gradients.gaps_untouched()) {
+        throw std::runtime_error("a kernel wrote between the rows of an output");
+    }
+}
+
+Tensors<double> reference(const HostCase& host_case, const Tensors<float>& inputs) {
+    const Sizes sizes(host_case);
+    Tensors<double> out;
+    for (auto* tensor : {&out.o, &out.d_q, &out.d_k, &out.d_v}) {
+        tensor->assign(static_cast<std::size_t>(sizes.elements()), 0.0);
+    }
+    out.lse.assign(static_cast<std::size_t>(sizes.rows()), 0.0);
+    out.delta = out.lse;
+    for (std::int64_t b = 0; b < sizes.batch; ++b) {
+        for (std::int64_t h = 0; h < sizes.heads; ++h) {
+            const HeadReference head{.host_case = host_case,
+                                     .in = inputs,
+                                     .out = out,
+                                     .base = sizes.row(b, h, 0),
+                                     .keys = host_case.lengths.empty()
+                                                 ? sizes.length
+                                                 : host_case.lengths[static_cast<std::size_t>(b)]};
+            for (std::int64_t i = 0; i < sizes.length; ++i) {
+                head.row(i);
+            }
+        }
+    }
+    return out;
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<double>& want) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        if (std::isinf(want[i])) {
+            if (double{got[i]} != want[i]) {
+                return std::numeric_limits<double>::infinity();
+            }
+            continue;
+        }
+        difference += (got[i] - want[i]) * (got[i] - want[i]);
+        norm += want[i] * want[i];
+    }
+    return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
+}
+
+TileProgram make_program(const HostCase& host_case, KernelRole role) {
+    const TileShape& shape = host_case.shape;
+    const BlockPattern pattern =
+        role == KernelRole::kKeyValueGradient ? host_case.pattern.transpose() : host_case.pattern;
+    const std::int64_t length = host_case.attention.length;
+    TileProgram program{.role = role,
+                        .attention = host_case.attention,
+                        .block = pattern.block(),
+                        .stationary_rows = shape.stationary_rows,
+                        .streamed_rows = shape.streamed_rows,
+                        .granule = shape.granule,
+                        .warps = 1,
+                        .stages = 1,
+                        .order = {},
+                        .offsets = {0},
+                        .granules = {}};
+    program.order.resize(
+        static_cast<std::size_t>((length + shape.stationary_rows - 1) / shape.stationary_rows));
+    std::iota(program.order.begin(), program.order.end(), 0);
+    std::mt19937 random(host_case.seed + 1);
+    std::shuffle(program.order.begin(), program.order.end(), random);
+    for (std::int32_t tile : program.order) {
+        const int row =
+            static_cast<int>(std::int64_t{tile} * shape.stationary_rows / pattern.block());
+        for (std::int32_t column : pattern.row(row)) {
+            for (std::int64_t first = std::int64_t{column} * pattern.block();
+                 first <
+                 std::min<std::int64_t>((column + 1) * std::int64_t{pattern.block()}, length);
+                 first += shape.granule) {
+                program.granules.push_back(static_cast<std::int32_t>(first / shape.granule));
+            }
+        }
+        program.offsets.push_back(static_cast<std::int32_t>(program.granules.size()));
+    }
+    verify(program, host_case.pattern);
+    return program;
+}
+
+std::vector<std::uint8_t> random_bits(std::mt19937& random, int blocks, double density) {
+    std::bernoulli_distribution chosen(density);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks) * blocks);
+    for (std::uint8_t& bit : bits) {
+        bit = chosen(random) ? 1 : 0;
+    }
+    return bits;
+}
+
+}  // namespace spion::testing

@@ -1,0 +1,67 @@
+// The host back end against the float64 reference.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "ir/error.h"
+#include "tests/support/seed.h"
+#include "tests/tools/pick_attention.h"
+#include "tools/attention_case.h"
+
+namespace spion {
+namespace {
+
+class HostAttention : public ::testing::TestWithParam<int> {  // head dim
+  protected:
+    void expect_passes(const AttentionCase& problem) {
+        const CaseReport report = check_case(problem, *device_, cache_);
+        EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
+                                     << problem.pattern.to_bits() << report.failures();
+    }
+
+    std::unique_ptr<Device> device_ = open_device(DeviceChoice::kCpu);
+    KernelCache cache_{std::nullopt};
+};
+
+TEST_P(HostAttention, EqualsTheReferenceOnRandomProblems) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const int block : {16, 32, 64, 128}) {
+        for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+            expect_passes(pick_attention(random, DType::kFp32, GetParam(), block, softmax));
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 64, 128),
+                         ::testing::PrintToStringParamName());
+
+using HostAttentionCorners = HostAttention;
+
+TEST_P(HostAttentionCorners, EqualTheReference) {
+    for (AttentionCase problem : corner_cases(DType::kFp32)) {
+        problem.attention.head_dim = GetParam();
+        problem.attention.scale = default_scale(GetParam());
+        expect_passes(problem);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttentionCorners, ::testing::Values(32),
+                         ::testing::PrintToStringParamName());
+
+TEST_P(HostAttentionCorners, OtherDtypesAreRefused) {
+    for (const DType dtype : {DType::kTf32, DType::kBf16, DType::kFp16}) {
+        try {
+            expect_passes(plain_attention(dtype, BlockPattern::full(32, 16)));
+            FAIL() << to_string(dtype) << " was accepted";
+        } catch (const UserError& error) {
+            EXPECT_EQ(error.what(), "the host computes in fp32 only, not in " +
+                                        std::string(to_string(dtype)) +
+                                        "; give --dtype fp32, or --device cuda");
+        }
+    }
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,74 @@
+// Random attention problems for both back ends' tests: any pattern (empty rows and columns among
+// them), ragged lengths, samples without a single key, both memory layouts.
+#pragma once
+
+#include <random>
+#include <vector>
+
+#include "tests/support/random_case.h"
+#include "tools/attention_case.h"
+
+namespace spion {
+
+inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int head_dim, int block,
+                                    SoftmaxKind softmax) {
+    BlockPattern pattern = pick_pattern(random, block, std::max(3, 384 / block));
+    const std::int64_t length = pattern.length();
+    AttentionCase problem{
+        .attention = {.heads = pick(random, 1, 3),
+                      .head_dim = head_dim,
+                      .length = length,
+                      .dtype = dtype,
+                      .scale = default_scale(head_dim),
+                      .softmax = softmax,
+                      .key_padding = pick(random, 0, 1) == 1},
+        .pattern = std::move(pattern),
+        .batch = pick(random, 1, 3),
+        .lengths = {},
+        .seed = random(),
+        .layout = pick(random, 0, 1) == 1 ? Layout::kPacked : Layout::kHeadsFirst};
+    for (std::int64_t b = 0; problem.attention.key_padding && b < problem.batch; ++b) {
+        // Nothing, everything, or something between.
+        const int kind = pick(random, 0, 3);
+        problem.lengths.push_back(kind == 0   ? 0
+                                  : kind == 1 ? static_cast<int>(length)
+                                              : pick(random, 0, static_cast<int>(length)));
+    }
+    return problem;
+}
+
+// A problem that is the same for all tests, to be changed where a test wants something else.
+inline AttentionCase plain_attention(DType dtype, BlockPattern pattern) {
+    const std::int64_t length = pattern.length();
+    return {.attention = {.heads = 2,
+                          .head_dim = 32,
+                          .length = length,
+                          .dtype = dtype,
+                          .scale = default_scale(32)},
+            .pattern = std::move(pattern),
+            .batch = 2,
+            .lengths = {},
+            .seed = 5,
+            .layout = Layout::kHeadsFirst};
+}
+
+// The corners, by name, of one dtype: dense, nothing at all, one key, no keys, one row.
+inline std::vector<AttentionCase> corner_cases(DType dtype) {
+    std::vector<AttentionCase> cases;
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        cases.push_back(plain_attention(dtype, BlockPattern::full(200, 64)));
+        cases.push_back(plain_attention(dtype, BlockPattern::full(256, 128)));
+        cases.push_back(plain_attention(dtype, BlockPattern::empty(100, 32)));
+        cases.push_back(plain_attention(dtype, BlockPattern::full(1, 16)));
+        AttentionCase padded = plain_attention(dtype, BlockPattern::full(130, 32));
+        padded.attention.key_padding = true;
+        padded.lengths = {0, 1};
+        cases.push_back(padded);
+        for (std::size_t n = cases.size() - 5; n < cases.size(); ++n) {
+            cases[n].attention.softmax = softmax;
+        }
+    }
+    return cases;
+}
+
+}  // namespace spion

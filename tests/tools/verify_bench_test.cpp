@@ -1,0 +1,195 @@
+// `spion verify` and `spion bench` on the host, as scripts use them.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/run_command.h"
+#include "tools/npy.h"
+#include "tools/reference_attention.h"
+
+namespace spion {
+namespace {
+
+constexpr const char* kBits = "1001\n0000\n0110\n1011\n";
+
+std::vector<std::string> lines(const std::string& text) {
+    std::vector<std::string> result;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) {
+        result.push_back(line);
+    }
+    return result;
+}
+
+TEST(Verify, PrintsOneLineATensorAndNothingElseButRepeatability) {
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
+    for (const char* softmax : {"pruned_zero", "masked"}) {
+        const auto result = run_command("verify --device cpu --pattern " + bits +
+                                        " --block 16 --length 60 --heads 2 --head-dim 16 --batch 3"
+                                        " --lengths 60,0,33 --seed 9 --softmax " +
+                                        softmax);
+        EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
+        const auto out = lines(result.out);
+        ASSERT_EQ(out.size(), 6U) << result.out;
+        const char* names[] = {"o", "lse", "dq", "dk", "dv"};
+        for (int n = 0; n < 5; ++n) {
+            const std::regex form(std::string(names[n]) +
+                                  R"( +relative error \d\.\d{3}e[-+]\d+  tolerance 1e-05  ok)");
+            EXPECT_TRUE(std::regex_match(out[n], form)) << out[n];
+        }
+        EXPECT_EQ(out[5], "repeatable: yes, a second run gave the same bytes");
+        EXPECT_NE(result.err.find("seed=9"), std::string::npos) << result.err;
+    }
+}
+
+TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
+    const std::string arguments =
+        "verify --device cpu --block 32 --length 100 --heads 2 "
+        "--head-dim 32 --batch 2 --lengths 100,41 --softmax masked "
+        "--layout packed --pattern " +
+        bits + " --dump " + folder.file("a");
+    ASSERT_EQ(run_command(arguments).exit_code, 0);
+    const Attention attention{.heads = 2,
+                              .head_dim = 32,
+                              .length = 100,
+                              .dtype = DType::kFp32,
+                              .scale = default_scale(32),
+                              .softmax = SoftmaxKind::kMasked,
+                              .key_padding = true};
+    const auto read = [&](const char* name, std::vector<std::int64_t> shape) {
+        const NpyArray array = read_npy(folder.file("a/" + std::string(name) + ".npy"));
+        EXPECT_EQ(array.shape, shape) << name;
+        return std::vector<float>(array.values.begin(), array.values.end());
+    };
+    const std::vector<std::int64_t> tensor{2, 2, 100, 32}, rows{2, 2, 100};
+    const auto q = read("q", tensor), k = read("k", tensor), v = read("v", tensor);
+    const auto d_o = read("do", tensor);
+    const std::vector<int> lengths{100, 41};
+    const ReferenceResult reference =
+        reference_attention({.attention = attention,
+                             .pattern = parse_bits(kBits, 100, 32, "bits"),
+                             .batch = 2,
+                             .lengths = lengths,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .d_o = d_o});
+    const auto expect_near = [](const std::vector<float>& got, const std::vector<double>& wanted) {
+        ASSERT_EQ(got.size(), wanted.size());
+        for (std::size_t n = 0; n < got.size(); ++n) {
+            if (std::isinf(wanted[n])) {
+                ASSERT_EQ(double(got[n]), wanted[n]);
+            } else {
+                ASSERT_NEAR(got[n], wanted[n], 1e-4);
+            }
+        }
+    };
+    expect_near(read("o", tensor), reference.o);
+    expect_near(read("lse", rows), reference.lse);
+    expect_near(read("dq", tensor), reference.d_q);
+    expect_near(read("dk", tensor), reference.d_k);
+    expect_near(read("dv", tensor), reference.d_v);
+}
+
+TEST(Verify, RefusesWhatItCannotDo) {
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
+    const std::string cpu = "verify --device cpu --pattern " + bits + " ";
+    expect_refused("verify --device cpu", {"give --pattern FILE"});
+    expect_refused("verify --device cpu --pattern " + folder.file("none"), {"none cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.file("."), {"cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"), {"holds no bits"});
+    expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
+    expect_refused(cpu + "--pattern-random 0.5", {"excludes"});
+    expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});
+    expect_refused(cpu + "--block 16 --length 99", {"needs 7 x 7"});
+    expect_refused(cpu + "--head-dim 48", {"16, 32, 64 or 128"});
+    expect_refused(cpu + "--heads 0", {"at least 1"});
+    expect_refused(cpu + "--batch 0", {"at least 1"});
+    expect_refused(cpu + "--dtype bf16", {"needs a GPU"});
+    expect_refused(cpu + "--dtype int8", {"fp32, tf32, bf16"});
+    expect_refused(cpu + "--softmax hard", {"pruned_zero or masked"});
+    expect_refused(cpu + "--layout odd", {"heads_first or packed"});
+    expect_refused(cpu + "--lengths 1,2", {"one for each sample"});
+    expect_refused(cpu + "--lengths 300", {"0 to L = 256"});
+    expect_refused(cpu + "--lengths=-1", {"0 to L = 256"});
+    expect_refused(cpu + "--dump " + bits, {"cannot be made"});
+    expect_refused("verify --device tpu --pattern " + bits, {"cpu"});
+}
+
+TEST(Verify, SaysThatThereIsNoGpu) {
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
+    const std::string arguments = "verify --device cuda --pattern " + bits;
+    if (run_command(arguments).exit_code == 0) {
+        GTEST_SKIP() << "there is a GPU";
+    }
+    expect_refused(arguments, {"cuda"});
+    expect_refused("bench anchors", {"cuda"});
+}
+
+TEST(Bench, PrintsJsonAlone) {
+    const auto result = run_command(
+        "bench attention --device cpu --json --repeat 3 --block 32 --length 256 --head-dim 32 "
+        "--heads 2 --pattern-random 0.2 --pattern-seed 4");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out);
+    EXPECT_EQ(json.at("blocks"), 13);  // 0.2 * 8 * 8
+    EXPECT_EQ(json.at("dtype"), "fp32");
+    for (const nlohmann::json* measured : {&json, &json.at("dense")}) {
+        for (const char* pass : {"forward", "backward"}) {
+            EXPECT_GT(measured->at(pass).at("ms"), 0);
+            EXPECT_GT(measured->at(pass).at("tflops"), 0);
+            EXPECT_GT(measured->at(pass).at("gb_per_s"), 0);
+        }
+        EXPECT_GT(measured->at("compile_cold_ms"), 0);
+        EXPECT_GT(measured->at("compile_cached_ms"), 0);
+    }
+    EXPECT_GT(json.at("times_faster_than_dense").at("both"), 0);
+}
+
+TEST(Bench, PrintsATable) {
+    const auto result = run_command(
+        "bench attention --device cpu --repeat 1 --no-dense --block 16 --length 64 --head-dim 16 "
+        "--pattern-random 1");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.out.find("16 of 4 x 4 blocks of 16, density 1.0000"), std::string::npos)
+        << result.out;
+    EXPECT_NE(result.out.find("\nforward "), std::string::npos);
+    EXPECT_NE(result.out.find("\nbackward "), std::string::npos);
+    EXPECT_EQ(result.out.find("dense"), std::string::npos);
+}
+
+TEST(Bench, MeasuresDiscovery) {
+    const auto result = run_command(
+        "bench summary --device cpu --json --repeat 1 --block 32 --filter 31 --length 256 "
+        "--head-dim 32");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out);
+    EXPECT_GT(json.at("summary_ms"), 0);
+    EXPECT_GT(json.at("discovery_ms"), 0);
+    EXPECT_GT(json.at("dense_forward_ms"), 0);
+}
+
+TEST(Bench, RefusesWhatItCannotDo) {
+    const std::string shape = "--device cpu --length 64 --block 16 --pattern-random ";
+    expect_refused("bench attention --device cpu", {"give --pattern FILE"});
+    expect_refused("bench attention " + shape + "1.5", {"between 0 and 1"});
+    expect_refused("bench attention " + shape + "1 --repeat 0", {"--repeat is 0"});
+    expect_refused("bench attention " + shape + "1 --batch 0", {"the batch is 0"});
+    expect_refused("bench attention " + shape + "1 --lengths 1,2", {"one for each sample"});
+    expect_refused("bench attention " + shape + "1 --dtype bf16", {"needs a GPU"});
+    expect_refused("bench summary --device cpu --length 0", {"sequence length 0"});
+}
+
+}  // namespace
+}  // namespace spion

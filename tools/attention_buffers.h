@@ -1,0 +1,84 @@
+// One attention problem's tensors on a device, as training lays them out or as files do.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/attention.h"
+#include "kernels/attention_arguments.h"
+#include "runtime/device.h"
+
+namespace spion {
+
+enum class Layout {
+    kHeadsFirst,  // every tensor [B, H, L, D] of its own
+    kPacked,      // q, k, v as one [B, L, 3, H, D], their gradients likewise; o, dO as [B, L, H, D]
+};
+
+struct AttentionInputs {
+    std::vector<float> q, k, v, d_o;  // [B, H, L, D], values that the dtype stores exactly
+};
+
+struct AttentionOutputs {
+    std::vector<float> o, d_q, d_k, d_v;  // [B, H, L, D]
+    std::vector<float> lse;               // [B, H, L]
+};
+
+class AttentionBuffers {
+  public:
+    // `lengths`: [B], or empty without key padding. Outputs are poison from the start.
+    AttentionBuffers(const Attention& attention, std::int64_t batch, std::span<const int> lengths,
+                     Layout layout, Device& device);
+
+    void set_inputs(const AttentionInputs& inputs);
+    // Normal values, the same few over and over: quick to make, for measurements.
+    void set_arbitrary_inputs();
+    // Fills every output and the guard zones around it with NaN.
+    void poison_outputs();
+
+    AttentionOutputs outputs() const;
+    // Every output's bytes, guards included, to compare two runs with.
+    std::string output_bytes() const;
+    // Whether nothing was written in front of or behind an output since poison_outputs().
+    bool guards_intact() const;
+
+    SpionAttentionArguments arguments() const;
+    std::size_t bytes() const;
+
+  private:
+    // A tensor's place: element (b, h, l, d) lies at element `offset` + b * batch_stride + ... of
+    // the payload of region `region`.
+    struct Place {
+        int region = 0;
+        std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
+    };
+    struct Region {
+        Buffer buffer;              // guard, payload, guard
+        std::size_t payload_bytes;  // between the guards
+        bool output;
+    };
+
+    int add_region(std::size_t payload_bytes, bool output);
+    Place place(int region, int part, int parts) const;
+    SpionTensor tensor(const Place& place) const;
+    void write(const Place& place, std::span<const float> values);
+    std::vector<float> read(const Place& place) const;
+    std::string region_bytes(const Region& region) const;
+    void* payload(int region) const;
+    // Calls visit(index in [B, H, L, D], element in the payload) for every element of a tensor.
+    template <typename Visit>
+    void for_each_element(const Place& place, const Visit& visit) const;
+
+    Attention attention_;
+    std::int64_t batch_;
+    Layout layout_;
+    Device* device_;
+    std::vector<Region> regions_;
+    Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
+    int lse_ = 0, delta_ = 0;
+    Buffer lengths_;
+};
+
+}  // namespace spion

@@ -1,0 +1,177 @@
+#include "tools/attention_case.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <span>
+
+#include "compiler/compile.h"
+#include "ir/error.h"
+#include "tools/reference_attention.h"
+#include "tools/storage.h"
+
+namespace spion {
+namespace {
+
+// A gradient whose terms cancel to nothing (one key a row, say) is all rounding error. Its error is
+// then measured against this fraction of what its terms would add up to without cancelling.
+constexpr double kCancelled = 1e-3;
+
+// `terms`: norm of the sum without cancellation, 0 for tensors that do not cancel.
+TensorError compare(std::string name, std::span<const float> actual,
+                    std::span<const double> reference, double terms, double tolerance) {
+    TensorError error{.name = std::move(name), .tolerance = tolerance};
+    double distance = 0, norm = 0;
+    for (std::size_t n = 0; n < reference.size(); ++n) {
+        const double x = actual[n];
+        if (std::isinf(reference[n])) {
+            error.faulty += x == reference[n] ? 0 : 1;
+        } else if (!std::isfinite(x)) {
+            ++error.faulty;
+        } else {
+            distance += (x - reference[n]) * (x - reference[n]);
+            norm += reference[n] * reference[n];
+        }
+    }
+    const double scale = std::max(std::sqrt(norm), kCancelled * terms);
+    if (distance > 0) {  // a reference of zeros is to be met exactly
+        error.relative = std::sqrt(distance) / scale;
+    }
+    return error;
+}
+
+// Names what is wrong with a request that the device's back end cannot serve at all.
+void check_dtype(DType dtype, const Device& device) {
+    if (device.target().back_end == BackEnd::kHost && dtype != DType::kFp32) {
+        throw UserError(
+            "the host computes in fp32 only, not in {}; give --dtype fp32, or --device cuda",
+            to_string(dtype));
+    }
+}
+
+void check_batch(const AttentionCase& problem) {
+    if (problem.batch < 1) {
+        throw UserError("the batch is {}; give at least 1", problem.batch);
+    }
+    const std::vector<int>& lengths = problem.lengths;
+    if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
+        throw UserError("{} lengths were given for a batch of {}; give one for each sample",
+                        lengths.size(), problem.batch);
+    }
+    for (const int length : lengths) {
+        if (length < 0 || length > problem.attention.length) {
+            throw UserError("a sample's length is {}; give 0 to L = {}", length,
+                            problem.attention.length);
+        }
+    }
+}
+
+}  // namespace
+
+std::string to_text(const AttentionCase& problem) {
+    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}",
+                       to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
+                       problem.pattern.block(), problem.pattern.density(),
+                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed);
+}
+
+bool CaseReport::passed() const {
+    return repeatable && in_bounds &&
+           std::all_of(errors.begin(), errors.end(),
+                       [](const TensorError& error) { return error.passed(); });
+}
+
+std::string CaseReport::failures() const {
+    std::string text;
+    for (const TensorError& error : errors) {
+        if (!error.passed()) {
+            text += fmt::format("{}: relative error {:.3e}, tolerance {:.0e}, {} faulty elements\n",
+                                error.name, error.relative, error.tolerance, error.faulty);
+        }
+    }
+    text += repeatable ? "" : "a second run gave other bytes\n";
+    text += in_bounds ? "" : "memory outside the outputs was written\n";
+    return text;
+}
+
+double tolerance(DType dtype) {
+    switch (dtype) {
+        case DType::kFp32:
+            return 1e-5;
+        case DType::kTf32:
+            return 2e-3;
+        case DType::kBf16:
+        case DType::kFp16:
+            return 1e-2;
+    }
+    throw InternalError("there is no tolerance for dtype {}", static_cast<int>(dtype));
+}
+
+void check(const AttentionCase& problem, const Device& device) {
+    check(problem.attention);
+    check_batch(problem);
+    check_dtype(problem.attention.dtype, device);
+}
+
+AttentionInputs random_inputs(const AttentionCase& problem) {
+    const Attention& attention = problem.attention;
+    const std::int64_t size =
+        problem.batch * attention.heads * attention.length * attention.head_dim;
+    std::mt19937_64 generator(problem.seed);
+    std::normal_distribution<float> normal;
+    AttentionInputs inputs;
+    for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
+        tensor->resize(size);
+        for (float& value : *tensor) {
+            value = round_to(attention.dtype, normal(generator));
+        }
+    }
+    return inputs;
+}
+
+std::vector<TensorError> compare_outputs(const AttentionCase& problem,
+                                         const AttentionInputs& inputs,
+                                         const AttentionOutputs& outputs) {
+    const ReferenceResult reference = reference_attention({.attention = problem.attention,
+                                                           .pattern = problem.pattern,
+                                                           .batch = problem.batch,
+                                                           .lengths = problem.lengths,
+                                                           .q = inputs.q,
+                                                           .k = inputs.k,
+                                                           .v = inputs.v,
+                                                           .d_o = inputs.d_o});
+    const double allowed = tolerance(problem.attention.dtype);
+    return {compare("o", outputs.o, reference.o, 0, allowed),
+            compare("lse", outputs.lse, reference.lse, 0, allowed),
+            compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
+            compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
+            compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
+}
+
+CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
+    check(problem, device);
+    const auto compiled =
+        compile_attention(problem.attention, std::span(&problem.pattern, 1), device, cache);
+    AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
+                             device);
+    CaseReport report;
+    report.inputs = random_inputs(problem);
+    buffers.set_inputs(report.inputs);
+    const auto run = [&] {
+        buffers.poison_outputs();
+        compiled.front()->forward(buffers.arguments());
+        compiled.front()->backward(buffers.arguments());
+        device.synchronize();
+        return buffers.output_bytes();
+    };
+    const std::string first = run();
+    report.outputs = buffers.outputs();
+    report.in_bounds = buffers.guards_intact();
+    report.repeatable = run() == first;
+    report.errors = compare_outputs(problem, report.inputs, report.outputs);
+    return report;
+}
+
+}  // namespace spion

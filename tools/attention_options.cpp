@@ -1,0 +1,115 @@
+#include "tools/attention_options.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "ir/error.h"
+#include "tools/random_pattern.h"
+
+namespace spion {
+namespace {
+
+std::string read_text(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    if (std::filesystem::is_directory(path) || !file || !(text << file.rdbuf())) {
+        throw UserError(
+            "the pattern file {} cannot be read; give a text file of nb lines of nb characters 0 "
+            "or "
+            "1, as `spion discover --format bits` writes it",
+            path);
+    }
+    return text.str();
+}
+
+std::int64_t lines_of_bits(const std::string& text) {
+    std::istringstream stream(text);
+    std::int64_t count = 0;
+    for (std::string line; std::getline(stream, line);) {
+        count += line.find_first_of("01") != std::string::npos ? 1 : 0;
+    }
+    return count;
+}
+
+}  // namespace
+
+void add_pattern_options(CLI::App& command, AttentionOptions& options) {
+    auto* file = command.add_option("--pattern", options.pattern_file,
+                                    "file of nb lines of nb characters 0 or 1");
+    auto* density =
+        command.add_option("--pattern-random", options.pattern_density,
+                           "a random pattern of this density instead, 0 to 1; 1 is dense");
+    file->excludes(density);
+    command.add_option("--pattern-seed", options.pattern_seed, "seed of the random pattern")
+        ->capture_default_str();
+}
+
+void add_attention_options(CLI::App& command, AttentionOptions& options) {
+    command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
+        ->capture_default_str();
+    command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
+    command.add_option("--head-dim", options.head_dim, "D: 16, 32, 64 or 128")
+        ->capture_default_str();
+    command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
+    command.add_option("--length", options.length,
+                       "L, at least 1; without it, the pattern's rows times the block");
+    command.add_option("--dtype", options.dtype,
+                       "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
+    command.add_option("--softmax", options.softmax, "pruned_zero or masked")
+        ->capture_default_str();
+    command.add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
+    command
+        .add_option("--lengths", options.lengths,
+                    "valid keys of each sample, B numbers of 0 to L, with commas between them")
+        ->delimiter(',');
+}
+
+std::unique_ptr<Device> open_device(const AttentionOptions& options) {
+    const DeviceChoice choice = parse_device_choice(options.device);
+    auto device = open_device(choice);
+    if (!options.dtype.empty() && parse_dtype(options.dtype) != DType::kFp32 &&
+        device->target().back_end == BackEnd::kHost) {
+        throw UserError("--dtype {} needs a GPU and the device is {}; give --dtype fp32 for it",
+                        options.dtype, device->name());
+    }
+    return device;
+}
+
+BlockPattern load_pattern(const AttentionOptions& options) {
+    if (options.pattern_file.empty()) {
+        if (!options.pattern_density || options.length < 1) {
+            throw UserError(
+                "no pattern was given; give --pattern FILE, or --pattern-random DENSITY together "
+                "with --length L");
+        }
+        return random_pattern(options.length, options.block, *options.pattern_density,
+                              options.pattern_seed);
+    }
+    const std::string text = read_text(options.pattern_file);
+    const std::int64_t lines = lines_of_bits(text);
+    if (lines == 0) {
+        throw UserError("the pattern file {} holds no bits; give nb lines of nb characters 0 or 1",
+                        options.pattern_file);
+    }
+    const std::int64_t length = options.length > 0 ? options.length : lines * options.block;
+    return parse_bits(text, length, options.block, options.pattern_file);
+}
+
+Attention describe_attention(const AttentionOptions& options, std::int64_t length,
+                             const Target& target) {
+    const DType preferred = target.back_end == BackEnd::kCuda ? DType::kBf16 : DType::kFp32;
+    Attention attention{
+        .heads = options.heads,
+        .head_dim = options.head_dim,
+        .length = length,
+        .dtype = options.dtype.empty() ? preferred : parse_dtype(options.dtype),
+        .scale = options.head_dim > 0 ? default_scale(options.head_dim) : 1.0F,
+        .softmax = parse_softmax_kind(options.softmax),
+        .key_padding = !options.lengths.empty(),
+    };
+    check(attention);
+    return attention;
+}
+
+}  // namespace spion

@@ -1,0 +1,46 @@
+// The flags that describe one attention problem, shared by `verify` and `bench`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/attention.h"
+#include "ir/block_pattern.h"
+#include "runtime/device.h"
+
+namespace spion {
+
+struct AttentionOptions {
+    std::string pattern_file;               // bits; or
+    std::optional<double> pattern_density;  // of a random pattern
+    std::uint64_t pattern_seed = 1;
+    int block = 64;
+    int heads = 1;
+    int head_dim = 64;
+    std::int64_t batch = 1;
+    std::int64_t length = 0;  // 0: the file's rows * block
+    std::string dtype;        // "": bf16 on a GPU, fp32 on the host
+    std::string softmax = "pruned_zero";
+    std::string device = "auto";
+    std::vector<int> lengths;  // empty: no key padding
+};
+
+// Add the flags; `options` must outlive the parse.
+void add_pattern_options(CLI::App& command, AttentionOptions& options);
+void add_attention_options(CLI::App& command, AttentionOptions& options);
+
+// Opens the device that --device asks for, after a check that its back end can compute in --dtype.
+std::unique_ptr<Device> open_device(const AttentionOptions& options);
+
+// The pattern and the operation that the flags describe, the dtype chosen for `target`. Throw
+// UserError for values out of range and files that cannot be read.
+BlockPattern load_pattern(const AttentionOptions& options);
+Attention describe_attention(const AttentionOptions& options, std::int64_t length,
+                             const Target& target);
+
+}  // namespace spion

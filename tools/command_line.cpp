@@ -1,0 +1,108 @@
+#include "tools/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+namespace spion {
+namespace {
+
+// The innermost subcommand that was named on the command line.
+const CLI::App& innermost(const CLI::App& app) {
+    const CLI::App* current = &app;
+    while (!current->get_subcommands().empty()) {
+        current = current->get_subcommands().front();
+    }
+    return *current;
+}
+
+// "spion bench attention"
+std::string full_name(const CLI::App& app) {
+    const CLI::App* parent = app.get_parent();
+    return parent == nullptr ? app.get_name() : full_name(*parent) + " " + app.get_name();
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const CLI::Option* option : app.get_options()) {
+        names.push_back(option->get_name());
+    }
+    return names;
+}
+
+std::vector<std::string> subcommand_names(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const CLI::App* subcommand : app.get_subcommands([](const CLI::App*) { return true; })) {
+        names.push_back(subcommand->get_name());
+    }
+    return names;
+}
+
+// Null when the message names no option of `app`. CLI11 puts the name into its text only; the
+// longest match wins, so that --pattern-seed is not taken for --pattern.
+const CLI::Option* named_option(std::string_view message, const CLI::App& app) {
+    const CLI::Option* best = nullptr;
+    for (const CLI::Option* option : app.get_options()) {
+        const bool longer = best == nullptr || option->get_name().size() > best->get_name().size();
+        if (longer && message.find(option->get_name()) != std::string_view::npos) {
+            best = option;
+        }
+    }
+    return best;
+}
+
+// "it" is the sentence so far; adds what the option is for, since that says what is allowed.
+std::string with_meaning(std::string it, const CLI::Option* option) {
+    if (option != nullptr && !option->get_description().empty()) {
+        it += fmt::format(" ({}: {})", option->get_name(), option->get_description());
+    }
+    return it;
+}
+
+std::string describe_missing_subcommand(const CLI::App& app) {
+    const std::vector<std::string> given = app.remaining();
+    const std::string allowed = fmt::format("{}", fmt::join(subcommand_names(app), ", "));
+    if (given.empty()) {
+        return fmt::format("`{}` needs a subcommand: one of {}", full_name(app), allowed);
+    }
+    return fmt::format("`{}` has no subcommand or option {}; give one of {}", full_name(app),
+                       given.front(), allowed);
+}
+
+std::string describe_extras(const CLI::App& root, const CLI::App& app) {
+    const std::vector<std::string> given = root.remaining(true);
+    if (!subcommand_names(app).empty()) {
+        return fmt::format("`{}` has no subcommand or option {}; allowed are {} and {}",
+                           full_name(app), fmt::join(given, " "),
+                           fmt::join(subcommand_names(app), ", "),
+                           fmt::join(option_names(app), ", "));
+    }
+    return fmt::format("`{}` takes no argument {}; allowed are {}", full_name(app),
+                       fmt::join(given, " "), fmt::join(option_names(app), ", "));
+}
+
+}  // namespace
+
+std::string describe(const CLI::ParseError& error, const CLI::App& app) {
+    const CLI::App& command = innermost(app);
+    const std::string message = error.what();
+    const auto kind = static_cast<CLI::ExitCodes>(error.get_exit_code());
+    if (kind == CLI::ExitCodes::ExtrasError) {
+        return describe_extras(app, command);
+    }
+    if (kind == CLI::ExitCodes::RequiredError && message.find("ubcommand") != std::string::npos) {
+        return describe_missing_subcommand(command);
+    }
+    const CLI::Option* option = named_option(message, command);
+    if (kind == CLI::ExitCodes::ConversionError && option != nullptr) {
+        return with_meaning(fmt::format("`{}`: {} was given {}, which is not of type {}",
+                                        full_name(command), option->get_name(),
+                                        fmt::join(option->results(), " "), option->get_type_name()),
+                            option);
+    }
+    return with_meaning(fmt::format("`{}`: {}", full_name(command), message), option);
+}
+
+}  // namespace spion

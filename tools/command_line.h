@@ -1,0 +1,14 @@
+// What the command says when its arguments make no sense.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+
+namespace spion {
+
+// One sentence that names what was given and what is allowed, without a trailing newline. `app` is
+// the root command whose parse() threw `error`.
+std::string describe(const CLI::ParseError& error, const CLI::App& app);
+
+}  // namespace spion

@@ -1,0 +1,37 @@
+// What attention on a block pattern means, in float64 and as plainly as it can be written: the
+// judge of both back ends. It shares no code with codegen or kernels and follows the formulas of
+// ir/attention.h and of SPION, section 3, row by row.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ir/attention.h"
+#include "ir/block_pattern.h"
+
+namespace spion {
+
+struct ReferenceProblem {
+    const Attention& attention;
+    const BlockPattern& pattern;
+    std::int64_t batch = 1;               // B
+    std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
+    std::span<const float> q, k, v, d_o;  // [B, H, L, D]
+};
+
+struct ReferenceResult {
+    std::vector<double> o, d_q, d_k, d_v;  // [B, H, L, D]
+    std::vector<double> lse;               // [B, H, L] natural logarithm
+    std::vector<double> delta;             // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
+
+    // Norms of what dQ and dK would be if none of the terms they sum cancelled:
+    // the rounding error of any finite arithmetic is proportional to these, not to |dQ| and |dK|.
+    double d_q_terms = 0;
+    double d_k_terms = 0;
+};
+
+// Threads over (b, h). Throws UserError when a size does not fit the attention.
+ReferenceResult reference_attention(const ReferenceProblem& problem);
+
+}  // namespace spion

@@ -1,0 +1,129 @@
+// `spion verify`: the kernels generated for one attention problem, against the float64 reference.
+#include <fmt/ranges.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <system_error>
+
+#include "ir/error.h"
+#include "tools/attention_case.h"
+#include "tools/attention_options.h"
+#include "tools/commands.h"
+#include "tools/npy.h"
+
+namespace spion {
+namespace {
+
+constexpr int kAboveTolerance = 1;
+
+struct VerifyOptions {
+    AttentionOptions attention;
+    std::uint64_t seed = 1;
+    std::string layout = "heads_first";
+    std::string dump;  // a folder, or "" for none
+};
+
+Layout parse_layout(const std::string& name) {
+    if (name == "heads_first") {
+        return Layout::kHeadsFirst;
+    }
+    if (name == "packed") {
+        return Layout::kPacked;
+    }
+    throw UserError("layout '{}' is not known: use heads_first or packed", name);
+}
+
+void create_folder(const std::string& folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error || !std::filesystem::is_directory(folder)) {
+        throw UserError(
+            "the folder {} for --dump cannot be made ({}); give one that can be written", folder,
+            error ? error.message() : "it is a file");
+    }
+}
+
+void dump(const std::string& folder, const AttentionCase& problem, const CaseReport& report) {
+    const Attention& a = problem.attention;
+    const std::vector<std::int64_t> rows{problem.batch, a.heads, a.length};
+    std::vector<std::int64_t> tensor = rows;
+    tensor.push_back(a.head_dim);
+    const auto write = [&](const char* name, const std::vector<std::int64_t>& shape,
+                           const std::vector<float>& values) {
+        write_npy((std::filesystem::path(folder) / name).string() + ".npy", shape, values);
+    };
+    write("q", tensor, report.inputs.q);
+    write("k", tensor, report.inputs.k);
+    write("v", tensor, report.inputs.v);
+    write("do", tensor, report.inputs.d_o);
+    write("o", tensor, report.outputs.o);
+    write("lse", rows, report.outputs.lse);
+    write("dq", tensor, report.outputs.d_q);
+    write("dk", tensor, report.outputs.d_k);
+    write("dv", tensor, report.outputs.d_v);
+}
+
+void print_report(const CaseReport& report) {
+    for (const TensorError& error : report.errors) {
+        fmt::print("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name,
+                   error.relative, error.tolerance, error.passed() ? "ok" : "FAILED");
+        if (error.faulty > 0) {
+            fmt::print(stderr,
+                       "spion: {} has {} elements that are NaN, infinite or never written\n",
+                       error.name, error.faulty);
+        }
+    }
+    fmt::print("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
+                                                     : "NO, a second run gave other bytes");
+    if (!report.in_bounds) {
+        fmt::print(stderr, "spion: the kernels wrote outside their outputs\n");
+    }
+}
+
+int verify(const VerifyOptions& options) {
+    const Layout layout = parse_layout(options.layout);
+    BlockPattern pattern = load_pattern(options.attention);
+    const auto device = open_device(options.attention);
+    const AttentionCase problem{
+        .attention = describe_attention(options.attention, pattern.length(), device->target()),
+        .pattern = std::move(pattern),
+        .batch = options.attention.batch,
+        .lengths = options.attention.lengths,
+        .seed = options.seed,
+        .layout = layout,
+    };
+    check(problem, *device);
+    if (!options.dump.empty()) {
+        create_folder(options.dump);
+    }
+    fmt::print(stderr, "{}: {}\n", device->name(), to_text(problem));
+    KernelCache cache(KernelCache::default_root());
+    const CaseReport report = check_case(problem, *device, cache);
+    if (!options.dump.empty()) {
+        dump(options.dump, problem, report);
+    }
+    print_report(report);
+    return report.passed() ? 0 : kAboveTolerance;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, int* exit_code) {
+    const auto options = std::make_shared<VerifyOptions>();
+    CLI::App* command = app.add_subcommand(
+        "verify", "hold the generated kernels against a float64 reference; exit 1 above tolerance");
+    add_pattern_options(*command, options->attention);
+    add_attention_options(*command, options->attention);
+    command->add_option("--seed", options->seed, "seed of the random inputs")
+        ->capture_default_str();
+    command
+        ->add_option("--layout", options->layout,
+                     "heads_first ([B,H,L,D]) or packed ([B,L,3,H,D], as training has it)")
+        ->capture_default_str();
+    command->add_option("--dump", options->dump,
+                        "folder for q, k, v, do, o, lse, dq, dk, dv as .npy (float32)");
+    command->callback([options, exit_code] { *exit_code = verify(*options); });
+}
+
+}  // namespace spion
