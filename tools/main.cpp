@@ -35,6 +35,7 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_discover(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
+    add_doctor(app, exit_code);
 }
 
 int fail(int exit_code, std::string_view sentence) {
