@@ -48,6 +48,10 @@ struct CaseReport {
 // Largest relative error of a tensor: fp32 1e-5, tf32 2e-3, bf16 and fp16 1e-2.
 double tolerance(DType dtype);
 
+// Throws UserError for a case that is not one: sizes and lengths out of range, or a dtype that the
+// device's back end does not compute in.
+void check(const AttentionCase& problem, const Device& device);
+
 // Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
 
@@ -57,8 +61,7 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
                                          const AttentionOutputs& outputs);
 
 // Compiles forward and backward, runs both twice on poisoned outputs and compares with the
-// reference. Throws UserError when the device's back end does not compute in the dtype, and what
-// compilation throws.
+// reference. Throws what check() and compilation throw.
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache);
 
 }  // namespace spion

@@ -10,6 +10,11 @@ set(train_kernel_tests
     train_pool_test.cpp
     train_reference.cpp
     train_sums_test.cpp)
-spion_test(train_kernels_test SOURCES ${train_kernel_tests} LIBRARIES spion_train)
-spion_test(train_kernels_gpu_test LABEL gpu SOURCES ${train_kernel_tests} LIBRARIES spion_train)
+spion_test(train_kernels_test ONE_PROCESS SOURCES ${train_kernel_tests} LIBRARIES spion_train)
+spion_test(train_kernels_gpu_test ONE_PROCESS LABEL gpu SOURCES ${train_kernel_tests}
+           LIBRARIES spion_train)
 target_compile_definitions(train_kernels_gpu_test PRIVATE SPION_TEST_ON_GPU)
+if(SPION_CUDA_BACKEND)
+    spion_test(train_nvrtc_test ONE_PROCESS SOURCES train_nvrtc_test.cpp LIBRARIES spion_train)
+endif()
+spion_test(train_step_shape_test SOURCES ../train/kernels_test.cpp LIBRARIES spion_train)
