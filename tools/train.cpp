@@ -98,11 +98,10 @@ void add_settings(CLI::App& command, TrainOptions& options) {
             options.given[name] = value;
         };
         CLI::Option* option =
-            setting.is_flag
-                ? command.add_flag_callback(
-                      "--" + name, [note] { note("true"); }, std::string(setting.help))
-                : command.add_option_function<std::string>("--" + name, note,
-                                                           std::string(setting.help));
+            setting.is_flag ? command.add_flag_callback(
+                                  "--" + name, [note] { note("true"); }, std::string(setting.help))
+                            : command.add_option_function<std::string>("--" + name, note,
+                                                                       std::string(setting.help));
         option->group(std::string(setting.group));
         if (!setting.is_flag) option->default_str(setting.toml(defaults))->type_name("");
     }

@@ -46,8 +46,8 @@ OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
 
 class Training {
   public:
-    Training(const TrainSettings& settings, const Dataset& data, Device& device,
-             KernelCache& cache, RunFolder& folder, Progress& progress);
+    Training(const TrainSettings& settings, const Dataset& data, Device& device, KernelCache& cache,
+             RunFolder& folder, Progress& progress);
 
     bool goes_on() const {
         return runner_.steps_done() < settings_.steps && !interrupt_.requested();
@@ -78,7 +78,7 @@ class Training {
     Model model_;
     BatchStream batches_;
     StepRunner runner_;
-    AttentionLayers attention_;  // dense: one for all layers; sparse: one a layer
+    AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
     std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
     Transition transition_;
     MapHistory history_;
@@ -87,7 +87,7 @@ class Training {
     std::int64_t schedule_start_ = 0;  // steps done when the schedule (re)started
     Phase phase_ = Phase::kDense;
     bool turns_sparse_ = false;
-    double density_ = 1.0;             // mean over layers
+    double density_ = 1.0;  // mean over layers
     std::vector<double> dense_ms_, sparse_ms_;
     TrainReport report_;
     ProgressState state_;
@@ -115,8 +115,8 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
     attention_ = compile_attention(attention, {&full, 1}, device, cache);
-    model_.set_attention(std::vector<CompiledAttention*>(
-        static_cast<std::size_t>(settings.layers), attention_.front().get()));
+    model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
+                                                         attention_.front().get()));
     if (!settings.dense) {
         const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
         score_maps_ =
@@ -133,8 +133,8 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
 
 void Training::write_kernels(const AttentionLayers& layers) {
     for (const auto& layer : layers) {
-        for (const KernelRole role : {KernelRole::kForward, KernelRole::kQueryGradient,
-                                      KernelRole::kKeyValueGradient}) {
+        for (const KernelRole role :
+             {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
             folder_.write_kernel(layer->part(role).jit, device_.target().back_end);
         }
     }
@@ -207,7 +207,8 @@ bool Training::take_score_maps() {
     }
     if (distances.empty()) return false;  // the first maps have nothing to be compared with
     const bool holds = transition_.observe(distances);
-    if (!transition_.changes().empty()) progress_.say(changes_text(transition_.changes(), settings_));
+    if (!transition_.changes().empty())
+        progress_.say(changes_text(transition_.changes(), settings_));
     return holds;
 }
 
@@ -222,8 +223,8 @@ void Training::turn_sparse() {
     }
     const auto before = cache_.counters();
     const auto begin = std::chrono::steady_clock::now();
-    AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
-                                               device_, cache_);
+    AttentionLayers sparse =
+        compile_attention(attention_of(settings_, model_.dtype()), patterns, device_, cache_);
     const std::chrono::duration<double, std::milli> spent =
         std::chrono::steady_clock::now() - begin;
     write_kernels(sparse);
@@ -264,8 +265,8 @@ TrainReport train(const TrainSettings& settings, const Dataset& data, Device& de
     Training training(settings, data, device, cache, folder, progress);
     while (training.goes_on() && !training.turns_sparse()) training.step();  // dense phase
     if (training.goes_on() && training.turns_sparse()) {
-        training.turn_sparse();                                              // transition
-        while (training.goes_on()) training.step();                          // sparse phase
+        training.turn_sparse();                      // transition
+        while (training.goes_on()) training.step();  // sparse phase
     }
     return training.finish();
 }

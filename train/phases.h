@@ -18,12 +18,12 @@ struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
-    std::vector<double> densities;                // [layers]; empty when still dense
-    double dense_step_ms = 0, sparse_step_ms = 0; // medians; 0 when there were no such steps
-    std::optional<Evaluation> validation;         // the last one
-    std::optional<Evaluation> test;               // at the end; none when interrupted
+    std::vector<double> densities;                 // [layers]; empty when still dense
+    double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 when there were no such steps
+    std::optional<Evaluation> validation;          // the last one
+    std::optional<Evaluation> test;                // at the end; none when interrupted
     std::int64_t not_finite_gradients = 0;
-    std::size_t peak_bytes = 0;                   // of device memory
+    std::size_t peak_bytes = 0;  // of device memory
 };
 
 // Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it

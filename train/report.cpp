@@ -10,7 +10,9 @@
 namespace spion {
 namespace {
 
-std::string_view plural(int count) { return count == 1 ? "" : "s"; }
+std::string_view plural(int count) {
+    return count == 1 ? "" : "s";
+}
 
 std::string origin_text(const CachedKernel& cached) {
     switch (cached.origin) {
@@ -48,13 +50,13 @@ std::string changes_text(std::span<const double> changes, const TrainSettings& s
 }
 
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
-                            const KernelCache::Counters& before,
-                            const KernelCache::Counters& after, double milliseconds) {
+                            const KernelCache::Counters& before, const KernelCache::Counters& after,
+                            double milliseconds) {
     std::string text;
     std::set<std::string> told;  // layers whose tile shapes agree share kernels
     for (std::size_t i = 0; i < layers.size(); ++i) {
-        for (const KernelRole role : {KernelRole::kForward, KernelRole::kQueryGradient,
-                                      KernelRole::kKeyValueGradient}) {
+        for (const KernelRole role :
+             {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
             const JitKernel& jit = layers[i]->part(role).jit;
             if (!told.insert(jit.source.text).second) continue;
             text += fmt::format("  {}: {}\n", jit.source.name, origin_text(jit.cached));
@@ -62,15 +64,15 @@ std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>
     }
     const int compiled = after.compiled - before.compiled;
     const int disk = after.from_disk - before.from_disk;
-    return text + fmt::format("sparse from here: {} kernel{} compiled, {} from the disk cache, "
-                              "ready in {:.0f} ms",
-                              compiled, plural(compiled), disk, milliseconds);
+    return text + fmt::format(
+                      "sparse from here: {} kernel{} compiled, {} from the disk cache, "
+                      "ready in {:.0f} ms",
+                      compiled, plural(compiled), disk, milliseconds);
 }
 
 double mean_of(std::span<const double> values) {
     if (values.empty()) return 0;
-    return std::accumulate(values.begin(), values.end(), 0.0) /
-           static_cast<double>(values.size());
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 void smooth(ProgressState& state, double loss, double accuracy, double step_ms) {
@@ -85,16 +87,18 @@ void smooth(ProgressState& state, double loss, double accuracy, double step_ms) 
 
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const RunFolder& folder) {
-    std::string text = fmt::format("{} {} of {} steps\n",
-                                   report.interrupted ? "interrupted after" : "done:",
-                                   report.steps_done, settings.steps);
+    std::string text = fmt::format(
+        "{} {} of {} steps\n",
+        report.interrupted ? "interrupted after" : "done:", report.steps_done, settings.steps);
     if (report.transition_step) {
         text += fmt::format("turned sparse after step {}, density {:.1f} % on average\n",
                             *report.transition_step, 100.0 * mean_of(report.densities));
     } else if (!settings.dense && !report.interrupted) {
-        text += "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
+        text +=
+            "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
     }
-    if (report.dense_step_ms > 0) text += fmt::format("dense step   {:.2f} ms\n", report.dense_step_ms);
+    if (report.dense_step_ms > 0)
+        text += fmt::format("dense step   {:.2f} ms\n", report.dense_step_ms);
     if (report.sparse_step_ms > 0) {
         text += fmt::format("sparse step  {:.2f} ms\n", report.sparse_step_ms);
     }
@@ -106,8 +110,8 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
         text += fmt::format("warning: {} gradient values were not finite\n",
                             report.not_finite_gradients);
     }
-    text += fmt::format("peak device memory {:.2f} GB\n",
-                        static_cast<double>(report.peak_bytes) / 1e9);
+    text +=
+        fmt::format("peak device memory {:.2f} GB\n", static_cast<double>(report.peak_bytes) / 1e9);
     text += compiled_text(counters) + "\n";
     return text + fmt::format("metrics, patterns and kernels: {}\n", folder.path().string());
 }

@@ -25,8 +25,8 @@ std::string changes_text(std::span<const double> changes, const TrainSettings& s
 
 // Each layer's kernels with where they came from and in how many ms.
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
-                            const KernelCache::Counters& before,
-                            const KernelCache::Counters& after, double milliseconds);
+                            const KernelCache::Counters& before, const KernelCache::Counters& after,
+                            double milliseconds);
 
 // The closing lines for a person, and RUN/summary.json.
 std::string report_text(const TrainReport& report, const TrainSettings& settings,

@@ -72,7 +72,9 @@ void RunFolder::write(const fs::path& relative, std::string_view bytes) {
     }
 }
 
-void RunFolder::write_config(std::string_view toml) { write("config.toml", toml); }
+void RunFolder::write_config(std::string_view toml) {
+    write("config.toml", toml);
+}
 
 void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
                               std::span<const double> pooled) {
@@ -105,6 +107,8 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     write(folder / "kernel.log", kernel.cached.binary->log);
 }
 
-void RunFolder::write_summary(std::string_view json) { write("summary.json", json); }
+void RunFolder::write_summary(std::string_view json) {
+    write("summary.json", json);
+}
 
 }  // namespace spion

@@ -28,8 +28,8 @@ ScoreMaps::ScoreMaps(const Attention& attention, const DiscoverySettings& discov
     geometry_ = {.work_items = tiles * tiles,
                  .threads = emitted.threads,
                  .shared_bytes = emitted.shared_bytes};
-    summary_ = Buffer(device, static_cast<std::size_t>(tiles * tiles) * kNeighbours.size() *
-                                  sizeof(float));
+    summary_ = Buffer(device,
+                      static_cast<std::size_t>(tiles * tiles) * kNeighbours.size() * sizeof(float));
     if (keep_scores) {
         const auto length = static_cast<std::size_t>(attention.length);
         scores_ = Buffer(device, length * length * sizeof(float));
@@ -42,8 +42,8 @@ ScoreMaps::Map ScoreMaps::take(SpionAttentionArguments arguments) {
     device_->launch(*jit_.kernel, geometry_, arguments);
     std::vector<float> summary(summary_.bytes() / sizeof(float));
     device_->copy_out(summary.data(), summary_.data(), summary_.bytes());
-    Map map{.pooled = combine_summary(summary, program_.attention.length, program_.block,
-                                      program_.tile),
+    Map map{.pooled =
+                combine_summary(summary, program_.attention.length, program_.block, program_.tile),
             .scores = std::vector<float>(scores_.bytes() / sizeof(float))};
     if (scores_) device_->copy_out(map.scores.data(), scores_.data(), scores_.bytes());
     return map;

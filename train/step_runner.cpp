@@ -88,14 +88,15 @@ Evaluation evaluate(Model& model, Device& device, const Split& split, int batch)
             static_cast<std::size_t>(std::min<std::int64_t>(batch, samples - first)));
         std::iota(indices.begin(), indices.end(), first);
         model.upload(make_batch(split, indices, model.shape().length));
-        model.evaluate({.losses = losses.as<float>() + first, .correct = correct.as<int>() + first});
+        model.evaluate(
+            {.losses = losses.as<float>() + first, .correct = correct.as<int>() + first});
     }
     const auto loss = read<float>(device, losses, static_cast<std::size_t>(samples));
     const auto right = read<int>(device, correct, static_cast<std::size_t>(samples));
     return {.loss = std::accumulate(loss.begin(), loss.end(), 0.0) / static_cast<double>(samples),
-            .accuracy = static_cast<double>(std::accumulate(right.begin(), right.end(),
-                                                            std::int64_t{0})) /
-                        static_cast<double>(samples)};
+            .accuracy =
+                static_cast<double>(std::accumulate(right.begin(), right.end(), std::int64_t{0})) /
+                static_cast<double>(samples)};
 }
 
 }  // namespace spion

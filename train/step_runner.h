@@ -1,4 +1,5 @@
-// Runs training steps without waiting for the device, and reads their results back several at a time.
+// Runs training steps without waiting for the device, and reads their results back several at a
+// time.
 #pragma once
 
 #include <chrono>
@@ -15,8 +16,8 @@ struct StepRecord {
     double loss = 0;        // mean over the batch
     double accuracy = 0;
     double learning_rate = 0;
-    double step_ms = 0;              // between this step's end and the one's before, on the device
-    std::int64_t not_finite = 0;     // gradient values that were no finite number
+    double step_ms = 0;           // between this step's end and the one's before, on the device
+    std::int64_t not_finite = 0;  // gradient values that were no finite number
 };
 
 class StepRunner {
@@ -47,9 +48,9 @@ class StepRunner {
     int batch_;
     std::int64_t steps_done_ = 0;
     std::vector<StepRecord> pending_;  // step and learning rate filled in
-    Buffer losses_;      // fp32 [kPending, B]
-    Buffer correct_;     // int32 [kPending, B]
-    Buffer not_finite_;  // int32 [kPending, items]
+    Buffer losses_;                    // fp32 [kPending, B]
+    Buffer correct_;                   // int32 [kPending, B]
+    Buffer not_finite_;                // int32 [kPending, items]
     std::chrono::steady_clock::time_point last_collect_ = std::chrono::steady_clock::now();
 };
 

@@ -1,8 +1,9 @@
-// dK and dV of one key tile.
-//   S^T [16, n]   = K [16, D] * Q [n, D]^T           a warp's 16 keys, n = kColumns queries at a
-//   time P^T [16, n]   = exp(kScale * S^T - LSE)          LSE, delta: of the column dS^T [16, n]  =
-//   P^T * (V [16, D] * dO [n, D]^T - delta) dV [16, D]   += P^T [16, n] * dO [n, D] dK [16, D]   +=
-//   dS^T [16, n] * Q [n, D]          at the end times kScale
+// dK and dV of one key tile. LSE and delta are those of the column.
+//   S^T [16, n]   = K [16, D] * Q [n, D]^T       a warp's 16 keys, n = kColumns queries at a time
+//   P^T [16, n]   = exp(kScale * S^T - LSE)
+//   dS^T [16, n]  = P^T * (V [16, D] * dO [n, D]^T - delta)
+//   dV [16, D]   += P^T [16, n] * dO [n, D]
+//   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "attention_walk.cuh"

@@ -104,12 +104,13 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int 
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
                             const Rows& b) {
     constexpr int kRowsAtOnce = kThreads / kRowChunks;
+    constexpr int kCopies = (kStreamedRows + kRowsAtOnce - 1) / kRowsAtOnce;
     const int first_granule = step * kGranulesPerStep;
     if (step > 0 && first_granule % 32 == 0) walk.window = read_window(walk, first_granule);
     const int present = walk.valid - step * kStreamedRows;
     const int chunk = (int)threadIdx.x % kRowChunks;
-#pragma unroll
-    for (int i = 0; i < (kStreamedRows + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+#pragma unroll kCopies < 4 ? kCopies : 4
+    for (int i = 0; i < kCopies; ++i) {
         const int row = i * kRowsAtOnce + (int)threadIdx.x / kRowChunks;
         // A granule is at least 32 chunks, so that a warp needs the index of one granule.
         const int slot = (first_granule + row / kGranule) & 31;

@@ -56,8 +56,7 @@ __device__ void cross_entropy(const SpionClassifierArguments& args, int sample, 
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     classifier_forward_backward(const __grid_constant__ SpionClassifierArguments args) {
-    extern __shared__ float values[];
-    float* x = values;
+    float* x = reinterpret_cast<float*>(spion_shared_memory);
     float* hidden = x + args.channels;
     float* d_hidden = hidden + args.hidden_width;
     float* logits = d_hidden + args.hidden_width;

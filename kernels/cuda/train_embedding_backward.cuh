@@ -78,7 +78,7 @@ __device__ void add_rows(float* table, const uint4* staged, const unsigned short
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     embedding_backward(const __grid_constant__ SpionEmbeddingArguments args) {
-    extern __shared__ uint4 shared[];
+    uint4* shared = reinterpret_cast<uint4*>(spion_shared_memory);
     constexpr int kSlices = kChannels / kTableChannels;
     const int vocabulary = args.vocabulary;
     const long long table_index = blockIdx.x / kSlices;

@@ -58,6 +58,16 @@ __device__ __forceinline__ void store_octet(float* data, long long index, const 
     target[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
 
+// Lanes that share a row: all octets at once if they divide evenly, eight lanes at least for their
+// 128 bytes, and no more than four octets a lane.
+__device__ constexpr int lanes_of_row(int octets) {
+    int lanes = 1;
+    while (lanes < 8 && lanes < octets) lanes *= 2;
+    while (lanes < kWarpLanes && octets % (2 * lanes) == 0) lanes *= 2;
+    while (lanes < kWarpLanes && (octets + lanes - 1) / lanes > 4) lanes *= 2;
+    return lanes;
+}
+
 // How rows of kWidth channels lie on the lanes of a warp: kLanes lanes share a row, each holds the
 // octets lane, lane + kLanes, ... (kParts of them in a tile; only rows over 1024 wide take several
 // tiles). A row of 64 channels takes 8 lanes: a warp reads four rows of 128 bytes at once.
@@ -67,14 +77,7 @@ struct RowLayout {
     static constexpr int kOctets = kWidth / 8;
     static_assert(kWidth % 8 == 0, "rows are walked sixteen bytes at a time");
 
-    static constexpr int choose_lanes() {
-        int lanes = 1;
-        while (lanes < 8 && lanes < kOctets) lanes *= 2;
-        while (lanes < kWarpLanes && kOctets % (2 * lanes) == 0) lanes *= 2;
-        while (lanes < kWarpLanes && (kOctets + lanes - 1) / lanes > 4) lanes *= 2;
-        return lanes;
-    }
-    static constexpr int kLanes = choose_lanes();
+    static constexpr int kLanes = lanes_of_row(kOctets);
     static constexpr int kOctetsPerLane = (kOctets + kLanes - 1) / kLanes;
     static constexpr int kParts = kOctetsPerLane < 4 ? kOctetsPerLane : 4;
     static constexpr int kTiles = (kOctetsPerLane + kParts - 1) / kParts;

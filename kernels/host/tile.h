@@ -66,12 +66,15 @@ SPION_INLINE void multiply_block(const float* a, long long row_step, long long k
 template <int R, int C, bool kAdd>
 SPION_INLINE void multiply_strips(const float* a, long long row_step, long long k_step, int rows,
                                   int count, const float* b, float* out) {
+#pragma clang loop unroll(disable)
     for (int lane = 0; lane < kStationaryRows; lane += C * kLanes) {
         int r = 0;
+#pragma clang loop unroll(disable)
         for (; r + R <= rows; r += R) {
             multiply_block<R, C, kAdd>(a + r * row_step, row_step, k_step, count, b + lane,
                                        out + r * kStationaryRows + lane);
         }
+#pragma clang loop unroll(disable)
         for (; r < rows; ++r) {
             multiply_block<1, C, kAdd>(a + r * row_step, row_step, k_step, count, b + lane,
                                        out + r * kStationaryRows + lane);

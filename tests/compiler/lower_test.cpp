@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "codegen/emit.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
@@ -240,6 +241,32 @@ TEST(TileShape, EveryKnownGpuHoldsEveryShape) {
         }
     }
 }
+
+#ifdef SPION_CUDA_BACKEND
+// What the emitter will ask for is within what was planned, so no launch fails for lack of it.
+TEST(TileShape, BoundsTheEmittersSharedMemory) {
+    for (int capability : kCapabilities) {
+        const Target target = cuda_target(capability);
+        for (KernelRole role : kRoles) {
+            for (DType dtype : kDTypes) {
+                for (int head_dim : {16, 32, 64, 128}) {
+                    for (int block : {16, 32, 64, 128}) {
+                        const BlockPattern pattern = BlockPattern::full(2 * block, block);
+                        const TileProgram program =
+                            lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
+                        const int asked = geometry(program, target).shared_bytes;
+                        const TileShape shape =
+                            choose_tile_shape(role, dtype, head_dim, block, target);
+                        EXPECT_GT(asked, 0);
+                        EXPECT_LE(asked, shared_bytes(role, dtype, head_dim, shape))
+                            << to_text(program, false) << target.arch;
+                    }
+                }
+            }
+        }
+    }
+}
+#endif
 
 TEST(Lower, RefusesWhatDoesNotBelongTogether) {
     const BlockPattern pattern = BlockPattern::full(128, 32);

@@ -4,9 +4,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 
 #include "ir/error.h"
+#include "runtime/cache.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -43,39 +44,78 @@ std::vector<T> download(Device& device, const Buffer& buffer, std::size_t count)
     return host;
 }
 
+struct Compiled {
+    StepShape shape;
+    std::unique_ptr<StepKernels> kernels;
+};
+
+// What the tests of a process share, since it costs a second to make: device, shapes and kernels.
+class Shared : public ::testing::Environment {
+  public:
+    std::unique_ptr<Device> device;
+    std::string problem;  // why there is no device
+    std::unique_ptr<KernelCache> cache;
+    std::vector<StepShape> shapes;
+    std::vector<Compiled> compiled;
+
+    void SetUp() override {
+        try {
+            device = open_device(kChoice);
+        } catch (const UserError& error) {
+            problem = error.what();
+            return;
+        }
+        cache = std::make_unique<KernelCache>(std::nullopt);
+        std::mt19937_64 random(test::fresh_seed());
+        const auto uniform = [&](int low, int high) {
+            return std::uniform_int_distribution<int>(low, high)(random);
+        };
+        shapes = {
+            {.channels = 64, .feed_forward = 128, .vocabulary = 32, .dropout = 0.1F},
+            {.channels = 8 * uniform(1, 32),
+             .feed_forward = 8 * uniform(1, 160),
+             .vocabulary = uniform(1, 512),
+             .dropout = 0.05F * static_cast<float>(uniform(1, 18))},
+            {.channels = 8 * uniform(1, 32),
+             .feed_forward = 8 * uniform(1, 32),
+             .vocabulary = uniform(1, 64),
+             .dropout = 0.0F,
+             .epsilon = 1e-3F},
+        };
+    }
+    void TearDown() override {
+        compiled.clear();
+        cache.reset();
+        device.reset();
+    }
+};
+
+// GoogleTest owns it.
+Shared* const environment = [] {
+    auto* shared = new Shared;
+    ::testing::AddGlobalTestEnvironment(shared);
+    return shared;
+}();
+
 }  // namespace
 
 void StepKernelTest::SetUp() {
-    try {
-        device_ = open_device(kChoice);
-    } catch (const UserError& error) {
-        GTEST_SKIP() << error.what();
-    }
-    const std::uint64_t seed = std::random_device{}();
-    random_.seed(seed);
-    std::printf("seed %llu on %s\n", static_cast<unsigned long long>(seed),
-                device_->name().c_str());
-    cache_ = std::make_unique<KernelCache>(std::nullopt);
-    shapes_ = {
-        {.channels = 64, .feed_forward = 128, .vocabulary = 32, .dropout = 0.1F},
-        {.channels = 8 * uniform(1, 32),
-         .feed_forward = 8 * uniform(1, 160),
-         .vocabulary = uniform(1, 512),
-         .dropout = 0.05F * static_cast<float>(uniform(1, 18))},
-        {.channels = 8 * uniform(1, 32),
-         .feed_forward = 8 * uniform(1, 32),
-         .vocabulary = uniform(1, 64),
-         .dropout = 0.0F,
-         .epsilon = 1e-3F},
-    };
+    device_ = environment->device.get();
+    if (device_ == nullptr) GTEST_SKIP() << environment->problem;
+    random_.seed(test::fresh_seed());
+}
+
+const std::vector<StepShape>& StepKernelTest::shapes() const {
+    return environment->shapes;
 }
 
 StepKernels& StepKernelTest::kernels(const StepShape& shape) {
-    for (const Compiled& compiled : compiled_) {
+    for (const Compiled& compiled : environment->compiled) {
         if (compiled.shape == shape) return *compiled.kernels;
     }
-    compiled_.push_back({shape, std::make_unique<StepKernels>(*device_, *cache_, shape)});
-    return *compiled_.back().kernels;
+    environment->compiled.push_back(
+        {shape, std::make_unique<StepKernels>(*device_, *environment->cache, shape)});
+    return *environment->compiled.back().kernels;
 }
 
 SpionDropout StepKernelTest::random_dropout(bool enabled) {

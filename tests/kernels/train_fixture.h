@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "runtime/cache.h"
 #include "runtime/device.h"
 #include "train/kernels.h"
 
@@ -28,8 +27,8 @@ class StepKernelTest : public ::testing::Test {
     bool on_gpu() const { return device_->target().back_end == BackEnd::kCuda; }
 
     // Shapes that every test walks: the paper's with dropout, and random ones with and without.
-    const std::vector<StepShape>& shapes() const { return shapes_; }
-    // Compiled once a test.
+    const std::vector<StepShape>& shapes() const;
+    // Compiled once a process.
     StepKernels& kernels(const StepShape& shape);
     // Of random seed, step and stream.
     SpionDropout random_dropout(bool enabled);
@@ -58,21 +57,13 @@ class StepKernelTest : public ::testing::Test {
     static void expect_near(const std::string& name, const Values& actual, const Values& expected,
                             double tolerance);
 
-    std::unique_ptr<Device> device_;
+    Device* device_ = nullptr;
     std::mt19937_64 random_;
 
   private:
     std::size_t activation_bytes() const { return on_gpu() ? 2 : 4; }
     Buffer poisoned(std::size_t bytes);
     Values as_held(Values values) const;
-
-    std::unique_ptr<KernelCache> cache_;
-    std::vector<StepShape> shapes_;
-    struct Compiled {
-        StepShape shape;
-        std::unique_ptr<StepKernels> kernels;
-    };
-    std::vector<Compiled> compiled_;
 };
 
 }  // namespace spion

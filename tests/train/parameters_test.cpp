@@ -31,8 +31,8 @@ TEST(ParameterLayout, HoldsEveryParameterOnceAndApart) {
     EXPECT_GE(layout.size(), end);
     // By hand, C = 32 and F = 48: embeddings (20 + 50) * 32; a layer 2 * 64 of norms, 96 * 33 of
     // qkv, 32 * 33, 48 * 33 and 32 * 49; final norm 64; head 48 * 33 + 10 * 49.
-    EXPECT_EQ(total, 70 * 32 + 3 * (128 + 96 * 33 + 32 * 33 + 48 * 33 + 32 * 49) + 64 + 48 * 33 +
-                         10 * 49);
+    EXPECT_EQ(total,
+              70 * 32 + 3 * (128 + 96 * 33 + 32 * 33 + 48 * 33 + 32 * 49) + 64 + 48 * 33 + 10 * 49);
 }
 
 TEST(ParameterLayout, PutsANormsThreeVectorsSideBySide) {
