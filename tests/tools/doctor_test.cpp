@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/run_command.h"
+#include "tests/support/run_command.h"
 #include "tests/runtime/temporary_folder.h"
 
 namespace spion {
