@@ -1,5 +1,6 @@
-// Counter-based random bits for dropout: Philox 4x32 with 10 rounds (Salmon et al., "Parallel random
-// numbers: as easy as 1, 2, 3", SC 2011). Plain C++ without includes, the same bits on both back ends.
+// Counter-based random bits for dropout: Philox 4x32 with 10 rounds (Salmon et al., "Parallel
+// random numbers: as easy as 1, 2, 3", SC 2011). Plain C++ without includes, the same bits on both
+// back ends.
 #pragma once
 
 #ifdef __CUDACC__
@@ -7,6 +8,10 @@
 #else
 #define SPION_RANDOM_FUNCTION static inline
 #endif
+
+constexpr int kPhiloxRounds = 10;
+constexpr unsigned long long kPhiloxFactor0 = 0xD2511F53ULL, kPhiloxFactor1 = 0xCD9E8D57ULL;
+constexpr unsigned int kPhiloxStep0 = 0x9E3779B9U, kPhiloxStep1 = 0xBB67AE85U;
 
 struct SpionRandomBits {
     unsigned int word[4];
@@ -18,23 +23,27 @@ SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, un
                                                         unsigned long long seed) {
     unsigned int c0 = (unsigned int)i, c1 = (unsigned int)(i >> 32), c2 = stream, c3 = step;
     unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-        const unsigned long long p0 = 0xD2511F53ULL * c0, p1 = 0xCD9E8D57ULL * c2;
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+        const unsigned long long p0 = kPhiloxFactor0 * c0, p1 = kPhiloxFactor1 * c2;
         const unsigned int n0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
         const unsigned int n2 = (unsigned int)(p0 >> 32) ^ c3 ^ k1;
         c1 = (unsigned int)p1;
         c3 = (unsigned int)p0;
         c0 = n0;
         c2 = n2;
-        k0 += 0x9E3779B9U;
-        k1 += 0xBB67AE85U;
+        k0 += kPhiloxStep0;
+        k1 += kPhiloxStep1;
     }
     return {{c0, c1, c2, c3}};
 }
 
+// round(probability * 65536), for a probability in [0, 1).
+SPION_RANDOM_FUNCTION constexpr unsigned int spion_dropout_threshold(float probability) {
+    return (unsigned int)(probability * 65536.0F + 0.5F);
+}
+
 // Element 8 * group + e, e in 0..7, of a dropout takes 16 bits of the group's 128: bits
-// [16 * (e % 2), 16 * (e % 2) + 16) of word e / 2. It is kept iff those are >= threshold, with
-// threshold = round(probability * 65536).
+// [16 * (e % 2), 16 * (e % 2) + 16) of word e / 2. It is kept iff those are >= the threshold.
 SPION_RANDOM_FUNCTION bool spion_keep(const SpionRandomBits& bits, int e, unsigned int threshold) {
     return ((bits.word[e / 2] >> (16 * (e % 2))) & 0xFFFFU) >= threshold;
 }

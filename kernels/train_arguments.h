@@ -2,16 +2,57 @@
 // compiled into the caller, into the CUDA source and into the host bodies alike.
 //
 // Sizes: N = B * L tokens, C = d_model, F = feed-forward width. "T" is the activation type (fp32 on
-// the host, bf16 on a GPU); parameters, statistics and sums are fp32. Compile-time constants of every
-// kernel: kChannels (C, or the width of the rows it walks), kDropout (probability, 0 for none),
-// kEpsilon (layer norm). A work item is kRowsPerItem consecutive rows unless said otherwise; the last
-// may be short. Sums over rows leave one partial row a work item, added up in a fixed order by
-// sum_partials: no atomics, so a step is bitwise repeatable.
-// Dropout keeps element i of stream s in step t iff random bits (seed, t, s, i) say so
-// (kernels/random.h), so the backward pass recomputes the mask; kept values scale by 1/(1-p).
+// the host, bf16 on a GPU); parameters, statistics and sums are fp32. Compile-time constants of
+// every kernel: kChannels (C, or the width of the rows it walks), kDropout (probability, 0 for
+// none), kEpsilon (layer norm). C, F and 3C are multiples of 8, C at most 1024, F at most 4096. A
+// work item is kSpionRowsPerItem consecutive rows unless said otherwise; the last may be short.
+// Sums over rows leave one partial row a work item, added up in a fixed order by sum_partials: no
+// atomics, so a step is bitwise repeatable. Aliasing: an output may be the same buffer as an input
+// of the same shape, unless said otherwise. Dropout keeps element i of stream s in step t iff
+// random bits (seed, t, s, i) say so (kernels/random.h), so the backward pass recomputes the mask;
+// kept values scale by 1/(1-p).
 #pragma once
 
-constexpr int kSpionRowsPerItem = 64;
+#ifdef __CUDACC__
+#define SPION_LAYOUT_FUNCTION __host__ __device__ constexpr
+#else
+#define SPION_LAYOUT_FUNCTION constexpr
+#endif
+
+// 256 rows: at N = 524288, C = 64 the partial rows are 1 % of what the kernel moves, and there are
+// still 2048 items, about two waves of thread blocks on the largest GPU.
+constexpr int kSpionRowsPerItem = 256;
+
+// Work items of a kernel that walks `rows` rows; also the partial rows that it writes.
+SPION_LAYOUT_FUNCTION long long spion_row_items(long long rows) {
+    return (rows + kSpionRowsPerItem - 1) / kSpionRowsPerItem;
+}
+
+// Token rows that share one partial table [V, C] of embedding_backward: enough for the tables to
+// weigh at most half of the gradient that they are summed from.
+SPION_LAYOUT_FUNCTION long long spion_token_rows_per_item(int vocabulary) {
+    return vocabulary <= 256 ? 1024 : 4LL * vocabulary;
+}
+SPION_LAYOUT_FUNCTION long long spion_token_items(long long rows, int vocabulary) {
+    return (rows + spion_token_rows_per_item(vocabulary) - 1) /
+           spion_token_rows_per_item(vocabulary);
+}
+
+// A work item of embedding_forward is 32 positions of 8 samples, so that a position's row is read
+// once for all of them; item = sample chunk * position chunks + position chunk.
+constexpr int kSpionPositionsPerItem = 32;
+constexpr int kSpionSamplesPerItem = 8;
+SPION_LAYOUT_FUNCTION long long spion_position_chunks(int length) {
+    return (length + kSpionPositionsPerItem - 1) / kSpionPositionsPerItem;
+}
+SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int length) {
+    return (batch + kSpionSamplesPerItem - 1) / kSpionSamplesPerItem *
+           spion_position_chunks(length);
+}
+
+// Columns of one work item of sum_partials, values of one of adamw.
+constexpr int kSpionSumColumnsPerItem = 8;
+constexpr int kSpionAdamValuesPerItem = 1024;
 
 // Which random bits a dropout draws. `step` and `stream` differ for every use in a training run.
 struct SpionDropout {
@@ -21,120 +62,132 @@ struct SpionDropout {
     int enabled;  // 0 in evaluation: values pass unscaled
 };
 
-// embedding_forward: x[n, :] = dropout(token[ids[n], :] + position[n % L, :])
-// embedding_backward: work item = kTokensPerItem tokens (see there); partial token gradients
-//   [items, V, C]; embedding_position_backward: work item = one position l, sums over b in order.
+// embedding_forward: x[n, :] = dropout(token[ids[n], :] + position[n % L, :]); for its work items
+//   see spion_embedding_items.
+// embedding_backward: partial token gradients, one table [V, C] for every
+//   spion_token_rows_per_item(V) rows. A work item is kTableChannels channels of one such table:
+//   item = table * (C / kTableChannels) + slice (the slice is what fits into shared memory).
+// embedding_position_backward: work item = one position l, sums over b in a fixed order.
 struct SpionEmbeddingArguments {
-    const unsigned short* ids;      // [N]
-    const float* token;             // [V, C]
-    const float* position;          // [L, C]
-    void* x;                        // T [N, C]
-    const void* d_x;                // T [N, C]
-    float* d_token_partials;        // [items, V, C]
-    float* d_position;              // [L, C]
-    long long rows;                 // N
-    int length;                     // L
-    int vocabulary;                 // V
-    int rows_per_item;              // of embedding_backward
+    const unsigned short* ids;  // [N], each < V
+    const float* token;         // [V, C]
+    const float* position;      // [L, C]
+    void* x;                    // T [N, C]
+    const void* d_x;            // T [N, C]
+    float* d_token_partials;    // [spion_token_items(N, V), V, C]
+    float* d_position;          // [L, C]
+    long long rows;             // N, a multiple of L
+    int length;                 // L
+    int vocabulary;             // V
     SpionDropout dropout;
 };
 
-// residual_norm_forward: x_out = x + dropout(branch) (x itself when branch is null, and x_out is not
-//   written); y = (x_out - mean) * rstd * gamma + beta, statistics over the row.
+// residual_norm_forward: x_out = x + dropout(branch) (x itself when branch is null, and x_out is
+// not
+//   written); y = (x_out - mean) * rstd * gamma + beta, statistics over the row of x_out as stored.
 // residual_norm_backward: d_x = d_residual (0 when null) + the gradient through the norm of d_y at
-//   row `x_out`; d_branch = dropout mask * d_x when not null; partial sums of d_gamma, d_beta.
+//   row `x_out`; d_branch = dropout(d_x) with the same mask when not null. Partial sums over rows,
+//   side by side: d_gamma, d_beta, and d_branch (which is the gradient of the bias that made the
+//   branch; zeros when d_branch is null).
 struct SpionNormArguments {
-    const void* x;                  // T [N, C]
-    const void* branch;             // T [N, C] or null
-    void* x_out;                    // T [N, C]; what the norm saw (x when branch is null)
-    const float* gamma;             // [C]
-    const float* beta;              // [C]
-    void* y;                        // T [N, C]
-    float* mean;                    // [N]
-    float* rstd;                    // [N] 1 / sqrt(var + eps)
-    const void* d_y;                // T [N, C]
-    const void* d_residual;         // T [N, C] or null
-    void* d_x;                      // T [N, C]
-    void* d_branch;                 // T [N, C] or null
-    float* d_gamma_partials;        // [items, C]
-    float* d_beta_partials;         // [items, C]
-    long long rows;                 // N
-    SpionDropout dropout;           // of the branch
+    const void* x;           // T [N, C]
+    const void* branch;      // T [N, C] or null
+    void* x_out;             // T [N, C]; what the norm saw (x when branch is null)
+    const float* gamma;      // [C]
+    const float* beta;       // [C]
+    void* y;                 // T [N, C]
+    float* mean;             // [N]
+    float* rstd;             // [N] 1 / sqrt(var + eps)
+    const void* d_y;         // T [N, C]
+    const void* d_residual;  // T [N, C] or null
+    void* d_x;               // T [N, C]
+    void* d_branch;          // T [N, C] or null
+    float* partials;         // [spion_row_items(N), 3, C]
+    long long rows;          // N
+    SpionDropout dropout;    // of the branch
 };
 
 // gelu_dropout_forward: y = dropout(gelu(x)), gelu(x) = x/2 (1 + erf(x / sqrt 2)); kChannels = F.
-// gelu_dropout_backward: d_x = dropout mask * d_y * gelu'(x), and partial column sums of d_x.
+// gelu_dropout_backward: d_x = dropout(d_y) * gelu'(x), and partial column sums of d_x.
 struct SpionGeluArguments {
-    const void* x;                  // T [N, F]
-    void* y;                        // T [N, F]
-    const void* d_y;                // T [N, F]
-    void* d_x;                      // T [N, F]; may alias d_y
-    float* d_bias_partials;         // [items, F]
-    long long rows;                 // N
+    const void* x;           // T [N, F]
+    void* y;                 // T [N, F]
+    const void* d_y;         // T [N, F]
+    void* d_x;               // T [N, F]
+    float* d_bias_partials;  // [spion_row_items(N), F]
+    long long rows;          // N
     SpionDropout dropout;
 };
 
 // column_sums: partials[item, c] = sum over the item's rows of x[row, c]
 struct SpionColumnSumArguments {
-    const void* x;                  // T [rows, kChannels]
-    float* partials;                // [items, kChannels]
+    const void* x;    // T [rows, kChannels]
+    float* partials;  // [spion_row_items(rows), kChannels]
     long long rows;
 };
 
-// sum_partials: out[c] = sum over i in order of partials[i, c]; work item = 32 columns.
+// sum_partials: out[c] = sum over i in [0, count) of partials[i * stride + c], as a tree of fixed
+//   shape; work item = kSpionSumColumnsPerItem columns.
 struct SpionSumPartialsArguments {
-    const float* partials;          // [count, columns]
-    float* out;                     // [columns]
+    const float* partials;  // [count, stride], of which the first `columns` of each row
+    float* out;             // [columns]
     long long count;
-    long long columns;
+    long long columns;  // a multiple of 8
+    long long stride;   // >= columns, a multiple of 8
 };
 
 // masked_mean_forward: y[b, :] = (1/L) * sum of x[b, l, :] over l < lengths[b]; work item = one b.
-// masked_mean_backward: d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0; rows work items.
+// masked_mean_backward: d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0; work item = rows.
 struct SpionMaskedMeanArguments {
-    const void* x;                  // T [B, L, C]
-    float* y;                       // [B, C]
-    const float* d_y;               // [B, C]
-    void* d_x;                      // T [B, L, C]
-    const int* lengths;             // [B]
+    const void* x;       // T [B, L, C]
+    float* y;            // [B, C]
+    const float* d_y;    // [B, C]
+    void* d_x;           // T [B, L, C]
+    const int* lengths;  // [B], each in [0, L]
     int batch;
     int length;
 };
 
 // The head on pooled [B, C]: hidden = relu(pooled W1^T + b1), logits = hidden W2^T + b2, mean cross
 // entropy over the batch, and the whole backward of it. All fp32, small: work item = one sample for
-// classifier_forward_backward (probabilities, loss and d_pooled, d_hidden, d_logits of that sample),
-// then classifier_weight_gradients, work item = one row of W1 or W2 (hidden + classes of them).
+// classifier_forward_backward (probabilities, loss and d_pooled, d_hidden, d_logits of that
+// sample), then classifier_weight_gradients, work item = one row of W1 or W2 (hidden + classes of
+// them). Losses and d_logits: losses[b] is sample b's own cross entropy; the gradients are of their
+// mean over the batch. Evaluation: with d_pooled null nothing but hidden, losses and correct is
+// written.
 struct SpionClassifierArguments {
-    const float* pooled;            // [B, C]
-    const float* w1;                // [hidden, C]
-    const float* b1;                // [hidden]
-    const float* w2;                // [classes, hidden]
-    const float* b2;                // [classes]
-    const int* labels;              // [B]
-    float* hidden;                  // [B, hidden] after relu
-    float* d_hidden;                // [B, hidden] before relu
-    float* d_logits;                // [B, classes]
-    float* d_pooled;                // [B, C]
-    float* losses;                  // [B]
-    int* correct;                   // [B] 1 where the first largest logit is the label
-    float* d_w1;                    // [hidden, C]
-    float* d_b1;                    // [hidden]
-    float* d_w2;                    // [classes, hidden]
-    float* d_b2;                    // [classes]
+    const float* pooled;  // [B, C]
+    const float* w1;      // [hidden, C]
+    const float* b1;      // [hidden]
+    const float* w2;      // [classes, hidden]
+    const float* b2;      // [classes]
+    const int* labels;    // [B]
+    float* hidden;        // [B, hidden] after relu
+    float* d_hidden;      // [B, hidden] before relu
+    float* d_logits;      // [B, classes] before the softmax
+    float* d_pooled;      // [B, C]
+    float* losses;        // [B]
+    int* correct;         // [B] 1 where the first largest logit is the label
+    float* d_w1;          // [hidden, C]
+    float* d_b1;          // [hidden]
+    float* d_w2;          // [classes, hidden]
+    float* d_b2;          // [classes]
     int batch, channels, hidden_width, classes;
 };
 
 // adamw: gradient values clipped to [-clip, clip], then AdamW with decoupled weight decay
-//   p -= lr * (m / bias1 / (sqrt(v / bias2) + epsilon) + weight_decay * p); work item = 1024 values.
-// A gradient that is not finite is counted (the count decides nothing; training reports it).
+//   p -= lr * (m / bias1 / (sqrt(v / bias2) + epsilon) + weight_decay * p);
+//   work item = kSpionAdamValuesPerItem values.
+// A gradient that is not finite is counted (the count decides nothing; training reports it): an
+// infinity is clipped, a NaN stays one.
 struct SpionAdamArguments {
-    float* parameters;              // [count]
-    void* parameters_low;           // T [count], the copy that the GEMMs read; null on the host
-    const float* gradients;         // [count]
-    float* m;                       // [count]
-    float* v;                       // [count]
+    float* parameters;       // [count]
+    void* parameters_low;    // bf16 [count], the copy that the GEMMs read; null on the host
+    const float* gradients;  // [count]
+    float* m;                // [count]
+    float* v;                // [count]
+    int* not_finite;         // [ceil(count / kSpionAdamValuesPerItem)], or null
     long long count;
     float learning_rate, beta1, beta2, epsilon, weight_decay, clip;
-    float bias1, bias2;             // 1 - beta^t
+    float bias1, bias2;  // 1 - beta^t
 };

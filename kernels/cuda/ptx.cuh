@@ -95,6 +95,13 @@ SPION_DEVICE float log2_fast(float x) {
     return y;
 }
 
+// 1 / x, relative error about 2^-23.
+SPION_DEVICE float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Two floats as 16-bit elements, rounded to nearest even; `low` in the low half.
 SPION_DEVICE unsigned pack_bf16(float low, float high) {
     unsigned pair;

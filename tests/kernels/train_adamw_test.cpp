@@ -1,0 +1,101 @@
+// adamw.
+#include <cmath>
+#include <limits>
+
+#include "tests/kernels/train_fixture.h"
+
+namespace spion {
+namespace {
+
+class TrainAdamw : public StepKernelTest {
+  protected:
+    struct State {
+        Values parameters, m, v;
+    };
+    // Adam's step as its authors write it, one value at a time.
+    static void step(State& state, const Values& gradients, const SpionAdamArguments& a) {
+        for (std::size_t i = 0; i < gradients.size(); ++i) {
+            const double limit = a.clip;
+            const double g = std::max(-limit, std::min(limit, gradients[i]));
+            state.m[i] = a.beta1 * state.m[i] + (1.0 - a.beta1) * g;
+            state.v[i] = a.beta2 * state.v[i] + (1.0 - a.beta2) * g * g;
+            const double mean = state.m[i] / a.bias1, spread = std::sqrt(state.v[i] / a.bias2);
+            state.parameters[i] -= a.learning_rate * (mean / (spread + a.epsilon) +
+                                                      a.weight_decay * state.parameters[i]);
+        }
+    }
+};
+
+TEST_F(TrainAdamw, ThreeStepsMatchTheReference) {
+    const auto count = static_cast<std::size_t>(uniform(1, 5000));
+    const std::size_t items = (count + kSpionAdamValuesPerItem - 1) / kSpionAdamValuesPerItem;
+    State state{random_floats(count), Values(count, 0.0), Values(count, 0.0)};
+    const Buffer parameters = upload_floats(state.parameters), m = upload_floats(state.m),
+                 v = upload_floats(state.v), low = poisoned_activations(count),
+                 not_finite = poisoned_floats(items);
+    for (int t = 1; t <= 3; ++t) {
+        const Values gradients = random_floats(count, t == 2 ? 10.0 : 0.1);  // 2: mostly clipped
+        const Buffer gradient_buffer = upload_floats(gradients);
+        const SpionAdamArguments arguments = {
+            .parameters = parameters.as<float>(),
+            .parameters_low = on_gpu() ? low.data() : nullptr,
+            .gradients = gradient_buffer.as<float>(),
+            .m = m.as<float>(),
+            .v = v.as<float>(),
+            .not_finite = t == 3 ? nullptr : not_finite.as<int>(),
+            .count = static_cast<long long>(count),
+            .learning_rate = 0.01F,
+            .beta1 = 0.9F,
+            .beta2 = 0.999F,
+            .epsilon = 1e-6F,
+            .weight_decay = 0.1F,
+            .clip = 1.0F,
+            .bias1 = 1.0F - std::pow(0.9F, static_cast<float>(t)),
+            .bias2 = 1.0F - std::pow(0.999F, static_cast<float>(t))};
+        kernels(shapes()[0]).adamw(arguments);
+        step(state, gradients, arguments);
+    }
+    expect_near("parameters", floats(parameters, count), state.parameters, 1e-5);
+    expect_near("m", floats(m, count), state.m, 1e-5);
+    expect_near("v", floats(v, count), state.v, 1e-5);
+    EXPECT_EQ(ints(not_finite, items), std::vector<int>(items, 0));
+    if (on_gpu()) expect_near("low", activations(low, count), state.parameters, 4e-3);
+}
+
+TEST_F(TrainAdamw, CountsWhatIsNotFiniteAndClipsInfinities) {
+    const std::size_t count = 3000, items = 3;
+    Values gradients(count, 0.5);
+    gradients[10] = std::numeric_limits<double>::infinity();
+    gradients[1500] = -std::numeric_limits<double>::infinity();
+    gradients[1501] = std::numeric_limits<double>::quiet_NaN();
+    const Values zeros(count, 0.0);
+    const Buffer parameters = upload_floats(zeros), m = upload_floats(zeros),
+                 v = upload_floats(zeros), gradient_buffer = upload_floats(gradients),
+                 not_finite = poisoned_floats(items);
+    kernels(shapes()[0])
+        .adamw({.parameters = parameters.as<float>(),
+                .parameters_low = nullptr,
+                .gradients = gradient_buffer.as<float>(),
+                .m = m.as<float>(),
+                .v = v.as<float>(),
+                .not_finite = not_finite.as<int>(),
+                .count = count,
+                .learning_rate = 1.0F,
+                .beta1 = 0.0F,
+                .beta2 = 0.0F,
+                .epsilon = 0.0F,
+                .weight_decay = 0.0F,
+                .clip = 0.25F,
+                .bias1 = 1.0F,
+                .bias2 = 1.0F});
+    EXPECT_EQ(ints(not_finite, items), (std::vector<int>{1, 2, 0}));
+    const Values moved_m = floats(m, count), moved = floats(parameters, count);
+    EXPECT_EQ(moved_m[10], 0.25);
+    EXPECT_EQ(moved_m[1500], -0.25);
+    EXPECT_EQ(moved_m[2], 0.25);
+    EXPECT_NEAR(moved[2], -1.0, 1e-6);
+    EXPECT_TRUE(std::isnan(moved[1501]));
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,163 @@
+// classifier_forward_backward and classifier_weight_gradients.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
+#include "tests/kernels/train_fixture.h"
+#include "tests/kernels/train_reference.h"
+
+namespace spion {
+namespace {
+
+class TrainClassifier : public StepKernelTest {
+  protected:
+    Head random_head(int channels, int hidden, int classes) {
+        const auto c = static_cast<std::size_t>(channels), h = static_cast<std::size_t>(hidden),
+                   k = static_cast<std::size_t>(classes);
+        return {.channels = channels,
+                .hidden = hidden,
+                .classes = classes,
+                .w1 = random_floats(h * c, 0.3),
+                .b1 = random_floats(h, 0.3),
+                .w2 = random_floats(k * h, 0.3),
+                .b2 = random_floats(k, 0.3)};
+    }
+
+    void run(const Head& head, std::size_t batch) {
+        SCOPED_TRACE(fmt::format("B={} C={} hidden={} classes={}", batch, head.channels,
+                                 head.hidden, head.classes));
+        const auto hidden = static_cast<std::size_t>(head.hidden);
+        const auto classes = static_cast<std::size_t>(head.classes);
+        const Values pooled = random_floats(batch * static_cast<std::size_t>(head.channels));
+        std::vector<int> labels(batch);
+        for (int& label : labels) label = uniform(0, head.classes - 1);
+        const HeadResult expected = run_head(head, pooled, labels);
+
+        const Buffer pooled_buffer = upload_floats(pooled), labels_buffer = upload_ints(labels);
+        const Buffer w1 = upload_floats(head.w1), b1 = upload_floats(head.b1);
+        const Buffer w2 = upload_floats(head.w2), b2 = upload_floats(head.b2);
+        const Buffer hidden_out = poisoned_floats(batch * hidden),
+                     d_hidden = poisoned_floats(batch * hidden),
+                     d_logits = poisoned_floats(batch * classes),
+                     d_pooled = poisoned_floats(pooled.size()), losses = poisoned_floats(batch),
+                     correct = poisoned_floats(batch), d_w1 = poisoned_floats(head.w1.size()),
+                     d_b1 = poisoned_floats(hidden), d_w2 = poisoned_floats(head.w2.size()),
+                     d_b2 = poisoned_floats(classes);
+        SpionClassifierArguments arguments = {.pooled = pooled_buffer.as<float>(),
+                                              .w1 = w1.as<float>(),
+                                              .b1 = b1.as<float>(),
+                                              .w2 = w2.as<float>(),
+                                              .b2 = b2.as<float>(),
+                                              .labels = labels_buffer.as<int>(),
+                                              .hidden = hidden_out.as<float>(),
+                                              .d_hidden = d_hidden.as<float>(),
+                                              .d_logits = d_logits.as<float>(),
+                                              .d_pooled = nullptr,
+                                              .losses = losses.as<float>(),
+                                              .correct = correct.as<int>(),
+                                              .d_w1 = d_w1.as<float>(),
+                                              .d_b1 = d_b1.as<float>(),
+                                              .d_w2 = d_w2.as<float>(),
+                                              .d_b2 = d_b2.as<float>(),
+                                              .batch = static_cast<int>(batch),
+                                              .channels = head.channels,
+                                              .hidden_width = head.hidden,
+                                              .classes = head.classes};
+        StepKernels& compiled = kernels(shapes()[0]);
+        // Evaluation first: it must leave the gradients alone.
+        compiled.classifier_forward_backward(arguments);
+        for (const double value : floats(d_logits, batch * classes)) {
+            ASSERT_TRUE(std::isnan(value)) << "evaluation wrote a gradient";
+        }
+        expect_near("losses", floats(losses, batch), expected.losses, float_tolerance());
+        EXPECT_EQ(ints(correct, batch), expected.correct);
+
+        arguments.d_pooled = d_pooled.as<float>();
+        compiled.classifier_forward_backward(arguments);
+        compiled.classifier_weight_gradients(arguments);
+        const double tolerance = float_tolerance();
+        expect_near("hidden", floats(hidden_out, batch * hidden), expected.hidden, tolerance);
+        expect_near("losses", floats(losses, batch), expected.losses, tolerance);
+        expect_near("d_hidden", floats(d_hidden, batch * hidden), expected.d_hidden, tolerance);
+        expect_near("d_logits", floats(d_logits, batch * classes), expected.d_logits, tolerance);
+        expect_near("d_pooled", floats(d_pooled, pooled.size()), expected.d_pooled, tolerance);
+        expect_near("d_w1", floats(d_w1, head.w1.size()), expected.d_w1, tolerance);
+        expect_near("d_b1", floats(d_b1, hidden), expected.d_b1, tolerance);
+        expect_near("d_w2", floats(d_w2, head.w2.size()), expected.d_w2, tolerance);
+        expect_near("d_b2", floats(d_b2, classes), expected.d_b2, tolerance);
+    }
+};
+
+TEST_F(TrainClassifier, MatchesTheReference) {
+    run(random_head(64, 128, 10), 32);
+    run(random_head(8 * uniform(1, 30), uniform(1, 200), uniform(2, 50)),
+        static_cast<std::size_t>(uniform(1, 40)));
+    run(random_head(64, 33, 1), 3);
+    run(random_head(8, 16, 1024), 2);
+}
+
+// With equal logits the first class is the prediction.
+TEST_F(TrainClassifier, TakesTheFirstOfEqualLogits) {
+    Head head = random_head(8, 8, 40);
+    head.w2.assign(head.w2.size(), 0.0);
+    head.b2.assign(head.b2.size(), 0.0);
+    head.b2[7] = head.b2[33] = head.b2[39] = 1.0;
+    run(head, 64);
+}
+
+TEST_F(TrainClassifier, RefusesMoreClassesThanItHolds) {
+    SpionClassifierArguments arguments = {};
+    arguments.batch = arguments.channels = arguments.hidden_width = 1;
+    arguments.classes = 1025;
+    expect_error<InternalError>(
+        [&] { kernels(shapes()[0]).classifier_forward_backward(arguments); }, "1025 classes");
+}
+
+TEST(TrainClassifierReference, GradientsAreTheDerivativesOfTheMeanLoss) {
+    std::mt19937_64 random(test::fresh_seed());
+    std::normal_distribution<double> normal;
+    const auto draw = [&](std::size_t n) {
+        Values values(n);
+        for (double& value : values) value = normal(random);
+        return values;
+    };
+    Head head{.channels = 8,
+              .hidden = 6,
+              .classes = 4,
+              .w1 = draw(48),
+              .b1 = draw(6),
+              .w2 = draw(24),
+              .b2 = draw(4)};
+    const std::vector<int> labels = {0, 3, 1};
+    const Values pooled = draw(24);
+    const HeadResult result = run_head(head, pooled, labels);
+    const auto mean_loss = [&](const Head& at, const Values& x) {
+        double sum = 0.0;
+        for (const double loss : run_head(at, x, labels).losses) sum += loss;
+        return sum / static_cast<double>(labels.size());
+    };
+    const auto check_member = [&](Values Head::*member, const Values& gradient) {
+        const auto loss = [&](const Values& values) {
+            Head at = head;
+            at.*member = values;
+            return mean_loss(at, pooled);
+        };
+        for (std::size_t i = 0; i < gradient.size(); ++i) {
+            EXPECT_NEAR(gradient[i], numerical_derivative(loss, head.*member, i), 1e-6);
+        }
+    };
+    check_member(&Head::w1, result.d_w1);
+    check_member(&Head::b1, result.d_b1);
+    check_member(&Head::w2, result.d_w2);
+    check_member(&Head::b2, result.d_b2);
+    const auto of_pooled = [&](const Values& x) { return mean_loss(head, x); };
+    for (std::size_t i = 0; i < pooled.size(); ++i) {
+        EXPECT_NEAR(result.d_pooled[i], numerical_derivative(of_pooled, pooled, i), 1e-6);
+    }
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,87 @@
+// Every CUDA kernel of the training step compiles for each architecture and spills no register;
+// this needs NVRTC but no GPU.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "ir/error.h"
+#include "ir/target.h"
+#include "runtime/cuda/nvrtc.h"
+#include "tests/support/expect_error.h"
+#include "train/kernels.h"
+
+namespace spion {
+namespace {
+
+struct Job {
+    StepKernel kernel;
+    StepShape shape;
+    int capability;
+};
+
+std::string compile(const Job& job) {
+    const Target target = cuda_target(job.capability);
+    const KernelSource source = step_kernel_source(job.kernel, job.shape, target);
+    const std::string name = fmt::format("{} for {}", source.name, target.arch);
+    const KernelBinary binary = compile_with_nvrtc({.entry = source.entry,
+                                                    .text = source.text,
+                                                    .includes = source.includes,
+                                                    .arch = target.arch,
+                                                    .features = target.features,
+                                                    .options = nvrtc_options(),
+                                                    .compiler = nvrtc_version()});
+    if (binary.code.empty()) return name + ": no code";
+    if (binary.registers == 0) return name + ": no register count in the log";
+    if (binary.spill_bytes > 0) return fmt::format("{}: spills {}", name, binary.spill_bytes);
+    return "";
+}
+
+TEST(TrainNvrtc, EveryKernelCompilesWithoutSpills) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    const StepShape paper = {};
+    const StepShape widest = {
+        .channels = 1024, .feed_forward = 4096, .vocabulary = 512, .dropout = 0.1F};
+    const StepShape odd = {.channels = 192 + 24, .feed_forward = 72, .dropout = 0.0F};
+    std::vector<Job> jobs;
+    for (int i = 0; i < kStepKernels; ++i) {
+        const auto kernel = static_cast<StepKernel>(i);
+        for (const int capability : {80, 90, 120}) jobs.push_back({kernel, paper, capability});
+        // Some kernels are the same whatever the shape.
+        const std::string text = step_kernel_source(kernel, paper, cuda_target(90)).text;
+        if (step_kernel_source(kernel, widest, cuda_target(90)).text == text) continue;
+        jobs.push_back({kernel, widest, 90});
+        jobs.push_back({kernel, odd, 80});
+    }
+    std::atomic<std::size_t> next = 0;
+    std::mutex mutex;
+    const auto work = [&] {
+        for (std::size_t i = next++; i < jobs.size(); i = next++) {
+            std::string failure;
+            try {
+                failure = compile(jobs[i]);
+            } catch (const std::exception& error) {
+                failure = error.what();
+            }
+            const std::lock_guard lock(mutex);
+            EXPECT_EQ(failure, "");
+        }
+    };
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < std::max(1U, std::thread::hardware_concurrency()); ++i) {
+        threads.emplace_back(work);
+    }
+}
+
+TEST(TrainNvrtc, SaysWhenTheVocabularyDoesNotFit) {
+    const StepShape shape = {.vocabulary = 50000};
+    expect_error<UserError>(
+        [&] { step_kernel_source(StepKernel::kEmbeddingBackward, shape, cuda_target(80)); },
+        "a vocabulary of 50000 tokens is too large for the gradient of the embedding on sm_80, "
+        "which has room for");
+}
+
+}  // namespace
+}  // namespace spion

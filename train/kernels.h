@@ -1,0 +1,88 @@
+// The training step's kernels besides attention and GEMM, compiled for one model on one device and
+// launched by name. What each computes, and the shape of every buffer: kernels/train_arguments.h.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/compile.h"
+#include "kernels/train_arguments.h"
+#include "runtime/cache.h"
+#include "runtime/device.h"
+
+namespace spion {
+
+// What the kernels are specialised on.
+struct StepShape {
+    int channels = 64;       // C: a multiple of 8, 8..1024
+    int feed_forward = 128;  // F: a multiple of 8, 8..4096
+    int vocabulary = 32;     // V: 1..65536, as far as a table of V x 8 fits into shared memory
+    float dropout = 0.1F;    // in [0, 1)
+    float epsilon = 1e-5F;   // of the layer norms, > 0
+    friend bool operator==(const StepShape&, const StepShape&) = default;
+};
+
+// Throws UserError that names the field, what it allows and how to mend it.
+void check(const StepShape& shape);
+
+// Kernels in the order of a step.
+enum class StepKernel {
+    kEmbeddingForward,
+    kEmbeddingBackward,
+    kEmbeddingPositionBackward,
+    kResidualNormForward,
+    kResidualNormBackward,
+    kGeluDropoutForward,
+    kGeluDropoutBackward,
+    kColumnSums,  // of rows as wide as Q, K and V together: kChannels = 3 * C
+    kSumPartials,
+    kMaskedMeanForward,
+    kMaskedMeanBackward,
+    kClassifierForwardBackward,
+    kClassifierWeightGradients,
+    kAdamw,
+};
+inline constexpr int kStepKernels = static_cast<int>(StepKernel::kAdamw) + 1;
+
+// The source of one of them; needs no device.
+KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const Target& target);
+
+class StepKernels {
+  public:
+    // Compiles all of them in parallel on worker threads, or fetches them from the cache. `device`
+    // must outlive this. Throws what check and compile_kernels throw.
+    StepKernels(Device& device, KernelCache& cache, const StepShape& shape);
+
+    // Asynchronous, in order on the device's stream.
+    void embedding_forward(const SpionEmbeddingArguments& arguments);
+    void embedding_backward(const SpionEmbeddingArguments& arguments);
+    void embedding_position_backward(const SpionEmbeddingArguments& arguments);
+    void residual_norm_forward(const SpionNormArguments& arguments);
+    void residual_norm_backward(const SpionNormArguments& arguments);
+    void gelu_dropout_forward(const SpionGeluArguments& arguments);
+    void gelu_dropout_backward(const SpionGeluArguments& arguments);
+    void column_sums(const SpionColumnSumArguments& arguments);
+    void sum_partials(const SpionSumPartialsArguments& arguments);
+    void masked_mean_forward(const SpionMaskedMeanArguments& arguments);
+    void masked_mean_backward(const SpionMaskedMeanArguments& arguments);
+    void classifier_forward_backward(const SpionClassifierArguments& arguments);
+    void classifier_weight_gradients(const SpionClassifierArguments& arguments);
+    void adamw(const SpionAdamArguments& arguments);
+
+    const StepShape& shape() const { return shape_; }
+    // In the order of StepKernel: source, origin and time of each, for the report of a run.
+    const std::vector<JitKernel>& compiled() const { return kernels_; }
+
+  private:
+    template <typename Arguments>
+    void launch(StepKernel kernel, std::int64_t work_items, int shared_bytes,
+                const Arguments& arguments);
+
+    Device* device_;
+    StepShape shape_;
+    std::vector<JitKernel> kernels_;
+};
+
+}  // namespace spion
