@@ -77,12 +77,13 @@ double mean_of(std::span<const double> values) {
 
 void smooth(ProgressState& state, double loss, double accuracy, double step_ms) {
     constexpr double kShare = 0.05;
-    const auto move = [](double& value, double to) {
-        value = value == 0 ? to : value + kShare * (to - value);
+    const bool first = state.loss == 0;
+    const auto move = [](double& value, double to, bool start) {
+        value = start ? to : value + kShare * (to - value);
     };
-    move(state.loss, loss);
-    state.accuracy += kShare * (accuracy - state.accuracy);
-    move(state.step_ms, step_ms);
+    move(state.loss, loss, first);
+    move(state.accuracy, accuracy, first);
+    move(state.step_ms, step_ms, state.step_ms == 0);
 }
 
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
