@@ -46,8 +46,9 @@ SPION_DEVICE void shift_statistics(unsigned statistics) {
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
-    const int warp_row = 16 * warp_index();
     const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
+    const int warp_row = 16 * warp_index();
     const unsigned key_tile = shared_memory_start();
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
@@ -59,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
                    limit);
-    Walk walk = open_walk(args, item.place, kLength);
+    measure_walk(walk, kLength);
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
