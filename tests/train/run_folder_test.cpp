@@ -3,38 +3,36 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
-#include "tests/train/temporary_folder.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
 
 namespace spion {
 namespace {
 
 TEST(RunFolder, RefusesWhatIsNotANewFolder) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const auto file = folder.write("a", "x");
-    EXPECT_NE(message_of<UserError>([&] { check_run_folder(folder.path()); }).find("is not empty"),
-              std::string::npos);
-    EXPECT_NE(message_of<UserError>([&] { check_run_folder(file); }).find("is a file"),
-              std::string::npos);
-    EXPECT_NE(message_of<UserError>([&] { check_run_folder(file / "b" / "c"); }).find("no folder"),
-              std::string::npos);
-    EXPECT_NE(message_of<UserError>([&] { check_run_folder(""); }).find("is empty"),
-              std::string::npos);
-    EXPECT_THROW(RunFolder{folder.path()}, UserError);
+    expect_error<UserError>([&] { check_run_folder(folder.file("")); }, "is not empty");
+    expect_error<UserError>([&] { check_run_folder(file); }, "is a file");
+    expect_error<UserError>([&] { check_run_folder(file + "/b/c"); }, "no folder");
+    expect_error<UserError>([&] { check_run_folder(""); }, "is empty");
+    EXPECT_THROW(RunFolder{folder.file("")}, UserError);
     EXPECT_EQ(read_file(file), "x");
 }
 
 TEST(RunFolder, ChecksWithoutLeavingAnything) {
-    const TemporaryFolder folder;
-    const auto path = folder.path() / "a" / "b";
+    const ScratchFolder folder;
+    const std::string path = folder.file("a/b");
     check_run_folder(path);
-    EXPECT_FALSE(std::filesystem::exists(folder.path() / "a"));
+    EXPECT_FALSE(std::filesystem::exists(folder.file("a")));
     std::filesystem::create_directories(path);
     EXPECT_NO_THROW(check_run_folder(path));
 }
 
 TEST(RunFolder, HoldsPatternsAndKernels) {
-    const TemporaryFolder folder;
-    RunFolder run(folder.path() / "run");
+    const ScratchFolder folder;
+    RunFolder run(folder.file("run"));
     run.write_config("steps = 1\n");
     EXPECT_EQ(read_file(run.path() / "config.toml"), "steps = 1\n");
 

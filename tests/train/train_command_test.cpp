@@ -13,8 +13,9 @@
 #include <thread>
 #include <vector>
 
-#include "tests/train/host.h"
-#include "tests/train/temporary_folder.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
+#include "tests/train/test_cache.h"
 
 namespace spion {
 namespace {
@@ -22,13 +23,13 @@ namespace {
 using Arguments = std::vector<std::string>;
 
 // Starts the command with its output in `folder`/out and /err and the tests' kernel cache.
-pid_t start(const TemporaryFolder& folder, const Arguments& arguments) {
+pid_t start(const ScratchFolder& folder, const Arguments& arguments) {
     std::vector<std::string> words = {SPION_COMMAND};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
     for (std::string& word : words) pointers.push_back(word.data());
     pointers.push_back(nullptr);
-    const std::string out = folder.path() / "out", err = folder.path() / "err";
+    const std::string out = folder.file("out"), err = folder.file("err");
     const std::string cache = test_cache_root()->string();
     const pid_t child = ::fork();
     if (child == 0) {
@@ -46,15 +47,15 @@ struct Result {
     std::string out, err;
 };
 
-Result wait_for(const TemporaryFolder& folder, pid_t child) {
+Result wait_for(const ScratchFolder& folder, pid_t child) {
     int status = 0;
     EXPECT_EQ(::waitpid(child, &status, 0), child);
     return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
-            .out = read_file(folder.path() / "out"),
-            .err = read_file(folder.path() / "err")};
+            .out = read_file(folder.file("out")),
+            .err = read_file(folder.file("err"))};
 }
 
-Result run(const TemporaryFolder& folder, const Arguments& arguments) {
+Result run(const ScratchFolder& folder, const Arguments& arguments) {
     return wait_for(folder, start(folder, arguments));
 }
 
@@ -103,12 +104,12 @@ TEST(TrainCommand, RefusesBadInputInOneSentenceAndLeavesNothing) {
         Arguments arguments;
         const char* part;
     };
-    const TemporaryFolder folder;
-    const std::string out = folder.path() / "run";
+    const ScratchFolder folder;
+    const std::string out = folder.file("run");
     const auto config = folder.write("bad.toml", "steps = 5\nstep = 6\n");
     const auto table = folder.write("table.toml", "[model]\nlayers = 2\n");
-    const auto full = folder.path() / "full";
-    std::filesystem::create_directories(full / "something");
+    const auto full = folder.file("full");
+    std::filesystem::create_directories(full + "/something");
     const std::vector<Case> cases = {
         {{"--steps", "none"}, "--steps is 'none', but it takes a whole number"},
         {{"--block", "48"}, "48"},
@@ -117,12 +118,12 @@ TEST(TrainCommand, RefusesBadInputInOneSentenceAndLeavesNothing) {
         {{"--device", "tpu"}, "tpu"},
         {{"--preset", "tiny"}, "--preset is 'tiny', but it takes paper or demo"},
         {{"--steps", "10", "--warmup", "11"}, "warmup is 11 steps of only 10"},
-        {{"--dense", "--transition-step", "5"}, "contradict"},
-        {{"--config", config.string()}, "bad.toml: step is no setting"},
-        {{"--config", table.string()}, "model.layers is not of the form setting = value"},
+        {{"--steps", "10", "--warmup", "1", "--transition-step", "10"}, "transition-step is 10"},
+        {{"--config", config}, "bad.toml: step is no setting"},
+        {{"--config", table}, "model.layers is not of the form setting = value"},
         {{"--config", "/none.toml"}, "--config /none.toml cannot be read"},
-        {{"--data", folder.path().string()}, "basic_train.tsv"},
-        {{"--out", full.string()}, "is not empty"},
+        {{"--data", folder.file("")}, "basic_train.tsv"},
+        {{"--out", full}, "is not empty"},
         {{"--out", "/dev/null/run"}, "/dev/null is no folder"},
         {{"--step", "5"}, "--step"},
     };
@@ -144,8 +145,8 @@ TEST(TrainCommand, RefusesBadInputInOneSentenceAndLeavesNothing) {
 }
 
 TEST(TrainCommand, ARunCanBeRepeatedFromItsConfigAndThenCompilesNothing) {
-    const TemporaryFolder folder;
-    const std::string first = folder.path() / "first", second = folder.path() / "second";
+    const ScratchFolder folder;
+    const std::string first = folder.file("first"), second = folder.file("second");
     const Result one =
         run(folder, tiny(first, {"--steps", "8", "--warmup", "2", "--transition-step", "4"}));
     ASSERT_EQ(one.exit_code, 0) << one.err;
@@ -170,11 +171,11 @@ TEST(TrainCommand, ARunCanBeRepeatedFromItsConfigAndThenCompilesNothing) {
 }
 
 TEST(TrainCommand, FlagsWinOverTheConfigAndTheConfigOverThePreset) {
-    const TemporaryFolder folder;
-    const std::string out = folder.path() / "run";
+    const ScratchFolder folder;
+    const std::string out = folder.file("run");
     const auto config =
         folder.write("c.toml", "# mine\nsteps = 6\nseed = 9\nwarmup=1\ndense = true\n");
-    const Result result = run(folder, tiny(out, {"--config", config.string(), "--steps", "3"}));
+    const Result result = run(folder, tiny(out, {"--config", config, "--steps", "3"}));
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const std::string resolved = read_file(out + "/config.toml");
     EXPECT_NE(resolved.find("\nsteps = 3\n"), std::string::npos) << resolved;
@@ -184,8 +185,8 @@ TEST(TrainCommand, FlagsWinOverTheConfigAndTheConfigOverThePreset) {
 }
 
 TEST(TrainCommand, CtrlCKeepsWhatWasMeasuredAndExits130) {
-    const TemporaryFolder folder;
-    const std::string out = folder.path() / "run";
+    const ScratchFolder folder;
+    const std::string out = folder.file("run");
     const pid_t child = start(folder, tiny(out, {"--steps", "10000000", "--dense"}));
     const auto metrics = out + "/metrics.csv";
     const auto lines = [&] {
@@ -215,8 +216,8 @@ TEST(TrainCommand, CtrlCKeepsWhatWasMeasuredAndExits130) {
 }
 
 TEST(DataCommand, WritesWhatTrainReads) {
-    const TemporaryFolder folder;
-    const std::string data = folder.path() / "data", out = folder.path() / "run";
+    const ScratchFolder folder;
+    const std::string data = folder.file("data"), out = folder.file("run");
     const Result written = run(
         folder, {"data", "listops", "--out", data, "--train-samples", "30", "--validation-samples",
                  "4", "--test-samples", "4", "--min-length", "10", "--max-length", "60"});
