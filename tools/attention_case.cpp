@@ -109,6 +109,12 @@ double tolerance(DType dtype) {
     throw InternalError("there is no tolerance for dtype {}", static_cast<int>(dtype));
 }
 
+void check(const AttentionCase& problem, const Device& device) {
+    check(problem.attention);
+    check_batch(problem);
+    check_dtype(problem.attention.dtype, device);
+}
+
 AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
     const std::int64_t size =
@@ -145,9 +151,7 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
 }
 
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
-    check(problem.attention);
-    check_batch(problem);
-    check_dtype(problem.attention.dtype, device);
+    check(problem, device);
     const auto compiled =
         compile_attention(problem.attention, std::span(&problem.pattern, 1), device, cache);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,

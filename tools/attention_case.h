@@ -35,11 +35,11 @@ struct TensorError {
 };
 
 struct CaseReport {
-    AttentionInputs inputs;
-    AttentionOutputs outputs;         // of the first run
-    std::vector<TensorError> errors;  // o, lse, dq, dk, dv
-    bool repeatable = false;          // a second run gave the same bytes
-    bool in_bounds = false;           // nothing was written outside the outputs
+    AttentionInputs inputs = {};
+    AttentionOutputs outputs = {};         // of the first run
+    std::vector<TensorError> errors = {};  // o, lse, dq, dk, dv
+    bool repeatable = false;               // a second run gave the same bytes
+    bool in_bounds = false;                // nothing was written outside the outputs
     bool passed() const;
     // One line a failure, "" when passed.
     std::string failures() const;
@@ -47,6 +47,10 @@ struct CaseReport {
 
 // Largest relative error of a tensor: fp32 1e-5, tf32 2e-3, bf16 and fp16 1e-2.
 double tolerance(DType dtype);
+
+// Throws UserError for a case that is not one: sizes and lengths out of range, or a dtype that the
+// device's back end does not compute in.
+void check(const AttentionCase& problem, const Device& device);
 
 // Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
@@ -57,8 +61,7 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
                                          const AttentionOutputs& outputs);
 
 // Compiles forward and backward, runs both twice on poisoned outputs and compares with the
-// reference. Throws UserError when the device's back end does not compute in the dtype, and what
-// compilation throws.
+// reference. Throws what check() and compilation throw.
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache);
 
 }  // namespace spion

@@ -35,7 +35,7 @@ double gigabytes_per_second(double bytes, double milliseconds) {
 }
 
 void print_pass(const char* name, double milliseconds, double flop, double bytes) {
-    fmt::print("{:<15} {:>10.4f} {:>10.2f} {:>10.1f}\n", name, milliseconds,
+    fmt::print("{:<15} {:>10.4f} {:>10.3f} {:>10.1f}\n", name, milliseconds,
                teraflops(flop, milliseconds), gigabytes_per_second(bytes, milliseconds));
 }
 

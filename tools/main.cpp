@@ -30,9 +30,12 @@ Examples:
 
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
+    add_train(app, exit_code);
+    add_data(app, exit_code);
     add_discover(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
+    add_doctor(app, exit_code);
 }
 
 int fail(int exit_code, std::string_view sentence) {

@@ -224,7 +224,6 @@ NpyArray read_npy(const std::string& path) {
     if (header.descr != "<f4" && header.descr != "<f8") {
         throw UserError("{}: dtype {} is not supported: {}", path, header.descr, kAllowed);
     }
-    // One row or column reads the same both ways, but numpy marks such arrays as C order.
     if (header.fortran_order) {
         throw UserError("{}: Fortran order is not supported: {}", path, kAllowed);
     }
@@ -247,12 +246,9 @@ void write_npy(const std::string& path, std::span<const std::int64_t> shape,
     if (element_count(shape, path) != static_cast<std::int64_t>(values.size())) {
         throw InternalError("{}: {} values for another shape", path, values.size());
     }
-    std::string extents;
-    for (std::int64_t extent : shape) {
-        extents += fmt::format("{}, ", extent);
-    }
-    if (shape.size() > 1) {
-        extents.resize(extents.size() - 2);  // Python: (2, 3) but (2,)
+    std::string extents = fmt::format("{}", fmt::join(shape, ", "));
+    if (shape.size() == 1) {
+        extents += ',';  // Python's tuple of one
     }
     std::string header =
         fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", extents);

@@ -93,6 +93,7 @@ int verify(const VerifyOptions& options) {
         .seed = options.seed,
         .layout = layout,
     };
+    check(problem, *device);
     if (!options.dump.empty()) {
         create_folder(options.dump);
     }

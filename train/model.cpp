@@ -1,1 +1,225 @@
-// Written next.
+#include "train/model.h"
+
+#include <cmath>
+#include <utility>
+
+#include "ir/error.h"
+#include "train/layer.h"
+#include "train/linear.h"
+
+namespace spion {
+namespace {
+
+constexpr float kNormEpsilon = 1e-5F;  // PyTorch's default
+
+StepShape step_shape(const ModelSettings& settings) {
+    return {.channels = settings.shape.channels(),
+            .feed_forward = settings.shape.feed_forward,
+            .vocabulary = settings.shape.vocabulary,
+            .dropout = static_cast<float>(settings.dropout),
+            .epsilon = kNormEpsilon};
+}
+
+}  // namespace
+
+DType activation_type(const Target& target) {
+    return target.back_end == BackEnd::kCuda ? DType::kBf16 : DType::kFp32;
+}
+
+Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
+    : settings_(settings),
+      device_(&device),
+      dtype_(activation_type(device.target())),
+      layout_(settings.shape),
+      parameters_(device, layout_.initial_values(settings.seed)),
+      activations_(device, settings.shape, settings.batch, dtype_),
+      kernels_(device, cache, step_shape(settings)) {
+    const auto batch = static_cast<std::size_t>(settings.batch);
+    const auto length = static_cast<std::size_t>(settings.shape.length);
+    tokens_ = Buffer(device, batch * length * sizeof(std::uint16_t));
+    lengths_ = Buffer(device, batch * sizeof(std::int32_t));
+    labels_ = Buffer(device, batch * sizeof(std::int32_t));
+}
+
+void Model::set_attention(std::vector<CompiledAttention*> layers) {
+    if (static_cast<int>(layers.size()) != settings_.shape.layers) {
+        throw InternalError("{} attentions for {} layers", layers.size(), settings_.shape.layers);
+    }
+    attention_ = std::move(layers);
+}
+
+void Model::upload(const Batch& batch) {
+    if (batch.size < 1 || batch.size > settings_.batch || batch.length != settings_.shape.length) {
+        throw InternalError("a batch of [{}, {}] for a model of [{}, {}]", batch.size, batch.length,
+                            settings_.batch, settings_.shape.length);
+    }
+    batch_ = batch.size;
+    device_->copy_in(tokens_.data(), batch.tokens.data(),
+                     batch.tokens.size() * sizeof(std::uint16_t));
+    device_->copy_in(lengths_.data(), batch.lengths.data(),
+                     batch.lengths.size() * sizeof(std::int32_t));
+    device_->copy_in(labels_.data(), batch.labels.data(),
+                     batch.labels.size() * sizeof(std::int32_t));
+}
+
+StepContext Model::context(SpionDropout dropout) const {
+    if (attention_.empty()) throw InternalError("the model has no attention yet");
+    if (batch_ == 0) throw InternalError("the model has no batch yet");
+    return {.device = *device_,
+            .kernels = kernels_,
+            .shape = settings_.shape,
+            .layout = layout_,
+            .parameters = parameters_,
+            .activations = activations_,
+            .dtype = dtype_,
+            .batch = batch_,
+            .tokens = tokens_.as<std::uint16_t>(),
+            .lengths = lengths_.as<int>(),
+            .labels = labels_.as<int>(),
+            .dropout = dropout};
+}
+
+void Model::evaluate(const StepResults& results) {
+    const StepContext step = context({.seed = 0, .step = 0, .stream = 0, .enabled = 0});
+    encoder_forward(step);
+    head(step, results, false);
+}
+
+void Model::compute_gradients(std::uint32_t step_index, const StepResults& results) {
+    const StepContext step = context({.seed = settings_.seed,
+                                      .step = step_index,
+                                      .stream = 0,
+                                      .enabled = settings_.dropout > 0 ? 1 : 0});
+    encoder_forward(step);
+    head(step, results, true);
+    encoder_backward(step);
+}
+
+// tokens [B, L] -> residual stream [N, C] -> ... -> pooled [B, C]
+void Model::encoder_forward(const StepContext& step) {
+    const void* x = activations_.layers[0].norm1.x.data();
+    SpionEmbeddingArguments embedding{};
+    embedding.ids = step.tokens;
+    embedding.token = parameters_.value(layout_.token);
+    embedding.position = parameters_.value(layout_.position);
+    embedding.x = activations_.layers[0].norm1.x.data();
+    embedding.rows = step.rows();
+    embedding.length = static_cast<int>(step.shape.length);
+    embedding.vocabulary = step.shape.vocabulary;
+    embedding.dropout = step.dropout_of(kEmbeddingDropout);
+    kernels_.embedding_forward(embedding);
+
+    const int layers = step.shape.layers;
+    for (int i = 0; i < layers; ++i) {
+        layer_forward(step, i, *attention_[static_cast<std::size_t>(i)], x);
+        x = activations_.layers[static_cast<std::size_t>(i)].norm2.x.data();
+    }
+    void* normed = activations_.scratch.d_narrow.data();  // T [N, C]
+    norm_forward(step, layout_.final_norm, activations_.final_norm, x,
+                 activations_.scratch.branch.data(), feed_forward_dropout(layers - 1), normed);
+    SpionMaskedMeanArguments mean{};
+    mean.x = normed;
+    mean.y = activations_.pooled.as<float>();
+    mean.lengths = step.lengths;
+    mean.batch = step.batch;
+    mean.length = static_cast<int>(step.shape.length);
+    kernels_.masked_mean_forward(mean);
+}
+
+// d_pooled [B, C] -> the gradients of every parameter before the head
+void Model::encoder_backward(const StepContext& step) {
+    const ScratchBuffers& scratch = activations_.scratch;
+    SpionMaskedMeanArguments mean{};
+    mean.d_y = activations_.d_pooled.as<float>();
+    mean.d_x = scratch.d_narrow.data();
+    mean.lengths = step.lengths;
+    mean.batch = step.batch;
+    mean.length = static_cast<int>(step.shape.length);
+    kernels_.masked_mean_backward(mean);
+
+    const int layers = step.shape.layers;
+    norm_backward(step, layout_.final_norm, activations_.final_norm, scratch.d_narrow.data(),
+                  nullptr, feed_forward_dropout(layers - 1), scratch.d_x.data(),
+                  scratch.branch.data());
+    for (int i = layers - 1; i >= 0; --i) {
+        layer_backward(step, i, *attention_[static_cast<std::size_t>(i)]);
+    }
+
+    SpionEmbeddingArguments embedding{};
+    embedding.ids = step.tokens;
+    embedding.d_x = scratch.d_x.data();
+    embedding.d_token_partials = scratch.partials.as<float>();
+    embedding.d_position = parameters_.gradient(layout_.position);
+    embedding.rows = step.rows();
+    embedding.length = static_cast<int>(step.shape.length);
+    embedding.vocabulary = step.shape.vocabulary;
+    embedding.dropout = step.dropout_of(kEmbeddingDropout);
+    kernels_.embedding_backward(embedding);
+    kernels_.embedding_position_backward(embedding);
+    const std::int64_t table =
+        static_cast<std::int64_t>(step.shape.vocabulary) * step.shape.channels();
+    sum_partials(step, spion_token_items(step.rows(), step.shape.vocabulary), table, table,
+                 layout_.token);
+}
+
+// pooled [B, C] -> losses, correct [B]; with `backward` also d_pooled [B, C] and the head's
+// gradients
+void Model::head(const StepContext& step, const StepResults& results, bool backward) {
+    SpionClassifierArguments head{};
+    head.pooled = activations_.pooled.as<float>();
+    head.w1 = parameters_.value(layout_.head1_weight);
+    head.b1 = parameters_.value(layout_.head1_bias);
+    head.w2 = parameters_.value(layout_.head2_weight);
+    head.b2 = parameters_.value(layout_.head2_bias);
+    head.labels = step.labels;
+    head.hidden = activations_.head_hidden.as<float>();
+    head.losses = results.losses;
+    head.correct = results.correct;
+    head.batch = step.batch;
+    head.channels = step.shape.channels();
+    head.hidden_width = step.shape.feed_forward;
+    head.classes = step.shape.classes;
+    if (backward) {
+        head.d_hidden = activations_.d_head_hidden.as<float>();
+        head.d_logits = activations_.d_logits.as<float>();
+        head.d_pooled = activations_.d_pooled.as<float>();
+        head.d_w1 = parameters_.gradient(layout_.head1_weight);
+        head.d_b1 = parameters_.gradient(layout_.head1_bias);
+        head.d_w2 = parameters_.gradient(layout_.head2_weight);
+        head.d_b2 = parameters_.gradient(layout_.head2_bias);
+    }
+    kernels_.classifier_forward_backward(head);
+    if (backward) kernels_.classifier_weight_gradients(head);
+}
+
+void Model::update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
+                   const StepResults& results) {
+    const auto t = static_cast<double>(step + 1);
+    SpionAdamArguments adam{};
+    adam.parameters = parameters_.value(0);
+    adam.parameters_low = parameters_.low().data();
+    adam.gradients = parameters_.gradient(0);
+    adam.m = parameters_.first_moment().as<float>();
+    adam.v = parameters_.second_moment().as<float>();
+    adam.not_finite = results.not_finite;
+    adam.count = parameters_.size();
+    adam.learning_rate = static_cast<float>(learning_rate);
+    adam.beta1 = static_cast<float>(optimiser.beta1);
+    adam.beta2 = static_cast<float>(optimiser.beta2);
+    adam.epsilon = static_cast<float>(optimiser.epsilon);
+    adam.weight_decay = static_cast<float>(optimiser.weight_decay);
+    adam.clip = static_cast<float>(optimiser.clip);
+    adam.bias1 = static_cast<float>(1.0 - std::pow(optimiser.beta1, t));
+    adam.bias2 = static_cast<float>(1.0 - std::pow(optimiser.beta2, t));
+    kernels_.adamw(adam);
+}
+
+SpionAttentionArguments Model::attention_arguments(int layer) const {
+    return attention_views(context({}), activations_.layers[static_cast<std::size_t>(layer)]);
+}
+
+std::int64_t Model::not_finite_items() const {
+    return (parameters_.size() + kSpionAdamValuesPerItem - 1) / kSpionAdamValuesPerItem;
+}
+
+}  // namespace spion

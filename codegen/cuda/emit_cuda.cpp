@@ -98,7 +98,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         {.name = "kPrunedZero",
          .value = attention.softmax == SoftmaxKind::kPrunedZero,
          .comment = "pruned elements count as a score of 0"},
-        {.name = "kKeyPadding", .value = attention.key_padding, .comment = "lengths are given"},
+        {.name = "kKeyPadding",
+         .value = attention.key_padding,
+         .comment = "lengths say which keys are valid"},
     };
 }
 

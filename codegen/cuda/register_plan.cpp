@@ -2,37 +2,73 @@
 
 #include <algorithm>
 
+#include "ir/error.h"
+
 namespace spion {
 namespace {
 
-// Registers of a thread, all its accumulators and fragments included, as ptxas needs them without
-// spilling; measured over the architectures and rounded up to its steps.
-int registers_needed(KernelRole role, DType dtype, int head_dim, int columns, bool held) {
-    const bool wide = storage_bytes(dtype) == 4;
-    const int results = role == KernelRole::kKeyValueGradient ? 2 : 1;
-    const int operands = role == KernelRole::kForward ? 1 : 2;
-    const int scores = role == KernelRole::kForward ? 1 : 2;
-    return results * head_dim / 2 + scores * columns / 2 +
-           (held ? operands * head_dim / (wide ? 2 : 4) : 0) + 56 + (wide ? 24 : 0);
+constexpr int kRegistersOfProcessor = 65536;  // the same on sm_80 to sm_120
+constexpr int kMostResidentBlocks = 16;       // the smallest limit, of sm_86
+
+// What a thread keeps, found by compiling: at `registers`, one of the steps that whole numbers of
+// blocks of 128 threads allow, no architecture spills. Fewer columns or operands fetched at every
+// use make room for more blocks at the price of more reads of shared memory.
+struct Measured {
+    int head_dim;
+    int columns;
+    bool held;
+    int registers;
+};
+
+constexpr Measured kForward16[] = {
+    {16, 64, true, 96}, {32, 64, true, 128}, {64, 64, true, 168}, {128, 64, true, 256}};
+constexpr Measured kForward32[] = {
+    {16, 64, true, 128}, {32, 32, true, 168}, {64, 32, true, 168}, {128, 32, false, 256}};
+constexpr Measured kQueryGradient16[] = {
+    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, true, 168}, {128, 32, true, 256}};
+constexpr Measured kQueryGradient32[] = {
+    {16, 32, true, 128}, {32, 32, true, 168}, {64, 32, false, 168}, {128, 32, false, 256}};
+constexpr Measured kKeyValueGradient16[] = {
+    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, false, 168}, {128, 32, false, 256}};
+constexpr Measured kKeyValueGradient32[] = {
+    {16, 32, true, 168}, {32, 32, true, 168}, {64, 32, false, 256}, {128, 32, false, 256}};
+
+const Measured* measured(KernelRole role, bool wide) {
+    switch (role) {
+        case KernelRole::kForward:
+            return wide ? kForward32 : kForward16;
+        case KernelRole::kQueryGradient:
+            return wide ? kQueryGradient32 : kQueryGradient16;
+        case KernelRole::kKeyValueGradient:
+            return wide ? kKeyValueGradient32 : kKeyValueGradient16;
+    }
+    throw InternalError("kernel role {} has no register plan", static_cast<int>(role));
+}
+
+int resident_blocks(int warps, int registers) {
+    return std::clamp(kRegistersOfProcessor / (32 * warps * registers), 1, kMostResidentBlocks);
 }
 
 }  // namespace
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps) {
-    const bool wide = storage_bytes(dtype) == 4;
-    RegisterPlan plan;
-    plan.columns = role == KernelRole::kForward && !(wide && head_dim >= 64) ? 64 : 32;
-    if (wide && head_dim == 128 && role == KernelRole::kKeyValueGradient) plan.columns = 16;
-    plan.columns = std::min(plan.columns, streamed_rows);
-    plan.held = !(head_dim == 128 && (wide || role == KernelRole::kKeyValueGradient));
-    const int needed = registers_needed(role, dtype, head_dim, plan.columns, plan.held);
-    plan.resident_blocks = std::clamp(65536 / (32 * warps * needed), 1, 16);
-    return plan;
+    const Measured* rows = measured(role, storage_bytes(dtype) == 4);
+    for (const Measured* row = rows; row != rows + 4; ++row) {
+        if (row->head_dim == head_dim) {
+            return {.columns = std::min(row->columns, streamed_rows),
+                    .held = row->held,
+                    .resident_blocks = resident_blocks(warps, row->registers)};
+        }
+    }
+    throw InternalError("head dimension {} has no register plan", head_dim);
 }
 
-RegisterPlan plan_summary_registers(DType /*dtype*/, int /*head_dim*/, int tile) {
-    return {.columns = tile, .held = false, .resident_blocks = std::clamp(64 / tile, 1, 16) * 2};
+RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {
+    const bool wide = storage_bytes(dtype) == 4;
+    const int registers = wide && head_dim == 128 ? 168 : 128;
+    return {
+        .columns = tile, .held = false, .resident_blocks = resident_blocks(tile / 16, registers)};
 }
 
 }  // namespace spion

@@ -6,8 +6,9 @@
 // them. So element (i, j) of A adds A[i, j] * w / (rows(I) * rows(J)) to block (I, J), with
 // r = i - I * block, c = j - J * block and
 //   w = weight(r, c, rows(I), rows(J), F).
-// An element reaches its own block and, moving along the diagonal by at most `block`, 6 others:
-// kNeighbours lists the block offsets in the order of the summary's 7 sums.
+// An element reaches its own block and, moving along the diagonal by at most `block` (so F / 2 <=
+// block is required), 6 others: kNeighbours lists the block offsets in the order of the summary's 7
+// sums.
 #pragma once
 
 #include <array>

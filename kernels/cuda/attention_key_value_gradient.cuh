@@ -1,8 +1,9 @@
-// dK and dV of one key tile.
-//   S^T [16, n]   = K [16, D] * Q [n, D]^T           a warp's 16 keys, n = kColumns queries at a
-//   time P^T [16, n]   = exp(kScale * S^T - LSE)          LSE, delta: of the column dS^T [16, n]  =
-//   P^T * (V [16, D] * dO [n, D]^T - delta) dV [16, D]   += P^T [16, n] * dO [n, D] dK [16, D]   +=
-//   dS^T [16, n] * Q [n, D]          at the end times kScale
+// dK and dV of one key tile. LSE and delta are those of the column.
+//   S^T [16, n]   = K [16, D] * Q [n, D]^T       a warp's 16 keys, n = kColumns queries at a time
+//   P^T [16, n]   = exp(kScale * S^T - LSE)
+//   dS^T [16, n]  = P^T * (V [16, D] * dO [n, D]^T - delta)
+//   dV [16, D]   += P^T [16, n] * dO [n, D]
+//   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "attention_walk.cuh"
@@ -45,8 +46,9 @@ SPION_DEVICE void shift_statistics(unsigned statistics) {
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
-    const int warp_row = 16 * warp_index();
     const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
+    const int warp_row = 16 * warp_index();
     const unsigned key_tile = shared_memory_start();
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
@@ -58,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
                    limit);
-    Walk walk = open_walk(args, item.place, kLength);
+    measure_walk(walk, kLength);
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;

@@ -54,6 +54,8 @@ SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const Outpu
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_query_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
+    const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
     const int first_row = item.first_row + warp_row;
     const unsigned query_tile = shared_memory_start();
@@ -67,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    kLength);
     copy_warp_rows(output_gradient_tile, warp_row, rows_of(args.d_o, item.batch, item.head),
                    item.first_row, kLength);
-    Walk walk = open_walk(args, item.place, key_limit(args, item.batch));
+    measure_walk(walk, limit);
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;

@@ -34,12 +34,14 @@ struct EngineOf<Fp32> {
 using Engine = EngineOf<Element>::Type;
 
 // The 16 rows of a warp's left operand that stay the same throughout: fetched once into registers,
-// or, where those are short, fetched from the tile at every use.
+// or, where those are short, fetched from the tile at every use. A loop over its fragments is
+// unrolled kUnrolled-fold: all the way if they are registers.
 template <bool kHeld>
 struct Stationary;
 
 template <>
 struct Stationary<true> {
+    static constexpr int kUnrolled = kHeadDim / Engine::kStep;
     Engine::Fragment fragments[kHeadDim / Engine::kStep];
     __device__ __forceinline__ Stationary(unsigned tile, int row) {
 #pragma unroll
@@ -54,6 +56,7 @@ struct Stationary<true> {
 
 template <>
 struct Stationary<false> {
+    static constexpr int kUnrolled = 2;
     unsigned tile;
     int row;
     __device__ __forceinline__ Stationary(unsigned tile_, int row_) : tile(tile_), row(row_) {}

@@ -43,7 +43,7 @@ struct Fma32 {
         const int t = lane_index() % 4;
 #pragma unroll 1
         for (int u = 0; u < 4; ++u) {
-#pragma unroll
+#pragma unroll Left::kUnrolled
             for (int step = 0; step < kHeadDim / kStep; ++step) {
                 const Fragment a = of_lane(left[step].values, u);
 #pragma unroll

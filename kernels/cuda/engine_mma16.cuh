@@ -14,9 +14,9 @@ struct Mma16 {
 
     SPION_DEVICE Fragment load(unsigned tile, int row, int step) {
         const LanePlace place = place_by_rows(lane_index());
-        const int offset = chunk_offset<kRowChunks>(place.row, place.chunk) ^ (step * 32);
+        const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
         Fragment a;
-        load_matrices(a.words, tile + row * kRowBytes + offset);
+        load_matrices(a.words, tile + row * kRowBytes + offset_further(lane_offset, 2 * step));
         return a;
     }
 
@@ -27,10 +27,10 @@ struct Mma16 {
         static_assert(kTiles % 2 == 0, "B operands come 16 rows at a time");
         const LanePlace place = place_by_chunks(lane_index());
         const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
-#pragma unroll
+#pragma unroll Left::kUnrolled
         for (int step = 0; step < kHeadDim / kStep; ++step) {
             const Fragment a = left[step];
-            const unsigned start = tile + row * kRowBytes + (lane_offset ^ (step * 32));
+            const unsigned start = tile + row * kRowBytes + offset_further(lane_offset, 2 * step);
 #pragma unroll
             for (int j = 0; j < kTiles; j += 2) {
                 unsigned b[4];
@@ -59,7 +59,7 @@ struct Mma16 {
 #pragma unroll
             for (int j = 0; j < kHeadTiles; j += 2) {
                 unsigned b[4];
-                load_matrices_transposed(b, start + (lane_offset ^ (j * 16)));
+                load_matrices_transposed(b, start + offset_further(lane_offset, j));
                 E::mma(acc[j], a, b[0], b[1]);
                 E::mma(acc[j + 1], a, b[2], b[3]);
             }

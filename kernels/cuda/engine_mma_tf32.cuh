@@ -25,7 +25,7 @@ struct MmaTf32 {
     SPION_DEVICE void multiply_transposed(float (&acc)[kTiles][4], const Left& left, unsigned tile,
                                           int row) {
         const int g = lane_index() / 4, t = lane_index() % 4;
-#pragma unroll
+#pragma unroll Left::kUnrolled
         for (int step = 0; step < kHeadDim / kStep; ++step) {
             const Fragment a = left[step];
 #pragma unroll

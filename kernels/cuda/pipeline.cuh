@@ -6,8 +6,8 @@
 
 static_assert(kStages >= 1);
 
-// `copy(step, buffer)` starts a step's copies. begin_steps starts
-// all that fit before anything waits; copies that the caller started earlier arrive with step 0.
+// `copy(step, buffer)` starts a step's copies. begin_steps starts all that fit before anything
+// waits; copies that the caller started earlier arrive with step 0.
 template <typename Copy>
 SPION_DEVICE void begin_steps(int steps, const Copy& copy) {
 #pragma unroll

@@ -5,7 +5,7 @@
 
 #include "ptx.cuh"
 
-constexpr float kInfinity = __builtin_huge_valf();
+constexpr float kInfinity = __builtin_bit_cast(float, 0x7F800000U);
 constexpr float kLog2E = 1.44269504088896341F;
 constexpr float kLn2 = 0.693147180559945309F;
 // exp(kScale * s) = 2^(kScaleLog2 * s). A scale of 0 is replaced by a tiny one, which gives the

@@ -23,13 +23,13 @@ SPION_DEVICE int warp_index() {
 // column and more are even. Two floats at columns column + more and column + more + 1, where `more`
 // is a multiple of 8 and column < 8.
 SPION_DEVICE float2 load_pair(unsigned start, int row, int column, int more) {
-    const int offset = chunk_offset<kRowChunks>(row, column / 4) ^ (more * 4);
+    const int offset = offset_further(chunk_offset<kRowChunks>(row, column / 4), more / 4);
     return load_shared_float2(start + offset + column % 4 * 4);
 }
 
 // One float at column + more, likewise.
 SPION_DEVICE float load_single(unsigned start, int row, int column, int more) {
-    const int offset = chunk_offset<kRowChunks>(row, column / 4) ^ (more * 4);
+    const int offset = offset_further(chunk_offset<kRowChunks>(row, column / 4), more / 4);
     return load_shared_float(start + offset + column % 4 * 4);
 }
 

@@ -27,7 +27,7 @@ SPION_DEVICE Rows rows_of(const SpionTensor& tensor, int batch, int head) {
 // asynchronously; those from `limit` on become zeros.
 SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source, int first,
                                  int limit) {
-#pragma unroll
+#pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
         const int row = warp_row + i * kWarpCopyRows + lane_index() / kRowChunks;
         const int chunk = lane_index() % kRowChunks;
@@ -56,7 +56,7 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
         }
     }
     __syncwarp();
-#pragma unroll
+#pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
         const int row = warp_row + i * kWarpCopyRows + lane_index() / kRowChunks;
         const int chunk = lane_index() % kRowChunks;

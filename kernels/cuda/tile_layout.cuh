@@ -16,11 +16,16 @@ SPION_DEVICE constexpr int row_swizzle(int row) {
     return (bit1 << 2) | ((bit0 ^ bit2) << 1) | bit0;
 }
 
-// Bytes from the start of the tile to chunk `chunk` of row `row`. For even `more`,
-// chunk_offset(r, c + more) == chunk_offset(r, c) ^ (more * 16) when c < 2.
+// Bytes from the start of the tile to chunk `chunk` of row `row`.
 template <int kRowChunks>
 SPION_DEVICE constexpr int chunk_offset(int row, int chunk) {
     return (row * kRowChunks + (chunk ^ row_swizzle<kRowChunks>(row))) * 16;
+}
+
+// chunk_offset(row, chunk + more) from offset = chunk_offset(row, chunk), for chunk < 2 and an even
+// `more`: with a constant `more`, one XOR that only the low 3 bits of the chunk take part in.
+SPION_DEVICE constexpr int offset_further(int offset, int more) {
+    return (offset ^ (more % 8 * 16)) + more / 8 * 128;
 }
 
 struct LanePlace {

@@ -66,12 +66,15 @@ SPION_INLINE void multiply_block(const float* a, long long row_step, long long k
 template <int R, int C, bool kAdd>
 SPION_INLINE void multiply_strips(const float* a, long long row_step, long long k_step, int rows,
                                   int count, const float* b, float* out) {
+#pragma clang loop unroll(disable)
     for (int lane = 0; lane < kStationaryRows; lane += C * kLanes) {
         int r = 0;
+#pragma clang loop unroll(disable)
         for (; r + R <= rows; r += R) {
             multiply_block<R, C, kAdd>(a + r * row_step, row_step, k_step, count, b + lane,
                                        out + r * kStationaryRows + lane);
         }
+#pragma clang loop unroll(disable)
         for (; r < rows; ++r) {
             multiply_block<1, C, kAdd>(a + r * row_step, row_step, k_step, count, b + lane,
                                        out + r * kStationaryRows + lane);
@@ -95,13 +98,13 @@ SPION_INLINE void multiply(const float* a, long long row_step, long long k_step,
 }
 
 // scores[n][lane] = streamed[n] . stationary[:, lane] for `rows` streamed rows.
-SPION_INLINE void score(const float* streamed, long long row_stride, int rows,
+SPION_FUNCTION void score(const float* streamed, long long row_stride, int rows,
                         const Operand& stationary, float* scores) {
     multiply<false>(streamed, row_stride, 1, rows, kHeadDim, stationary.data, scores);
 }
 
 // sums[d][lane] += sum over n of streamed[n][d] * weights[n][lane].
-SPION_INLINE void accumulate(const float* streamed, long long row_stride, int rows,
+SPION_FUNCTION void accumulate(const float* streamed, long long row_stride, int rows,
                              const float* weights, Operand& sums) {
     multiply<true>(streamed, 1, row_stride, kHeadDim, rows, weights, sums.data);
 }
@@ -113,7 +116,7 @@ SPION_INLINE void set_zero(Operand& operand) {
 }
 
 // operand[d][row] = factor * rows[row][d]; lanes from `valid` on are zero.
-SPION_INLINE void load_transposed(const float* rows, long long row_stride, int valid, float factor,
+SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid, float factor,
                                   Operand& operand) {
     for (int row = 0; row < kStationaryRows; row += kLanes) {
         for (int d = 0; d < kHeadDim; d += kLanes) {
@@ -134,7 +137,7 @@ SPION_INLINE void load_transposed(const float* rows, long long row_stride, int v
 
 // rows[row][d] = factor[row] * operand[d][row] for rows below `valid`; a factor of 0 gives 0
 // whatever the operand holds.
-SPION_INLINE void store_transposed(const Operand& operand, const float* factor, float* rows,
+SPION_FUNCTION void store_transposed(const Operand& operand, const float* factor, float* rows,
                                    long long row_stride, int valid) {
     for (int row = 0; row < valid; row += kLanes) {
         const Floats scale = load(factor + row);

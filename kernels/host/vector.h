@@ -3,6 +3,8 @@
 #pragma once
 
 #define SPION_INLINE static inline __attribute__((always_inline))
+// Larger pieces are compiled once a kernel and called.
+#define SPION_FUNCTION static __attribute__((noinline, unused))
 #define SPION_INLINE_MEMBER inline __attribute__((always_inline))
 
 constexpr int kLanes = 16;

@@ -2,7 +2,9 @@
 # kernels/host to bitcode, and OpenBLAS. Sets SPION_LLVM_MAJOR, SPION_CLANG and the targets
 # spion_llvm and spion_openblas.
 enable_language(C)  # LLVM's package looks for libffi with C checks
-foreach(version 19.1 20.1 18.1 17.0 16.0)  # the package accepts its own major.minor only
+# LLVM's package accepts a request for its own major.minor only.
+set(SPION_LLVM_VERSIONS 19.1 20.1 18.1 17.0 16.0 CACHE STRING "Versions of LLVM to try, in order")
+foreach(version IN LISTS SPION_LLVM_VERSIONS)
     find_package(LLVM ${version} CONFIG QUIET)
     if(LLVM_FOUND)
         break()

@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "codegen/emit.h"
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
-#include "tests/random_case.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -64,7 +65,9 @@ std::vector<int> meetings(const TileProgram& program) {
 }
 
 TEST(Lower, CoversEveryElementOnce) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     const std::vector<Target> targets = every_target();
     for (int round = 0; round < 80; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random), 5);
@@ -94,7 +97,9 @@ TEST(Lower, CoversEveryElementOnce) {
 }
 
 TEST(Lower, VerifiesOnEveryTargetRoleAndDtype) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (const Target& target : every_target()) {
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {
@@ -129,7 +134,9 @@ TEST(Lower, FullAndEmptyPatterns) {
 }
 
 TEST(Lower, LongestFirstAndStable) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 40; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random));
         const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
@@ -234,6 +241,32 @@ TEST(TileShape, EveryKnownGpuHoldsEveryShape) {
         }
     }
 }
+
+#ifdef SPION_CUDA_BACKEND
+// What the emitter will ask for is within what was planned, so no launch fails for lack of it.
+TEST(TileShape, BoundsTheEmittersSharedMemory) {
+    for (int capability : kCapabilities) {
+        const Target target = cuda_target(capability);
+        for (KernelRole role : kRoles) {
+            for (DType dtype : kDTypes) {
+                for (int head_dim : {16, 32, 64, 128}) {
+                    for (int block : {16, 32, 64, 128}) {
+                        const BlockPattern pattern = BlockPattern::full(2 * block, block);
+                        const TileProgram program =
+                            lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
+                        const int asked = geometry(program, target).shared_bytes;
+                        const TileShape shape =
+                            choose_tile_shape(role, dtype, head_dim, block, target);
+                        EXPECT_GT(asked, 0);
+                        EXPECT_LE(asked, shared_bytes(role, dtype, head_dim, shape))
+                            << to_text(program, false) << target.arch;
+                    }
+                }
+            }
+        }
+    }
+}
+#endif
 
 TEST(Lower, RefusesWhatDoesNotBelongTogether) {
     const BlockPattern pattern = BlockPattern::full(128, 32);

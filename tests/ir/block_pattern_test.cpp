@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
-#include "tests/random_case.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -66,7 +66,9 @@ TEST(BlockPattern, FullAndEmpty) {
 }
 
 TEST(BlockPattern, CountsElementsAsTheMapDoes) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 60; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random), 6);
         const std::int64_t length = pattern.length();
@@ -85,7 +87,9 @@ TEST(BlockPattern, CountsElementsAsTheMapDoes) {
 }
 
 TEST(BlockPattern, TransposeMirrorsAndReturns) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 60; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random));
         const BlockPattern mirrored = pattern.transpose();
@@ -100,7 +104,9 @@ TEST(BlockPattern, TransposeMirrorsAndReturns) {
 }
 
 TEST(BlockPattern, BitsReadBack) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 60; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick_block(random));
         const std::string bits = pattern.to_bits();
@@ -129,7 +135,9 @@ TEST(BlockPattern, NamesTheLineOfBadBits) {
 }
 
 TEST(BlockPattern, DigestTellsPatternsApart) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 40; ++round) {
         const BlockPattern pattern = pick_pattern(random, pick(random, 0, 1) == 0 ? 32 : 64);
         const std::string digest = pattern.digest();
@@ -179,7 +187,9 @@ TEST(BlockPattern, ArtDrawsTwoRowsALine) {
 }
 
 TEST(BlockPattern, ArtFitsItsWidth) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 60; ++round) {
         const BlockPattern pattern = pick_pattern(random, 16, 40);
         const int width = pick(random, 1, 48);

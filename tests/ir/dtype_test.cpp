@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
+#include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
+#include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {

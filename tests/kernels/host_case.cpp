@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 
 #include "codegen/llvm/emit_llvm.h"
 #include "ir/error.h"
+#include "runtime/host/llvm_compiler.h"
 
 namespace spion::testing {
 namespace {
@@ -107,23 +109,12 @@ class Storage {
 void run_kernel(Device& device, const Target& target, const HostCase& host_case, KernelRole role,
                 SpionAttentionArguments args) {
     const TileProgram program = make_program(host_case, role);
-    const KernelSource source = emit_host(program, target);
-    const KernelBinary binary = device.compile({.entry = source.entry,
-                                                .text = source.text,
-                                                .includes = source.includes,
-                                                .arch = target.arch,
-                                                .features = target.features,
-                                                .options = {},
-                                                .compiler = device.compiler_version()});
-    const std::unique_ptr<LoadedKernel> kernel = device.load(source.entry, binary);
     args.order = program.order.data();
     args.offsets = program.offsets.data();
     args.granules = program.granules.data();
     args.tiles = program.tiles();
-    device.launch(
-        *kernel,
-        {.work_items = std::int64_t{host_case.batch} * program.attention.heads * program.tiles()},
-        args);
+    run_source(device, target, emit_host(program, target),
+               std::int64_t{host_case.batch} * program.attention.heads * program.tiles(), args);
 }
 
 // The reference for one head of one sample.
@@ -227,6 +218,28 @@ Tensors<float> random_inputs(const HostCase& host_case) {
     tensors.v = draw(1.0F);
     tensors.d_o = draw(1.0F);
     return tensors;
+}
+
+CompileRequest request_for(const KernelSource& source, const Target& target) {
+    return {.entry = source.entry,
+            .text = source.text,
+            .includes = source.includes,
+            .arch = target.arch,
+            .features = target.features,
+            .options = {},
+            .compiler = "llvm " + llvm_version()};
+}
+
+void run_source(Device& device, const Target& target, const KernelSource& source,
+                std::int64_t work_items, const SpionAttentionArguments& args) {
+    // Compilation is most of a test's time, and the same text and CPU give the same object.
+    static std::map<std::string, KernelBinary> compiled;
+    KernelBinary& binary = compiled[target.features + source.text];
+    if (binary.code.empty()) {
+        binary = device.compile(request_for(source, target));
+    }
+    const std::unique_ptr<LoadedKernel> kernel = device.load(source.entry, binary);
+    device.launch(*kernel, {.work_items = work_items}, args);
 }
 
 void run_kernels(Device& device, const Target& target, const HostCase& host_case,

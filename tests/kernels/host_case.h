@@ -9,6 +9,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/kernel_source.h"
 #include "ir/tile_program.h"
 #include "kernels/attention_arguments.h"
 #include "runtime/device.h"
@@ -47,6 +48,13 @@ struct Tensors {
 };
 
 Tensors<float> random_inputs(const HostCase& host_case);
+
+// What a device is asked to compile for `source` on `target`.
+CompileRequest request_for(const KernelSource& source, const Target& target);
+
+// Compiles, loads and launches.
+void run_source(Device& device, const Target& target, const KernelSource& source,
+                std::int64_t work_items, const SpionAttentionArguments& args);
 
 // Poisons every output with NaN, runs the three kernels, compiled for `target`.
 void run_kernels(Device& device, const Target& target, const HostCase& host_case,

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
 
@@ -117,7 +117,7 @@ TEST_F(TrainClassifier, RefusesMoreClassesThanItHolds) {
 }
 
 TEST(TrainClassifierReference, GradientsAreTheDerivativesOfTheMeanLoss) {
-    std::mt19937_64 random(fresh_seed());
+    std::mt19937_64 random(test::fresh_seed());
     std::normal_distribution<double> normal;
     const auto draw = [&](std::size_t n) {
         Values values(n);

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "kernels/random.h"
-#include "tests/fresh_seed.h"
+#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
 

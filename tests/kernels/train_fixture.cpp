@@ -7,7 +7,7 @@
 
 #include "ir/error.h"
 #include "runtime/cache.h"
-#include "tests/fresh_seed.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -66,7 +66,7 @@ class Shared : public ::testing::Environment {
             return;
         }
         cache = std::make_unique<KernelCache>(std::nullopt);
-        std::mt19937_64 random(fresh_seed());
+        std::mt19937_64 random(test::fresh_seed());
         const auto uniform = [&](int low, int high) {
             return std::uniform_int_distribution<int>(low, high)(random);
         };
@@ -102,7 +102,7 @@ Shared* const environment = [] {
 void StepKernelTest::SetUp() {
     device_ = environment->device.get();
     if (device_ == nullptr) GTEST_SKIP() << environment->problem;
-    random_.seed(fresh_seed());
+    random_.seed(test::fresh_seed());
 }
 
 const std::vector<StepShape>& StepKernelTest::shapes() const {

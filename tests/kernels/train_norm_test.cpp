@@ -1,7 +1,7 @@
 // residual_norm_forward and residual_norm_backward.
 #include <fmt/format.h>
 
-#include "tests/fresh_seed.h"
+#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
 
@@ -151,7 +151,7 @@ TEST_F(TrainNorm, KeepsTheVarianceOfRowsFarFromZero) {
 }
 
 TEST(TrainNormReference, BackwardIsTheDerivativeOfForward) {
-    std::mt19937_64 random(fresh_seed());
+    std::mt19937_64 random(test::fresh_seed());
     std::normal_distribution<double> normal;
     const std::size_t channels = 16, count = 3 * channels;
     const auto draw = [&](std::size_t n) {

@@ -10,7 +10,7 @@
 #include "ir/error.h"
 #include "ir/target.h"
 #include "runtime/cuda/nvrtc.h"
-#include "tests/expect_error.h"
+#include "tests/support/expect_error.h"
 #include "train/kernels.h"
 
 namespace spion {

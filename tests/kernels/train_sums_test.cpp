@@ -1,7 +1,7 @@
 // column_sums and sum_partials.
 #include <fmt/format.h>
 
-#include "tests/expect_error.h"
+#include "tests/support/expect_error.h"
 #include "tests/kernels/train_fixture.h"
 
 #include "ir/error.h"

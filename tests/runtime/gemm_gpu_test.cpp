@@ -211,12 +211,12 @@ class GemmTest : public GpuTest {
         }
     }
 
-    Case random_case(DType input, DType output, bool aligned) {
+    Case random_case(DType input, DType output, bool transpose_a, bool transpose_b, bool aligned) {
         Case c;
         Gemm& g = c.gemm;
         const int unit = aligned ? 8 : 1;
-        g.transpose_a = uniform(0, 1) == 1;
-        g.transpose_b = uniform(0, 1) == 1;
+        g.transpose_a = transpose_a;
+        g.transpose_b = transpose_b;
         g.m = unit * uniform(1, 160 / unit);
         g.n = unit * uniform(1, 160 / unit);
         g.k = unit * uniform(1, 200 / unit);
@@ -241,10 +241,7 @@ TEST_F(GemmTest, MatchesFloat64ForEveryTypeAndTransposition) {
                                              {DType::kFp16, DType::kFp32}};
     for (const auto& [input, output] : types) {
         for (int i = 0; i < 16; ++i) {
-            Case c = random_case(input, output, i % 4 != 3);
-            c.gemm.transpose_a = i % 2 == 1;
-            c.gemm.transpose_b = i / 2 % 2 == 1;
-            check(c);
+            check(random_case(input, output, i % 2 == 1, i / 2 % 2 == 1, i / 4 % 4 != 3));
             if (HasFatalFailure()) {
                 return;
             }

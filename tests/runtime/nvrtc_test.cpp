@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "ir/error.h"
+#include "tests/runtime/temporary_folder.h"
 
 namespace spion {
 namespace {
@@ -21,6 +22,10 @@ class NvrtcTest : public ::testing::Test {
             GTEST_SKIP() << *problem;
         }
     }
+    // Rejected sources are kept below it.
+    TemporaryFolder temporary_;
+    Environment place_{"TMPDIR", temporary_.path().string()};
+
     // A kernel that writes `addend` plus an included constant.
     CompileRequest request(int addend, const std::string& arch = "sm_90a") {
         return {.entry = "add",
@@ -100,7 +105,7 @@ TEST_F(NvrtcTest, ARejectedSourceIsKeptAndNamed) {
         kept << std::ifstream(path).rdbuf();
         EXPECT_EQ(kept.str(), wrong.text);
         EXPECT_TRUE(std::filesystem::exists(path.parent_path() / "part/constant.cuh"));
-        std::filesystem::remove_all(path.parent_path());
+        EXPECT_EQ(path.parent_path().parent_path(), temporary_.path());
     }
 }
 

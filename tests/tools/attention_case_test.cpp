@@ -7,7 +7,7 @@
 #include <limits>
 #include <random>
 
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/reference_attention.h"
 #include "tools/storage.h"

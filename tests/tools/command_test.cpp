@@ -2,29 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <string>
-#include <vector>
 
-#include "tests/run_command.h"
+#include "tests/support/run_command.h"
 
 namespace spion {
 namespace {
-
-using test::run_command;
-
-// Exit code 2, nothing on stdout, one line on stderr that holds every one of `parts`.
-void expect_refused(const std::string& arguments, const std::vector<std::string>& parts) {
-    SCOPED_TRACE("spion " + arguments);
-    const auto result = run_command(arguments);
-    EXPECT_EQ(result.exit_code, 2);
-    EXPECT_EQ(result.out, "");
-    EXPECT_EQ(result.err.rfind("spion: ", 0), 0U) << result.err;
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-    for (const std::string& part : parts) {
-        EXPECT_NE(result.err.find(part), std::string::npos)
-            << "without '" << part << "': " << result.err;
-    }
-}
 
 TEST(Command, WithoutArgumentsPrintsItsHelp) {
     const auto result = run_command("");

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/random_case.h"
+#include "tests/support/random_case.h"
 #include "tools/attention_case.h"
 
 namespace spion {

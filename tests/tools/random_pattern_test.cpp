@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {

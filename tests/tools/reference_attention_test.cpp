@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 #include "tools/random_pattern.h"
 
 namespace spion {

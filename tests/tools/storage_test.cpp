@@ -7,7 +7,7 @@
 #include <limits>
 #include <random>
 
-#include "tests/seed.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {

@@ -9,16 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "tests/run_command.h"
+#include "tests/support/run_command.h"
 #include "tools/npy.h"
 #include "tools/reference_attention.h"
 
 namespace spion {
 namespace {
-
-using test::run_command;
-using test::TemporaryFolder;
-using test::write_file;
 
 constexpr const char* kBits = "1001\n0000\n0110\n1011\n";
 
@@ -31,19 +27,9 @@ std::vector<std::string> lines(const std::string& text) {
     return result;
 }
 
-void expect_refused(const std::string& arguments, const std::string& part) {
-    SCOPED_TRACE("spion " + arguments);
-    const auto result = run_command(arguments);
-    EXPECT_EQ(result.exit_code, 2);
-    EXPECT_EQ(result.out, "");
-    EXPECT_EQ(result.err.rfind("spion: ", 0), 0U) << result.err;
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
-}
-
 TEST(Verify, PrintsOneLineATensorAndNothingElseButRepeatability) {
-    const TemporaryFolder folder;
-    const std::string bits = write_file(folder / "bits", kBits);
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
     for (const char* softmax : {"pruned_zero", "masked"}) {
         const auto result = run_command("verify --device cpu --pattern " + bits +
                                         " --block 16 --length 60 --heads 2 --head-dim 16 --batch 3"
@@ -64,13 +50,13 @@ TEST(Verify, PrintsOneLineATensorAndNothingElseButRepeatability) {
 }
 
 TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
-    const TemporaryFolder folder;
-    const std::string bits = write_file(folder / "bits", kBits);
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
     const std::string arguments =
         "verify --device cpu --block 32 --length 100 --heads 2 "
         "--head-dim 32 --batch 2 --lengths 100,41 --softmax masked "
         "--layout packed --pattern " +
-        bits + " --dump " + (folder / "a");
+        bits + " --dump " + folder.file("a");
     ASSERT_EQ(run_command(arguments).exit_code, 0);
     const Attention attention{.heads = 2,
                               .head_dim = 32,
@@ -80,7 +66,7 @@ TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
                               .softmax = SoftmaxKind::kMasked,
                               .key_padding = true};
     const auto read = [&](const char* name, std::vector<std::int64_t> shape) {
-        const NpyArray array = read_npy(folder / "a/" + name + ".npy");
+        const NpyArray array = read_npy(folder.file("a/" + std::string(name) + ".npy"));
         EXPECT_EQ(array.shape, shape) << name;
         return std::vector<float>(array.values.begin(), array.values.end());
     };
@@ -115,42 +101,41 @@ TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
 }
 
 TEST(Verify, RefusesWhatItCannotDo) {
-    const TemporaryFolder folder;
-    const std::string bits = write_file(folder / "bits", kBits);
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
     const std::string cpu = "verify --device cpu --pattern " + bits + " ";
-    expect_refused("verify --device cpu", "give --pattern FILE");
-    expect_refused("verify --device cpu --pattern " + (folder / "none"), "none cannot be read");
-    expect_refused("verify --device cpu --pattern " + (folder / "."), "cannot be read");
-    expect_refused("verify --device cpu --pattern " + write_file(folder / "empty", "\n"),
-                   "holds no bits");
-    expect_refused("verify --device cpu --pattern " + write_file(folder / "two", "10\n21\n"),
-                   "two:2");
-    expect_refused(cpu + "--pattern-random 0.5", "excludes");
-    expect_refused(cpu + "--block 48", "16, 32, 64 or 128");
-    expect_refused(cpu + "--block 16 --length 99", "needs 7 x 7");
-    expect_refused(cpu + "--head-dim 48", "16, 32, 64 or 128");
-    expect_refused(cpu + "--heads 0", "at least 1");
-    expect_refused(cpu + "--batch 0", "at least 1");
-    expect_refused(cpu + "--dtype bf16", "needs a GPU");
-    expect_refused(cpu + "--dtype int8", "fp32, tf32, bf16");
-    expect_refused(cpu + "--softmax hard", "pruned_zero or masked");
-    expect_refused(cpu + "--layout odd", "heads_first or packed");
-    expect_refused(cpu + "--lengths 1,2", "one for each sample");
-    expect_refused(cpu + "--lengths 300", "0 to L = 256");
-    expect_refused(cpu + "--lengths=-1", "0 to L = 256");
-    expect_refused(cpu + "--dump " + bits, "cannot be made");
-    expect_refused("verify --device tpu --pattern " + bits, "cpu");
+    expect_refused("verify --device cpu", {"give --pattern FILE"});
+    expect_refused("verify --device cpu --pattern " + folder.file("none"), {"none cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.file("."), {"cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
+                   {"holds no bits"});
+    expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
+    expect_refused(cpu + "--pattern-random 0.5", {"excludes"});
+    expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});
+    expect_refused(cpu + "--block 16 --length 99", {"needs 7 x 7"});
+    expect_refused(cpu + "--head-dim 48", {"16, 32, 64 or 128"});
+    expect_refused(cpu + "--heads 0", {"at least 1"});
+    expect_refused(cpu + "--batch 0", {"at least 1"});
+    expect_refused(cpu + "--dtype bf16", {"needs a GPU"});
+    expect_refused(cpu + "--dtype int8", {"fp32, tf32, bf16"});
+    expect_refused(cpu + "--softmax hard", {"pruned_zero or masked"});
+    expect_refused(cpu + "--layout odd", {"heads_first or packed"});
+    expect_refused(cpu + "--lengths 1,2", {"one for each sample"});
+    expect_refused(cpu + "--lengths 300", {"0 to L = 256"});
+    expect_refused(cpu + "--lengths=-1", {"0 to L = 256"});
+    expect_refused(cpu + "--dump " + bits, {"cannot be made"});
+    expect_refused("verify --device tpu --pattern " + bits, {"cpu"});
 }
 
 TEST(Verify, SaysThatThereIsNoGpu) {
-    const TemporaryFolder folder;
-    const std::string bits = write_file(folder / "bits", kBits);
+    const ScratchFolder folder;
+    const std::string bits = folder.write("bits", kBits);
     const std::string arguments = "verify --device cuda --pattern " + bits;
     if (run_command(arguments).exit_code == 0) {
         GTEST_SKIP() << "there is a GPU";
     }
-    expect_refused(arguments, "cuda");
-    expect_refused("bench anchors", "cuda");
+    expect_refused(arguments, {"cuda"});
+    expect_refused("bench anchors", {"cuda"});
 }
 
 TEST(Bench, PrintsJsonAlone) {
@@ -198,13 +183,13 @@ TEST(Bench, MeasuresDiscovery) {
 
 TEST(Bench, RefusesWhatItCannotDo) {
     const std::string shape = "--device cpu --length 64 --block 16 --pattern-random ";
-    expect_refused("bench attention --device cpu", "give --pattern FILE");
-    expect_refused("bench attention " + shape + "1.5", "between 0 and 1");
-    expect_refused("bench attention " + shape + "1 --repeat 0", "--repeat is 0");
-    expect_refused("bench attention " + shape + "1 --batch 0", "the batch is 0");
-    expect_refused("bench attention " + shape + "1 --lengths 1,2", "one for each sample");
-    expect_refused("bench attention " + shape + "1 --dtype bf16", "needs a GPU");
-    expect_refused("bench summary --device cpu --length 0", "sequence length 0");
+    expect_refused("bench attention --device cpu", {"give --pattern FILE"});
+    expect_refused("bench attention " + shape + "1.5", {"between 0 and 1"});
+    expect_refused("bench attention " + shape + "1 --repeat 0", {"--repeat is 0"});
+    expect_refused("bench attention " + shape + "1 --batch 0", {"the batch is 0"});
+    expect_refused("bench attention " + shape + "1 --lengths 1,2", {"one for each sample"});
+    expect_refused("bench attention " + shape + "1 --dtype bf16", {"needs a GPU"});
+    expect_refused("bench summary --device cpu --length 0", {"sequence length 0"});
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
+#include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {

@@ -15,9 +15,9 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
-#include "tests/random_case.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
 #include "tools/npy.h"
 
 namespace spion {
@@ -97,7 +97,9 @@ TEST(Quantile, InterpolatesBetweenOrderStatistics) {
     EXPECT_DOUBLE_EQ(quantile(values, 0.125), 1.25);
     EXPECT_DOUBLE_EQ(quantile(values, 0.9), 4.0 + 0.6 * 5.0);
     EXPECT_EQ(quantile(std::vector<double>{7.0}, 0.3), 7.0);
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::uniform_real_distribution<double> value(-1.0, 1.0);
     for (int round = 0; round < 100; ++round) {
         std::vector<double> drawn(static_cast<std::size_t>(pick(random, 1, 40)));
@@ -142,7 +144,9 @@ std::vector<double> pool_by_definition(const std::vector<double>& a, std::int64_
 }
 
 TEST(PoolScores, FollowsTheDefinition) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::uniform_real_distribution<double> value(0.0, 1.0);
     for (int round = 0; round < 40; ++round) {
         const int block = 16 << pick(random, 0, 2);
@@ -166,7 +170,9 @@ TEST(PoolScores, FollowsTheDefinition) {
 // A banded map: all blocks of a diagonal are equal, so every choice of the walk is a tie or not by
 // the band alone. Sums that round differently from block to block would break the ties.
 TEST(PoolScores, EqualBlocksPoolToEqualBits) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::lognormal_distribution<double> value(0.0, 8.0);
     constexpr std::int64_t kLength = 160;
     constexpr int kBlock = 16;
@@ -227,7 +233,9 @@ TEST(Discover, TopKTakesTheLargestAndEarlierAmongEquals) {
 }
 
 TEST(Discover, TopKMarksKBlocksOfDistinctScores) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 30; ++round) {
         const int nb = pick(random, 1, 20);
         std::vector<double> pooled(static_cast<std::size_t>(nb * nb));
@@ -265,7 +273,9 @@ TEST(Discover, RefusesBadMaps) {
 }
 
 TEST(Discover, HandlesRaggedLengths) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::uniform_real_distribution<double> value(0.0, 1.0);
     for (int round = 0; round < 20; ++round) {
         const std::int64_t length = pick(random, 1, 200);

@@ -9,15 +9,17 @@
 
 #include "compiler/discovery/discover.h"
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
-#include "tests/random_case.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
 
 TEST(Weight, CountsTheShiftsThatStayInside) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 4000; ++round) {
         const int rows = pick(random, 1, 20), columns = pick(random, 1, 20);
         const int r = pick(random, -25, 45), c = pick(random, -25, 45);
@@ -60,7 +62,9 @@ std::vector<float> summarise(const std::vector<float>& scores, std::int64_t leng
 }
 
 TEST(ScoreSummary, CombinesToThePooledMap) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::uniform_real_distribution<float> value(0.0F, 1.0F);
     for (int round = 0; round < 40; ++round) {
         const int block = 16 << pick(random, 0, 3);

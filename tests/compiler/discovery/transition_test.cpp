@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/expect_error.h"
-#include "tests/fresh_seed.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -91,7 +91,9 @@ TEST(Transition, RefusesBadInput) {
 }
 
 TEST(MapHistory, DistancesBetweenSuccessiveMaps) {
-    std::mt19937_64 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
     std::uniform_real_distribution<float> value(0.0F, 1.0F);
     MapHistory history(2);
     std::vector<std::vector<float>> last(2);

@@ -1,0 +1,169 @@
+// The order of the folders is the order of the walk: every #include against the table of
+// docs/architecture.md, so that no arrow points back.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kRoot = SPION_SOURCE_ROOT;
+
+// What a folder may include besides itself: folders, or files in them ("*" for any characters).
+const std::map<std::string, std::vector<std::string>> kMayInclude = {
+    {"ir", {}},
+    {"kernels", {}},
+    {"codegen", {"ir/*", "kernels/embedded.h"}},
+    {"runtime", {"ir/*"}},
+    {"compiler", {"ir/*", "codegen/*", "runtime/*", "kernels/*_arguments.h"}},
+    // Training's own kernels are named constants and a body too, so it may call the emitter.
+    {"train",
+     {"ir/*", "runtime/*", "compiler/*", "codegen/emit.h", "kernels/*_arguments.h",
+      "kernels/random.h"}},
+    {"tools", {"ir/*", "runtime/*", "compiler/*", "codegen/*", "train/*", "kernels/*_arguments.h"}},
+};
+
+struct Include {
+    fs::path file;  // relative to the root
+    int line;
+    std::string name;
+    bool quoted;
+};
+
+bool is_source(const fs::path& path) {
+    const std::string extension = path.extension().string();
+    return extension == ".h" || extension == ".cpp" || extension == ".cuh" || extension == ".cu";
+}
+
+std::vector<Include> includes_in(const std::string& folder) {
+    std::vector<Include> includes;
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+        if (!entry.is_regular_file() || !is_source(entry.path())) {
+            continue;
+        }
+        std::ifstream file(entry.path());
+        std::string text;
+        for (int line = 1; std::getline(file, text); ++line) {
+            std::size_t at = text.find_first_not_of(" \t");
+            if (at == std::string::npos || text[at] != '#') {
+                continue;
+            }
+            at = text.find_first_not_of(" \t", at + 1);
+            if (at == std::string::npos || text.compare(at, 7, "include") != 0) {
+                continue;
+            }
+            const std::size_t open = text.find_first_of("\"<", at);
+            if (open == std::string::npos) {
+                continue;
+            }
+            const std::size_t close = text.find_first_of("\">", open + 1);
+            includes.push_back({.file = entry.path().lexically_relative(kRoot),
+                                .line = line,
+                                .name = text.substr(open + 1, close - open - 1),
+                                .quoted = text[open] == '"'});
+        }
+    }
+    return includes;
+}
+
+bool matches(const std::string& name, const std::string& pattern) {
+    const std::size_t star = pattern.find('*');
+    if (star == std::string::npos) {
+        return name == pattern;
+    }
+    const std::string head = pattern.substr(0, star);
+    const std::string tail = pattern.substr(star + 1);
+    return name.size() >= head.size() + tail.size() && name.starts_with(head) &&
+           name.ends_with(tail);
+}
+
+bool allowed(const std::string& folder, const std::string& name) {
+    const std::vector<std::string>& patterns = kMayInclude.at(folder);
+    return name.starts_with(folder + "/") ||
+           std::any_of(patterns.begin(), patterns.end(),
+                       [&](const std::string& pattern) { return matches(name, pattern); });
+}
+
+// Device code is compiled from embedded text, where files have no folders.
+bool is_embedded_name(const std::string& name) {
+    return name.find('/') == std::string::npos &&
+           (fs::exists(kRoot / "kernels/cuda" / name) || fs::exists(kRoot / "kernels" / name));
+}
+
+std::string where(const Include& include) {
+    return include.file.string() + ":" + std::to_string(include.line) + " includes " + include.name;
+}
+
+TEST(Architecture, NoArrowPointsBack) {
+    for (const auto& [folder, patterns] : kMayInclude) {
+        int checked = 0;
+        for (const Include& include : includes_in(folder)) {
+            if (!include.quoted || (folder == "kernels" && is_embedded_name(include.name))) {
+                continue;
+            }
+            EXPECT_TRUE(fs::exists(kRoot / include.name))
+                << where(include) << ": not a path from the root";
+            EXPECT_TRUE(allowed(folder, include.name))
+                << where(include) << ": " << folder << "/ may not";
+            ++checked;
+        }
+        if (folder != "kernels" && folder != "train") {  // these may stand alone
+            EXPECT_GT(checked, 0) << folder << " has no include of ours: is it read at all?";
+        }
+    }
+}
+
+TEST(Architecture, TheTableTellsArrowsApart) {
+    EXPECT_TRUE(allowed("compiler", "runtime/device.h"));
+    EXPECT_FALSE(allowed("runtime", "compiler/compile.h"));
+    EXPECT_FALSE(allowed("ir", "runtime/device.h"));
+    EXPECT_FALSE(allowed("runtime", "kernels/embedded.h"));
+    EXPECT_TRUE(allowed("codegen", "kernels/embedded.h"));
+    EXPECT_FALSE(allowed("codegen", "kernels/attention_arguments.h"));
+    EXPECT_TRUE(allowed("train", "kernels/train_arguments.h"));
+    EXPECT_FALSE(allowed("train", "tools/npy.h"));
+    EXPECT_FALSE(allowed("kernels", "ir/dtype.h"));
+}
+
+TEST(Architecture, NounsNeedOnlyTheStandardLibraryAndFmt) {
+    int checked = 0;
+    for (const Include& include : includes_in("ir")) {
+        if (!include.quoted) {
+            const bool standard = include.name.find_first_of("./") == std::string::npos;
+            EXPECT_TRUE(standard || include.name.starts_with("fmt/")) << where(include);
+            ++checked;
+        }
+    }
+    EXPECT_GT(checked, 10);
+}
+
+// The toolkit may be absent where we are built: its libraries are opened when first needed.
+TEST(Architecture, NoHeaderOfTheCudaToolkit) {
+    for (const auto& [folder, patterns] : kMayInclude) {
+        for (const Include& include : includes_in(folder)) {
+            for (const char* prefix : {"cuda", "nvrtc", "cublas", "nvml", "nvtx"}) {
+                EXPECT_FALSE(!include.quoted && include.name.starts_with(prefix)) << where(include);
+            }
+        }
+    }
+}
+
+// NVRTC has no headers at all, so device text must need none.
+TEST(Architecture, DeviceTextIsSelfContained) {
+    for (const Include& include : includes_in("kernels")) {
+        if (include.file.extension() == ".cuh" ||
+            include.file.filename().string().ends_with("_arguments.h")) {
+            EXPECT_TRUE(include.quoted) << where(include);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,143 @@
+// Every kind of CUDA kernel compiles for every architecture without spilling, within the shared
+// memory of the device. Needs NVRTC, no GPU.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "runtime/cuda/nvrtc.h"
+
+namespace spion {
+namespace {
+
+struct Job {
+    KernelSource source;
+    EmittedGeometry geometry;
+    Target target;
+};
+
+constexpr DType kTypes[] = {DType::kBf16, DType::kFp16, DType::kTf32, DType::kFp32};
+constexpr int kHeadDims[] = {16, 32, 64, 128};
+constexpr int kBlocks[] = {64, 32, 16, 128};
+constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
+
+// Varies what the loops of the callers do not: switches, block and length.
+Attention attention_of(DType dtype, int head_dim, int variant) {
+    return {.heads = 2,
+            .head_dim = head_dim,
+            .length = variant % 3 == 0 ? 1000 : 1024,
+            .dtype = dtype,
+            .scale = default_scale(head_dim),
+            .softmax = variant % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked,
+            .key_padding = variant / 2 % 2 == 0};
+}
+
+Job attention_job(DType dtype, int head_dim, KernelRole role, const Target& target, int variant) {
+    const Attention attention = attention_of(dtype, head_dim, variant);
+    const BlockPattern pattern = BlockPattern::full(attention.length, kBlocks[variant % 4]);
+    const TileProgram program = lower(attention, pattern, role, target);
+    return {emit(program, target), geometry(program, target), target};
+}
+
+Job summary_job(DType dtype, int head_dim, const Target& target, int variant) {
+    const int block = kBlocks[variant % 4];
+    const ScoreSummaryProgram program{.attention = attention_of(dtype, head_dim, variant),
+                                      .block = block,
+                                      .filter = variant % 2 == 0 ? 31 : 1,
+                                      .tile = std::min(block, 64)};
+    return {emit(program, target), geometry(program, target), target};
+}
+
+void check_compiled(const Job& job) {
+    const KernelBinary binary = compile_with_nvrtc({.entry = job.source.entry,
+                                                    .text = job.source.text,
+                                                    .includes = job.source.includes,
+                                                    .arch = job.target.arch,
+                                                    .features = "",
+                                                    .options = nvrtc_options(),
+                                                    .compiler = nvrtc_version()});
+    EXPECT_FALSE(binary.code.empty());
+    EXPECT_GT(binary.registers, 0) << binary.log;
+    EXPECT_EQ(binary.spill_bytes, 0) << binary.log;
+    EXPECT_LE(binary.registers * job.geometry.threads, 65536);
+    EXPECT_LE(binary.static_shared_bytes + job.geometry.shared_bytes,
+              job.target.shared_bytes_per_block);
+    EXPECT_EQ(binary.log.find("warning"), std::string::npos) << binary.log;
+    if (std::getenv("SPION_TEST_VERBOSE") != nullptr) {
+        std::printf("%s for %s: %d registers, %.0f ms\n", job.source.name.c_str(),
+                    job.target.arch.c_str(), binary.registers, binary.compile_ms);
+    }
+}
+
+// Compiles the jobs on two threads and checks each.
+void compile_all(const std::vector<Job>& jobs) {
+    std::atomic<std::size_t> next = 0;
+    const auto work = [&] {
+        for (std::size_t i = next++; i < jobs.size(); i = next++) {
+            SCOPED_TRACE(jobs[i].source.name + " for " + jobs[i].target.arch + "\n" +
+                         jobs[i].source.text);
+            try {
+                check_compiled(jobs[i]);
+            } catch (const std::exception& error) {
+                ADD_FAILURE() << error.what();
+            }
+        }
+    };
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 2; ++i) threads.emplace_back(work);
+}
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+
+class CudaCompile : public testing::TestWithParam<int> {
+  protected:
+    void SetUp() override {
+        if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    }
+};
+
+// sm_90a gets every element type and head dimension, the others a third each, so that sm_80, 86 and
+// 89 see all between them; with SPION_TEST_ALL set, every architecture gets everything.
+TEST_P(CudaCompile, AttentionHasNoSpills) {
+    const Target target = cuda_target(GetParam());
+    const auto* place = std::find(std::begin(kArchitectures), std::end(kArchitectures), GetParam());
+    const auto third = static_cast<int>(place - std::begin(kArchitectures)) % 3;
+    const bool all = GetParam() == 90 || std::getenv("SPION_TEST_ALL") != nullptr;
+    std::vector<Job> jobs;
+    int variant = GetParam();
+    for (int type = 0; type < 4; ++type) {
+        for (int dim = 0; dim < 4; ++dim) {
+            for (KernelRole role : kRoles) {
+                ++variant;
+                if (!all && (type + dim) % 3 != third) continue;
+                jobs.push_back(attention_job(kTypes[type], kHeadDims[dim], role, target, variant));
+            }
+        }
+    }
+    compile_all(jobs);
+}
+
+TEST_P(CudaCompile, ScoreSummaryHasNoSpills) {
+    const Target target = cuda_target(GetParam());
+    std::vector<Job> jobs;
+    for (int i = 0; i < 4; ++i) {
+        jobs.push_back(summary_job(kTypes[i], kHeadDims[(i + GetParam()) % 4], target, i));
+    }
+    compile_all(jobs);
+}
+
+std::string arch_name(const testing::TestParamInfo<int>& info) {
+    return "sm_" + std::to_string(info.param);
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, CudaCompile, testing::ValuesIn(kArchitectures), arch_name);
+
+}  // namespace
+}  // namespace spion

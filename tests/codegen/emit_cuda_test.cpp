@@ -1,0 +1,155 @@
+// The text that is emitted for CUDA: goldens, literals, includes, refusals.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "codegen/emit.h"
+#include "ir/error.h"
+#include "kernels/embedded.h"
+
+namespace spion {
+namespace {
+
+std::string read(const std::string& path) {
+    std::ifstream file(path);
+    EXPECT_TRUE(file) << path;
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+TileProgram small_program() {
+    return {.role = KernelRole::kForward,
+            .attention = {.heads = 2,
+                          .head_dim = 32,
+                          .length = 100,
+                          .dtype = DType::kBf16,
+                          .scale = 0.17677669F,
+                          .softmax = SoftmaxKind::kPrunedZero,
+                          .key_padding = true},
+            .block = 32,
+            .stationary_rows = 32,
+            .streamed_rows = 64,
+            .granule = 32,
+            .warps = 2,
+            .stages = 2,
+            .order = {1, 0, 2, 3},
+            .offsets = {0, 3, 4, 5, 5},
+            .granules = {0, 1, 3, 0, 2}};
+}
+
+// Run with SPION_UPDATE_GOLDENS set to write what is emitted now.
+void expect_golden(const std::string& name, const std::string& text) {
+    const std::string path = std::string(SPION_TEST_DATA) + "/goldens/" + name;
+    if (std::getenv("SPION_UPDATE_GOLDENS") != nullptr) std::ofstream(path) << text;
+    EXPECT_EQ(text, read(path)) << path;
+}
+
+TEST(EmitCuda, ForwardReadsAsItsGolden) {
+    const KernelSource source = emit(small_program(), cuda_target(90));
+    expect_golden("attention_forward.cu", source.text);
+    EXPECT_EQ(source.name, "attention_forward-b32-D32-bf16-pruned_zero");
+    EXPECT_EQ(source.entry, "attention_forward");
+    EXPECT_EQ(source.ir, to_text(small_program()));
+}
+
+TEST(EmitCuda, ScoreSummaryReadsAsItsGolden) {
+    const ScoreSummaryProgram program{.attention = {.heads = 4,
+                                                    .head_dim = 128,
+                                                    .length = 1024,
+                                                    .dtype = DType::kFp32,
+                                                    .scale = 0.088388346F,
+                                                    .softmax = SoftmaxKind::kMasked},
+                                      .block = 128,
+                                      .filter = 31,
+                                      .tile = 64};
+    expect_golden("score_summary.cu", emit(program, cuda_target(86)).text);
+    // 99 KiB hold one stage of 64 KiB, 227 KiB two.
+    EXPECT_EQ(geometry(program, cuda_target(86)).shared_bytes, 65536);
+    EXPECT_EQ(geometry(program, cuda_target(90)).shared_bytes, 131072);
+    EXPECT_EQ(geometry(program, cuda_target(90)).threads, 128);
+}
+
+TEST(EmitCuda, TextDoesNotDependOnTheWalk) {
+    TileProgram other = small_program();
+    other.granules = {0, 1, 2, 0, 2};
+    const KernelSource a = emit(small_program(), cuda_target(80));
+    const KernelSource b = emit(other, cuda_target(80));
+    EXPECT_EQ(a.text, b.text);
+    EXPECT_NE(a.ir, b.ir);
+    other.attention.softmax = SoftmaxKind::kMasked;
+    EXPECT_NE(a.text, emit(other, cuda_target(80)).text);
+}
+
+TEST(EmitCuda, IncludesAreAllThatTheTextReaches) {
+    const KernelSource source = emit(small_program(), cuda_target(90));
+    ASSERT_FALSE(source.includes.empty());
+    EXPECT_EQ(source.includes.front().name, "attention_forward.cuh");
+    std::set<std::string> names;
+    for (const SourceFile& file : source.includes) {
+        EXPECT_TRUE(names.insert(file.name).second) << file.name << " twice";
+        EXPECT_EQ(file.text, find_embedded(file.name)->text);
+    }
+    const std::regex directive("#include (.*)");
+    for (const SourceFile& file : source.includes) {
+        for (std::sregex_iterator at(file.text.begin(), file.text.end(), directive), end; at != end;
+             ++at) {
+            const std::string name = (*at)[1];
+            ASSERT_EQ(name.front(), '"') << file.name << " includes a system header";
+            EXPECT_TRUE(names.count(name.substr(1, name.size() - 2))) << file.name << ": " << name;
+        }
+    }
+}
+
+TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
+    const auto text = [](decltype(Constant::value) value) {
+        const std::vector<Constant> constants{{.name = "kX", .value = value, .comment = ""}};
+        const std::string all =
+            specialise(cuda_target(80), "name", "attention_forward", "entry", constants, "").text;
+        const std::size_t begin = all.find("\n\n") + 2;
+        return all.substr(begin, all.find('\n', begin) - begin);
+    };
+    EXPECT_EQ(text(true), "constexpr bool kX = true;");
+    EXPECT_EQ(text(std::int64_t{-3}), "constexpr int kX = -3;");
+    EXPECT_EQ(text(std::int64_t{1} << 40), "constexpr long long kX = 1099511627776;");
+    EXPECT_EQ(text(1.0F), "constexpr float kX = 1.0F;");
+    EXPECT_EQ(text(0.1F), "constexpr float kX = 0.100000001F;");
+    EXPECT_EQ(text(1e-20F), "constexpr float kX = 9.99999968e-21F;");
+    EXPECT_EQ(text(std::string("Bf16")), "using kX = struct Bf16;");
+}
+
+template <typename Call>
+std::string internal_error(const Call& call) {
+    try {
+        call();
+    } catch (const InternalError& error) {
+        return error.what();
+    }
+    return "no InternalError";
+}
+
+TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
+    const Target target = cuda_target(90);
+    TileProgram program = small_program();
+    program.warps = 4;
+    EXPECT_NE(internal_error([&] { emit(program, target); }).find("16 rows a warp"),
+              std::string::npos);
+    program = small_program();
+    program.streamed_rows = 96;
+    EXPECT_NE(internal_error([&] { geometry(program, target); }).find("streamed_rows=96"),
+              std::string::npos);
+    EXPECT_NE(internal_error([&] {
+                  specialise(target, "n", "no_such_body", "e", {}, "");
+              }).find("no file named 'no_such_body.cuh'"),
+              std::string::npos);
+    const ScoreSummaryProgram summary{.attention = small_program().attention, .tile = 48};
+    EXPECT_NE(internal_error([&] { emit(summary, target); }).find("tile 48 in block 64"),
+              std::string::npos);
+}
+
+}  // namespace
+}  // namespace spion

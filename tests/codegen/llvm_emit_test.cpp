@@ -1,0 +1,128 @@
+// The text that the host emitter writes, and what it refuses.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdint>
+
+#include "codegen/emit.h"
+#include "codegen/llvm/emit_llvm.h"
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+const Target kTarget{.back_end = BackEnd::kHost,
+                     .arch = "generic",
+                     .features = "",
+                     .processors = 2,
+                     .vector_floats = 8};
+
+// L = 96 in blocks of 32: row 0 streams granules 0 and 2, row 1 nothing, row 2 granule 1.
+TileProgram small_program() {
+    return {.role = KernelRole::kForward,
+            .attention = {.heads = 2,
+                          .head_dim = 32,
+                          .length = 96,
+                          .dtype = DType::kFp32,
+                          .scale = 0.1F,
+                          .softmax = SoftmaxKind::kPrunedZero,
+                          .key_padding = false,
+                          .dropout = 0.0F},
+            .block = 32,
+            .stationary_rows = 32,
+            .streamed_rows = 64,
+            .granule = 32,
+            .warps = 1,
+            .stages = 1,
+            .order = {0, 2, 1},
+            .offsets = {0, 2, 3, 3},
+            .granules = {0, 2, 1}};
+}
+
+bool has_line(const std::string& text, const std::string& start) {
+    return ("\n" + text).find("\n" + start) != std::string::npos;
+}
+
+TEST(EmitHost, NamesEveryConstantOnce) {
+    const KernelSource source = emit(small_program(), kTarget);
+    EXPECT_EQ(source.entry, "attention_forward");
+    EXPECT_TRUE(has_line(source.text, "@kHeads = constant i32 2 ")) << source.text;
+    EXPECT_TRUE(has_line(source.text, "@kHeadDim = constant i32 32 "));
+    EXPECT_TRUE(has_line(source.text, "@kLength = constant i32 96 "));
+    EXPECT_TRUE(has_line(source.text, "@kPrunedZero = constant i8 1 "));
+    EXPECT_TRUE(has_line(source.text, "@kKeyPadding = constant i8 0"));
+    EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));
+    EXPECT_TRUE(has_line(source.text, "@kStreamedRows = constant i32 64 "));
+    EXPECT_TRUE(has_line(source.text, "@kGranule = constant i32 32 "));
+    EXPECT_TRUE(has_line(source.text, "@kVectorFloats = constant i32 8 "));
+    // A float is the bits of the equal double.
+    EXPECT_TRUE(has_line(source.text, "@kScale = constant float 0x3FB99999A0000000  ; 0.1"));
+    ASSERT_EQ(source.includes.size(), 1U);
+    EXPECT_EQ(source.includes[0].name, "attention_forward.bc");
+    EXPECT_EQ(source.includes[0].text.substr(0, 2), "BC");
+}
+
+TEST(EmitHost, PatternsOfOneShapeShareTheirText) {
+    TileProgram other = small_program();
+    other.order = {1, 0, 2};
+    other.offsets = {0, 1, 1, 1};
+    other.granules = {2};
+    const KernelSource a = emit(small_program(), kTarget), b = emit(other, kTarget);
+    EXPECT_EQ(a.text, b.text);
+    EXPECT_NE(a.ir, b.ir);
+    EXPECT_EQ(a.ir, to_text(small_program()));
+    EXPECT_NE(a.text.find("shape block=32 stationary_rows=32"), std::string::npos);
+}
+
+TEST(EmitHost, EveryShapeChangesTheText) {
+    const std::string text = emit(small_program(), kTarget).text;
+    TileProgram other = small_program();
+    other.attention.scale = 0.2F;
+    EXPECT_NE(emit(other, kTarget).text, text);
+    other = small_program();
+    other.attention.softmax = SoftmaxKind::kMasked;
+    EXPECT_NE(emit(other, kTarget).text, text);
+    other = small_program();
+    other.streamed_rows = 32;
+    EXPECT_NE(emit(other, kTarget).text, text);
+    Target wide = kTarget;
+    wide.vector_floats = 16;
+    EXPECT_NE(emit(small_program(), wide).text, text);
+}
+
+TEST(EmitHost, RefusesOtherTypesAndTiles) {
+    TileProgram program = small_program();
+    program.attention.dtype = DType::kBf16;
+    expect_error<UserError>([&] { emit(program, kTarget); },
+                            "the CPU back end computes in fp32, not bf16");
+    program = small_program();
+    program.attention.head_dim = 256;
+    expect_error<InternalError>([&] { emit(program, kTarget); }, "16, 32, .. 128, not 256");
+    program = small_program();
+    program.streamed_rows = 160;
+    expect_error<InternalError>([&] { emit(program, kTarget); }, "at most 128 streamed rows");
+    ScoreSummaryProgram summary{
+        .attention = small_program().attention, .block = 32, .filter = 66, .tile = 32};
+    expect_error<InternalError>([&] { emit(summary, kTarget); }, "filter 66");
+    summary.filter = 65;
+    EXPECT_EQ(emit(summary, kTarget).entry, "score_summary");
+}
+
+TEST(EmitHost, RefusesConstantsThatItCannotWrite) {
+    const auto specialise_with = [](Constant constant) {
+        specialise_host(kTarget, "name", "score_summary", "score_summary", {constant}, "ir");
+    };
+    expect_error<InternalError>(
+        [&] { specialise_with({.name = "kBig", .value = std::int64_t{1} << 31, .comment = ""}); },
+        "kBig = 2147483648 does not fit an int");
+    expect_error<InternalError>(
+        [&] { specialise_with({.name = "kType", .value = std::string("float"), .comment = ""}); },
+        "kType is an identifier");
+    expect_error<InternalError>(
+        [&] { specialise_host(kTarget, "name", "no_such_body", "entry", {}, "ir"); },
+        "no host body named 'no_such_body'");
+}
+
+}  // namespace
+}  // namespace spion

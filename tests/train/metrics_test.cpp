@@ -1,0 +1,58 @@
+#include "train/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include "ir/error.h"
+#include "tests/train/temporary_folder.h"
+
+namespace spion {
+namespace {
+
+TEST(MetricsFile, IsWholeAfterEveryRow) {
+    const TemporaryFolder folder;
+    const auto path = folder.path() / "metrics.csv";
+    MetricsFile metrics(path);
+    const std::string header =
+        "step,phase,split,loss,accuracy,learning_rate,step_ms,steps_per_second,density,seconds\n";
+    EXPECT_EQ(read_file(path), header);
+    metrics.write({.step = 1,
+                   .phase = Phase::kDense,
+                   .split = "train",
+                   .loss = 2.25,
+                   .accuracy = 0.125,
+                   .learning_rate = 1e-4,
+                   .step_ms = 8.0,
+                   .density = 1.0,
+                   .seconds = 0.5});
+    const std::string first = header + "1,dense,train,2.25,0.125,0.0001,8,125,1,0.500\n";
+    EXPECT_EQ(read_file(path), first);
+    metrics.write({.step = 1,
+                   .phase = Phase::kSparse,
+                   .split = "validation",
+                   .loss = 2.0,
+                   .accuracy = 0.5,
+                   .learning_rate = {},
+                   .step_ms = {},
+                   .density = {},
+                   .seconds = 1.0});
+    EXPECT_EQ(read_file(path), first + "1,sparse,validation,2,0.5,,,,,1.000\n");
+}
+
+TEST(MetricsFile, SaysWhenItCannotBeWritten) {
+    const TemporaryFolder folder;
+    const std::string message =
+        message_of<UserError>([&] { MetricsFile(folder.path() / "none" / "metrics.csv"); });
+    EXPECT_NE(message.find("No such file"), std::string::npos) << message;
+    // A device that is always full stands for a full disk.
+    EXPECT_THROW(MetricsFile("/dev/full"), UserError);
+}
+
+TEST(Median, IsTheMiddle) {
+    EXPECT_EQ(median({}), 0.0);
+    EXPECT_EQ(median({3.0}), 3.0);
+    EXPECT_EQ(median({9.0, 1.0, 2.0}), 2.0);
+    EXPECT_EQ(median({4.0, 1.0, 2.0, 100.0}), 3.0);
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,242 @@
+#include "train/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <random>
+
+#include "tests/train/host.h"
+#include "train/step_runner.h"
+
+namespace spion {
+namespace {
+
+ModelSettings tiny_settings(double dropout, std::uint64_t seed) {
+    return {.shape = {.layers = 2,
+                      .heads = 2,
+                      .head_dim = 16,
+                      .feed_forward = 40,
+                      .vocabulary = 16,
+                      .classes = 10,
+                      .length = 40},  // not a multiple of the block
+            .batch = 3,
+            .dropout = dropout,
+            .seed = seed};
+}
+
+// A model with one pattern for all layers and a random batch of ragged samples on the host.
+class ModelOnHost {
+  public:
+    ModelOnHost(const ModelSettings& settings, const BlockPattern& pattern, SoftmaxKind softmax)
+        : device_(open_device(DeviceChoice::kCpu)),
+          cache_(test_cache_root()),
+          model(settings, *device_, cache_),
+          results_(*device_, sizeof(float) * 2 * static_cast<std::size_t>(settings.batch)) {
+        const Attention attention = {.heads = settings.shape.heads,
+                                     .head_dim = settings.shape.head_dim,
+                                     .length = settings.shape.length,
+                                     .dtype = model.dtype(),
+                                     .scale = default_scale(settings.shape.head_dim),
+                                     .softmax = softmax,
+                                     .key_padding = true};
+        attention_ = compile_attention(attention, {&pattern, 1}, *device_, cache_);
+        model.set_attention({attention_[0].get(), attention_[0].get()});
+        batch_ = settings.batch;
+        results = {.losses = results_.as<float>(),
+                   .correct = results_.as<int>() + batch_,
+                   .not_finite = nullptr};
+    }
+
+    double mean_loss() {
+        std::vector<float> losses(static_cast<std::size_t>(batch_));
+        device_->copy_out(losses.data(), results.losses, losses.size() * sizeof(float));
+        double sum = 0;
+        for (const float loss : losses) sum += loss;
+        return sum / batch_;
+    }
+    std::vector<float> read(const Buffer& buffer) {
+        std::vector<float> values(buffer.bytes() / sizeof(float));
+        device_->copy_out(values.data(), buffer.data(), buffer.bytes());
+        return values;
+    }
+
+  private:
+    std::unique_ptr<Device> device_;
+    KernelCache cache_;
+
+  public:
+    Model model;
+    StepResults results;
+
+  private:
+    Buffer results_;  // fp32 losses [B], int32 correct [B]
+    std::vector<std::unique_ptr<CompiledAttention>> attention_;
+    int batch_ = 0;
+};
+
+Batch random_batch(const ModelSettings& settings, std::mt19937_64& random) {
+    Split split;
+    std::vector<std::int64_t> samples;
+    for (int b = 0; b < settings.batch; ++b) {
+        // The first sample fills all of L.
+        const auto length =
+            b == 0 ? settings.shape.length
+                   : static_cast<std::int64_t>(1 + random() % (settings.shape.length - 1));
+        std::vector<std::uint16_t> tokens;
+        for (std::int64_t l = 0; l < length; ++l) {
+            tokens.push_back(static_cast<std::uint16_t>(1 + random() % 15));
+        }
+        split.append(tokens, static_cast<int>(random() % 10));
+        samples.push_back(b);
+    }
+    return make_batch(split, samples, settings.shape.length);
+}
+
+// The loss's derivative along `direction` by central differences of two widths, so that the error
+// of second order cancels.
+double measured_slope(ModelOnHost& host, const std::vector<float>& values,
+                      const std::vector<double>& direction, double width) {
+    const auto loss_at = [&](double t) {
+        std::vector<float> moved = values;
+        for (std::size_t i = 0; i < moved.size(); ++i) {
+            moved[i] = static_cast<float>(values[i] + t * direction[i]);
+        }
+        host.model.parameters().upload(moved);
+        host.model.compute_gradients(5, host.results);
+        return host.mean_loss();
+    };
+    const double wide = (loss_at(width) - loss_at(-width)) / (2 * width);
+    const double narrow = (loss_at(width / 2) - loss_at(-width / 2)) / width;
+    return (4 * narrow - wide) / 3;
+}
+
+double norm_of(const std::vector<double>& v) {
+    double sum = 0;
+    for (const double x : v) sum += x * x;
+    return std::sqrt(sum);
+}
+
+// Every parameter's analytic gradient against the slope of the loss, along a direction that is half
+// the gradient itself (so that the slope is far above the loss's rounding) and half random (so that
+// a wrong component shows).
+void check_gradients(const BlockPattern& pattern, SoftmaxKind softmax, double dropout) {
+    const auto seed = std::random_device{}();
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal;
+    const ModelSettings settings = tiny_settings(dropout, seed);
+    ModelOnHost host(settings, pattern, softmax);
+    host.model.upload(random_batch(settings, random));
+    // Embeddings and weights far from their small first values, so that every path matters.
+    std::vector<float> values = host.read(host.model.parameters().values());
+    for (const ParameterInfo& parameter : host.model.layout().table()) {
+        for (std::int64_t i = 0; i < parameter.count(); ++i) {
+            values[static_cast<std::size_t>(parameter.offset + i)] +=
+                static_cast<float>(0.1 * normal(random));
+        }
+    }
+    // Half of the head's hidden values are far above 0 and half far below: none of them crosses the
+    // kink of the ReLU, where a difference quotient is no derivative.
+    for (int i = 0; i < settings.shape.feed_forward; ++i) {
+        values[static_cast<std::size_t>(host.model.layout().head1_bias + i)] = i % 2 == 0 ? 4 : -4;
+    }
+    host.model.parameters().upload(values);
+    host.model.compute_gradients(5, host.results);
+    const std::vector<float> gradients = host.read(host.model.parameters().gradients());
+
+    for (const ParameterInfo& parameter : host.model.layout().table()) {
+        const auto first = static_cast<std::size_t>(parameter.offset);
+        const auto last = first + static_cast<std::size_t>(parameter.count());
+        std::vector<double> gradient(values.size()), direction(values.size());
+        for (std::size_t i = first; i < last; ++i) {
+            gradient[i] = gradients[i];
+            direction[i] = normal(random);
+        }
+        const double gradient_norm = norm_of(gradient), direction_norm = norm_of(direction);
+        ASSERT_GT(gradient_norm, 1e-6) << parameter.name;
+        double analytic = 0;
+        for (std::size_t i = first; i < last; ++i) {
+            direction[i] = gradient[i] / gradient_norm + direction[i] / direction_norm;
+            analytic += gradient[i] * direction[i];
+        }
+        const double width = std::min(0.05, 4e-3 / gradient_norm);
+        const double measured = measured_slope(host, values, direction, width);
+        // The loss is a mean of fp32 numbers near 2.3: its rounding, 5e-7, over the width.
+        EXPECT_NEAR(measured, analytic, 0.01 * gradient_norm + 5e-7 / width) << parameter.name;
+    }
+}
+
+// Blocks of 16 at L = 40: 3 x 3, the last ragged. Row 1 lacks its own block, column 2 is nearly
+// bare.
+BlockPattern sparse_pattern() {
+    return {40, 16, {1, 1, 0, 1, 0, 0, 1, 0, 1}};
+}
+
+TEST(ModelGradients, AgreeWithTheLossOnDenseAttention) {
+    check_gradients(BlockPattern::full(40, 16), SoftmaxKind::kPrunedZero, 0.0);
+}
+TEST(ModelGradients, AgreeWithTheLossOnSparseAttention) {
+    check_gradients(sparse_pattern(), SoftmaxKind::kPrunedZero, 0.0);
+    check_gradients(sparse_pattern(), SoftmaxKind::kMasked, 0.0);
+}
+TEST(ModelGradients, AgreeWithTheLossUnderDropout) {
+    check_gradients(sparse_pattern(), SoftmaxKind::kPrunedZero, 0.25);
+}
+
+TEST(Model, FitsATinyBatch) {
+    ModelSettings settings = tiny_settings(0.0, 3);
+    settings.batch = 8;
+    std::mt19937_64 random(17);
+    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    host.model.upload(random_batch(settings, random));
+    double first = 0, last = 0;
+    for (int step = 0; step < 150; ++step) {
+        host.model.compute_gradients(static_cast<std::uint32_t>(step), host.results);
+        last = host.mean_loss();
+        if (step == 0) first = last;
+        host.model.update(step, 3e-3, {}, host.results);
+    }
+    EXPECT_NEAR(first, std::log(10.0), 0.5);
+    EXPECT_LT(last, 0.05);
+}
+
+TEST(Model, PaddingChangesNothing) {
+    const ModelSettings settings = tiny_settings(0.0, 3);
+    std::mt19937_64 random(5);
+    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kMasked);
+    Batch batch = random_batch(settings, random);
+    host.model.upload(batch);
+    host.model.evaluate(host.results);
+    const double loss = host.mean_loss();
+    for (int b = 0; b < batch.size; ++b) {
+        for (std::int64_t l = batch.lengths[static_cast<std::size_t>(b)]; l < batch.length; ++l) {
+            batch.tokens[static_cast<std::size_t>(b * batch.length + l)] = 9;
+        }
+    }
+    host.model.upload(batch);
+    host.model.evaluate(host.results);
+    EXPECT_EQ(host.mean_loss(), loss);
+}
+
+TEST(Model, DropoutIsOffInEvaluationAndDrawnAnewEachStep) {
+    const ModelSettings settings = tiny_settings(0.3, 3);
+    std::mt19937_64 random(5);
+    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    host.model.upload(random_batch(settings, random));
+    const auto loss = [&](int step) {
+        if (step < 0) host.model.evaluate(host.results);
+        if (step >= 0) {
+            host.model.compute_gradients(static_cast<std::uint32_t>(step), host.results);
+        }
+        return host.mean_loss();
+    };
+    const double evaluated = loss(-1), first = loss(0), second = loss(1);
+    EXPECT_EQ(loss(-1), evaluated);
+    EXPECT_EQ(loss(0), first);
+    EXPECT_NE(first, second);
+    EXPECT_NE(first, evaluated);
+}
+
+}  // namespace
+}  // namespace spion

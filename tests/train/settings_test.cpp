@@ -1,0 +1,112 @@
+#include "train/settings.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "ir/error.h"
+#include "tests/train/temporary_folder.h"
+
+namespace spion {
+namespace {
+
+TEST(TrainSettings, DefaultsAreThePapers) {
+    const TrainSettings s = preset_settings("paper");
+    EXPECT_EQ(s.length, 2048);
+    EXPECT_EQ(s.vocabulary, 32);
+    EXPECT_EQ(s.layers, 4);
+    EXPECT_EQ(s.batch, 256);
+    EXPECT_EQ(s.discovery.block, 64);
+    EXPECT_EQ(s.discovery.filter, 31);
+    EXPECT_EQ(s.discovery.quantile, 0.98);
+    EXPECT_EQ(s.discovery.density, 0.04);
+    EXPECT_EQ(s.discovery.variant, Variant::kCF);
+    EXPECT_EQ(s.learning_rate, 7e-4);
+    EXPECT_EQ(s.warmup, 1000);
+    EXPECT_EQ(s.steps, 30000);
+    EXPECT_EQ(s.eval_every, 500);
+    EXPECT_EQ(s.transition_change, 15);
+    EXPECT_EQ(s.softmax, SoftmaxKind::kPrunedZero);
+    EXPECT_EQ(s.list_ops.train_samples, 96000);
+}
+
+// Every setting's text is read back as the same value, from two different starting points.
+TEST(TrainSettings, EverySettingSurvivesItsToml) {
+    TrainSettings changed = preset_settings("demo");
+    changed.data = "a \"folder\"";
+    changed.dense = true;
+    changed.scores = ScoreMode::kPooled;
+    changed.softmax = SoftmaxKind::kMasked;
+    changed.device = DeviceChoice::kCuda;
+    changed.discovery.variant = Variant::kC;
+    for (const TrainSettings& from : {TrainSettings{}, changed}) {
+        TrainSettings to = preset_settings(from.steps == 30000 ? "demo" : "paper");
+        std::set<std::string_view> names;
+        for (const Setting& setting : train_settings()) {
+            EXPECT_TRUE(names.insert(setting.name).second) << setting.name;
+            std::string text = setting.toml(from);
+            if (text.starts_with('"')) {
+                text = text == "\"a \\\"folder\\\"\"" ? from.data : text.substr(1, text.size() - 2);
+            }
+            apply_setting(to, setting.name, text, "test");
+        }
+        EXPECT_EQ(to_toml(to), to_toml(from));
+    }
+}
+
+std::string rejection(std::string_view name, std::string_view value) {
+    TrainSettings settings;
+    return message_of<UserError>(
+        [&] { apply_setting(settings, name, value, fmt::format("--{}", name)); });
+}
+
+TEST(TrainSettings, RefuseValuesOutOfRange) {
+    EXPECT_EQ(rejection("steps", "0"), "--steps is '0', but it takes a whole number of at least 1");
+    EXPECT_EQ(rejection("steps", "10x"),
+              "--steps is '10x', but it takes a whole number of at least 1");
+    EXPECT_EQ(rejection("quantile", "1.5"),
+              "--quantile is '1.5', but it takes a number from 0 to 1");
+    EXPECT_EQ(rejection("quantile", "nan"),
+              "--quantile is 'nan', but it takes a number from 0 to 1");
+    EXPECT_EQ(rejection("scores", "all"), "--scores is 'all', but it takes exact or pooled");
+    EXPECT_EQ(rejection("dense", "yes"), "--dense is 'yes', but it takes true or false");
+    EXPECT_EQ(rejection("quantil", "0.5"),
+              "--quantil is no setting of train listops; the nearest is 'quantile' (see --help for "
+              "all)");
+    EXPECT_EQ(message_of<UserError>([] { preset_settings("tiny"); }),
+              "--preset is 'tiny', but it takes paper or demo");
+}
+
+std::string contradiction(void (*change)(TrainSettings&)) {
+    TrainSettings settings;
+    change(settings);
+    return message_of<UserError>([&] { check(settings); });
+}
+
+TEST(TrainSettings, RefuseContradictions) {
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.heads = 4; }).find("4 * 32 = 128"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.warmup = 40000; }).find("40000"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.transition_step = 30000; }).find("30000"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) {
+                  s.dense = true;
+                  s.transition_step = 5;
+              }).find("contradict"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.length = 1000; }).find("max-length is 2000"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.length = 20000; }).find("--scores pooled"),
+              std::string::npos);
+    EXPECT_NE(contradiction([](TrainSettings& s) { s.discovery.block = 48; }).find("48"),
+              std::string::npos);
+}
+
+TEST(TrainSettings, AcceptBothPresets) {
+    EXPECT_NO_THROW(check(preset_settings("paper")));
+    EXPECT_NO_THROW(check(preset_settings("demo")));
+}
+
+}  // namespace
+}  // namespace spion

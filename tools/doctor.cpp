@@ -1,0 +1,234 @@
+// `spion doctor`: what of this machine can be used, shown by using it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/error.h"
+#include "runtime/cache.h"
+#include "runtime/device.h"
+#include "tools/commands.h"
+#ifdef SPION_CUDA_BACKEND
+#include "runtime/cuda/cublas.h"
+#include "runtime/cuda/cuda_device.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/cuda/nvrtc.h"
+#endif
+#ifdef SPION_HOST_BACKEND
+#include "runtime/host/host_device.h"
+#endif
+
+namespace spion {
+namespace {
+
+struct Finding {
+    std::string part;
+    std::string version;  // or a description; empty when not found
+    std::string where;    // file or folder; empty when not found
+    std::string problem;  // empty: usable
+};
+
+// Completes a finding by trying the part out: what is thrown is why it cannot be used.
+Finding examine(const std::string& part, const std::function<void(Finding&)>& attempt) {
+    Finding finding{.part = part, .version = "", .where = "", .problem = ""};
+    try {
+        attempt(finding);
+    } catch (const std::exception& error) {
+        finding.problem = error.what();
+    }
+    return finding;
+}
+
+#ifdef SPION_CUDA_BACKEND
+CompileRequest empty_cuda_kernel(const std::string& arch) {
+    return {.entry = "nothing",
+            .text =
+                "struct Arguments { int unused; };\n"
+                "extern \"C\" __global__ void nothing(const __grid_constant__ Arguments) {}\n",
+            .includes = {},
+            .arch = arch,
+            .features = "",
+            .options = nvrtc_options(),
+            .compiler = nvrtc_version()};
+}
+
+void run_nothing(Device& device) {
+    const auto kernel =
+        device.load("nothing", device.compile(empty_cuda_kernel(device.target().arch)));
+    device.launch(*kernel, {.work_items = 1, .threads = 32, .shared_bytes = 0}, int{0});
+    device.synchronize();
+}
+
+// A product of two 8 x 8 matrices.
+void run_product(Device& device) {
+    const Buffer operands(device, 3 * 64 * sizeof(float));
+    device.fill(operands.data(), 0, operands.bytes());
+    device.gemm({.m = 8,
+                 .n = 8,
+                 .k = 8,
+                 .a = operands.as<float>(),
+                 .lda = 8,
+                 .b = operands.as<float>() + 64,
+                 .ldb = 8,
+                 .c = operands.as<float>() + 128,
+                 .ldc = 8});
+    device.synchronize();
+}
+
+void examine_cuda(std::vector<Finding>& findings) {
+    std::unique_ptr<CudaDevice> device;
+    findings.push_back(examine("GPU", [&](Finding& finding) {
+        device = std::make_unique<CudaDevice>();
+        finding.version = fmt::format("{}, {}, {} processors, {:.0f} GiB", device->name(),
+                                      device->target().arch, device->target().processors,
+                                      static_cast<double>(device->memory_bytes()) / (1 << 30));
+        run_nothing(*device);
+    }));
+    findings.push_back(examine("driver", [](Finding& finding) {
+        finding.where = driver_path();
+        if (const std::string release = driver_release(); !release.empty()) {
+            finding.version = "for CUDA up to " + release;
+        }
+        driver();
+    }));
+    findings.push_back(examine("NVRTC", [](Finding& finding) {
+        finding.version = nvrtc_version();
+        finding.where = nvrtc_path();
+        compile_with_nvrtc(empty_cuda_kernel("sm_90a"));
+    }));
+    findings.push_back(examine("cuBLASLt", [&](Finding& finding) {
+        finding.version = cublas_version();
+        finding.where = cublas_path();
+        if (device) {
+            run_product(*device);
+        }
+    }));
+}
+#endif
+
+#ifdef SPION_HOST_BACKEND
+#ifdef __aarch64__
+constexpr const char* kTriple = "aarch64-unknown-linux-gnu";
+#else
+constexpr const char* kTriple = "x86_64-unknown-linux-gnu";
+#endif
+
+void examine_host(std::vector<Finding>& findings) {
+    std::unique_ptr<Device> device;
+    findings.push_back(examine("CPU", [&](Finding& finding) {
+        device = make_host_device();
+        finding.version = fmt::format("{}, {}", device->name(), device->target().arch);
+    }));
+    findings.push_back(examine("LLVM", [&](Finding& finding) {
+        if (!device) {
+            throw DeviceError("the CPU cannot be used");
+        }
+        finding.version = device->compiler_version();
+        const auto kernel = device->load(
+            "nothing",
+            device->compile({.entry = "nothing",
+                             .text = fmt::format("target triple = \"{}\"\n"
+                                                 "define void @nothing(ptr %args, i64 %begin, "
+                                                 "i64 %end) {{\n  ret void\n}}\n",
+                                                 kTriple),
+                             .includes = {},
+                             .arch = device->target().arch,
+                             .features = device->target().features,
+                             .options = device->compile_options(),
+                             .compiler = device->compiler_version()}));
+        device->launch(*kernel, {.work_items = 1, .threads = 1, .shared_bytes = 0}, int{0});
+        device->synchronize();
+    }));
+}
+#endif
+
+[[maybe_unused]] Finding left_out(const std::string& part, const char* option) {
+    return {.part = part,
+            .version = "",
+            .where = "",
+            .problem = fmt::format("left out of this build: configure it with -D{}=ON", option)};
+}
+
+std::vector<Finding> examine_all() {
+    std::vector<Finding> findings;
+#ifdef SPION_CUDA_BACKEND
+    examine_cuda(findings);
+#else
+    findings.push_back(left_out("GPU", "SPION_CUDA_BACKEND"));
+#endif
+#ifdef SPION_HOST_BACKEND
+    examine_host(findings);
+#else
+    findings.push_back(left_out("CPU", "SPION_HOST_BACKEND"));
+#endif
+    findings.push_back(examine("cache folder", [](Finding& finding) {
+        const auto root = KernelCache::default_root();
+        if (!root) {
+            throw UserError(
+                "none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set, so kernels are compiled "
+                "anew by every process: set one");
+        }
+        finding.where = root->string();
+        if (const auto problem = KernelCache::problem_with(*root)) {
+            throw UserError("cannot be written ({}): set SPION_CACHE_DIR to a folder that can",
+                            *problem);
+        }
+    }));
+    return findings;
+}
+
+void print_json(const std::vector<Finding>& findings) {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const Finding& finding : findings) {
+        rows.push_back({{"part", finding.part},
+                        {"usable", finding.problem.empty()},
+                        {"version", finding.version},
+                        {"where", finding.where},
+                        {"problem", finding.problem}});
+    }
+    fmt::print("{}\n", rows.dump(2));
+}
+
+void print_table(const std::vector<Finding>& findings) {
+    for (const Finding& finding : findings) {
+        std::string text = finding.version;
+        if (!finding.where.empty()) {
+            text += (text.empty() ? "" : "  ") + finding.where;
+        }
+        fmt::print("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
+                   text.empty() ? finding.problem : text);
+        if (!finding.problem.empty() && !text.empty()) {
+            fmt::print("{:<21} {}\n", "", finding.problem);
+        }
+    }
+    const auto usable = [&](const char* part) {
+        return std::any_of(findings.begin(), findings.end(), [&](const Finding& finding) {
+            return finding.part == part && finding.problem.empty();
+        });
+    };
+    fmt::print("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
+                                             : usable("CPU") ? "the CPU"
+                                                             : "nothing: no device can be used");
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, int*) {
+    const auto json = std::make_shared<bool>(false);
+    CLI::App* command = app.add_subcommand(
+        "doctor", "what was found of device, driver, compilers and cache, and whether it works");
+    command->add_flag("--json", *json, "print an array of objects instead of a table");
+    command->callback([json] {
+        const std::vector<Finding> findings = examine_all();
+        *json ? print_json(findings) : print_table(findings);
+    });
+}
+
+}  // namespace spion

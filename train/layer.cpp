@@ -1,0 +1,138 @@
+#include "train/layer.h"
+
+#include "train/linear.h"
+
+namespace spion {
+namespace {
+
+struct LayerLinears {
+    Linear qkv, out, feed_forward1, feed_forward2;
+};
+
+LayerLinears linears_of(const StepContext& step, int index) {
+    const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
+    const std::int64_t c = step.shape.channels(), f = step.shape.feed_forward;
+    return {.qkv = {offsets.qkv_weight, offsets.qkv_bias, 3 * c, c},
+            .out = {offsets.out_weight, offsets.norm2.branch_bias, c, c},
+            .feed_forward1 = {offsets.feed_forward1_weight, offsets.feed_forward1_bias, f, c},
+            .feed_forward2 = {offsets.feed_forward2_weight, step.layout.feed_forward2_bias(index),
+                              c, f}};
+}
+
+// A [B, H, L, D] view of T [N, row] whose heads start at `first` elements into each row.
+SpionTensor view(const StepContext& step, void* data, std::int64_t row, std::int64_t first) {
+    auto* bytes = static_cast<unsigned char*>(data) + first * storage_bytes(step.dtype);
+    return {.data = bytes,
+            .batch_stride = step.shape.length * row,
+            .head_stride = step.shape.head_dim,
+            .row_stride = row};
+}
+
+SpionGeluArguments gelu_arguments(const StepContext& step, const LayerActivations& layer,
+                                  int index) {
+    SpionGeluArguments arguments{};
+    arguments.x = layer.hidden.data();
+    arguments.rows = step.rows();
+    arguments.dropout = step.dropout_of(gelu_dropout(index));
+    return arguments;
+}
+
+// scratch.branch [N, C] -> scratch.d_narrow [N, C], the gradient of normed2.
+void feed_forward_backward(const StepContext& step, int index, const LayerLinears& linears) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const ScratchBuffers& scratch = step.activations.scratch;
+    void* d_hidden = scratch.d_wide.data();  // T [N, F]; first the gradient of gated
+    linear_weight_gradient(step, linears.feed_forward2, scratch.branch.data(), layer.gated.data());
+    linear_input_gradient(step, linears.feed_forward2, scratch.branch.data(), d_hidden);
+
+    SpionGeluArguments gelu = gelu_arguments(step, layer, index);
+    gelu.d_y = d_hidden;
+    gelu.d_x = d_hidden;
+    gelu.d_bias_partials = scratch.partials.as<float>();
+    step.kernels.gelu_dropout_backward(gelu);
+    const std::int64_t f = step.shape.feed_forward;
+    sum_partials(step, spion_row_items(step.rows()), f, f, linears.feed_forward1.bias);
+
+    linear_weight_gradient(step, linears.feed_forward1, d_hidden, layer.normed2.data());
+    linear_input_gradient(step, linears.feed_forward1, d_hidden, scratch.d_narrow.data());
+}
+
+// scratch.branch [N, C] -> scratch.d_narrow [N, C], the gradient of normed1.
+void attention_backward(const StepContext& step, int index, const LayerLinears& linears,
+                        CompiledAttention& attention) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const ScratchBuffers& scratch = step.activations.scratch;
+    linear_weight_gradient(step, linears.out, scratch.branch.data(), layer.o.data());
+    linear_input_gradient(step, linears.out, scratch.branch.data(), scratch.d_narrow.data());
+
+    attention.backward(attention_views(step, layer));  // d_narrow is d_o, d_wide becomes d_qkv
+
+    const std::int64_t wide = 3 * step.shape.channels();
+    step.kernels.column_sums({.x = scratch.d_wide.data(),
+                              .partials = scratch.partials.as<float>(),
+                              .rows = step.rows()});
+    sum_partials(step, spion_row_items(step.rows()), wide, wide, linears.qkv.bias);
+    linear_weight_gradient(step, linears.qkv, scratch.d_wide.data(), layer.normed1.data());
+    linear_input_gradient(step, linears.qkv, scratch.d_wide.data(), scratch.d_narrow.data());
+}
+
+}  // namespace
+
+SpionAttentionArguments attention_views(const StepContext& step, const LayerActivations& layer) {
+    const ScratchBuffers& scratch = step.activations.scratch;
+    const std::int64_t c = step.shape.channels();
+    SpionAttentionArguments arguments{};
+    arguments.q = view(step, layer.qkv.data(), 3 * c, 0);
+    arguments.k = view(step, layer.qkv.data(), 3 * c, c);
+    arguments.v = view(step, layer.qkv.data(), 3 * c, 2 * c);
+    arguments.o = view(step, layer.o.data(), c, 0);
+    arguments.d_o = view(step, scratch.d_narrow.data(), c, 0);
+    arguments.d_q = view(step, scratch.d_wide.data(), 3 * c, 0);
+    arguments.d_k = view(step, scratch.d_wide.data(), 3 * c, c);
+    arguments.d_v = view(step, scratch.d_wide.data(), 3 * c, 2 * c);
+    arguments.lse = layer.lse.as<float>();
+    arguments.delta = scratch.delta.as<float>();
+    arguments.lengths = step.lengths;
+    arguments.batch = step.batch;
+    return arguments;
+}
+
+void layer_forward(const StepContext& step, int index, CompiledAttention& attention,
+                   const void* x) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
+    const LayerLinears linears = linears_of(step, index);
+    void* branch = step.activations.scratch.branch.data();
+
+    norm_forward(step, offsets.norm1, layer.norm1, x, index > 0 ? branch : nullptr,
+                 index > 0 ? feed_forward_dropout(index - 1) : 0, layer.normed1.data());
+    linear_forward(step, linears.qkv, layer.normed1.data(), layer.qkv.data());
+    attention.forward(attention_views(step, layer));
+    linear_forward(step, linears.out, layer.o.data(), branch);
+
+    norm_forward(step, offsets.norm2, layer.norm2, layer.norm1.x.data(), branch,
+                 attention_dropout(index), layer.normed2.data());
+    linear_forward(step, linears.feed_forward1, layer.normed2.data(), layer.hidden.data());
+    SpionGeluArguments gelu = gelu_arguments(step, layer, index);
+    gelu.y = layer.gated.data();
+    step.kernels.gelu_dropout_forward(gelu);
+    linear_forward(step, linears.feed_forward2, layer.gated.data(), branch);
+}
+
+void layer_backward(const StepContext& step, int index, CompiledAttention& attention) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
+    const LayerLinears linears = linears_of(step, index);
+    const ScratchBuffers& scratch = step.activations.scratch;
+    void* d_x = scratch.d_x.data();
+
+    feed_forward_backward(step, index, linears);
+    norm_backward(step, offsets.norm2, layer.norm2, scratch.d_narrow.data(), d_x,
+                  attention_dropout(index), d_x, scratch.branch.data());
+    attention_backward(step, index, linears, attention);
+    norm_backward(step, offsets.norm1, layer.norm1, scratch.d_narrow.data(), d_x,
+                  index > 0 ? feed_forward_dropout(index - 1) : 0, d_x,
+                  index > 0 ? scratch.branch.data() : nullptr);
+}
+
+}  // namespace spion

@@ -1,0 +1,29 @@
+// One encoder layer, pre-norm (paper.md, section 4):
+//     x += dropout(Wo attention(norm1(x)));   x += dropout(W2 dropout(gelu(W1 norm2(x))))
+// The addition of a branch is fused with the norm that follows it, so a layer starts with the norm
+// that adds the previous layer's feed-forward branch, and leaves its own in scratch.branch.
+//
+//     x, branch -> norm1.x [N, C] -> normed1 [N, C] -> qkv [N, 3, H, D] -> o [N, H, D] -> branch
+//     [N, C] norm1.x, branch -> norm2.x [N, C] -> normed2 [N, C] -> hidden [N, F] -> gated [N, F]
+//                     -> branch [N, C]
+#pragma once
+
+#include "compiler/compile.h"
+#include "train/step_context.h"
+
+namespace spion {
+
+// Q, K, V or O of a layer, and their gradients, as attention sees them.
+SpionAttentionArguments attention_views(const StepContext& step, const LayerActivations& layer);
+
+// x: T [N, C], the residual stream before the branch in scratch.branch is added (layer 0: has none,
+// and x is norm1.x itself).
+void layer_forward(const StepContext& step, int index, CompiledAttention& attention, const void* x);
+
+// In: scratch.d_x [N, C], the gradient of the residual stream after norm2's addition (all that lies
+// beyond the feed-forward branch), and scratch.branch [N, C], the gradient of that branch.
+// Out: the same two for the layer before (scratch.branch is not written by layer 0), and the
+// gradients of this layer's parameters.
+void layer_backward(const StepContext& step, int index, CompiledAttention& attention);
+
+}  // namespace spion

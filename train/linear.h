@@ -1,0 +1,40 @@
+// The pieces that layers are made of: linear layers on [N, in] rows, and norms with the residual
+// branch that enters just before them.
+#pragma once
+
+#include "train/step_context.h"
+
+namespace spion {
+
+// y = x W^T + bias.
+struct Linear {
+    std::int64_t weight = 0;  // offset of [out, in]
+    std::int64_t bias = 0;    // offset of [out]
+    std::int64_t out = 0, in = 0;
+};
+
+// x: T [N, in] -> y: T [N, out].
+void linear_forward(const StepContext& step, const Linear& linear, const void* x, void* y);
+// Weight gradient d_y^T x: [out, N] [N, in] -> fp32 [out, in].
+void linear_weight_gradient(const StepContext& step, const Linear& linear, const void* d_y,
+                            const void* x);
+// d_y: T [N, out] -> d_x = d_y W: T [N, in].
+void linear_input_gradient(const StepContext& step, const Linear& linear, const void* d_y,
+                           void* d_x);
+
+// The first `columns` of the partial sums, fp32 [count, stride] in the scratch buffer -> the
+// gradient at `offset`: fp32 [columns].
+void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
+                  std::int64_t stride, std::int64_t offset);
+
+// x + dropout(branch) -> norm.x (x itself when branch is null: then norm.x is not written and must
+// be x), its layer norm -> y. All T [N, C].
+void norm_forward(const StepContext& step, const NormOffsets& offsets, const NormActivations& norm,
+                  const void* x, const void* branch, unsigned int stream, void* y);
+// d_y, d_residual: T [N, C] -> d_x and, unless null, d_branch: T [N, C]; and the gradients of
+// gamma, beta and the branch's bias. d_x may be d_residual.
+void norm_backward(const StepContext& step, const NormOffsets& offsets, const NormActivations& norm,
+                   const void* d_y, const void* d_residual, unsigned int stream, void* d_x,
+                   void* d_branch);
+
+}  // namespace spion

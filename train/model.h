@@ -1,0 +1,91 @@
+// The encoder with its head (paper.md, section 4): parameters, activations and one training step.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "compiler/compile.h"
+#include "train/activations.h"
+#include "train/data/dataset.h"
+#include "train/kernels.h"
+#include "train/parameters.h"
+#include "train/step_context.h"
+
+namespace spion {
+
+struct ModelSettings {
+    ModelShape shape;
+    int batch = 1;  // the largest B
+    double dropout = 0.1;
+    std::uint64_t seed = 0;
+};
+
+struct OptimiserSettings {
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
+    double weight_decay = 0.0;
+    double clip = 1.0;
+};
+
+// Where a pass leaves what is read back later.
+struct StepResults {
+    float* losses = nullptr;    // fp32 [B] cross entropy of each sample
+    int* correct = nullptr;     // int32 [B] 1 where the prediction is right
+    int* not_finite = nullptr;  // int32 [not_finite_items()], counts of gradients that are not
+};
+
+// The activation type on a device: bf16 on a GPU, fp32 on the host.
+DType activation_type(const Target& target);
+
+class Model {
+  public:
+    // Compiles the step's kernels. `device` must outlive the model. Throws UserError for sizes that
+    // no kernel takes.
+    Model(const ModelSettings& settings, Device& device, KernelCache& cache);
+
+    // One for each layer, alive while passes run.
+    void set_attention(std::vector<CompiledAttention*> layers);
+
+    // Copies a batch of up to settings.batch samples to the device; passes then use it.
+    void upload(const Batch& batch);
+
+    // Forward pass without dropout.
+    void evaluate(const StepResults& results);
+    // Forward and backward pass with dropout of step `step`; the gradients of the mean loss are in
+    // parameters().gradients().
+    void compute_gradients(std::uint32_t step, const StepResults& results);
+    // AdamW with the gradients; `step` counts from 0.
+    void update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
+                const StepResults& results);
+
+    // Q, K, LSE and lengths of `layer` as the last pass left them (v, o and gradients as well).
+    SpionAttentionArguments attention_arguments(int layer) const;
+
+    const ModelShape& shape() const { return settings_.shape; }
+    DType dtype() const { return dtype_; }
+    const ParameterLayout& layout() const { return layout_; }
+    ParameterState& parameters() { return parameters_; }
+    const StepKernels& kernels() const { return kernels_; }
+    std::int64_t not_finite_items() const;
+
+  private:
+    StepContext context(SpionDropout dropout) const;
+    void encoder_forward(const StepContext& step);
+    void encoder_backward(const StepContext& step);
+    void head(const StepContext& step, const StepResults& results, bool backward);
+
+    ModelSettings settings_;
+    Device* device_;
+    DType dtype_;
+    ParameterLayout layout_;
+    ParameterState parameters_;
+    Activations activations_;
+    mutable StepKernels kernels_;
+    std::vector<CompiledAttention*> attention_;  // [layers]
+    int batch_ = 0;                              // B of the uploaded batch
+    Buffer tokens_;                              // uint16 [B, L]
+    Buffer lengths_;                             // int32 [B]
+    Buffer labels_;                              // int32 [B]
+};
+
+}  // namespace spion

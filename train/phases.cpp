@@ -1,0 +1,275 @@
+#include "train/phases.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "compiler/discovery/transition.h"
+#include "train/data/listops.h"
+#include "train/interrupt.h"
+#include "train/report.h"
+#include "train/schedule.h"
+#include "train/score_maps.h"
+
+namespace spion {
+namespace {
+
+using AttentionLayers = std::vector<std::unique_ptr<CompiledAttention>>;
+
+ModelSettings model_settings(const TrainSettings& s) {
+    return {.shape = {.layers = s.layers,
+                      .heads = s.heads,
+                      .head_dim = s.head_dim,
+                      .feed_forward = s.feed_forward,
+                      .vocabulary = s.vocabulary,
+                      .classes = kListOpsClasses,
+                      .length = s.length},
+            .batch = s.batch,
+            .dropout = s.dropout,
+            .seed = s.seed};
+}
+
+OptimiserSettings optimiser_settings(const TrainSettings& s) {
+    return {.beta1 = s.beta1,
+            .beta2 = s.beta2,
+            .epsilon = s.epsilon,
+            .weight_decay = s.weight_decay,
+            .clip = s.clip};
+}
+
+OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
+    return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
+}
+
+class Training {
+  public:
+    Training(const TrainSettings& settings, const Dataset& data, Device& device, KernelCache& cache,
+             RunFolder& folder, Progress& progress);
+
+    bool goes_on() const {
+        return runner_.steps_done() < settings_.steps && !interrupt_.requested();
+    }
+    bool turns_sparse() const { return turns_sparse_; }
+    void step();
+    void turn_sparse();
+    TrainReport finish();
+
+  private:
+    void collect();
+    void evaluate_now();
+    bool take_score_maps();
+    void write_kernels(const AttentionLayers& layers);
+    double seconds() const {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    }
+    void record(std::string_view split, const Evaluation& evaluation);
+
+    const TrainSettings& settings_;
+    const Dataset& data_;
+    Device& device_;
+    KernelCache& cache_;
+    RunFolder& folder_;
+    Progress& progress_;
+    InterruptGuard interrupt_;
+    MetricsFile metrics_;
+    Model model_;
+    BatchStream batches_;
+    StepRunner runner_;
+    AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
+    std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
+    Transition transition_;
+    MapHistory history_;
+    std::vector<std::vector<double>> pooled_;  // [layers] of [nb, nb], of the last evaluation
+    OneCycleSchedule schedule_;
+    std::int64_t schedule_start_ = 0;  // steps done when the schedule (re)started
+    Phase phase_ = Phase::kDense;
+    bool turns_sparse_ = false;
+    double density_ = 1.0;  // mean over layers
+    std::vector<double> dense_ms_, sparse_ms_;
+    TrainReport report_;
+    ProgressState state_;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+Training::Training(const TrainSettings& settings, const Dataset& data, Device& device,
+                   KernelCache& cache, RunFolder& folder, Progress& progress)
+    : settings_(settings),
+      data_(data),
+      device_(device),
+      cache_(cache),
+      folder_(folder),
+      progress_(progress),
+      metrics_(folder.metrics_file()),
+      model_(model_settings(settings), device, cache),
+      batches_(data.train, settings.seed, settings.batch, settings.length),
+      runner_(model_, device, batches_, optimiser_settings(settings), settings.batch),
+      transition_(settings.layers,
+                  {.fixed_step = settings.transition_step, .percent = settings.transition_change}),
+      history_(settings.layers),
+      pooled_(static_cast<std::size_t>(settings.layers)),
+      schedule_(schedule_over(settings, settings.steps)) {
+    // Dense attention is the full pattern on the same path; every layer shares it.
+    const Attention attention = attention_of(settings, model_.dtype());
+    const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
+    attention_ = compile_attention(attention, {&full, 1}, device, cache);
+    model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
+                                                         attention_.front().get()));
+    if (!settings.dense) {
+        const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
+        score_maps_ =
+            std::make_unique<ScoreMaps>(attention, settings.discovery, keep, device, cache);
+        folder.write_kernel(score_maps_->kernel(), device.target().back_end);
+    }
+    for (const JitKernel& kernel : model_.kernels().compiled()) {
+        folder.write_kernel(kernel, device.target().back_end);
+    }
+    write_kernels(attention_);
+    progress.say(compiled_text(cache.counters()));
+    state_.total_steps = settings.steps;
+}
+
+void Training::write_kernels(const AttentionLayers& layers) {
+    for (const auto& layer : layers) {
+        for (const KernelRole role :
+             {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+            folder_.write_kernel(layer->part(role).jit, device_.target().back_end);
+        }
+    }
+}
+
+void Training::step() {
+    runner_.run(schedule_.at(runner_.steps_done() - schedule_start_));
+    const std::int64_t done = runner_.steps_done();
+    const bool evaluation = done % settings_.eval_every == 0;
+    if (runner_.due() || evaluation || done == settings_.steps) collect();
+    if (phase_ == Phase::kDense && !settings_.dense) {
+        const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
+        const bool by_step = transition_.reached(done);
+        if (by_step) take_score_maps();
+        turns_sparse_ = (by_rule || by_step) && done < settings_.steps;
+    }
+    if (evaluation) evaluate_now();
+}
+
+void Training::collect() {
+    for (const StepRecord& step : runner_.collect()) {
+        metrics_.write({.step = step.step,
+                        .phase = phase_,
+                        .split = "train",
+                        .loss = step.loss,
+                        .accuracy = step.accuracy,
+                        .learning_rate = step.learning_rate,
+                        .step_ms = step.step_ms,
+                        .density = density_,
+                        .seconds = seconds()});
+        (phase_ == Phase::kDense ? dense_ms_ : sparse_ms_).push_back(step.step_ms);
+        report_.not_finite_gradients += step.not_finite;
+        smooth(state_, step.loss, step.accuracy, step.step_ms);
+    }
+    state_.phase = phase_;
+    state_.step = runner_.steps_done();
+    progress_.update(state_);
+}
+
+void Training::record(std::string_view split, const Evaluation& evaluation) {
+    metrics_.write({.step = runner_.steps_done(),
+                    .phase = phase_,
+                    .split = split,
+                    .loss = evaluation.loss,
+                    .accuracy = evaluation.accuracy,
+                    .learning_rate = {},
+                    .step_ms = {},
+                    .density = density_,
+                    .seconds = seconds()});
+    progress_.say(fmt::format("step {}: {} loss {:.3f}, accuracy {:.1f} %", runner_.steps_done(),
+                              split, evaluation.loss, 100.0 * evaluation.accuracy));
+}
+
+void Training::evaluate_now() {
+    report_.validation = evaluate(model_, device_, data_.validation, settings_.batch);
+    record("validation", *report_.validation);
+}
+
+// The maps of the step just done, which is why they come before any other pass. True when the rule
+// says that training turns sparse now.
+bool Training::take_score_maps() {
+    std::vector<double> distances;
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        ScoreMaps::Map map = score_maps_->take(model_.attention_arguments(layer));
+        if (map.scores.empty()) map.scores.assign(map.pooled.begin(), map.pooled.end());
+        pooled_[static_cast<std::size_t>(layer)] = std::move(map.pooled);
+        if (const auto distance = history_.advance(layer, map.scores)) {
+            distances.push_back(*distance);
+        }
+    }
+    if (distances.empty()) return false;  // the first maps have nothing to be compared with
+    const bool holds = transition_.observe(distances);
+    if (!transition_.changes().empty())
+        progress_.say(changes_text(transition_.changes(), settings_));
+    return holds;
+}
+
+void Training::turn_sparse() {
+    collect();  // dense steps are recorded as such
+    std::vector<BlockPattern> patterns;
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
+        patterns.push_back(discover(pooled, settings_.length, settings_.discovery));
+        folder_.write_pattern(layer, patterns.back(), pooled);
+        report_.densities.push_back(patterns.back().density());
+        progress_.say(pattern_text(layer, patterns.back()));
+    }
+    const auto before = cache_.counters();
+    const auto begin = std::chrono::steady_clock::now();
+    AttentionLayers sparse =
+        compile_attention(attention_of(settings_, model_.dtype()), patterns, device_, cache_);
+    const std::chrono::duration<double, std::milli> spent =
+        std::chrono::steady_clock::now() - begin;
+    write_kernels(sparse);
+    progress_.say(transition_text(sparse, before, cache_.counters(), spent.count()));
+
+    std::vector<CompiledAttention*> layers;
+    for (const auto& layer : sparse) layers.push_back(layer.get());
+    model_.set_attention(std::move(layers));
+    attention_ = std::move(sparse);
+    score_maps_.reset();
+    history_ = MapHistory(settings_.layers);  // frees A^s
+    phase_ = Phase::kSparse;
+    density_ = mean_of(report_.densities);
+    report_.transition_step = schedule_start_ = runner_.steps_done();
+    schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
+    state_.step_ms = 0;  // the rate starts anew
+    turns_sparse_ = false;
+}
+
+TrainReport Training::finish() {
+    collect();
+    report_.interrupted = interrupt_.requested() && runner_.steps_done() < settings_.steps;
+    if (!report_.interrupted) {
+        report_.test = evaluate(model_, device_, data_.test, settings_.batch);
+        record("test", *report_.test);
+    }
+    report_.steps_done = runner_.steps_done();
+    report_.dense_step_ms = median(dense_ms_);
+    report_.sparse_step_ms = median(sparse_ms_);
+    report_.peak_bytes = device_.peak_bytes();
+    return report_;
+}
+
+}  // namespace
+
+TrainReport train(const TrainSettings& settings, const Dataset& data, Device& device,
+                  KernelCache& cache, RunFolder& folder, Progress& progress) {
+    Training training(settings, data, device, cache, folder, progress);
+    while (training.goes_on() && !training.turns_sparse()) training.step();  // dense phase
+    if (training.goes_on() && training.turns_sparse()) {
+        training.turn_sparse();                      // transition
+        while (training.goes_on()) training.step();  // sparse phase
+    }
+    return training.finish();
+}
+
+}  // namespace spion

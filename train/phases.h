@@ -1,0 +1,34 @@
+// The three phases of SPION's training (paper.md, section 1): dense, transition, sparse.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "compiler/compile.h"
+#include "train/data/dataset.h"
+#include "train/progress.h"
+#include "train/run_folder.h"
+#include "train/settings.h"
+#include "train/step_runner.h"
+
+namespace spion {
+
+struct TrainReport {
+    std::int64_t steps_done = 0;
+    std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
+    bool interrupted = false;
+    std::vector<double> densities;                 // [layers]; empty when still dense
+    double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 when there were no such steps
+    std::optional<Evaluation> validation;          // the last one
+    std::optional<Evaluation> test;                // at the end; none when interrupted
+    std::int64_t not_finite_gradients = 0;
+    std::size_t peak_bytes = 0;  // of device memory
+};
+
+// Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it
+// after the step at hand. The same settings on the same device give the same losses, bit for bit.
+TrainReport train(const TrainSettings& settings, const Dataset& data, Device& device,
+                  KernelCache& cache, RunFolder& folder, Progress& progress);
+
+}  // namespace spion

@@ -1,0 +1,145 @@
+#include "train/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+
+namespace spion {
+namespace {
+
+std::string_view plural(int count) {
+    return count == 1 ? "" : "s";
+}
+
+std::string origin_text(const CachedKernel& cached) {
+    switch (cached.origin) {
+        case CacheOrigin::kCompiled:
+            return fmt::format("compiled in {:.0f} ms", cached.milliseconds);
+        case CacheOrigin::kDisk:
+            return fmt::format("from the disk cache in {:.1f} ms", cached.milliseconds);
+        case CacheOrigin::kMemory:
+            return "already in memory";
+    }
+    return {};
+}
+
+}  // namespace
+
+std::string compiled_text(const KernelCache::Counters& counters) {
+    if (counters.compiled == 0) {
+        return fmt::format("compiled nothing: all {} kernels came from the cache",
+                           counters.from_disk);
+    }
+    return fmt::format("compiled {} kernel{}, {} came from the cache", counters.compiled,
+                       plural(counters.compiled), counters.from_disk);
+}
+
+std::string pattern_text(int layer, const BlockPattern& pattern) {
+    const std::int64_t all = static_cast<std::int64_t>(pattern.rows()) * pattern.rows();
+    return fmt::format("layer {}: {} of {} blocks, density {:.1f} %\n{}", layer,
+                       pattern.block_count(), all, 100.0 * pattern.density(), pattern.to_art());
+}
+
+std::string changes_text(std::span<const double> changes, const TrainSettings& settings) {
+    return fmt::format(
+        "score maps: distance changed by {:.0f} % (layer by layer); sparse when all are below {} %",
+        fmt::join(changes, ", "), settings.transition_change);
+}
+
+std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
+                            const KernelCache::Counters& before, const KernelCache::Counters& after,
+                            double milliseconds) {
+    std::string text;
+    std::set<std::string> told;  // layers whose tile shapes agree share kernels
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        for (const KernelRole role :
+             {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+            const JitKernel& jit = layers[i]->part(role).jit;
+            if (!told.insert(jit.source.text).second) continue;
+            text += fmt::format("  {}: {}\n", jit.source.name, origin_text(jit.cached));
+        }
+    }
+    const int compiled = after.compiled - before.compiled;
+    const int disk = after.from_disk - before.from_disk;
+    return text + fmt::format(
+                      "sparse from here: {} kernel{} compiled, {} from the disk cache, "
+                      "ready in {:.0f} ms",
+                      compiled, plural(compiled), disk, milliseconds);
+}
+
+double mean_of(std::span<const double> values) {
+    if (values.empty()) return 0;
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+void smooth(ProgressState& state, double loss, double accuracy, double step_ms) {
+    constexpr double kShare = 0.05;
+    const bool first = state.loss == 0;
+    const auto move = [](double& value, double to, bool start) {
+        value = start ? to : value + kShare * (to - value);
+    };
+    move(state.loss, loss, first);
+    move(state.accuracy, accuracy, first);
+    move(state.step_ms, step_ms, state.step_ms == 0);
+}
+
+std::string report_text(const TrainReport& report, const TrainSettings& settings,
+                        const KernelCache::Counters& counters, const RunFolder& folder) {
+    std::string text = fmt::format(
+        "{} {} of {} steps\n",
+        report.interrupted ? "interrupted after" : "done:", report.steps_done, settings.steps);
+    if (report.transition_step) {
+        text += fmt::format("turned sparse after step {}, density {:.1f} % on average\n",
+                            *report.transition_step, 100.0 * mean_of(report.densities));
+    } else if (!settings.dense && !report.interrupted) {
+        text +=
+            "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
+    }
+    if (report.dense_step_ms > 0)
+        text += fmt::format("dense step   {:.2f} ms\n", report.dense_step_ms);
+    if (report.sparse_step_ms > 0) {
+        text += fmt::format("sparse step  {:.2f} ms\n", report.sparse_step_ms);
+    }
+    if (report.test) {
+        text += fmt::format("test accuracy {:.2f} %, loss {:.4f}\n", 100.0 * report.test->accuracy,
+                            report.test->loss);
+    }
+    if (report.not_finite_gradients > 0) {
+        text += fmt::format("warning: {} gradient values were not finite\n",
+                            report.not_finite_gradients);
+    }
+    text +=
+        fmt::format("peak device memory {:.2f} GB\n", static_cast<double>(report.peak_bytes) / 1e9);
+    text += compiled_text(counters) + "\n";
+    return text + fmt::format("metrics, patterns and kernels: {}\n", folder.path().string());
+}
+
+std::string report_json(const TrainReport& report, const TrainSettings& settings,
+                        const KernelCache::Counters& counters, const Device& device) {
+    nlohmann::ordered_json json;
+    const auto evaluation = [](const std::optional<Evaluation>& value) {
+        if (!value) return nlohmann::ordered_json();
+        return nlohmann::ordered_json{{"loss", value->loss}, {"accuracy", value->accuracy}};
+    };
+    json["device"] = device.name();
+    json["arch"] = device.target().arch;
+    json["seed"] = settings.seed;
+    json["steps"] = report.steps_done;
+    json["interrupted"] = report.interrupted;
+    json["transition_step"] = nullptr;
+    if (report.transition_step) json["transition_step"] = *report.transition_step;
+    json["densities"] = report.densities;
+    json["dense_step_ms"] = report.dense_step_ms;
+    json["sparse_step_ms"] = report.sparse_step_ms;
+    json["validation"] = evaluation(report.validation);
+    json["test"] = evaluation(report.test);
+    json["not_finite_gradients"] = report.not_finite_gradients;
+    json["peak_device_bytes"] = report.peak_bytes;
+    json["kernels"] = {{"compiled", counters.compiled}, {"from_disk", counters.from_disk}};
+    return json.dump(2) + "\n";
+}
+
+}  // namespace spion

@@ -1,0 +1,44 @@
+// The texts of a training run: what was learnt, what was compiled, how it ended.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compiler/compile.h"
+#include "train/phases.h"
+#include "train/progress.h"
+#include "train/settings.h"
+
+namespace spion {
+
+// "compiled 17 kernels, 0 came from the cache", "compiled nothing: all 17 kernels came from the
+// cache".
+std::string compiled_text(const KernelCache::Counters& counters);
+
+// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture.
+std::string pattern_text(int layer, const BlockPattern& pattern);
+
+// "score maps moved by 3.1, 20.2 % a layer; ..."
+std::string changes_text(std::span<const double> changes, const TrainSettings& settings);
+
+// Each layer's kernels with where they came from and in how many ms.
+std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
+                            const KernelCache::Counters& before, const KernelCache::Counters& after,
+                            double milliseconds);
+
+// The closing lines for a person, and RUN/summary.json.
+std::string report_text(const TrainReport& report, const TrainSettings& settings,
+                        const KernelCache::Counters& counters, const RunFolder& folder);
+std::string report_json(const TrainReport& report, const TrainSettings& settings,
+                        const KernelCache::Counters& counters, const Device& device);
+
+// 0 for no values.
+double mean_of(std::span<const double> values);
+
+// Moves the state's loss, accuracy and step time towards a step's (exponential mean of about 20
+// steps); a loss or step time of 0 is none yet.
+void smooth(ProgressState& state, double loss, double accuracy, double step_ms);
+
+}  // namespace spion

@@ -1,0 +1,114 @@
+#include "train/run_folder.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "ir/error.h"
+#include "ir/sha256.h"
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+
+// `path` itself or its nearest ancestor that exists.
+fs::path nearest_existing(fs::path path) {
+    std::error_code ignored;
+    path = fs::absolute(path, ignored).lexically_normal();
+    while (!fs::exists(path, ignored) && path.has_parent_path() && path != path.parent_path()) {
+        path = path.parent_path();
+    }
+    return path;
+}
+
+}  // namespace
+
+void check_run_folder(const fs::path& path) {
+    if (path.empty()) throw UserError("--out is empty; name a new folder for the run");
+    std::error_code error;
+    if (fs::exists(path, error)) {
+        if (!fs::is_directory(path, error)) {
+            throw UserError("--out {} is a file; name a new folder for the run", path.string());
+        }
+        if (!fs::is_empty(path, error) || error) {
+            throw UserError("--out {} is not empty; name a new folder, or remove it first",
+                            path.string());
+        }
+    }
+    const fs::path parent = nearest_existing(path);
+    if (!fs::is_directory(parent, error)) {
+        throw UserError("--out {} cannot be created: {} is no folder; name another", path.string(),
+                        parent.string());
+    }
+    if (::access(parent.c_str(), W_OK | X_OK) != 0) {
+        throw UserError("--out {} cannot be written: {}: {}; name another folder", path.string(),
+                        parent.string(), std::strerror(errno));
+    }
+}
+
+RunFolder::RunFolder(const fs::path& path) : path_(path) {
+    check_run_folder(path);
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) {
+        throw UserError("--out {} cannot be created: {}; name another folder", path.string(),
+                        error.message());
+    }
+}
+
+void RunFolder::write(const fs::path& relative, std::string_view bytes) {
+    const fs::path file = path_ / relative;
+    std::error_code error;
+    fs::create_directories(file.parent_path(), error);
+    std::ofstream output(file, std::ios::binary);
+    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    output.close();
+    if (!output || error) {
+        throw UserError("cannot write {}: {}; free some space or name another --out folder",
+                        file.string(), error ? error.message() : std::strerror(errno));
+    }
+}
+
+void RunFolder::write_config(std::string_view toml) {
+    write("config.toml", toml);
+}
+
+void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
+                              std::span<const double> pooled) {
+    const fs::path folder = "patterns";
+    write(folder / fmt::format("layer{}.bits", layer), pattern.to_bits());
+    std::string text;
+    const auto columns = static_cast<std::size_t>(pattern.rows());
+    for (std::size_t i = 0; i < pooled.size(); ++i) {
+        text += fmt::format("{:.9g}{}", pooled[i], (i + 1) % columns == 0 ? '\n' : ',');
+    }
+    write(folder / fmt::format("layer{}.csv", layer), text);
+}
+
+void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
+    std::string name = kernel.source.name;
+    const auto known = kernels_.find(name);
+    if (known != kernels_.end()) {
+        if (known->second == kernel.source.text) return;
+        name = fmt::format("{}.{}", name, digest_of(kernel.source.text).substr(0, 8));
+    }
+    if (!kernels_.emplace(name, kernel.source.text).second) return;
+    const bool cuda = back_end == BackEnd::kCuda;
+    const fs::path folder = fs::path("kernels") / name;
+    write(folder / "kernel.ir", kernel.source.ir);
+    write(folder / (cuda ? "kernel.cu" : "kernel.ll"), kernel.source.text);
+    for (const SourceFile& include : kernel.source.includes) {
+        write(folder / include.name, include.text);
+    }
+    write(folder / (cuda ? "kernel.cubin" : "kernel.o"), kernel.cached.binary->code);
+    write(folder / "kernel.log", kernel.cached.binary->log);
+}
+
+void RunFolder::write_summary(std::string_view json) {
+    write("summary.json", json);
+}
+
+}  // namespace spion

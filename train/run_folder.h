@@ -1,0 +1,46 @@
+// What a training run leaves behind:
+//     RUN/config.toml               every setting; `spion train listops --config` reads it
+//     RUN/metrics.csv               a row a step or evaluation (train/metrics.h)
+//     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
+//     RUN/patterns/layer<i>.csv     the pooled map it was found in, nb lines of nb numbers
+//     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log
+//     RUN/summary.json              how it ended
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "compiler/compile.h"
+#include "ir/block_pattern.h"
+
+namespace spion {
+
+// Throws UserError when `path` exists and is not an empty folder, or cannot be created or written.
+// Leaves nothing behind.
+void check_run_folder(const std::filesystem::path& path);
+
+class RunFolder {
+  public:
+    // Creates the folder. Throws what check_run_folder throws.
+    explicit RunFolder(const std::filesystem::path& path);
+
+    const std::filesystem::path& path() const { return path_; }
+    std::filesystem::path metrics_file() const { return path_ / "metrics.csv"; }
+
+    // All throw UserError when the file cannot be written.
+    void write_config(std::string_view toml);
+    void write_pattern(int layer, const BlockPattern& pattern, std::span<const double> pooled);
+    // Once a kernel, however often it is given.
+    void write_kernel(const JitKernel& kernel, BackEnd back_end);
+    void write_summary(std::string_view json);
+
+  private:
+    void write(const std::filesystem::path& relative, std::string_view bytes);
+    std::filesystem::path path_;
+    std::map<std::string, std::string> kernels_;  // folder name -> the kernel's text
+};
+
+}  // namespace spion

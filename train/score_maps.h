@@ -1,0 +1,38 @@
+// The score maps of the dense phase: A^s, the mean over batch and heads of a layer's attention
+// probabilities, pooled to blocks while it is computed (compiler/discovery/score_summary.h).
+#pragma once
+
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/compile.h"
+#include "compiler/discovery/discover.h"
+
+namespace spion {
+
+class ScoreMaps {
+  public:
+    // keep_scores: A^s itself is needed too; allocates its fp32 [L, L] on the device.
+    ScoreMaps(const Attention& attention, const DiscoverySettings& discovery, bool keep_scores,
+              Device& device, KernelCache& cache);
+
+    struct Map {
+        std::vector<double> pooled;  // [nb, nb]
+        std::vector<float> scores;   // [L, L], empty unless kept
+    };
+    // Of the layer whose q, k, lse, lengths and batch are given, as a forward pass left them. Waits
+    // for the device.
+    Map take(SpionAttentionArguments arguments);
+
+    const JitKernel& kernel() const { return jit_; }
+
+  private:
+    ScoreSummaryProgram program_;
+    Device* device_;
+    JitKernel jit_;
+    LaunchGeometry geometry_;
+    Buffer summary_;  // fp32 [tiles^2, 7]
+    Buffer scores_;   // fp32 [L, L]
+};
+
+}  // namespace spion

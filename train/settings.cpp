@@ -1,0 +1,370 @@
+#include "train/settings.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "ir/error.h"
+#include "train/kernels.h"
+
+namespace spion {
+namespace {
+
+// Reads the whole of `text` as a number in [low, high].
+template <typename T>
+T parse_number(std::string_view text, T low, T high, std::string_view given) {
+    T value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() ||
+        !(value >= low && value <= high)) {
+        constexpr std::string_view kind = std::is_floating_point_v<T> ? "number" : "whole number";
+        if (high == std::numeric_limits<T>::max()) {
+            throw UserError("{} is '{}', but it takes a {} of at least {}", given, text, kind, low);
+        }
+        throw UserError("{} is '{}', but it takes a {} from {} to {}", given, text, kind, low,
+                        high);
+    }
+    return value;
+}
+
+bool parse_bool(std::string_view text, std::string_view given) {
+    if (text == "true" || text == "1") return true;
+    if (text == "false" || text == "0") return false;
+    throw UserError("{} is '{}', but it takes true or false", given, text);
+}
+
+ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
+    if (text == "exact") return ScoreMode::kExact;
+    if (text == "pooled") return ScoreMode::kPooled;
+    throw UserError("{} is '{}', but it takes exact or pooled", given, text);
+}
+
+std::string quoted(std::string_view text) {
+    std::string result = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') result += '\\';
+        result += c;
+    }
+    return result + '"';
+}
+
+// `field` returns a reference to the setting's variable inside a TrainSettings.
+template <typename Field>
+using FieldType = std::remove_cvref_t<std::invoke_result_t<Field, TrainSettings&>>;
+
+template <typename Field>
+Setting number(std::string_view group, std::string_view name, std::string_view help, Field field,
+               FieldType<Field> low,
+               FieldType<Field> high = std::numeric_limits<FieldType<Field>>::max()) {
+    return {.group = group,
+            .name = name,
+            .help = help,
+            .is_flag = false,
+            .parse =
+                [=](TrainSettings& settings, std::string_view text, std::string_view given) {
+                    field(settings) = parse_number<FieldType<Field>>(text, low, high, given);
+                },
+            .toml =
+                [=](const TrainSettings& settings) {
+                    return fmt::format("{}", field(const_cast<TrainSettings&>(settings)));
+                }};
+}
+
+// A setting whose words are read by `read` and written by `write`.
+template <typename Read, typename Write>
+Setting words(std::string_view group, std::string_view name, std::string_view help, Read read,
+              Write write) {
+    return {.group = group,
+            .name = name,
+            .help = help,
+            .is_flag = false,
+            .parse = read,
+            .toml = [=](const TrainSettings& settings) { return quoted(write(settings)); }};
+}
+
+#define SPION_FIELD(member)          \
+    [](TrainSettings & s) -> auto& { \
+        return s.member;             \
+    }
+
+std::vector<Setting> general_settings() {
+    constexpr std::string_view group = "run";
+    return {
+        words(
+            group, "device", "auto, cpu or cuda",
+            [](TrainSettings& s, std::string_view text, std::string_view) {
+                s.device = parse_device_choice(text);
+            },
+            [](const TrainSettings& s) {
+                constexpr std::array<std::string_view, 3> kNames = {"auto", "cpu", "cuda"};
+                return kNames[static_cast<std::size_t>(s.device)];
+            }),
+        number(group, "seed", "seed of initial values, shuffling and dropout", SPION_FIELD(seed),
+               0),
+        number(group, "steps", "training steps", SPION_FIELD(steps), 1),
+        number(group, "batch", "samples a step", SPION_FIELD(batch), 1, 65536),
+        number(group, "eval-every",
+               "steps between evaluations (validation; in the dense phase also the score maps)",
+               SPION_FIELD(eval_every), 1),
+    };
+}
+
+std::vector<Setting> model_settings() {
+    constexpr std::string_view group = "model";
+    return {
+        number(group, "length", "tokens a sample is padded to (L)", SPION_FIELD(length), 1,
+               1 << 20),
+        number(group, "vocabulary", "rows of the token embedding", SPION_FIELD(vocabulary), 16,
+               65536),
+        number(group, "layers", "encoder layers", SPION_FIELD(layers), 1, 1024),
+        number(group, "heads", "attention heads", SPION_FIELD(heads), 1, 1024),
+        number(group, "head-dim", "width of a head: 16, 32, 64 or 128", SPION_FIELD(head_dim), 16,
+               128),
+        number(group, "d-model", "width of the residual stream: heads * head-dim",
+               SPION_FIELD(d_model), 8, 1024),
+        number(group, "feed-forward", "width of the feed-forward layers and of the head",
+               SPION_FIELD(feed_forward), 8, 4096),
+        number(group, "dropout",
+               "dropout probability, everywhere but on the attention probabilities, which are not "
+               "dropped",
+               SPION_FIELD(dropout), 0.0, 0.99),
+        words(
+            group, "softmax",
+            "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0, as "
+            "the paper) or masked (minus infinity)",
+            [](TrainSettings& s, std::string_view text, std::string_view) {
+                s.softmax = parse_softmax_kind(text);
+            },
+            [](const TrainSettings& s) { return to_string(s.softmax); }),
+    };
+}
+
+std::vector<Setting> optimiser_settings() {
+    constexpr std::string_view group = "optimiser";
+    return {
+        number(group, "lr", "peak learning rate of the one-cycle schedule",
+               SPION_FIELD(learning_rate), 0.0),
+        number(group, "warmup",
+               "steps to the peak; after the transition the same fraction of the steps left",
+               SPION_FIELD(warmup), 0),
+        number(group, "beta1", "AdamW", SPION_FIELD(beta1), 0.0, 0.999999),
+        number(group, "beta2", "AdamW", SPION_FIELD(beta2), 0.0, 0.999999),
+        number(group, "epsilon", "AdamW", SPION_FIELD(epsilon), 1e-12),
+        number(group, "weight-decay", "AdamW", SPION_FIELD(weight_decay), 0.0),
+        number(group, "clip", "gradient values are clipped to [-clip, clip]", SPION_FIELD(clip),
+               1e-12),
+    };
+}
+
+std::vector<Setting> sparsity_settings() {
+    constexpr std::string_view group = "sparsity";
+    Setting dense = {.group = group,
+                     .name = "dense",
+                     .help = "never turn sparse (for comparison)",
+                     .is_flag = true,
+                     .parse = [](TrainSettings& s, std::string_view text,
+                                 std::string_view given) { s.dense = parse_bool(text, given); },
+                     .toml = [](const TrainSettings& s) { return s.dense ? "true" : "false"; }};
+    return {
+        words(
+            group, "variant", "pattern discovery: cf, c or f",
+            [](TrainSettings& s, std::string_view text, std::string_view) {
+                s.discovery.variant = parse_variant(text);
+            },
+            [](const TrainSettings& s) { return to_string(s.discovery.variant); }),
+        number(group, "block", "edge of a block: 16, 32, 64 or 128", SPION_FIELD(discovery.block),
+               16, 128),
+        number(group, "filter", "edge of the diagonal filter (cf, c)",
+               SPION_FIELD(discovery.filter), 1, 257),
+        number(group, "quantile", "threshold of the flood fill (cf, f)",
+               SPION_FIELD(discovery.quantile), 0.0, 1.0),
+        number(group, "density", "share of the blocks kept (c)", SPION_FIELD(discovery.density),
+               0.0, 1.0),
+        dense,
+        number(group, "transition-step", "turn sparse after this step; 0: by the paper's rule",
+               SPION_FIELD(transition_step), 0),
+        number(group, "transition-change",
+               "the rule: turn sparse when the score maps' distance changes by less than this many "
+               "per cent in every layer",
+               SPION_FIELD(transition_change), 1, 1000000),
+        words(
+            group, "scores",
+            "what the rule compares: exact (L x L score maps, L up to 16384) or pooled (block "
+            "means)",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.scores = parse_score_mode(text, given);
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.scores == ScoreMode::kExact ? "exact" : "pooled");
+            }),
+    };
+}
+
+std::vector<Setting> data_settings() {
+    constexpr std::string_view group = "data";
+    return {
+        words(
+            group, "data",
+            "folder with Long Range Arena's basic_{train,val,test}.tsv; without it samples are "
+            "generated",
+            [](TrainSettings& s, std::string_view text, std::string_view) { s.data = text; },
+            [](const TrainSettings& s) { return std::string_view(s.data); }),
+        number(group, "data-seed", "seed of the generated samples", SPION_FIELD(list_ops.seed), 0),
+        number(group, "train-samples", "generated", SPION_FIELD(list_ops.train_samples), 1),
+        number(group, "validation-samples", "generated", SPION_FIELD(list_ops.validation_samples),
+               1),
+        number(group, "test-samples", "generated", SPION_FIELD(list_ops.test_samples), 1),
+        number(group, "min-length", "shortest generated expression, in tokens",
+               SPION_FIELD(list_ops.min_length), 1),
+        number(group, "max-length", "longest generated expression, in tokens",
+               SPION_FIELD(list_ops.max_length), 1),
+        number(group, "max-depth", "levels of a generated expression",
+               SPION_FIELD(list_ops.max_depth), 2, 1000),
+        number(group, "max-arguments", "most arguments of a generated operator",
+               SPION_FIELD(list_ops.max_arguments), 2, 64),
+        number(group, "operator-probability", "of a generated node above the last level",
+               SPION_FIELD(list_ops.operator_probability), 0.0, 1.0),
+    };
+}
+
+#undef SPION_FIELD
+
+std::vector<Setting> make_table() {
+    std::vector<Setting> table;
+    for (auto* group :
+         {general_settings, model_settings, optimiser_settings, sparsity_settings, data_settings}) {
+        std::vector<Setting> settings = group();
+        table.insert(table.end(), settings.begin(), settings.end());
+    }
+    return table;
+}
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+    std::vector<std::size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), 0U);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        std::size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (std::size_t j = 0; j < b.size(); ++j) {
+            const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+            diagonal = row[j + 1];
+            row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
+        }
+    }
+    return row[b.size()];
+}
+
+}  // namespace
+
+std::span<const Setting> train_settings() {
+    static const std::vector<Setting> table = make_table();
+    return table;
+}
+
+void apply_setting(TrainSettings& settings, std::string_view name, std::string_view value,
+                   std::string_view given) {
+    const auto table = train_settings();
+    const auto found = std::find_if(table.begin(), table.end(),
+                                    [&](const Setting& setting) { return setting.name == name; });
+    if (found != table.end()) return found->parse(settings, value, given);
+    const auto nearest =
+        std::min_element(table.begin(), table.end(), [&](const Setting& a, const Setting& b) {
+            return edit_distance(a.name, name) < edit_distance(b.name, name);
+        });
+    throw UserError("{} is no setting of train listops; the nearest is '{}' (see --help for all)",
+                    given, nearest->name);
+}
+
+TrainSettings preset_settings(std::string_view name) {
+    if (name == "paper") return {};
+    if (name != "demo") {
+        throw UserError("--preset is '{}', but it takes paper or demo", name);
+    }
+    TrainSettings settings;
+    settings.steps = 600;
+    settings.batch = 16;
+    settings.eval_every = 50;
+    settings.length = 512;
+    settings.layers = 2;
+    settings.learning_rate = 2e-3;
+    settings.warmup = 60;
+    settings.discovery.block = 32;
+    settings.discovery.quantile = 0.93;
+    settings.discovery.density = 0.1;
+    settings.list_ops.train_samples = 4000;
+    settings.list_ops.validation_samples = 128;
+    settings.list_ops.test_samples = 256;
+    settings.list_ops.min_length = 100;
+    settings.list_ops.max_length = 500;
+    settings.list_ops.max_depth = 6;
+    return settings;
+}
+
+void check(const TrainSettings& s) {
+    if (s.d_model != s.heads * s.head_dim) {
+        throw UserError("d-model is {}, but heads * head-dim is {} * {} = {}: make them equal",
+                        s.d_model, s.heads, s.head_dim, s.heads * s.head_dim);
+    }
+    if (s.warmup > s.steps) {
+        throw UserError("warmup is {} steps of only {}: lower --warmup or raise --steps", s.warmup,
+                        s.steps);
+    }
+    if (s.transition_step >= s.steps) {
+        throw UserError(
+            "transition-step is {}, but it must come before the last of the {} steps (0: by the "
+            "rule)",
+            s.transition_step, s.steps);
+    }
+    if (s.dense && s.transition_step > 0) {
+        throw UserError("dense and transition-step {} contradict each other: leave one out",
+                        s.transition_step);
+    }
+    constexpr std::int64_t kExactLimit = 16384;
+    if (!s.dense && s.transition_step == 0 && s.scores == ScoreMode::kExact &&
+        s.length > kExactLimit) {
+        throw UserError(
+            "scores is exact at length {}, but it allows {} at most: use --scores pooled", s.length,
+            kExactLimit);
+    }
+    check(s.discovery);
+    check(attention_of(s, DType::kFp32));
+    check(StepShape{.channels = s.d_model,
+                    .feed_forward = s.feed_forward,
+                    .vocabulary = s.vocabulary,
+                    .dropout = static_cast<float>(s.dropout)});
+    if (!s.data.empty()) return;
+    check(s.list_ops);
+    if (s.list_ops.max_length > s.length) {
+        throw UserError("max-length is {}, but length allows {}: lower it or raise --length",
+                        s.list_ops.max_length, s.length);
+    }
+}
+
+Attention attention_of(const TrainSettings& settings, DType dtype) {
+    return {.heads = settings.heads,
+            .head_dim = settings.head_dim,
+            .length = settings.length,
+            .dtype = dtype,
+            .scale = default_scale(settings.head_dim),
+            .softmax = settings.softmax,
+            .key_padding = true,
+            .dropout = 0.0F};
+}
+
+std::string to_toml(const TrainSettings& settings) {
+    std::string text;
+    std::string_view group;
+    for (const Setting& setting : train_settings()) {
+        if (setting.group != group) {
+            text += fmt::format("{}# {}\n", group.empty() ? "" : "\n", setting.group);
+            group = setting.group;
+        }
+        text += fmt::format("{} = {}\n", setting.name, setting.toml(settings));
+    }
+    return text;
+}
+
+}  // namespace spion

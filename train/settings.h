@@ -1,0 +1,96 @@
+// Every setting of a training run, with the paper's value as its default (paper.md, section 4). One
+// table gives each its name, which is the flag, the key of a config file and of RUN/config.toml.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "compiler/discovery/discover.h"
+#include "ir/attention.h"
+#include "runtime/device.h"
+#include "train/data/listops_generator.h"
+
+namespace spion {
+
+// Which map the transition rule compares between evaluations.
+enum class ScoreMode {
+    kExact,   // A^s itself, L x L: the paper's rule; one L x L fp32 buffer on the device, one a
+              // layer in host memory
+    kPooled,  // its pooled map, nb x nb: the same rule on block means, nothing of size L x L
+              // anywhere
+};
+
+struct TrainSettings {
+    DeviceChoice device = DeviceChoice::kAuto;
+    std::uint64_t seed = 0;  // initial values, shuffling, dropout
+    std::int64_t steps = 30000;
+    int batch = 256;
+    std::int64_t eval_every = 500;
+
+    // Model.
+    std::int64_t length = 2048;  // L
+    int vocabulary = 32;
+    int layers = 4;
+    int heads = 2;
+    int head_dim = 32;
+    int d_model = 64;
+    int feed_forward = 128;
+    double dropout = 0.1;
+    SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
+
+    // Optimiser.
+    double learning_rate = 7e-4;
+    std::int64_t warmup = 1000;
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
+    double weight_decay = 0.0;
+    double clip = 1.0;
+
+    // Discovery and transition.
+    DiscoverySettings discovery = {
+        .block = 64, .filter = 31, .quantile = 0.98, .density = 0.04, .variant = Variant::kCF};
+    bool dense = false;                // never turn sparse
+    std::int64_t transition_step = 0;  // 0: by the rule
+    int transition_change = 15;        // per cent
+    ScoreMode scores = ScoreMode::kExact;
+
+    // Data: LRA's files from `data`, or else generated.
+    std::string data;
+    ListOpsSettings list_ops;
+};
+
+struct Setting {
+    std::string_view group;
+    std::string_view name;  // "eval-every"
+    std::string_view help;
+    bool is_flag;  // a boolean: its flag takes no value
+    // Throws UserError saying what the setting takes; `given` names it as the user did.
+    std::function<void(TrainSettings&, std::string_view value, std::string_view given)> parse;
+    std::function<std::string(const TrainSettings&)> toml;  // the value as TOML
+};
+
+// All of them, by group.
+std::span<const Setting> train_settings();
+
+// Sets one by name. `given` is how the user named it: "--steps", "run.toml: steps". Throws
+// UserError for an unknown name (with the nearest known one) or a value that is not allowed.
+void apply_setting(TrainSettings& settings, std::string_view name, std::string_view value,
+                   std::string_view given);
+
+// "paper": the defaults. "demo": small enough for a laptop without a GPU. Throws UserError for
+// another name.
+TrainSettings preset_settings(std::string_view name);
+
+// Throws UserError for settings that are out of range together or contradict each other.
+void check(const TrainSettings& settings);
+
+// The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
+// so the softmax kind makes no difference there.
+Attention attention_of(const TrainSettings& settings, DType dtype);
+
+// Every setting, as a config file that reproduces the run.
+std::string to_toml(const TrainSettings& settings);
+
+}  // namespace spion

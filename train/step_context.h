@@ -1,0 +1,48 @@
+// What every part of one forward and backward pass needs to know.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/train_arguments.h"
+#include "runtime/device.h"
+#include "train/activations.h"
+#include "train/kernels.h"
+#include "train/parameters.h"
+
+namespace spion {
+
+struct StepContext {
+    Device& device;
+    StepKernels& kernels;
+    const ModelShape& shape;
+    const ParameterLayout& layout;
+    const ParameterState& parameters;
+    const Activations& activations;
+    DType dtype = DType::kFp32;             // T
+    int batch = 0;                          // B of this pass
+    const std::uint16_t* tokens = nullptr;  // [B, L] on the device
+    const int* lengths = nullptr;           // [B] on the device
+    const int* labels = nullptr;            // [B] on the device
+    SpionDropout dropout{};                 // of this step; each use sets its stream
+
+    std::int64_t rows() const { return batch * shape.length; }  // N
+    SpionDropout dropout_of(unsigned int stream) const {
+        SpionDropout result = dropout;
+        result.stream = stream;
+        return result;
+    }
+};
+
+// Every use of dropout draws from a stream of its own.
+constexpr unsigned int kEmbeddingDropout = 0;
+constexpr unsigned int attention_dropout(int layer) {
+    return 1 + 3 * static_cast<unsigned>(layer);
+}
+constexpr unsigned int gelu_dropout(int layer) {
+    return 2 + 3 * static_cast<unsigned>(layer);
+}
+constexpr unsigned int feed_forward_dropout(int layer) {
+    return 3 + 3 * static_cast<unsigned>(layer);
+}
+
+}  // namespace spion

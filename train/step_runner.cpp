@@ -1,0 +1,102 @@
+#include "train/step_runner.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+// Seldom enough to cost a fast device nothing, often enough for a progress line.
+constexpr std::chrono::milliseconds kCollectInterval{200};
+
+template <typename T>
+std::vector<T> read(Device& device, const Buffer& buffer, std::size_t count) {
+    std::vector<T> values(count);
+    device.copy_out(values.data(), buffer.data(), count * sizeof(T));
+    return values;
+}
+
+}  // namespace
+
+StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
+                       const OptimiserSettings& optimiser, int batch)
+    : model_(&model),
+      device_(&device),
+      batches_(&batches),
+      optimiser_(optimiser),
+      batch_(batch),
+      losses_(device, sizeof(float) * kPending * static_cast<std::size_t>(batch)),
+      correct_(device, sizeof(int) * kPending * static_cast<std::size_t>(batch)),
+      not_finite_(device,
+                  sizeof(int) * kPending * static_cast<std::size_t>(model.not_finite_items())) {}
+
+StepResults StepRunner::results(int slot) const {
+    return {.losses = losses_.as<float>() + static_cast<std::ptrdiff_t>(slot) * batch_,
+            .correct = correct_.as<int>() + static_cast<std::ptrdiff_t>(slot) * batch_,
+            .not_finite = not_finite_.as<int>() + slot * model_->not_finite_items()};
+}
+
+void StepRunner::run(double learning_rate) {
+    if (full()) throw InternalError("{} steps are pending, none was collected", kPending);
+    const auto slot = static_cast<int>(pending_.size());
+    const Batch batch = batches_->next();
+    if (slot == 0) device_->mark(0);
+    model_->upload(batch);
+    model_->compute_gradients(static_cast<std::uint32_t>(steps_done_), results(slot));
+    model_->update(steps_done_, learning_rate, optimiser_, results(slot));
+    device_->mark(slot + 1);
+    ++steps_done_;
+    pending_.push_back({.step = steps_done_, .learning_rate = learning_rate});
+}
+
+bool StepRunner::due() const {
+    return full() || (!pending_.empty() &&
+                      std::chrono::steady_clock::now() - last_collect_ >= kCollectInterval);
+}
+
+std::vector<StepRecord> StepRunner::collect() {
+    const std::size_t steps = pending_.size(), batch = static_cast<std::size_t>(batch_);
+    const auto items = static_cast<std::size_t>(model_->not_finite_items());
+    const auto losses = read<float>(*device_, losses_, steps * batch);
+    const auto correct = read<int>(*device_, correct_, steps * batch);
+    const auto not_finite = read<int>(*device_, not_finite_, steps * items);
+    for (std::size_t s = 0; s < steps; ++s) {
+        const auto sum = [s](const auto& values, std::size_t count, auto zero) {
+            const auto first = values.begin() + static_cast<std::ptrdiff_t>(s * count);
+            return std::accumulate(first, first + static_cast<std::ptrdiff_t>(count), zero);
+        };
+        StepRecord& record = pending_[s];
+        record.loss = sum(losses, batch, 0.0) / batch_;
+        record.accuracy = static_cast<double>(sum(correct, batch, std::int64_t{0})) / batch_;
+        record.not_finite = sum(not_finite, items, std::int64_t{0});
+        record.step_ms =
+            device_->milliseconds_between(static_cast<int>(s), static_cast<int>(s) + 1);
+    }
+    last_collect_ = std::chrono::steady_clock::now();
+    return std::exchange(pending_, {});
+}
+
+Evaluation evaluate(Model& model, Device& device, const Split& split, int batch) {
+    const std::int64_t samples = split.samples();
+    const Buffer losses(device, sizeof(float) * static_cast<std::size_t>(samples));
+    const Buffer correct(device, sizeof(int) * static_cast<std::size_t>(samples));
+    for (std::int64_t first = 0; first < samples; first += batch) {
+        std::vector<std::int64_t> indices(
+            static_cast<std::size_t>(std::min<std::int64_t>(batch, samples - first)));
+        std::iota(indices.begin(), indices.end(), first);
+        model.upload(make_batch(split, indices, model.shape().length));
+        model.evaluate(
+            {.losses = losses.as<float>() + first, .correct = correct.as<int>() + first});
+    }
+    const auto loss = read<float>(device, losses, static_cast<std::size_t>(samples));
+    const auto right = read<int>(device, correct, static_cast<std::size_t>(samples));
+    return {.loss = std::accumulate(loss.begin(), loss.end(), 0.0) / static_cast<double>(samples),
+            .accuracy =
+                static_cast<double>(std::accumulate(right.begin(), right.end(), std::int64_t{0})) /
+                static_cast<double>(samples)};
+}
+
+}  // namespace spion

@@ -1,0 +1,65 @@
+// Runs training steps without waiting for the device, and reads their results back several at a
+// time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "train/data/dataset.h"
+#include "train/model.h"
+
+namespace spion {
+
+struct StepRecord {
+    std::int64_t step = 0;  // steps done, from 1
+    double loss = 0;        // mean over the batch
+    double accuracy = 0;
+    double learning_rate = 0;
+    double step_ms = 0;           // between this step's end and the one's before, on the device
+    std::int64_t not_finite = 0;  // gradient values that were no finite number
+};
+
+class StepRunner {
+  public:
+    // Everything is the caller's and must outlive the runner. batch: samples a step.
+    StepRunner(Model& model, Device& device, BatchStream& batches,
+               const OptimiserSettings& optimiser, int batch);
+
+    // One step: upload, forward, backward, update. Asynchronous. Call collect() when full().
+    void run(double learning_rate);
+    std::int64_t steps_done() const { return steps_done_; }
+    bool full() const { return static_cast<int>(pending_.size()) == kPending; }
+    // full(), or some steps are pending and the last collect() was a while ago.
+    bool due() const;
+
+    // Waits for the pending steps and returns their records, oldest first.
+    std::vector<StepRecord> collect();
+
+  private:
+    // One mark a step and one before the first fit into the device's 64 slots.
+    static constexpr int kPending = 32;
+    StepResults results(int slot) const;
+
+    Model* model_;
+    Device* device_;
+    BatchStream* batches_;
+    OptimiserSettings optimiser_;
+    int batch_;
+    std::int64_t steps_done_ = 0;
+    std::vector<StepRecord> pending_;  // step and learning rate filled in
+    Buffer losses_;                    // fp32 [kPending, B]
+    Buffer correct_;                   // int32 [kPending, B]
+    Buffer not_finite_;                // int32 [kPending, items]
+    std::chrono::steady_clock::time_point last_collect_ = std::chrono::steady_clock::now();
+};
+
+struct Evaluation {
+    double loss = 0;  // mean over the samples
+    double accuracy = 0;
+};
+
+// The model without dropout on every sample of a split, in batches of up to `batch`. Waits.
+Evaluation evaluate(Model& model, Device& device, const Split& split, int batch);
+
+}  // namespace spion
