@@ -3,14 +3,13 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/support/run_command.h"
 #include "tests/runtime/temporary_folder.h"
+#include "tests/support/run_command.h"
 
 namespace spion {
 namespace {
 
 using nlohmann::json;
-using test::run_command;
 
 json row(const json& rows, const std::string& part) {
     for (const json& item : rows) {
