@@ -71,14 +71,16 @@ std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64
     throw InternalError("kernel role {} has no tiles", static_cast<int>(role));
 }
 
-void add_item(WalkSummary& walk, std::int64_t rows, const TileShape& shape, int columns) {
+// `count` work items that each stream `rows` rows.
+void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, const TileShape& shape,
+               int columns) {
     const std::int64_t steps = ceil_div(rows, shape.streamed_rows);
     const std::int64_t passes = ceil_div(rows, columns);
-    walk.items += 1;
-    walk.streamed += rows;
-    walk.steps += steps;
-    walk.later_steps += std::max<std::int64_t>(0, steps - shape.stages);
-    walk.passes += passes;
+    walk.items += count;
+    walk.streamed += count * rows;
+    walk.steps += count * steps;
+    walk.later_steps += count * std::max<std::int64_t>(0, steps - shape.stages);
+    walk.passes += count * passes;
     walk.longest_steps = std::max(walk.longest_steps, steps);
     walk.longest_passes = std::max(walk.longest_passes, passes);
 }
@@ -236,27 +238,31 @@ void Model::time_latency(Prediction& result, const Alone& alone) const {
 
 }  // namespace
 
-WalkSummary summarise(const BlockPattern& pattern, KernelRole role, const TileShape& shape,
-                      int columns) {
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role) {
+    const bool walks_columns = role == KernelRole::kKeyValueGradient;
     const auto blocks = static_cast<std::size_t>(pattern.rows());
-    std::vector<std::int64_t> of_row(blocks), of_column(blocks);  // elements along the other side
+    StreamedRows rows{.stationary = std::vector<std::int64_t>(blocks),
+                      .streamed = std::vector<std::int64_t>(blocks)};
+    std::vector<bool> used(blocks);
     for (int row = 0; row < pattern.rows(); ++row) {
+        rows.stationary[static_cast<std::size_t>(row)] = pattern.block_rows(row);
         for (const std::int32_t column : pattern.row(row)) {
-            of_row[static_cast<std::size_t>(row)] += pattern.block_rows(column);
-            of_column[static_cast<std::size_t>(column)] += pattern.block_rows(row);
+            const int here = walks_columns ? column : row, other = walks_columns ? row : column;
+            rows.streamed[static_cast<std::size_t>(here)] += pattern.block_rows(other);
+            used[static_cast<std::size_t>(other)] = true;
         }
     }
-    const bool walks_columns = role == KernelRole::kKeyValueGradient;
-    const auto& stationary = walks_columns ? of_column : of_row;
-    const auto& streamed = walks_columns ? of_row : of_column;
-    WalkSummary walk;
     for (int block = 0; block < pattern.rows(); ++block) {
-        const auto at = static_cast<std::size_t>(block);
-        const std::int64_t tiles = ceil_div(pattern.block_rows(block), shape.stationary_rows);
-        for (std::int64_t tile = 0; tile < tiles; ++tile) {
-            add_item(walk, stationary[at], shape, columns);
-        }
-        walk.distinct += streamed[at] > 0 ? pattern.block_rows(block) : 0;
+        rows.distinct += used[static_cast<std::size_t>(block)] ? pattern.block_rows(block) : 0;
+    }
+    return rows;
+}
+
+WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns) {
+    WalkSummary walk{.distinct = rows.distinct};
+    for (std::size_t block = 0; block < rows.stationary.size(); ++block) {
+        add_items(walk, ceil_div(rows.stationary[block], shape.stationary_rows),
+                  rows.streamed[block], shape, columns);
     }
     return walk;
 }
@@ -280,7 +286,7 @@ WalkSummary summarise(const TileProgram& program, int columns) {
             rows += rows_of(granule);
             used[static_cast<std::size_t>(granule)] = true;
         }
-        add_item(walk, rows, shape, columns);
+        add_items(walk, 1, rows, shape, columns);
     }
     for (std::size_t granule = 0; granule < used.size(); ++granule) {
         walk.distinct += used[granule] ? rows_of(static_cast<std::int64_t>(granule)) : 0;

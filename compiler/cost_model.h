@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "compiler/lower.h"
 #include "ir/attention.h"
@@ -32,9 +33,15 @@ struct WalkSummary {
     friend bool operator==(const WalkSummary&, const WalkSummary&) = default;
 };
 
-// `pattern` as it is, whatever the role: columns are walked where the role walks columns.
-WalkSummary summarise(const BlockPattern& pattern, KernelRole role, const TileShape& shape,
-                      int columns);
+// What a kernel's role makes of a pattern before a shape is known.
+struct StreamedRows {
+    std::vector<std::int64_t> stationary;  // [nb]: rows of the sequence in block row (column) i
+    std::vector<std::int64_t> streamed;    // [nb]: rows that stream past it
+    std::int64_t distinct = 0;             // rows that stream past any
+};
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role);
+
+WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns);
 WalkSummary summarise(const TileProgram& program, int columns);
 
 // What a processor holds at once of a kernel.

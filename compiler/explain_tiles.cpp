@@ -32,8 +32,7 @@ std::string row_text(const TileCandidate& candidate, bool won) {
     const Prediction& p = *candidate.prediction;
     return fmt::format(
         "{} {:>3} {:>4.0f}% {:>7.1f} {:>8.1f} {:>8.1f} {:>9.2f} {:>8.1f} {:>8.1f} {:>8.1f} "
-        "{:>8.1f} "
-        "{:>8.1f} {:>8.1f}  {}\n",
+        "{:>8.1f} {:>8.1f} {:>8.1f}  {}\n",
         start, p.residency.blocks, 100 * p.residency.occupancy, p.waves, p.memory_bytes * 1e-6,
         p.cache_bytes * 1e-6, p.flop * 1e-9, p.exponentials * 1e-6, p.memory_seconds * 1e6,
         p.cache_seconds * 1e6, p.compute_seconds * 1e6, p.latency_seconds * 1e6, p.seconds * 1e6,
@@ -50,11 +49,10 @@ std::string reason(const std::vector<TileCandidate>& candidates,
         return fmt::format("{} wins: no other tile can run", name);
     }
     const TileCandidate& rival = candidates[ranked[1]];
-    const double gain = winner.prediction->seconds / rival.prediction->seconds - 1;
-    const std::string other = fmt::format(
-        "{} is predicted {:.1f} % {}", shape_text(rival.shape),
-        100 * (gain > 0 ? gain : 1 - winner.prediction->seconds / rival.prediction->seconds),
-        gain > 0 ? "faster" : "slower");
+    const double ratio = winner.prediction->seconds / rival.prediction->seconds;
+    const std::string other =
+        fmt::format("{} is predicted {:.1f} % {}", shape_text(rival.shape),
+                    100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1), ratio > 1 ? "faster" : "slower");
     if (winner.shape == measured) {
         return fmt::format(
             "{} wins: it has been measured to be good, and the best rival {} (to replace it takes "

@@ -35,5 +35,8 @@ TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int bloc
 // the attention's, when `attention` fails check(), or when no tile fits the target's shared memory.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target);
+// The same with tiles of `shape`, whatever the target.
+TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                  const TileShape& shape);
 
 }  // namespace spion

@@ -104,6 +104,7 @@ std::string what_would_fit(Attention attention, int block, KernelRole role, cons
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
                                            std::int64_t batch, const Rates& rates) {
+    const StreamedRows rows = streamed_rows(pattern, role);
     std::vector<TileCandidate> candidates;
     for (const TileShape& shape : every_shape(pattern.block(), target)) {
         const Residency resident = residency(attention, role, shape, target, rates);
@@ -112,8 +113,8 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
                                 .prediction = std::nullopt};
         if (candidate.infeasible.empty()) {
             candidate.prediction =
-                predict(attention, role, shape, summarise(pattern, role, shape, resident.columns),
-                        batch, target, rates);
+                predict(attention, role, shape, summarise(rows, shape, resident.columns), batch,
+                        target, rates);
         }
         candidates.push_back(std::move(candidate));
     }
