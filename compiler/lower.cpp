@@ -146,6 +146,13 @@ TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int bloc
         .stationary_rows = rows, .streamed_rows = rows, .granule = rows, .warps = 1, .stages = 1};
 }
 
+MatrixUnit matrix_unit(DType dtype, const Target& target) {
+    if (target.back_end == BackEnd::kHost) {
+        return MatrixUnit::kVector;
+    }
+    return dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync;
+}
+
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target) {
     check_operands(attention, pattern);
@@ -163,6 +170,7 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
                         .granule = shape.granule,
                         .warps = shape.warps,
                         .stages = shape.stages,
+                        .unit = matrix_unit(attention.dtype, target),
                         .order = {},
                         .offsets = {},
                         .granules = {}};
