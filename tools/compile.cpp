@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -10,7 +11,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
-#include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "compiler/report.h"
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "runtime/offline.h"
 #include "tools/attention_options.h"
 #include "tools/commands.h"
@@ -31,6 +33,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct CompileOptions {
+    std::string file;  // of IR, instead of a pattern
     AttentionOptions attention;
     bool key_padding = false;
     std::string target;
@@ -41,10 +44,9 @@ struct CompileOptions {
     bool explain = false;
 };
 
-// What is compiled: an operation on a pattern, as programs.
+// What is compiled. A kernel.ir brings a program alone, everything else an operation on a pattern.
 struct Job {
-    Attention attention;
-    BlockPattern pattern;
+    IrModule asked;  // less its programs
     std::vector<TileProgram> programs;
 };
 
@@ -64,21 +66,89 @@ std::vector<KernelRole> parse_roles(const std::string& name) {
     throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
 }
 
+Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
+    Job job;
+    for (const KernelRole role : parse_roles(options.role)) {
+        job.programs.push_back(lower(*asked.attention, *asked.pattern, role, target));
+    }
+    job.asked = std::move(asked);
+    return job;
+}
+
 Job job_from_pattern(const CompileOptions& options, const Target& target) {
     const BlockPattern pattern = load_pattern(options.attention);
     Attention attention = describe_attention(options.attention, pattern.length(), target);
     attention.key_padding = options.key_padding;
-    Job job{.attention = attention, .pattern = pattern, .programs = {}};
-    for (const KernelRole role : parse_roles(options.role)) {
-        job.programs.push_back(lower(attention, pattern, role, target));
+    return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
+}
+
+std::string read_ir(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    if (fs::is_directory(path) || !file || !(text << file.rdbuf())) {
+        throw UserError("the file {} cannot be read; give a text file of IR (docs/ir.md)", path);
     }
+    return text.str();
+}
+
+// A program from a file may be for anything.
+void require_fits(const TileProgram& program, const std::string& target_name,
+                  const Target& target) {
+    const bool for_host = program.unit == MatrixUnit::kVector;
+    if (for_host != (target.back_end == BackEnd::kHost) ||
+        (program.unit == MatrixUnit::kWgmma && target.arch != "sm_90a")) {
+        throw UserError("the program multiplies with unit={}, which target {} has not: name {}",
+                        to_string(program.unit), target_name,
+                        for_host                             ? "target host"
+                        : program.unit == MatrixUnit::kWgmma ? "target sm_90a"
+                                                             : "a GPU, such as sm_80");
+    }
+    const int shared = geometry(program, target).shared_bytes;
+    if (target.back_end == BackEnd::kCuda && shared > target.shared_bytes_per_block) {
+        throw UserError(
+            "the program needs {} bytes of shared memory, but target {} has {} for a thread block: "
+            "give it fewer stages or streamed_rows",
+            shared, target_name, target.shared_bytes_per_block);
+    }
+}
+
+Job job_from_file(const CompileOptions& options, const Target& target) {
+    IrModule ir = parse_ir(read_ir(options.file), options.file);
+    if (ir.programs.empty()) {
+        if (!ir.attention || !ir.pattern) {
+            throw UserError("{} holds no program, nor an attention with its pattern: give one",
+                            options.file);
+        }
+        return lower_all(std::move(ir), options, target);
+    }
+    const std::vector<KernelRole> roles = parse_roles(options.role);
+    Job job;
+    for (TileProgram& program : ir.programs) {
+        if (std::find(roles.begin(), roles.end(), program.role) != roles.end()) {
+            require_fits(program, options.target, target);
+            job.programs.push_back(std::move(program));
+        }
+    }
+    if (job.programs.empty()) {
+        throw UserError("{} holds no program of role {}: name another, or all", options.file,
+                        options.role);
+    }
+    ir.programs.clear();
+    job.asked = std::move(ir);
     return job;
 }
 
 std::string explain_all(const CompileOptions& options, const Job& job, const Target& target) {
+    if (!job.asked.attention || !job.asked.pattern) {
+        throw UserError(
+            "--explain weighs tile shapes of a pattern, and {} holds none: give an "
+            "attention with its pattern",
+            options.file);
+    }
     std::string text;
     for (const TileProgram& program : job.programs) {
-        text += explain(job.attention, job.pattern, program.role, target, options.attention.batch) +
+        text += explain(*job.asked.attention, *job.asked.pattern, program.role, target,
+                        options.attention.batch) +
                 "\n";
     }
     return text;
@@ -104,7 +174,7 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     std::map<std::string, int> taken;
     for (const TileProgram& program : job.programs) {
         ShownKernel kernel{.name = {},
-                           .ir = to_text(job.attention) + "\n" + job.pattern.to_bits(),
+                           .ir = job.asked.pattern ? to_text(job.asked) : "",
                            .program = program,
                            .source = emit(program, target),
                            .rebuild = rebuild_command(target.arch, {}),
@@ -180,7 +250,8 @@ void run_compile(const CompileOptions& options) {
     const Target target = target_named(options.target);
     const std::vector<EmitKind> kinds =
         parse_emit_kinds(options.emit, options.target, target.back_end);
-    const Job job = job_from_pattern(options, target);
+    const Job job =
+        options.file.empty() ? job_from_pattern(options, target) : job_from_file(options, target);
     // stdout stays empty until nothing can go wrong any more.
     std::string out = options.explain ? explain_all(options, job, target) : "";
     if (!options.folder.empty() || options.print) {
@@ -203,7 +274,12 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
         "compile",
         "follow a pattern to IR, source and machine code, for any target, no GPU needed");
     const auto options = std::make_shared<CompileOptions>();
+    auto* file = command->add_option("file", options->file,
+                                     "IR to compile instead of a pattern (docs/ir.md)");
+    file->type_name("FILE.ir");
     add_pattern_options(*command, options->attention);
+    file->excludes(command->get_option("--pattern"));
+    file->excludes(command->get_option("--pattern-random"));
     add_operation_options(*command, options->attention);
     command->add_flag("--key-padding", options->key_padding,
                       "kernels that take the number of valid keys of each sample");

@@ -1,4 +1,5 @@
-// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance, 2 a request or a machine
+// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache
+// verify` with a damaged entry, 2 a request or a machine
 // that cannot do it (one sentence on stderr), 3 a fault of spion itself, 130 interrupted.
 #include <fmt/core.h>
 
@@ -37,6 +38,7 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_compile(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
+    add_cache(app, exit_code);
     add_doctor(app, exit_code);
 }
 
