@@ -42,12 +42,14 @@ struct CompileOptions {
     std::string folder;
     bool print = false;
     bool explain = false;
+    std::string print_after;  // names of passes with commas, "all", or "" for none
 };
 
 // What is compiled. A kernel.ir brings a program alone, everything else an operation on a pattern.
 struct Job {
     IrModule asked;  // less its programs
     std::vector<TileProgram> programs;
+    std::string passes;  // what --print-after asks for
 };
 
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
@@ -68,8 +70,16 @@ std::vector<KernelRole> parse_roles(const std::string& name) {
 
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
     Job job;
+    LowerOptions lowering;
+    if (!options.print_after.empty()) {
+        lowering.observer =
+            print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
+    }
     for (const KernelRole role : parse_roles(options.role)) {
-        job.programs.push_back(lower(*asked.attention, *asked.pattern, role, target));
+        if (lowering.observer) {
+            job.passes += fmt::format("==> {} <==\n", to_string(role));
+        }
+        job.programs.push_back(lower(*asked.attention, *asked.pattern, role, target, lowering));
     }
     job.asked = std::move(asked);
     return job;
@@ -120,6 +130,12 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
                             options.file);
         }
         return lower_all(std::move(ir), options, target);
+    }
+    if (!options.print_after.empty()) {
+        throw UserError(
+            "--print-after shows how a pattern is lowered, and {} holds programs "
+            "already: give an attention with its pattern",
+            options.file);
     }
     const std::vector<KernelRole> roles = parse_roles(options.role);
     Job job;
@@ -244,8 +260,9 @@ std::string printed(const std::vector<ShownKernel>& kernels, const std::vector<E
 }
 
 void run_compile(const CompileOptions& options) {
-    if (options.folder.empty() && !options.print && !options.explain) {
-        throw UserError("nothing would be shown: give -o DIR, --print or --explain");
+    if (options.folder.empty() && !options.print && !options.explain &&
+        options.print_after.empty()) {
+        throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
     }
     const Target target = target_named(options.target);
     const std::vector<EmitKind> kinds =
@@ -253,7 +270,8 @@ void run_compile(const CompileOptions& options) {
     const Job job =
         options.file.empty() ? job_from_pattern(options, target) : job_from_file(options, target);
     // stdout stays empty until nothing can go wrong any more.
-    std::string out = options.explain ? explain_all(options, job, target) : "";
+    std::string out = job.passes;
+    out += options.explain ? explain_all(options, job, target) : "";
     if (!options.folder.empty() || options.print) {
         const std::vector<ShownKernel> kernels =
             compile_all(job, target, kinds, options.attention.batch);
@@ -296,6 +314,8 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
     command->add_flag("--print", options->print, "print the texts");
     command->add_flag("--explain", options->explain,
                       "print the tile shapes that were weighed, and why one won");
+    command->add_option("--print-after", options->print_after,
+                        "print the program after these passes, with commas, or all");
     command->callback([options] { run_compile(*options); });
 }
 

@@ -1,6 +1,6 @@
-// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache
-// verify` with a damaged entry, 2 a request or a machine
-// that cannot do it (one sentence on stderr), 3 a fault of spion itself, 130 interrupted.
+// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache verify` with a
+// damaged entry, 2 a request or a machine that cannot do it (one sentence on stderr), 3 a fault of
+// spion itself, 130 interrupted.
 #include <fmt/core.h>
 
 #include <cstdio>
