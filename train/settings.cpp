@@ -284,7 +284,7 @@ TrainSettings preset_settings(std::string_view name) {
         throw UserError("--preset is '{}', but it takes paper or demo", name);
     }
     TrainSettings settings;
-    settings.steps = 700;
+    settings.steps = 1000;
     settings.batch = 16;
     settings.eval_every = 50;
     settings.length = 512;
@@ -297,7 +297,7 @@ TrainSettings preset_settings(std::string_view name) {
     settings.transition_step = 250;  // in so short a run the rule holds early, late or never
     settings.list_ops.train_samples = 8000;
     settings.list_ops.validation_samples = 256;
-    settings.list_ops.test_samples = 512;
+    settings.list_ops.test_samples = 1000;
     settings.list_ops.min_length = 60;
     settings.list_ops.max_length = 500;
     settings.list_ops.max_depth = 4;

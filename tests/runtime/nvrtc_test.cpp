@@ -5,13 +5,13 @@
 
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <thread>
 
 #include "ir/error.h"
 #include "tests/support/environment.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -55,8 +55,7 @@ TEST_F(NvrtcTest, MakesACubinForEveryArchitecture) {
 }
 
 TEST_F(NvrtcTest, ThreadsMakeTheSameBytesAsOneAlone) {
-    std::random_device seed;
-    const int first = static_cast<int>(seed() % 1000);
+    const int first = static_cast<int>(test::fresh_seed() % 1000);
     std::vector<KernelBinary> together(4);
     {
         std::vector<std::jthread> threads;
