@@ -90,12 +90,12 @@ std::vector<std::unique_ptr<AttentionBuffers>> make_sets(const Attention& attent
                                                          Device& device) {
     std::vector<std::unique_ptr<AttentionBuffers>> sets;
     const bool rotate = device.target().back_end == BackEnd::kCuda;
-    double bytes = 0;
+    double bytes = 0;  // of what one forward pass over every set touches: half of the tensors
     do {
         sets.push_back(std::make_unique<AttentionBuffers>(attention, batch, lengths,
                                                           Layout::kHeadsFirst, device));
         sets.back()->set_arbitrary_inputs();
-        bytes += static_cast<double>(sets.back()->bytes());
+        bytes += static_cast<double>(sets.back()->bytes()) / 2;
     } while (rotate && bytes < 2 * kCacheBytes && std::ssize(sets) < kMaxSets);
     return sets;
 }

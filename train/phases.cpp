@@ -217,6 +217,7 @@ bool Training::take_score_maps() {
 }
 
 void Training::turn_sparse() {
+    collect();  // dense steps are recorded as such
     std::vector<BlockPattern> patterns;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
