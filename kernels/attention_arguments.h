@@ -3,7 +3,8 @@
 #pragma once
 
 // A [B, H, L, D] view. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
-// l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes.
+// l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row stride
+// less than 2^31 bytes.
 struct SpionTensor {
     void* data;
     long long batch_stride;

@@ -2,7 +2,8 @@
 # Tests and measures spion on a machine with a GPU, in stages:
 #     tests/gpu.sh [build] [tests] [sanitize] [bench]        all four without an argument
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
-# the CUDA back end is built. Dependencies in an unusual place: set CMAKE_PREFIX_PATH.
+# the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
+# set CMAKE_PREFIX_PATH.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
@@ -38,14 +39,14 @@ host_backend() {
 
 build() {
     cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DSPION_HOST_BACKEND="$(host_backend)" && cmake --build "$build"
+        -DSPION_HOST_BACKEND="${SPION_HOST_BACKEND:-$(host_backend)}" && cmake --build "$build"
 }
 
 # A skipped test is a failure here: this script is for machines with a GPU.
 tests() {
     local log
     log=$(mktemp)
-    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 2 2>&1 | tee "$log"
+    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 4 2>&1 | tee "$log"
     local status=${PIPESTATUS[0]}
     if grep -q '[*]Skipped' "$log"; then
         echo "gpu tests were skipped; is there a GPU with a driver?"
@@ -79,6 +80,7 @@ sanitize() {
 }
 
 bench() {
+    "$build/spion" doctor >"$out/doctor.txt" || true  # for the record
     "$build/spion" bench anchors >"$out/anchors.txt" &&
         "$build/spion" bench summary --length 4096 --batch 32 --heads 2 --head-dim 32 --block 64 \
             --device cuda >"$out/summary.txt" &&

@@ -15,8 +15,9 @@
 namespace spion {
 namespace {
 
-// A gradient whose terms cancel to nothing (one key a row, say) is all rounding error. Its error is
-// then measured against this fraction of what its terms would add up to without cancelling.
+// A gradient that is below this fraction of what its terms would add up to without cancelling (one
+// key a row, say, where dP - delta is 0) is all rounding error: that is then measured against the
+// terms themselves.
 constexpr double kCancelled = 1e-3;
 
 // `terms`: norm of the sum without cancellation, 0 for tensors that do not cancel.
@@ -35,7 +36,8 @@ TensorError compare(std::string name, std::span<const float> actual,
             norm += reference[n] * reference[n];
         }
     }
-    const double scale = std::max(std::sqrt(norm), kCancelled * terms);
+    const bool cancelled = std::sqrt(norm) < kCancelled * terms;
+    const double scale = cancelled ? terms : std::sqrt(norm);
     if (distance > 0) {  // a reference of zeros is to be met exactly
         error.relative = std::sqrt(distance) / scale;
     }

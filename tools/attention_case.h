@@ -35,11 +35,11 @@ struct TensorError {
 };
 
 struct CaseReport {
-    AttentionInputs inputs;
-    AttentionOutputs outputs;         // of the first run
-    std::vector<TensorError> errors;  // o, lse, dq, dk, dv
-    bool repeatable = false;          // a second run gave the same bytes
-    bool in_bounds = false;           // nothing was written outside the outputs
+    AttentionInputs inputs = {};
+    AttentionOutputs outputs = {};         // of the first run
+    std::vector<TensorError> errors = {};  // o, lse, dq, dk, dv
+    bool repeatable = false;               // a second run gave the same bytes
+    bool in_bounds = false;                // nothing was written outside the outputs
     bool passed() const;
     // One line a failure, "" when passed.
     std::string failures() const;

@@ -26,6 +26,22 @@ std::string origin_text(const CachedKernel& cached) {
     return {};
 }
 
+std::string step_times_text(const TrainReport& report) {
+    std::string text;
+    if (report.dense_step_ms > 0) {
+        text += fmt::format("dense step   {:.2f} ms\n", report.dense_step_ms);
+    }
+    if (report.sparse_step_ms > 0) {
+        text += fmt::format("sparse step  {:.2f} ms", report.sparse_step_ms);
+        if (report.dense_step_ms > 0) {
+            text +=
+                fmt::format(" ({:.2f} x as fast)", report.dense_step_ms / report.sparse_step_ms);
+        }
+        text += '\n';
+    }
+    return text;
+}
+
 }  // namespace
 
 std::string compiled_text(const KernelCache::Counters& counters) {
@@ -77,12 +93,13 @@ double mean_of(std::span<const double> values) {
 
 void smooth(ProgressState& state, double loss, double accuracy, double step_ms) {
     constexpr double kShare = 0.05;
-    const auto move = [](double& value, double to) {
-        value = value == 0 ? to : value + kShare * (to - value);
+    const bool first = state.loss == 0;
+    const auto move = [](double& value, double to, bool start) {
+        value = start ? to : value + kShare * (to - value);
     };
-    move(state.loss, loss);
-    state.accuracy += kShare * (accuracy - state.accuracy);
-    move(state.step_ms, step_ms);
+    move(state.loss, loss, first);
+    move(state.accuracy, accuracy, first);
+    move(state.step_ms, step_ms, state.step_ms == 0);
 }
 
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
@@ -97,11 +114,7 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
     }
-    if (report.dense_step_ms > 0)
-        text += fmt::format("dense step   {:.2f} ms\n", report.dense_step_ms);
-    if (report.sparse_step_ms > 0) {
-        text += fmt::format("sparse step  {:.2f} ms\n", report.sparse_step_ms);
-    }
+    text += step_times_text(report);
     if (report.test) {
         text += fmt::format("test accuracy {:.2f} %, loss {:.4f}\n", 100.0 * report.test->accuracy,
                             report.test->loss);

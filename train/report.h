@@ -38,7 +38,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
 double mean_of(std::span<const double> values);
 
 // Moves the state's loss, accuracy and step time towards a step's (exponential mean of about 20
-// steps); a step time of 0 takes the step's.
+// steps); a loss or step time of 0 is none yet.
 void smooth(ProgressState& state, double loss, double accuracy, double step_ms);
 
 }  // namespace spion

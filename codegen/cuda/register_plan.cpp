@@ -23,7 +23,7 @@ struct Measured {
 constexpr Measured kForward16[] = {
     {16, 64, true, 96}, {32, 64, true, 128}, {64, 64, true, 168}, {128, 64, true, 256}};
 constexpr Measured kForward32[] = {
-    {16, 64, true, 128}, {32, 32, true, 128}, {64, 32, true, 168}, {128, 32, false, 256}};
+    {16, 64, true, 128}, {32, 32, true, 168}, {64, 32, true, 168}, {128, 32, false, 256}};
 constexpr Measured kQueryGradient16[] = {
     {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, true, 168}, {128, 32, true, 256}};
 constexpr Measured kQueryGradient32[] = {

@@ -72,16 +72,22 @@ std::vector<Constant> attention_constants(const Attention& attention) {
     };
 }
 
-void require_fp32(const Attention& attention) {
+// The bodies keep a tile's scores and operands on the stack (kernels/host/tile.h).
+constexpr int kMaxHeadDim = 128;
+constexpr int kMaxStationaryRows = 64;
+constexpr int kMaxStreamedRows = 128;
+
+void require_supported(const Attention& attention) {
     if (attention.dtype != DType::kFp32) {
         throw UserError("the CPU back end computes in fp32, not {}: choose fp32 or a GPU",
                         to_string(attention.dtype));
     }
+    if (attention.head_dim < 16 || attention.head_dim > kMaxHeadDim ||
+        attention.head_dim % 16 != 0) {
+        throw InternalError("host tiles take D of 16, 32, .. {}, not {}", kMaxHeadDim,
+                            attention.head_dim);
+    }
 }
-
-// The bodies keep a tile's scores and operands on the stack (kernels/host/tile.h).
-constexpr int kMaxStationaryRows = 64;
-constexpr int kMaxStreamedRows = 128;
 
 std::string attention_name(std::string_view role, const TileProgram& program) {
     const Attention& attention = program.attention;
@@ -117,7 +123,7 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
 }
 
 KernelSource emit_host(const TileProgram& program, const Target& target) {
-    require_fp32(program.attention);
+    require_supported(program.attention);
     if (program.stationary_rows > kMaxStationaryRows || program.stationary_rows % 16 != 0 ||
         program.streamed_rows > kMaxStreamedRows) {
         throw InternalError(
@@ -147,7 +153,7 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
 }
 
 KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target) {
-    require_fp32(program.attention);
+    require_supported(program.attention);
     if (program.tile < 16 || program.tile > kMaxStationaryRows || program.tile % 16 != 0 ||
         program.block % program.tile != 0 || program.filter < 1 ||
         program.filter > 2 * program.block + 1) {

@@ -14,6 +14,8 @@ static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
+    const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
@@ -22,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 
     copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
                    kLength);
-    Walk walk = open_walk(args, item.place, key_limit(args, item.batch));
+    measure_walk(walk, limit);
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;

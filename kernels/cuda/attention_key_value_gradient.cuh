@@ -43,11 +43,63 @@ SPION_DEVICE void shift_statistics(unsigned statistics) {
     }
 }
 
+// dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
+// output gradient tiles, of which the first `valid` count.
+SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
+                                float (&value_gradient)[kHeadTiles][4],
+                                const Stationary<kHeldInRegisters>& key,
+                                const Stationary<kHeldInRegisters>& value, unsigned query_tile,
+                                unsigned statistics, int column, int valid) {
+    const unsigned output_gradient_tile = query_tile + kTileBytes;
+    // This lane's columns: column + 8 j + 2 t and the next.
+    const unsigned lane_shift = statistics + (column + lane_index() % 4 * 2) * 4;
+    const unsigned lane_delta = lane_shift + kStreamedRows * 4;
+    float scores[kColumns / 8][4], gradient[kColumns / 8][4];
+    set_zero(scores);
+    Engine::multiply_transposed(scores, key, query_tile, column);
+    if (valid < kColumns) mask_columns(scores, valid);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+        const float2 shift = load_shared_float2(lane_shift + j * 32);
+        const float2 delta = load_shared_float2(lane_delta + j * 32);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float column_shift = i % 2 == 0 ? shift.x : shift.y;
+            scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+        }
+    }
+    Engine::multiply(value_gradient, scores, output_gradient_tile, column);
+    Engine::multiply_transposed(gradient, value, output_gradient_tile, column);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) gradient[j][i] *= scores[j][i];
+    }
+    Engine::multiply(key_gradient, gradient, query_tile, column);
+}
+
+// What the warp's rows from `first` on have gathered is dropped by selection: those of padded keys
+// need not even be finite.
+SPION_DEVICE void zero_rows_from(int first, float (&key_gradient)[kHeadTiles][4],
+                                 float (&value_gradient)[kHeadTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (lane_index() / 4 + 8 * half < first) continue;
+#pragma unroll
+        for (int j = 0; j < kHeadTiles; ++j) {
+            key_gradient[j][2 * half] = key_gradient[j][2 * half + 1] = 0.0F;
+            value_gradient[j][2 * half] = value_gradient[j][2 * half + 1] = 0.0F;
+        }
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
-    const int warp_row = 16 * warp_index();
     const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
+    const int warp_row = 16 * warp_index();
     const unsigned key_tile = shared_memory_start();
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
@@ -59,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
                    limit);
-    Walk walk = open_walk(args, item.place, kLength);
+    measure_walk(walk, kLength);
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
@@ -83,52 +135,18 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, arrived);
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
-        const unsigned output_gradient_tile = query_tile + kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
         const int valid = walk.valid - step * kStreamedRows;
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            // This lane's columns: column + 8 j + 2 t and the next.
-            const unsigned lane_shift = statistics + (column + lane_index() % 4 * 2) * 4;
-            const unsigned lane_delta = lane_shift + kStreamedRows * 4;
-            float scores[kColumns / 8][4], gradient[kColumns / 8][4];
-            set_zero(scores);
-            Engine::multiply_transposed(scores, key, query_tile, column);
-            if (valid - column < kColumns) mask_columns(scores, valid - column);
-#pragma unroll
-            for (int j = 0; j < kColumns / 8; ++j) {
-                const float2 shift = load_shared_float2(lane_shift + j * 32);
-                const float2 delta = load_shared_float2(lane_delta + j * 32);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-                    scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
-                    gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
-                }
-            }
-            Engine::multiply(value_gradient, scores, output_gradient_tile, column);
-            Engine::multiply_transposed(gradient, value, output_gradient_tile, column);
-#pragma unroll
-            for (int j = 0; j < kColumns / 8; ++j) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) gradient[j][i] *= scores[j][i];
-            }
-            Engine::multiply(key_gradient, gradient, query_tile, column);
+            add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
+                          valid - column);
         }
     }
 
     copy_wait<0>();
-    // What a padded key's row has gathered is dropped by selection: it need not even be finite.
+    zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (item.first_row + warp_row + lane_index() / 4 + 8 * half < limit) continue;
-#pragma unroll
-        for (int j = 0; j < kHeadTiles; ++j) {
-            key_gradient[j][2 * half] = key_gradient[j][2 * half + 1] = 0.0F;
-            value_gradient[j][2 * half] = value_gradient[j][2 * half + 1] = 0.0F;
-        }
-    }
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
                     rows_of(args.d_k, item.batch, item.head), item.first_row, kLength);
     store_warp_rows(value_tile, warp_row, value_gradient, one,

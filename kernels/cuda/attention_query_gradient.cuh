@@ -51,9 +51,38 @@ SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const Outpu
     __syncwarp();
 }
 
+// dQ += dS K for the keys at rows [column, + kColumns) of the key and value tiles, of which the
+// first `valid` count. shift, delta: of rows g and g + 8.
+SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
+                                     const Stationary<kHeldInRegisters>& query,
+                                     const Stationary<kHeldInRegisters>& output_gradient,
+                                     unsigned key_tile, int column, int valid,
+                                     const float (&shift)[2], const float (&delta)[2]) {
+    float scores[kColumns / 8][4], gradient[kColumns / 8][4];
+    set_zero(scores);
+    Engine::multiply_transposed(scores, query, key_tile, column);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
+    }
+    Engine::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
+    if (valid < kColumns) mask_columns(scores, valid);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            gradient[j][i] *= exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+        }
+    }
+    Engine::multiply(query_gradient, gradient, key_tile, column);
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_query_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args);
+    const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
     const int first_row = item.first_row + warp_row;
     const unsigned query_tile = shared_memory_start();
@@ -67,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    kLength);
     copy_warp_rows(output_gradient_tile, warp_row, rows_of(args.d_o, item.batch, item.head),
                    item.first_row, kLength);
-    Walk walk = open_walk(args, item.place, key_limit(args, item.batch));
+    measure_walk(walk, limit);
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
@@ -101,24 +130,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int valid = walk.valid - step * kStreamedRows;
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            float scores[kColumns / 8][4], gradient[kColumns / 8][4];
-            set_zero(scores);
-            Engine::multiply_transposed(scores, query, key_tile, column);
-#pragma unroll
-            for (int j = 0; j < kColumns / 8; ++j) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
-            }
-            Engine::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
-            if (valid - column < kColumns) mask_columns(scores, valid - column);
-#pragma unroll
-            for (int j = 0; j < kColumns / 8; ++j) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    gradient[j][i] *= exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
-                }
-            }
-            Engine::multiply(query_gradient, gradient, key_tile, column);
+            add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
+                               valid - column, shift, delta);
         }
     }
 

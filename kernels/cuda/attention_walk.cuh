@@ -80,7 +80,9 @@ SPION_DEVICE int granules_below(const Walk& walk, int limit) {
     return count;
 }
 
-SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int limit) {
+// Starts reading the list of a work item. Nothing waits for it before measure_walk, so that other
+// loads can be under way at the same time.
+SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place) {
     const int first = args.offsets[place];
     Walk walk;
     walk.listed = args.offsets[place + 1] - first;
@@ -88,6 +90,11 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int 
     walk.window = read_window(walk, 0);
     walk.elements = 0;
     walk.valid = 0;
+    return walk;
+}
+
+// Counts the rows of the walk.
+SPION_DEVICE void measure_walk(Walk& walk, int limit) {
     if (walk.listed > 0) {
         walk.elements = rows_below(kLength, walk.listed, granule_at(walk, walk.listed - 1));
         walk.valid = walk.elements;
@@ -96,7 +103,6 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place, int 
         const int count = granules_below(walk, limit);
         walk.valid = count == 0 ? 0 : rows_below(limit, count, granule_at(walk, count - 1));
     }
-    return walk;
 }
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that

@@ -122,6 +122,23 @@ SPION_DEVICE void write_summary(float* summary, const float (&mean)[kTile / 8][4
     }
 }
 
+// A += exp(kScale * Q K^T - LSE) of one (b, h), over its first `valid` columns.
+SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_tile, int warp_row,
+                                    int valid, const float (&shift)[2]) {
+    float scores[kTile / 8][4];
+    set_zero(scores);
+    Engine::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
+                                query_tile + kTileBytes, 0);
+    if (valid < kTile) mask_columns(scores, valid);
+#pragma unroll
+    for (int j = 0; j < kTile / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            sum[j][i] += exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+        }
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     score_summary(const __grid_constant__ SpionAttentionArguments args) {
     const int tile_row = (int)(blockIdx.x / kTilesPerSide) * kTile;
@@ -157,18 +174,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             next_shift[1] = row_shift(next, row + 8);
         }
         if (valid <= 0) continue;
-        float scores[kTile / 8][4];
-        set_zero(scores);
-        Engine::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
-                                    query_tile + kTileBytes, 0);
-        if (valid < kTile) mask_columns(scores, valid);
-#pragma unroll
-        for (int j = 0; j < kTile / 8; ++j) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                mean[j][i] += exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
-            }
-        }
+        add_probabilities(mean, query_tile, warp_row, valid, shift);
     }
     copy_wait<0>();
 

@@ -99,13 +99,13 @@ SPION_INLINE void multiply(const float* a, long long row_step, long long k_step,
 
 // scores[n][lane] = streamed[n] . stationary[:, lane] for `rows` streamed rows.
 SPION_FUNCTION void score(const float* streamed, long long row_stride, int rows,
-                        const Operand& stationary, float* scores) {
+                          const Operand& stationary, float* scores) {
     multiply<false>(streamed, row_stride, 1, rows, kHeadDim, stationary.data, scores);
 }
 
 // sums[d][lane] += sum over n of streamed[n][d] * weights[n][lane].
 SPION_FUNCTION void accumulate(const float* streamed, long long row_stride, int rows,
-                             const float* weights, Operand& sums) {
+                               const float* weights, Operand& sums) {
     multiply<true>(streamed, 1, row_stride, kHeadDim, rows, weights, sums.data);
 }
 
@@ -116,8 +116,8 @@ SPION_INLINE void set_zero(Operand& operand) {
 }
 
 // operand[d][row] = factor * rows[row][d]; lanes from `valid` on are zero.
-SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid, float factor,
-                                  Operand& operand) {
+SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid,
+                                    float factor, Operand& operand) {
     for (int row = 0; row < kStationaryRows; row += kLanes) {
         for (int d = 0; d < kHeadDim; d += kLanes) {
             Floats square[kLanes];
@@ -138,7 +138,7 @@ SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int
 // rows[row][d] = factor[row] * operand[d][row] for rows below `valid`; a factor of 0 gives 0
 // whatever the operand holds.
 SPION_FUNCTION void store_transposed(const Operand& operand, const float* factor, float* rows,
-                                   long long row_stride, int valid) {
+                                     long long row_stride, int valid) {
     for (int row = 0; row < valid; row += kLanes) {
         const Floats scale = load(factor + row);
         for (int d = 0; d < kHeadDim; d += kLanes) {

@@ -10,6 +10,7 @@ typedef float Octet __attribute__((ext_vector_type(8)));
 typedef float MemoryOctet __attribute__((ext_vector_type(8), aligned(4), may_alias));
 typedef unsigned int Words __attribute__((ext_vector_type(16)));
 typedef unsigned long long LongWords __attribute__((ext_vector_type(16)));
+typedef unsigned short Halves __attribute__((ext_vector_type(32)));
 
 // Octet `index` of a buffer.
 SPION_INLINE Octet load_octet(const void* data, long long index) {
@@ -26,31 +27,47 @@ SPION_INLINE float sum_of(Octet octet) {
     return quarter.x + quarter.y;
 }
 
-// spion_random_bits of the counters first, first + 1, .. first + 15: lane j of word w.
+// spion_random_bits of the counters first, first + 1, .. first + 15: lane j of word w. Each word
+// sits in the low half of a 64-bit lane, where products need no unpacking; the high halves are
+// noise.
 SPION_INLINE void random_words(long long first, const SpionDropout& dropout, Words (&words)[4]) {
-    const LongWords counter =
+    constexpr unsigned long long kLow = 0xFFFFFFFFULL;
+    LongWords c0 =
         __builtin_convertvector(lane_numbers(), LongWords) + static_cast<unsigned long long>(first);
-    Words c0 = __builtin_convertvector(counter, Words);
-    Words c1 = __builtin_convertvector(counter >> 32, Words);
-    Words c2 = dropout.stream, c3 = dropout.step;
+    LongWords c1 = c0 >> 32, c2 = dropout.stream, c3 = dropout.step;
     unsigned int k0 = static_cast<unsigned int>(dropout.seed);
     unsigned int k1 = static_cast<unsigned int>(dropout.seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
-        const LongWords p0 = __builtin_convertvector(c0, LongWords) * kPhiloxFactor0;
-        const LongWords p1 = __builtin_convertvector(c2, LongWords) * kPhiloxFactor1;
-        const Words n0 = __builtin_convertvector(p1 >> 32, Words) ^ c1 ^ k0;
-        const Words n2 = __builtin_convertvector(p0 >> 32, Words) ^ c3 ^ k1;
-        c1 = __builtin_convertvector(p1, Words);
-        c3 = __builtin_convertvector(p0, Words);
-        c0 = n0;
-        c2 = n2;
+        const LongWords p0 = (c0 & kLow) * kPhiloxFactor0, p1 = (c2 & kLow) * kPhiloxFactor1;
+        c0 = (p1 >> 32) ^ c1 ^ static_cast<unsigned long long>(k0);
+        c2 = (p0 >> 32) ^ c3 ^ static_cast<unsigned long long>(k1);
+        c1 = p1;
+        c3 = p0;
         k0 += kPhiloxStep0;
         k1 += kPhiloxStep1;
     }
-    words[0] = c0;
-    words[1] = c1;
-    words[2] = c2;
-    words[3] = c3;
+    words[0] = __builtin_convertvector(c0, Words);
+    words[1] = __builtin_convertvector(c1, Words);
+    words[2] = __builtin_convertvector(c2, Words);
+    words[3] = __builtin_convertvector(c3, Words);
+}
+
+// words[w] lane j -> rows[j / 4] lanes 4 * (j % 4) + w: the bits of one counter side by side.
+SPION_INLINE void side_by_side(const Words (&words)[4], Words (&rows)[4]) {
+    for (int half = 0; half < 2; ++half) {
+        Words pairs[2];  // words 0 and 1, words 2 and 3, alternating
+        for (int pair = 0; pair < 2; ++pair) {
+            const Words a = words[2 * pair], b = words[2 * pair + 1];
+            pairs[pair] = half == 0 ? __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4,
+                                                              20, 5, 21, 6, 22, 7, 23)
+                                    : __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27,
+                                                              12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        rows[2 * half] = __builtin_shufflevector(pairs[0], pairs[1], 0, 1, 16, 17, 2, 3, 18, 19, 4,
+                                                 5, 20, 21, 6, 7, 22, 23);
+        rows[2 * half + 1] = __builtin_shufflevector(pairs[0], pairs[1], 8, 9, 24, 25, 10, 11, 26,
+                                                     27, 12, 13, 28, 29, 14, 15, 30, 31);
+    }
 }
 
 // The factors of a dropout, 0 or 1 / (1 - p), for elements asked for in ascending order: they are
@@ -75,16 +92,16 @@ class DropoutFactors {
 
     // Out of line: a body asks in several places.
     __attribute__((noinline)) void make(long long chunk) {
-        Words words[4];
+        Words words[4], rows[4];
         random_words(chunk * kOctets, dropout_, words);
-        unsigned int bits[kOctets][4];
-        for (int j = 0; j < kOctets; ++j) {
-            for (int w = 0; w < 4; ++w) bits[j][w] = words[w][j];
-        }
-        for (int n = 0; n < 4 * kOctets; ++n) {
-            const unsigned int word = bits[n / 4][n % 4];
-            factors_[2 * n] = (word & 0xFFFFU) >= threshold_ ? scale_ : 0.0F;
-            factors_[2 * n + 1] = (word >> 16) >= threshold_ ? scale_ : 0.0F;
+        side_by_side(words, rows);
+        for (int r = 0; r < 4; ++r) {
+            // Little-endian halves are the elements in order.
+            const Halves halves = __builtin_bit_cast(Halves, rows[r]);
+            const Words low = __builtin_convertvector(halves.lo, Words);
+            const Words high = __builtin_convertvector(halves.hi, Words);
+            store(factors_ + 32 * r, low >= threshold_ ? Floats(scale_) : Floats(0.0F));
+            store(factors_ + 32 * r + 16, high >= threshold_ ? Floats(scale_) : Floats(0.0F));
         }
         chunk_ = chunk;
     }

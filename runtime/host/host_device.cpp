@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -36,9 +37,10 @@ class HostDevice : public Device {
     }
 
     void* allocate(std::size_t bytes) override {
-        const std::size_t rounded =
-            std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-        void* data = std::aligned_alloc(kAlignment, rounded);
+        void* data = nullptr;
+        if (bytes <= std::numeric_limits<std::size_t>::max() - kAlignment) {
+            data = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
+        }
         if (data == nullptr) {
             throw DeviceError("out of memory: {} bytes on top of {} were refused", bytes, bytes_);
         }

@@ -10,6 +10,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "kernels/embedded.h"
+#include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {
@@ -122,33 +123,18 @@ TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
     EXPECT_EQ(text(std::string("Bf16")), "using kX = struct Bf16;");
 }
 
-template <typename Call>
-std::string internal_error(const Call& call) {
-    try {
-        call();
-    } catch (const InternalError& error) {
-        return error.what();
-    }
-    return "no InternalError";
-}
-
 TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();
     program.warps = 4;
-    EXPECT_NE(internal_error([&] { emit(program, target); }).find("16 rows a warp"),
-              std::string::npos);
+    expect_error<InternalError>([&] { emit(program, target); }, "16 rows a warp");
     program = small_program();
     program.streamed_rows = 96;
-    EXPECT_NE(internal_error([&] { geometry(program, target); }).find("streamed_rows=96"),
-              std::string::npos);
-    EXPECT_NE(internal_error([&] {
-                  specialise(target, "n", "no_such_body", "e", {}, "");
-              }).find("no file named 'no_such_body.cuh'"),
-              std::string::npos);
+    expect_error<InternalError>([&] { geometry(program, target); }, "streamed_rows=96");
+    expect_error<InternalError>([&] { specialise(target, "n", "no_such_body", "e", {}, ""); },
+                                "no file named 'no_such_body.cuh'");
     const ScoreSummaryProgram summary{.attention = small_program().attention, .tile = 48};
-    EXPECT_NE(internal_error([&] { emit(summary, target); }).find("tile 48 in block 64"),
-              std::string::npos);
+    expect_error<InternalError>([&] { emit(summary, target); }, "tile 48 in block 64");
 }
 
 }  // namespace

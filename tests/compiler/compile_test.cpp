@@ -13,6 +13,7 @@
 #include "codegen/emit.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -106,11 +107,7 @@ class RecordingDevice : public Device {
 
 class CompileTest : public ::testing::Test {
   protected:
-    void SetUp() override {
-        const unsigned seed = std::random_device{}();
-        std::printf("seed %u\n", seed);
-        random_.seed(seed);
-    }
+    void SetUp() override { random_.seed(test::fresh_seed()); }
     // A pattern with about a third of its blocks.
     BlockPattern pattern() {
         const int rows = static_cast<int>((kLength + kBlock - 1) / kBlock);

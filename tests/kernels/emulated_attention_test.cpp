@@ -10,16 +10,12 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-unsigned fresh_seed() {
-    static const unsigned seed = std::random_device{}();
-    return seed;
-}
 
 // [B, H, L, D] in a buffer of the case's element type. Interleaved: row l of head h lies at
 // (b * L + l) * 3 * H * D + (part * H + h) * D, as a fused QKV projection leaves it.
@@ -302,12 +298,13 @@ std::vector<double> gather(const std::vector<float>& rows, std::int64_t length, 
 
 TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
     const EmulatedCase& c = GetParam();
-    SCOPED_TRACE(testing::Message() << "seed " << fresh_seed());
-    std::mt19937 random(fresh_seed());
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937 random(static_cast<unsigned>(seed));
     Problem problem(c, c.key_padding ? 3 : 1, random);
-    run(KernelRole::kForward, problem, fresh_seed());
-    run(KernelRole::kQueryGradient, problem, fresh_seed() + 1);
-    run(KernelRole::kKeyValueGradient, problem, fresh_seed() + 2);
+    run(KernelRole::kForward, problem, static_cast<unsigned>(seed));
+    run(KernelRole::kQueryGradient, problem, static_cast<unsigned>(seed) + 1);
+    run(KernelRole::kKeyValueGradient, problem, static_cast<unsigned>(seed) + 2);
     std::vector<double> got[7], want[7];
     const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
         to.insert(to.end(), from.begin(), from.end());

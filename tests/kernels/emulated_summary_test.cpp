@@ -12,6 +12,7 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -38,8 +39,9 @@ std::vector<std::uint8_t> random_tensor(const Attention& a, int batch, std::mt19
 }
 
 TEST_P(EmulatedScoreSummary, PoolsTheMeanProbabilities) {
-    const unsigned seed = std::random_device{}();
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const std::uint64_t drawn = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(drawn));
+    const auto seed = static_cast<unsigned>(drawn);
     std::mt19937 random(seed);
     const ScoreSummaryProgram program = program_of(GetParam());
     const Attention& a = program.attention;

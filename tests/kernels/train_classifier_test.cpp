@@ -4,10 +4,10 @@
 #include <cmath>
 
 #include "ir/error.h"
-#include "tests/support/expect_error.h"
-#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {

@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "kernels/random.h"
-#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {

@@ -1,9 +1,9 @@
 // residual_norm_forward and residual_norm_backward.
 #include <fmt/format.h>
 
-#include "tests/support/seed.h"
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {

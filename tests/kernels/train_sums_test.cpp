@@ -1,8 +1,8 @@
 // column_sums and sum_partials.
 #include <fmt/format.h>
 
-#include "tests/support/expect_error.h"
 #include "tests/kernels/train_fixture.h"
+#include "tests/support/expect_error.h"
 
 #include "ir/error.h"
 

@@ -10,11 +10,10 @@ set(train_kernel_tests
     train_pool_test.cpp
     train_reference.cpp
     train_sums_test.cpp)
-spion_test(train_kernels_test ONE_PROCESS SOURCES ${train_kernel_tests} LIBRARIES spion_train)
-spion_test(train_kernels_gpu_test ONE_PROCESS LABEL gpu SOURCES ${train_kernel_tests}
+spion_test(test_kernels_train ONE_PROCESS SOURCES ${train_kernel_tests} LIBRARIES spion_train)
+spion_test(test_kernels_train_gpu ONE_PROCESS LABEL gpu SOURCES ${train_kernel_tests}
            LIBRARIES spion_train)
-target_compile_definitions(train_kernels_gpu_test PRIVATE SPION_TEST_ON_GPU)
+target_compile_definitions(test_kernels_train_gpu PRIVATE SPION_TEST_ON_GPU)
 if(SPION_CUDA_BACKEND)
-    spion_test(train_nvrtc_test ONE_PROCESS SOURCES train_nvrtc_test.cpp LIBRARIES spion_train)
+    spion_test(test_kernels_train_nvrtc ONE_PROCESS SOURCES train_nvrtc_test.cpp LIBRARIES spion_train)
 endif()
-spion_test(train_step_shape_test SOURCES ../train/kernels_test.cpp LIBRARIES spion_train)

@@ -5,11 +5,11 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <set>
 #include <vector>
 
 #include "tests/runtime/cache_fixture.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -146,7 +146,7 @@ const std::vector<std::pair<std::string, Damage>>& damages() {
         {"a bit of the binary flipped",
          [](const fs::path& entry) {
              std::string code = contents(entry / "kernel.cubin");
-             const std::size_t place = std::random_device{}() % code.size();
+             const std::size_t place = test::fresh_seed() % code.size();
              code[place] = static_cast<char>(code[place] ^ 1);
              overwrite(entry / "kernel.cubin", code);
          }},

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "runtime/cuda/cuda_device.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 
@@ -17,10 +18,7 @@ class GpuTest : public ::testing::Test {
             GTEST_SKIP() << *problem;
         }
         device_ = std::make_unique<CudaDevice>();
-        seed_ = std::random_device{}();
-        random_.seed(seed_);
-        RecordProperty("seed", std::to_string(seed_));
-        std::printf("seed %u\n", seed_);
+        random_.seed(test::fresh_seed());
     }
 
     // A kernel from source text with one struct parameter.
@@ -39,7 +37,6 @@ class GpuTest : public ::testing::Test {
     }
 
     std::unique_ptr<CudaDevice> device_;
-    unsigned seed_ = 0;
     std::mt19937 random_;
 };
 

@@ -5,12 +5,12 @@
 
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <thread>
 
 #include "ir/error.h"
 #include "tests/runtime/temporary_folder.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -54,8 +54,7 @@ TEST_F(NvrtcTest, MakesACubinForEveryArchitecture) {
 }
 
 TEST_F(NvrtcTest, ThreadsMakeTheSameBytesAsOneAlone) {
-    std::random_device seed;
-    const int first = static_cast<int>(seed() % 1000);
+    const int first = static_cast<int>(test::fresh_seed() % 1000);
     std::vector<KernelBinary> together(4);
     {
         std::vector<std::jthread> threads;

@@ -28,7 +28,7 @@ const auto kDTypes = ::testing::Values(DType::kFp32, DType::kTf32, DType::kBf16,
 
 using GpuAttention = GpuCase<std::tuple<DType, int>>;  // dtype, head dim
 
-// Each block edge with one softmax kind, the other kind in the test of the next run's seed.
+// Each block edge with one softmax kind, the kinds in turn; which one begins is up to the seed.
 TEST_P(GpuAttention, EqualsTheReferenceOnRandomProblems) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));

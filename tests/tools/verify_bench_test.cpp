@@ -107,7 +107,8 @@ TEST(Verify, RefusesWhatItCannotDo) {
     expect_refused("verify --device cpu", {"give --pattern FILE"});
     expect_refused("verify --device cpu --pattern " + folder.file("none"), {"none cannot be read"});
     expect_refused("verify --device cpu --pattern " + folder.file("."), {"cannot be read"});
-    expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"), {"holds no bits"});
+    expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
+                   {"holds no bits"});
     expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
     expect_refused(cpu + "--pattern-random 0.5", {"excludes"});
     expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});

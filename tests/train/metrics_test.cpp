@@ -3,14 +3,16 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
-#include "tests/train/temporary_folder.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
 
 namespace spion {
 namespace {
 
 TEST(MetricsFile, IsWholeAfterEveryRow) {
-    const TemporaryFolder folder;
-    const auto path = folder.path() / "metrics.csv";
+    const ScratchFolder folder;
+    const auto path = folder.file("metrics.csv");
     MetricsFile metrics(path);
     const std::string header =
         "step,phase,split,loss,accuracy,learning_rate,step_ms,steps_per_second,density,seconds\n";
@@ -39,10 +41,8 @@ TEST(MetricsFile, IsWholeAfterEveryRow) {
 }
 
 TEST(MetricsFile, SaysWhenItCannotBeWritten) {
-    const TemporaryFolder folder;
-    const std::string message =
-        message_of<UserError>([&] { MetricsFile(folder.path() / "none" / "metrics.csv"); });
-    EXPECT_NE(message.find("No such file"), std::string::npos) << message;
+    const ScratchFolder folder;
+    expect_error<UserError>([&] { MetricsFile(folder.file("none/metrics.csv")); }, "No such file");
     // A device that is always full stands for a full disk.
     EXPECT_THROW(MetricsFile("/dev/full"), UserError);
 }

@@ -6,96 +6,15 @@
 #include <memory>
 #include <random>
 
-#include "tests/train/host.h"
-#include "train/step_runner.h"
+#include "tests/support/seed.h"
+#include "tests/train/model_on_device.h"
 
 namespace spion {
 namespace {
 
-ModelSettings tiny_settings(double dropout, std::uint64_t seed) {
-    return {.shape = {.layers = 2,
-                      .heads = 2,
-                      .head_dim = 16,
-                      .feed_forward = 40,
-                      .vocabulary = 16,
-                      .classes = 10,
-                      .length = 40},  // not a multiple of the block
-            .batch = 3,
-            .dropout = dropout,
-            .seed = seed};
-}
-
-// A model with one pattern for all layers and a random batch of ragged samples on the host.
-class ModelOnHost {
-  public:
-    ModelOnHost(const ModelSettings& settings, const BlockPattern& pattern, SoftmaxKind softmax)
-        : device_(open_device(DeviceChoice::kCpu)),
-          cache_(test_cache_root()),
-          model(settings, *device_, cache_),
-          results_(*device_, sizeof(float) * 2 * static_cast<std::size_t>(settings.batch)) {
-        const Attention attention = {.heads = settings.shape.heads,
-                                     .head_dim = settings.shape.head_dim,
-                                     .length = settings.shape.length,
-                                     .dtype = model.dtype(),
-                                     .scale = default_scale(settings.shape.head_dim),
-                                     .softmax = softmax,
-                                     .key_padding = true};
-        attention_ = compile_attention(attention, {&pattern, 1}, *device_, cache_);
-        model.set_attention({attention_[0].get(), attention_[0].get()});
-        batch_ = settings.batch;
-        results = {.losses = results_.as<float>(),
-                   .correct = results_.as<int>() + batch_,
-                   .not_finite = nullptr};
-    }
-
-    double mean_loss() {
-        std::vector<float> losses(static_cast<std::size_t>(batch_));
-        device_->copy_out(losses.data(), results.losses, losses.size() * sizeof(float));
-        double sum = 0;
-        for (const float loss : losses) sum += loss;
-        return sum / batch_;
-    }
-    std::vector<float> read(const Buffer& buffer) {
-        std::vector<float> values(buffer.bytes() / sizeof(float));
-        device_->copy_out(values.data(), buffer.data(), buffer.bytes());
-        return values;
-    }
-
-  private:
-    std::unique_ptr<Device> device_;
-    KernelCache cache_;
-
-  public:
-    Model model;
-    StepResults results;
-
-  private:
-    Buffer results_;  // fp32 losses [B], int32 correct [B]
-    std::vector<std::unique_ptr<CompiledAttention>> attention_;
-    int batch_ = 0;
-};
-
-Batch random_batch(const ModelSettings& settings, std::mt19937_64& random) {
-    Split split;
-    std::vector<std::int64_t> samples;
-    for (int b = 0; b < settings.batch; ++b) {
-        // The first sample fills all of L.
-        const auto length =
-            b == 0 ? settings.shape.length
-                   : static_cast<std::int64_t>(1 + random() % (settings.shape.length - 1));
-        std::vector<std::uint16_t> tokens;
-        for (std::int64_t l = 0; l < length; ++l) {
-            tokens.push_back(static_cast<std::uint16_t>(1 + random() % 15));
-        }
-        split.append(tokens, static_cast<int>(random() % 10));
-        samples.push_back(b);
-    }
-    return make_batch(split, samples, settings.shape.length);
-}
-
 // The loss's derivative along `direction` by central differences of two widths, so that the error
 // of second order cancels.
-double measured_slope(ModelOnHost& host, const std::vector<float>& values,
+double measured_slope(ModelOnDevice& host, const std::vector<float>& values,
                       const std::vector<double>& direction, double width) {
     const auto loss_at = [&](double t) {
         std::vector<float> moved = values;
@@ -111,22 +30,16 @@ double measured_slope(ModelOnHost& host, const std::vector<float>& values,
     return (4 * narrow - wide) / 3;
 }
 
-double norm_of(const std::vector<double>& v) {
-    double sum = 0;
-    for (const double x : v) sum += x * x;
-    return std::sqrt(sum);
-}
-
 // Every parameter's analytic gradient against the slope of the loss, along a direction that is half
 // the gradient itself (so that the slope is far above the loss's rounding) and half random (so that
 // a wrong component shows).
 void check_gradients(const BlockPattern& pattern, SoftmaxKind softmax, double dropout) {
-    const auto seed = std::random_device{}();
+    const auto seed = test::fresh_seed();
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937_64 random(seed);
     std::normal_distribution<double> normal;
-    const ModelSettings settings = tiny_settings(dropout, seed);
-    ModelOnHost host(settings, pattern, softmax);
+    const ModelSettings settings = tiny_model(dropout, seed);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, pattern, softmax);
     host.model.upload(random_batch(settings, random));
     // Embeddings and weights far from their small first values, so that every path matters.
     std::vector<float> values = host.read(host.model.parameters().values());
@@ -185,10 +98,10 @@ TEST(ModelGradients, AgreeWithTheLossUnderDropout) {
 }
 
 TEST(Model, FitsATinyBatch) {
-    ModelSettings settings = tiny_settings(0.0, 3);
+    ModelSettings settings = tiny_model(0.0, 3);
     settings.batch = 8;
     std::mt19937_64 random(17);
-    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
     host.model.upload(random_batch(settings, random));
     double first = 0, last = 0;
     for (int step = 0; step < 150; ++step) {
@@ -202,9 +115,9 @@ TEST(Model, FitsATinyBatch) {
 }
 
 TEST(Model, PaddingChangesNothing) {
-    const ModelSettings settings = tiny_settings(0.0, 3);
+    const ModelSettings settings = tiny_model(0.0, 3);
     std::mt19937_64 random(5);
-    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kMasked);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kMasked);
     Batch batch = random_batch(settings, random);
     host.model.upload(batch);
     host.model.evaluate(host.results);
@@ -220,9 +133,9 @@ TEST(Model, PaddingChangesNothing) {
 }
 
 TEST(Model, DropoutIsOffInEvaluationAndDrawnAnewEachStep) {
-    const ModelSettings settings = tiny_settings(0.3, 3);
+    const ModelSettings settings = tiny_model(0.3, 3);
     std::mt19937_64 random(5);
-    ModelOnHost host(settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
     host.model.upload(random_batch(settings, random));
     const auto loss = [&](int step) {
         if (step < 0) host.model.evaluate(host.results);

@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/train/temporary_folder.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
 
 namespace spion {
 namespace {
@@ -24,8 +25,8 @@ TEST(Progress, TextNamesPhaseStepLossAccuracyRateAndTimeLeft) {
 }
 
 std::string drawn(bool terminal) {
-    const TemporaryFolder folder;
-    const auto path = folder.path() / "out";
+    const ScratchFolder folder;
+    const auto path = folder.file("out");
     std::FILE* stream = std::fopen(path.c_str(), "w");
     {
         Progress progress(stream, terminal);

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "ir/error.h"
+#include "tests/support/seed.h"
 
 namespace spion {
 namespace {
@@ -37,7 +38,7 @@ TEST(MakeBatch, PadsEverySampleWithZeros) {
 }
 
 TEST(ShuffledOrder, VisitsEverySampleOnceAnEpoch) {
-    const auto seed = std::random_device{}();
+    const auto seed = test::fresh_seed();
     SCOPED_TRACE(seed);
     const int samples = 23, batch = 5;
     ShuffledOrder order(samples, seed);

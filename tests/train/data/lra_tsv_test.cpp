@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
-#include "tests/train/temporary_folder.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/scratch_folder.h"
 #include "train/data/listops.h"
 #include "train/data/listops_generator.h"
 
@@ -11,7 +12,7 @@ namespace spion {
 namespace {
 
 TEST(LraTsv, ReadsTheTreeWithItsParentheses) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const auto file = folder.write("a.tsv",
                                    "Source\tTarget\r\n"
                                    "( ( ( ( ( [MAX 4 ) 3 ) ( ( ( [MIN 2 ) 3 ) ] ) ) 1 ) ] )\t4\r\n"
@@ -31,9 +32,9 @@ TEST(LraTsv, ReadsWhatItWrites) {
     settings.train_samples = 40;
     settings.validation_samples = settings.test_samples = 5;
     const Dataset data = generate_list_ops(settings, 2);
-    const TemporaryFolder folder;
-    write_list_ops_folder(data, folder.path() / "new");
-    const Dataset read = read_list_ops_folder(folder.path() / "new", 2000);
+    const ScratchFolder folder;
+    write_list_ops_folder(data, folder.file("new"));
+    const Dataset read = read_list_ops_folder(folder.file("new"), 2000);
     EXPECT_EQ(read.train, data.train);
     EXPECT_EQ(read.validation, data.validation);
     EXPECT_EQ(read.test, data.test);
@@ -61,23 +62,21 @@ TEST(LraTsv, NamesFileAndLineOfWhatIsWrong) {
          ":2: the expression has 6 tokens, but length allows "
          "5: raise --length"},
     };
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     for (const BadFile& bad : cases) {
         const auto file = folder.write("bad.tsv", bad.text);
-        const std::string message = message_of<UserError>([&] { read_list_ops_tsv(file, 5); });
-        EXPECT_TRUE(message.starts_with(file.string() + bad.part)) << message;
+        expect_error<UserError>([&] { read_list_ops_tsv(file, 5); }, file + bad.part);
     }
 }
 
 TEST(LraTsv, NamesAFileThatIsMissing) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     folder.write("basic_train.tsv", "Source\tTarget\n1\t1\n");
-    const std::string message =
-        message_of<UserError>([&] { read_list_ops_folder(folder.path(), 10); });
-    EXPECT_NE(message.find("basic_val.tsv (No such file"), std::string::npos) << message;
-    EXPECT_NE(message.find("--data needs"), std::string::npos) << message;
-    EXPECT_THROW(read_list_ops_tsv(folder.path(), 10), UserError);
-    EXPECT_THROW(write_list_ops_tsv({}, folder.path() / "none" / "a.tsv"), UserError);
+    expect_error<UserError>([&] { read_list_ops_folder(folder.file(""), 10); },
+                            "basic_val.tsv (No such file or directory); --data needs a folder");
+    expect_error<UserError>([&] { read_list_ops_tsv(folder.file(""), 10); }, "it is a folder");
+    expect_error<UserError>([&] { write_list_ops_tsv({}, folder.file("none/a.tsv")); },
+                            "cannot write");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What tests on the host device share.
+// Where the tests of train/ keep compiled kernels.
 #pragma once
 
 #include <gtest/gtest.h>

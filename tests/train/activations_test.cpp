@@ -1,0 +1,60 @@
+#include "train/activations.h"
+
+#include <gtest/gtest.h>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+// A GPU that has memory of unbounded size and nothing else.
+class CountingDevice : public Device {
+  public:
+    const Target& target() const override { return target_; }
+    std::string name() const override { return "counting"; }
+    void* allocate(std::size_t bytes) override {
+        bytes_ += bytes;
+        return ::operator new(1);
+    }
+    void release(void* data) noexcept override { ::operator delete(data); }
+    std::size_t peak_bytes() const override { return bytes_; }
+    void copy_in(void*, const void*, std::size_t) override {}
+    void copy_out(void*, const void*, std::size_t) override { refuse(); }
+    void fill(void*, unsigned char, std::size_t) override {}
+    void synchronize() override {}
+    KernelBinary compile(const CompileRequest&) override { return refuse(); }
+    std::string compiler_version() override { return "none"; }
+    std::vector<std::string> compile_options() override { return {}; }
+    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary&) override {
+        refuse();
+        return nullptr;
+    }
+    void launch(const LoadedKernel&, const LaunchGeometry&, const void*, std::size_t) override {
+        refuse();
+    }
+    void gemm(const Gemm&) override { refuse(); }
+    void mark(int) override {}
+    double milliseconds_between(int, int) override { return 0; }
+
+  private:
+    static KernelBinary refuse() { throw InternalError("this device only counts memory"); }
+    Target target_ = cuda_target(90);
+    std::size_t bytes_ = 0;
+};
+
+// The paper's ListOps step in bf16 is to stay under 4.6 GB, score maps and results included.
+TEST(Activations, FitThePapersStepIntoItsBudget) {
+    CountingDevice device;
+    const ModelShape shape;  // the paper's
+    const ParameterLayout layout(shape);
+    const ParameterState parameters(device, layout.initial_values(0));
+    const Activations activations(device, shape, 256, DType::kBf16);
+    const std::size_t score_map = 2048UL * 2048 * 4, tokens = 256UL * 2048 * 2;
+    EXPECT_LT(device.peak_bytes() + score_map + tokens, 4'600'000'000UL);
+    // What a step cannot do without: Q, K, V, O, the stream twice, its norms and the feed-forward
+    // layer's input and output, in bf16, for 4 layers.
+    EXPECT_GT(device.peak_bytes(), 4UL * 256 * 2048 * 2 * (192 + 64 + 2 * 64 + 2 * 64 + 2 * 128));
+}
+
+}  // namespace
+}  // namespace spion

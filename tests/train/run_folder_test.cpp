@@ -1,0 +1,76 @@
+#include "train/run_folder.h"
+
+#include <gtest/gtest.h>
+
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
+
+namespace spion {
+namespace {
+
+TEST(RunFolder, RefusesWhatIsNotANewFolder) {
+    const ScratchFolder folder;
+    const auto file = folder.write("a", "x");
+    expect_error<UserError>([&] { check_run_folder(folder.file("")); }, "is not empty");
+    expect_error<UserError>([&] { check_run_folder(file); }, "is a file");
+    expect_error<UserError>([&] { check_run_folder(file + "/b/c"); }, "no folder");
+    expect_error<UserError>([&] { check_run_folder(""); }, "is empty");
+    EXPECT_THROW(RunFolder{folder.file("")}, UserError);
+    EXPECT_EQ(read_file(file), "x");
+}
+
+TEST(RunFolder, ChecksWithoutLeavingAnything) {
+    const ScratchFolder folder;
+    const std::string path = folder.file("a/b");
+    check_run_folder(path);
+    EXPECT_FALSE(std::filesystem::exists(folder.file("a")));
+    std::filesystem::create_directories(path);
+    EXPECT_NO_THROW(check_run_folder(path));
+}
+
+TEST(RunFolder, HoldsPatternsAndKernels) {
+    const ScratchFolder folder;
+    RunFolder run(folder.file("run"));
+    run.write_config("steps = 1\n");
+    EXPECT_EQ(read_file(run.path() / "config.toml"), "steps = 1\n");
+
+    const BlockPattern pattern(32, 16, {1, 0, 1, 1});
+    run.write_pattern(2, pattern, std::vector<double>{0.5, 0.25, 1, 2e-9});
+    EXPECT_EQ(read_file(run.path() / "patterns" / "layer2.bits"), "10\n11\n");
+    EXPECT_EQ(read_file(run.path() / "patterns" / "layer2.csv"), "0.5,0.25\n1,2e-09\n");
+
+    JitKernel kernel;
+    kernel.source = {.name = "k-b16",
+                     .entry = "k",
+                     .text = "source",
+                     .includes = {{.name = "body.cuh", .text = "body"}},
+                     .ir = "program"};
+    KernelBinary binary;
+    binary.code = std::string("\0\1bin", 5);
+    binary.log = "log";
+    kernel.cached.binary = std::make_shared<const KernelBinary>(binary);
+    run.write_kernel(kernel, BackEnd::kCuda);
+    run.write_kernel(kernel, BackEnd::kCuda);  // again: nothing new
+    kernel.source.text = "other";              // the same name, another kernel
+    run.write_kernel(kernel, BackEnd::kHost);
+    const auto kernels = run.path() / "kernels";
+    EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cu"), "source");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.ir"), "program");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cubin"), binary.code);
+    EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.log"), "log");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "body.cuh"), "body");
+    int folders = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(kernels)) {
+        ++folders;
+        if (entry.path().filename() != "k-b16") {
+            EXPECT_EQ(read_file(entry.path() / "kernel.ll"), "other");
+            EXPECT_EQ(read_file(entry.path() / "kernel.o"), binary.code);
+        }
+    }
+    EXPECT_EQ(folders, 2);
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,100 @@
+// Training on a GPU: bf16 activations, so the checks are coarser than those on the host.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "runtime/cuda/cuda_device.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/seed.h"
+#include "tests/train/model_on_device.h"
+#include "tests/train/tiny_run.h"
+
+namespace spion {
+namespace {
+
+class TrainOnGpu : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (const auto problem = cuda_problem()) GTEST_SKIP() << *problem;
+    }
+};
+
+// A step of `width` against the gradient lowers the loss by width * |gradient|.
+TEST_F(TrainOnGpu, TheGradientPredictsTheLoss) {
+    const std::uint64_t seed = test::fresh_seed();
+    std::mt19937_64 random(seed);
+    const ModelSettings settings = tiny_model(0.1, seed);
+    ModelOnDevice gpu(DeviceChoice::kCuda, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    gpu.model.upload(random_batch(settings, random));
+    const std::vector<float> values = gpu.read(gpu.model.parameters().values());
+    gpu.model.compute_gradients(5, gpu.results);
+    const std::vector<float> gradients = gpu.read(gpu.model.parameters().gradients());
+    const double norm = norm_of({gradients.begin(), gradients.end()});
+    ASSERT_GT(norm, 0.01);
+    const double width = 0.02 / norm;  // a change of 0.04 between both ends, far above bf16's noise
+    const auto loss_at = [&](double t) {
+        std::vector<float> moved = values;
+        for (std::size_t i = 0; i < moved.size(); ++i) {
+            moved[i] = static_cast<float>(values[i] + t * gradients[i] / norm);
+        }
+        gpu.model.parameters().upload(moved);
+        gpu.model.compute_gradients(5, gpu.results);
+        return gpu.mean_loss();
+    };
+    const double slope = (loss_at(width) - loss_at(-width)) / (2 * width);
+    EXPECT_NEAR(slope, norm, 0.15 * norm);
+}
+
+TEST_F(TrainOnGpu, FitsATinyBatch) {
+    ModelSettings settings = tiny_model(0.0, 3);
+    settings.batch = 8;
+    std::mt19937_64 random(17);
+    ModelOnDevice gpu(DeviceChoice::kCuda, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    gpu.model.upload(random_batch(settings, random));
+    double first = 0, last = 0;
+    for (int step = 0; step < 200; ++step) {
+        gpu.model.compute_gradients(static_cast<std::uint32_t>(step), gpu.results);
+        last = gpu.mean_loss();
+        if (step == 0) first = last;
+        gpu.model.update(step, 3e-3, {}, gpu.results);
+    }
+    EXPECT_NEAR(first, std::log(10.0), 0.5);
+    EXPECT_LT(last, 0.1);
+}
+
+TEST_F(TrainOnGpu, TheSameSeedGivesTheSameLossesBitForBitInAllPhases) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings(DeviceChoice::kCuda);
+    settings.transition_step = 10;
+    const Outcome first = run(settings, folder.file("1"));
+    EXPECT_EQ(first.report.transition_step, 10);
+    EXPECT_EQ(first.report.not_finite_gradients, 0);
+    EXPECT_EQ(count(first, "dense", "train"), 10);
+    EXPECT_EQ(count(first, "sparse", "train"), 14);
+    EXPECT_EQ(run(settings, folder.file("2")).summary_of_losses(), first.summary_of_losses());
+    for (const char* file : {"kernel.ir", "kernel.cu", "kernel.cubin"}) {
+        for (const auto& entry : std::filesystem::directory_iterator(folder.file("1/kernels"))) {
+            EXPECT_GT(std::filesystem::file_size(entry.path() / file), 0U) << entry.path() / file;
+        }
+    }
+}
+
+#ifdef SPION_HOST_BACKEND
+// The same dropout masks, batches and first values: only rounding to bf16 tells the runs apart.
+TEST_F(TrainOnGpu, FollowsTheHost) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings(DeviceChoice::kCuda);
+    settings.transition_step = 10;
+    const Outcome gpu = run(settings, folder.file("gpu"));
+    settings.device = DeviceChoice::kCpu;
+    const Outcome host = run(settings, folder.file("host"));
+    ASSERT_EQ(gpu.rows.size(), host.rows.size());
+    for (std::size_t i = 0; i < gpu.rows.size(); ++i) {
+        EXPECT_NEAR(std::stod(gpu.rows[i].at("loss")), std::stod(host.rows[i].at("loss")), 0.05)
+            << "row " << i;
+    }
+}
+#endif
+
+}  // namespace
+}  // namespace spion
