@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/autotune.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
@@ -16,16 +17,6 @@ namespace {
 
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
-
-CompileRequest request_on(const KernelSource& source, Device& device) {
-    return {.entry = source.entry,
-            .text = source.text,
-            .includes = source.includes,
-            .arch = device.target().arch,
-            .features = device.target().features,
-            .options = device.compile_options(),
-            .compiler = device.compiler_version()};
-}
 
 // Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
 // failure in the order of the jobs.
@@ -71,8 +62,18 @@ Buffer upload(const std::vector<std::int32_t>& table, Device& device) {
 
 }  // namespace
 
+CompileRequest request_for(const KernelSource& source, Device& device) {
+    return {.entry = source.entry,
+            .text = source.text,
+            .includes = source.includes,
+            .arch = device.target().arch,
+            .features = device.target().features,
+            .options = device.compile_options(),
+            .compiler = device.compiler_version()};
+}
+
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
-    const CompileRequest request = request_on(source, device);
+    const CompileRequest request = request_for(source, device);
     CachedKernel cached = cache.get(
         source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
@@ -137,26 +138,49 @@ void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
             attention_.key_padding ? "without" : "with", !attention_.key_padding,
             attention_.key_padding ? "pass" : "leave out");
     }
-    const Part& part = parts_[static_cast<int>(role)];
+    launch_part(parts_[static_cast<int>(role)], args, *device_);
+}
+
+CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device) {
+    const EmittedGeometry emitted = geometry(program, device.target());
+    CompiledAttention::Part part;
+    part.jit = std::move(jit);
+    part.order = upload(program.order, device);
+    part.offsets = upload(program.offsets, device);
+    part.granules = upload(program.granules, device);
+    part.geometry = {.work_items = program.tiles(),
+                     .threads = emitted.threads,
+                     .shared_bytes = emitted.shared_bytes};
+    part.program = std::move(program);
+    return part;
+}
+
+void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args,
+                 Device& device) {
     args.order = part.order.as<int>();
     args.offsets = part.offsets.as<int>();
     args.granules = part.granules.as<int>();
     args.tiles = part.program.tiles();
     LaunchGeometry geometry = part.geometry;
-    geometry.work_items *= std::int64_t{args.batch} * attention_.heads;
-    device_->launch(*part.jit.kernel, geometry, args);
+    geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;
+    device.launch(*part.jit.kernel, geometry, args);
 }
 
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache) {
+    KernelCache& cache, const CompileOptions& options) {
     std::vector<std::unique_ptr<CompiledAttention>> layers;
     std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
     for (const BlockPattern& pattern : patterns) {
         layers.push_back(std::make_unique<CompiledAttention>(attention, pattern, device));
         for (const KernelRole role : kRoles) {
             TileProgram& program = layers.back()->parts_[static_cast<int>(role)].program;
-            program = lower(attention, pattern, role, device.target());
+            const TileShape shape =
+                options.autotune
+                    ? autotune(attention, pattern, role, device, cache, {.batch = options.batch})
+                          .shape
+                    : choose_tiles(attention, pattern, role, device.target(), options.batch);
+            program = lower(attention, pattern, role, device.target(), shape);
             sources.push_back(emit(program, device.target()));
         }
     }
@@ -164,14 +188,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     for (std::size_t i = 0; i < kernels.size(); ++i) {
         CompiledAttention::Part& part =
             layers[i / std::size(kRoles)]->parts_[i % std::size(kRoles)];
-        const EmittedGeometry emitted = geometry(part.program, device.target());
-        part.jit = std::move(kernels[i]);
-        part.order = upload(part.program.order, device);
-        part.offsets = upload(part.program.offsets, device);
-        part.granules = upload(part.program.granules, device);
-        part.geometry = {.work_items = part.program.tiles(),
-                         .threads = emitted.threads,
-                         .shared_bytes = emitted.shared_bytes};
+        part = load_part(std::move(part.program), std::move(kernels[i]), device);
     }
     return layers;
 }

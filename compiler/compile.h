@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/tile_candidates.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -25,12 +26,20 @@ struct JitKernel {
     CachedKernel cached;
     std::string rebuild = {};  // the shell line of runtime/offline.h; "" on the host
 };
+// What compiling `source` for the device asks for.
+CompileRequest request_for(const KernelSource& source, Device& device);
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
 // The same for several, in parallel on worker threads; in the order of `sources`. Equal ones are
 // compiled and loaded once, and count as found in memory from the second on. Throws what the first
 // that failed has thrown.
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
+
+// What compile_attention does beyond lowering as the cost model says.
+struct CompileOptions {
+    bool autotune = false;               // take the tile shapes that are fastest when measured
+    std::int64_t batch = kPlannedBatch;  // B that programs are planned, and measured, for
+};
 
 // The three kernels of one layer with their tables on the device.
 class CompiledAttention {
@@ -55,7 +64,8 @@ class CompiledAttention {
 
   private:
     friend std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-        const Attention&, std::span<const BlockPattern>, Device&, KernelCache&);
+        const Attention&, std::span<const BlockPattern>, Device&, KernelCache&,
+        const CompileOptions&);
     void launch(KernelRole role, SpionAttentionArguments args);
     Attention attention_;
     BlockPattern pattern_;
@@ -63,11 +73,16 @@ class CompiledAttention {
     Part parts_[3];
 };
 
+// A program's kernel with its tables on the device, and its launch: tables and geometry are filled
+// in, the rest of args is the caller's.
+CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device);
+void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
+
 // One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
 // threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile
 // shapes agree share one binary.
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache);
+    KernelCache& cache, const CompileOptions& options = {});
 
 }  // namespace spion

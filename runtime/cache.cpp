@@ -142,6 +142,10 @@ KernelCache::KernelCache(std::optional<fs::path> root) : state_(std::make_unique
 
 KernelCache::~KernelCache() = default;
 
+const std::optional<fs::path>& KernelCache::root() const {
+    return state_->root;
+}
+
 std::optional<fs::path> KernelCache::default_root() {
     if (const auto folder = environment("SPION_CACHE_DIR")) {
         return fs::absolute(*folder);

@@ -36,6 +36,7 @@ class KernelCache {
     // nullopt: memory only.
     explicit KernelCache(std::optional<std::filesystem::path> root);
     ~KernelCache();
+    const std::optional<std::filesystem::path>& root() const;
 
     // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt. Empty
     // variables count as unset, and so does a relative $XDG_CACHE_HOME, as its specification asks.

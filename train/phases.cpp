@@ -40,6 +40,10 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
             .clip = s.clip};
 }
 
+CompileOptions options_of(const TrainSettings& s) {
+    return {.autotune = s.autotune, .batch = s.batch};
+}
+
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
     return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
 }
@@ -114,7 +118,7 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     // Dense attention is the full pattern on the same path; every layer shares it.
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
-    attention_ = compile_attention(attention, {&full, 1}, device, cache);
+    attention_ = compile_attention(attention, {&full, 1}, device, cache, options_of(settings));
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
@@ -224,8 +228,8 @@ void Training::turn_sparse() {
     }
     const auto before = cache_.counters();
     const auto begin = std::chrono::steady_clock::now();
-    AttentionLayers sparse =
-        compile_attention(attention_of(settings_, model_.dtype()), patterns, device_, cache_);
+    AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
+                                               device_, cache_, options_of(settings_));
     const std::chrono::duration<double, std::milli> spent =
         std::chrono::steady_clock::now() - begin;
     write_kernels(sparse);
