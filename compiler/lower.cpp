@@ -156,7 +156,8 @@ MatrixUnit matrix_unit(DType dtype, const Target& target) {
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target) {
     check_operands(attention, pattern);
-    return lower(attention, pattern, role, target, choose_tiles(attention, pattern, role, target));
+    return lower(attention, pattern, role, target,
+                 choose_tiles(attention, pattern.block(), role, target));
 }
 
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
