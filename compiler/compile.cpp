@@ -10,6 +10,7 @@
 #include "compiler/autotune.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -72,11 +73,16 @@ CompileRequest request_for(const KernelSource& source, Device& device) {
 }
 
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
-    CachedKernel cached =
-        cache.get(source, request_for(source, device),
-                  [&device](const CompileRequest& request) { return device.compile(request); });
+    const CompileRequest request = request_for(source, device);
+    CachedKernel cached = cache.get(
+        source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
-    return {.kernel = std::move(kernel), .source = source, .cached = std::move(cached)};
+    return {.kernel = std::move(kernel),
+            .source = source,
+            .cached = std::move(cached),
+            .rebuild = device.target().back_end == BackEnd::kCuda
+                           ? rebuild_command(request.arch, request.options)
+                           : ""};
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,

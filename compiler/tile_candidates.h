@@ -55,10 +55,6 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 // would.
 TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
                        const Target& target);
-inline TileShape choose_tiles(const Attention& attention, const BlockPattern& pattern,
-                              KernelRole role, const Target& target) {
-    return choose_tiles(attention, pattern.block(), role, target);
-}
 
 // For people: every candidate with the terms of its prediction for this pattern and batch, or why
 // it cannot run, why the winner won, and what autotuning might find. Throws as choose_tiles does.

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/cost_model.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
 
@@ -44,27 +44,6 @@ std::vector<Target> every_target() {
     return targets;
 }
 
-// Whether a stationary row and a streamed row meet in the program, by marking elements one by one:
-// [L][L] counts, independent of verify().
-std::vector<int> meetings(const TileProgram& program) {
-    const std::int64_t length = program.attention.length;
-    std::vector<int> counts(static_cast<std::size_t>(length * length), 0);
-    for (int item = 0; item < program.tiles(); ++item) {
-        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
-            for (std::int64_t r = 0; r < program.stationary_rows; ++r) {
-                for (std::int64_t c = 0; c < program.granule; ++c) {
-                    const std::int64_t row = program.order[item] * program.stationary_rows + r;
-                    const std::int64_t column = program.granules[at] * program.granule + c;
-                    if (row < length && column < length) {
-                        counts[static_cast<std::size_t>(row * length + column)] += 1;
-                    }
-                }
-            }
-        }
-    }
-    return counts;
-}
-
 TEST(Lower, CoversEveryElementOnce) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
@@ -80,20 +59,7 @@ TEST(Lower, CoversEveryElementOnce) {
                                 kDTypes[static_cast<std::size_t>(pick(random, 0, 3))]),
                   pattern, role, target);
         ASSERT_NO_THROW(verify(program, pattern)) << to_text(program);
-        const std::vector<int> counts = meetings(program);
-        const std::int64_t length = pattern.length();
-        for (std::int64_t i = 0; i < length; ++i) {
-            for (std::int64_t j = 0; j < length; ++j) {
-                const auto query_block = static_cast<int>(i / pattern.block());
-                const auto key_block = static_cast<int>(j / pattern.block());
-                const bool by_columns = role == KernelRole::kKeyValueGradient;
-                const bool wanted = by_columns ? pattern.at(key_block, query_block)
-                                               : pattern.at(query_block, key_block);
-                ASSERT_EQ(counts[static_cast<std::size_t>(i * length + j)], wanted ? 1 : 0)
-                    << "row " << i << " column " << j << "\n"
-                    << to_text(program);
-            }
-        }
+        ASSERT_EQ(meetings(program), wanted_meetings(pattern, role)) << to_text(program);
     }
 }
 
@@ -164,89 +130,16 @@ TEST(Lower, WideBlocksBecomeSeveralTiles) {
               "shape block=128 stationary_rows=64 streamed_rows=64 granule=64 warps=4 stages=2 "
               "unit=mma_sync tables=passed\n"
               "walk tiles=5 granules=9 longest=3 empty=2\n"
-              "tile 0: 0 1 4\n"
-              "tile 1: 0 1 4\n"
-              "tile 4: 2..4\n"
-              "tile 2:\n"
-              "tile 3:\n");
-}
-
-TEST(TileShape, StreamsAsManyRowsAsRegistersHold) {
-    const Target target = cuda_target(90);
-    const auto streamed = [&](KernelRole role, DType dtype, int head_dim) {
-        return choose_tile_shape(role, dtype, head_dim, 64, target).streamed_rows;
-    };
-    for (KernelRole role : kRoles) {
-        EXPECT_EQ(streamed(role, DType::kBf16, 32), 64);
-        EXPECT_EQ(streamed(role, DType::kFp16, 64), 64);
-        EXPECT_EQ(streamed(role, DType::kFp32, 32), 64);
-        EXPECT_EQ(streamed(role, DType::kTf32, 64), 32);
-        EXPECT_EQ(streamed(role, DType::kFp32, 128), 32);
-    }
-    EXPECT_EQ(streamed(KernelRole::kForward, DType::kBf16, 128), 64);
-    EXPECT_EQ(streamed(KernelRole::kQueryGradient, DType::kBf16, 128), 32);
-    EXPECT_EQ(streamed(KernelRole::kKeyValueGradient, DType::kFp16, 128), 32);
-}
-
-TEST(TileShape, FollowsTheBlock) {
-    const auto shape = [](int block, const Target& target) {
-        return choose_tile_shape(KernelRole::kForward, DType::kBf16, 64, block, target);
-    };
-    EXPECT_EQ(shape(16, cuda_target(80)), (TileShape{16, 64, 16, 1, 2}));
-    EXPECT_EQ(shape(32, cuda_target(80)), (TileShape{32, 64, 32, 2, 2}));
-    EXPECT_EQ(shape(64, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
-    EXPECT_EQ(shape(128, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
-    EXPECT_EQ(shape(16, host()), (TileShape{16, 16, 16, 1, 1}));
-    EXPECT_EQ(shape(64, host()), (TileShape{64, 64, 64, 1, 1}));
-    EXPECT_EQ(shape(128, host()), (TileShape{64, 64, 64, 1, 1}));
-}
-
-TEST(TileShape, FitsSharedMemoryOrSaysWhatIsMissing) {
-    Target target = cuda_target(90);
-    const auto choose = [&] {
-        return choose_tile_shape(KernelRole::kKeyValueGradient, DType::kFp32, 128, 64, target);
-    };
-    // Rows of 128 * 4 + 16 bytes: 2 x 64 stationary, 2 x streamed x stages, 8 bytes of statistics.
-    const auto bytes = [](int streamed, int stages) {
-        return (2 * 64 + 2 * streamed * stages) * (128 * 4 + 16) + 8 * streamed * stages;
-    };
-    target.shared_bytes_per_block = bytes(32, 2);
-    EXPECT_EQ(choose(), (TileShape{64, 32, 32, 4, 2}));
-    target.shared_bytes_per_block = bytes(32, 2) - 1;
-    EXPECT_EQ(choose(), (TileShape{64, 32, 32, 4, 1}));
-    target.shared_bytes_per_block = bytes(32, 1) - 1;
-    EXPECT_EQ(choose(), (TileShape{64, 16, 16, 4, 1}));
-    target.shared_bytes_per_block = bytes(16, 1);
-    EXPECT_EQ(choose(), (TileShape{64, 16, 16, 4, 1}));
-    target.shared_bytes_per_block = bytes(16, 1) - 1;
-    expect_error<UserError>(
-        choose,
-        "no attention_key_value_gradient tile for D=128 fp32 fits: the smallest needs 84608 bytes "
-        "of shared memory and sm_90a offers 84607 a block");
-}
-
-TEST(TileShape, EveryKnownGpuHoldsEveryShape) {
-    for (int capability : kCapabilities) {
-        const Target target = cuda_target(capability);
-        for (KernelRole role : kRoles) {
-            for (DType dtype : kDTypes) {
-                for (int head_dim : {16, 32, 64, 128}) {
-                    for (int block : {16, 32, 64, 128}) {
-                        const TileShape shape =
-                            choose_tile_shape(role, dtype, head_dim, block, target);
-                        EXPECT_LE(shared_bytes(role, dtype, head_dim, shape),
-                                  target.shared_bytes_per_block);
-                        EXPECT_GE(shape.streamed_rows, 16);
-                    }
-                }
-            }
-        }
-    }
+              "tile 0 irregular: 0 1 4\n"
+              "tile 1 irregular: 0 1 4\n"
+              "tile 4 band: 2..4\n"
+              "tile 2 empty:\n"
+              "tile 3 empty:\n");
 }
 
 #ifdef SPION_CUDA_BACKEND
 // What the emitter will ask for is within what was planned, so no launch fails for lack of it.
-TEST(TileShape, BoundsTheEmittersSharedMemory) {
+TEST(Lower, BoundsTheEmittersSharedMemory) {
     for (int capability : kCapabilities) {
         const Target target = cuda_target(capability);
         for (KernelRole role : kRoles) {
@@ -258,7 +151,7 @@ TEST(TileShape, BoundsTheEmittersSharedMemory) {
                             lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
                         const int asked = geometry(program, target).shared_bytes;
                         EXPECT_GT(asked, 0);
-                        EXPECT_LE(asked, shared_bytes(role, dtype, head_dim, shape_of(program)))
+                        EXPECT_LE(asked, target.shared_bytes_per_block)
                             << to_text(program, false) << target.arch;
                     }
                 }

@@ -39,6 +39,59 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
     }
 }
 
+TEST(MeasuredShape, StreamsAsManyRowsAsRegistersHold) {
+    const auto streamed = [](KernelRole role, DType dtype, int head_dim) {
+        return measured_shape(attention_for(512, head_dim, dtype), 64, role, cuda_target(90))
+            .value()
+            .streamed_rows;
+    };
+    for (const KernelRole role : kEveryRole) {
+        EXPECT_EQ(streamed(role, DType::kBf16, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kFp16, 64), 64);
+        EXPECT_EQ(streamed(role, DType::kFp32, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kTf32, 64), 32);
+        EXPECT_EQ(streamed(role, DType::kFp32, 128), 32);
+    }
+    EXPECT_EQ(streamed(KernelRole::kForward, DType::kBf16, 128), 64);
+    EXPECT_EQ(streamed(KernelRole::kQueryGradient, DType::kBf16, 128), 32);
+    EXPECT_EQ(streamed(KernelRole::kKeyValueGradient, DType::kFp16, 128), 32);
+}
+
+TEST(MeasuredShape, FollowsTheBlock) {
+    const auto shape = [](int block, const Target& target) {
+        return measured_shape(attention_for(512, 64), block, KernelRole::kForward, target).value();
+    };
+    EXPECT_EQ(shape(16, cuda_target(80)), (TileShape{16, 64, 16, 1, 2}));
+    EXPECT_EQ(shape(32, cuda_target(80)), (TileShape{32, 64, 32, 2, 2}));
+    EXPECT_EQ(shape(64, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(128, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(16, host_with(2)), (TileShape{16, 16, 16, 1, 1}));
+    EXPECT_EQ(shape(64, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
+    EXPECT_EQ(shape(128, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
+}
+
+TEST(MeasuredShape, FitsSharedMemory) {
+    Target target = cuda_target(90);
+    const auto shape = [&] {
+        return measured_shape(attention_for(512, 128, DType::kFp32), 64,
+                              KernelRole::kKeyValueGradient, target);
+    };
+    // Rows of 128 * 4 bytes: 2 x 64 stationary, 2 x streamed x stages, 8 bytes of statistics.
+    const auto bytes = [](int streamed, int stages) {
+        return (2 * 64 + 2 * streamed * stages) * (128 * 4) + 8 * streamed * stages;
+    };
+    target.shared_bytes_per_block = bytes(32, 2);
+    EXPECT_EQ(shape(), (TileShape{64, 32, 32, 4, 2}));
+    target.shared_bytes_per_block = bytes(32, 2) - 1;
+    EXPECT_EQ(shape(), (TileShape{64, 32, 32, 4, 1}));
+    target.shared_bytes_per_block = bytes(32, 1) - 1;
+    EXPECT_EQ(shape(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1);
+    EXPECT_EQ(shape(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1) - 1;
+    EXPECT_EQ(shape(), std::nullopt);
+}
+
 TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
