@@ -179,7 +179,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
                 options.autotune
                     ? autotune(attention, pattern, role, device, cache, {.batch = options.batch})
                           .shape
-                    : choose_tiles(attention, pattern, role, device.target(), options.batch);
+                    : choose_tiles(attention, pattern.block(), role, device.target());
             program = lower(attention, pattern, role, device.target(), shape);
             sources.push_back(emit(program, device.target()));
         }

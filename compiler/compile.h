@@ -38,7 +38,7 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;  // B that programs are planned, and measured, for
+    std::int64_t batch = kPlannedBatch;  // B that they are measured with
 };
 
 // The three kernels of one layer with their tables on the device.
