@@ -9,6 +9,7 @@
 #include "codegen/emit.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
 
-CompileRequest request_for(const KernelSource& source, Device& device) {
+CompileRequest request_on(const KernelSource& source, Device& device) {
     return {.entry = source.entry,
             .text = source.text,
             .includes = source.includes,
@@ -71,11 +72,16 @@ Buffer upload(const std::vector<std::int32_t>& table, Device& device) {
 }  // namespace
 
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
-    CachedKernel cached =
-        cache.get(source, request_for(source, device),
-                  [&device](const CompileRequest& request) { return device.compile(request); });
+    const CompileRequest request = request_on(source, device);
+    CachedKernel cached = cache.get(
+        source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
-    return {.kernel = std::move(kernel), .source = source, .cached = std::move(cached)};
+    return {.kernel = std::move(kernel),
+            .source = source,
+            .cached = std::move(cached),
+            .rebuild = device.target().back_end == BackEnd::kCuda
+                           ? rebuild_command(request.arch, request.options)
+                           : ""};
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,

@@ -23,6 +23,7 @@ struct JitKernel {
     std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
     KernelSource source;
     CachedKernel cached;
+    std::string rebuild = {};  // the shell line of runtime/offline.h; "" on the host
 };
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
 // The same for several, in parallel on worker threads; in the order of `sources`. Equal ones are

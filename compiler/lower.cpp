@@ -156,11 +156,11 @@ MatrixUnit matrix_unit(DType dtype, const Target& target) {
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target) {
     check_operands(attention, pattern);
-    return lower(attention, pattern, role, choose_tiles(attention, pattern, role, target));
+    return lower(attention, pattern, role, target, choose_tiles(attention, pattern, role, target));
 }
 
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const TileShape& shape) {
+                  const Target& target, const TileShape& shape) {
     check_operands(attention, pattern);
     TileProgram program{.role = role,
                         .attention = attention,

@@ -38,8 +38,8 @@ MatrixUnit matrix_unit(DType dtype, const Target& target);
 // the attention's, when `attention` fails check(), or when no tile fits the target's shared memory.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target);
-// The same with tiles of `shape`, whatever the target.
+// The same with tiles of `shape`.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const TileShape& shape);
+                  const Target& target, const TileShape& shape);
 
 }  // namespace spion

@@ -100,18 +100,6 @@ void append_granules(std::string& text, const Item& item) {
     }
 }
 
-std::string walk_summary(const TileProgram& program) {
-    std::int64_t longest = 0;
-    std::int64_t empty = 0;
-    for (int i = 0; i < program.tiles(); ++i) {
-        const Item item = item_of(program, i);
-        longest = std::max(longest, static_cast<std::int64_t>(item.end - item.begin));
-        empty += item.end == item.begin ? 1 : 0;
-    }
-    return fmt::format("walk tiles={} granules={} longest={} empty={}\n", program.tiles(),
-                       program.granules.size(), longest, empty);
-}
-
 }  // namespace
 
 std::string_view to_string(KernelRole role) {
@@ -157,15 +145,34 @@ RowClass row_class(const TileProgram& program, int index) {
     return count >= 2 * runs ? RowClass::kRuns : RowClass::kIrregular;
 }
 
+std::string walk_summary(const TileProgram& program) {
+    std::int64_t longest = 0;
+    std::int64_t empty = 0;
+    for (int i = 0; i < program.tiles(); ++i) {
+        const Item item = item_of(program, i);
+        longest = std::max(longest, static_cast<std::int64_t>(item.end - item.begin));
+        empty += item.end == item.begin ? 1 : 0;
+    }
+    return fmt::format("walk tiles={} granules={} longest={} empty={}", program.tiles(),
+                       program.granules.size(), longest, empty);
+}
+
 std::string to_text(const TileProgram& program, bool tables) {
-    std::string text = fmt::format(
-        "program role={}\n{}\n"
-        "shape block={} stationary_rows={} streamed_rows={} granule={} warps={} stages={} unit={} "
-        "tables={}\n",
-        to_string(program.role), to_text(program.attention), program.block, program.stationary_rows,
-        program.streamed_rows, program.granule, program.warps, program.stages,
-        to_string(program.unit), to_string(program.tables));
-    text += walk_summary(program);
+    std::string text = fmt::format("program role={}\n{}\nshape block={}", to_string(program.role),
+                                   to_text(program.attention), program.block);
+    if (program.stationary_rows != 0) {
+        fmt::format_to(std::back_inserter(text),
+                       " stationary_rows={} streamed_rows={} granule={} warps={} stages={} unit={} "
+                       "tables={}",
+                       program.stationary_rows, program.streamed_rows, program.granule,
+                       program.warps, program.stages, to_string(program.unit),
+                       to_string(program.tables));
+    }
+    text += '\n';
+    if (program.order.empty()) {
+        return text;
+    }
+    text += walk_summary(program) + "\n";
     for (int i = 0; tables && i < program.tiles(); ++i) {
         fmt::format_to(std::back_inserter(text), "tile {}",
                        program.order[static_cast<std::size_t>(i)]);

@@ -100,10 +100,15 @@ struct TileProgram {
 // The class of work item `item`, computed from its granules.
 RowClass row_class(const TileProgram& program, int item);
 
+// "walk tiles=5 granules=11 longest=5 empty=2": longest and empty count granules of work items.
+std::string walk_summary(const TileProgram& program);
+
 // The text form of docs/ir.md: header lines of keyword=value facts that shape the code, then one
 // line a work item in order ("tile 3 runs: 0 1 5..9": granules, runs of three and more as
 // first..last; "5..9/0110" when packed: bit r of `uses` is character r). With `tables` false only
-// a summary of the walk. Everything before "walk" shapes the code of passed tables.
+// a summary of the walk. A program that passes are still making prints what it has: no tiles
+// (stationary_rows == 0), or no walk (order empty). Everything before "walk" shapes the code of
+// passed tables.
 std::string to_text(const TileProgram& program, bool tables = true);
 
 // Throws InternalError naming the broken rule and where: sizes and divisibility as documented

@@ -13,6 +13,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -121,6 +122,10 @@ void fill_folder(const fs::path& folder, const std::string& key, const KernelSou
     write_file(folder / "kernel.ir", source.ir, Sync::kNo);
     for (const SourceFile& file : request.includes) {
         write_file(include_path(folder, file.name), file.text, Sync::kNo);
+    }
+    if (is_cuda(request)) {
+        write_file(folder / "rebuild.sh", rebuild_command(request.arch, request.options) + "\n",
+                   Sync::kNo);
     }
     write_file(folder / binary_file, binary.code, Sync::kYes);
     // Compilers' logs may hold bytes that are not UTF-8.

@@ -120,12 +120,9 @@ OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end) {
                         request.entry);
 }
 
-std::string rebuild_command(const CompileRequest& request) {
-    if (!request.compiler.starts_with("nvrtc")) {
-        return "";
-    }
-    std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", request.arch);
-    if (std::count(request.options.begin(), request.options.end(), "-lineinfo") != 0) {
+std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {
+    std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", arch);
+    if (std::count(options.begin(), options.end(), "-lineinfo") != 0) {
         line += " -lineinfo";
     }
     return line + " kernel.cu -o kernel.rebuilt.cubin";

@@ -32,9 +32,10 @@ struct OfflineKernel {
 // Throws InternalError with the compiler's log when it rejects the source.
 OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
 
-// One line for a shell in the kernel's folder that makes the binary again, from kernel.cu and its
-// includes with nvcc alone, as kernel.rebuilt.cubin; "" for the host. nvcc's front end is not
-// NVRTC's: entry, resources and results are the same, instructions need not be.
-std::string rebuild_command(const CompileRequest& request);
+// One line for a shell in a CUDA kernel's folder that makes the kernel again, from kernel.cu and
+// its includes with nvcc alone, as kernel.rebuilt.cubin. nvcc's front end is not NVRTC's: entry and
+// results are the same, the order of instructions need not be. arch and options as in
+// CompileRequest.
+std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
 
 }  // namespace spion

@@ -1,0 +1,226 @@
+// `spion compile`: from a pattern to every text and binary on its way to machine code, for a target
+// that need not be here.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "compiler/report.h"
+#include "compiler/tile_candidates.h"
+#include "ir/error.h"
+#include "runtime/offline.h"
+#include "tools/attention_options.h"
+#include "tools/commands.h"
+#include "tools/disassemble.h"
+#include "tools/kernel_files.h"
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CompileOptions {
+    AttentionOptions attention;
+    bool key_padding = false;
+    std::string target;
+    std::string role = "all";
+    std::vector<std::string> emit{"all"};
+    std::string folder;
+    bool print = false;
+    bool explain = false;
+};
+
+// What is compiled: an operation on a pattern, as programs.
+struct Job {
+    Attention attention;
+    BlockPattern pattern;
+    std::vector<TileProgram> programs;
+};
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+constexpr const char* kRoleNames[] = {"forward", "dq", "dkdv"};  // of kRoles
+
+std::vector<KernelRole> parse_roles(const std::string& name) {
+    if (name == "all") {
+        return {std::begin(kRoles), std::end(kRoles)};
+    }
+    for (std::size_t i = 0; i < std::size(kRoles); ++i) {
+        if (name == kRoleNames[i]) {
+            return {kRoles[i]};
+        }
+    }
+    throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
+}
+
+Job job_from_pattern(const CompileOptions& options, const Target& target) {
+    const BlockPattern pattern = load_pattern(options.attention);
+    Attention attention = describe_attention(options.attention, pattern.length(), target);
+    attention.key_padding = options.key_padding;
+    Job job{.attention = attention, .pattern = pattern, .programs = {}};
+    for (const KernelRole role : parse_roles(options.role)) {
+        job.programs.push_back(lower(attention, pattern, role, target));
+    }
+    return job;
+}
+
+std::string explain_all(const CompileOptions& options, const Job& job, const Target& target) {
+    std::string text;
+    for (const TileProgram& program : job.programs) {
+        text += explain(job.attention, job.pattern, program.role, target, options.attention.batch) +
+                "\n";
+    }
+    return text;
+}
+
+// A kernel's folder, unlike that of any before it.
+std::string folder_name(const std::string& name, std::map<std::string, int>& taken) {
+    const int count = ++taken[name];
+    return count == 1 ? name : fmt::format("{}.{}", name, count);
+}
+
+std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
+                                     const std::vector<EmitKind>& kinds, std::int64_t batch) {
+    const auto wants = [&](EmitKind kind) {
+        return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+    };
+    const bool compiles = std::any_of(kinds.begin(), kinds.end(), needs_binary);
+    const auto disassembler = wants(EmitKind::kSass) ? find_disassembler() : std::nullopt;
+    if (wants(EmitKind::kSass) && !disassembler) {
+        fmt::print(stderr, "spion: {}\n", disassembler_missing());
+    }
+    std::vector<ShownKernel> kernels;
+    std::map<std::string, int> taken;
+    for (const TileProgram& program : job.programs) {
+        ShownKernel kernel{.name = {},
+                           .ir = to_text(job.attention) + "\n" + job.pattern.to_bits(),
+                           .program = program,
+                           .source = emit(program, target),
+                           .rebuild = rebuild_command(target.arch, {}),
+                           .compiled = {},
+                           .report = {},
+                           .sass = {}};
+        kernel.name = folder_name(kernel.source.name, taken);
+        if (compiles) {
+            const CompileRequest request = request_for(kernel.source, target);
+            kernel.rebuild = rebuild_command(request.arch, request.options);
+            kernel.compiled = compile_offline(request, target.back_end);
+            kernel.report =
+                report_on(program, target, kernel.name, request, kernel.compiled->binary, batch);
+            if (disassembler) {
+                kernel.sass = disassemble(*disassembler, kernel.compiled->binary.code);
+            }
+        }
+        kernels.push_back(std::move(kernel));
+    }
+    return kernels;
+}
+
+void write_file(const fs::path& file, const std::string& bytes) {
+    std::error_code error;
+    fs::create_directories(file.parent_path(), error);
+    errno = 0;
+    std::ofstream output(file, std::ios::binary | std::ios::trunc);
+    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    output.close();
+    if (!output) {
+        throw UserError("-o: {} cannot be written: {}; name a folder that can", file.string(),
+                        error ? error.message() : std::strerror(errno));
+    }
+}
+
+// Writes the folder of each kernel; what was written, a line a kernel.
+std::string write_folders(const std::vector<ShownKernel>& kernels,
+                          const std::vector<EmitKind>& kinds, const fs::path& root) {
+    std::string lines;
+    for (const ShownKernel& kernel : kernels) {
+        const fs::path folder = root / kernel.name;
+        std::vector<std::string> names;
+        for (const EmitKind kind : kinds) {
+            for (const KernelFile& file : files_of(kernel, kind)) {
+                write_file(folder / file.name, file.bytes);
+                names.push_back(file.name);
+            }
+        }
+        lines += fmt::format("{}: {}\n", folder.string(), fmt::join(names, " "));
+    }
+    return lines;
+}
+
+std::string printed(const std::vector<ShownKernel>& kernels, const std::vector<EmitKind>& kinds) {
+    std::string text;
+    for (const ShownKernel& kernel : kernels) {
+        for (const EmitKind kind : kinds) {
+            for (const KernelFile& file : files_of(kernel, kind)) {
+                if (file.is_text) {
+                    text += fmt::format("==> {}/{} <==\n{}{}", kernel.name, file.name, file.bytes,
+                                        file.bytes.ends_with('\n') ? "\n" : "\n\n");
+                }
+            }
+        }
+    }
+    return text;
+}
+
+void run_compile(const CompileOptions& options) {
+    if (options.folder.empty() && !options.print && !options.explain) {
+        throw UserError("nothing would be shown: give -o DIR, --print or --explain");
+    }
+    const Target target = target_named(options.target);
+    const std::vector<EmitKind> kinds =
+        parse_emit_kinds(options.emit, options.target, target.back_end);
+    const Job job = job_from_pattern(options, target);
+    // stdout stays empty until nothing can go wrong any more.
+    std::string out = options.explain ? explain_all(options, job, target) : "";
+    if (!options.folder.empty() || options.print) {
+        const std::vector<ShownKernel> kernels =
+            compile_all(job, target, kinds, options.attention.batch);
+        if (options.print) {
+            out += printed(kernels, kinds);
+        }
+        if (!options.folder.empty()) {
+            out += write_folders(kernels, kinds, options.folder);
+        }
+    }
+    fmt::print("{}", out);
+}
+
+}  // namespace
+
+void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
+    CLI::App* command = app.add_subcommand(
+        "compile",
+        "follow a pattern to IR, source and machine code, for any target, no GPU needed");
+    const auto options = std::make_shared<CompileOptions>();
+    add_pattern_options(*command, options->attention);
+    add_operation_options(*command, options->attention);
+    command->add_flag("--key-padding", options->key_padding,
+                      "kernels that take the number of valid keys of each sample");
+    command
+        ->add_option("--target", options->target,
+                     fmt::format("one of {}", fmt::join(target_names(), ", ")))
+        ->required();
+    command->add_option("--role", options->role, "forward, dq, dkdv or all")->capture_default_str();
+    command
+        ->add_option("--emit", options->emit,
+                     "ir, tile, cuda, ptx, cubin, sass, llvm, asm, report or all, with commas")
+        ->delimiter(',');
+    command->add_option("-o,--out", options->folder, "folder that gets one folder a kernel");
+    command->add_flag("--print", options->print, "print the texts");
+    command->add_flag("--explain", options->explain,
+                      "print the tile shapes that were weighed, and why one won");
+    command->callback([options] { run_compile(*options); });
+}
+
+}  // namespace spion
