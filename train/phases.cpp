@@ -250,8 +250,8 @@ void Training::turn_sparse() {
 // What the attention of each layer costs, alone: the step's time holds everything else too. The
 // values left by the last pass do as operands; gradients and outputs are overwritten.
 void Training::time_attention() {
-    const int batch = model_.attention_arguments(0).batch;
-    if (batch < 1) return;  // interrupted before the first step
+    if (runner_.steps_done() == 0) return;  // interrupted before the operands were there
+    const int batch = settings_.batch;
     const std::vector<int> full(static_cast<std::size_t>(batch),
                                 static_cast<int>(settings_.length));
     Buffer lengths(device_, full.size() * sizeof(int));  // int32 [B], all L
@@ -261,6 +261,7 @@ void Training::time_attention() {
         CompiledAttention& attention = *attention_[shared ? 0 : static_cast<std::size_t>(layer)];
         SpionAttentionArguments arguments = model_.attention_arguments(layer);
         arguments.lengths = lengths.as<int>();
+        arguments.batch = batch;
         attention.forward(arguments);  // warms caches and clocks
         device_.mark(0);
         attention.forward(arguments);
