@@ -138,13 +138,10 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     }
     write(folder / (cuda ? "kernel.cubin" : "kernel.o"), kernel.cached.binary->code);
     write(folder / "kernel.log", kernel.cached.binary->log);
-<<<<<<< HEAD
     write(folder / "report.json", kernel_json(kernel, back_end));
-=======
     if (!kernel.rebuild.empty()) {
         write(folder / "rebuild.sh", kernel.rebuild + "\n");
     }
->>>>>>> look
 }
 
 void RunFolder::write_summary(std::string_view json) {

@@ -38,12 +38,12 @@ struct TextFile {
 struct KernelFacts {
     std::string name;
     std::string entry;
-    std::string ir;                 // kernel.ir
-    TextFile source;                // kernel.cu or kernel.ll
+    std::string ir;                  // kernel.ir
+    TextFile source;                 // kernel.cu or kernel.ll
     std::vector<TextFile> includes;  // texts that the source takes in
     std::vector<TextFile> outputs;   // kernel.ptx, kernel.sass, kernel.opt.ll, kernel.s, report.txt
-    std::string rebuild;            // a shell line
-    std::string origin;             // "compiled", "disk", "memory"; "" when unknown
+    std::string rebuild;             // a shell line
+    std::string origin;              // "compiled", "disk", "memory"; "" when unknown
     std::optional<double> compile_ms, lookup_ms;
     std::optional<double> predicted_ms;  // of report.json
     std::int64_t binary_bytes = 0, code_bytes = 0;
@@ -67,7 +67,7 @@ struct RooflinePoint {
     double flop = 0;
     double bytes = 0;  // every tensor once
     double seconds = 0;
-    bool measured = false;  // else predicted
+    bool measured = false;         // else predicted
     Bound bound = Bound::kMemory;  // by the cost model
     double intensity() const { return flop / bytes; }
     double rate() const { return flop / seconds; }
@@ -106,7 +106,7 @@ struct Facts {
     bool interrupted = false;
     std::int64_t steps = 0, planned_steps = 0;
     std::optional<std::int64_t> transition_step;
-    double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 for none
+    double dense_step_ms = 0, sparse_step_ms = 0;               // medians; 0 for none
     std::optional<std::pair<double, double>> validation, test;  // loss, accuracy
     std::int64_t peak_bytes = 0;
     int compiled = 0, from_disk = 0;

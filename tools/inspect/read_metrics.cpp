@@ -79,16 +79,16 @@ Measurement read_row(const RowReader& row, const std::string& where) {
         throw UserError("{}: step is '{}', not a whole number: mend or remove the line", where,
                         row.text("step"));
     }
-    return {.step = static_cast<std::int64_t>(step),
-            .phase = row.choice<Phase>("phase",
-                                       {{"dense", Phase::kDense}, {"sparse", Phase::kSparse}}),
-            .split = row.choice<std::string>(
-                "split", {{"train", "train"}, {"validation", "validation"}, {"test", "test"}}),
-            .loss = row.needed("loss"),
-            .accuracy = row.needed("accuracy"),
-            .learning_rate = row.number("learning_rate"),
-            .step_ms = row.number("step_ms"),
-            .seconds = row.number("seconds").value_or(0)};
+    return {
+        .step = static_cast<std::int64_t>(step),
+        .phase = row.choice<Phase>("phase", {{"dense", Phase::kDense}, {"sparse", Phase::kSparse}}),
+        .split = row.choice<std::string>(
+            "split", {{"train", "train"}, {"validation", "validation"}, {"test", "test"}}),
+        .loss = row.needed("loss"),
+        .accuracy = row.needed("accuracy"),
+        .learning_rate = row.number("learning_rate"),
+        .step_ms = row.number("step_ms"),
+        .seconds = row.number("seconds").value_or(0)};
 }
 
 }  // namespace
