@@ -73,7 +73,8 @@ std::string limit(const Facts& facts, int layer) {
         const double ceiling = facts.ceilings->attainable(point.intensity());
         const double share = point.rate() / ceiling;
         const bool memory = ceiling < facts.ceilings->flop;
-        const std::string what = point.label.substr(point.label.find(' ', 6) + 1);
+        std::string what = point.label.substr(point.label.find(' ', 6) + 1);
+        what[0] = what[0] == 'f' ? 'F' : what[0] == 'b' ? 'B' : what[0];  // dQ stays
         text += fmt::format(
             " {} {} in {}: {} of the {} that {} allows ({}).", what,
             point.measured ? "runs" : "is predicted to run", milliseconds(1e3 * point.seconds),

@@ -129,6 +129,13 @@ std::string pattern_picture(const BlockPattern& pattern) {
             i = end;
         }
     }
+    if (path.empty()) {
+        return open_picture(pattern.rows(), "empty block pattern") +
+               fmt::format(
+                   "<text class=\"axis\" x=\"{0}\" y=\"{0}\" font-size=\"{1}\" "
+                   "style=\"font-size:{1}px\" text-anchor=\"middle\">no block</text></svg>",
+                   pattern.rows() / 2.0, pattern.rows() / 12.0);
+    }
     return open_picture(pattern.rows(), "block pattern") +
            fmt::format("<path class=\"block\" d=\"{}\"/></svg>", path);
 }
