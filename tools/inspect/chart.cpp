@@ -11,7 +11,7 @@ namespace spion::inspect {
 namespace {
 
 constexpr double kWidth = 640, kHeight = 240;
-constexpr double kLeft = 52, kRight = 12, kTop = 12, kBottom = 26;
+constexpr double kLeft = 52, kRight = 12, kTop = 22, kBottom = 26;
 
 struct Range {
     double low = INFINITY, high = -INFINITY;
@@ -146,8 +146,8 @@ std::string line_chart(const Chart& chart) {
             "<line class=\"mark\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" "
             "y2=\"{2}\"/><text class=\"mark\" x=\"{3:.1f}\" y=\"{4}\" "
             "text-anchor=\"{5}\">{6}</text>",
-            at, kTop, kHeight - kBottom, right ? at - 5 : at + 5, kTop + 10,
-            right ? "end" : "start", escape(chart.mark));
+            at, kTop, kHeight - kBottom, right ? at - 5 : at + 5, kTop - 8, right ? "end" : "start",
+            escape(chart.mark));
     }
     for (std::size_t i = 0; i < chart.series.size(); ++i) {
         if (!drawn[i].empty()) {

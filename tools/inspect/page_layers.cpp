@@ -19,7 +19,7 @@ std::string picture(std::string_view title, const std::string& svg, const std::s
 
 std::string pooled_note(const std::vector<double>& pooled) {
     const auto [low, high] = std::minmax_element(pooled.begin(), pooled.end());
-    return fmt::format("{:.3g} to {:.3g}, darker is more (square root)", *low, *high);
+    return fmt::format("{:.3g} to {:.3g}, stronger colour is more (square root)", *low, *high);
 }
 
 std::string_view title_of(KernelRole role) {
