@@ -70,6 +70,7 @@ class Training {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     }
     void record(std::string_view split, const Evaluation& evaluation);
+    void time_attention();
 
     const TrainSettings& settings_;
     const Dataset& data_;
@@ -115,6 +116,7 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
       history_(settings.layers),
       pooled_(static_cast<std::size_t>(settings.layers)),
       schedule_(schedule_over(settings, settings.steps)) {
+    folder.write_device(device_json(device));
     // Dense attention is the full pattern on the same path; every layer shares it.
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
@@ -249,6 +251,33 @@ void Training::turn_sparse() {
     turns_sparse_ = false;
 }
 
+// What the attention of each layer costs, alone: the step's time holds everything else too. The
+// values left by the last pass do as operands; gradients and outputs are overwritten.
+void Training::time_attention() {
+    if (runner_.steps_done() == 0) return;  // interrupted before the operands were there
+    const int batch = settings_.batch;
+    const std::vector<int> full(static_cast<std::size_t>(batch),
+                                static_cast<int>(settings_.length));
+    Buffer lengths(device_, full.size() * sizeof(int));  // int32 [B], all L
+    device_.copy_in(lengths.data(), full.data(), lengths.bytes());
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        const bool shared = attention_.size() == 1;  // dense: one for all layers
+        CompiledAttention& attention = *attention_[shared ? 0 : static_cast<std::size_t>(layer)];
+        SpionAttentionArguments arguments = model_.attention_arguments(layer);
+        arguments.lengths = lengths.as<int>();
+        arguments.batch = batch;
+        attention.forward(arguments);  // warms caches and clocks
+        device_.mark(0);
+        attention.forward(arguments);
+        device_.mark(1);
+        attention.backward(arguments);
+        device_.mark(2);
+        report_.attention_times.push_back({.forward_ms = device_.milliseconds_between(0, 1),
+                                           .backward_ms = device_.milliseconds_between(1, 2)});
+    }
+    report_.attention_batch = batch;
+}
+
 TrainReport Training::finish() {
     collect();
     report_.interrupted = interrupt_.requested() && runner_.steps_done() < settings_.steps;
@@ -257,6 +286,7 @@ TrainReport Training::finish() {
         record("test", *report_.test);
     }
     report_.steps_done = runner_.steps_done();
+    time_attention();
     report_.dense_step_ms = median(dense_ms_);
     report_.sparse_step_ms = median(sparse_ms_);
     report_.peak_bytes = device_.peak_bytes();
