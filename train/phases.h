@@ -1,4 +1,5 @@
-// The three phases of SPION's training (paper.md, section 1): dense, transition, sparse.
+// The three phases of SPION's training (Yoon, Han, Moon: SPION, PAKDD 2024): dense, transition,
+// sparse.
 #pragma once
 
 #include <cstdint>
