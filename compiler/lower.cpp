@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "compiler/tile_candidates.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -108,6 +109,15 @@ void fill_walk(TileProgram& program, const Walk& walk) {
     }
 }
 
+void check_operands(const Attention& attention, const BlockPattern& pattern) {
+    check(attention);
+    if (pattern.length() != attention.length) {
+        throw UserError(
+            "the pattern is for length {} and the attention for length {}: make them equal",
+            pattern.length(), attention.length);
+    }
+}
+
 }  // namespace
 
 std::int64_t shared_bytes(KernelRole role, DType dtype, int head_dim, const TileShape& shape) {
@@ -136,16 +146,22 @@ TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int bloc
         .stationary_rows = rows, .streamed_rows = rows, .granule = rows, .warps = 1, .stages = 1};
 }
 
+MatrixUnit matrix_unit(DType dtype, const Target& target) {
+    if (target.back_end == BackEnd::kHost) {
+        return MatrixUnit::kVector;
+    }
+    return dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync;
+}
+
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target) {
-    check(attention);
-    if (pattern.length() != attention.length) {
-        throw UserError(
-            "the pattern is for length {} and the attention for length {}: make them equal",
-            pattern.length(), attention.length);
-    }
-    const TileShape shape =
-        choose_tile_shape(role, attention.dtype, attention.head_dim, pattern.block(), target);
+    check_operands(attention, pattern);
+    return lower(attention, pattern, role, choose_tiles(attention, pattern, role, target));
+}
+
+TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                  const TileShape& shape) {
+    check_operands(attention, pattern);
     TileProgram program{.role = role,
                         .attention = attention,
                         .block = pattern.block(),
@@ -154,6 +170,7 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
                         .granule = shape.granule,
                         .warps = shape.warps,
                         .stages = shape.stages,
+                        .unit = matrix_unit(attention.dtype, target),
                         .order = {},
                         .offsets = {},
                         .granules = {}};

@@ -31,9 +31,15 @@ std::int64_t shared_bytes(KernelRole role, DType dtype, int head_dim, const Tile
 TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int block,
                             const Target& target);
 
+// Which unit multiplies tiles of `dtype` on `target`.
+MatrixUnit matrix_unit(DType dtype, const Target& target);
+
 // The result satisfies verify(program, pattern). Throws UserError when the pattern's length is not
 // the attention's, when `attention` fails check(), or when no tile fits the target's shared memory.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target);
+// The same with tiles of `shape`, whatever the target.
+TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                  const TileShape& shape);
 
 }  // namespace spion

@@ -29,14 +29,14 @@ SoftmaxKind parse_softmax_kind(std::string_view name);
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
 struct Attention {
-    int heads = 1;                // H >= 1
-    int head_dim = 64;            // D: 16, 32, 64 or 128
-    std::int64_t length = 0;      // L >= 1, not necessarily a multiple of the block
-    DType dtype = DType::kBf16;   // of Q, K, V, O, dO, dQ, dK, dV
-    float scale = 0.0F;           // of Q K^T; usually 1/sqrt(D)
+    int heads = 1;               // H >= 1
+    int head_dim = 64;           // D: 16, 32, 64 or 128
+    std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
+    DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
+    float scale = 0.0F;          // of Q K^T; usually 1/sqrt(D)
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;
-    bool key_padding = false;     // true: lengths[b] <= L says how many keys of sample b are valid
-    float dropout = 0.0F;         // on P; only 0 is accepted so far
+    bool key_padding = false;  // true: lengths[b] <= L says how many keys of sample b are valid
+    float dropout = 0.0F;      // on P; only 0 is accepted so far
 
     friend bool operator==(const Attention&, const Attention&) = default;
 };

@@ -1,4 +1,5 @@
-// Which blocks of an L x L attention map are computed: a bit matrix of nb x nb, nb = ceil(L / block).
+// Which blocks of an L x L attention map are computed: a bit matrix of nb x nb, nb = ceil(L /
+// block).
 #pragma once
 
 #include <cstdint>
@@ -55,9 +56,9 @@ class BlockPattern {
     std::vector<std::int32_t> columns_;  // [block_count], ascending within a row
 };
 
-// Reads to_bits' form (blank lines and carriage returns ignored). `origin` names the text in errors.
-// Throws UserError naming origin and line for other characters, ragged rows or a matrix whose size
-// is not ceil(length / block).
+// Reads to_bits' form (blank lines and carriage returns ignored). `origin` names the text in
+// errors. Throws UserError naming origin and line for other characters, ragged rows or a matrix
+// whose size is not ceil(length / block).
 BlockPattern parse_bits(std::string_view text, std::int64_t length, int block,
                         std::string_view origin);
 

@@ -31,17 +31,17 @@ struct CompileRequest {
     std::string arch;                  // Target::arch
     std::string features;              // Target::features
     std::vector<std::string> options;  // NVRTC's or the LLVM pipeline's, in order
-    std::string compiler;              // "nvrtc 13.0.88", "llvm 19.1.7": version of the compiler used
+    std::string compiler;  // "nvrtc 13.0.88", "llvm 19.1.7": version of the compiler used
 };
 
 // What a compile function returns.
 struct KernelBinary {
-    std::string code;        // a cubin or a relocatable object, as bytes
-    std::string log;         // compiler's log (ptxas -v lines included)
-    int registers = 0;       // a thread; 0 on the host
+    std::string code;   // a cubin or a relocatable object, as bytes
+    std::string log;    // compiler's log (ptxas -v lines included)
+    int registers = 0;  // a thread; 0 on the host
     int static_shared_bytes = 0;
-    int spill_bytes = 0;     // stores + loads
-    double compile_ms = 0;   // time inside the compiler
+    int spill_bytes = 0;    // stores + loads
+    double compile_ms = 0;  // time inside the compiler
 };
 
 }  // namespace spion

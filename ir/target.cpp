@@ -1,5 +1,7 @@
 #include "ir/target.h"
 
+#include <algorithm>
+
 #include "ir/error.h"
 
 namespace spion {
@@ -21,7 +23,152 @@ constexpr KnownGpu kKnownGpus[] = {
     {.compute_capability = 120, .arch = "sm_120", .processors = 170, .shared_kib = 99},
 };
 
+constexpr double kMega = 1e6;
+constexpr int kKilo = 1024;
+
+struct KnownRates {
+    int compute_capability;
+    Rates rates;
+};
+
+// Clocks are the boost clocks of the parts named above. Memory: 0.9 of the published bandwidth,
+// which is what copies reach. Products: the published dense rate with fp32 accumulation, divided by
+// processors and clock. Residency, exponentials and shared memory: the tables of the CUDA
+// programming guide. 90 is measured on an H200: copies, bulk reads from L2, ex2.approx, and
+// mma.sync at 62 % of the rate that its data sheet gives for wgmma. Where nothing is published,
+// estimates: mma.sync of 100 as Ampere's, and the L2 bandwidths, 80's from its published width.
+constexpr KnownRates kKnownRates[] = {
+    // A100 80 GB: 1.41 GHz, 2.04 TB/s, 312 TFLOP/s bf16, 156 tf32, 19.5 fp32; L2 5120 bytes a clock
+    {80,
+     {.clock = 1.41e9,
+      .memory_bytes = 1.84e12,
+      .cache_bytes = 4.8e12,
+      .cache_capacity = 40 * kMega,
+      .tensor16_flop = 2048,
+      .tensor32_flop = 1024,
+      .vector_flop = 128,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 164 * kKilo,
+      .resident_threads = 2048,
+      .resident_blocks = 32,
+      .launch_seconds = 1.5e-6}},
+    // A40: 1.74 GHz, 696 GB/s, 150 TFLOP/s bf16, 75 tf32, 37.4 fp32
+    {86,
+     {.clock = 1.74e9,
+      .memory_bytes = 0.63e12,
+      .cache_bytes = 1.9e12,
+      .cache_capacity = 6 * kMega,
+      .tensor16_flop = 1024,
+      .tensor32_flop = 512,
+      .vector_flop = 256,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 100 * kKilo,
+      .resident_threads = 1536,
+      .resident_blocks = 16,
+      .launch_seconds = 1.5e-6}},
+    // L40S: 2.52 GHz, 864 GB/s, 362 TFLOP/s bf16, 183 tf32, 91.6 fp32
+    {89,
+     {.clock = 2.52e9,
+      .memory_bytes = 0.78e12,
+      .cache_bytes = 4.5e12,
+      .cache_capacity = 96 * kMega,
+      .tensor16_flop = 1024,
+      .tensor32_flop = 512,
+      .vector_flop = 256,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 100 * kKilo,
+      .resident_threads = 1536,
+      .resident_blocks = 24,
+      .launch_seconds = 1.5e-6}},
+    // H200, measured: 1.98 GHz, 4.3 TB/s copy, 9.0 TB/s from L2, 4.17e12 ex2.approx a second
+    {90,
+     {.clock = 1.98e9,
+      .memory_bytes = 4.3e12,
+      .cache_bytes = 9.0e12,
+      .cache_capacity = 50 * kMega,
+      .tensor16_flop = 2540,
+      .tensor32_flop = 1270,
+      .vector_flop = 256,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 228 * kKilo,
+      .resident_threads = 2048,
+      .resident_blocks = 32,
+      .launch_seconds = 1.5e-6}},
+    // B200: 1.97 GHz, 8 TB/s, 80 TFLOP/s fp32
+    {100,
+     {.clock = 1.97e9,
+      .memory_bytes = 7.2e12,
+      .cache_bytes = 10e12,
+      .cache_capacity = 126 * kMega,
+      .tensor16_flop = 2048,
+      .tensor32_flop = 1024,
+      .vector_flop = 256,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 228 * kKilo,
+      .resident_threads = 2048,
+      .resident_blocks = 32,
+      .launch_seconds = 1.5e-6}},
+    // RTX 5090: 2.41 GHz, 1.79 TB/s, 210 TFLOP/s bf16, 105 tf32, 105 fp32
+    {120,
+     {.clock = 2.41e9,
+      .memory_bytes = 1.61e12,
+      .cache_bytes = 6e12,
+      .cache_capacity = 96 * kMega,
+      .tensor16_flop = 512,
+      .tensor32_flop = 256,
+      .vector_flop = 256,
+      .exponentials = 16,
+      .shared_bytes = 128,
+      .registers = 65536,
+      .resident_shared = 100 * kKilo,
+      .resident_threads = 1536,
+      .resident_blocks = 24,
+      .launch_seconds = 1.5e-6}},
+};
+
+// A core of 2.5 GHz with two vector units, whose exponential is a polynomial of about a dozen
+// operations; 10 GB/s of memory bandwidth a core until 8 of them use all that there is. Caches are
+// taken together: what is read again comes from a core's own.
+Rates host_rates(const Target& target) {
+    const double lanes = target.vector_floats;
+    const double cores = target.processors;
+    constexpr double kClock = 2.5e9;
+    return {.clock = kClock,
+            .memory_bytes = 10e9 * std::min(cores, 8.0),
+            .cache_bytes = 4 * lanes * kClock * cores,
+            .cache_capacity = 1 * kMega * cores,
+            .vector_flop = 4 * lanes,
+            .exponentials = lanes / 6,
+            .shared_bytes = 8 * lanes,
+            .resident_threads = 1,
+            .resident_blocks = 1,
+            .launch_seconds = 5e-6};
+}
+
 }  // namespace
+
+Rates rates_of(const Target& target) {
+    if (target.back_end == BackEnd::kHost) {
+        return host_rates(target);
+    }
+    Rates rates = kKnownRates[0].rates;
+    for (const KnownRates& known : kKnownRates) {
+        if (known.compute_capability <= target.compute_capability) {
+            rates = known.rates;
+        }
+    }
+    return rates;
+}
 
 Target cuda_target(int compute_capability) {
     for (const KnownGpu& gpu : kKnownGpus) {

@@ -1,4 +1,5 @@
-// What a device offers to the compiler. A plain description: tests make their own, no device needed.
+// What a device offers to the compiler. A plain description: tests make their own, no device
+// needed.
 #pragma once
 
 #include <string>
@@ -9,16 +10,40 @@ enum class BackEnd { kCuda, kHost };
 
 struct Target {
     BackEnd back_end = BackEnd::kHost;
-    std::string arch;               // "sm_90a" (what NVRTC gets) or the CPU's LLVM name ("znver4")
-    std::string features;           // host: LLVM feature string ("+avx2,+fma,..."); CUDA: empty
-    int compute_capability = 0;     // CUDA: 80, 86, 89, 90, 100, 120; host: 0
-    int processors = 1;             // SMs, or worker threads
-    int shared_bytes_per_block = 0; // CUDA: opt-in dynamic maximum
-    int vector_floats = 8;          // host: fp32 lanes of a vector register (8 AVX2, 16 AVX-512)
+    std::string arch;                // "sm_90a" (what NVRTC gets) or the CPU's LLVM name ("znver4")
+    std::string features;            // host: LLVM feature string ("+avx2,+fma,..."); CUDA: empty
+    int compute_capability = 0;      // CUDA: 80, 86, 89, 90, 100, 120; host: 0
+    int processors = 1;              // SMs, or worker threads
+    int shared_bytes_per_block = 0;  // CUDA: opt-in dynamic maximum
+    int vector_floats = 8;           // host: fp32 lanes of a vector register (8 AVX2, 16 AVX-512)
 };
 
 // Targets for sm_80, 86, 89, 90, 100 and 120 with the published limits; `arch` is sm_90a for 90,
 // else sm_XY. Throws UserError that lists the known ones.
 Target cuda_target(int compute_capability);
+
+// How fast a target is, for the cost model (compiler/cost_model.h): what a program reaches, not
+// what a data sheet's headline adds up to. Per clock figures are those of one processor. flop: a
+// multiply-add is 2.
+struct Rates {
+    double clock = 0;           // Hz under load
+    double memory_bytes = 0;    // a second, reads and writes together (HBM, GDDR, DRAM)
+    double cache_bytes = 0;     // a second, from the L2 cache to all processors
+    double cache_capacity = 0;  // bytes of the L2 cache
+    double tensor16_flop = 0;   // a clock: bf16 and fp16 products of mma.sync
+    double tensor32_flop = 0;   // a clock: tf32 products of mma.sync
+    double vector_flop = 0;     // a clock: fp32 products of the vector units
+    double exponentials = 0;    // a clock
+    double shared_bytes = 0;    // a clock: from shared memory, or from the L1 cache of a host
+    int registers = 0;          // 4-byte registers of a processor
+    int resident_shared = 0;    // bytes of shared memory of a processor, for its resident blocks
+    int resident_threads = 0;   // at once on a processor
+    int resident_blocks = 0;    // thread blocks at once on a processor
+    double launch_seconds = 0;  // what a launch costs when the next one is already queued
+};
+
+// Of a GPU, those of the nearest known compute capability that is not above the target's; of the
+// host, what its vector width and its number of threads allow.
+Rates rates_of(const Target& target);
 
 }  // namespace spion

@@ -1,203 +1,190 @@
 #include "ir/tile_program.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <span>
+#include <utility>
 
 #include "ir/error.h"
 
 namespace spion {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
+template <typename Enum, std::size_t kCount>
+using Names = std::array<std::pair<Enum, std::string_view>, kCount>;
 
-std::span<const std::int32_t> granules_of(const TileProgram& program, int item) {
-    return {program.granules.data() + program.offsets[item],
-            program.granules.data() + program.offsets[item + 1]};
-}
+constexpr Names<KernelRole, 3> kRoles = {
+    {{KernelRole::kForward, "attention_forward"},
+     {KernelRole::kQueryGradient, "attention_query_gradient"},
+     {KernelRole::kKeyValueGradient, "attention_key_value_gradient"}}};
+constexpr Names<Tables, 2> kTables = {{{Tables::kPassed, "passed"}, {Tables::kBaked, "baked"}}};
+constexpr Names<MatrixUnit, 4> kUnits = {{{MatrixUnit::kVector, "vector"},
+                                          {MatrixUnit::kFma, "fma"},
+                                          {MatrixUnit::kMmaSync, "mma_sync"},
+                                          {MatrixUnit::kWgmma, "wgmma"}}};
+constexpr Names<RowClass, 5> kClasses = {{{RowClass::kEmpty, "empty"},
+                                          {RowClass::kDense, "dense"},
+                                          {RowClass::kBand, "band"},
+                                          {RowClass::kRuns, "runs"},
+                                          {RowClass::kIrregular, "irregular"}}};
 
-// Ascending numbers, runs of three and more as first..last: " 0 1 5..9".
-void append_runs(std::string& text, std::span<const std::int32_t> numbers) {
-    for (std::size_t i = 0; i < numbers.size();) {
-        std::size_t end = i + 1;
-        while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) {
-            ++end;
-        }
-        if (end - i >= 3) {
-            fmt::format_to(std::back_inserter(text), " {}..{}", numbers[i], numbers[end - 1]);
-            i = end;
-        } else {
-            fmt::format_to(std::back_inserter(text), " {}", numbers[i]);
-            ++i;
-        }
-    }
-}
-
-void verify_shape(const TileProgram& program) {
-    try {
-        check(program.attention);
-    } catch (const UserError& error) {
-        throw InternalError("tile program: {}", error.what());
-    }
-    const int block = program.block;
-    if (block != 16 && block != 32 && block != 64 && block != 128) {
-        throw InternalError("tile program: block {} is not 16, 32, 64 or 128", block);
-    }
-    if (program.stationary_rows < 1 || block % program.stationary_rows != 0) {
-        throw InternalError("tile program: stationary_rows {} does not divide block {}",
-                            program.stationary_rows, block);
-    }
-    if (program.granule < 1 || block % program.granule != 0) {
-        throw InternalError("tile program: granule {} does not divide block {}", program.granule,
-                            block);
-    }
-    if (program.streamed_rows < 1 || program.streamed_rows % program.granule != 0) {
-        throw InternalError("tile program: streamed_rows {} is not a multiple of granule {}",
-                            program.streamed_rows, program.granule);
-    }
-    if (program.warps < 1 || program.stages < 1) {
-        throw InternalError("tile program: {} warps and {} stages, at least one of each is needed",
-                            program.warps, program.stages);
-    }
-    if (program.warps > 1 && program.stationary_rows != 16 * program.warps) {
-        throw InternalError("tile program: {} warps for {} stationary rows, 16 rows a warp needed",
-                            program.warps, program.stationary_rows);
-    }
-}
-
-void verify_order(const TileProgram& program) {
-    const std::int64_t tiles = ceil_div(program.attention.length, program.stationary_rows);
-    if (program.tiles() != tiles) {
-        throw InternalError("tile program: order has {} tiles, L={} in {} stationary rows has {}",
-                            program.tiles(), program.attention.length, program.stationary_rows,
-                            tiles);
-    }
-    std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
-    for (std::size_t item = 0; item < program.order.size(); ++item) {
-        const std::int32_t tile = program.order[item];
-        if (tile < 0 || tile >= tiles || seen[static_cast<std::size_t>(tile)]) {
-            throw InternalError("tile program: order is no permutation: work item {} is tile {} {}",
-                                item, tile,
-                                tile < 0 || tile >= tiles ? "out of range" : "a second time");
-        }
-        seen[static_cast<std::size_t>(tile)] = true;
-    }
-}
-
-void verify_walk(const TileProgram& program) {
-    const std::vector<std::int32_t>& offsets = program.offsets;
-    if (offsets.size() != program.order.size() + 1 || offsets.front() != 0 ||
-        offsets.back() != static_cast<std::int64_t>(program.granules.size())) {
-        throw InternalError("tile program: {} offsets do not span {} work items and {} granules",
-                            offsets.size(), program.order.size(), program.granules.size());
-    }
-    if (!std::is_sorted(offsets.begin(), offsets.end())) {
-        const auto at = std::is_sorted_until(offsets.begin(), offsets.end());
-        throw InternalError("tile program: offsets decrease at work item {}",
-                            at - offsets.begin() - 1);
-    }
-    const std::int64_t limit = ceil_div(program.attention.length, program.granule);
-    for (int item = 0; item < program.tiles(); ++item) {
-        std::int32_t previous = -1;
-        for (std::int32_t granule : granules_of(program, item)) {
-            if (granule <= previous) {
-                throw InternalError("tile program: tile {}: granule {} follows {}, not ascending",
-                                    program.order[item], granule, previous);
-            }
-            if (granule >= limit) {
-                throw InternalError("tile program: tile {}: granule {} starts beyond L={}",
-                                    program.order[item], granule, program.attention.length);
-            }
-            previous = granule;
+template <typename Enum, std::size_t kCount>
+std::string_view name_of(const Names<Enum, kCount>& names, Enum value, const char* kind) {
+    for (const auto& [known, name] : names) {
+        if (known == value) {
+            return name;
         }
     }
+    throw InternalError("{} {} has no name", kind, static_cast<int>(value));
 }
 
-// `pattern` as the role walks it: transposed for kKeyValueGradient.
-void verify_coverage(const TileProgram& program, const BlockPattern& pattern) {
-    const int granules_a_block = program.block / program.granule;
-    for (int item = 0; item < program.tiles(); ++item) {
-        const int tile = program.order[item];
-        const int row = static_cast<int>(static_cast<std::int64_t>(tile) * program.stationary_rows /
-                                         program.block);
-        const std::span<const std::int32_t> listed = granules_of(program, item);
-        for (std::int32_t granule : listed) {
-            if (!pattern.at(row, granule / granules_a_block)) {
-                throw InternalError("tile program: tile {} streams granule {} outside the pattern",
-                                    tile, granule);
-            }
+template <typename Enum, std::size_t kCount>
+Enum value_of(const Names<Enum, kCount>& names, std::string_view name, const char* kind) {
+    std::string known;
+    for (std::size_t i = 0; i < kCount; ++i) {
+        if (names[i].second == name) {
+            return names[i].first;
         }
-        for (std::int32_t column : pattern.row(row)) {
-            const auto parts =
-                static_cast<int>(ceil_div(pattern.block_rows(column), program.granule));
-            for (int part = 0; part < parts; ++part) {
-                const int granule = column * granules_a_block + part;
-                if (!std::binary_search(listed.begin(), listed.end(), granule)) {
-                    throw InternalError("tile program: tile {} lacks granule {} of the pattern",
-                                        tile, granule);
-                }
-            }
+        known += i == 0 ? "" : i + 1 == kCount ? " or " : ", ";
+        known += names[i].second;
+    }
+    throw UserError("{} '{}' is not known: use {}", kind, name, known);
+}
+
+// The granules of a work item and their bits (all 1 in a program that is not packed).
+struct Item {
+    const TileProgram& program;
+    std::size_t begin, end;  // of granules
+
+    std::int32_t granule(std::size_t at) const { return program.granules[at]; }
+    std::uint32_t bits(std::size_t at) const {
+        return program.uses.empty() ? 1U : program.uses[at];
+    }
+    // One past the run that starts at `at`.
+    std::size_t run_end(std::size_t at) const {
+        std::size_t next = at + 1;
+        while (next < end && granule(next) == granule(next - 1) + 1 && bits(next) == bits(at)) {
+            ++next;
         }
+        return next;
+    }
+};
+
+Item item_of(const TileProgram& program, int item) {
+    const auto at = static_cast<std::size_t>(item);
+    return {program, static_cast<std::size_t>(program.offsets[at]),
+            static_cast<std::size_t>(program.offsets[at + 1])};
+}
+
+std::string bit_text(const TileProgram& program, std::uint32_t bits) {
+    std::string text;
+    for (int r = 0; r < program.packed_rows() && !program.uses.empty(); ++r) {
+        text += text.empty() ? "/" : "";
+        text += (bits >> r & 1U) != 0 ? '1' : '0';
+    }
+    return text;
+}
+
+// " 0 1 5..9", with bits " 0/01 1/11 5..9/10".
+void append_granules(std::string& text, const Item& item) {
+    for (std::size_t at = item.begin; at < item.end;) {
+        const std::size_t run_end = item.run_end(at);
+        const std::size_t end = run_end - at >= 3 ? run_end : at + 1;
+        fmt::format_to(std::back_inserter(text), " {}", item.granule(at));
+        if (end > at + 1) {
+            fmt::format_to(std::back_inserter(text), "..{}", item.granule(end - 1));
+        }
+        text += bit_text(item.program, item.bits(at));
+        at = end;
     }
 }
 
 }  // namespace
 
 std::string_view to_string(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:
-            return "attention_forward";
-        case KernelRole::kQueryGradient:
-            return "attention_query_gradient";
-        case KernelRole::kKeyValueGradient:
-            return "attention_key_value_gradient";
+    return name_of(kRoles, role, "kernel role");
+}
+std::string_view to_string(Tables tables) {
+    return name_of(kTables, tables, "kind of tables");
+}
+std::string_view to_string(MatrixUnit unit) {
+    return name_of(kUnits, unit, "matrix unit");
+}
+std::string_view to_string(RowClass row_class) {
+    return name_of(kClasses, row_class, "row class");
+}
+
+KernelRole parse_kernel_role(std::string_view name) {
+    return value_of(kRoles, name, "kernel role");
+}
+Tables parse_tables(std::string_view name) {
+    return value_of(kTables, name, "kind of tables");
+}
+MatrixUnit parse_matrix_unit(std::string_view name) {
+    return value_of(kUnits, name, "matrix unit");
+}
+RowClass parse_row_class(std::string_view name) {
+    return value_of(kClasses, name, "row class");
+}
+
+RowClass row_class(const TileProgram& program, int index) {
+    const Item item = item_of(program, index);
+    const std::size_t count = item.end - item.begin;
+    std::size_t runs = 0;
+    for (std::size_t at = item.begin; at < item.end; at = item.run_end(at)) {
+        ++runs;
     }
-    throw InternalError("kernel role {} has no name", static_cast<int>(role));
+    const std::int64_t all = (program.attention.length + program.granule - 1) / program.granule;
+    if (count == 0) {
+        return RowClass::kEmpty;
+    }
+    if (runs == 1) {
+        return static_cast<std::int64_t>(count) == all ? RowClass::kDense : RowClass::kBand;
+    }
+    return count >= 2 * runs ? RowClass::kRuns : RowClass::kIrregular;
+}
+
+std::string walk_summary(const TileProgram& program) {
+    std::int64_t longest = 0;
+    std::int64_t empty = 0;
+    for (int i = 0; i < program.tiles(); ++i) {
+        const Item item = item_of(program, i);
+        longest = std::max(longest, static_cast<std::int64_t>(item.end - item.begin));
+        empty += item.end == item.begin ? 1 : 0;
+    }
+    return fmt::format("walk tiles={} granules={} longest={} empty={}", program.tiles(),
+                       program.granules.size(), longest, empty);
 }
 
 std::string to_text(const TileProgram& program, bool tables) {
-    std::int64_t longest = 0;
-    std::int64_t empty = 0;
-    for (int item = 0; item < program.tiles(); ++item) {
-        const auto length = static_cast<std::int64_t>(granules_of(program, item).size());
-        longest = std::max(longest, length);
-        empty += length == 0 ? 1 : 0;
+    std::string text = fmt::format("program role={}\n{}\nshape block={}", to_string(program.role),
+                                   to_text(program.attention), program.block);
+    if (program.stationary_rows != 0) {
+        fmt::format_to(std::back_inserter(text),
+                       " stationary_rows={} streamed_rows={} granule={} warps={} stages={} unit={} "
+                       "tables={}",
+                       program.stationary_rows, program.streamed_rows, program.granule,
+                       program.warps, program.stages, to_string(program.unit),
+                       to_string(program.tables));
     }
-    std::string text = fmt::format(
-        "program role={}\n{}\n"
-        "shape block={} stationary_rows={} streamed_rows={} granule={} warps={} stages={}\n"
-        "walk tiles={} granules={} longest={} empty={}\n",
-        to_string(program.role), to_text(program.attention), program.block, program.stationary_rows,
-        program.streamed_rows, program.granule, program.warps, program.stages, program.tiles(),
-        program.granules.size(), longest, empty);
-    for (int item = 0; tables && item < program.tiles(); ++item) {
-        fmt::format_to(std::back_inserter(text), "tile {}:", program.order[item]);
-        append_runs(text, granules_of(program, item));
+    text += '\n';
+    if (program.order.empty()) {
+        return text;
+    }
+    text += walk_summary(program) + "\n";
+    for (int i = 0; tables && i < program.tiles(); ++i) {
+        fmt::format_to(std::back_inserter(text), "tile {}",
+                       program.order[static_cast<std::size_t>(i)]);
+        if (!program.classes.empty()) {
+            fmt::format_to(std::back_inserter(text), " {}",
+                           to_string(program.classes[static_cast<std::size_t>(i)]));
+        }
+        text += ':';
+        append_granules(text, item_of(program, i));
         text += '\n';
     }
     return text;
-}
-
-void verify(const TileProgram& program) {
-    verify_shape(program);
-    verify_order(program);
-    verify_walk(program);
-}
-
-void verify(const TileProgram& program, const BlockPattern& pattern) {
-    verify(program);
-    if (pattern.length() != program.attention.length || pattern.block() != program.block) {
-        throw InternalError(
-            "tile program: L={} block={} was made for another pattern than L={} block={}",
-            program.attention.length, program.block, pattern.length(), pattern.block());
-    }
-    if (program.role == KernelRole::kKeyValueGradient) {
-        verify_coverage(program, pattern.transpose());
-    } else {
-        verify_coverage(program, pattern);
-    }
 }
 
 }  // namespace spion

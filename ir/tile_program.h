@@ -9,10 +9,14 @@
 // step of a work item may hold fewer. The order of accumulation is the order of `granules`, so the
 // result is a function of the program alone: bitwise repeatable, no atomics.
 // A work item with no granules is legal: it writes the defined result of an empty row.
+//
+// A stationary tile lies in one block row of the pattern, or, *packed*, covers several whole ones
+// on the union of their granules; `uses` then says which block row uses which granule.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ir/attention.h"
@@ -27,15 +31,51 @@ enum class KernelRole { kForward, kQueryGradient, kKeyValueGradient };
 // symbol and the name of the body file.
 std::string_view to_string(KernelRole role);
 
+// How a kernel gets its walk: tier 0, one kernel for every pattern of a shape, or tier 1, one a
+// pattern.
+enum class Tables {
+    kPassed,  // as arguments: SpionAttentionArguments::order, offsets, granules
+    kBaked,   // in the source
+};
+
+// What multiplies the tiles. fp32 operands need exact products: kVector or kFma.
+enum class MatrixUnit {
+    kVector,   // host: SIMD lanes
+    kFma,      // CUDA: fp32 units
+    kMmaSync,  // CUDA: tensor cores, one warp a product
+    kWgmma,    // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product
+};
+
+// What a work item's granules look like. A run is a stretch of adjacent granules that the same
+// block rows use.
+enum class RowClass {
+    kEmpty,      // no granule
+    kDense,      // one run of all granules of the sequence
+    kBand,       // one run
+    kRuns,       // several runs, two granules or more a run on average
+    kIrregular,  // anything else
+};
+
+std::string_view to_string(Tables tables);       // "passed", "baked"
+std::string_view to_string(MatrixUnit unit);     // "vector", "fma", "mma_sync", "wgmma"
+std::string_view to_string(RowClass row_class);  // "empty", "dense", "band", "runs", "irregular"
+// The inverse. Throw UserError that lists the allowed names.
+KernelRole parse_kernel_role(std::string_view name);
+Tables parse_tables(std::string_view name);
+MatrixUnit parse_matrix_unit(std::string_view name);
+RowClass parse_row_class(std::string_view name);
+
 struct TileProgram {
     KernelRole role = KernelRole::kForward;
     Attention attention;
     int block = 64;            // the pattern's block edge
-    int stationary_rows = 64;  // divides block or equals it; CUDA: 16 * warps
+    int stationary_rows = 64;  // divides block, or a multiple of it (packed); CUDA: 16 * warps
     int streamed_rows = 64;    // a multiple of granule
-    int granule = 64;          // divides block
-    int warps = 4;             // CUDA: warps of a thread block; host: 1
+    int granule = 64;          // divides block, or a multiple of it
+    int warps = 4;             // CUDA: warps of a thread block that multiply; host: 1
     int stages = 2;            // CUDA: streamed tiles in shared memory at once; host: 1
+    MatrixUnit unit = MatrixUnit::kMmaSync;
+    Tables tables = Tables::kPassed;
 
     // The walk, one entry a stationary tile, in the order the work is started (longest first):
     // work item w handles stationary tile order[w], which streams
@@ -44,19 +84,36 @@ struct TileProgram {
     std::vector<std::int32_t> order;     // [tiles], a permutation of 0 .. tiles-1
     std::vector<std::int32_t> offsets;   // [tiles + 1], offsets[0] == 0
     std::vector<std::int32_t> granules;  // [offsets.back()], ascending within a work item
+    // [granules.size()] of a packed program, else empty. Bit r: block row r of the stationary tile
+    // (block row order[w] * packed_rows() + r of the pattern) uses the granule; the elements of
+    // the other block rows count as pruned.
+    std::vector<std::uint32_t> uses = {};
+    // [tiles], or empty while rows are not classified.
+    std::vector<RowClass> classes = {};
 
+    // Block rows of a stationary tile: 1, or more when packed (at most 32).
+    int packed_rows() const { return stationary_rows > block ? stationary_rows / block : 1; }
     int tiles() const { return static_cast<int>(order.size()); }
     friend bool operator==(const TileProgram&, const TileProgram&) = default;
 };
 
-// Header lines of keyword=value facts that shape the code, then one line a work item in order
-// ("tile 3: 0 1 5..9": granules, runs of three and more as first..last). With `tables` false only a
-// summary of the walk.
+// The class of work item `item`, computed from its granules.
+RowClass row_class(const TileProgram& program, int item);
+
+// "walk tiles=5 granules=11 longest=5 empty=2": longest and empty count granules of work items.
+std::string walk_summary(const TileProgram& program);
+
+// The text form of docs/ir.md: header lines of keyword=value facts that shape the code, then one
+// line a work item in order ("tile 3 runs: 0 1 5..9": granules, runs of three and more as
+// first..last; "5..9/0110" when packed: bit r of `uses` is character r). With `tables` false only
+// a summary of the walk. A program that passes are still making prints what it has: no tiles
+// (stationary_rows == 0), or no walk (order empty). Everything before "walk" shapes the code of
+// passed tables.
 std::string to_text(const TileProgram& program, bool tables = true);
 
 // Throws InternalError naming the broken rule and where: sizes and divisibility as documented
-// above, order a permutation, offsets monotone, granules ascending and in range, and, when a
-// pattern is given, exactly its elements covered.
+// above, order a permutation, offsets monotone, granules ascending and in range, bits and classes
+// consistent, and, when a pattern is given, exactly its elements covered.
 void verify(const TileProgram& program);
 void verify(const TileProgram& program, const BlockPattern& pattern);
 

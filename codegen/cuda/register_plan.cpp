@@ -58,6 +58,7 @@ RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int stre
         if (row->head_dim == head_dim) {
             return {.columns = std::min(row->columns, streamed_rows),
                     .held = row->held,
+                    .registers = row->registers,
                     .resident_blocks = resident_blocks(warps, row->registers)};
         }
     }
@@ -67,8 +68,10 @@ RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int stre
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {
     const bool wide = storage_bytes(dtype) == 4;
     const int registers = wide && head_dim == 128 ? 168 : 128;
-    return {
-        .columns = tile, .held = false, .resident_blocks = resident_blocks(tile / 16, registers)};
+    return {.columns = tile,
+            .held = false,
+            .registers = registers,
+            .resident_blocks = resident_blocks(tile / 16, registers)};
 }
 
 }  // namespace spion

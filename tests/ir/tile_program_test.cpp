@@ -55,7 +55,8 @@ TEST(TileProgram, Prints) {
               "program role=attention_forward\n"
               "attention H=2 D=16 L=80 dtype=fp16 scale=0.25 softmax=masked key_padding=false "
               "dropout=0\n"
-              "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2\n"
+              "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2 "
+              "unit=mma_sync tables=passed\n"
               "walk tiles=5 granules=11 longest=5 empty=2\n"
               "tile 4: 0..4\n"
               "tile 0: 0 1 4\n"
@@ -97,13 +98,13 @@ TEST(TileProgram, RolesWalkTheirOwnSide) {
 }
 
 // A fault, and what verify says of it; with the pattern where only coverage can tell.
-struct Fault {
+struct PlantedFault {
     std::function<void(TileProgram&)> plant;
     std::string message;
     bool needs_pattern = false;
 };
 
-void expect_caught(const Fault& fault) {
+void expect_caught(const PlantedFault& fault) {
     TileProgram program = small_program();
     fault.plant(program);
     if (fault.needs_pattern) {
@@ -115,11 +116,11 @@ void expect_caught(const Fault& fault) {
 }
 
 TEST(TileProgram, ShapeFaultsAreCaught) {
-    const std::vector<Fault> faults = {
+    const std::vector<PlantedFault> faults = {
         {[](TileProgram& p) { p.attention.head_dim = 20; }, "head dimension 20"},
         {[](TileProgram& p) { p.block = 48; }, "block 48 is not 16, 32, 64 or 128"},
         {[](TileProgram& p) { p.stationary_rows = 0; }, "stationary_rows 0"},
-        {[](TileProgram& p) { p.stationary_rows = 64; }, "stationary_rows 64 does not divide"},
+        {[](TileProgram& p) { p.stationary_rows = 24; }, "stationary_rows 24 does not divide"},
         {[](TileProgram& p) { p.granule = 12; }, "granule 12 does not divide block 32"},
         {[](TileProgram& p) { p.granule = 0; }, "granule 0"},
         {[](TileProgram& p) { p.streamed_rows = 24; }, "streamed_rows 24 is not a multiple of"},
@@ -127,14 +128,17 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.warps = 0; }, "0 warps and 2 stages"},
         {[](TileProgram& p) { p.stages = 0; }, "1 warps and 0 stages"},
         {[](TileProgram& p) { p.warps = 2; }, "2 warps for 16 stationary rows"},
+        {[](TileProgram& p) { p.stationary_rows = 33 * 32; }, "33 block rows in a tile, at most"},
+        {[](TileProgram& p) { p.attention.dtype = DType::kFp32; }, "fp32 products on mma_sync"},
+        {[](TileProgram& p) { p.unit = MatrixUnit::kWgmma; }, "wgmma with 1 warps"},
     };
-    for (const Fault& fault : faults) {
+    for (const PlantedFault& fault : faults) {
         expect_caught(fault);
     }
 }
 
 TEST(TileProgram, WalkFaultsAreCaught) {
-    const std::vector<Fault> faults = {
+    const std::vector<PlantedFault> faults = {
         {[](TileProgram& p) { p.order.pop_back(); }, "order has 4 tiles, L=80 in 16"},
         {[](TileProgram& p) { p.order[1] = 4; }, "work item 1 is tile 4 a second time"},
         {[](TileProgram& p) { p.order[2] = 5; }, "work item 2 is tile 5 out of range"},
@@ -149,13 +153,94 @@ TEST(TileProgram, WalkFaultsAreCaught) {
         {[](TileProgram& p) { p.granules[5] = -1; }, "tile 0: granule -1 follows -1"},
         {[](TileProgram& p) { p.granules[4] = 5; }, "tile 4: granule 5 starts beyond L=80"},
     };
-    for (const Fault& fault : faults) {
+    for (const PlantedFault& fault : faults) {
         expect_caught(fault);
     }
 }
 
+// Both block rows of a tile, the third one alone in the second tile; by hand.
+TileProgram packed_program() {
+    TileProgram program = small_program();
+    program.stationary_rows = 64;
+    program.granule = 32;
+    program.streamed_rows = 64;
+    program.warps = 4;
+    program.order = {1, 0};
+    program.offsets = {0, 3, 5};
+    program.granules = {0, 1, 2, 0, 2};
+    program.uses = {1, 1, 1, 1, 1};
+    program.classes = {RowClass::kDense, RowClass::kIrregular};
+    return program;
+}
+
+TEST(TileProgram, PackedRowsAreCoveredBitByBit) {
+    EXPECT_NO_THROW(verify(packed_program(), small_pattern()));
+    const BlockPattern shared(80, 32, {1, 0, 1, 0, 0, 1, 1, 1, 1});
+    TileProgram program = packed_program();
+    program.uses = {1, 1, 1, 1, 3};
+    EXPECT_NO_THROW(verify(program, shared));
+    expect_error<InternalError>([&] { verify(program, small_pattern()); },
+                                "tile 0 streams granule 2 outside the pattern (block row 1)");
+    expect_error<InternalError>([&] { verify(packed_program(), shared); },
+                                "tile 0 lacks granule 2 of the pattern (block row 1)");
+    const std::vector<PlantedFault> faults = {
+        {[](TileProgram& p) { p.uses.pop_back(); }, "4 entries of bits for 5 granules and 2 block"},
+        {[](TileProgram& p) { p.uses.clear(); }, "0 entries of bits for 5 granules"},
+        {[](TileProgram& p) { p.uses[3] = 0; }, "tile 0: granule 0 is used by no block row"},
+        {[](TileProgram& p) { p.uses[3] = 4; }, "tile 0: granule 0 is used by a block row beyond"},
+        {[](TileProgram& p) { p.classes.pop_back(); }, "1 row classes for 2 work items"},
+        {[](TileProgram& p) { p.classes[1] = RowClass::kRuns; }, "tile 0 is classed runs, its"},
+    };
+    for (const PlantedFault& fault : faults) {
+        program = packed_program();
+        fault.plant(program);
+        expect_error<InternalError>([&] { verify(program); }, fault.message);
+    }
+    // Block row 3 does not exist.
+    program = packed_program();
+    program.uses[0] = 3;
+    program.classes[0] = row_class(program, 0);
+    expect_error<InternalError>([&] { verify(program, small_pattern()); },
+                                "tile 1 streams granule 0 outside the pattern (block row 3)");
+}
+
+// A granule of two blocks is covered only where both are in the pattern.
+TEST(TileProgram, GranulesMayHoldSeveralBlocks) {
+    const BlockPattern pattern(96, 16, {1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0,
+                                        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1});
+    TileProgram program = small_program();
+    program.attention.length = 96;
+    program.block = 16;
+    program.granule = 32;
+    program.order = {0, 1, 2, 3, 4, 5};
+    program.offsets = {0, 2, 2, 3, 3, 3, 4};
+    program.granules = {0, 2, 1, 2};
+    EXPECT_NO_THROW(verify(program, pattern));
+    std::vector<std::uint8_t> bits(36, 0);
+    for (int at : {0, 1, 4, 5, 14, 15, 34}) {
+        bits[static_cast<std::size_t>(at)] = 1;
+    }
+    expect_error<InternalError>([&] { verify(program, BlockPattern(96, 16, bits)); },
+                                "tile 5 streams granule 2 outside the pattern (block row 5)");
+}
+
+TEST(TileProgram, RowsAreClassed) {
+    TileProgram program = small_program();
+    program.order = {0, 1, 2, 3, 4};
+    program.offsets = {0, 0, 5, 8, 10, 14};
+    program.granules = {0, 1, 2, 3, 4, 1, 2, 3, 0, 2, 0, 1, 3, 4};
+    const std::vector<RowClass> expected = {RowClass::kEmpty, RowClass::kDense, RowClass::kBand,
+                                            RowClass::kIrregular, RowClass::kRuns};
+    for (int item = 0; item < program.tiles(); ++item) {
+        EXPECT_EQ(row_class(program, item), expected[static_cast<std::size_t>(item)]) << item;
+    }
+    program = packed_program();
+    program.uses = {1, 3, 3, 1, 1};  // the bits break the run: 1 + 2 granules
+    EXPECT_EQ(row_class(program, 0), RowClass::kIrregular);
+}
+
 TEST(TileProgram, CoverageFaultsAreCaught) {
-    const std::vector<Fault> faults = {
+    const std::vector<PlantedFault> faults = {
         {[](TileProgram& p) { p.granules[7] = 3; }, "tile 0 streams granule 3 outside the", true},
         {[](TileProgram& p) { std::swap(p.order[0], p.order[1]); }, "tile 0 streams granule 2",
          true},
@@ -177,7 +262,7 @@ TEST(TileProgram, CoverageFaultsAreCaught) {
         {[](TileProgram& p) { p.attention.length = 79; }, "L=79 block=32 was made for another",
          true},
     };
-    for (const Fault& fault : faults) {
+    for (const PlantedFault& fault : faults) {
         expect_caught(fault);
     }
 }

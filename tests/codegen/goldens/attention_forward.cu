@@ -1,7 +1,7 @@
 // attention_forward-b32-D32-bf16-pruned_zero
 // program role=attention_forward
 // attention H=2 D=32 L=100 dtype=bf16 scale=0.17677669 softmax=pruned_zero key_padding=true dropout=0
-// shape block=32 stationary_rows=32 streamed_rows=64 granule=32 warps=2 stages=2
+// shape block=32 stationary_rows=32 streamed_rows=64 granule=32 warps=2 stages=2 unit=mma_sync tables=passed
 
 using Element = struct Bf16;  // storage and arithmetic
 constexpr int kHeads = 2;  // H

@@ -1,0 +1,392 @@
+#include "compiler/cost_model.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "codegen/cuda/register_plan.h"
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+// Calibrated by medians of the CUDA kernels on an H200; tests/compiler/cost_model_test.cpp holds
+// the model against them.
+constexpr double kOverlapPower = 2.5;     // p of cost_model.h
+constexpr double kIssueOverlap = 0.82;    // work of a processor's units that does not hide
+constexpr double kStallShare = 0.25;      // of a lone thread block's time, hidden by further ones
+constexpr double kItemSeconds = 2.0e-6;   // tables, then stationary rows, then the result's store
+constexpr double kPassSeconds = 0.2e-6;   // dependent products and softmax of one pass
+constexpr double kBarrierSeconds = 1e-8;  // a step and warp
+constexpr double kFetchSeconds = 0.5e-6;  // a copy from the L2 cache under load
+constexpr double kCopyInstructions = 10;  // a 16-byte chunk, addresses included
+constexpr double kScoreInstructions = 4;  // an element of S, but for its exponential
+constexpr double kGpuIssue = 128;         // instructions of a lane a clock and processor
+constexpr double kReservedShared = 1024;  // bytes a resident block, by the driver
+// Of the host's bodies, which leave memory to the hardware's prefetchers.
+constexpr double kHostItemSeconds = 2e-7;
+constexpr double kHostStepSeconds = 5e-8;
+constexpr double kHostEfficiency = 0.5;  // of the vector units' rate
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// What the formulas need to know of a kernel's role.
+struct Work {
+    int products;         // matrix products a pass
+    int stationary_left;  // of them with a stationary operand
+    int loaded;           // stationary tensors [L, D] read
+    int stored;           // stationary tensors [L, D] written
+    int statistics;       // floats a row read and written beside: LSE, delta
+};
+
+Work work_of(KernelRole role) {
+    switch (role) {
+        case KernelRole::kForward:  // Q | O | LSE
+            return {.products = 2, .stationary_left = 1, .loaded = 1, .stored = 1, .statistics = 1};
+        case KernelRole::kQueryGradient:  // Q, dO, O | dQ | LSE, delta
+            return {.products = 3, .stationary_left = 2, .loaded = 3, .stored = 1, .statistics = 2};
+        case KernelRole::kKeyValueGradient:  // K, V | dK, dV | LSE, delta
+            return {.products = 4, .stationary_left = 2, .loaded = 2, .stored = 2, .statistics = 2};
+    }
+    throw InternalError("kernel role {} has no work", static_cast<int>(role));
+}
+
+// Bytes of shared memory of a thread block (codegen's geometry): its tiles, and LSE and delta of
+// the queries.
+std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64_t row_bytes) {
+    const std::int64_t streamed = std::int64_t{shape.stages} * shape.streamed_rows;
+    const std::int64_t tiles = (shape.stationary_rows + 2 * streamed) * row_bytes;
+    switch (role) {
+        case KernelRole::kForward:
+            return tiles;
+        case KernelRole::kQueryGradient:
+            return tiles + shape.stationary_rows * (row_bytes + 4);
+        case KernelRole::kKeyValueGradient:
+            return tiles + shape.stationary_rows * row_bytes + streamed * 8;
+    }
+    throw InternalError("kernel role {} has no tiles", static_cast<int>(role));
+}
+
+// `count` work items that each stream `rows` rows.
+void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, const TileShape& shape,
+               int columns) {
+    const std::int64_t steps = ceil_div(rows, shape.streamed_rows);
+    const std::int64_t passes = ceil_div(rows, columns);
+    walk.items += count;
+    walk.streamed += count * rows;
+    walk.steps += count * steps;
+    walk.later_steps += count * std::max<std::int64_t>(0, steps - shape.stages);
+    walk.passes += count * passes;
+    walk.longest_steps = std::max(walk.longest_steps, steps);
+    walk.longest_passes = std::max(walk.longest_passes, passes);
+}
+
+// Bytes a second with `bytes` in flight on each processor: a latency's worth of them, levelling off
+// at the peak. Measured on an H200: 1.1, 2.0, 3.3, 4.4 TB/s from memory with 4, 8, 16, 32 KB.
+double bandwidth(double peak, double bytes, int processors) {
+    const double linear = bytes * processors / kFetchSeconds;
+    return 1 / std::cbrt(std::pow(linear, -3) + std::pow(peak, -3));
+}
+
+double products_rate(DType dtype, const Rates& rates, bool host) {
+    if (host) {
+        return kHostEfficiency * rates.vector_flop;
+    }
+    switch (dtype) {
+        case DType::kFp32:
+            return rates.vector_flop;
+        case DType::kTf32:
+            return rates.tensor32_flop;
+        case DType::kBf16:
+        case DType::kFp16:
+            return rates.tensor16_flop;
+    }
+    throw InternalError("dtype {} has no rate", static_cast<int>(dtype));
+}
+
+// Seconds of a thread block that has a processor to itself.
+struct Alone {
+    double pass = 0;
+    double step = 0;  // beside its passes
+};
+
+// One prediction in the making.
+struct Model {
+    const Attention& attention;
+    const TileShape& shape;
+    const WalkSummary& walk;
+    const Target& target;
+    const Rates& rates;
+    Work work;
+    double pairs;      // B * H
+    double row_bytes;  // of a head
+    Residency resident;
+    bool host;
+
+    double items() const { return pairs * static_cast<double>(walk.items); }
+    double mean_rows() const {
+        return static_cast<double>(walk.streamed) / static_cast<double>(walk.items);
+    }
+    void count(Prediction& result) const;
+    void time_bytes(Prediction& result) const;
+    void time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const;
+    void time_latency(Prediction& result, const Alone& alone) const;
+};
+
+void Model::count(Prediction& result) const {
+    const double length = static_cast<double>(attention.length);
+    const double streamed = static_cast<double>(walk.streamed);
+    const double distinct = static_cast<double>(walk.distinct);
+    const double stationary_bytes =
+        length * ((work.loaded + work.stored) * row_bytes + 4.0 * work.statistics);
+    const double again = 2 * (streamed - distinct) * row_bytes;
+    // What the work items that run together read again comes from the L2 cache as far as that holds
+    // the heads they belong to.
+    const double at_once = static_cast<double>(target.processors) * resident.blocks;
+    const double heads = std::min(pairs, std::ceil(at_once / static_cast<double>(walk.items)));
+    const double working_set = heads * 2 * distinct * row_bytes;
+    const double missed =
+        working_set > rates.cache_capacity ? 1 - rates.cache_capacity / working_set : 0;
+    result.memory_bytes = pairs * (stationary_bytes + 2 * distinct * row_bytes + missed * again);
+    result.cache_bytes = pairs * (stationary_bytes + 2 * streamed * row_bytes);
+    const double elements =
+        pairs * static_cast<double>(walk.passes) * resident.columns * shape.stationary_rows;
+    result.flop = 2 * work.products * elements * attention.head_dim;
+    result.exponentials = elements;
+    result.waves = items() / at_once;
+}
+
+void Model::time_bytes(Prediction& result) const {
+    double memory = rates.memory_bytes, cache = rates.cache_bytes;
+    if (!host) {
+        const double in_flight =
+            resident.blocks * row_bytes *
+            (2.0 * shape.stages * shape.streamed_rows + work.loaded * shape.stationary_rows);
+        memory = bandwidth(memory, in_flight, target.processors);
+        cache = bandwidth(cache, in_flight, target.processors);
+    }
+    result.memory_seconds = result.memory_bytes / memory;
+    result.cache_seconds = result.cache_bytes / cache;
+}
+
+void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const {
+    const double elements =
+        static_cast<double>(shape.stationary_rows) * resident.columns;  // a pass
+    const double depth = attention.head_dim;
+    const double products =
+        2 * work.products * elements * depth / products_rate(attention.dtype, rates, host);
+    // A warp of 16 rows reads the whole streamed operand of every product; fp32 operands reach 4
+    // lanes of a warp at a time.
+    const double spread = attention.dtype == DType::kFp32 && !host ? 4 : 1;
+    const double left = resident.held ? 0 : work.stationary_left * shape.stationary_rows;
+    const double shared = host ? 0
+                               : (work.products * resident.columns * shape.warps * spread + left) *
+                                     row_bytes / rates.shared_bytes;
+    const double exponentials = elements / rates.exponentials;
+    const double issue = host ? rates.vector_flop / 2 : kGpuIssue;
+    const double rescale = work.products == 2 ? shape.stationary_rows * depth : 0;
+    const double instructions = (elements * kScoreInstructions + rescale) / issue;
+    const double chunks = 2 * shape.streamed_rows * row_bytes / 16;  // a step, padding included
+    const double copies = host ? 0 : chunks * kCopyInstructions / issue;
+
+    const double clocks = std::max(products, shared) + exponentials + instructions;
+    const double hidden = host ? 1 : kIssueOverlap * (1 + kStallShare / resident.blocks);
+    const double total =
+        static_cast<double>(walk.passes) * clocks + static_cast<double>(walk.steps) * copies;
+    result.compute_seconds = pairs * total * hidden / (rates.clock * target.processors);
+    // Fewer than 4 warps leave some of a processor's 4 schedulers idle.
+    const double alone = host ? 1 : std::max(1.0, 4.0 / shape.warps);
+    alone_seconds = {.pass = clocks * alone / rates.clock, .step = copies * alone / rates.clock};
+    const std::array<std::pair<double, Bound>, 4> parts = {{{products, Bound::kProducts},
+                                                            {shared, Bound::kSharedMemory},
+                                                            {exponentials, Bound::kExponentials},
+                                                            {instructions, Bound::kInstructions}}};
+    bound = std::max_element(parts.begin(), parts.end())->second;
+}
+
+void Model::time_latency(Prediction& result, const Alone& alone) const {
+    double item, step, pass, wait = 0;
+    if (host) {
+        item = kHostItemSeconds, step = kHostStepSeconds, pass = alone.pass;
+    } else {
+        const double first = std::min<double>(shape.streamed_rows, mean_rows());
+        const double share = rates.cache_bytes / target.processors;
+        const double fill = resident.blocks / 2.0 * row_bytes *
+                            (2 * first + work.loaded * shape.stationary_rows) / share;
+        item = kItemSeconds + fill;
+        pass = kPassSeconds + alone.pass;
+        step = kBarrierSeconds * shape.warps + alone.step;
+        // A step's copies have the time of the steps before it to arrive.
+        const double passes_a_step = static_cast<double>(shape.streamed_rows) / resident.columns;
+        const double ahead = (shape.stages - 1) * passes_a_step * alone.pass * resident.blocks;
+        wait = std::max(0.0, kFetchSeconds - ahead);
+    }
+    const double one_head =
+        static_cast<double>(walk.items) * item + static_cast<double>(walk.passes) * pass +
+        static_cast<double>(walk.steps) * step + static_cast<double>(walk.later_steps) * wait;
+    const double longest = item + static_cast<double>(walk.longest_passes) * pass +
+                           static_cast<double>(walk.longest_steps) * (step + wait);
+    const double slots = static_cast<double>(target.processors) * resident.blocks;
+    // Work is handed out in order, longest first: the device empties while the last items finish.
+    const double mean = one_head / static_cast<double>(walk.items);
+    result.latency_seconds = std::max(longest, pairs * one_head / slots + mean / 2);
+}
+
+}  // namespace
+
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role) {
+    const bool walks_columns = role == KernelRole::kKeyValueGradient;
+    const auto blocks = static_cast<std::size_t>(pattern.rows());
+    StreamedRows rows{.stationary = std::vector<std::int64_t>(blocks),
+                      .streamed = std::vector<std::int64_t>(blocks)};
+    std::vector<bool> used(blocks);
+    for (int row = 0; row < pattern.rows(); ++row) {
+        rows.stationary[static_cast<std::size_t>(row)] = pattern.block_rows(row);
+        for (const std::int32_t column : pattern.row(row)) {
+            const int here = walks_columns ? column : row, other = walks_columns ? row : column;
+            rows.streamed[static_cast<std::size_t>(here)] += pattern.block_rows(other);
+            used[static_cast<std::size_t>(other)] = true;
+        }
+    }
+    for (int block = 0; block < pattern.rows(); ++block) {
+        rows.distinct += used[static_cast<std::size_t>(block)] ? pattern.block_rows(block) : 0;
+    }
+    return rows;
+}
+
+WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns) {
+    WalkSummary walk{.distinct = rows.distinct};
+    for (std::size_t block = 0; block < rows.stationary.size(); ++block) {
+        add_items(walk, ceil_div(rows.stationary[block], shape.stationary_rows),
+                  rows.streamed[block], shape, columns);
+    }
+    return walk;
+}
+
+WalkSummary summarise(const TileProgram& program, int columns) {
+    const std::int64_t length = program.attention.length;
+    const TileShape shape{.stationary_rows = program.stationary_rows,
+                          .streamed_rows = program.streamed_rows,
+                          .granule = program.granule,
+                          .warps = program.warps,
+                          .stages = program.stages};
+    const auto rows_of = [&](std::int64_t granule) {
+        return std::min<std::int64_t>(program.granule, length - granule * program.granule);
+    };
+    std::vector<bool> used(static_cast<std::size_t>(ceil_div(length, program.granule)));
+    WalkSummary walk;
+    for (std::size_t item = 0; item < program.order.size(); ++item) {
+        std::int64_t rows = 0;
+        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
+            const std::int32_t granule = program.granules[static_cast<std::size_t>(at)];
+            rows += rows_of(granule);
+            used[static_cast<std::size_t>(granule)] = true;
+        }
+        add_items(walk, 1, rows, shape, columns);
+    }
+    for (std::size_t granule = 0; granule < used.size(); ++granule) {
+        walk.distinct += used[granule] ? rows_of(static_cast<std::int64_t>(granule)) : 0;
+    }
+    return walk;
+}
+
+Residency residency(const Attention& attention, KernelRole role, const TileShape& shape,
+                    const Target& target, const Rates& rates) {
+    if (target.back_end == BackEnd::kHost) {
+        return {.columns = shape.streamed_rows, .occupancy = 1};
+    }
+    const RegisterPlan plan =
+        plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
+    const int threads = 32 * shape.warps;
+    const std::int64_t row_bytes =
+        std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
+    const std::int64_t shared = shared_bytes_of(role, shape, row_bytes);
+    const auto by_shared =
+        static_cast<int>(rates.resident_shared / (static_cast<double>(shared) + kReservedShared));
+    const int by_registers = rates.registers / (threads * plan.registers);
+    const int blocks = std::min({by_shared, by_registers, plan.resident_blocks,
+                                 rates.resident_threads / threads, rates.resident_blocks});
+    return {.columns = plan.columns,
+            .registers = plan.registers,
+            .held = plan.held,
+            .shared = shared,
+            .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
+            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
+}
+
+std::string_view to_string(Bound bound) {
+    switch (bound) {
+        case Bound::kMemory:
+            return "memory";
+        case Bound::kCache:
+            return "L2";
+        case Bound::kProducts:
+            return "products";
+        case Bound::kSharedMemory:
+            return "shared memory";
+        case Bound::kExponentials:
+            return "exponentials";
+        case Bound::kInstructions:
+            return "instructions";
+        case Bound::kLatency:
+            return "latency";
+    }
+    throw InternalError("bound {} has no name", static_cast<int>(bound));
+}
+
+Prediction predict(const Attention& attention, KernelRole role, const TileShape& shape,
+                   const WalkSummary& walk, std::int64_t batch, const Target& target,
+                   const Rates& rates) {
+    const Model model{
+        .attention = attention,
+        .shape = shape,
+        .walk = walk,
+        .target = target,
+        .rates = rates,
+        .work = work_of(role),
+        .pairs = static_cast<double>(batch) * attention.heads,
+        .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype),
+        .resident = residency(attention, role, shape, target, rates),
+        .host = target.back_end == BackEnd::kHost};
+    if (batch < 1 || walk.items < 1 || model.resident.blocks < 1) {
+        throw InternalError("no time can be predicted for batch {}, {} work items and {} blocks",
+                            batch, walk.items, model.resident.blocks);
+    }
+    Prediction result{.residency = model.resident};
+    Alone alone;
+    Bound compute = Bound::kProducts;
+    model.count(result);
+    model.time_bytes(result);
+    model.time_compute(result, alone, compute);
+    model.time_latency(result, alone);
+    const std::array<std::pair<double, Bound>, 4> terms = {
+        {{result.memory_seconds, Bound::kMemory},
+         {result.cache_seconds, Bound::kCache},
+         {result.compute_seconds, compute},
+         {result.latency_seconds, Bound::kLatency}}};
+    double sum = 0;
+    for (const auto& term : terms) {
+        sum += std::pow(term.first, kOverlapPower);
+    }
+    result.seconds = rates.launch_seconds + std::pow(sum, 1 / kOverlapPower);
+    result.bound = std::max_element(terms.begin(), terms.end())->second;
+    return result;
+}
+
+Prediction predict(const TileProgram& program, std::int64_t batch, const Target& target) {
+    const TileShape shape{.stationary_rows = program.stationary_rows,
+                          .streamed_rows = program.streamed_rows,
+                          .granule = program.granule,
+                          .warps = program.warps,
+                          .stages = program.stages};
+    const Rates rates = rates_of(target);
+    const Residency resident = residency(program.attention, program.role, shape, target, rates);
+    return predict(program.attention, program.role, shape, summarise(program, resident.columns),
+                   batch, target, rates);
+}
+
+}  // namespace spion

@@ -1,0 +1,92 @@
+// The printed form of tile_candidates.h.
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "compiler/tile_candidates.h"
+
+namespace spion {
+namespace {
+
+std::string shape_text(const TileShape& shape) {
+    return fmt::format("{}/{} x{}", shape.stationary_rows, shape.streamed_rows, shape.stages);
+}
+
+std::string heading(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                    const Target& target, std::int64_t batch) {
+    return fmt::format(
+        "{} on {}, B={}\n{}\npattern: {} of {} x {} blocks of {}, density {:.4f}\n"
+        "tile: stationary rows / streamed rows of a step x steps in flight; res: thread blocks "
+        "resident on a processor\n"
+        "microseconds: four terms that overlap in part, and what they come to\n\n",
+        to_string(role), target.arch, batch, to_text(attention), pattern.block_count(),
+        pattern.rows(), pattern.rows(), pattern.block(), pattern.density());
+}
+
+std::string row_text(const TileCandidate& candidate, bool won) {
+    const std::string start =
+        fmt::format("{} {:<11}", won ? '*' : ' ', shape_text(candidate.shape));
+    if (!candidate.prediction) {
+        return fmt::format("{} cannot run: {}\n", start, candidate.infeasible);
+    }
+    const Prediction& p = *candidate.prediction;
+    return fmt::format(
+        "{} {:>3} {:>4.0f}% {:>7.1f} {:>8.1f} {:>8.1f} {:>9.2f} {:>8.1f} {:>8.1f} {:>8.1f} "
+        "{:>8.1f} {:>8.1f} {:>8.1f}  {}\n",
+        start, p.residency.blocks, 100 * p.residency.occupancy, p.waves, p.memory_bytes * 1e-6,
+        p.cache_bytes * 1e-6, p.flop * 1e-9, p.exponentials * 1e-6, p.memory_seconds * 1e6,
+        p.cache_seconds * 1e6, p.compute_seconds * 1e6, p.latency_seconds * 1e6, p.seconds * 1e6,
+        to_string(p.bound));
+}
+
+// Why the first of `ranked` won.
+std::string reason(const std::vector<TileCandidate>& candidates,
+                   const std::vector<std::size_t>& ranked,
+                   const std::optional<TileShape>& measured) {
+    const TileCandidate& winner = candidates[ranked[0]];
+    const std::string name = shape_text(winner.shape);
+    if (ranked.size() == 1) {
+        return fmt::format("{} wins: no other tile can run", name);
+    }
+    const TileCandidate& rival = candidates[ranked[1]];
+    const double ratio = winner.prediction->seconds / rival.prediction->seconds;
+    const std::string other =
+        fmt::format("{} is predicted {:.1f} % {}", shape_text(rival.shape),
+                    100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1), ratio > 1 ? "faster" : "slower");
+    if (winner.shape == measured) {
+        return fmt::format(
+            "{} wins: it has been measured to be good, and the best rival {} (to replace it takes "
+            "{:.0f} %, what the model can tell apart)",
+            name, other, 100 * kMargin);
+    }
+    if (!measured) {
+        return fmt::format("{} wins: it is predicted fastest; {}", name, other);
+    }
+    return fmt::format(
+        "{} wins: it is predicted fastest, and {}, which has been measured to be good elsewhere, "
+        "more than {:.0f} % slower; {}",
+        name, shape_text(*measured), 100 * kMargin, other);
+}
+
+}  // namespace
+
+std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                    const Target& target, std::int64_t batch) {
+    const TileShape chosen = choose_tiles(attention, pattern, role, target, batch);
+    const auto candidates =
+        tile_candidates(attention, pattern, role, target, batch, rates_of(target));
+    const auto measured = measured_shape(attention, pattern.block(), role, target);
+    std::string text = heading(attention, pattern, role, target, batch);
+    fmt::format_to(std::back_inserter(text),
+                   "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "
+                   "{:>8}  bound by\n",
+                   "tile", "res", "occ", "waves", "mem MB", "L2 MB", "GFLOP", "M exp", "memory",
+                   "L2", "compute", "latency", "total");
+    for (const TileCandidate& candidate : candidates) {
+        text += row_text(candidate, candidate.shape == chosen);
+    }
+    return text + "\n" + reason(candidates, rank_candidates(candidates, measured, 2), measured) +
+           "\n";
+}
+
+}  // namespace spion

@@ -1,0 +1,182 @@
+#include "compiler/tile_candidates.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr int kFewestRows = 16;    // one k-step of mma.sync on 16-bit operands
+constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
+
+std::vector<TileShape> every_shape(int block, const Target& target) {
+    std::vector<TileShape> shapes;
+    const bool host = target.back_end == BackEnd::kHost;
+    const int widest = host ? std::min(block, 64) : block;  // kernels/host/tile.h holds 64
+    for (int stationary = widest; stationary >= kFewestRows; stationary /= 2) {
+        for (const int streamed : {128, 64, 32, 16}) {
+            for (int stages = host ? 1 : 4; stages >= 1; --stages) {
+                shapes.push_back({.stationary_rows = stationary,
+                                  .streamed_rows = streamed,
+                                  .granule = std::min(block, streamed),
+                                  .warps = host ? 1 : stationary / 16,
+                                  .stages = stages});
+            }
+        }
+    }
+    return shapes;
+}
+
+// Most streamed rows whose products stay in registers: a thread holds its results, a row of S and,
+// going backward, of dP, and fragments of the stationary operands, twice as many of them for
+// 4-byte elements.
+int rows_in_registers(KernelRole role, const Attention& attention) {
+    const bool wide_result = role != KernelRole::kForward && attention.head_dim >= 128;
+    const bool wide_elements = storage_bytes(attention.dtype) == 4 && attention.head_dim >= 64;
+    return wide_result || wide_elements ? 32 : 64;
+}
+
+std::string why_infeasible(const TileShape& shape, const Residency& resident, const Target& target,
+                           const Rates& rates) {
+    if (shape.streamed_rows / shape.granule > kMostGranules) {
+        return fmt::format("{} pieces a step, at most {}", shape.streamed_rows / shape.granule,
+                           kMostGranules);
+    }
+    if (target.back_end == BackEnd::kHost) {
+        return "";
+    }
+    if (resident.shared > target.shared_bytes_per_block) {
+        return fmt::format("shared memory: {} bytes of {}", resident.shared,
+                           target.shared_bytes_per_block);
+    }
+    const int registers = 32 * shape.warps * resident.registers;
+    if (registers > rates.registers) {
+        return fmt::format("registers: {} of {}", registers, rates.registers);
+    }
+    return "";
+}
+
+bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
+    const Rates rates = rates_of(target);
+    const std::vector<TileShape> shapes = every_shape(block, target);
+    return std::any_of(shapes.begin(), shapes.end(), [&](const TileShape& shape) {
+        return residency(attention, role, shape, target, rates).blocks > 0;
+    });
+}
+
+// Other dtypes or head dimensions that could be tiled, as advice.
+std::string what_would_fit(Attention attention, int block, KernelRole role, const Target& target) {
+    std::vector<std::string> advice;
+    const Attention asked = attention;
+    while (advice.empty() && (attention.head_dim /= 2) >= 16) {
+        if (fits(attention, block, role, target)) {
+            advice.push_back(
+                fmt::format("D={} in {}", attention.head_dim, to_string(attention.dtype)));
+        }
+    }
+    attention = asked;
+    attention.dtype = DType::kBf16;
+    if (storage_bytes(asked.dtype) == 4 && fits(attention, block, role, target)) {
+        advice.push_back(fmt::format("bf16 at D={}", attention.head_dim));
+    }
+    return advice.empty() ? "use a GPU that offers more"
+                          : fmt::format("use {}, which would fit", fmt::join(advice, " or "));
+}
+
+[[noreturn]] void throw_nothing_fits(const Attention& attention, const BlockPattern& pattern,
+                                     KernelRole role, const Target& target) {
+    std::int64_t least = std::numeric_limits<std::int64_t>::max();
+    for (const TileShape& shape : every_shape(pattern.block(), target)) {
+        least = std::min(least, residency(attention, role, shape, target, rates_of(target)).shared);
+    }
+    throw UserError(
+        "no {} tile for D={} {} fits: the smallest needs {} bytes of shared memory and {} offers "
+        "{} a block, so {}",
+        to_string(role), attention.head_dim, to_string(attention.dtype), least, target.arch,
+        target.shared_bytes_per_block, what_would_fit(attention, pattern.block(), role, target));
+}
+
+}  // namespace
+
+std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
+                                           KernelRole role, const Target& target,
+                                           std::int64_t batch, const Rates& rates) {
+    const StreamedRows rows = streamed_rows(pattern, role);
+    std::vector<TileCandidate> candidates;
+    for (const TileShape& shape : every_shape(pattern.block(), target)) {
+        const Residency resident = residency(attention, role, shape, target, rates);
+        TileCandidate candidate{.shape = shape,
+                                .infeasible = why_infeasible(shape, resident, target, rates),
+                                .prediction = std::nullopt};
+        if (candidate.infeasible.empty()) {
+            candidate.prediction =
+                predict(attention, role, shape, summarise(rows, shape, resident.columns), batch,
+                        target, rates);
+        }
+        candidates.push_back(std::move(candidate));
+    }
+    return candidates;
+}
+
+std::optional<TileShape> measured_shape(const Attention& attention, int block, KernelRole role,
+                                        const Target& target) {
+    const int widest = std::min(block, 64);
+    if (target.back_end == BackEnd::kHost) {
+        return TileShape{.stationary_rows = widest,
+                         .streamed_rows = widest,
+                         .granule = widest,
+                         .warps = 1,
+                         .stages = 1};
+    }
+    for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
+        for (const int stages : {2, 1}) {
+            const TileShape shape{.stationary_rows = widest,
+                                  .streamed_rows = rows,
+                                  .granule = std::min(block, rows),
+                                  .warps = widest / 16,
+                                  .stages = stages};
+            if (residency(attention, role, shape, target, rates_of(target)).blocks > 0) {
+                return shape;
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candidates,
+                                         const std::optional<TileShape>& measured,
+                                         std::size_t count) {
+    std::vector<std::size_t> ranked;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        if (candidates[i].prediction) {
+            ranked.push_back(i);
+        }
+    }
+    const auto seconds = [&](std::size_t i) { return candidates[i].prediction->seconds; };
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [&](std::size_t a, std::size_t b) { return seconds(a) < seconds(b); });
+    const auto known = std::find_if(ranked.begin(), ranked.end(),
+                                    [&](std::size_t i) { return candidates[i].shape == measured; });
+    if (known != ranked.end() && seconds(*known) <= (1 + kMargin) * seconds(ranked.front())) {
+        std::rotate(ranked.begin(), known, known + 1);
+    }
+    ranked.resize(std::min(ranked.size(), count));
+    return ranked;
+}
+
+TileShape choose_tiles(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                       const Target& target, std::int64_t batch) {
+    const auto candidates =
+        tile_candidates(attention, pattern, role, target, batch, rates_of(target));
+    const auto ranked =
+        rank_candidates(candidates, measured_shape(attention, pattern.block(), role, target), 1);
+    if (ranked.empty()) {
+        throw_nothing_fits(attention, pattern, role, target);
+    }
+    return candidates[ranked.front()].shape;
+}
+
+}  // namespace spion

@@ -1,0 +1,281 @@
+#include "ir/parser.h"
+
+#include <limits>
+#include <utility>
+
+#include "ir/error.h"
+#include "ir/text_reader.h"
+#include "ir/verify.h"
+
+namespace spion {
+namespace {
+
+constexpr std::int64_t kMostInt = std::numeric_limits<std::int32_t>::max();
+// Granules of one text, 256 MiB of them: a short text can name many.
+constexpr std::size_t kMostGranules = std::size_t{1} << 26;
+
+// " name=": every field of a line has its place.
+void field(TextReader& reader, std::string_view name) {
+    reader.literal(fmt::format("{}=", name));
+}
+
+std::int64_t integer_field(TextReader& reader, std::string_view name, std::int64_t low,
+                           std::int64_t high = kMostInt) {
+    field(reader, name);
+    return reader.integer(name, low, high);
+}
+
+int int_field(TextReader& reader, std::string_view name, int low) {
+    return static_cast<int>(integer_field(reader, name, low));
+}
+
+// A field whose value is one of a few names; `parse` throws UserError that lists them.
+template <typename Parse>
+auto name_field(TextReader& reader, std::string_view name, Parse parse) {
+    field(reader, name);
+    const std::string_view word = reader.word(name);
+    try {
+        return parse(word);
+    } catch (const UserError& error) {
+        reader.fail_at_last(error.what());
+    }
+}
+
+bool parse_bool(std::string_view name) {
+    if (name != "true" && name != "false") {
+        throw UserError("'{}' is neither true nor false", name);
+    }
+    return name == "true";
+}
+
+float float_field(TextReader& reader, std::string_view name) {
+    field(reader, name);
+    return reader.number(fmt::format("{} as a number", name));
+}
+
+Attention read_attention(TextReader& reader) {
+    const int line = reader.line();
+    reader.literal("attention");
+    Attention attention;
+    attention.heads = int_field(reader, "H", 1);
+    attention.head_dim = int_field(reader, "D", 1);
+    attention.length = integer_field(reader, "L", 1);
+    attention.dtype = name_field(reader, "dtype", parse_dtype);
+    attention.scale = float_field(reader, "scale");
+    attention.softmax = name_field(reader, "softmax", parse_softmax_kind);
+    attention.key_padding = name_field(reader, "key_padding", parse_bool);
+    attention.dropout = float_field(reader, "dropout");
+    reader.next_line();
+    try {
+        check(attention);
+    } catch (const UserError& error) {
+        reader.fail_at_line(line, error.what());
+    }
+    return attention;
+}
+
+// "pattern L=<length> block=<edge>", then a line of bits a block row.
+BlockPattern read_pattern(TextReader& reader) {
+    const int line = reader.line();
+    reader.literal("pattern");
+    const std::int64_t length = integer_field(reader, "L", 1);
+    const int block = int_field(reader, "block", 1);
+    if (block != 16 && block != 32 && block != 64 && block != 128) {
+        reader.fail_at_last(fmt::format("block is {}, expected 16, 32, 64 or 128", block));
+    }
+    reader.next_line();
+    const std::int64_t blocks = (length + block - 1) / block;
+    std::vector<std::uint8_t> bits;  // [blocks][blocks]
+    for (std::int64_t row = 0; row < blocks; ++row) {
+        const std::string expected = fmt::format(
+            "{} bits, as many as there are blocks (block row {} of {})", blocks, row, blocks);
+        const std::string_view word = reader.word(expected);
+        const bool all_bits = word.find_first_not_of("01") == std::string_view::npos;
+        if (!all_bits || static_cast<std::int64_t>(word.size()) != blocks) {
+            reader.fail_at_last("expected " + expected);
+        }
+        for (char bit : word) {
+            bits.push_back(bit == '1' ? 1 : 0);
+        }
+        reader.next_line();
+    }
+    try {
+        return BlockPattern(length, block, std::move(bits));
+    } catch (const UserError& error) {
+        reader.fail_at_line(line, error.what());
+    }
+}
+
+// "shape block=<edge>" of a program without tiles, or all of its fields.
+void read_shape(TextReader& reader, TileProgram& program) {
+    reader.literal("shape");
+    program.block = int_field(reader, "block", 1);
+    program.stationary_rows = program.streamed_rows = program.granule = 0;
+    program.warps = program.stages = 0;
+    if (!reader.at_line_end()) {
+        program.stationary_rows = int_field(reader, "stationary_rows", 1);
+        program.streamed_rows = int_field(reader, "streamed_rows", 1);
+        program.granule = int_field(reader, "granule", 1);
+        program.warps = int_field(reader, "warps", 1);
+        program.stages = int_field(reader, "stages", 1);
+        program.unit = name_field(reader, "unit", parse_matrix_unit);
+        program.tables = name_field(reader, "tables", parse_tables);
+    }
+    reader.next_line();
+}
+
+// Bit r is character r of "0110".
+std::uint32_t read_bits(TextReader& reader, int rows) {
+    const std::string expected =
+        fmt::format("a bit for each of the {} block rows of the tile", rows);
+    const std::string_view word = reader.word(expected);
+    std::uint32_t bits = 0;
+    if (static_cast<int>(word.size()) != rows ||
+        word.find_first_not_of("01") != std::string_view::npos) {
+        reader.fail_at_last("expected " + expected);
+    }
+    for (int r = 0; r < rows; ++r) {
+        bits |= (word[static_cast<std::size_t>(r)] == '1' ? 1U : 0U) << r;
+    }
+    return bits;
+}
+
+// "5", "5..9", each with "/0110" when packed.
+void read_granules(TextReader& reader, TileProgram& program) {
+    const std::int64_t last =
+        (program.attention.length + program.granule - 1) / program.granule - 1;
+    const std::int64_t first = reader.integer("granule", 0, last);
+    const std::int64_t end =
+        (reader.accept("..") ? reader.integer("last granule", first, last) : first) + 1;
+    const auto count = static_cast<std::size_t>(end - first);
+    if (program.granules.size() + count > kMostGranules) {
+        reader.fail_at_last(fmt::format("more than {} granules in a text", kMostGranules));
+    }
+    for (std::int64_t granule = first; granule < end; ++granule) {
+        program.granules.push_back(static_cast<std::int32_t>(granule));
+    }
+    if (program.packed_rows() > 1) {
+        reader.literal("/");
+        program.uses.resize(program.uses.size() + count, read_bits(reader, program.packed_rows()));
+    }
+}
+
+// "tile <index> [<class>]: <granules>"
+void read_tile(TextReader& reader, TileProgram& program) {
+    reader.literal("tile");
+    program.order.push_back(static_cast<std::int32_t>(reader.integer("tile index", 0, kMostInt)));
+    if (!reader.accept(":")) {
+        const std::string_view name = reader.word("a row class or ':'");
+        try {
+            program.classes.push_back(parse_row_class(name));
+        } catch (const UserError& error) {
+            reader.fail_at_last(error.what());
+        }
+        reader.literal(":");
+    }
+    if (!program.classes.empty() && program.classes.size() != program.order.size()) {
+        reader.fail_at_line(reader.line(), "expected a row class for every tile, or for none");
+    }
+    while (!reader.at_line_end()) {
+        read_granules(reader, program);
+    }
+    program.offsets.push_back(static_cast<std::int32_t>(program.granules.size()));
+    reader.next_line();
+}
+
+// "walk" with its counts and the tile lines; returns their line numbers.
+std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
+    const int line = reader.line();
+    if (program.stationary_rows == 0) {
+        reader.fail_here("a program without tiles has no walk: expected all fields of its shape");
+    }
+    reader.literal("walk");
+    std::string summary = "walk";
+    for (const char* count : {"tiles", "granules", "longest", "empty"}) {
+        summary += fmt::format(" {}={}", count, integer_field(reader, count, 0));
+    }
+    reader.next_line();
+    std::vector<int> lines;  // of the tiles
+    program.offsets = {0};
+    while (reader.has_line() && reader.at_word("tile")) {
+        lines.push_back(reader.line());
+        read_tile(reader, program);
+    }
+    if (summary != walk_summary(program)) {
+        reader.fail_at_line(line, fmt::format("the counts do not fit the tiles: expected '{}'",
+                                              walk_summary(program)));
+    }
+    return lines;
+}
+
+TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& pattern) {
+    const int line = reader.line();
+    TileProgram program;
+    reader.literal("program");
+    program.role = name_field(reader, "role", parse_kernel_role);
+    reader.next_line();
+    program.attention = read_attention(reader);
+    read_shape(reader, program);
+    std::vector<int> lines;
+    const bool walked = reader.has_line() && reader.at_word("walk");
+    // The walk's rules divide by what the shape gives.
+    std::optional<Fault> fault = find_fault(program, nullptr);
+    if (!fault && walked) {
+        lines = read_walk(reader, program);
+    }
+    if (!fault) {
+        fault = find_fault(program, pattern ? &*pattern : nullptr);
+    }
+    if (fault) {
+        const auto item = static_cast<std::size_t>(fault->item);
+        reader.fail_at_line(fault->item >= 0 && item < lines.size() ? lines[item] : line,
+                            fault->rule);
+    }
+    return program;
+}
+
+}  // namespace
+
+IrModule parse_ir(std::string_view text, std::string_view origin) {
+    TextReader reader(text, origin);
+    IrModule ir;
+    while (reader.has_line()) {
+        if (!ir.attention && !ir.pattern && ir.programs.empty() && reader.at_word("attention")) {
+            ir.attention = read_attention(reader);
+        } else if (!ir.pattern && ir.programs.empty() && reader.at_word("pattern")) {
+            const int line = reader.line();
+            ir.pattern = read_pattern(reader);
+            if (ir.attention && ir.attention->length != ir.pattern->length()) {
+                reader.fail_at_line(line, fmt::format("the pattern has L={}, the attention L={}",
+                                                      ir.pattern->length(), ir.attention->length));
+            }
+        } else if (reader.at_word("program")) {
+            ir.programs.push_back(read_program(reader, ir.pattern));
+        } else {
+            reader.fail_here(
+                "expected an attention line, then a pattern section, then programs, each of them "
+                "optional");
+        }
+    }
+    if (!ir.attention && !ir.pattern && ir.programs.empty()) {
+        reader.fail_here("expected 'attention', 'pattern' or 'program', found the end of the text");
+    }
+    return ir;
+}
+
+std::string to_text(const IrModule& ir) {
+    std::string text;
+    if (ir.attention) {
+        text += to_text(*ir.attention) + "\n";
+    }
+    if (ir.pattern) {
+        text += fmt::format("pattern L={} block={}\n", ir.pattern->length(), ir.pattern->block()) +
+                ir.pattern->to_bits();
+    }
+    for (const TileProgram& program : ir.programs) {
+        text += to_text(program);
+    }
+    return text;
+}
+
+}  // namespace spion

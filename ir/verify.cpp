@@ -1,0 +1,318 @@
+#include "ir/verify.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr int kProgram = -1;  // Fault::item of a rule about the whole program
+
+struct BrokenRule {
+    Fault fault;
+};
+
+template <typename... Args>
+[[noreturn]] void broken(int item, fmt::format_string<Args...> format, Args&&... args) {
+    throw BrokenRule{{.rule = fmt::format(format, std::forward<Args>(args)...), .item = item}};
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+std::span<const std::int32_t> granules_of(const TileProgram& program, int item) {
+    return {program.granules.data() + program.offsets[item],
+            program.granules.data() + program.offsets[item + 1]};
+}
+
+constexpr int kMostPackedRows = 32;  // bits of an entry of TileProgram::uses
+
+bool divides_either_way(int rows, int block) {
+    return rows >= 1 && (block % rows == 0 || rows % block == 0);
+}
+
+void verify_unit(const TileProgram& program) {
+    const bool exact = program.unit == MatrixUnit::kVector || program.unit == MatrixUnit::kFma;
+    if (program.attention.dtype == DType::kFp32 && !exact) {
+        broken(kProgram, "fp32 products on {}, which rounds: vector or fma needed",
+               to_string(program.unit));
+    }
+    if (program.unit == MatrixUnit::kWgmma && program.warps % 4 != 0) {
+        broken(kProgram, "wgmma with {} warps, a multiple of 4 is needed", program.warps);
+    }
+}
+
+void verify_operation(const TileProgram& program) {
+    try {
+        check(program.attention);
+    } catch (const UserError& error) {
+        broken(kProgram, "{}", error.what());
+    }
+    const int block = program.block;
+    if (block != 16 && block != 32 && block != 64 && block != 128) {
+        broken(kProgram, "block {} is not 16, 32, 64 or 128", block);
+    }
+}
+
+void verify_shape(const TileProgram& program) {
+    const int block = program.block;
+    if (!divides_either_way(program.stationary_rows, block)) {
+        broken(kProgram, "stationary_rows {} does not divide block {} and is no multiple of it",
+               program.stationary_rows, block);
+    }
+    if (program.packed_rows() > kMostPackedRows) {
+        broken(kProgram, "{} block rows in a tile, at most {} have a bit", program.packed_rows(),
+               kMostPackedRows);
+    }
+    if (!divides_either_way(program.granule, block)) {
+        broken(kProgram, "granule {} does not divide block {} and is no multiple of it",
+               program.granule, block);
+    }
+    if (program.streamed_rows < 1 || program.streamed_rows % program.granule != 0) {
+        broken(kProgram, "streamed_rows {} is not a multiple of granule {}", program.streamed_rows,
+               program.granule);
+    }
+    if (program.warps < 1 || program.stages < 1) {
+        broken(kProgram, "{} warps and {} stages, at least one of each is needed", program.warps,
+               program.stages);
+    }
+    if (program.warps > 1 && program.stationary_rows != std::int64_t{16} * program.warps) {
+        broken(kProgram, "{} warps for {} stationary rows, 16 rows a warp needed", program.warps,
+               program.stationary_rows);
+    }
+}
+
+void verify_order(const TileProgram& program) {
+    const std::int64_t tiles = ceil_div(program.attention.length, program.stationary_rows);
+    if (program.tiles() != tiles) {
+        broken(kProgram, "order has {} tiles, L={} in {} stationary rows has {}", program.tiles(),
+               program.attention.length, program.stationary_rows, tiles);
+    }
+    std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
+    for (std::size_t item = 0; item < program.order.size(); ++item) {
+        const std::int32_t tile = program.order[item];
+        if (tile < 0 || tile >= tiles || seen[static_cast<std::size_t>(tile)]) {
+            broken(static_cast<int>(item), "order is no permutation: work item {} is tile {} {}",
+                   item, tile, tile < 0 || tile >= tiles ? "out of range" : "a second time");
+        }
+        seen[static_cast<std::size_t>(tile)] = true;
+    }
+}
+
+void verify_walk(const TileProgram& program) {
+    const std::vector<std::int32_t>& offsets = program.offsets;
+    if (offsets.size() != program.order.size() + 1 || offsets.front() != 0 ||
+        offsets.back() != static_cast<std::int64_t>(program.granules.size())) {
+        broken(kProgram, "{} offsets do not span {} work items and {} granules", offsets.size(),
+               program.order.size(), program.granules.size());
+    }
+    if (!std::is_sorted(offsets.begin(), offsets.end())) {
+        const auto at = std::is_sorted_until(offsets.begin(), offsets.end());
+        broken(kProgram, "offsets decrease at work item {}", at - offsets.begin() - 1);
+    }
+    const std::int64_t limit = ceil_div(program.attention.length, program.granule);
+    for (int item = 0; item < program.tiles(); ++item) {
+        std::int32_t previous = -1;
+        for (std::int32_t granule : granules_of(program, item)) {
+            if (granule <= previous) {
+                broken(item, "tile {}: granule {} follows {}, not ascending", program.order[item],
+                       granule, previous);
+            }
+            if (granule >= limit) {
+                broken(item, "tile {}: granule {} starts beyond L={}", program.order[item], granule,
+                       program.attention.length);
+            }
+            previous = granule;
+        }
+    }
+}
+
+void verify_bits(const TileProgram& program) {
+    const bool packed = program.packed_rows() > 1;
+    if (program.uses.size() != (packed ? program.granules.size() : 0)) {
+        broken(kProgram, "{} entries of bits for {} granules and {} block rows",
+               program.uses.size(), program.granules.size(), program.packed_rows());
+    }
+    const int rows = program.packed_rows();
+    const std::uint32_t allowed = rows == 32 ? ~0U : (1U << rows) - 1;
+    for (int item = 0; packed && item < program.tiles(); ++item) {
+        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
+            if (program.uses[at] == 0 || (program.uses[at] & ~allowed) != 0) {
+                broken(item, "tile {}: granule {} is used by {}", program.order[item],
+                       program.granules[at],
+                       program.uses[at] == 0 ? "no block row" : "a block row beyond the tile");
+            }
+        }
+    }
+}
+
+void verify_classes(const TileProgram& program) {
+    if (program.classes.empty()) {
+        return;
+    }
+    if (program.classes.size() != program.order.size()) {
+        broken(kProgram, "{} row classes for {} work items", program.classes.size(),
+               program.order.size());
+    }
+    for (int item = 0; item < program.tiles(); ++item) {
+        const RowClass expected = row_class(program, item);
+        if (program.classes[item] != expected) {
+            broken(item, "tile {} is classed {}, its granules are {}", program.order[item],
+                   to_string(program.classes[item]), to_string(expected));
+        }
+    }
+}
+
+// Blocks [first, last] of the sequence that a granule reaches into.
+struct Columns {
+    int first, last;
+};
+
+Columns columns_of(const TileProgram& program, std::int32_t granule) {
+    const std::int64_t begin = std::int64_t{granule} * program.granule;
+    const std::int64_t end = std::min(begin + program.granule, program.attention.length);
+    return {static_cast<int>(begin / program.block), static_cast<int>((end - 1) / program.block)};
+}
+
+// One block row of a tile: bit `bit` of its granules.
+struct CoveredRow {
+    int item, row, bit;
+};
+
+void verify_nothing_more(const TileProgram& program, const BlockPattern& pattern,
+                         const CoveredRow& covered) {
+    for (std::int32_t at = program.offsets[covered.item]; at < program.offsets[covered.item + 1];
+         ++at) {
+        if (!program.uses.empty() && (program.uses[at] >> covered.bit & 1U) == 0) {
+            continue;
+        }
+        const Columns columns = columns_of(program, program.granules[at]);
+        for (int column = columns.first; column <= columns.last; ++column) {
+            if (covered.row >= pattern.rows() || !pattern.at(covered.row, column)) {
+                broken(covered.item,
+                       "tile {} streams granule {} outside the pattern (block row {})",
+                       program.order[covered.item], program.granules[at], covered.row);
+            }
+        }
+    }
+}
+
+void verify_nothing_less(const TileProgram& program, const BlockPattern& pattern,
+                         const CoveredRow& covered) {
+    const std::span<const std::int32_t> listed = granules_of(program, covered.item);
+    for (std::int32_t column : pattern.row(covered.row)) {
+        const std::int64_t begin = std::int64_t{column} * program.block;
+        const std::int64_t end = begin + pattern.block_rows(column);
+        for (std::int64_t granule = begin / program.granule; granule * program.granule < end;
+             ++granule) {
+            const auto found = std::lower_bound(listed.begin(), listed.end(), granule);
+            const auto at = static_cast<std::size_t>(program.offsets[covered.item]) +
+                            static_cast<std::size_t>(found - listed.begin());
+            if (found == listed.end() || *found != granule ||
+                (!program.uses.empty() && (program.uses[at] >> covered.bit & 1U) == 0)) {
+                broken(covered.item, "tile {} lacks granule {} of the pattern (block row {})",
+                       program.order[covered.item], granule, covered.row);
+            }
+        }
+    }
+}
+
+// `pattern` as the role walks it: transposed for kKeyValueGradient.
+void verify_coverage(const TileProgram& program, const BlockPattern& pattern) {
+    for (int item = 0; item < program.tiles(); ++item) {
+        const std::int64_t first_row =
+            std::int64_t{program.order[item]} * program.stationary_rows / program.block;
+        for (int bit = 0; bit < program.packed_rows(); ++bit) {
+            const CoveredRow covered{
+                .item = item, .row = static_cast<int>(first_row) + bit, .bit = bit};
+            verify_nothing_more(program, pattern, covered);
+            if (covered.row < pattern.rows()) {
+                verify_nothing_less(program, pattern, covered);
+            }
+        }
+    }
+}
+
+void verify_whole_walk(const TileProgram& program) {
+    verify_order(program);
+    verify_walk(program);
+    verify_bits(program);
+    verify_classes(program);
+}
+
+void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
+    if (pattern.length() != program.attention.length || pattern.block() != program.block) {
+        broken(kProgram, "L={} block={} was made for another pattern than L={} block={}",
+               program.attention.length, program.block, pattern.length(), pattern.block());
+    }
+}
+
+void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
+    verify_operation(program);
+    if (pattern != nullptr) {
+        verify_belongs(program, *pattern);
+    }
+    if (program.stationary_rows != 0) {
+        verify_shape(program);
+        verify_unit(program);
+    }
+    const bool walked = !program.order.empty();
+    if (walked && program.stationary_rows == 0) {
+        broken(kProgram, "a walk without tiles");
+    }
+    if (walked) {
+        verify_whole_walk(program);
+    } else if (!program.offsets.empty() || !program.granules.empty() || !program.uses.empty() ||
+               !program.classes.empty()) {
+        broken(kProgram, "granules, bits or classes without an order");
+    }
+    if (walked && pattern != nullptr) {
+        const bool by_columns = program.role == KernelRole::kKeyValueGradient;
+        verify_coverage(program, by_columns ? pattern->transpose() : *pattern);
+    }
+}
+
+// What a finished program lacks.
+void verify_finished(const TileProgram& program) {
+    verify_operation(program);
+    verify_shape(program);
+    verify_order(program);
+}
+
+template <typename Check>
+std::optional<Fault> fault_of(Check check_rules) {
+    try {
+        check_rules();
+    } catch (const BrokenRule& broken_rule) {
+        return broken_rule.fault;
+    }
+    return std::nullopt;
+}
+
+void require(const std::optional<Fault>& fault) {
+    if (fault) {
+        throw InternalError("tile program: {}", fault->rule);
+    }
+}
+
+}  // namespace
+
+std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern) {
+    return fault_of([&] { verify_so_far(program, pattern); });
+}
+
+void verify(const TileProgram& program) {
+    require(fault_of([&] { verify_finished(program); }));
+    require(find_fault(program, nullptr));
+}
+
+void verify(const TileProgram& program, const BlockPattern& pattern) {
+    require(fault_of([&] { verify_finished(program); }));
+    require(find_fault(program, &pattern));
+}
+
+}  // namespace spion

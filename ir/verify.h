@@ -1,0 +1,23 @@
+// The rules of ir/tile_program.h as findings, for the parser and the passes.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "ir/block_pattern.h"
+#include "ir/tile_program.h"
+
+namespace spion {
+
+// A broken rule and where.
+struct Fault {
+    std::string rule;
+    int item = -1;  // the work item, or -1 when the rule is about the whole program
+};
+
+// The first broken rule, if any, of what the program has so far: a program that passes are still
+// making has no tiles (stationary_rows == 0), or tiles and no walk (order empty). pattern: as the
+// program's attention has it (not transposed), or null when unknown.
+std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern);
+
+}  // namespace spion

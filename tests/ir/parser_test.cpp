@@ -1,0 +1,173 @@
+#include "ir/parser.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+const std::string kAttention =
+    "attention H=2 D=16 L=80 dtype=fp16 scale=0.25 softmax=masked key_padding=false dropout=0\n";
+const std::string kPattern = "pattern L=80 block=32\n101\n000\n111\n";
+const std::string kShape =
+    "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2 "
+    "unit=mma_sync tables=passed\n";
+const std::string kWalk =
+    "walk tiles=5 granules=11 longest=5 empty=2\n"
+    "tile 4: 0..4\n"
+    "tile 0: 0 1 4\n"
+    "tile 1: 0 1 4\n"
+    "tile 2:\n"
+    "tile 3:\n";
+const std::string kRole = "program role=attention_forward\n";
+const std::string kProgram = kRole + kAttention + kShape + kWalk;
+// Two block rows a tile; the third block row is alone in the second tile.
+const std::string kPackedShape =
+    "shape block=32 stationary_rows=64 streamed_rows=64 granule=32 warps=4 stages=1 "
+    "unit=wgmma tables=baked\n";
+const std::string kPacked = kRole + kAttention + kPackedShape +
+                            "walk tiles=2 granules=5 longest=3 empty=0\n"
+                            "tile 1 dense: 0..2/10\n"
+                            "tile 0 irregular: 0/10 2/10\n";
+
+std::string replaced(std::string text, const std::string& what, const std::string& with) {
+    const std::size_t at = text.find(what);
+    EXPECT_NE(at, std::string::npos) << what;
+    return at == std::string::npos ? text : text.replace(at, what.size(), with);
+}
+
+TEST(Parser, ReadsAWholeModule) {
+    const IrModule ir = parse_ir(kAttention + kPattern + kProgram + kPacked, "all");
+    ASSERT_TRUE(ir.attention && ir.pattern);
+    EXPECT_EQ(ir.attention->heads, 2);
+    EXPECT_EQ(ir.attention->dtype, DType::kFp16);
+    EXPECT_EQ(ir.attention->scale, 0.25F);
+    EXPECT_EQ(*ir.pattern, BlockPattern(80, 32, {1, 0, 1, 0, 0, 0, 1, 1, 1}));
+    ASSERT_EQ(ir.programs.size(), 2U);
+    EXPECT_EQ(ir.programs[0].order, (std::vector<std::int32_t>{4, 0, 1, 2, 3}));
+    EXPECT_EQ(ir.programs[0].offsets, (std::vector<std::int32_t>{0, 5, 8, 11, 11, 11}));
+    EXPECT_EQ(ir.programs[0].granules,
+              (std::vector<std::int32_t>{0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}));
+    EXPECT_TRUE(ir.programs[0].uses.empty());
+    EXPECT_EQ(ir.programs[1].uses, (std::vector<std::uint32_t>{1, 1, 1, 1, 1}));
+    EXPECT_EQ(ir.programs[1].tables, Tables::kBaked);
+    EXPECT_EQ(ir.programs[1].unit, MatrixUnit::kWgmma);
+    EXPECT_EQ(ir.programs[1].classes,
+              (std::vector<RowClass>{RowClass::kDense, RowClass::kIrregular}));
+}
+
+TEST(Parser, PrintingIsTheInverse) {
+    const std::string seed = kRole + kAttention + "shape block=32\n";
+    for (const std::string& text :
+         {kAttention, kPattern, kAttention + kPattern, kProgram, kPacked, seed,
+          kRole + kAttention + kShape, kAttention + kPattern + seed + kProgram + kPacked}) {
+        EXPECT_EQ(to_text(parse_ir(text, "given")), text);
+    }
+}
+
+TEST(Parser, SpacesCommentsAndRangesAreFree) {
+    const std::string free =
+        "# by hand\r\n\n\tpattern  L=80 block=32 \r\n  101\n\n# nothing here\n000\n111" +
+        ("\n" + replaced(replaced(kProgram, "0 1 4", "0..1 4..4"), "0..4", "0 1 2..4"));
+    EXPECT_EQ(to_text(parse_ir(free, "free")), kPattern + kProgram);
+}
+
+struct Bad {
+    std::string text, place, message;
+};
+
+void expect_refused(const Bad& bad) {
+    SCOPED_TRACE(bad.text);
+    expect_error<UserError>([&] { parse_ir(bad.text, "f.ir"); }, "f.ir:" + bad.place + ": ");
+    expect_error<UserError>([&] { parse_ir(bad.text, "f.ir"); }, bad.message);
+}
+
+TEST(Parser, PointsAtTheFault) {
+    try {
+        parse_ir(replaced(kAttention, "dtype=fp16", "dtype=fp15"), "f.ir");
+        FAIL() << "nothing was thrown";
+    } catch (const UserError& error) {
+        EXPECT_STREQ(error.what(),
+                     "f.ir:1:31: dtype 'fp15' is not known: use fp32, tf32, bf16 or fp16\n"
+                     "  attention H=2 D=16 L=80 dtype=fp15 scale=0.25 softmax=masked "
+                     "key_padding=false dropout=0\n"
+                     "                                ^");
+    }
+}
+
+TEST(Parser, FieldsThatAreWrong) {
+    const std::vector<Bad> cases = {
+        {"", "1:1", "expected 'attention', 'pattern' or 'program', found the end of the text"},
+        {"# only this\n", "2:1", "found the end of the text"},
+        {"attentions", "1:1", "expected an attention line"},
+        {kPattern + kAttention, "5:1", "expected an attention line, then a pattern section"},
+        {replaced(kAttention, "D=16 ", ""), "1:15", "expected 'D=', found 'L=80'"},
+        {replaced(kAttention, "D=16", "D=x"), "1:17", "expected D, found 'x'"},
+        {replaced(kAttention, "D=16", "D=20"), "1:1", "head dimension 20 is not supported"},
+        {replaced(kAttention, "H=2", "H=0"), "1:13", "H is 0, expected 1 to 2147483647"},
+        {replaced(kAttention, "L=80", "L=99999999999999999999"), "1:22", "L is 9999"},
+        {replaced(kAttention, "0.25", "nan"), "1:1", "scale nan is not allowed"},
+        {replaced(kAttention, "0.25", "quarter"), "1:42", "expected scale as a number"},
+        {replaced(kAttention, "masked", "soft"), "1:55", "softmax kind 'soft' is not known"},
+        {replaced(kAttention, "false", "no"), "1:74", "'no' is neither true nor false"},
+        {replaced(kAttention, "\n", " L=80\n"), "1:90", "expected the end of the line, found 'L=8"},
+        {replaced(kPattern, "000", "00"), "3:1", "expected 3 bits, as many as there are blocks"},
+        {replaced(kPattern, "000", "0x0"), "3:1", "(block row 1 of 3)"},
+        {replaced(kPattern, "111\n", ""), "4:1", "found the end of the text"},
+        {replaced(kPattern, "block=32", "block=48"), "1:20", "block is 48, expected 16, 32, 64"},
+        {kAttention + replaced(kPattern, "L=80", "L=81"), "2:1", "the pattern has L=81"},
+    };
+    for (const Bad& bad : cases) {
+        expect_refused(bad);
+    }
+}
+
+TEST(Parser, ProgramsThatAreWrong) {
+    const std::string shape = kRole + kAttention + kShape;
+    const std::vector<Bad> cases = {
+        {"program role=dense\n", "1:14",
+         "kernel role 'dense' is not known: use attention_forward, attention_query_gradient or "
+         "attention_key_value_gradient"},
+        {replaced(shape, "mma_sync", "tensor"), "3:85", "matrix unit 'tensor' is not known: use"},
+        {replaced(shape, "passed", "kept"), "3:101", "kind of tables 'kept' is not known: use"},
+        {replaced(shape, "granule=16", "granule=12"), "1:1", "granule 12 does not divide block 32"},
+        {replaced(shape, "warps=1", "warps=2147483647"), "1:1", "2147483647 warps for 16"},
+        {kRole + kAttention + "shape block=32\n" + kWalk, "4:1", "without tiles has no walk"},
+        {replaced(kProgram, "empty=2", "empty=1"), "4:1",
+         "the counts do not fit the tiles: expected 'walk tiles=5 granules=11 longest=5 empty=2'"},
+        {replaced(kProgram, "tile 0: 0", "tile 0: 7"), "6:9", "granule is 7, expected 0 to 4"},
+        {replaced(kProgram, "0..4", "3..2"), "5:12", "last granule is 2, expected 3 to 4"},
+        {replaced(kProgram, "tile 0: 0 1", "tile 0: 1 0"), "6:1", "granule 0 follows 1, not asc"},
+        {replaced(kProgram, "tile 0:", "tile 4:"), "6:1", "work item 1 is tile 4 a second time"},
+        {replaced(kProgram, "tile 2:", "tile 2 empty:"), "8:1", "a row class for every tile, or"},
+        {replaced(kProgram, "tile 2:", "tile 2"), "8:7", "expected a row class or ':', found the"},
+        {replaced(kPacked, "dense", "band"), "5:1", "tile 1 is classed band, its granules are den"},
+        {replaced(kPacked, "dense", "thick"), "5:8", "row class 'thick' is not known: use empty"},
+        {replaced(kPacked, "0/10", "0"), "6:21", "expected '/', found '2/10'"},
+        {replaced(kPacked, "0/10", "0/1"), "6:21", "expected a bit for each of the 2 block rows"},
+        {replaced(kPacked, "0/10", "0/00"), "6:1", "granule 0 is used by no block row"},
+        {kPattern + replaced(kPacked, "0/10", "0/11"), "10:1", "tile 0 streams granule 0 outside"},
+        {kPattern + replaced(kPacked, " 2/10", " 2/01"), "10:1", "tile 0 lacks granule 2 of the"},
+        {replaced(kPattern, "101", "111") + kProgram, "10:1", "tile 0 lacks granule 2 of the pat"},
+        {"pattern L=80 block=64\n10\n01\n" + kProgram, "4:1", "was made for another pattern"},
+    };
+    for (const Bad& bad : cases) {
+        expect_refused(bad);
+    }
+}
+
+// What a short text may make the parser allocate.
+TEST(Parser, RangesAreBounded) {
+    const std::string huge = replaced(replaced(kRole + kAttention + kShape, "L=80", "L=2147483647"),
+                                      "granule=16", "granule=1") +
+                             "walk tiles=5 granules=1 longest=1 empty=0\ntile 0: 0..2147483646\n";
+    expect_refused({huge, "5:12", "more than 67108864 granules in a text"});
+}
+
+}  // namespace
+}  // namespace spion
