@@ -1,20 +1,12 @@
 #include "compiler/lower.h"
 
 #include <algorithm>
-#include <cstddef>
-#include <limits>
-#include <numeric>
-#include <vector>
 
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
 
 // Most streamed rows whose products stay in registers. A thread of a warp of 16 stationary rows
 // holds, in 4-byte registers: the result (D / 2; D for dK and dV together), a row of S and, going
@@ -50,65 +42,6 @@ TileShape cuda_tile_shape(KernelRole role, DType dtype, int head_dim, int block,
         target.arch, target.shared_bytes_per_block);
 }
 
-// Granules of every stationary tile in ascending tile order, as CSR; `pattern` as the role walks
-// it.
-struct Walk {
-    std::vector<std::int32_t> offsets;   // [tiles + 1]
-    std::vector<std::int32_t> granules;  // [offsets.back()]
-};
-
-Walk walk_tiles(const BlockPattern& pattern, const TileShape& shape) {
-    const std::int64_t tiles = ceil_div(pattern.length(), shape.stationary_rows);
-    const int granules_a_block = pattern.block() / shape.granule;
-    Walk walk{.offsets = {0}, .granules = {}};
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        const auto row = static_cast<int>(tile * shape.stationary_rows / pattern.block());
-        for (std::int32_t column : pattern.row(row)) {
-            const int first = column * granules_a_block;
-            const auto count =
-                static_cast<int>(ceil_div(pattern.block_rows(column), shape.granule));
-            for (int granule = first; granule < first + count; ++granule) {
-                walk.granules.push_back(granule);
-            }
-        }
-        if (walk.granules.size() > std::numeric_limits<std::int32_t>::max()) {
-            throw UserError(
-                "the pattern of length {} in blocks of {} makes too many pieces to number with 32 "
-                "bits: use a sparser pattern or a shorter sequence",
-                pattern.length(), pattern.block());
-        }
-        walk.offsets.push_back(static_cast<std::int32_t>(walk.granules.size()));
-    }
-    return walk;
-}
-
-// Longest first, so that the last work items to start are the short ones; equal lengths keep
-// ascending tile order, in which neighbours share streamed rows in cache.
-std::vector<std::int32_t> longest_first(const Walk& walk) {
-    std::vector<std::int32_t> order(walk.offsets.size() - 1);
-    std::iota(order.begin(), order.end(), 0);
-    const auto length = [&](std::int32_t tile) {
-        return walk.offsets[static_cast<std::size_t>(tile) + 1] -
-               walk.offsets[static_cast<std::size_t>(tile)];
-    };
-    std::stable_sort(order.begin(), order.end(), [&](std::int32_t left, std::int32_t right) {
-        return length(left) > length(right);
-    });
-    return order;
-}
-
-void fill_walk(TileProgram& program, const Walk& walk) {
-    program.order = longest_first(walk);
-    program.offsets = {0};
-    program.granules.reserve(walk.granules.size());
-    for (std::int32_t tile : program.order) {
-        const auto begin = walk.granules.begin() + walk.offsets[static_cast<std::size_t>(tile)];
-        const auto end = walk.granules.begin() + walk.offsets[static_cast<std::size_t>(tile) + 1];
-        program.granules.insert(program.granules.end(), begin, end);
-        program.offsets.push_back(static_cast<std::int32_t>(program.granules.size()));
-    }
-}
-
 void check_operands(const Attention& attention, const BlockPattern& pattern) {
     check(attention);
     if (pattern.length() != attention.length) {
@@ -119,6 +52,20 @@ void check_operands(const Attention& attention, const BlockPattern& pattern) {
 }
 
 }  // namespace
+
+TileProgram seed_program(const Attention& attention, const BlockPattern& pattern, KernelRole role) {
+    return TileProgram{.role = role,
+                       .attention = attention,
+                       .block = pattern.block(),
+                       .stationary_rows = 0,
+                       .streamed_rows = 0,
+                       .granule = 0,
+                       .warps = 0,
+                       .stages = 0,
+                       .order = {},
+                       .offsets = {},
+                       .granules = {}};
+}
 
 std::int64_t shared_bytes(KernelRole role, DType dtype, int head_dim, const TileShape& shape) {
     const std::int64_t row_bytes = std::int64_t{head_dim} * storage_bytes(dtype) + 16;
@@ -154,29 +101,25 @@ MatrixUnit matrix_unit(DType dtype, const Target& target) {
 }
 
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const Target& target) {
+                  const Target& target, const LowerOptions& options) {
     check_operands(attention, pattern);
-    return lower(attention, pattern, role, choose_tiles(attention, pattern, role, target));
+    const bool by_columns = role == KernelRole::kKeyValueGradient;
+    const BlockPattern walked = by_columns ? pattern.transpose() : pattern;
+    const PassContext context{
+        .pattern = pattern,
+        .walked = walked,
+        .target = target,
+        .shape = options.shape ? *options.shape : choose_tiles(attention, pattern, role, target),
+        .tables = options.tables};
+    return run_passes(pipeline(), seed_program(attention, pattern, role), context, options.observer,
+                      options.verify_passes);
 }
 
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const TileShape& shape) {
-    check_operands(attention, pattern);
-    TileProgram program{.role = role,
-                        .attention = attention,
-                        .block = pattern.block(),
-                        .stationary_rows = shape.stationary_rows,
-                        .streamed_rows = shape.streamed_rows,
-                        .granule = shape.granule,
-                        .warps = shape.warps,
-                        .stages = shape.stages,
-                        .unit = matrix_unit(attention.dtype, target),
-                        .order = {},
-                        .offsets = {},
-                        .granules = {}};
-    const bool walks_columns = role == KernelRole::kKeyValueGradient;
-    fill_walk(program, walk_tiles(walks_columns ? pattern.transpose() : pattern, shape));
-    return program;
+                  const Target& target, const TileShape& shape) {
+    LowerOptions options;
+    options.shape = shape;
+    return lower(attention, pattern, role, target, options);
 }
 
 }  // namespace spion

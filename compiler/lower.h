@@ -1,24 +1,17 @@
-// BlockPattern -> TileProgram: picks tile shapes for a target and turns the pattern into a walk.
+// BlockPattern -> TileProgram: picks the tiles' shape for a target, then runs the passes of
+// compiler/passes/pipeline.cpp on the seed program.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
+#include "compiler/passes/pipeline.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
 namespace spion {
-
-// The tile of one kernel on one target.
-struct TileShape {
-    int stationary_rows;
-    int streamed_rows;
-    int granule;
-    int warps;
-    int stages;
-    friend bool operator==(const TileShape&, const TileShape&) = default;
-};
 
 // Upper bound of the shared memory that a CUDA body needs for `shape`: every tile of the role with
 // rows padded by 16 bytes, and a row's LSE and delta.
@@ -34,12 +27,22 @@ TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int bloc
 // Which unit multiplies tiles of `dtype` on `target`.
 MatrixUnit matrix_unit(DType dtype, const Target& target);
 
+// What the passes start from: the operation and the block, no tiles, no walk.
+TileProgram seed_program(const Attention& attention, const BlockPattern& pattern, KernelRole role);
+
+struct LowerOptions {
+    std::optional<TileShape> shape = {};  // nothing: what the cost model chooses
+    Tables tables = Tables::kPassed;
+    PassObserver observer = {};  // called after each pass
+    VerifyPasses verify_passes = kVerifyPassesByDefault;
+};
+
 // The result satisfies verify(program, pattern). Throws UserError when the pattern's length is not
 // the attention's, when `attention` fails check(), or when no tile fits the target's shared memory.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const Target& target);
-// The same with tiles of `shape`, whatever the target.
+                  const Target& target, const LowerOptions& options = {});
+// The same with tiles of `shape`.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const TileShape& shape);
+                  const Target& target, const TileShape& shape);
 
 }  // namespace spion

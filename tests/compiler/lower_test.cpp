@@ -11,6 +11,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
 
@@ -43,27 +44,6 @@ std::vector<Target> every_target() {
     return targets;
 }
 
-// Whether a stationary row and a streamed row meet in the program, by marking elements one by one:
-// [L][L] counts, independent of verify().
-std::vector<int> meetings(const TileProgram& program) {
-    const std::int64_t length = program.attention.length;
-    std::vector<int> counts(static_cast<std::size_t>(length * length), 0);
-    for (int item = 0; item < program.tiles(); ++item) {
-        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
-            for (std::int64_t r = 0; r < program.stationary_rows; ++r) {
-                for (std::int64_t c = 0; c < program.granule; ++c) {
-                    const std::int64_t row = program.order[item] * program.stationary_rows + r;
-                    const std::int64_t column = program.granules[at] * program.granule + c;
-                    if (row < length && column < length) {
-                        counts[static_cast<std::size_t>(row * length + column)] += 1;
-                    }
-                }
-            }
-        }
-    }
-    return counts;
-}
-
 TEST(Lower, CoversEveryElementOnce) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
@@ -79,20 +59,7 @@ TEST(Lower, CoversEveryElementOnce) {
                                 kDTypes[static_cast<std::size_t>(pick(random, 0, 3))]),
                   pattern, role, target);
         ASSERT_NO_THROW(verify(program, pattern)) << to_text(program);
-        const std::vector<int> counts = meetings(program);
-        const std::int64_t length = pattern.length();
-        for (std::int64_t i = 0; i < length; ++i) {
-            for (std::int64_t j = 0; j < length; ++j) {
-                const auto query_block = static_cast<int>(i / pattern.block());
-                const auto key_block = static_cast<int>(j / pattern.block());
-                const bool by_columns = role == KernelRole::kKeyValueGradient;
-                const bool wanted = by_columns ? pattern.at(key_block, query_block)
-                                               : pattern.at(query_block, key_block);
-                ASSERT_EQ(counts[static_cast<std::size_t>(i * length + j)], wanted ? 1 : 0)
-                    << "row " << i << " column " << j << "\n"
-                    << to_text(program);
-            }
-        }
+        ASSERT_EQ(meetings(program), wanted_meetings(pattern, role)) << to_text(program);
     }
 }
 
@@ -163,11 +130,11 @@ TEST(Lower, WideBlocksBecomeSeveralTiles) {
               "shape block=128 stationary_rows=64 streamed_rows=64 granule=64 warps=4 stages=2 "
               "unit=mma_sync tables=passed\n"
               "walk tiles=5 granules=9 longest=3 empty=2\n"
-              "tile 0: 0 1 4\n"
-              "tile 1: 0 1 4\n"
-              "tile 4: 2..4\n"
-              "tile 2:\n"
-              "tile 3:\n");
+              "tile 0 irregular: 0 1 4\n"
+              "tile 1 irregular: 0 1 4\n"
+              "tile 4 band: 2..4\n"
+              "tile 2 empty:\n"
+              "tile 3 empty:\n");
 }
 
 TEST(TileShape, StreamsAsManyRowsAsRegistersHold) {

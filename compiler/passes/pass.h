@@ -1,0 +1,40 @@
+// What a pass is: one free function that takes a program and returns the program with one more
+// thing decided. The table of all of them is compiler/passes/pipeline.cpp.
+#pragma once
+
+#include <string_view>
+
+#include "ir/block_pattern.h"
+#include "ir/target.h"
+#include "ir/tile_program.h"
+
+namespace spion {
+
+// The tile of one kernel on one target.
+struct TileShape {
+    int stationary_rows;
+    int streamed_rows;
+    int granule;
+    int warps;
+    int stages;
+    friend bool operator==(const TileShape&, const TileShape&) = default;
+};
+
+// What passes may know besides the program. The references outlive the pipeline's run.
+struct PassContext {
+    const BlockPattern& pattern;  // as the attention has it
+    const BlockPattern& walked;   // as the role walks it: transposed for kKeyValueGradient
+    const Target& target;
+    TileShape shape;  // the cost model's choice
+    Tables tables = Tables::kPassed;
+};
+
+using PassFunction = TileProgram (*)(TileProgram, const PassContext&);
+
+struct Pass {
+    std::string_view name;
+    PassFunction run;
+    std::string_view establishes;
+};
+
+}  // namespace spion
