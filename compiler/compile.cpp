@@ -107,8 +107,63 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
     return kernels;
 }
 
-CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern, Device& device)
-    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {}
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern,
+                         const Target& target, const CompileOptions& options) {
+    TilePrograms programs;
+    for (const KernelRole role : kRoles) {
+        const auto at = static_cast<std::size_t>(role);
+        LowerOptions lowering;
+        lowering.tables = options.tables;
+        if (options.shapes) {
+            lowering.shape = (*options.shapes)[at];
+        }
+        programs[at] = lower(attention, pattern, role, target, lowering);
+    }
+    return programs;
+}
+
+CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
+                                     TilePrograms programs, std::span<const JitKernel> kernels,
+                                     Device& device)
+    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
+    for (std::size_t i = 0; i < programs.size(); ++i) {
+        Part& part = parts_[i];
+        part.program = std::move(programs[i]);
+        part.jit = kernels[i];
+        const EmittedGeometry emitted = geometry(part.program, device.target());
+        part.geometry = {.work_items = part.program.tiles(),
+                         .threads = emitted.threads,
+                         .shared_bytes = emitted.shared_bytes};
+        if (part.program.tables == Tables::kPassed) {
+            part.order = upload(part.program.order, device);
+            part.offsets = upload(part.program.offsets, device);
+            part.granules = upload(part.program.granules, device);
+        }
+    }
+}
+
+TileShapes CompiledAttention::shapes() const {
+    TileShapes shapes{};
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+        const TileProgram& program = parts_[i].program;
+        shapes[i] = {.stationary_rows = program.stationary_rows,
+                     .streamed_rows = program.streamed_rows,
+                     .granule = program.granule,
+                     .warps = program.warps,
+                     .stages = program.stages};
+    }
+    return shapes;
+}
+
+void CompiledAttention::hand_over_to(CompiledAttention&& other) {
+    if (!(attention_ == other.attention_) || !(pattern_ == other.pattern_)) {
+        throw InternalError("attention was to go on with the kernels of another operation");
+    }
+    device_->synchronize();  // what runs still reads the tables that are freed here
+    for (std::size_t i = 0; i < std::size(parts_); ++i) {
+        parts_[i] = std::move(other.parts_[i]);
+    }
+}
 
 void CompiledAttention::forward(const SpionAttentionArguments& args) {
     launch(KernelRole::kForward, args);
@@ -143,29 +198,21 @@ void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
 
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache) {
-    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    KernelCache& cache, const CompileOptions& options) {
+    std::vector<TilePrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
     for (const BlockPattern& pattern : patterns) {
-        layers.push_back(std::make_unique<CompiledAttention>(attention, pattern, device));
-        for (const KernelRole role : kRoles) {
-            TileProgram& program = layers.back()->parts_[static_cast<int>(role)].program;
-            program = lower(attention, pattern, role, device.target());
+        programs.push_back(lower_layer(attention, pattern, device.target(), options));
+        for (const TileProgram& program : programs.back()) {
             sources.push_back(emit(program, device.target()));
         }
     }
-    std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
-    for (std::size_t i = 0; i < kernels.size(); ++i) {
-        CompiledAttention::Part& part =
-            layers[i / std::size(kRoles)]->parts_[i % std::size(kRoles)];
-        const EmittedGeometry emitted = geometry(part.program, device.target());
-        part.jit = std::move(kernels[i]);
-        part.order = upload(part.program.order, device);
-        part.offsets = upload(part.program.offsets, device);
-        part.granules = upload(part.program.granules, device);
-        part.geometry = {.work_items = part.program.tiles(),
-                         .threads = emitted.threads,
-                         .shared_bytes = emitted.shared_bytes};
+    const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
+    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+        layers.push_back(std::make_unique<CompiledAttention>(
+            attention, patterns[i], std::move(programs[i]),
+            std::span(kernels).subspan(i * std::size(kRoles), std::size(kRoles)), device));
     }
     return layers;
 }

@@ -3,12 +3,15 @@
 //     --load-->
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "compiler/passes/pass.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -31,10 +34,25 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
-// The three kernels of one layer with their tables on the device.
+// Of the three kernels of a layer, by KernelRole.
+using TileShapes = std::array<TileShape, 3>;
+using TilePrograms = std::array<TileProgram, 3>;
+
+// What compile_attention does beyond lowering as the cost model says.
+struct CompileOptions {
+    std::optional<TileShapes> shapes = {};  // nothing: what the cost model chooses
+    Tables tables = Tables::kPassed;
+};
+
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern,
+                         const Target& target, const CompileOptions& options = {});
+
+// The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
   public:
-    CompiledAttention(Attention attention, BlockPattern pattern, Device& device);
+    // kernels: of `programs`, one each.
+    CompiledAttention(Attention attention, BlockPattern pattern, TilePrograms programs,
+                      std::span<const JitKernel> kernels, Device& device);
     const Attention& attention() const { return attention_; }
     const BlockPattern& pattern() const { return pattern_; }
 
@@ -51,10 +69,14 @@ class CompiledAttention {
         LaunchGeometry geometry;  // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
+    TileShapes shapes() const;
+
+    // Goes on with another's kernels for the same operation and pattern, from the next call on:
+    // between two steps of training. Waits for the calls before. Throws InternalError when the
+    // operation or the pattern is another.
+    void hand_over_to(CompiledAttention&& other);
 
   private:
-    friend std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-        const Attention&, std::span<const BlockPattern>, Device&, KernelCache&);
     void launch(KernelRole role, SpionAttentionArguments args);
     Attention attention_;
     BlockPattern pattern_;
@@ -67,6 +89,6 @@ class CompiledAttention {
 // shapes agree share one binary.
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache);
+    KernelCache& cache, const CompileOptions& options = {});
 
 }  // namespace spion

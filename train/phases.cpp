@@ -44,6 +44,23 @@ OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
     return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
 }
 
+// Blocks on the diagonal and beside it: about what discovery finds.
+BlockPattern neighbour_band(std::int64_t length, int block) {
+    const std::int64_t rows = (length + block - 1) / block;
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * rows));
+    for (std::int64_t i = 0; i < rows; ++i) {
+        for (std::int64_t j = std::max<std::int64_t>(0, i - 1); j < std::min(rows, i + 2); ++j) {
+            bits[static_cast<std::size_t>(i * rows + j)] = 1;
+        }
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+double milliseconds_since(std::chrono::steady_clock::time_point begin) {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+        .count();
+}
+
 class Training {
   public:
     Training(const TrainSettings& settings, const Dataset& data, Device& device, KernelCache& cache,
@@ -78,6 +95,7 @@ class Training {
     Model model_;
     BatchStream batches_;
     StepRunner runner_;
+    TileShapes sparse_shapes_{};             // of tier 0, whose kernels exist from the start
     AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
     std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
     Transition transition_;
@@ -118,6 +136,12 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
+        // Tables make kernels of tier 0 independent of the pattern once the tile shapes are chosen.
+        // They are chosen now, on a stand-in, so that the transition compiles nothing.
+        const BlockPattern band = neighbour_band(settings.length, settings.discovery.block);
+        const AttentionLayers sparse = compile_attention(attention, {&band, 1}, device, cache);
+        sparse_shapes_ = sparse.front()->shapes();
+        write_kernels(sparse);
         const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
         score_maps_ =
             std::make_unique<ScoreMaps>(attention, settings.discovery, keep, device, cache);
@@ -213,7 +237,8 @@ bool Training::take_score_maps() {
 }
 
 void Training::turn_sparse() {
-    collect();  // dense steps are recorded as such
+    collect();  // dense steps are recorded as such; they are done now
+    const auto begin = std::chrono::steady_clock::now();
     std::vector<BlockPattern> patterns;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
@@ -222,21 +247,25 @@ void Training::turn_sparse() {
         report_.densities.push_back(patterns.back().density());
         progress_.say(pattern_text(layer, patterns.back()));
     }
+    StallTimes stall{.discovery_ms = milliseconds_since(begin)};
     const auto before = cache_.counters();
-    const auto begin = std::chrono::steady_clock::now();
-    AttentionLayers sparse =
-        compile_attention(attention_of(settings_, model_.dtype()), patterns, device_, cache_);
-    const std::chrono::duration<double, std::milli> spent =
-        std::chrono::steady_clock::now() - begin;
+    const auto compilation = std::chrono::steady_clock::now();
+    AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
+                                               device_, cache_, {.shapes = sparse_shapes_});
+    device_.synchronize();  // tables have arrived
+    stall.kernels_ms = milliseconds_since(compilation);
+    const auto after = cache_.counters();
+    report_.transition_compiled =
+        after.compiled - before.compiled + after.from_disk - before.from_disk;
     write_kernels(sparse);
-    progress_.say(transition_text(sparse, before, cache_.counters(), spent.count()));
-
     std::vector<CompiledAttention*> layers;
     for (const auto& layer : sparse) layers.push_back(layer.get());
     model_.set_attention(std::move(layers));
     attention_ = std::move(sparse);
     score_maps_.reset();
     history_ = MapHistory(settings_.layers);  // frees A^s
+    report_.stall_ms = stall.total_ms = milliseconds_since(begin);
+    progress_.say(transition_text(attention_, before, cache_.counters(), stall));
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
     report_.transition_step = schedule_start_ = runner_.steps_done();

@@ -18,7 +18,13 @@ struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
-    std::vector<double> densities;                 // [layers]; empty when still dense
+    std::vector<double> densities;  // [layers]; empty when still dense
+    // Between the last dense step and the first sparse one: discovery, lowering, compiling, loading
+    // and uploading, the swap, and writing patterns and kernels to the run's folder. Not counted,
+    // because evaluations without a transition need them too: the score maps and the validation of
+    // that step.
+    double stall_ms = 0;
+    int transition_compiled = 0;                   // kernels compiled, or read from disk, at the transition
     double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 when there were no such steps
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted

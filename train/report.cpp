@@ -67,7 +67,7 @@ std::string changes_text(std::span<const double> changes, const TrainSettings& s
 
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
                             const KernelCache::Counters& before, const KernelCache::Counters& after,
-                            double milliseconds) {
+                            const StallTimes& stall) {
     std::string text;
     std::set<std::string> told;  // layers whose tile shapes agree share kernels
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -81,9 +81,11 @@ std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>
     const int compiled = after.compiled - before.compiled;
     const int disk = after.from_disk - before.from_disk;
     return text + fmt::format(
-                      "sparse from here: {} kernel{} compiled, {} from the disk cache, "
-                      "ready in {:.0f} ms",
-                      compiled, plural(compiled), disk, milliseconds);
+                      "sparse from here: {} kernel{} compiled, {} from the disk cache; training "
+                      "stood still for {:.1f} ms (discovery {:.1f}, kernels and tables {:.1f}, "
+                      "files and the rest {:.1f}; score maps belong to the evaluation)",
+                      compiled, plural(compiled), disk, stall.total_ms, stall.discovery_ms,
+                      stall.kernels_ms, stall.total_ms - stall.discovery_ms - stall.kernels_ms);
 }
 
 double mean_of(std::span<const double> values) {
@@ -143,6 +145,12 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["interrupted"] = report.interrupted;
     json["transition_step"] = nullptr;
     if (report.transition_step) json["transition_step"] = *report.transition_step;
+    json["stall_ms"] = nullptr;
+    json["transition_compiled"] = nullptr;
+    if (report.transition_step) {
+        json["stall_ms"] = report.stall_ms;
+        json["transition_compiled"] = report.transition_compiled;
+    }
     json["densities"] = report.densities;
     json["dense_step_ms"] = report.dense_step_ms;
     json["sparse_step_ms"] = report.sparse_step_ms;

@@ -1,0 +1,66 @@
+// Tier 1 of a layer: the same kernels with the pattern in their source (Tables::kBaked), compiled
+// in the background while tier 0 works, and taken at a step boundary if they measure faster. Tile
+// shapes and the order of accumulation are those of tier 0, and so are the results, bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compiler/compile.h"
+
+namespace spion {
+
+// Why tier 1 is not worth compiling for a layer, as a clause; "" when it is. Baking saves a work
+// item the reads of its tables, once; what is left is the same. So it is not tried
+//   - where the tables are too large to bake (codegen/emit.h, why_not_baked);
+//   - where nothing is streamed at all;
+//   - where work items take more than kMostStepsWorthBaking steps on average: the reads of tables
+//     are then less than a hundredth of an item's work.
+constexpr double kMostStepsWorthBaking = 32;
+std::string why_not_tier1(const TilePrograms& programs);
+
+// What became of a layer's tier 1.
+struct TierVerdict {
+    int layer = 0;
+    bool taken = false;
+    std::string why_not;  // when it was not even measured
+    double compile_ms = 0;
+    double tier0_ms = 0, tier1_ms = 0;  // forward and backward, medians
+
+    // "layer 2: tier 1 taken, 0.110 ms a pass instead of 0.113 (compiled in 480 ms)".
+    std::string text() const;
+};
+
+class BackgroundTiers {
+  public:
+    // Starts compiling tier 1 of the layers where it is worth trying. All arguments must outlive
+    // this object.
+    BackgroundTiers(std::span<const std::unique_ptr<CompiledAttention>> layers, Device& device,
+                    KernelCache& cache);
+    // Waits for the kernel that is being compiled and drops the rest.
+    ~BackgroundTiers();
+
+    // Layers without a verdict yet.
+    bool pending() const;
+
+    // At a step boundary, with marks 40 to 42 free: a verdict on a layer whose kernels have been
+    // compiled since the last call, which are then measured and handed over if they are faster;
+    // nothing when there is no such layer. arguments(layer): the layer's tensors. They are read;
+    // what the kernels write goes to buffers of their own, so training does not notice.
+    // A compilation that failed is thrown here.
+    std::optional<TierVerdict> poll(
+        const std::function<SpionAttentionArguments(int layer)>& arguments);
+    // The same, but waits for a layer to be compiled. Call it only while pending().
+    TierVerdict wait(const std::function<SpionAttentionArguments(int layer)>& arguments);
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace spion
