@@ -65,7 +65,7 @@ void TextReader::load_line() {
 
 void TextReader::next_line() {
     if (!at_line_end()) {
-        fail_here("expected the end of the line, found " + found());
+        fail_here(fmt::format("expected the end of the line, found {}", found()));
     }
     if (!has_line_) {
         return;
@@ -168,7 +168,7 @@ std::string TextReader::found() const {
     while (end < content_.size() && !is_space(content_[end]) && end - begin < 32) {
         ++end;
     }
-    return "'" + printable(content_.substr(begin, end - begin)) + "'";
+    return fmt::format("'{}'", printable(content_.substr(begin, end - begin)));
 }
 
 void TextReader::fail_at_last(std::string_view message) const {

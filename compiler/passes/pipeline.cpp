@@ -74,9 +74,10 @@ TileProgram run_passes(std::span<const Pass> passes, TileProgram program,
 }
 
 std::string to_text(const PassResult& result) {
-    return fmt::format(
-        "after {} ({:.3f} ms):{}", result.pass.name, result.milliseconds,
-        result.after == result.before ? " (unchanged)\n" : "\n" + to_text(result.after));
+    const std::string head =
+        fmt::format("after {} ({:.3f} ms):", result.pass.name, result.milliseconds);
+    return result.after == result.before ? fmt::format("{} (unchanged)\n", head)
+                                         : fmt::format("{}\n{}", head, to_text(result.after));
 }
 
 PassObserver print_after(std::string_view names, std::function<void(std::string_view)> print) {
