@@ -217,18 +217,12 @@ bool BackgroundTiers::pending() const {
     return state_->decided < state_->layers.size();
 }
 
-std::optional<TierVerdict> BackgroundTiers::poll(
-    const std::function<SpionAttentionArguments(int layer)>& arguments) {
-    {
-        const std::lock_guard lock(state_->mutex);
-        if (state_->ready.empty()) {
-            return std::nullopt;
-        }
-    }
-    return wait(arguments);
+bool BackgroundTiers::ready() const {
+    const std::lock_guard lock(state_->mutex);
+    return !state_->ready.empty();
 }
 
-TierVerdict BackgroundTiers::wait(
+TierVerdict BackgroundTiers::decide(
     const std::function<SpionAttentionArguments(int layer)>& arguments) {
     if (!pending()) {
         throw InternalError("every layer has its tier: there is nothing to wait for");
@@ -240,7 +234,9 @@ TierVerdict BackgroundTiers::wait(
     lock.unlock();
     ++state_->decided;
 
-    TierVerdict verdict{.layer = static_cast<int>(result.layer), .compile_ms = result.compile_ms};
+    TierVerdict verdict;
+    verdict.layer = static_cast<int>(result.layer);
+    verdict.compile_ms = result.compile_ms;
     if (result.failure) {
         std::rethrow_exception(result.failure);
     }

@@ -3,10 +3,8 @@
 // shapes and the order of accumulation are those of tier 0, and so are the results, bit for bit.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,15 +46,14 @@ class BackgroundTiers {
     // Layers without a verdict yet.
     bool pending() const;
 
-    // At a step boundary, with marks 40 to 42 free: a verdict on a layer whose kernels have been
-    // compiled since the last call, which are then measured and handed over if they are faster;
-    // nothing when there is no such layer. arguments(layer): the layer's tensors. They are read;
-    // what the kernels write goes to buffers of their own, so training does not notice.
-    // A compilation that failed is thrown here.
-    std::optional<TierVerdict> poll(
-        const std::function<SpionAttentionArguments(int layer)>& arguments);
-    // The same, but waits for a layer to be compiled. Call it only while pending().
-    TierVerdict wait(const std::function<SpionAttentionArguments(int layer)>& arguments);
+    // Whether decide() would not wait.
+    bool ready() const;
+
+    // At a step boundary, with marks 40 to 42 free, while pending(): a verdict on the layer that
+    // was compiled next. Its kernels are measured beside those of tier 0, and handed over if they
+    // are faster. arguments(layer): the layer's tensors. They are read; what the kernels write goes
+    // to buffers of their own, so training does not notice. Throws what compilation has thrown.
+    TierVerdict decide(const std::function<SpionAttentionArguments(int layer)>& arguments);
 
   private:
     struct State;

@@ -10,6 +10,7 @@
 #include "tools/attention_options.h"
 #include "tools/bench_anchors.h"
 #include "tools/bench_attention.h"
+#include "tools/bench_tiers.h"
 #include "tools/commands.h"
 #include "tools/random_pattern.h"
 
@@ -264,6 +265,17 @@ void add_bench(CLI::App& app, int*) {
         add_part(*bench, "anchors", "the shapes that others were measured at (needs a GPU)",
                  options, bench_anchors);
     all->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
+    CLI::App* tiers =
+        add_part(*bench, "tiers",
+                 "the pattern in the source (tier 1) against the pattern as tables (tier 0)",
+                 options, [](const BenchOptions& given) {
+                     check(given);
+                     bench_tiers(parse_device_choice(given.attention.device), given.repeat,
+                                 given.all, given.json);
+                 });
+    tiers->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
+    tiers->add_option("--device", options->attention.device, "auto, cpu or cuda")
+        ->capture_default_str();
 }
 
 }  // namespace spion

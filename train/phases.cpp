@@ -76,6 +76,7 @@ class Training {
 
   private:
     void collect();
+    void decide_tiers();
     void evaluate_now();
     bool take_score_maps();
     void write_kernels(const AttentionLayers& layers);
@@ -110,6 +111,7 @@ class Training {
     TrainReport report_;
     ProgressState state_;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    std::unique_ptr<BackgroundTiers> tiers_;  // of attention_, in the sparse phase
 };
 
 Training::Training(const TrainSettings& settings, const Dataset& data, Device& device,
@@ -164,7 +166,21 @@ void Training::write_kernels(const AttentionLayers& layers) {
     }
 }
 
+// Between two steps: tier 1 of the layers that are compiled by now.
+void Training::decide_tiers() {
+    while (tiers_ != nullptr && tiers_->ready()) {
+        collect();  // frees the marks, and keeps the measurement out of step times
+        const TierVerdict verdict =
+            tiers_->decide([this](int layer) { return model_.attention_arguments(layer); });
+        progress_.say(verdict.text());
+        report_.tiers.push_back(verdict);
+        if (!tiers_->pending()) tiers_.reset();
+        if (verdict.taken) write_kernels(attention_);
+    }
+}
+
 void Training::step() {
+    decide_tiers();
     runner_.run(schedule_.at(runner_.steps_done() - schedule_start_));
     const std::int64_t done = runner_.steps_done();
     const bool evaluation = done % settings_.eval_every == 0;
@@ -268,6 +284,9 @@ void Training::turn_sparse() {
     progress_.say(transition_text(attention_, before, cache_.counters(), stall));
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
+    if (settings_.tiers > 0) {
+        tiers_ = std::make_unique<BackgroundTiers>(attention_, device_, cache_);
+    }
     report_.transition_step = schedule_start_ = runner_.steps_done();
     schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
     state_.step_ms = 0;  // the rate starts anew
@@ -276,6 +295,11 @@ void Training::turn_sparse() {
 
 TrainReport Training::finish() {
     collect();
+    if (tiers_ != nullptr) {
+        progress_.say(fmt::format("training ended before tier 1 was ready: {} of {} layers decided",
+                                  report_.tiers.size(), settings_.layers));
+        tiers_.reset();
+    }
     report_.interrupted = interrupt_.requested() && runner_.steps_done() < settings_.steps;
     if (!report_.interrupted) {
         report_.test = evaluate(model_, device_, data_.test, settings_.batch);

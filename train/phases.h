@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compiler/compile.h"
+#include "compiler/tiers.h"
 #include "train/data/dataset.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
@@ -24,7 +25,8 @@ struct TrainReport {
     // because evaluations without a transition need them too: the score maps and the validation of
     // that step.
     double stall_ms = 0;
-    int transition_compiled = 0;                   // kernels compiled, or read from disk, at the transition
+    int transition_compiled = 0;     // kernels compiled, or read from disk, at the transition
+    std::vector<TierVerdict> tiers;  // layers whose tier was decided, in that order
     double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 when there were no such steps
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted

@@ -151,6 +151,15 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
         json["stall_ms"] = report.stall_ms;
         json["transition_compiled"] = report.transition_compiled;
     }
+    json["tiers"] = nlohmann::ordered_json::array();
+    for (const TierVerdict& tier : report.tiers) {
+        json["tiers"].push_back({{"layer", tier.layer},
+                                 {"taken", tier.taken},
+                                 {"why_not", tier.why_not},
+                                 {"compile_ms", tier.compile_ms},
+                                 {"tier0_ms", tier.tier0_ms},
+                                 {"tier1_ms", tier.tier1_ms}});
+    }
     json["densities"] = report.densities;
     json["dense_step_ms"] = report.dense_step_ms;
     json["sparse_step_ms"] = report.sparse_step_ms;
