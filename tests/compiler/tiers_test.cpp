@@ -180,7 +180,10 @@ TEST_F(TiersTest, AnotherPatternsKernelsAreRefused) {
 // The rule's two sides, on programs of given numbers of steps and entries.
 TEST(WhyNotTier1, FollowsItsRule) {
     const auto programs = [](int tiles, int granules_a_tile) {
-        TileProgram program{.streamed_rows = 64, .granule = 32, .offsets = {0}};
+        TileProgram program;
+        program.streamed_rows = 64;
+        program.granule = 32;
+        program.offsets = {0};
         for (int tile = 0; tile < tiles; ++tile) {
             program.order.push_back(tile);
             for (int i = 0; i < granules_a_tile; ++i) program.granules.push_back(i);

@@ -181,6 +181,22 @@ TEST(Bench, MeasuresDiscovery) {
     EXPECT_GT(json.at("dense_forward_ms"), 0);
 }
 
+TEST(Bench, ComparesTiers) {
+    const CommandResult result = run_command("bench tiers --device cpu --json --repeat 1");
+    ASSERT_EQ(result.status, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out);
+    ASSERT_EQ(json["rows"].size(), 2U);
+    for (const auto& row : json["rows"]) {
+        for (const char* tier : {"tier0", "tier1"}) {
+            for (const char* time : {"compile_ms", "forward_ms", "backward_ms"}) {
+                EXPECT_GT(row[tier][time].get<double>(), 0) << row.dump();
+            }
+        }
+        EXPECT_GT(row["times_faster"].get<double>(), 0);
+        EXPECT_EQ(row["tried_in_training"], row["why_not"] == "");
+    }
+}
+
 TEST(Bench, RefusesWhatItCannotDo) {
     const std::string shape = "--device cpu --length 64 --block 16 --pattern-random ";
     expect_refused("bench attention --device cpu", {"give --pattern FILE"});

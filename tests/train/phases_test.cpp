@@ -110,6 +110,34 @@ TEST(Phases, TheSameSeedGivesTheSameLossesBitForBit) {
     EXPECT_EQ(dense.substr(0, dense.find("11dense")), first.substr(0, first.find("11sparse")));
 }
 
+// Which layers are decided before the run ends is up to the machine, what they learn is not.
+TEST(Phases, TierOneChangesNoLoss) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings();
+    settings.transition_step = 4;
+    settings.steps = 60;
+    settings.tiers = 0;
+    const Outcome without = run(settings, folder.file("0"));
+    EXPECT_TRUE(without.report.tiers.empty());
+    settings.tiers = 1;
+    const Outcome with = run(settings, folder.file("1"));
+    EXPECT_EQ(with.summary_of_losses(), without.summary_of_losses());
+    EXPECT_LE(with.report.tiers.size(), 2U);
+    bool taken = false;
+    for (const TierVerdict& verdict : with.report.tiers) {
+        EXPECT_GE(verdict.layer, 0);
+        EXPECT_LT(verdict.layer, 2);
+        EXPECT_EQ(verdict.why_not, "");
+        EXPECT_EQ(verdict.taken, verdict.tier1_ms < verdict.tier0_ms);
+        taken = taken || verdict.taken;
+    }
+    bool written = false;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.file("1/kernels"))) {
+        written = written || entry.path().string().find("-baked") != std::string::npos;
+    }
+    EXPECT_EQ(written, taken);
+}
+
 TEST(Phases, EveryVariantAndSoftmaxTrains) {
     for (const Variant variant : {Variant::kCF, Variant::kF, Variant::kC}) {
         const ScratchFolder folder;
