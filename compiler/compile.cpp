@@ -7,24 +7,16 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/autotune.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
 
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
-
-CompileRequest request_for(const KernelSource& source, Device& device) {
-    return {.entry = source.entry,
-            .text = source.text,
-            .includes = source.includes,
-            .arch = device.target().arch,
-            .features = device.target().features,
-            .options = device.compile_options(),
-            .compiler = device.compiler_version()};
-}
 
 // Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
 // failure in the order of the jobs.
@@ -70,12 +62,27 @@ Buffer upload(const std::vector<std::int32_t>& table, Device& device) {
 
 }  // namespace
 
+CompileRequest request_for(const KernelSource& source, Device& device) {
+    return {.entry = source.entry,
+            .text = source.text,
+            .includes = source.includes,
+            .arch = device.target().arch,
+            .features = device.target().features,
+            .options = device.compile_options(),
+            .compiler = device.compiler_version()};
+}
+
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
-    CachedKernel cached =
-        cache.get(source, request_for(source, device),
-                  [&device](const CompileRequest& request) { return device.compile(request); });
+    const CompileRequest request = request_for(source, device);
+    CachedKernel cached = cache.get(
+        source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
-    return {.kernel = std::move(kernel), .source = source, .cached = std::move(cached)};
+    return {.kernel = std::move(kernel),
+            .source = source,
+            .cached = std::move(cached),
+            .rebuild = device.target().back_end == BackEnd::kCuda
+                           ? rebuild_command(request.arch, request.options)
+                           : ""};
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
@@ -107,8 +114,8 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
     return kernels;
 }
 
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern,
-                         const Target& target, const CompileOptions& options) {
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
+                         KernelCache& cache, const CompileOptions& options) {
     TilePrograms programs;
     for (const KernelRole role : kRoles) {
         const auto at = static_cast<std::size_t>(role);
@@ -116,8 +123,13 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         lowering.tables = options.tables;
         if (options.shapes) {
             lowering.shape = (*options.shapes)[at];
+        } else if (options.autotune) {
+            lowering.shape =
+                autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
+        } else {
+            lowering.shape = choose_tiles(attention, pattern, role, device.target(), options.batch);
         }
-        programs[at] = lower(attention, pattern, role, target, lowering);
+        programs[at] = lower(attention, pattern, role, device.target(), lowering);
     }
     return programs;
 }
@@ -127,18 +139,7 @@ CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
                                      Device& device)
     : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
     for (std::size_t i = 0; i < programs.size(); ++i) {
-        Part& part = parts_[i];
-        part.program = std::move(programs[i]);
-        part.jit = kernels[i];
-        const EmittedGeometry emitted = geometry(part.program, device.target());
-        part.geometry = {.work_items = part.program.tiles(),
-                         .threads = emitted.threads,
-                         .shared_bytes = emitted.shared_bytes};
-        if (part.program.tables == Tables::kPassed) {
-            part.order = upload(part.program.order, device);
-            part.offsets = upload(part.program.offsets, device);
-            part.granules = upload(part.program.granules, device);
-        }
+        parts_[i] = load_part(std::move(programs[i]), kernels[i], device);
     }
 }
 
@@ -186,14 +187,34 @@ void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
             attention_.key_padding ? "without" : "with", !attention_.key_padding,
             attention_.key_padding ? "pass" : "leave out");
     }
-    const Part& part = parts_[static_cast<int>(role)];
+    launch_part(parts_[static_cast<int>(role)], args, *device_);
+}
+
+CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device) {
+    const EmittedGeometry emitted = geometry(program, device.target());
+    CompiledAttention::Part part;
+    part.jit = std::move(jit);
+    if (program.tables == Tables::kPassed) {
+        part.order = upload(program.order, device);
+        part.offsets = upload(program.offsets, device);
+        part.granules = upload(program.granules, device);
+    }
+    part.geometry = {.work_items = program.tiles(),
+                     .threads = emitted.threads,
+                     .shared_bytes = emitted.shared_bytes};
+    part.program = std::move(program);
+    return part;
+}
+
+void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args,
+                 Device& device) {
     args.order = part.order.as<int>();
     args.offsets = part.offsets.as<int>();
     args.granules = part.granules.as<int>();
     args.tiles = part.program.tiles();
     LaunchGeometry geometry = part.geometry;
-    geometry.work_items *= std::int64_t{args.batch} * attention_.heads;
-    device_->launch(*part.jit.kernel, geometry, args);
+    geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;
+    device.launch(*part.jit.kernel, geometry, args);
 }
 
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
@@ -202,7 +223,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     std::vector<TilePrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
     for (const BlockPattern& pattern : patterns) {
-        programs.push_back(lower_layer(attention, pattern, device.target(), options));
+        programs.push_back(lower_layer(attention, pattern, device, cache, options));
         for (const TileProgram& program : programs.back()) {
             sources.push_back(emit(program, device.target()));
         }

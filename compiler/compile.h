@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compiler/passes/pass.h"
+#include "compiler/tile_candidates.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -26,7 +27,10 @@ struct JitKernel {
     std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
     KernelSource source;
     CachedKernel cached;
+    std::string rebuild = {};  // the shell line of runtime/offline.h; "" on the host
 };
+// What compiling `source` for the device asks for.
+CompileRequest request_for(const KernelSource& source, Device& device);
 JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
 // The same for several, in parallel on worker threads; in the order of `sources`. Equal ones are
 // compiled and loaded once, and count as found in memory from the second on. Throws what the first
@@ -40,12 +44,15 @@ using TilePrograms = std::array<TileProgram, 3>;
 
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
-    std::optional<TileShapes> shapes = {};  // nothing: what the cost model chooses
+    bool autotune = false;                  // take the tile shapes that are fastest when measured
+    std::int64_t batch = kPlannedBatch;     // B that programs are planned, and measured, for
+    std::optional<TileShapes> shapes = {};  // take these instead
     Tables tables = Tables::kPassed;
 };
 
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern,
-                         const Target& target, const CompileOptions& options = {});
+// The three programs of a layer. Autotuning compiles, and measures on the device.
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
+                         KernelCache& cache, const CompileOptions& options = {});
 
 // The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
@@ -65,8 +72,8 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        Buffer order, offsets, granules;
-        LaunchGeometry geometry;  // work_items of one (b, h): tiles
+        Buffer order, offsets, granules;  // none where tables are baked
+        LaunchGeometry geometry;          // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
     TileShapes shapes() const;
@@ -83,6 +90,11 @@ class CompiledAttention {
     Device* device_;
     Part parts_[3];
 };
+
+// A program's kernel with its tables on the device, and its launch: tables and geometry are filled
+// in, the rest of args is the caller's.
+CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device);
+void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
 
 // One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
 // threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile

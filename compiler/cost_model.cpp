@@ -267,13 +267,17 @@ WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int colu
     return walk;
 }
 
+TileShape shape_of(const TileProgram& program) {
+    return {.stationary_rows = program.stationary_rows,
+            .streamed_rows = program.streamed_rows,
+            .granule = program.granule,
+            .warps = program.warps,
+            .stages = program.stages};
+}
+
 WalkSummary summarise(const TileProgram& program, int columns) {
     const std::int64_t length = program.attention.length;
-    const TileShape shape{.stationary_rows = program.stationary_rows,
-                          .streamed_rows = program.streamed_rows,
-                          .granule = program.granule,
-                          .warps = program.warps,
-                          .stages = program.stages};
+    const TileShape shape = shape_of(program);
     const auto rows_of = [&](std::int64_t granule) {
         return std::min<std::int64_t>(program.granule, length - granule * program.granule);
     };
@@ -378,11 +382,7 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
 }
 
 Prediction predict(const TileProgram& program, std::int64_t batch, const Target& target) {
-    const TileShape shape{.stationary_rows = program.stationary_rows,
-                          .streamed_rows = program.streamed_rows,
-                          .granule = program.granule,
-                          .warps = program.warps,
-                          .stages = program.stages};
+    const TileShape shape = shape_of(program);
     const Rates rates = rates_of(target);
     const Residency resident = residency(program.attention, program.role, shape, target, rates);
     return predict(program.attention, program.role, shape, summarise(program, resident.columns),

@@ -42,6 +42,7 @@ struct StreamedRows {
 StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role);
 
 WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns);
+TileShape shape_of(const TileProgram& program);
 WalkSummary summarise(const TileProgram& program, int columns);
 
 // What a processor holds at once of a kernel.

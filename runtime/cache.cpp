@@ -46,6 +46,18 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
         .count();
 }
 
+// With SPION_VERBOSE set, a line a lookup on stderr. It prints, so it is no part of any key.
+void tell(const KernelSource& source, const CompileRequest& request, const CachedKernel& kernel) {
+    if (!environment("SPION_VERBOSE")) {
+        return;
+    }
+    const char* origin = kernel.origin == CacheOrigin::kCompiled ? "compiled"
+                         : kernel.origin == CacheOrigin::kDisk   ? "read from the disk cache"
+                                                                 : "already in memory";
+    fmt::print(stderr, "spion: {} for {}: {} in {:.1f} ms, {}\n", source.name, request.arch, origin,
+               kernel.milliseconds, kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+}
+
 // Creates the folder, for its owner alone: what lies in it is executed.
 void create_root(const fs::path& root) {
     if (fs::is_directory(root)) {
@@ -59,21 +71,23 @@ void create_root(const fs::path& root) {
 }  // namespace
 
 std::string cache_key(const CompileRequest& request) {
+    // Taken apart, so that a field added to the request cannot be forgotten here.
+    const auto& [entry, source, includes, arch, features, options, compiler] = request;
     std::string text;
-    append_field(text, "entry", request.entry);
-    append_field(text, "text", request.text);
-    append_field(text, "includes", std::to_string(request.includes.size()));
-    for (const SourceFile& file : request.includes) {
-        append_field(text, "include name", file.name);
-        append_field(text, "include text", file.text);
+    append_field(text, "entry", entry);
+    append_field(text, "text", source);
+    append_field(text, "includes", std::to_string(includes.size()));
+    for (const auto& [name, body] : includes) {
+        append_field(text, "include name", name);
+        append_field(text, "include text", body);
     }
-    append_field(text, "arch", request.arch);
-    append_field(text, "features", request.features);
-    append_field(text, "options", std::to_string(request.options.size()));
-    for (const std::string& option : request.options) {
+    append_field(text, "arch", arch);
+    append_field(text, "features", features);
+    append_field(text, "options", std::to_string(options.size()));
+    for (const std::string& option : options) {
         append_field(text, "option", option);
     }
-    append_field(text, "compiler", request.compiler);
+    append_field(text, "compiler", compiler);
     return digest_of(text);
 }
 
@@ -127,6 +141,10 @@ KernelCache::KernelCache(std::optional<fs::path> root) : state_(std::make_unique
 }
 
 KernelCache::~KernelCache() = default;
+
+const std::optional<fs::path>& KernelCache::root() const {
+    return state_->root;
+}
 
 std::optional<fs::path> KernelCache::default_root() {
     if (const auto folder = environment("SPION_CACHE_DIR")) {
@@ -207,6 +225,7 @@ CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& 
                         .origin = first ? found.origin : CacheOrigin::kMemory,
                         .milliseconds = milliseconds_since(start),
                         .folder = found.folder};
+    tell(source, request, kernel);
     const std::lock_guard lock(state_->mutex);
     switch (kernel.origin) {
         case CacheOrigin::kCompiled:

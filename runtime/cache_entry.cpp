@@ -13,6 +13,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -20,12 +21,14 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kManifest = "manifest.json";
-constexpr std::string_view kAsidePrefix = "tmp.";
 constexpr std::size_t kLongestName = 120;
 
 bool is_cuda(const CompileRequest& request) {
     return request.compiler.starts_with("nvrtc");
+}
+
+const char* source_file(const CompileRequest& request) {
+    return is_cuda(request) ? "kernel.cu" : "kernel.ll";
 }
 
 [[noreturn]] void throw_errno(const fs::path& path) {
@@ -96,7 +99,13 @@ fs::path include_path(const fs::path& folder, const std::string& name) {
 
 json manifest_of(const std::string& key, const KernelSource& source, const CompileRequest& request,
                  const KernelBinary& binary, const char* binary_file) {
+    json includes = json::array();
+    for (const SourceFile& file : request.includes) {
+        includes.push_back(file.name);
+    }
     return {{"key", key},
+            {"source", source_file(request)},
+            {"includes", std::move(includes)},
             {"name", source.name},
             {"entry", request.entry},
             {"arch", request.arch},
@@ -117,10 +126,14 @@ void fill_folder(const fs::path& folder, const std::string& key, const KernelSou
                  const CompileRequest& request, const KernelBinary& binary) {
     const char* binary_file = is_cuda(request) ? "kernel.cubin" : "kernel.o";
     // What is read back is synced; the rest is for the reader.
-    write_file(folder / (is_cuda(request) ? "kernel.cu" : "kernel.ll"), request.text, Sync::kNo);
+    write_file(folder / source_file(request), request.text, Sync::kNo);
     write_file(folder / "kernel.ir", source.ir, Sync::kNo);
     for (const SourceFile& file : request.includes) {
         write_file(include_path(folder, file.name), file.text, Sync::kNo);
+    }
+    if (is_cuda(request)) {
+        write_file(folder / "rebuild.sh", rebuild_command(request.arch, request.options) + "\n",
+                   Sync::kNo);
     }
     write_file(folder / binary_file, binary.code, Sync::kYes);
     // Compilers' logs may hold bytes that are not UTF-8.
@@ -174,21 +187,37 @@ std::string entry_folder_name(const std::string& name, const std::string& key) {
     return safe + "." + key;
 }
 
-std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string& key) {
+std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string& key,
+                                       std::string* problem) {
+    const auto miss = [problem](std::string reason) -> std::optional<KernelBinary> {
+        if (problem != nullptr) {
+            *problem = std::move(reason);
+        }
+        return std::nullopt;
+    };
     const std::optional<std::string> text = read_file(folder / kManifest);
     if (!text) {
-        return std::nullopt;
+        return miss("it has no manifest that can be read");
     }
     try {
         const json manifest = json::parse(*text);
         const std::string file = manifest.at("binary");
-        if (manifest.at("key") != key || fs::path(file).filename() != file) {
-            return std::nullopt;
+        if (manifest.at("key") != key) {
+            return miss("its manifest is that of another key");
+        }
+        if (fs::path(file).filename() != file) {
+            return miss(fmt::format("its manifest names {}, which lies outside", file));
         }
         std::optional<std::string> code = read_file(folder / file);
-        if (!code || code->size() != manifest.at("binary_bytes").get<std::size_t>() ||
-            digest_of(*code) != manifest.at("binary_digest").get<std::string>()) {
-            return std::nullopt;
+        if (!code) {
+            return miss(fmt::format("{} cannot be read", file));
+        }
+        const auto size = manifest.at("binary_bytes").get<std::size_t>();
+        if (code->size() != size) {
+            return miss(fmt::format("{} has {} bytes instead of {}", file, code->size(), size));
+        }
+        if (digest_of(*code) != manifest.at("binary_digest").get<std::string>()) {
+            return miss(fmt::format("{} has another digest than its manifest says", file));
         }
         return KernelBinary{.code = std::move(*code),
                             .log = manifest.at("log"),
@@ -197,7 +226,7 @@ std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string
                             .spill_bytes = manifest.at("spill_bytes"),
                             .compile_ms = manifest.at("compile_ms")};
     } catch (const json::exception&) {
-        return std::nullopt;
+        return miss("its manifest is damaged");
     }
 }
 

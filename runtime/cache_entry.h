@@ -4,17 +4,27 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "ir/kernel_source.h"
 
 namespace spion {
 
+// What an entry may hold besides the included files, which have names of their own.
+constexpr const char* kManifest = "manifest.json";
+constexpr const char* kEntryFiles[] = {kManifest,    "kernel.cu",    "kernel.ll", "kernel.ir",
+                                       "rebuild.sh", "kernel.cubin", "kernel.o"};
+// Of the folders in which entries are written before they get their names.
+constexpr std::string_view kAsidePrefix = "tmp.";
+
 // "attention_forward-b64-D32-bf16.0123...": the source's name, without characters that file systems
 // or shells dislike, and the key.
 std::string entry_folder_name(const std::string& name, const std::string& key);
 
-// The binary kept in `folder`, or nullopt when there is no whole and undamaged entry for `key`.
-std::optional<KernelBinary> read_entry(const std::filesystem::path& folder, const std::string& key);
+// The binary kept in `folder`, or nullopt when there is no whole and undamaged entry for `key`;
+// `problem`, unless null, then says why.
+std::optional<KernelBinary> read_entry(const std::filesystem::path& folder, const std::string& key,
+                                       std::string* problem = nullptr);
 
 // Writes the entry aside and renames it to `folder`, whose parent exists. An undamaged entry that
 // is there by then is left in place, a damaged one is replaced. Throws std::system_error when it

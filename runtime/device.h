@@ -58,7 +58,8 @@ struct LaunchGeometry {
 };
 
 // c = alpha * op(a) * op(b) + beta * c, row-major: op(a) is [m, k], op(b) is [k, n], c is [m, n];
-// `lda` is the row pitch of a as stored, in elements. Products accumulate in fp32.
+// `lda` is the row pitch of a as stored, in elements. Products accumulate in fp32; a 16-bit output
+// may be rounded before beta * c and the bias are added.
 struct Gemm {
     bool transpose_a = false;
     bool transpose_b = false;

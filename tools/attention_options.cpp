@@ -45,7 +45,7 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
         ->capture_default_str();
 }
 
-void add_attention_options(CLI::App& command, AttentionOptions& options) {
+void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str();
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
@@ -58,6 +58,10 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, "pruned_zero or masked")
         ->capture_default_str();
+}
+
+void add_attention_options(CLI::App& command, AttentionOptions& options) {
+    add_operation_options(command, options);
     command.add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
     command
         .add_option("--lengths", options.lengths,

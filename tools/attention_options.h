@@ -32,6 +32,9 @@ struct AttentionOptions {
 
 // Add the flags; `options` must outlive the parse.
 void add_pattern_options(CLI::App& command, AttentionOptions& options);
+// Block, heads, head dimension, batch, length, dtype and softmax.
+void add_operation_options(CLI::App& command, AttentionOptions& options);
+// These, and the device and the lengths of samples.
 void add_attention_options(CLI::App& command, AttentionOptions& options);
 
 // Opens the device that --device asks for, after a check that its back end can compute in --dtype.

@@ -10,6 +10,7 @@
 #include "tools/attention_options.h"
 #include "tools/bench_anchors.h"
 #include "tools/bench_attention.h"
+#include "tools/bench_predicted.h"
 #include "tools/bench_tiers.h"
 #include "tools/commands.h"
 #include "tools/random_pattern.h"
@@ -24,8 +25,9 @@ struct BenchOptions {
     int repeat = 20;
     bool dense = true;
     bool json = false;
-    int filter = 31;   // of `summary`
-    bool all = false;  // of `anchors`
+    int filter = 31;        // of `summary`
+    bool all = false;       // of `anchors`
+    bool autotune = false;  // of `attention`
 };
 
 double teraflops(double flop, double milliseconds) {
@@ -143,7 +145,8 @@ void bench_attention(const BenchOptions& options) {
         describe_attention(options.attention, pattern.length(), device->target());
     const auto measure = [&](const BlockPattern& blocks) {
         return measure_attention(attention, blocks, options.attention.batch,
-                                 options.attention.lengths, options.repeat, *device);
+                                 options.attention.lengths, options.repeat, *device,
+                                 options.autotune);
     };
     Measured measured{.attention = attention,
                       .pattern = pattern,
@@ -256,6 +259,9 @@ void add_bench(CLI::App& app, int*) {
     add_attention_options(*attention, options->attention);
     attention->add_flag("--dense,!--no-dense", options->dense,
                         "measure the full pattern too (the default)");
+    attention->add_flag("--autotune", options->autotune,
+                        "take the tile shapes that are fastest on this device; they are measured "
+                        "once and kept in the cache folder");
     CLI::App* summary =
         add_part(*bench, "summary", "the pooled score map of discovery", options, bench_summary);
     add_attention_options(*summary, options->attention);
@@ -264,6 +270,7 @@ void add_bench(CLI::App& app, int*) {
     CLI::App* all =
         add_part(*bench, "anchors", "the shapes that others were measured at (needs a GPU)",
                  options, bench_anchors);
+    add_bench_predicted(*bench);
     all->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
     CLI::App* tiers =
         add_part(*bench, "tiers",

@@ -102,8 +102,10 @@ std::vector<std::unique_ptr<AttentionBuffers>> make_sets(const Attention& attent
 
 std::unique_ptr<CompiledAttention> compile_one(const Attention& attention,
                                                const BlockPattern& pattern, Device& device,
-                                               KernelCache& cache) {
-    return std::move(compile_attention(attention, std::span(&pattern, 1), device, cache).front());
+                                               KernelCache& cache,
+                                               const CompileOptions& options = {}) {
+    return std::move(
+        compile_attention(attention, std::span(&pattern, 1), device, cache, options).front());
 }
 
 }  // namespace
@@ -152,15 +154,17 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device) {
-    const TemporaryFolder folder;
+                                 Device& device, bool autotune) {
+    const TemporaryFolder temporary;
+    const CompileOptions options{.autotune = autotune, .batch = batch};
+    const auto folder = autotune ? KernelCache::checked_root() : std::optional(temporary.path());
     AttentionTimes times;
     std::unique_ptr<CompiledAttention> compiled;
-    KernelCache cold(folder.path()), warm(folder.path());
-    times.compile_cold_ms =
-        wall_milliseconds([&] { compiled = compile_one(attention, pattern, device, cold); });
-    times.compile_cached_ms =
-        wall_milliseconds([&] { compiled = compile_one(attention, pattern, device, warm); });
+    KernelCache cold(folder), warm(folder);
+    times.compile_cold_ms = wall_milliseconds(
+        [&] { compiled = compile_one(attention, pattern, device, cold, options); });
+    times.compile_cached_ms = wall_milliseconds(
+        [&] { compiled = compile_one(attention, pattern, device, warm, options); });
     const auto sets = make_sets(attention, batch, lengths, device);
     const int count = static_cast<int>(sets.size());
     times.buffer_sets = count;
@@ -171,6 +175,25 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
         device, repeat, [&](int n) { compiled->forward(sets[n % count]->arguments()); });
     times.backward_ms = median_milliseconds(
         device, repeat, [&](int n) { compiled->backward(sets[n % count]->arguments()); });
+    return times;
+}
+
+std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,
+                                    std::int64_t batch, int repeat, Device& device) {
+    KernelCache cache(std::nullopt);
+    const auto compiled = compile_one(attention, pattern, device, cache);
+    const auto sets = make_sets(attention, batch, {}, device);
+    for (const auto& set : sets) {
+        compiled->forward(set->arguments());  // dQ reads O and LSE
+        compiled->backward(set->arguments());
+    }
+    std::array<double, 3> times{};
+    for (std::size_t i = 0; i < times.size(); ++i) {
+        const auto& part = compiled->part(static_cast<KernelRole>(i));
+        times[i] = median_milliseconds(device, repeat, [&](int n) {
+            launch_part(part, sets[static_cast<std::size_t>(n) % sets.size()]->arguments(), device);
+        });
+    }
     return times;
 }
 

@@ -1,6 +1,7 @@
 // What `spion bench` measures: one attention problem's kernels and their compilation.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -32,10 +33,15 @@ AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, s
 // measurement needs to be exact; warmed up before. `call` gets 0, 1, 2, ... and enqueues its work.
 double median_milliseconds(Device& device, int repeat, const std::function<void(int)>& call);
 
-// Compiles afresh in a temporary cache. lengths: [B], or empty without key padding.
+// Compiles afresh in a temporary cache, or, to tune the tile shapes, in the user's own. lengths:
+// [B], or empty without key padding.
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device);
+                                 Device& device, bool autotune = false);
+
+// Median milliseconds of each kernel on its own: forward, dQ, dK and dV.
+std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,
+                                    std::int64_t batch, int repeat, Device& device);
 
 struct SummaryTimes {
     double kernel_ms = 0;     // the score summary kernel

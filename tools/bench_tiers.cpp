@@ -61,12 +61,18 @@ struct Comparison {
     std::string why_not_tried;  // what training would say; "" when it tries
 };
 
+CompileOptions options_for(Tables tables) {
+    CompileOptions options;
+    options.tables = tables;
+    return options;
+}
+
 Tier measure_tier(const Attention& attention, const BlockPattern& pattern, Tables tables,
                   AttentionBuffers& buffers, int repeat, Device& device) {
     KernelCache cache(std::nullopt);
     const auto begin = std::chrono::steady_clock::now();
-    const auto layers = compile_attention(attention, {&pattern, 1}, device, cache,
-                                          {.shapes = {}, .tables = tables});
+    const auto layers =
+        compile_attention(attention, {&pattern, 1}, device, cache, options_for(tables));
     Tier tier;
     tier.compile_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
@@ -87,7 +93,8 @@ Comparison compare(const TierShape& shape, int repeat, Device& device) {
                               .scale = default_scale(shape.head_dim),
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(shape.length, shape.block, shape.density, 1);
-    const TilePrograms programs = lower_layer(attention, pattern, device.target());
+    KernelCache cache(std::nullopt);
+    const TilePrograms programs = lower_layer(attention, pattern, device, cache);
     Comparison result;
     for (const TileProgram& program : programs) {
         if (result.why_not_baked.empty()) result.why_not_baked = why_not_baked(program);

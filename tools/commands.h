@@ -11,8 +11,10 @@ namespace spion {
 void add_train(CLI::App& app, int* exit_code);
 void add_data(CLI::App& app, int* exit_code);
 void add_discover(CLI::App& app, int* exit_code);
+void add_compile(CLI::App& app, int* exit_code);
 void add_verify(CLI::App& app, int* exit_code);
 void add_bench(CLI::App& app, int* exit_code);
+void add_cache(CLI::App& app, int* exit_code);
 void add_doctor(CLI::App& app, int* exit_code);
 
 }  // namespace spion

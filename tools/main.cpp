@@ -1,5 +1,6 @@
-// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance, 2 a request or a machine
-// that cannot do it (one sentence on stderr), 3 a fault of spion itself, 130 interrupted.
+// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache verify` with a
+// damaged entry, 2 a request or a machine that cannot do it (one sentence on stderr), 3 a fault of
+// spion itself, 130 interrupted.
 #include <fmt/core.h>
 
 #include <cstdio>
@@ -22,6 +23,7 @@ constexpr std::string_view kExamples = R"(
 Examples:
   spion train listops --preset demo --out runs/demo
   spion discover scores.npy --block 64 --quantile 0.98 --format art
+  spion compile --pattern layer0.bits --block 64 --heads 2 --head-dim 32 --target sm_90a -o out
   spion verify --pattern layer0.bits --block 64 --length 2048 --heads 2 --head-dim 32
   spion bench attention --pattern-random 0.05 --block 64 --length 2048 --head-dim 32
   spion doctor
@@ -33,8 +35,10 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_train(app, exit_code);
     add_data(app, exit_code);
     add_discover(app, exit_code);
+    add_compile(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
+    add_cache(app, exit_code);
     add_doctor(app, exit_code);
 }
 

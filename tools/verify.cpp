@@ -98,7 +98,7 @@ int verify(const VerifyOptions& options) {
         create_folder(options.dump);
     }
     fmt::print(stderr, "{}: {}\n", device->name(), to_text(problem));
-    KernelCache cache(KernelCache::default_root());
+    KernelCache cache(KernelCache::checked_root());
     const CaseReport report = check_case(problem, *device, cache);
     if (!options.dump.empty()) {
         dump(options.dump, problem, report);

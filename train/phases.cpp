@@ -40,6 +40,10 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
             .clip = s.clip};
 }
 
+CompileOptions options_of(const TrainSettings& s) {
+    return {.autotune = s.autotune, .batch = s.batch};
+}
+
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
     return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
 }
@@ -134,12 +138,13 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     // Dense attention is the full pattern on the same path; every layer shares it.
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
-    attention_ = compile_attention(attention, {&full, 1}, device, cache);
+    attention_ = compile_attention(attention, {&full, 1}, device, cache, options_of(settings));
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
         // Tables make kernels of tier 0 independent of the pattern once the tile shapes are chosen.
-        // They are chosen now, on a stand-in, so that the transition compiles nothing.
+        // They are chosen now, on a stand-in, so that the transition compiles nothing (autotuning
+        // wants the pattern itself, and waits for it).
         const BlockPattern band = neighbour_band(settings.length, settings.discovery.block);
         const AttentionLayers sparse = compile_attention(attention, {&band, 1}, device, cache);
         sparse_shapes_ = sparse.front()->shapes();
@@ -266,8 +271,10 @@ void Training::turn_sparse() {
     StallTimes stall{.discovery_ms = milliseconds_since(begin)};
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
+    CompileOptions options = options_of(settings_);
+    if (!options.autotune) options.shapes = sparse_shapes_;
     AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
-                                               device_, cache_, {.shapes = sparse_shapes_});
+                                               device_, cache_, options);
     device_.synchronize();  // tables have arrived
     stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();

@@ -105,6 +105,9 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     }
     write(folder / (cuda ? "kernel.cubin" : "kernel.o"), kernel.cached.binary->code);
     write(folder / "kernel.log", kernel.cached.binary->log);
+    if (!kernel.rebuild.empty()) {
+        write(folder / "rebuild.sh", kernel.rebuild + "\n");
+    }
 }
 
 void RunFolder::write_summary(std::string_view json) {

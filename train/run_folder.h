@@ -3,7 +3,8 @@
 //     RUN/metrics.csv               a row a step or evaluation (train/metrics.h)
 //     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
 //     RUN/patterns/layer<i>.csv     the pooled map it was found in, nb lines of nb numbers
-//     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log
+//     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
+//                                   rebuild.sh (CUDA: the binary again, with nvcc alone)
 //     RUN/summary.json              how it ended
 #pragma once
 

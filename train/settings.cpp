@@ -85,6 +85,20 @@ Setting words(std::string_view group, std::string_view name, std::string_view he
             .toml = [=](const TrainSettings& settings) { return quoted(write(settings)); }};
 }
 
+template <typename Field>
+Setting flag(std::string_view group, std::string_view name, std::string_view help, Field field) {
+    return {.group = group,
+            .name = name,
+            .help = help,
+            .is_flag = true,
+            .parse = [=](TrainSettings& settings, std::string_view text,
+                         std::string_view given) { field(settings) = parse_bool(text, given); },
+            .toml =
+                [=](const TrainSettings& settings) {
+                    return field(const_cast<TrainSettings&>(settings)) ? "true" : "false";
+                }};
+}
+
 #define SPION_FIELD(member)          \
     [](TrainSettings & s) -> auto& { \
         return s.member;             \
@@ -109,6 +123,8 @@ std::vector<Setting> general_settings() {
         number(group, "eval-every",
                "steps between evaluations (validation; in the dense phase also the score maps)",
                SPION_FIELD(eval_every), 1),
+        flag(group, "autotune", "measure attention's tile shapes and take the fastest",
+             SPION_FIELD(autotune)),
     };
 }
 
@@ -161,13 +177,6 @@ std::vector<Setting> optimiser_settings() {
 
 std::vector<Setting> sparsity_settings() {
     constexpr std::string_view group = "sparsity";
-    Setting dense = {.group = group,
-                     .name = "dense",
-                     .help = "never turn sparse, whatever transition-step says (for comparison)",
-                     .is_flag = true,
-                     .parse = [](TrainSettings& s, std::string_view text,
-                                 std::string_view given) { s.dense = parse_bool(text, given); },
-                     .toml = [](const TrainSettings& s) { return s.dense ? "true" : "false"; }};
     return {
         words(
             group, "variant", "pattern discovery: cf, c or f",
@@ -183,7 +192,8 @@ std::vector<Setting> sparsity_settings() {
                SPION_FIELD(discovery.quantile), 0.0, 1.0),
         number(group, "density", "share of the blocks kept (c)", SPION_FIELD(discovery.density),
                0.0, 1.0),
-        dense,
+        flag(group, "dense", "never turn sparse, whatever transition-step says (for comparison)",
+             SPION_FIELD(dense)),
         number(group, "transition-step", "turn sparse after this step; 0: by the paper's rule",
                SPION_FIELD(transition_step), 0),
         number(group, "transition-change",

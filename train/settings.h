@@ -29,6 +29,7 @@ struct TrainSettings {
     std::int64_t steps = 30000;
     int batch = 256;
     std::int64_t eval_every = 500;
+    bool autotune = false;  // attention's tile shapes are measured
 
     // Model.
     std::int64_t length = 2048;  // L

@@ -39,6 +39,7 @@ constexpr int kPreferMinAlignmentA = 5;
 constexpr int kPreferMinAlignmentB = 6;
 constexpr int kPreferMinAlignmentC = 7;
 constexpr int kPreferMinAlignmentD = 8;
+constexpr std::uint32_t kNoReduction = 0;  // cublasLtReductionScheme_t
 constexpr std::uint32_t kReductionInComputeType = 2;
 
 struct Algorithm {

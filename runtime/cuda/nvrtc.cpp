@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <regex>
+#include <string_view>
 
 #include "ir/error.h"
 #include "runtime/cuda/nvrtc_abi.h"
@@ -115,10 +116,32 @@ class Program {
         return code;
     }
 
+    std::string ptx() const {
+        std::size_t size = 0;  // counts the terminating zero
+        require(nvrtc_, nvrtc_.nvrtcGetPTXSize(handle_, &size), "nvrtcGetPTXSize");
+        std::string text(size, '\0');
+        require(nvrtc_, nvrtc_.nvrtcGetPTX(handle_, text.data()), "nvrtcGetPTX");
+        text.resize(std::min(text.size(), text.find('\0')));
+        return text;
+    }
+
   private:
     const Functions& nvrtc_;
     nvrtc_abi::Program handle_ = nullptr;
 };
+
+// SPION_LINEINFO, for profilers. It changes the binary, so it is an option like any other.
+bool line_info_wanted() {
+    const char* given = std::getenv("SPION_LINEINFO");
+    const std::string_view value = given == nullptr ? "" : given;
+    if (!value.empty() && value != "0" && value != "1") {
+        throw UserError(
+            "SPION_LINEINFO is '{}', but must be 1 (kernels know their source lines) or 0: unset "
+            "it to do without",
+            value);
+    }
+    return value == "1";
+}
 
 // Writes a rejected source with its includes into a fresh folder; "nowhere" if that fails too.
 std::string keep_rejected(const CompileRequest& request) {
@@ -165,10 +188,13 @@ std::vector<std::string> nvrtc_options() {
         // Its own cache would make compile times mean nothing, and ours is there already.
         options.emplace_back("--no-cache");
     }
+    if (line_info_wanted()) {
+        options.emplace_back("-lineinfo");
+    }
     return options;
 }
 
-KernelBinary compile_with_nvrtc(const CompileRequest& request) {
+KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx) {
     const Functions& functions = usable_nvrtc().functions;
     const auto start = std::chrono::steady_clock::now();
     Program program(functions, request);
@@ -185,6 +211,9 @@ KernelBinary compile_with_nvrtc(const CompileRequest& request) {
     if (binary.code.empty()) {
         throw InternalError("NVRTC made no cubin of kernel '{}' for {}: not a real architecture",
                             request.entry, request.arch);
+    }
+    if (ptx != nullptr) {
+        *ptx = program.ptx();
     }
     binary.compile_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();

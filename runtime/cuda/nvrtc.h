@@ -18,13 +18,17 @@ std::string nvrtc_version();
 // The file that was opened. Throws as nvrtc_version().
 std::string nvrtc_path();
 
-// Options for CompileRequest::options, the architecture excepted. Throws as nvrtc_version().
+// Options for CompileRequest::options, the architecture excepted; with SPION_LINEINFO=1 in the
+// environment, -lineinfo is one of them. Throws as nvrtc_version(), and UserError for another value
+// of SPION_LINEINFO.
 std::vector<std::string> nvrtc_options();
 
 // Compiles request.text for request.arch with request.options in order; request.includes are found
 // by their names in #include. Thread-safe, one program a call. A rejected source is an
 // InternalError with the compiler's log and the folder where source and includes were kept.
-KernelBinary compile_with_nvrtc(const CompileRequest& request);
+// ptx: receives, unless null, the PTX that this very compilation assembled its cubin from; a real
+// architecture has NVRTC keep it.
+KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx = nullptr);
 
 // Registers, static shared memory and spills (the largest of any function) as `ptxas -v` reports
 // them in `log`; fields that it does not mention stay 0.

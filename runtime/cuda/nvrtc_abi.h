@@ -25,6 +25,8 @@ constexpr Result kErrorInvalidOption = 5;
     X(nvrtcCompileProgram, Result(Program, int count, const char* const* options))           \
     X(nvrtcGetCUBINSize, Result(Program, std::size_t*))                                      \
     X(nvrtcGetCUBIN, Result(Program, char*))                                                 \
+    X(nvrtcGetPTXSize, Result(Program, std::size_t*))                                        \
+    X(nvrtcGetPTX, Result(Program, char*))                                                   \
     X(nvrtcGetProgramLogSize, Result(Program, std::size_t*))                                 \
     X(nvrtcGetProgramLog, Result(Program, char*))
 

@@ -8,7 +8,6 @@
 #include <limits>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <unordered_map>
 
 #include "ir/error.h"
@@ -141,12 +140,9 @@ std::unique_ptr<Device> make_host_device(int threads) {
         throw UserError("{} threads were asked for, but at least 1 is needed: give 0 for all",
                         threads);
     }
-    const char* features = std::getenv("SPION_HOST_FEATURES");
-    const HostVectors vectors = parse_host_vectors(features == nullptr ? "" : features);
-    const int count = threads != 0
-                          ? threads
-                          : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    return std::make_unique<HostDevice>(host_target(vectors, count), count);
+    Target target = this_host_target(threads);
+    const int count = target.processors;
+    return std::make_unique<HostDevice>(std::move(target), count);
 }
 
 }  // namespace spion

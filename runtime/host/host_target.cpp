@@ -8,8 +8,11 @@
 #include <llvm/Support/Host.h>
 #endif
 
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <map>
+#include <thread>
 
 #include "ir/error.h"
 
@@ -81,6 +84,14 @@ Target host_target(HostVectors vectors, int threads) {
             .vector_floats = has("avx512f") ? 16
                              : has("avx2")  ? 8
                                             : 4};
+}
+
+Target this_host_target(int threads) {
+    const char* features = std::getenv("SPION_HOST_FEATURES");
+    const HostVectors vectors = parse_host_vectors(features == nullptr ? "" : features);
+    return host_target(vectors, threads != 0 ? threads
+                                             : static_cast<int>(std::max(
+                                                   1U, std::thread::hardware_concurrency())));
 }
 
 std::string cpu_model() {

@@ -1,4 +1,5 @@
 // The worked example of docs/ir.md is what the compiler makes. SPION_UPDATE_GOLDENS rewrites it.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -26,7 +27,7 @@ struct Fenced {
 };
 
 Fenced find_fenced(const std::string& text, const std::string& info) {
-    const std::string fence = "\n```" + info + "\n";
+    const std::string fence = fmt::format("\n```{}\n", info);
     const std::size_t begin = text.find(fence) + fence.size();
     EXPECT_NE(text.find(fence), std::string::npos) << info;
     return {begin, text.find("```\n", begin)};
@@ -67,8 +68,7 @@ TEST(IrDocument, TheExampleIsWhatIsEmittedToday) {
 TEST(IrDocument, EveryPassIsInTheTable) {
     const std::string text = document();
     for (const Pass& pass : pipeline()) {
-        EXPECT_NE(text.find("| `" + std::string(pass.name) + "` |"), std::string::npos)
-            << pass.name;
+        EXPECT_NE(text.find(fmt::format("| `{}` |", pass.name)), std::string::npos) << pass.name;
     }
 }
 

@@ -223,9 +223,13 @@ TEST(TileShape, BoundsTheEmittersSharedMemory) {
                         const TileProgram program =
                             lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
                         const int asked = geometry(program, target).shared_bytes;
-                        const TileShape shape =
-                            choose_tile_shape(role, dtype, head_dim, block, target);
+                        const TileShape shape{.stationary_rows = program.stationary_rows,
+                                              .streamed_rows = program.streamed_rows,
+                                              .granule = program.granule,
+                                              .warps = program.warps,
+                                              .stages = program.stages};
                         EXPECT_GT(asked, 0);
+                        EXPECT_LE(asked, target.shared_bytes_per_block);
                         EXPECT_LE(asked, shared_bytes(role, dtype, head_dim, shape))
                             << to_text(program, false) << target.arch;
                     }

@@ -1,5 +1,6 @@
 #include "ir/parser.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -71,9 +72,12 @@ TEST(Parser, PrintingIsTheInverse) {
 }
 
 TEST(Parser, SpacesCommentsAndRangesAreFree) {
-    const std::string free =
-        "# by hand\r\n\n\tpattern  L=80 block=32 \r\n  101\n\n# nothing here\n000\n111" +
-        ("\n" + replaced(replaced(kProgram, "0 1 4", "0..1 4..4"), "0..4", "0 1 2..4"));
+    const std::string program =
+        replaced(replaced(kProgram, "0 1 4", "0..1 4..4"), "0..4", "0 1 2..4");
+    const std::string free = fmt::format(
+        "# by hand\r\n\n\tpattern  L=80 block=32 \r\n  101\n\n# nothing here\n"
+        "000\n111\n{}",
+        program);
     EXPECT_EQ(to_text(parse_ir(free, "free")), kPattern + kProgram);
 }
 

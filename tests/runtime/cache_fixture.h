@@ -9,7 +9,7 @@
 #include <string>
 
 #include "runtime/cache.h"
-#include "tests/runtime/temporary_folder.h"
+#include "tests/support/scratch_folder.h"
 
 namespace spion {
 

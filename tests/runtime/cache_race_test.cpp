@@ -11,12 +11,13 @@
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "tests/runtime/cache_fixture.h"
+#include "tests/support/environment.h"
 
 namespace spion {
 namespace {
 
 TEST(KernelCache, ManyThreadsCompileAKeyOnce) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     KernelCache cache(folder.path());
     std::atomic<int> compilations = 0, right = 0;
     {
@@ -40,7 +41,7 @@ TEST(KernelCache, ManyThreadsCompileAKeyOnce) {
 }
 
 TEST(KernelCache, AFailedCompilationIsReportedAndTriedAgain) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     KernelCache cache(folder.path());
     EXPECT_THROW(
         cache.get(some_source(), some_request(),
@@ -71,7 +72,7 @@ int in_processes(int count, const std::function<bool(int)>& body) {
 
 TEST(KernelCache, RacingProcessesLeaveOneGoodEntry) {
     for (const bool damaged_first : {false, true}) {
-        const TemporaryFolder folder;
+        const ScratchFolder folder;
         int compilations = 0;
         if (damaged_first) {
             overwrite(look_up(folder.path(), &compilations).folder / "kernel.cubin", "damaged");
@@ -108,7 +109,7 @@ TEST(KernelCache, WithoutAFolderItKeepsInMemory) {
 
 // In a child, because the note comes once a process.
 TEST(KernelCache, AFolderThatCannotBeMadeCostsTimeAndOneLine) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     overwrite(folder.path() / "file", "in the way");
     const fs::path root = folder.path() / "file" / "cache", log = folder.path() / "stderr";
     const int succeeded = in_processes(1, [&](int) {
@@ -129,7 +130,7 @@ TEST(KernelCache, AFolderThatCannotBeMadeCostsTimeAndOneLine) {
 }
 
 TEST(KernelCache, AReadOnlyFolderStillServesItsEntries) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const fs::path root = folder.path() / "cache";
     int compilations = 0;
     const fs::path entry = look_up(root, &compilations).folder;
@@ -179,7 +180,7 @@ TEST(CacheRoot, FollowsTheEnvironment) {
 }
 
 TEST(CacheRoot, ANamedFolderThatCannotBeWrittenIsTheCallersError) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     overwrite(folder.path() / "file", "in the way");
     const fs::path wrong = folder.path() / "file" / "cache";
     {

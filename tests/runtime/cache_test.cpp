@@ -73,7 +73,7 @@ TEST(CacheKey, KnowsWhereFieldsEnd) {
 }
 
 TEST(KernelCache, KeepsInMemoryAndOnDisk) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     int compilations = 0;
     const auto compile = [&](const CompileRequest& request) {
         ++compilations;
@@ -111,7 +111,7 @@ TEST(KernelCache, KeepsInMemoryAndOnDisk) {
 }
 
 TEST(KernelCache, AnEntryIsReadableByPeople) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     int compilations = 0;
     const fs::path entry = look_up(folder.path(), &compilations).folder;
     EXPECT_EQ(entry.filename(), "attention_forward-b64_D32." + cache_key(some_request()));
@@ -191,7 +191,7 @@ const std::vector<std::pair<std::string, Damage>>& damages() {
 }
 
 TEST(KernelCache, DamagedEntriesAreRebuilt) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     int compilations = 0;
     const fs::path entry = look_up(folder.path(), &compilations).folder;
     for (const auto& [name, damage] : damages()) {
@@ -210,7 +210,7 @@ TEST(KernelCache, DamagedEntriesAreRebuilt) {
 }
 
 TEST(KernelCache, WhatADeadProcessLeftIsRemovedWhenOld) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const fs::path old = folder.path() / "tmp.oldold", fresh = folder.path() / "tmp.freshf";
     fs::create_directory(old);
     overwrite(old / "kernel.cu", "half");

@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "tests/runtime/temporary_folder.h"
+#include "tests/support/environment.h"
+#include "tests/support/scratch_folder.h"
 
 namespace spion {
 namespace {

@@ -9,7 +9,8 @@
 #include <thread>
 
 #include "ir/error.h"
-#include "tests/runtime/temporary_folder.h"
+#include "tests/support/environment.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -23,7 +24,7 @@ class NvrtcTest : public ::testing::Test {
         }
     }
     // Rejected sources are kept below it.
-    TemporaryFolder temporary_;
+    ScratchFolder temporary_;
     Environment place_{"TMPDIR", temporary_.path().string()};
 
     // A kernel that writes `addend` plus an included constant.

@@ -1,7 +1,6 @@
-// A folder of its own for each test that writes files, removed at the end.
+// A folder of its own for each test that writes files, removed with what is in it at the end.
 #pragma once
 
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -29,6 +28,7 @@ class ScratchFolder {
     ScratchFolder(const ScratchFolder&) = delete;
     ScratchFolder& operator=(const ScratchFolder&) = delete;
 
+    const std::filesystem::path& path() const { return path_; }
     std::string file(std::string_view name) const { return (path_ / name).string(); }
 
     // Writes `bytes` as they are; returns the file's path.

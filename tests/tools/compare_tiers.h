@@ -16,8 +16,10 @@ namespace spion {
 // Every output's bytes, guards and poison included, of a forward and a backward pass.
 inline std::string bytes_of(const AttentionCase& problem, Tables tables, Device& device,
                             KernelCache& cache) {
-    const auto layers = compile_attention(problem.attention, {&problem.pattern, 1}, device, cache,
-                                          {.shapes = {}, .tables = tables});
+    CompileOptions options;
+    options.tables = tables;
+    const auto layers =
+        compile_attention(problem.attention, {&problem.pattern, 1}, device, cache, options);
     for (int role = 0; role < 3; ++role) {
         const auto& part = layers.front()->part(static_cast<KernelRole>(role));
         EXPECT_EQ(part.program.tables, tables);

@@ -3,8 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/runtime/temporary_folder.h"
+#include "tests/support/environment.h"
 #include "tests/support/run_command.h"
+#include "tests/support/scratch_folder.h"
 
 namespace spion {
 namespace {
@@ -29,7 +30,7 @@ json doctor() {
 }
 
 TEST(Doctor, EveryRowIsUsableOrSaysWhyNot) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const Environment cache("SPION_CACHE_DIR", (folder.path() / "cache").string());
     const json rows = doctor();
     for (const json& item : rows) {
@@ -72,7 +73,7 @@ TEST(Doctor, SaysWhatIsMissingAndHowToMendIt) {
 }
 
 TEST(Doctor, TheTableHasTheRowsOfTheJson) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const Environment cache("SPION_CACHE_DIR", folder.path().string());
     const auto table = run_command("doctor");
     EXPECT_EQ(table.exit_code, 0);

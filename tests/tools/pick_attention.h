@@ -2,6 +2,8 @@
 // them), ragged lengths, samples without a single key, both memory layouts.
 #pragma once
 
+#include <algorithm>
+#include <ostream>
 #include <random>
 #include <vector>
 
@@ -9,6 +11,11 @@
 #include "tools/attention_case.h"
 
 namespace spion {
+
+// For the names of parametrised tests.
+inline void PrintTo(DType dtype, std::ostream* out) {
+    *out << to_string(dtype);
+}
 
 inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int head_dim, int block,
                                     SoftmaxKind softmax) {

@@ -182,8 +182,8 @@ TEST(Bench, MeasuresDiscovery) {
 }
 
 TEST(Bench, ComparesTiers) {
-    const CommandResult result = run_command("bench tiers --device cpu --json --repeat 1");
-    ASSERT_EQ(result.status, 0) << result.err;
+    const auto result = run_command("bench tiers --device cpu --json --repeat 1");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
     const auto json = nlohmann::json::parse(result.out);
     ASSERT_EQ(json["rows"].size(), 2U);
     for (const auto& row : json["rows"]) {

@@ -1,4 +1,5 @@
 // Each pass on a small pattern against a text in goldens/, and all of them on random ones.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -205,7 +206,7 @@ TEST(Pipeline, PrintsWhatIsAskedFor) {
     };
     const std::string all = printed("all", wide_options());
     for (const Pass& pass : pipeline()) {
-        EXPECT_NE(all.find("after " + std::string(pass.name) + " ("), std::string::npos);
+        EXPECT_NE(all.find(fmt::format("after {} (", pass.name)), std::string::npos);
         EXPECT_FALSE(pass.establishes.empty());
     }
     const std::string some = printed("order_work,walk_pattern", wide_options());

@@ -1,0 +1,131 @@
+#include "runtime/offline.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "ir/error.h"
+#ifdef SPION_CUDA_BACKEND
+#include "runtime/cuda/nvrtc.h"
+#endif
+#ifdef SPION_HOST_BACKEND
+#include "runtime/host/host_target.h"
+#include "runtime/host/llvm_compiler.h"
+#endif
+
+namespace spion {
+namespace {
+
+struct NamedGpu {
+    const char* name;
+    int compute_capability;
+};
+
+constexpr NamedGpu kGpus[] = {{"sm_80", 80},  {"sm_86", 86},   {"sm_89", 89},  {"sm_90", 90},
+                              {"sm_90a", 90}, {"sm_100", 100}, {"sm_120", 120}};
+constexpr const char* kHost = "host";
+
+[[maybe_unused]] [[noreturn]] void refuse(std::string_view name, const char* back_end,
+                                          const char* option) {
+    throw UserError(
+        "target {} needs the {} back end, which this build leaves out: configure it with -D{}=ON, "
+        "or name another target",
+        name, back_end, option);
+}
+
+Target gpu_named(const NamedGpu& gpu) {
+#ifdef SPION_CUDA_BACKEND
+    Target target = cuda_target(gpu.compute_capability);
+    target.arch = gpu.name;
+    return target;
+#else
+    refuse(gpu.name, "CUDA", "SPION_CUDA_BACKEND");
+#endif
+}
+
+Target host_named() {
+#ifdef SPION_HOST_BACKEND
+    return this_host_target();
+#else
+    refuse(kHost, "host", "SPION_HOST_BACKEND");
+#endif
+}
+
+}  // namespace
+
+const std::vector<std::string>& target_names() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> all;
+        for (const NamedGpu& gpu : kGpus) {
+            all.emplace_back(gpu.name);
+        }
+        all.emplace_back(kHost);
+        return all;
+    }();
+    return names;
+}
+
+Target target_named(std::string_view name) {
+    if (name == kHost) {
+        return host_named();
+    }
+    const auto* gpu = std::find_if(std::begin(kGpus), std::end(kGpus),
+                                   [&](const NamedGpu& known) { return known.name == name; });
+    if (gpu == std::end(kGpus)) {
+        throw UserError("target '{}' is not known: use one of {}", name,
+                        fmt::join(target_names(), ", "));
+    }
+    return gpu_named(*gpu);
+}
+
+CompileRequest request_for(const KernelSource& source, const Target& target) {
+    CompileRequest request{.entry = source.entry,
+                           .text = source.text,
+                           .includes = source.includes,
+                           .arch = target.arch,
+                           .features = target.features,
+                           .options = {},
+                           .compiler = ""};
+#ifdef SPION_CUDA_BACKEND
+    if (target.back_end == BackEnd::kCuda) {
+        request.options = nvrtc_options();
+        request.compiler = nvrtc_version();
+    }
+#endif
+#ifdef SPION_HOST_BACKEND
+    if (target.back_end == BackEnd::kHost) {
+        request.compiler = "llvm " + llvm_version();
+    }
+#endif
+    return request;
+}
+
+OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end) {
+    OfflineKernel kernel;
+#ifdef SPION_CUDA_BACKEND
+    if (back_end == BackEnd::kCuda) {
+        kernel.binary = compile_with_nvrtc(request, &kernel.ptx);
+        return kernel;
+    }
+#endif
+#ifdef SPION_HOST_BACKEND
+    if (back_end == BackEnd::kHost) {
+        kernel.binary = compile_with_llvm(request);
+        kernel.optimised_ir = optimised_ir(request);
+        kernel.assembly = assembly(request);
+        return kernel;
+    }
+#endif
+    throw InternalError("asked to compile '{}' for a back end that this build lacks",
+                        request.entry);
+}
+
+std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {
+    std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", arch);
+    if (std::count(options.begin(), options.end(), "-lineinfo") != 0) {
+        line += " -lineinfo";
+    }
+    return line + " kernel.cu -o kernel.rebuilt.cubin";
+}
+
+}  // namespace spion

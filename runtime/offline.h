@@ -1,0 +1,41 @@
+// Compiling for a device that need not be here: a GPU nobody has plugged in, or this CPU.
+//     KernelSource --request_for--> CompileRequest --compile_offline--> binary and its texts
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/kernel_source.h"
+#include "ir/target.h"
+
+namespace spion {
+
+// "sm_80", .., "sm_120", "host": what target_named() takes, in the order of age.
+const std::vector<std::string>& target_names();
+
+// sm_90 is sm_90a without the instructions that only the latter has; host is the CPU of this
+// machine. Throws UserError that lists the names, or says that this build lacks the back end.
+Target target_named(std::string_view name);
+
+// Options and version of the compiler that the target's device would use. Throws DeviceError when
+// that compiler is not on this machine.
+CompileRequest request_for(const KernelSource& source, const Target& target);
+
+// A binary with the texts that lie between it and its source.
+struct OfflineKernel {
+    KernelBinary binary;
+    std::string ptx;           // CUDA
+    std::string optimised_ir;  // host: LLVM IR
+    std::string assembly;      // host
+};
+// Throws InternalError with the compiler's log when it rejects the source.
+OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
+
+// One line for a shell in a CUDA kernel's folder that makes the kernel again, from kernel.cu and
+// its includes with nvcc alone, as kernel.rebuilt.cubin. nvcc's front end is not NVRTC's: entry and
+// results are the same, the order of instructions need not be. arch and options as in
+// CompileRequest.
+std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
+
+}  // namespace spion

@@ -1,0 +1,201 @@
+// The cost model against measured times, and the laws that it must keep on any pattern.
+#include "compiler/cost_model.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "compiler/tile_candidates.h"
+#include "tests/compiler/tile_cases.h"
+#include "tests/support/random_case.h"
+#include "tests/support/seed.h"
+
+namespace spion {
+namespace {
+
+TileShape pick_shape(std::mt19937_64& random, const BlockPattern& pattern, const Target& target,
+                     const Attention& attention, KernelRole role) {
+    std::vector<TileShape> shapes;
+    for (const TileCandidate& candidate :
+         tile_candidates(attention, pattern, role, target, 1, rates_of(target))) {
+        if (candidate.prediction) {
+            shapes.push_back(candidate.shape);
+        }
+    }
+    return shapes.at(
+        static_cast<std::size_t>(pick(random, 0, static_cast<int>(shapes.size()) - 1)));
+}
+
+double seconds(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+               const TileShape& shape, std::int64_t batch, const Target& target) {
+    return predict(lower(attention, pattern, role, target, shape), batch, target).seconds;
+}
+
+TEST(CostModel, IsWithinAFactorOfTwoOfWhatWasMeasured) {
+    for (const MeasuredCase& row : kMeasured) {
+        SCOPED_TRACE(row.name);
+        const auto milliseconds = [&](KernelRole role) {
+            return 1e3 * predict(lower(row.attention(), row.pattern(), role, cuda_target(90)),
+                                 row.batch, cuda_target(90))
+                             .seconds;
+        };
+        const double forward = milliseconds(KernelRole::kForward);
+        const double backward =
+            milliseconds(KernelRole::kQueryGradient) + milliseconds(KernelRole::kKeyValueGradient);
+        EXPECT_LT(std::fabs(std::log2(forward / row.forward_ms)), 1) << forward;
+        EXPECT_LT(std::fabs(std::log2(backward / row.backward_ms)), 1) << backward;
+    }
+}
+
+TEST(CostModel, MoreBlocksNeverTakeLess) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 200; ++round) {
+        const BlockPattern before = pick_pattern(random, pick_block(random), 20);
+        const Target target = pick_target(random);
+        const KernelRole role = pick_role(random);
+        const Attention attention = pick_attention(random, before.length());
+        const TileShape shape = pick_shape(random, before, target, attention, role);
+        const int batch = pick(random, 1, 300);
+        const auto blocks = static_cast<std::size_t>(before.rows());
+        std::vector<std::uint8_t> bits(blocks * blocks);
+        for (std::size_t i = 0; i < bits.size(); ++i) {
+            const bool had = before.at(static_cast<int>(i / blocks), static_cast<int>(i % blocks));
+            bits[i] = had || pick(random, 0, 9) == 0 ? 1 : 0;
+        }
+        const BlockPattern after(before.length(), before.block(), bits);
+        const double less = seconds(attention, before, role, shape, batch, target);
+        const double more = seconds(attention, after, role, shape, batch, target);
+        EXPECT_GT(less, 0);
+        EXPECT_LE(less, more * (1 + 1e-12))
+            << before.to_bits() << after.to_bits() << to_string(role) << target.arch << batch
+            << " rows " << shape.stationary_rows << "/" << shape.streamed_rows;
+    }
+}
+
+TEST(CostModel, AGreaterBatchNeverTakesLess) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 100; ++round) {
+        const BlockPattern pattern = pick_pattern(random, pick_block(random), 20);
+        const Target target = pick_target(random);
+        const KernelRole role = pick_role(random);
+        const Attention attention = pick_attention(random, pattern.length());
+        const TileShape shape = pick_shape(random, pattern, target, attention, role);
+        double before = 0;
+        for (std::int64_t batch = 1; batch < 5000; batch += 1 + batch * pick(random, 0, 2)) {
+            const double now = seconds(attention, pattern, role, shape, batch, target);
+            EXPECT_LE(before, now * (1 + 1e-12)) << "batch " << batch << " on " << target.arch;
+            before = now;
+        }
+    }
+}
+
+TEST(CostModel, CountsTheWalkOfTheLoweredProgram) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 100; ++round) {
+        const BlockPattern pattern = pick_pattern(random, pick_block(random));
+        const Target target = pick_target(random);
+        const KernelRole role = pick_role(random);
+        const Attention attention = pick_attention(random, pattern.length());
+        const TileShape shape = pick_shape(random, pattern, target, attention, role);
+        const int columns = residency(attention, role, shape, target, rates_of(target)).columns;
+        const WalkSummary walk = summarise(streamed_rows(pattern, role), shape, columns);
+        EXPECT_EQ(walk, summarise(lower(attention, pattern, role, target, shape), columns))
+            << pattern.to_bits();
+        std::int64_t elements = 0;
+        for (int row = 0; row < pattern.rows(); ++row) {
+            elements += pattern.elements_in_row(row) * pattern.block_rows(row);
+        }
+        if (pattern.length() % pattern.block() == 0) {
+            EXPECT_EQ(walk.streamed * shape.stationary_rows, elements);
+        }
+    }
+}
+
+TEST(CostModel, CountsBytesAndWorkExactly) {
+    // Two block rows of 64 with 1 and 2 blocks; B = 3, H = 2, D = 32, bf16: rows of 64 bytes.
+    const BlockPattern pattern(128, 64, {1, 0, 1, 1});
+    const Attention attention{
+        .heads = 2, .head_dim = 32, .length = 128, .dtype = DType::kBf16, .scale = 1};
+    const TileShape shape{64, 64, 64, 4, 2};
+    const auto of = [&](KernelRole role) {
+        return predict(lower(attention, pattern, role, cuda_target(90), shape), 3, cuda_target(90));
+    };
+    const Prediction forward = of(KernelRole::kForward);
+    EXPECT_EQ(forward.memory_bytes, 6 * (128 * (4 * 64 + 4)));  // Q, K, V, O, LSE
+    EXPECT_EQ(forward.cache_bytes, 6 * (128 * (2 * 64 + 4) + 192 * 2 * 64));
+    EXPECT_EQ(forward.flop, 6 * 3 * 64 * 64 * 32 * 4);
+    EXPECT_EQ(forward.exponentials, 6 * 3 * 64 * 64);
+    EXPECT_DOUBLE_EQ(forward.waves, 12.0 / (132 * 4));
+    EXPECT_EQ(forward.residency.blocks, 4);
+    EXPECT_DOUBLE_EQ(forward.residency.occupancy, 0.25);
+    EXPECT_EQ(of(KernelRole::kQueryGradient).memory_bytes, 6 * 128 * (6 * 64 + 8));
+    EXPECT_EQ(of(KernelRole::kQueryGradient).flop, 1.5 * forward.flop);
+    EXPECT_EQ(of(KernelRole::kKeyValueGradient).memory_bytes, 6 * 128 * (6 * 64 + 8));
+    EXPECT_EQ(of(KernelRole::kKeyValueGradient).flop, 2 * forward.flop);
+}
+
+TEST(CostModel, ReadsAgainFromMemoryWhatTheCacheCannotHold) {
+    // K and V of a head are 2 MB here; sm_86 has 6 MB of L2 and runs several heads at once.
+    const BlockPattern pattern = BlockPattern::full(8192, 64);
+    const Attention attention{
+        .heads = 16, .head_dim = 64, .length = 8192, .dtype = DType::kBf16, .scale = 1};
+    const auto bytes = [&](int capability) {
+        return predict(lower(attention, pattern, KernelRole::kForward, cuda_target(capability)), 8,
+                       cuda_target(capability))
+            .memory_bytes;
+    };
+    EXPECT_EQ(bytes(90), bytes(89));
+    EXPECT_EQ(bytes(90), 128.0 * 8192 * (4 * 128 + 4));
+    Target many = cuda_target(86);
+    many.processors = 1000;
+    const TileProgram program = lower(attention, pattern, KernelRole::kForward, many);
+    EXPECT_GT(predict(program, 8, many).memory_bytes, 2 * bytes(90));
+}
+
+TEST(CostModel, NamesWhatBinds) {
+    const Attention attention{
+        .heads = 2, .head_dim = 128, .length = 4096, .dtype = DType::kBf16, .scale = 1};
+    const BlockPattern empty = BlockPattern::empty(4096, 64), full = BlockPattern::full(4096, 64);
+    const auto bound = [&](const BlockPattern& pattern, std::int64_t batch, DType dtype) {
+        Attention other = attention;
+        other.dtype = dtype;
+        return to_string(predict(lower(other, pattern, KernelRole::kForward, cuda_target(90)),
+                                 batch, cuda_target(90))
+                             .bound);
+    };
+    EXPECT_EQ(bound(empty, 1, DType::kBf16), "latency");
+    EXPECT_EQ(bound(full, 64, DType::kFp32), "shared memory");
+    EXPECT_EQ(bound(empty, 64, DType::kFp32), "memory");
+}
+
+#ifdef SPION_CUDA_BACKEND
+TEST(CostModel, KnowsTheEmittersSharedMemory) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 100; ++round) {
+        const BlockPattern pattern = pick_pattern(random, pick_block(random), 4);
+        const Target target = pick_gpu(random);
+        const KernelRole role = pick_role(random);
+        const Attention attention = pick_attention(random, pattern.length());
+        const TileShape shape = pick_shape(random, pattern, target, attention, role);
+        EXPECT_EQ(residency(attention, role, shape, target, rates_of(target)).shared,
+                  geometry(lower(attention, pattern, role, target, shape), target).shared_bytes);
+    }
+}
+#endif
+
+}  // namespace
+}  // namespace spion

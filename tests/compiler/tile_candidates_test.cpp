@@ -1,0 +1,178 @@
+#include "compiler/tile_candidates.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+
+#include "ir/error.h"
+#include "tests/compiler/tile_cases.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
+#include "tools/bench_anchors.h"
+
+namespace spion {
+namespace {
+
+Attention attention_for(std::int64_t length, int head_dim, DType dtype = DType::kBf16) {
+    return {.heads = 2, .head_dim = head_dim, .length = length, .dtype = dtype, .scale = 1};
+}
+
+std::string read_golden(const std::string& name) {
+    std::ifstream file(std::string(SPION_TEST_DATA) + "/goldens/" + name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
+    for (const MeasuredCase& row : kMeasured) {
+        for (const KernelRole role : kEveryRole) {
+            const int rows = std::min(row.block, 64);
+            EXPECT_EQ(
+                choose_tiles(row.attention(), row.pattern(), role, cuda_target(90), row.batch),
+                (TileShape{rows, 64, rows, rows / 16, 2}))
+                << row.name << " " << to_string(role);
+        }
+    }
+}
+
+TEST(TileCandidates, TheMeasuredShapesWinAtTheAnchors) {
+    for (const Anchor& anchor : anchors()) {
+        if (anchor.length > 16384) {
+            continue;  // its pattern alone takes a second
+        }
+        Attention attention = attention_for(anchor.length, anchor.head_dim);
+        attention.heads = anchor.heads;
+        const BlockPattern pattern = random_pattern(anchor.length, anchor.block, anchor.density, 1);
+        for (const KernelRole role : kEveryRole) {
+            EXPECT_EQ(choose_tiles(attention, pattern, role, cuda_target(90), anchor.batch),
+                      measured_shape(attention, anchor.block, role, cuda_target(90)))
+                << anchor.name << " " << to_string(role);
+        }
+    }
+}
+
+TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    std::vector<Target> targets = {host_with(2), host_with(64, 16)};
+    for (const int capability : kEveryCapability) {
+        targets.push_back(cuda_target(capability));
+    }
+    for (const Target& target : targets) {
+        for (const int block : {16, 32, 64, 128}) {
+            const BlockPattern pattern = pick_pattern(random, block, 6);
+            for (const int head_dim : {16, 32, 64, 128}) {
+                for (const DType dtype : kEveryDType) {
+                    for (const KernelRole role : kEveryRole) {
+                        const Attention attention =
+                            attention_for(pattern.length(), head_dim, dtype);
+                        const TileShape shape = choose_tiles(attention, pattern, role, target);
+                        const Residency resident =
+                            residency(attention, role, shape, target, rates_of(target));
+                        EXPECT_GE(resident.blocks, 1);
+                        if (target.back_end == BackEnd::kCuda) {
+                            EXPECT_LE(resident.shared, target.shared_bytes_per_block);
+                            EXPECT_EQ(shape.stationary_rows, 16 * shape.warps);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(TileCandidates, SayWhyTheyCannotRun) {
+    const Attention attention = attention_for(256, 128);
+    const BlockPattern pattern = BlockPattern::full(256, 128);
+    const auto reason = [&](const TileShape& shape, const Rates& rates) -> std::string {
+        for (const TileCandidate& candidate :
+             tile_candidates(attention, pattern, KernelRole::kForward, cuda_target(86), 1, rates)) {
+            if (candidate.shape == shape) {
+                EXPECT_EQ(candidate.infeasible.empty(), candidate.prediction.has_value());
+                return candidate.infeasible;
+            }
+        }
+        return "not a candidate";
+    };
+    const Rates rates = rates_of(cuda_target(86));
+    // Rows of 256 bytes: 128 of Q and 2 x 128 of K and V.
+    EXPECT_EQ(reason({128, 128, 128, 8, 1}, rates), "");
+    EXPECT_EQ(reason({128, 128, 128, 8, 2}, rates), "shared memory: 163840 bytes of 101376");
+    Rates fewer = rates;
+    fewer.registers = 32768;  // 4 warps of 32 threads with 256 each
+    EXPECT_EQ(reason({64, 64, 64, 4, 1}, fewer), "");
+    EXPECT_EQ(reason({128, 64, 64, 8, 1}, fewer), "registers: 65536 of 32768");
+    EXPECT_EQ(reason({256, 64, 64, 16, 1}, rates), "not a candidate");
+}
+
+TEST(TileCandidates, TheWinnerIsTheMeasuredShapeUnlessAnotherIsClearlyFaster) {
+    const auto candidate = [](int rows, double seconds) {
+        TileCandidate one{.shape = {rows, 64, 64, rows / 16, 2},
+                          .infeasible = seconds > 0 ? "" : "no",
+                          .prediction = std::nullopt};
+        if (seconds > 0) {
+            one.prediction = Prediction{};
+            one.prediction->seconds = seconds;
+        }
+        return one;
+    };
+    const TileShape measured{64, 64, 64, 4, 2};
+    const auto ranked = [&](double other, double own) {
+        return rank_candidates({candidate(128, 0), candidate(32, other), candidate(64, own)},
+                               measured, 3);
+    };
+    EXPECT_EQ(ranked(1, 1 + kMargin), (std::vector<std::size_t>{2, 1}));
+    EXPECT_EQ(ranked(1, 1.001 + kMargin), (std::vector<std::size_t>{1, 2}));
+    EXPECT_EQ(ranked(2, 1), (std::vector<std::size_t>{2, 1}));
+    EXPECT_EQ(ranked(1, 0), (std::vector<std::size_t>{1}));
+    EXPECT_TRUE(ranked(0, 0).empty());
+    EXPECT_EQ(rank_candidates({candidate(32, 1), candidate(64, 1)}, std::nullopt, 1),
+              (std::vector<std::size_t>{0}));
+}
+
+TEST(TileCandidates, NothingFitsSaysWhatWould) {
+    Target target = cuda_target(90);
+    const BlockPattern pattern = BlockPattern::full(128, 64);
+    const auto choose = [&](DType dtype) {
+        return choose_tiles(attention_for(128, 128, dtype), pattern, KernelRole::kKeyValueGradient,
+                            target);
+    };
+    // K, V and Q, dO of 16 rows each, LSE and delta of 16 queries.
+    target.shared_bytes_per_block = 4 * 16 * 512 + 128;
+    EXPECT_EQ(choose(DType::kFp32), (TileShape{16, 16, 16, 1, 1}));
+    target.shared_bytes_per_block -= 1;
+    expect_error<UserError>(
+        [&] { choose(DType::kFp32); },
+        "no attention_key_value_gradient tile for D=128 fp32 fits: the smallest needs 32896 bytes "
+        "of shared memory and sm_90a offers 32895 a block, so use D=64 in fp32 or bf16 at D=128, "
+        "which would fit");
+    EXPECT_NO_THROW(choose(DType::kBf16));
+    target.shared_bytes_per_block = 10000;
+    expect_error<UserError>([&] { choose(DType::kFp16); }, "so use D=64 in fp16, which would fit");
+    target.shared_bytes_per_block = 100;
+    expect_error<UserError>([&] { choose(DType::kTf32); }, "so use a GPU that offers more");
+    expect_error<UserError>(
+        [&] { explain(attention_for(128, 128), pattern, KernelRole::kForward, target); },
+        "no attention_forward tile for D=128 bf16 fits");
+}
+
+TEST(ExplainTiles, IsTheGoldenText) {
+    const auto text = [](int capability, int head_dim, DType dtype, KernelRole role) {
+        return explain(attention_for(4096, head_dim, dtype), random_pattern(4096, 64, 0.03, 1),
+                       role, cuda_target(capability), 32);
+    };
+    EXPECT_EQ(text(90, 32, DType::kBf16, KernelRole::kForward),
+              read_golden("explain-forward-sm_90a.txt"));
+    EXPECT_EQ(text(86, 128, DType::kFp32, KernelRole::kKeyValueGradient),
+              read_golden("explain-key_value_gradient-sm_86.txt"));
+    EXPECT_EQ(explain(attention_for(300, 16, DType::kFp32), BlockPattern::full(300, 128),
+                      KernelRole::kQueryGradient, host_with(2), 4),
+              read_golden("explain-query_gradient-host.txt"));
+}
+
+}  // namespace
+}  // namespace spion

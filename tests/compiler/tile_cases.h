@@ -1,0 +1,75 @@
+// Cases for the tests of tile shapes: random ones, and those that were measured.
+#pragma once
+
+#include <array>
+#include <random>
+
+#include "compiler/tile_candidates.h"
+#include "tests/support/random_case.h"
+#include "tools/random_pattern.h"
+
+namespace spion {
+
+constexpr std::array kEveryRole = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                   KernelRole::kKeyValueGradient};
+constexpr std::array kEveryDType = {DType::kFp32, DType::kTf32, DType::kBf16, DType::kFp16};
+constexpr std::array kEveryCapability = {80, 86, 89, 90, 100, 120};
+
+inline Target host_with(int threads, int vector_floats = 8) {
+    return {.back_end = BackEnd::kHost,
+            .arch = "znver4",
+            .features = "",
+            .processors = threads,
+            .vector_floats = vector_floats};
+}
+
+inline Target pick_gpu(std::mt19937_64& random) {
+    return cuda_target(kEveryCapability[static_cast<std::size_t>(pick(random, 0, 5))]);
+}
+
+inline Target pick_target(std::mt19937_64& random) {
+    return pick(random, 0, 6) == 0 ? host_with(pick(random, 1, 64), 4 << pick(random, 0, 2))
+                                   : pick_gpu(random);
+}
+
+inline KernelRole pick_role(std::mt19937_64& random) {
+    return kEveryRole[static_cast<std::size_t>(pick(random, 0, 2))];
+}
+
+inline Attention pick_attention(std::mt19937_64& random, std::int64_t length) {
+    return {.heads = pick(random, 1, 16),
+            .head_dim = 16 << pick(random, 0, 3),
+            .length = length,
+            .dtype = kEveryDType[static_cast<std::size_t>(pick(random, 0, 3))],
+            .scale = 1};
+}
+
+// Median milliseconds on an H200, mma.sync, bf16, pruned_zero; backward is dQ, then dK and dV.
+struct MeasuredCase {
+    const char* name;
+    std::int64_t batch;
+    int heads;
+    std::int64_t length;
+    int head_dim;
+    int block;
+    double density;
+    double forward_ms, backward_ms;
+
+    Attention attention() const {
+        return {.heads = heads,
+                .head_dim = head_dim,
+                .length = length,
+                .dtype = DType::kBf16,
+                .scale = default_scale(head_dim)};
+    }
+    BlockPattern pattern() const { return random_pattern(length, block, density, 1); }
+};
+
+constexpr MeasuredCase kMeasured[] = {
+    {"retrieval", 32, 2, 4096, 32, 64, 0.03, 0.0356, 0.0999},
+    {"listops", 256, 2, 2048, 32, 64, 0.05, 0.1126, 0.2908},
+    {"image", 128, 2, 1024, 32, 32, 0.05, 0.0303, 0.0751},
+    {"dense", 32, 2, 4096, 32, 128, 1, 0.610, 1.615},
+};
+
+}  // namespace spion

@@ -1,0 +1,322 @@
+// `spion compile`: from a pattern to every text and binary on its way to machine code, for a target
+// that need not be here.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "compiler/report.h"
+#include "compiler/tile_candidates.h"
+#include "ir/error.h"
+#include "ir/parser.h"
+#include "runtime/offline.h"
+#include "tools/attention_options.h"
+#include "tools/commands.h"
+#include "tools/disassemble.h"
+#include "tools/kernel_files.h"
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CompileOptions {
+    std::string file;  // of IR, instead of a pattern
+    AttentionOptions attention;
+    bool key_padding = false;
+    std::string target;
+    std::string role = "all";
+    std::vector<std::string> emit{"all"};
+    std::string folder;
+    bool print = false;
+    bool explain = false;
+    std::string print_after;  // names of passes with commas, "all", or "" for none
+};
+
+// What is compiled. A kernel.ir brings a program alone, everything else an operation on a pattern.
+struct Job {
+    IrModule asked;  // less its programs
+    std::vector<TileProgram> programs;
+    std::string passes;  // what --print-after asks for
+};
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+constexpr const char* kRoleNames[] = {"forward", "dq", "dkdv"};  // of kRoles
+
+std::vector<KernelRole> parse_roles(const std::string& name) {
+    if (name == "all") {
+        return {std::begin(kRoles), std::end(kRoles)};
+    }
+    for (std::size_t i = 0; i < std::size(kRoles); ++i) {
+        if (name == kRoleNames[i]) {
+            return {kRoles[i]};
+        }
+    }
+    throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
+}
+
+Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
+    Job job;
+    LowerOptions lowering;
+    if (!options.print_after.empty()) {
+        lowering.observer =
+            print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
+    }
+    for (const KernelRole role : parse_roles(options.role)) {
+        if (lowering.observer) {
+            job.passes += fmt::format("==> {} <==\n", to_string(role));
+        }
+        job.programs.push_back(lower(*asked.attention, *asked.pattern, role, target, lowering));
+    }
+    job.asked = std::move(asked);
+    return job;
+}
+
+Job job_from_pattern(const CompileOptions& options, const Target& target) {
+    const BlockPattern pattern = load_pattern(options.attention);
+    Attention attention = describe_attention(options.attention, pattern.length(), target);
+    attention.key_padding = options.key_padding;
+    return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
+}
+
+std::string read_ir(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    if (fs::is_directory(path) || !file || !(text << file.rdbuf())) {
+        throw UserError("the file {} cannot be read; give a text file of IR (docs/ir.md)", path);
+    }
+    return text.str();
+}
+
+// A program from a file may be for anything.
+void require_fits(const TileProgram& program, const std::string& target_name,
+                  const Target& target) {
+    const bool for_host = program.unit == MatrixUnit::kVector;
+    if (for_host != (target.back_end == BackEnd::kHost) ||
+        (program.unit == MatrixUnit::kWgmma && target.arch != "sm_90a")) {
+        throw UserError("the program multiplies with unit={}, which target {} has not: name {}",
+                        to_string(program.unit), target_name,
+                        for_host                             ? "target host"
+                        : program.unit == MatrixUnit::kWgmma ? "target sm_90a"
+                                                             : "a GPU, such as sm_80");
+    }
+    const int shared = geometry(program, target).shared_bytes;
+    if (target.back_end == BackEnd::kCuda && shared > target.shared_bytes_per_block) {
+        throw UserError(
+            "the program needs {} bytes of shared memory, but target {} has {} for a thread block: "
+            "give it fewer stages or streamed_rows",
+            shared, target_name, target.shared_bytes_per_block);
+    }
+}
+
+Job job_from_file(const CompileOptions& options, const Target& target) {
+    IrModule ir = parse_ir(read_ir(options.file), options.file);
+    if (ir.programs.empty()) {
+        if (!ir.attention || !ir.pattern) {
+            throw UserError("{} holds no program, nor an attention with its pattern: give one",
+                            options.file);
+        }
+        return lower_all(std::move(ir), options, target);
+    }
+    if (!options.print_after.empty()) {
+        throw UserError(
+            "--print-after shows how a pattern is lowered, and {} holds programs "
+            "already: give an attention with its pattern",
+            options.file);
+    }
+    const std::vector<KernelRole> roles = parse_roles(options.role);
+    Job job;
+    for (TileProgram& program : ir.programs) {
+        if (std::find(roles.begin(), roles.end(), program.role) != roles.end()) {
+            require_fits(program, options.target, target);
+            job.programs.push_back(std::move(program));
+        }
+    }
+    if (job.programs.empty()) {
+        throw UserError("{} holds no program of role {}: name another, or all", options.file,
+                        options.role);
+    }
+    ir.programs.clear();
+    job.asked = std::move(ir);
+    return job;
+}
+
+std::string explain_all(const CompileOptions& options, const Job& job, const Target& target) {
+    if (!job.asked.attention || !job.asked.pattern) {
+        throw UserError(
+            "--explain weighs tile shapes of a pattern, and {} holds none: give an "
+            "attention with its pattern",
+            options.file);
+    }
+    std::string text;
+    for (const TileProgram& program : job.programs) {
+        text += explain(*job.asked.attention, *job.asked.pattern, program.role, target,
+                        options.attention.batch) +
+                "\n";
+    }
+    return text;
+}
+
+// A kernel's folder, unlike that of any before it.
+std::string folder_name(const std::string& name, std::map<std::string, int>& taken) {
+    const int count = ++taken[name];
+    return count == 1 ? name : fmt::format("{}.{}", name, count);
+}
+
+std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
+                                     const std::vector<EmitKind>& kinds, std::int64_t batch) {
+    const auto wants = [&](EmitKind kind) {
+        return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+    };
+    const bool compiles = std::any_of(kinds.begin(), kinds.end(), needs_binary);
+    const auto disassembler = wants(EmitKind::kSass) ? find_disassembler() : std::nullopt;
+    if (wants(EmitKind::kSass) && !disassembler) {
+        fmt::print(stderr, "spion: {}\n", disassembler_missing());
+    }
+    std::vector<ShownKernel> kernels;
+    std::map<std::string, int> taken;
+    for (const TileProgram& program : job.programs) {
+        ShownKernel kernel{.name = {},
+                           .ir = job.asked.pattern ? to_text(job.asked) : "",
+                           .program = program,
+                           .source = emit(program, target),
+                           .rebuild = rebuild_command(target.arch, {}),
+                           .compiled = {},
+                           .report = {},
+                           .sass = {}};
+        kernel.name = folder_name(kernel.source.name, taken);
+        if (compiles) {
+            const CompileRequest request = request_for(kernel.source, target);
+            kernel.rebuild = rebuild_command(request.arch, request.options);
+            kernel.compiled = compile_offline(request, target.back_end);
+            kernel.report =
+                report_on(program, target, kernel.name, request, kernel.compiled->binary, batch);
+            if (disassembler) {
+                kernel.sass = disassemble(*disassembler, kernel.compiled->binary.code);
+            }
+        }
+        kernels.push_back(std::move(kernel));
+    }
+    return kernels;
+}
+
+void write_file(const fs::path& file, const std::string& bytes) {
+    std::error_code error;
+    fs::create_directories(file.parent_path(), error);
+    errno = 0;
+    std::ofstream output(file, std::ios::binary | std::ios::trunc);
+    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    output.close();
+    if (!output) {
+        throw UserError("-o: {} cannot be written: {}; name a folder that can", file.string(),
+                        error ? error.message() : std::strerror(errno));
+    }
+}
+
+// Writes the folder of each kernel; what was written, a line a kernel.
+std::string write_folders(const std::vector<ShownKernel>& kernels,
+                          const std::vector<EmitKind>& kinds, const fs::path& root) {
+    std::string lines;
+    for (const ShownKernel& kernel : kernels) {
+        const fs::path folder = root / kernel.name;
+        std::vector<std::string> names;
+        for (const EmitKind kind : kinds) {
+            for (const KernelFile& file : files_of(kernel, kind)) {
+                write_file(folder / file.name, file.bytes);
+                names.push_back(file.name);
+            }
+        }
+        lines += fmt::format("{}: {}\n", folder.string(), fmt::join(names, " "));
+    }
+    return lines;
+}
+
+std::string printed(const std::vector<ShownKernel>& kernels, const std::vector<EmitKind>& kinds) {
+    std::string text;
+    for (const ShownKernel& kernel : kernels) {
+        for (const EmitKind kind : kinds) {
+            for (const KernelFile& file : files_of(kernel, kind)) {
+                if (file.is_text) {
+                    text += fmt::format("==> {}/{} <==\n{}{}", kernel.name, file.name, file.bytes,
+                                        file.bytes.ends_with('\n') ? "\n" : "\n\n");
+                }
+            }
+        }
+    }
+    return text;
+}
+
+void run_compile(const CompileOptions& options) {
+    if (options.folder.empty() && !options.print && !options.explain &&
+        options.print_after.empty()) {
+        throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
+    }
+    const Target target = target_named(options.target);
+    const std::vector<EmitKind> kinds =
+        parse_emit_kinds(options.emit, options.target, target.back_end);
+    const Job job =
+        options.file.empty() ? job_from_pattern(options, target) : job_from_file(options, target);
+    // stdout stays empty until nothing can go wrong any more.
+    std::string out = job.passes;
+    out += options.explain ? explain_all(options, job, target) : "";
+    if (!options.folder.empty() || options.print) {
+        const std::vector<ShownKernel> kernels =
+            compile_all(job, target, kinds, options.attention.batch);
+        if (options.print) {
+            out += printed(kernels, kinds);
+        }
+        if (!options.folder.empty()) {
+            out += write_folders(kernels, kinds, options.folder);
+        }
+    }
+    fmt::print("{}", out);
+}
+
+}  // namespace
+
+void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
+    CLI::App* command = app.add_subcommand(
+        "compile",
+        "follow a pattern to IR, source and machine code, for any target, no GPU needed");
+    const auto options = std::make_shared<CompileOptions>();
+    auto* file = command->add_option("file", options->file,
+                                     "IR to compile instead of a pattern (docs/ir.md)");
+    file->type_name("FILE.ir");
+    add_pattern_options(*command, options->attention);
+    file->excludes(command->get_option("--pattern"));
+    file->excludes(command->get_option("--pattern-random"));
+    add_operation_options(*command, options->attention);
+    command->add_flag("--key-padding", options->key_padding,
+                      "kernels that take the number of valid keys of each sample");
+    command
+        ->add_option("--target", options->target,
+                     fmt::format("one of {}", fmt::join(target_names(), ", ")))
+        ->required();
+    command->add_option("--role", options->role, "forward, dq, dkdv or all")->capture_default_str();
+    command
+        ->add_option("--emit", options->emit,
+                     "ir, tile, cuda, ptx, cubin, sass, llvm, asm, report or all, with commas")
+        ->delimiter(',');
+    command->add_option("-o,--out", options->folder, "folder that gets one folder a kernel");
+    command->add_flag("--print", options->print, "print the texts");
+    command->add_flag("--explain", options->explain,
+                      "print the tile shapes that were weighed, and why one won");
+    command->add_option("--print-after", options->print_after,
+                        "print the program after these passes, with commas, or all");
+    command->callback([options] { run_compile(*options); });
+}
+
+}  // namespace spion
