@@ -79,6 +79,7 @@ class Training {
     TrainReport finish();
 
   private:
+    void prepare_tier0(const Attention& attention);
     void collect();
     void decide_tiers();
     void evaluate_now();
@@ -142,13 +143,7 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
-        // Tables make kernels of tier 0 independent of the pattern once the tile shapes are chosen.
-        // They are chosen now, on a stand-in, so that the transition compiles nothing (autotuning
-        // wants the pattern itself, and waits for it).
-        const BlockPattern band = neighbour_band(settings.length, settings.discovery.block);
-        const AttentionLayers sparse = compile_attention(attention, {&band, 1}, device, cache);
-        sparse_shapes_ = sparse.front()->shapes();
-        write_kernels(sparse);
+        if (!settings.autotune) prepare_tier0(attention);
         const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
         score_maps_ =
             std::make_unique<ScoreMaps>(attention, settings.discovery, keep, device, cache);
@@ -160,6 +155,17 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     write_kernels(attention_);
     progress.say(compiled_text(cache.counters()));
     state_.total_steps = settings.steps;
+}
+
+// Tables make the kernels of tier 0 independent of the pattern once the tile shapes are chosen.
+// They are chosen now, on a stand-in, so that the transition compiles nothing. (Autotuning wants
+// the pattern itself, and so waits for it.)
+void Training::prepare_tier0(const Attention& attention) {
+    const BlockPattern band = neighbour_band(settings_.length, settings_.discovery.block);
+    const AttentionLayers sparse =
+        compile_attention(attention, {&band, 1}, device_, cache_, options_of(settings_));
+    sparse_shapes_ = sparse.front()->shapes();
+    write_kernels(sparse);
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
