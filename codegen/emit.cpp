@@ -29,6 +29,19 @@ auto dispatch(const Target& target, [[maybe_unused]] Cuda cuda, [[maybe_unused]]
     throw InternalError("target '{}' names no back end", target.arch);
 }
 
+// The IR can say more than the bodies can do; what they cannot is refused, never compiled wrongly.
+void check_emittable(const TileProgram& program) {
+    if (!program.uses.empty()) {
+        throw UserError(
+            "the program packs several block rows into a tile, and no body does that; take "
+            "stationary_rows up to the block, {}",
+            program.block);
+    }
+    if (program.unit == MatrixUnit::kWgmma) {
+        throw UserError("the program multiplies with wgmma, and no body does; take unit=mma_sync");
+    }
+}
+
 }  // namespace
 
 KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
@@ -40,6 +53,7 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
 }
 
 KernelSource emit(const TileProgram& program, const Target& target) {
+    check_emittable(program);
     return dispatch(
         target, [&] { return emit_cuda(program, target); },
         [&] { return emit_host(program, target); });

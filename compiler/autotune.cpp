@@ -158,9 +158,8 @@ Tuning measure_best(const std::vector<TileProgram>& programs,
 Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                 Device& device, KernelCache& cache, const AutotuneOptions& options) {
     const Target& target = device.target();
-    choose_tiles(attention, pattern, role, target, options.batch);  // throws when there is none
-    const auto candidates =
-        tile_candidates(attention, pattern, role, target, options.batch, rates_of(target));
+    choose_tiles(attention, pattern.block(), role, target);  // throws when there is none
+    const auto candidates = tile_candidates(attention, pattern, role, target, options.batch);
     std::vector<TileProgram> programs;
     std::vector<KernelSource> sources;
     for (const std::size_t i :
@@ -186,6 +185,10 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelR
 }
 
 std::optional<Tuning> read_tuning(const fs::path& file, const std::string& key) {
+    std::error_code error;
+    if (!fs::is_regular_file(file, error)) {
+        return std::nullopt;
+    }
     std::ifstream stream(file, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(stream), {}};
     Tuning tuning{.from_cache = true};

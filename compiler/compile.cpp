@@ -121,13 +121,9 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         const auto at = static_cast<std::size_t>(role);
         LowerOptions lowering;
         lowering.tables = options.tables;
-        if (options.shapes) {
-            lowering.shape = (*options.shapes)[at];
-        } else if (options.autotune) {
+        if (options.autotune) {
             lowering.shape =
                 autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
-        } else {
-            lowering.shape = choose_tiles(attention, pattern, role, device.target(), options.batch);
         }
         programs[at] = lower(attention, pattern, role, device.target(), lowering);
     }
@@ -141,19 +137,6 @@ CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
     for (std::size_t i = 0; i < programs.size(); ++i) {
         parts_[i] = load_part(std::move(programs[i]), kernels[i], device);
     }
-}
-
-TileShapes CompiledAttention::shapes() const {
-    TileShapes shapes{};
-    for (std::size_t i = 0; i < shapes.size(); ++i) {
-        const TileProgram& program = parts_[i].program;
-        shapes[i] = {.stationary_rows = program.stationary_rows,
-                     .streamed_rows = program.streamed_rows,
-                     .granule = program.granule,
-                     .warps = program.warps,
-                     .stages = program.stages};
-    }
-    return shapes;
 }
 
 void CompiledAttention::hand_over_to(CompiledAttention&& other) {

@@ -39,14 +39,12 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
                                        KernelCache& cache);
 
 // Of the three kernels of a layer, by KernelRole.
-using TileShapes = std::array<TileShape, 3>;
 using TilePrograms = std::array<TileProgram, 3>;
 
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
-    bool autotune = false;                  // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;     // B that programs are planned, and measured, for
-    std::optional<TileShapes> shapes = {};  // take these instead
+    bool autotune = false;               // take the tile shapes that are fastest when measured
+    std::int64_t batch = kPlannedBatch;  // B that they are measured with
     Tables tables = Tables::kPassed;
 };
 
@@ -76,7 +74,6 @@ class CompiledAttention {
         LaunchGeometry geometry;          // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
-    TileShapes shapes() const;
 
     // Goes on with another's kernels for the same operation and pattern, from the next call on:
     // between two steps of training. Waits for the calls before. Throws InternalError when the

@@ -209,10 +209,9 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
 }
 
 void Model::time_latency(Prediction& result, const Alone& alone) const {
-    double item, step, pass, wait = 0;
-    if (host) {
-        item = kHostItemSeconds, step = kHostStepSeconds, pass = alone.pass;
-    } else {
+    // A core of the host does one thing at a time: what its work takes is in the compute term.
+    double item = kHostItemSeconds, step = kHostStepSeconds, pass = 0, wait = 0;
+    if (!host) {
         const double first = std::min<double>(shape.streamed_rows, mean_rows());
         const double share = rates.cache_bytes / target.processors;
         const double fill = resident.blocks / 2.0 * row_bytes *
@@ -228,7 +227,8 @@ void Model::time_latency(Prediction& result, const Alone& alone) const {
     const double one_head =
         static_cast<double>(walk.items) * item + static_cast<double>(walk.passes) * pass +
         static_cast<double>(walk.steps) * step + static_cast<double>(walk.later_steps) * wait;
-    const double longest = item + static_cast<double>(walk.longest_passes) * pass +
+    const double longest = item +
+                           static_cast<double>(walk.longest_passes) * (host ? alone.pass : pass) +
                            static_cast<double>(walk.longest_steps) * (step + wait);
     const double slots = static_cast<double>(target.processors) * resident.blocks;
     // Work is handed out in order, longest first: the device empties while the last items finish.
@@ -301,7 +301,7 @@ WalkSummary summarise(const TileProgram& program, int columns) {
 Residency residency(const Attention& attention, KernelRole role, const TileShape& shape,
                     const Target& target, const Rates& rates) {
     if (target.back_end == BackEnd::kHost) {
-        return {.columns = shape.streamed_rows, .occupancy = 1};
+        return {.columns = 1, .occupancy = 1};  // exactly the rows that there are
     }
     const RegisterPlan plan =
         plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);

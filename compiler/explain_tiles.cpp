@@ -1,6 +1,7 @@
 // The printed form of tile_candidates.h.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 
 #include "compiler/tile_candidates.h"
@@ -40,42 +41,56 @@ std::string row_text(const TileCandidate& candidate, bool won) {
 }
 
 // Why the first of `ranked` won.
-std::string reason(const std::vector<TileCandidate>& candidates,
+std::string reason(const std::vector<TileCandidate>& planned,
                    const std::vector<std::size_t>& ranked,
                    const std::optional<TileShape>& measured) {
-    const TileCandidate& winner = candidates[ranked[0]];
+    const TileCandidate& winner = planned[ranked[0]];
     const std::string name = shape_text(winner.shape);
     if (ranked.size() == 1) {
         return fmt::format("{} wins: no other tile can run", name);
     }
-    const TileCandidate& rival = candidates[ranked[1]];
+    const TileCandidate& rival = planned[ranked[1]];
     const double ratio = winner.prediction->seconds / rival.prediction->seconds;
     const std::string other =
         fmt::format("{} is predicted {:.1f} % {}", shape_text(rival.shape),
                     100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1), ratio > 1 ? "faster" : "slower");
     if (winner.shape == measured) {
         return fmt::format(
-            "{} wins: it has been measured to be good, and the best rival {} (to replace it takes "
-            "{:.0f} %, what the model can tell apart)",
+            "{} wins: it has been measured to be good, and the best rival {}, where "
+            "to replace it takes {:.0f} %",
             name, other, 100 * kMargin);
     }
     if (!measured) {
         return fmt::format("{} wins: it is predicted fastest; {}", name, other);
     }
     return fmt::format(
-        "{} wins: it is predicted fastest, and {}, which has been measured to be good elsewhere, "
-        "more than {:.0f} % slower; {}",
+        "{} wins: {}, measured to be good elsewhere, is predicted more than {:.0f} "
+        "% slower here; {}",
         name, shape_text(*measured), 100 * kMargin, other);
+}
+
+// What the pattern itself would have.
+std::string hint(const std::vector<TileCandidate>& candidates, const TileShape& chosen) {
+    const TileCandidate& fastest = candidates[rank_candidates(candidates, std::nullopt, 1)[0]];
+    const auto winner = std::find_if(candidates.begin(), candidates.end(),
+                                     [&](const auto& one) { return one.shape == chosen; });
+    const double ratio = winner->prediction->seconds / fastest.prediction->seconds;
+    return fastest.shape == chosen
+               ? "on this pattern it is predicted fastest too"
+               : fmt::format("on this pattern {} is predicted {:.1f} % faster: --autotune measures",
+                             shape_text(fastest.shape), 100 * (ratio - 1));
 }
 
 }  // namespace
 
 std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                     const Target& target, std::int64_t batch) {
-    const TileShape chosen = choose_tiles(attention, pattern, role, target, batch);
-    const auto candidates =
-        tile_candidates(attention, pattern, role, target, batch, rates_of(target));
-    const auto measured = measured_shape(attention, pattern.block(), role, target);
+    const int block = pattern.block();
+    const TileShape chosen = choose_tiles(attention, block, role, target);
+    const auto candidates = tile_candidates(attention, pattern, role, target, batch);
+    const auto planned = tile_candidates(attention, block, planned_rows(attention.length, block),
+                                         role, target, kPlannedBatch, rates_of(target));
+    const auto measured = measured_shape(attention, block, role, target);
     std::string text = heading(attention, pattern, role, target, batch);
     fmt::format_to(std::back_inserter(text),
                    "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "
@@ -85,8 +100,13 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
     for (const TileCandidate& candidate : candidates) {
         text += row_text(candidate, candidate.shape == chosen);
     }
-    return text + "\n" + reason(candidates, rank_candidates(candidates, measured, 2), measured) +
-           "\n";
+    fmt::format_to(std::back_inserter(text),
+                   "\nranked on B={} and {:.0f} % of the blocks, so that every pattern shares its "
+                   "kernels:\n{}\n{}\n",
+                   kPlannedBatch, 100 * kPlannedDensity,
+                   reason(planned, rank_candidates(planned, measured, 2), measured),
+                   hint(candidates, chosen));
+    return text;
 }
 
 }  // namespace spion

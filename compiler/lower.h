@@ -2,7 +2,6 @@
 // compiler/passes/pipeline.cpp on the seed program.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 
 #include "compiler/passes/pipeline.h"
@@ -12,17 +11,6 @@
 #include "ir/tile_program.h"
 
 namespace spion {
-
-// Upper bound of the shared memory that a CUDA body needs for `shape`: every tile of the role with
-// rows padded by 16 bytes, and a row's LSE and delta.
-std::int64_t shared_bytes(KernelRole role, DType dtype, int head_dim, const TileShape& shape);
-
-// CUDA: stationary rows are the block, 64 at most, 16 a warp. Streamed rows are as many as leave a
-// thread's accumulators in registers (64, or 32 where operands are wide), then as many, and as many
-// stages, as fit the target's shared memory: stages go from 2 to 1 before rows are halved, down to
-// 16. Host: the block, 64 at most, both ways. Throws UserError when nothing fits.
-TileShape choose_tile_shape(KernelRole role, DType dtype, int head_dim, int block,
-                            const Target& target);
 
 // Which unit multiplies tiles of `dtype` on `target`.
 MatrixUnit matrix_unit(DType dtype, const Target& target);

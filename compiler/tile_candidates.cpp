@@ -1,7 +1,7 @@
 #include "compiler/tile_candidates.h"
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <limits>
 
 #include "ir/error.h"
@@ -86,27 +86,40 @@ std::string what_would_fit(Attention attention, int block, KernelRole role, cons
                           : fmt::format("use {}, which would fit", fmt::join(advice, " or "));
 }
 
-[[noreturn]] void throw_nothing_fits(const Attention& attention, const BlockPattern& pattern,
-                                     KernelRole role, const Target& target) {
+[[noreturn]] void throw_nothing_fits(const Attention& attention, int block, KernelRole role,
+                                     const Target& target) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (const TileShape& shape : every_shape(pattern.block(), target)) {
+    for (const TileShape& shape : every_shape(block, target)) {
         least = std::min(least, residency(attention, role, shape, target, rates_of(target)).shared);
     }
     throw UserError(
         "no {} tile for D={} {} fits: the smallest needs {} bytes of shared memory and {} offers "
         "{} a block, so {}",
         to_string(role), attention.head_dim, to_string(attention.dtype), least, target.arch,
-        target.shared_bytes_per_block, what_would_fit(attention, pattern.block(), role, target));
+        target.shared_bytes_per_block, what_would_fit(attention, block, role, target));
 }
 
 }  // namespace
 
-std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
-                                           KernelRole role, const Target& target,
-                                           std::int64_t batch, const Rates& rates) {
-    const StreamedRows rows = streamed_rows(pattern, role);
+StreamedRows planned_rows(std::int64_t length, int block) {
+    const std::int64_t blocks = (length + block - 1) / block;
+    const auto planned =
+        static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(blocks)));
+    const std::int64_t streamed = std::min(length, std::max<std::int64_t>(2, planned) * block);
+    StreamedRows rows{
+        .stationary = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), block),
+        .streamed = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), streamed),
+        .distinct = length};
+    rows.stationary.back() = length - (blocks - 1) * block;
+    return rows;
+}
+
+std::vector<TileCandidate> tile_candidates(const Attention& attention, int block,
+                                           const StreamedRows& rows, KernelRole role,
+                                           const Target& target, std::int64_t batch,
+                                           const Rates& rates) {
     std::vector<TileCandidate> candidates;
-    for (const TileShape& shape : every_shape(pattern.block(), target)) {
+    for (const TileShape& shape : every_shape(block, target)) {
         const Residency resident = residency(attention, role, shape, target, rates);
         TileCandidate candidate{.shape = shape,
                                 .infeasible = why_infeasible(shape, resident, target, rates),
@@ -119,6 +132,13 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
         candidates.push_back(std::move(candidate));
     }
     return candidates;
+}
+
+std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
+                                           KernelRole role, const Target& target,
+                                           std::int64_t batch) {
+    return tile_candidates(attention, pattern.block(), streamed_rows(pattern, role), role, target,
+                           batch, rates_of(target));
 }
 
 std::optional<TileShape> measured_shape(const Attention& attention, int block, KernelRole role,
@@ -167,14 +187,14 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
     return ranked;
 }
 
-TileShape choose_tiles(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                       const Target& target, std::int64_t batch) {
-    const auto candidates =
-        tile_candidates(attention, pattern, role, target, batch, rates_of(target));
+TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
+                       const Target& target) {
+    const auto candidates = tile_candidates(attention, block, planned_rows(attention.length, block),
+                                            role, target, kPlannedBatch, rates_of(target));
     const auto ranked =
-        rank_candidates(candidates, measured_shape(attention, pattern.block(), role, target), 1);
+        rank_candidates(candidates, measured_shape(attention, block, role, target), 1);
     if (ranked.empty()) {
-        throw_nothing_fits(attention, pattern, role, target);
+        throw_nothing_fits(attention, block, role, target);
     }
     return candidates[ranked.front()].shape;
 }

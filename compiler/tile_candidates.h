@@ -11,8 +11,14 @@
 
 namespace spion {
 
-// B is a run-time argument: programs are planned for this many samples.
+// Neither B, a run-time argument, nor the pattern decides a program's tiles: with one choice for
+// every pattern of a length and block, the layers of a model, and its dense phase before them,
+// share their kernels, and nothing is left to compile when a pattern is found. Shapes are ranked on
+// kPlannedBatch samples of a pattern that has kPlannedDensity of the blocks in every row and
+// column, two at least. Autotuning (compiler/autotune.h) looks at the pattern itself.
 constexpr std::int64_t kPlannedBatch = 32;
+constexpr double kPlannedDensity = 0.05;
+StreamedRows planned_rows(std::int64_t length, int block);
 
 struct TileCandidate {
     TileShape shape;
@@ -22,9 +28,14 @@ struct TileCandidate {
 
 // Every combination of stationary rows (the block or a power of 2 below it), streamed rows and
 // stages, in that order. `rates` as of rates_of(target), or a test's.
+std::vector<TileCandidate> tile_candidates(const Attention& attention, int block,
+                                           const StreamedRows& rows, KernelRole role,
+                                           const Target& target, std::int64_t batch,
+                                           const Rates& rates);
+// The same for a pattern, with rates_of(target).
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
-                                           std::int64_t batch, const Rates& rates);
+                                           std::int64_t batch);
 
 // A shape that has been measured to be good on an H200 (and, on the host, on x86): stationary rows
 // are the block, 64 at most; two stages of as many streamed rows as leave a thread's accumulators
@@ -42,11 +53,11 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 
 // The winner's shape. Throws UserError when none fits the target's shared memory, saying what
 // would.
-TileShape choose_tiles(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                       const Target& target, std::int64_t batch = kPlannedBatch);
+TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
+                       const Target& target);
 
-// For people: every candidate with the terms of its prediction or why it cannot run, and why the
-// winner won. Throws as choose_tiles does.
+// For people: every candidate with the terms of its prediction for this pattern and batch, or why
+// it cannot run, why the winner won, and what autotuning might find. Throws as choose_tiles does.
 std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                     const Target& target, std::int64_t batch = kPlannedBatch);
 

@@ -1,5 +1,7 @@
-# cmake -DOUTPUT=embedded.cpp "-DFILES=a.cuh;b.bc" -P embed.cmake
-# Writes embedded.cpp: every file's bytes as an array, sorted by name (kernels/embedded.h).
+# cmake -DOUTPUT=embedded.cpp -DHEADER=kernels/embedded.h -DNAMESPACE=spion "-DFILES=a.cuh;b.bc"
+#       -P embed.cmake
+# Writes embedded.cpp: every file's bytes as an array, sorted by name, behind the functions that
+# HEADER declares in NAMESPACE as kernels/embedded.h does.
 set(arrays "")
 set(entries "")
 set(index 0)
@@ -22,11 +24,11 @@ foreach(item IN LISTS sorted)
         "    {\"${name}\", {reinterpret_cast<const char*>(kFile${index}), ${size}}},\n")
     math(EXPR index "${index} + 1")
 endforeach()
-file(WRITE ${OUTPUT} "#include \"kernels/embedded.h\"
+file(WRITE ${OUTPUT} "#include \"${HEADER}\"
 
 #include <algorithm>
 
-namespace spion {
+namespace ${NAMESPACE} {
 namespace {
 ${arrays}
 const EmbeddedFile kFiles[] = {
@@ -41,5 +43,5 @@ const EmbeddedFile* find_embedded(std::string_view name) {
     return found == std::end(kFiles) ? nullptr : found;
 }
 
-}  // namespace spion
+}  // namespace ${NAMESPACE}
 ")

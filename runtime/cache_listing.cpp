@@ -44,7 +44,9 @@ bool is_entry(const fs::path& folder) {
 // What may be left of an entry whose writer died.
 bool is_aside(const fs::path& folder) {
     std::error_code ignored;
-    return folder.filename().string().starts_with(kAsidePrefix) &&
+    const std::string name = folder.filename().string();
+    constexpr std::size_t kRandom = 6;  // characters that mkdtemp fills in
+    return name.starts_with(kAsidePrefix) && name.size() == kAsidePrefix.size() + kRandom &&
            fs::symlink_status(folder, ignored).type() == fs::file_type::directory;
 }
 

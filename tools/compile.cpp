@@ -249,7 +249,7 @@ std::string printed(const std::vector<ShownKernel>& kernels, const std::vector<E
     for (const ShownKernel& kernel : kernels) {
         for (const EmitKind kind : kinds) {
             for (const KernelFile& file : files_of(kernel, kind)) {
-                if (file.is_text) {
+                if (file.printed) {
                     text += fmt::format("==> {}/{} <==\n{}{}", kernel.name, file.name, file.bytes,
                                         file.bytes.ends_with('\n') ? "\n" : "\n\n");
                 }
@@ -311,7 +311,7 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
                      "ir, tile, cuda, ptx, cubin, sass, llvm, asm, report or all, with commas")
         ->delimiter(',');
     command->add_option("-o,--out", options->folder, "folder that gets one folder a kernel");
-    command->add_flag("--print", options->print, "print the texts");
+    command->add_flag("--print", options->print, "print the generated texts");
     command->add_flag("--explain", options->explain,
                       "print the tile shapes that were weighed, and why one won");
     command->add_option("--print-after", options->print_after,

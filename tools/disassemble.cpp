@@ -119,8 +119,11 @@ std::string disassemble(const std::string& program, const std::string& cubin) {
                                    exchange.file("err"));
     const std::string text = contents(exchange.file("out"));
     if (status != 0 || text.empty()) {
-        throw DeviceError("{} cannot read the cubin (exit status {}): {}", program, status,
-                          contents(exchange.file("err")));
+        std::string words = contents(exchange.file("err"));
+        while (words.ends_with('\n')) {
+            words.pop_back();
+        }
+        throw DeviceError("{} cannot read the cubin (exit status {}): {}", program, status, words);
     }
     return text;
 }

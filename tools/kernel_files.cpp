@@ -50,12 +50,10 @@ std::vector<std::string> names_for(std::optional<BackEnd> back_end) {
     return names;
 }
 
-void append_source(std::vector<KernelFile>& files, const ShownKernel& kernel, const char* name,
-                   bool includes_are_text) {
+void append_source(std::vector<KernelFile>& files, const ShownKernel& kernel, const char* name) {
     files.push_back({.name = name, .bytes = kernel.source.text});
     for (const SourceFile& include : kernel.source.includes) {
-        files.push_back(
-            {.name = include.name, .bytes = include.text, .is_text = includes_are_text});
+        files.push_back({.name = include.name, .bytes = include.text, .printed = false});
     }
 }
 
@@ -109,7 +107,7 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
             files.push_back({.name = "kernel.ir", .bytes = to_text(kernel.program)});
             break;
         case EmitKind::kCuda:
-            append_source(files, kernel, "kernel.cu", true);
+            append_source(files, kernel, "kernel.cu");
             files.push_back({.name = "rebuild.sh", .bytes = kernel.rebuild + "\n"});
             break;
         case EmitKind::kPtx:
@@ -117,7 +115,7 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
             break;
         case EmitKind::kCubin:
             files.push_back(
-                {.name = "kernel.cubin", .bytes = kernel.compiled->binary.code, .is_text = false});
+                {.name = "kernel.cubin", .bytes = kernel.compiled->binary.code, .printed = false});
             break;
         case EmitKind::kSass:
             if (!kernel.sass.empty()) {
@@ -125,13 +123,13 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
             }
             break;
         case EmitKind::kLlvm:
-            append_source(files, kernel, "kernel.ll", false);
+            append_source(files, kernel, "kernel.ll");
             files.push_back({.name = "kernel.opt.ll", .bytes = kernel.compiled->optimised_ir});
             break;
         case EmitKind::kAsm:
             files.push_back({.name = "kernel.s", .bytes = kernel.compiled->assembly});
             files.push_back(
-                {.name = "kernel.o", .bytes = kernel.compiled->binary.code, .is_text = false});
+                {.name = "kernel.o", .bytes = kernel.compiled->binary.code, .printed = false});
             break;
         case EmitKind::kReport:
             files.push_back({.name = "report.txt", .bytes = to_text(*kernel.report)});

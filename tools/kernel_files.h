@@ -40,7 +40,7 @@ struct ShownKernel {
 struct KernelFile {
     std::string name;  // relative to the kernel's folder
     std::string bytes;
-    bool is_text = true;
+    bool printed = true;  // by --print: neither binaries nor hand-written includes are
 };
 // The files of one kind, in the order in which a reader wants them.
 std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind);

@@ -26,6 +26,7 @@ Examples:
   spion compile --pattern layer0.bits --block 64 --heads 2 --head-dim 32 --target sm_90a -o out
   spion verify --pattern layer0.bits --block 64 --length 2048 --heads 2 --head-dim 32
   spion bench attention --pattern-random 0.05 --block 64 --length 2048 --head-dim 32
+  spion inspect runs/demo --html demo.html
   spion doctor
 
 `spion COMMAND --help` lists a command's options.)";
@@ -36,6 +37,7 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_data(app, exit_code);
     add_discover(app, exit_code);
     add_compile(app, exit_code);
+    add_inspect(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
     add_cache(app, exit_code);

@@ -1,4 +1,4 @@
-// One encoder layer, pre-norm (paper.md, section 4):
+// One encoder layer, pre-norm (Yoon, Han, Moon: SPION, PAKDD 2024):
 //     x += dropout(Wo attention(norm1(x)));   x += dropout(W2 dropout(gelu(W1 norm2(x))))
 // The addition of a branch is fused with the norm that follows it, so a layer starts with the norm
 // that adds the previous layer's feed-forward branch, and leaves its own in scratch.branch.

@@ -1,4 +1,5 @@
-// The encoder with its head (paper.md, section 4): parameters, activations and one training step.
+// The encoder with its head (Yoon, Han, Moon: SPION, PAKDD 2024): parameters, activations and one
+// training step.
 #pragma once
 
 #include <memory>

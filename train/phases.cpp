@@ -48,18 +48,6 @@ OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
     return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
 }
 
-// Blocks on the diagonal and beside it: about what discovery finds.
-BlockPattern neighbour_band(std::int64_t length, int block) {
-    const std::int64_t rows = (length + block - 1) / block;
-    std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * rows));
-    for (std::int64_t i = 0; i < rows; ++i) {
-        for (std::int64_t j = std::max<std::int64_t>(0, i - 1); j < std::min(rows, i + 2); ++j) {
-            bits[static_cast<std::size_t>(i * rows + j)] = 1;
-        }
-    }
-    return BlockPattern(length, block, std::move(bits));
-}
-
 double milliseconds_since(std::chrono::steady_clock::time_point begin) {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
         .count();
@@ -79,7 +67,6 @@ class Training {
     TrainReport finish();
 
   private:
-    void prepare_tier0(const Attention& attention);
     void collect();
     void decide_tiers();
     void evaluate_now();
@@ -89,6 +76,7 @@ class Training {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     }
     void record(std::string_view split, const Evaluation& evaluation);
+    void time_attention();
 
     const TrainSettings& settings_;
     const Dataset& data_;
@@ -101,7 +89,6 @@ class Training {
     Model model_;
     BatchStream batches_;
     StepRunner runner_;
-    TileShapes sparse_shapes_{};             // of tier 0, whose kernels exist from the start
     AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
     std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
     Transition transition_;
@@ -136,14 +123,16 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
       history_(settings.layers),
       pooled_(static_cast<std::size_t>(settings.layers)),
       schedule_(schedule_over(settings, settings.steps)) {
-    // Dense attention is the full pattern on the same path; every layer shares it.
+    folder.write_device(device_json(device));
+    // Dense attention is the full pattern on the same path; every layer shares it. Its kernels are
+    // tier 0 of every pattern, as that changes their tables alone: the transition compiles nothing.
+    // (Autotuning measures the pattern itself, and so waits for it.)
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
     attention_ = compile_attention(attention, {&full, 1}, device, cache, options_of(settings));
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
-        if (!settings.autotune) prepare_tier0(attention);
         const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
         score_maps_ =
             std::make_unique<ScoreMaps>(attention, settings.discovery, keep, device, cache);
@@ -155,17 +144,6 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     write_kernels(attention_);
     progress.say(compiled_text(cache.counters()));
     state_.total_steps = settings.steps;
-}
-
-// Tables make the kernels of tier 0 independent of the pattern once the tile shapes are chosen.
-// They are chosen now, on a stand-in, so that the transition compiles nothing. (Autotuning wants
-// the pattern itself, and so waits for it.)
-void Training::prepare_tier0(const Attention& attention) {
-    const BlockPattern band = neighbour_band(settings_.length, settings_.discovery.block);
-    const AttentionLayers sparse =
-        compile_attention(attention, {&band, 1}, device_, cache_, options_of(settings_));
-    sparse_shapes_ = sparse.front()->shapes();
-    write_kernels(sparse);
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -277,10 +255,8 @@ void Training::turn_sparse() {
     StallTimes stall{.discovery_ms = milliseconds_since(begin)};
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
-    CompileOptions options = options_of(settings_);
-    if (!options.autotune) options.shapes = sparse_shapes_;
     AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
-                                               device_, cache_, options);
+                                               device_, cache_, options_of(settings_));
     device_.synchronize();  // tables have arrived
     stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();
@@ -306,6 +282,33 @@ void Training::turn_sparse() {
     turns_sparse_ = false;
 }
 
+// What the attention of each layer costs, alone: the step's time holds everything else too. The
+// values left by the last pass do as operands; gradients and outputs are overwritten.
+void Training::time_attention() {
+    if (runner_.steps_done() == 0) return;  // interrupted before the operands were there
+    const int batch = settings_.batch;
+    const std::vector<int> full(static_cast<std::size_t>(batch),
+                                static_cast<int>(settings_.length));
+    Buffer lengths(device_, full.size() * sizeof(int));  // int32 [B], all L
+    device_.copy_in(lengths.data(), full.data(), lengths.bytes());
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        const bool shared = attention_.size() == 1;  // dense: one for all layers
+        CompiledAttention& attention = *attention_[shared ? 0 : static_cast<std::size_t>(layer)];
+        SpionAttentionArguments arguments = model_.attention_arguments(layer);
+        arguments.lengths = lengths.as<int>();
+        arguments.batch = batch;
+        attention.forward(arguments);  // warms caches and clocks
+        device_.mark(0);
+        attention.forward(arguments);
+        device_.mark(1);
+        attention.backward(arguments);
+        device_.mark(2);
+        report_.attention_times.push_back({.forward_ms = device_.milliseconds_between(0, 1),
+                                           .backward_ms = device_.milliseconds_between(1, 2)});
+    }
+    report_.attention_batch = batch;
+}
+
 TrainReport Training::finish() {
     collect();
     if (tiers_ != nullptr) {
@@ -319,6 +322,7 @@ TrainReport Training::finish() {
         record("test", *report_.test);
     }
     report_.steps_done = runner_.steps_done();
+    time_attention();
     report_.dense_step_ms = median(dense_ms_);
     report_.sparse_step_ms = median(sparse_ms_);
     report_.peak_bytes = device_.peak_bytes();

@@ -1,4 +1,5 @@
-// The three phases of SPION's training (paper.md, section 1): dense, transition, sparse.
+// The three phases of SPION's training (Yoon, Han, Moon: SPION, PAKDD 2024): dense, transition,
+// sparse.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,12 @@
 #include "train/step_runner.h"
 
 namespace spion {
+
+// One launch of a layer's attention on a whole batch of full-length samples, timed at the end.
+struct AttentionTime {
+    double forward_ms = 0;
+    double backward_ms = 0;  // dQ and then dK, dV
+};
 
 struct TrainReport {
     std::int64_t steps_done = 0;
@@ -31,7 +38,9 @@ struct TrainReport {
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted
     std::int64_t not_finite_gradients = 0;
-    std::size_t peak_bytes = 0;  // of device memory
+    std::size_t peak_bytes = 0;                  // of device memory
+    int attention_batch = 0;                     // B of the launches below
+    std::vector<AttentionTime> attention_times;  // [layers]; empty when no step was done
 };
 
 // Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it

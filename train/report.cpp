@@ -131,6 +131,21 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
     return text + fmt::format("metrics, patterns and kernels: {}\n", folder.path().string());
 }
 
+std::string device_json(Device& device) {
+    const Target& target = device.target();
+    const nlohmann::ordered_json json{
+        {"device", device.name()},
+        {"compiler", device.compiler_version()},
+        {"back_end", target.back_end == BackEnd::kCuda ? "cuda" : "host"},
+        {"arch", target.arch},
+        {"features", target.features},
+        {"compute_capability", target.compute_capability},
+        {"processors", target.processors},
+        {"shared_bytes_per_block", target.shared_bytes_per_block},
+        {"vector_floats", target.vector_floats}};
+    return json.dump(2) + "\n";
+}
+
 std::string report_json(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const Device& device) {
     nlohmann::ordered_json json;
@@ -168,6 +183,11 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["not_finite_gradients"] = report.not_finite_gradients;
     json["peak_device_bytes"] = report.peak_bytes;
     json["kernels"] = {{"compiled", counters.compiled}, {"from_disk", counters.from_disk}};
+    auto layers = nlohmann::ordered_json::array();
+    for (const AttentionTime& time : report.attention_times) {
+        layers.push_back({{"forward", time.forward_ms}, {"backward", time.backward_ms}});
+    }
+    json["attention_ms"] = {{"batch", report.attention_batch}, {"layers", std::move(layers)}};
     return json.dump(2) + "\n";
 }
 

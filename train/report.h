@@ -35,9 +35,23 @@ std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>
                             const KernelCache::Counters& before, const KernelCache::Counters& after,
                             const StallTimes& stall);
 
-// The closing lines for a person, and RUN/summary.json.
+// The closing lines for a person.
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const RunFolder& folder);
+// RUN/device.json: {"device": name, "compiler", "back_end": "cuda" or "host", and the fields of
+// Target under their names}.
+std::string device_json(Device& device);
+// RUN/summary.json:
+//   device, arch          name and Target::arch
+//   seed, steps           steps done; interrupted: by Ctrl-C
+//   transition_step       dense steps before training turned sparse, or null
+//   densities             [layers], empty when it stayed dense
+//   dense_step_ms, sparse_step_ms   medians, 0 for no such steps
+//   validation, test      {loss, accuracy} or null
+//   not_finite_gradients, peak_device_bytes
+//   kernels               {compiled, from_disk}: how the cache was used
+//   attention_ms          {batch, layers: [{forward, backward}]}: one launch of each layer's
+//                         attention for `batch` samples of L tokens; layers empty without a step
 std::string report_json(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const Device& device);
 

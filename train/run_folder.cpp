@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "ir/error.h"
 #include "ir/sha256.h"
@@ -22,6 +23,34 @@ fs::path nearest_existing(fs::path path) {
         path = path.parent_path();
     }
     return path;
+}
+
+std::string_view origin_name(CacheOrigin origin) {
+    switch (origin) {
+        case CacheOrigin::kCompiled:
+            return "compiled";
+        case CacheOrigin::kDisk:
+            return "disk";
+        case CacheOrigin::kMemory:
+            return "memory";
+    }
+    throw InternalError("cache origin {} has no name", static_cast<int>(origin));
+}
+
+std::string kernel_json(const JitKernel& kernel, BackEnd back_end) {
+    const KernelBinary& binary = *kernel.cached.binary;
+    nlohmann::ordered_json json{{"name", kernel.source.name},
+                                {"entry", kernel.source.entry},
+                                {"binary_bytes", binary.code.size()},
+                                {"compile_ms", binary.compile_ms},
+                                {"origin", origin_name(kernel.cached.origin)},
+                                {"lookup_ms", kernel.cached.milliseconds}};
+    if (back_end == BackEnd::kCuda) {
+        json["registers"] = binary.registers;
+        json["static_shared_bytes"] = binary.static_shared_bytes;
+        json["spill_bytes"] = binary.spill_bytes;
+    }
+    return json.dump(2) + "\n";
 }
 
 }  // namespace
@@ -76,6 +105,10 @@ void RunFolder::write_config(std::string_view toml) {
     write("config.toml", toml);
 }
 
+void RunFolder::write_device(std::string_view json) {
+    write("device.json", json);
+}
+
 void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
                               std::span<const double> pooled) {
     const fs::path folder = "patterns";
@@ -105,6 +138,7 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     }
     write(folder / (cuda ? "kernel.cubin" : "kernel.o"), kernel.cached.binary->code);
     write(folder / "kernel.log", kernel.cached.binary->log);
+    write(folder / "report.json", kernel_json(kernel, back_end));
     if (!kernel.rebuild.empty()) {
         write(folder / "rebuild.sh", kernel.rebuild + "\n");
     }

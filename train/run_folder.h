@@ -5,7 +5,11 @@
 //     RUN/patterns/layer<i>.csv     the pooled map it was found in, nb lines of nb numbers
 //     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
 //                                   rebuild.sh (CUDA: the binary again, with nvcc alone)
-//     RUN/summary.json              how it ended
+//     RUN/kernels/<name>/report.json   name, entry, binary_bytes, compile_ms (of the compiler, when
+//                                   it ran), origin (compiled, disk, memory), lookup_ms (what the
+//                                   run waited); CUDA: registers, static_shared_bytes, spill_bytes
+//     RUN/device.json               what it ran on (train/report.h), from the start
+//     RUN/summary.json              how it ended (train/report.h)
 #pragma once
 
 #include <filesystem>
@@ -33,6 +37,7 @@ class RunFolder {
 
     // All throw UserError when the file cannot be written.
     void write_config(std::string_view toml);
+    void write_device(std::string_view json);
     void write_pattern(int layer, const BlockPattern& pattern, std::span<const double> pooled);
     // Once a kernel, however often it is given.
     void write_kernel(const JitKernel& kernel, BackEnd back_end);

@@ -1,5 +1,6 @@
-// Every setting of a training run, with the paper's value as its default (paper.md, section 4). One
-// table gives each its name, which is the flag, the key of a config file and of RUN/config.toml.
+// Every setting of a training run, with the paper's value as its default (Yoon, Han, Moon: SPION,
+// PAKDD 2024). One table gives each its name, which is the flag, the key of a config file and of
+// RUN/config.toml.
 #pragma once
 
 #include <cstdint>

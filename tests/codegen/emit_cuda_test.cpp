@@ -189,6 +189,16 @@ TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
     EXPECT_EQ(text(std::string("Bf16")), "using kX = struct Bf16;");
 }
 
+TEST(EmitCuda, RefusesWhatTheIrCanSayButNoBodyDoes) {
+    const Target target = cuda_target(90);
+    TileProgram packed = small_program();
+    packed.uses = {1, 2, 3, 1, 1};
+    expect_error<UserError>([&] { emit(packed, target); }, "packs several block rows");
+    TileProgram wgmma = small_program();
+    wgmma.unit = MatrixUnit::kWgmma;
+    expect_error<UserError>([&] { emit(wgmma, target); }, "unit=mma_sync");
+}
+
 TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();

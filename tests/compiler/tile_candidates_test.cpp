@@ -12,7 +12,6 @@
 #include "tests/compiler/tile_cases.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/seed.h"
-#include "tools/bench_anchors.h"
 
 namespace spion {
 namespace {
@@ -26,32 +25,71 @@ std::string read_golden(const std::string& name) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// The shapes that the times of kMeasured were measured with.
 TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
     for (const MeasuredCase& row : kMeasured) {
         for (const KernelRole role : kEveryRole) {
-            const int rows = std::min(row.block, 64);
-            EXPECT_EQ(
-                choose_tiles(row.attention(), row.pattern(), role, cuda_target(90), row.batch),
-                (TileShape{rows, 64, rows, rows / 16, 2}))
+            const int stationary = std::min(row.block, 64);
+            const int streamed = role != KernelRole::kForward && row.head_dim == 128 ? 32 : 64;
+            EXPECT_EQ(choose_tiles(row.attention(), row.block, role, cuda_target(90)),
+                      (TileShape{stationary, streamed, std::min(row.block, streamed),
+                                 stationary / 16, 2}))
                 << row.name << " " << to_string(role);
         }
     }
 }
 
-TEST(TileCandidates, TheMeasuredShapesWinAtTheAnchors) {
-    for (const Anchor& anchor : anchors()) {
-        if (anchor.length > 16384) {
-            continue;  // its pattern alone takes a second
-        }
-        Attention attention = attention_for(anchor.length, anchor.head_dim);
-        attention.heads = anchor.heads;
-        const BlockPattern pattern = random_pattern(anchor.length, anchor.block, anchor.density, 1);
-        for (const KernelRole role : kEveryRole) {
-            EXPECT_EQ(choose_tiles(attention, pattern, role, cuda_target(90), anchor.batch),
-                      measured_shape(attention, anchor.block, role, cuda_target(90)))
-                << anchor.name << " " << to_string(role);
-        }
+TEST(MeasuredShape, StreamsAsManyRowsAsRegistersHold) {
+    const auto streamed = [](KernelRole role, DType dtype, int head_dim) {
+        return measured_shape(attention_for(512, head_dim, dtype), 64, role, cuda_target(90))
+            .value()
+            .streamed_rows;
+    };
+    for (const KernelRole role : kEveryRole) {
+        EXPECT_EQ(streamed(role, DType::kBf16, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kFp16, 64), 64);
+        EXPECT_EQ(streamed(role, DType::kFp32, 32), 64);
+        EXPECT_EQ(streamed(role, DType::kTf32, 64), 32);
+        EXPECT_EQ(streamed(role, DType::kFp32, 128), 32);
     }
+    EXPECT_EQ(streamed(KernelRole::kForward, DType::kBf16, 128), 64);
+    EXPECT_EQ(streamed(KernelRole::kQueryGradient, DType::kBf16, 128), 32);
+    EXPECT_EQ(streamed(KernelRole::kKeyValueGradient, DType::kFp16, 128), 32);
+}
+
+TEST(MeasuredShape, FollowsTheBlock) {
+    const auto shape = [](int block, const Target& target) {
+        return measured_shape(attention_for(512, 64), block, KernelRole::kForward, target).value();
+    };
+    EXPECT_EQ(shape(16, cuda_target(80)), (TileShape{16, 64, 16, 1, 2}));
+    EXPECT_EQ(shape(32, cuda_target(80)), (TileShape{32, 64, 32, 2, 2}));
+    EXPECT_EQ(shape(64, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(128, cuda_target(80)), (TileShape{64, 64, 64, 4, 2}));
+    EXPECT_EQ(shape(16, host_with(2)), (TileShape{16, 16, 16, 1, 1}));
+    EXPECT_EQ(shape(64, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
+    EXPECT_EQ(shape(128, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
+}
+
+TEST(MeasuredShape, FitsSharedMemory) {
+    Target target = cuda_target(90);
+    const auto shape = [&] {
+        return measured_shape(attention_for(512, 128, DType::kFp32), 64,
+                              KernelRole::kKeyValueGradient, target);
+    };
+    // Rows of 128 * 4 bytes: 2 x 64 stationary, 2 x streamed x stages, 8 bytes of statistics.
+    const auto bytes = [](int streamed, int stages) {
+        return (2 * 64 + 2 * streamed * stages) * (128 * 4) + 8 * streamed * stages;
+    };
+    target.shared_bytes_per_block = bytes(32, 2);
+    EXPECT_EQ(shape(), (TileShape{64, 32, 32, 4, 2}));
+    target.shared_bytes_per_block = bytes(32, 2) - 1;
+    EXPECT_EQ(shape(), (TileShape{64, 32, 32, 4, 1}));
+    target.shared_bytes_per_block = bytes(32, 1) - 1;
+    EXPECT_EQ(shape(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1);
+    EXPECT_EQ(shape(), (TileShape{64, 16, 16, 4, 1}));
+    target.shared_bytes_per_block = bytes(16, 1) - 1;
+    EXPECT_EQ(shape(), std::nullopt);
 }
 
 TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
@@ -64,13 +102,12 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
     }
     for (const Target& target : targets) {
         for (const int block : {16, 32, 64, 128}) {
-            const BlockPattern pattern = pick_pattern(random, block, 6);
+            const int length = pick(random, 1, 6 * block);
             for (const int head_dim : {16, 32, 64, 128}) {
                 for (const DType dtype : kEveryDType) {
                     for (const KernelRole role : kEveryRole) {
-                        const Attention attention =
-                            attention_for(pattern.length(), head_dim, dtype);
-                        const TileShape shape = choose_tiles(attention, pattern, role, target);
+                        const Attention attention = attention_for(length, head_dim, dtype);
+                        const TileShape shape = choose_tiles(attention, block, role, target);
                         const Residency resident =
                             residency(attention, role, shape, target, rates_of(target));
                         EXPECT_GE(resident.blocks, 1);
@@ -87,10 +124,10 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
 
 TEST(TileCandidates, SayWhyTheyCannotRun) {
     const Attention attention = attention_for(256, 128);
-    const BlockPattern pattern = BlockPattern::full(256, 128);
     const auto reason = [&](const TileShape& shape, const Rates& rates) -> std::string {
         for (const TileCandidate& candidate :
-             tile_candidates(attention, pattern, KernelRole::kForward, cuda_target(86), 1, rates)) {
+             tile_candidates(attention, 128, planned_rows(256, 128), KernelRole::kForward,
+                             cuda_target(86), 1, rates)) {
             if (candidate.shape == shape) {
                 EXPECT_EQ(candidate.infeasible.empty(), candidate.prediction.has_value());
                 return candidate.infeasible;
@@ -138,7 +175,7 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     Target target = cuda_target(90);
     const BlockPattern pattern = BlockPattern::full(128, 64);
     const auto choose = [&](DType dtype) {
-        return choose_tiles(attention_for(128, 128, dtype), pattern, KernelRole::kKeyValueGradient,
+        return choose_tiles(attention_for(128, 128, dtype), 64, KernelRole::kKeyValueGradient,
                             target);
     };
     // K, V and Q, dO of 16 rows each, LSE and delta of 16 queries.
@@ -158,6 +195,29 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     expect_error<UserError>(
         [&] { explain(attention_for(128, 128), pattern, KernelRole::kForward, target); },
         "no attention_forward tile for D=128 bf16 fits");
+}
+
+// What a kernel is compiled for must not depend on the pattern: see tile_candidates.h.
+TEST(TileCandidates, PlanForRowsAsOfAUniformPattern) {
+    for (const std::int64_t length : {1, 100, 640, 4096}) {
+        const StreamedRows rows = planned_rows(length, 64);
+        const std::int64_t blocks = (length + 63) / 64;
+        std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+        const std::int64_t a_row =
+            std::min(blocks, std::max<std::int64_t>(2, (blocks * 5 + 99) / 100));
+        for (std::int64_t row = 0; row < blocks; ++row) {
+            for (std::int64_t n = 0; n < a_row; ++n) {
+                bits[static_cast<std::size_t>(row * blocks + (row + n) % blocks)] = 1;
+            }
+        }
+        const StreamedRows uniform =
+            streamed_rows(BlockPattern(length, 64, bits), KernelRole::kForward);
+        EXPECT_EQ(rows.stationary, uniform.stationary);
+        EXPECT_EQ(rows.distinct, uniform.distinct);
+        if (length % 64 == 0 || blocks <= 2) {
+            EXPECT_EQ(rows.streamed, uniform.streamed) << length;
+        }
+    }
 }
 
 TEST(ExplainTiles, IsTheGoldenText) {

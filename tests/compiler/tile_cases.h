@@ -44,7 +44,7 @@ inline Attention pick_attention(std::mt19937_64& random, std::int64_t length) {
             .scale = 1};
 }
 
-// Median milliseconds on an H200, mma.sync, bf16, pruned_zero; backward is dQ, then dK and dV.
+// Median milliseconds on an H200, mma.sync, bf16 (docs/results.md); backward is dQ, then dK and dV.
 struct MeasuredCase {
     const char* name;
     std::int64_t batch;
@@ -70,6 +70,15 @@ constexpr MeasuredCase kMeasured[] = {
     {"listops", 256, 2, 2048, 32, 64, 0.05, 0.1126, 0.2908},
     {"image", 128, 2, 1024, 32, 32, 0.05, 0.0303, 0.0751},
     {"dense", 32, 2, 4096, 32, 128, 1, 0.610, 1.615},
+    {"16k-128-b128", 2, 16, 16384, 128, 128, 0.10, 1.52, 5.38},
+    {"16k-64-b128", 2, 16, 16384, 64, 128, 0.10, 0.807, 2.72},
+    {"16k-128-b64", 2, 16, 16384, 128, 64, 0.10, 1.56, 5.36},
+    {"16k-64-b64", 2, 16, 16384, 64, 64, 0.10, 0.808, 2.73},
+    {"16k-64-b32", 2, 16, 16384, 64, 32, 0.05, 0.519, 1.82},
+    {"4k-32-b32", 32, 2, 4096, 32, 32, 0.03, 0.0404, 0.108},
+    {"1k-64-b64", 64, 4, 1024, 64, 64, 0.10, 0.0504, 0.157},
+    {"2k-128-b64", 16, 8, 2048, 128, 64, 0.10, 0.130, 0.465},
+    {"1k-16-b16", 128, 2, 1024, 16, 16, 0.05, 0.0256, 0.0638},
 };
 
 }  // namespace spion

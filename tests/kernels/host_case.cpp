@@ -332,6 +332,7 @@ TileProgram make_program(const HostCase& host_case, KernelRole role) {
                         .granule = shape.granule,
                         .warps = 1,
                         .stages = 1,
+                        .unit = MatrixUnit::kVector,
                         .order = {},
                         .offsets = {0},
                         .granules = {}};

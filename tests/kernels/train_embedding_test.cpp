@@ -1,6 +1,9 @@
 // embedding_forward, embedding_backward, embedding_position_backward.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "tests/kernels/train_fixture.h"
 #include "tests/kernels/train_reference.h"
 
@@ -70,8 +73,10 @@ class TrainEmbedding : public StepKernelTest {
             expected_position[position_at] += d_x[i] * factors[i];
         }
         expect_near("x", activations(x, count), expected_x, activation_tolerance());
+        // A row of the table sums as many terms as have its token, in fp32.
+        const double terms = static_cast<double>(c.one_token ? rows : rows / vocabulary + 1);
         expect_near("d_token", sum_rows(floats(partials, tables * token.size()), token.size()),
-                    expected_token, float_tolerance());
+                    expected_token, float_tolerance() * std::max(1.0, std::sqrt(terms)));
         expect_near("d_position", floats(d_position, position.size()), expected_position,
                     float_tolerance());
     }

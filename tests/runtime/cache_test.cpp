@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/runtime/cache_fixture.h"
+#include "tests/support/environment.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -220,6 +221,34 @@ TEST(KernelCache, WhatADeadProcessLeftIsRemovedWhenOld) {
     look_up(folder.path(), &compilations);
     EXPECT_FALSE(fs::exists(old));
     EXPECT_TRUE(fs::exists(fresh));
+}
+
+// What prints is no part of the key: a kernel kept in silence serves the talkative, and back.
+TEST(KernelCache, TalkingChangesNoKey) {
+    const ScratchFolder folder;
+    int compilations = 0;
+    look_up(folder.path(), &compilations);
+    const Environment verbose("SPION_VERBOSE", "1");
+    testing::internal::CaptureStderr();
+    const CachedKernel kernel = look_up(folder.path(), &compilations);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(kernel.origin, CacheOrigin::kDisk);
+    EXPECT_EQ(compilations, 1);
+    EXPECT_TRUE(said.starts_with(
+        "spion: attention_forward-b64/D32 for sm_90a: read from the disk cache in "))
+        << said;
+    EXPECT_NE(said.find(kernel.folder.string()), std::string::npos) << said;
+}
+
+TEST(KernelCache, AnEntrySaysHowToRebuildIt) {
+    const ScratchFolder folder;
+    int compilations = 0;
+    const fs::path entry = look_up(folder.path(), &compilations).folder;
+    EXPECT_EQ(contents(entry / "rebuild.sh"),
+              "nvcc -cubin -arch=sm_90a -std=c++20 -I. kernel.cu -o kernel.rebuilt.cubin\n");
+    CompileRequest host = some_request();
+    host.compiler = "llvm 19.1.7";
+    EXPECT_FALSE(fs::exists(look_up(folder.path(), &compilations, host).folder / "rebuild.sh"));
 }
 
 }  // namespace

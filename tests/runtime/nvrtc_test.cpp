@@ -5,11 +5,15 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
 
 #include "ir/error.h"
+#include "runtime/cache.h"
+#include "runtime/offline.h"
 #include "tests/support/environment.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
 
@@ -122,6 +126,32 @@ TEST(PtxasLog, ResourcesAreRead) {
     EXPECT_EQ(binary.registers, 168);
     EXPECT_EQ(binary.spill_bytes, 20);
     EXPECT_EQ(binary.static_shared_bytes, 2048);
+}
+
+// Line numbers are in the binary, so they are in the options and so in the key.
+TEST_F(NvrtcTest, LineInformationIsPartOfTheKey) {
+    const auto lined = [this](const std::optional<std::string>& value) {
+        const Environment set("SPION_LINEINFO", value);
+        return request(1);
+    };
+    const CompileRequest plain = lined(std::nullopt), with = lined("1");
+    EXPECT_EQ(cache_key(lined("0")), cache_key(plain));
+    EXPECT_EQ(cache_key(lined("")), cache_key(plain));
+    EXPECT_NE(cache_key(with), cache_key(plain));
+    EXPECT_EQ(compile_with_nvrtc(plain).code.find(".debug_line"), std::string::npos);
+    EXPECT_NE(compile_with_nvrtc(with).code.find(".debug_line"), std::string::npos);
+    EXPECT_NE(rebuild_command(with.arch, with.options).find(" -lineinfo "), std::string::npos);
+    EXPECT_EQ(rebuild_command(plain.arch, plain.options).find("-lineinfo"), std::string::npos);
+    expect_error<UserError>([&] { lined("yes"); }, "SPION_LINEINFO is 'yes'");
+}
+
+TEST_F(NvrtcTest, GivesThePtxOfTheSameCompilation) {
+    std::string ptx;
+    const KernelBinary binary = compile_with_nvrtc(request(3, "sm_89"), &ptx);
+    EXPECT_NE(ptx.find(".target sm_89"), std::string::npos);
+    EXPECT_NE(ptx.find(".entry add"), std::string::npos);
+    EXPECT_EQ(ptx.find('\0'), std::string::npos);
+    EXPECT_EQ(binary.code, compile_with_nvrtc(request(3, "sm_89")).code);
 }
 
 }  // namespace

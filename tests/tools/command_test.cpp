@@ -23,7 +23,8 @@ TEST(Command, WithoutArgumentsPrintsItsHelp) {
 
 TEST(Command, EveryCommandHasHelp) {
     for (const char* command :
-         {"verify", "bench", "bench attention", "bench summary", "bench anchors", "discover"}) {
+         {"verify", "bench", "bench attention", "bench summary", "bench anchors", "discover",
+          "compile", "cache", "cache list", "cache verify", "cache clear"}) {
         const auto result = run_command(std::string(command) + " --help");
         EXPECT_EQ(result.exit_code, 0) << command;
         EXPECT_EQ(result.err, "") << command;

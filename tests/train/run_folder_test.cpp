@@ -51,8 +51,10 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     binary.code = std::string("\0\1bin", 5);
     binary.log = "log";
     kernel.cached.binary = std::make_shared<const KernelBinary>(binary);
+    kernel.rebuild = "nvcc kernel.cu";
     run.write_kernel(kernel, BackEnd::kCuda);
     run.write_kernel(kernel, BackEnd::kCuda);  // again: nothing new
+    kernel.rebuild.clear();
     kernel.source.text = "other";              // the same name, another kernel
     run.write_kernel(kernel, BackEnd::kHost);
     const auto kernels = run.path() / "kernels";
@@ -61,6 +63,7 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cubin"), binary.code);
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.log"), "log");
     EXPECT_EQ(read_file(kernels / "k-b16" / "body.cuh"), "body");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "rebuild.sh"), "nvcc kernel.cu\n");
     int folders = 0;
     for (const auto& entry : std::filesystem::directory_iterator(kernels)) {
         ++folders;

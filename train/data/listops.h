@@ -1,5 +1,6 @@
-// ListOps (paper.md, section 4): prefix expressions such as "[MAX 4 3 [MIN 2 3 ] 1 0 ]" over
-// minimum, maximum, median (rounded down) and sum modulo 10; the label is the value, 0 to 9.
+// ListOps (Yoon, Han, Moon: SPION, PAKDD 2024): prefix expressions such as "[MAX 4 3 [MIN 2 3 ] 1 0
+// ]" over minimum, maximum, median (rounded down) and sum modulo 10; the label is the value, 0
+// to 9.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,80 @@
+// `spion bench predicted` without a GPU, and `spion bench attention --autotune` on the host.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "tests/support/run_command.h"
+
+namespace spion {
+namespace {
+
+using Json = nlohmann::json;
+
+TEST(BenchPredicted, PrintsPredictionsForANamedTarget) {
+    std::set<std::string> outputs;
+    for (const char* target : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"}) {
+        const CommandResult result =
+            run_command(std::string("bench predicted --json --target ") + target);
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const Json json = Json::parse(result.out);
+        EXPECT_EQ(json.at("target"), target);
+        EXPECT_GE(json.at("rows").size(), 12U);
+        for (const Json& row : json.at("rows")) {
+            for (const char* kernel : {"attention_forward", "attention_query_gradient",
+                                       "attention_key_value_gradient"}) {
+                const Json& pass = row.at(kernel);
+                EXPECT_GT(pass.at("predicted_ms"), 0);
+                EXPECT_FALSE(pass.contains("measured_ms"));
+                for (const char* term : {"memory_ms", "l2_ms", "compute_ms", "latency_ms"}) {
+                    EXPECT_LE(pass.at(term), pass.at("predicted_ms")) << row << term;
+                }
+            }
+        }
+        EXPECT_TRUE(outputs.insert(result.out).second) << target << " is as another";
+    }
+}
+
+TEST(BenchPredicted, PrintsATable) {
+    const CommandResult result = run_command("bench predicted --target sm_90a");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.out.find("retrieval"), std::string::npos) << result.out;
+    EXPECT_EQ(result.out.find("measured  ratio"), std::string::npos) << result.out;
+}
+
+TEST(BenchPredicted, RefusesUnknownTargets) {
+    expect_refused("bench predicted --target sm_75",
+                   {"sm_75 is not known", "sm_80, sm_86, sm_89, sm_90a, sm_100, sm_120"});
+    expect_refused("bench predicted --target sm_90a --repeat 0", {"--repeat is 0"});
+}
+
+TEST(BenchAttention, AutotuneKeepsWhatItMeasured) {
+    const ScratchFolder folder;
+    ASSERT_EQ(setenv("SPION_CACHE_DIR", folder.file("cache").c_str(), 1), 0);
+    const auto run = [] {
+        return run_command(
+            "bench attention --device cpu --pattern-random 0.3 --length 128 --block 32 "
+            "--head-dim 16 --no-dense --repeat 1 --autotune --json");
+    };
+    const CommandResult first = run();
+    EXPECT_EQ(first.exit_code, 0) << first.err;
+    const std::filesystem::path tuning = folder.file("cache") + "/tuning";
+    const auto entries = [&] {
+        std::set<std::string> names;
+        for (const auto& item : std::filesystem::directory_iterator(tuning)) {
+            names.insert(item.path().filename());
+        }
+        return names;
+    };
+    const std::set<std::string> kept = entries();
+    EXPECT_EQ(kept.size(), 3U);  // forward, dQ, dK and dV
+    EXPECT_EQ(run().exit_code, 0);
+    EXPECT_EQ(entries(), kept);
+    unsetenv("SPION_CACHE_DIR");
+}
+
+}  // namespace
+}  // namespace spion

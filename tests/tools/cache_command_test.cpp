@@ -1,0 +1,129 @@
+// `spion cache`: lists, checks and removes what spion keeps, and nothing else.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "ir/error.h"
+#include "tests/runtime/cache_fixture.h"
+#include "tests/support/environment.h"
+#include "tests/support/run_command.h"
+
+namespace spion {
+namespace {
+
+using nlohmann::json;
+
+class CacheCommand : public testing::Test {
+  protected:
+    ScratchFolder scratch_;
+    fs::path root_ = scratch_.path() / "cache";
+    Environment named_{"SPION_CACHE_DIR", root_.string()};
+
+    // A whole entry; another one for each number.
+    fs::path add_entry(int number) {
+        CompileRequest request = some_request();
+        request.text += fmt::format("// {}\n", number);
+        int compilations = 0;
+        return look_up(root_, &compilations, request).folder;
+    }
+    void overwrite_in(const fs::path& path, const std::string& bytes) {
+        fs::create_directories(path.parent_path());
+        overwrite(path, bytes);
+    }
+};
+
+TEST_F(CacheCommand, AnEmptyCacheIsNoError) {
+    for (const char* command : {"cache list", "cache verify", "cache clear"}) {
+        const CommandResult result = run_command(command);
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        EXPECT_NE(result.out.find(root_.string()), std::string::npos) << result.out;
+    }
+    EXPECT_EQ(json::parse(run_command("cache list --json").out), json::array());
+    expect_refused("cache list --dir " + scratch_.file("nowhere"), {"--dir", "nowhere"});
+    expect_refused("cache", {"list", "verify", "clear"});
+    const Environment unset("SPION_CACHE_DIR", std::nullopt);
+    const Environment no_xdg("XDG_CACHE_HOME", std::nullopt), no_home("HOME", std::nullopt);
+    expect_refused("cache list", {"SPION_CACHE_DIR", "--dir"});
+}
+
+TEST_F(CacheCommand, ListsEveryEntry) {
+    const fs::path first = add_entry(1), second = add_entry(2);
+    fs::create_directories(root_ / "foreign");
+    const json rows = json::parse(run_command("cache list --json").out);
+    ASSERT_EQ(rows.size(), 2U);
+    std::set<std::string> folders;
+    for (const json& row : rows) {
+        folders.insert(row.at("folder"));
+        EXPECT_EQ(row.at("name"), "attention_forward-b64_D32");
+        EXPECT_EQ(row.at("target"), "sm_90a");
+        EXPECT_EQ(row.at("compile_ms"), 1.5);
+        EXPECT_EQ(row.at("problem"), "");
+        EXPECT_GT(row.at("bytes"), 100);
+        EXPECT_LT(row.at("age_seconds"), 600.0);
+    }
+    EXPECT_EQ(folders, (std::set<std::string>{first, second}));
+    const CommandResult table = run_command("cache list --dir " + root_.string());
+    EXPECT_EQ(std::count(table.out.begin(), table.out.end(), '\n'), 4) << table.out;
+    EXPECT_NE(table.out.find("2 kernels"), std::string::npos) << table.out;
+}
+
+TEST_F(CacheCommand, VerifyFindsEveryKindOfDamage) {
+    add_entry(0);
+    EXPECT_EQ(run_command("cache verify").exit_code, 0);
+    const std::vector<std::pair<std::string, std::string>> damages = {
+        {"kernel.cubin", "shorter"},
+        {"kernel.cu", "other source"},
+        {"parts/math.cuh", "other"},
+        {"manifest.json", "{\"key\": \"half"},
+    };
+    for (std::size_t i = 0; i < damages.size(); ++i) {
+        const fs::path entry = add_entry(static_cast<int>(i) + 1);
+        overwrite(entry / damages[i].first, damages[i].second);
+        const CommandResult result = run_command("cache verify");
+        EXPECT_EQ(result.exit_code, 1) << damages[i].first;
+        EXPECT_NE(result.out.find(entry.string() + ": "), std::string::npos) << result.out;
+        EXPECT_NE(result.out.find(
+                      fmt::format("{} kernels in {}, {} damaged", i + 2, root_.string(), i + 1)),
+                  std::string::npos)
+            << result.out;
+    }
+    const fs::path entry = add_entry(99);
+    std::string code = contents(entry / "kernel.cubin");
+    code.back() = static_cast<char>(code.back() ^ 1);
+    overwrite(entry / "kernel.cubin", code);
+    EXPECT_NE(run_command("cache verify").out.find("another digest"), std::string::npos);
+    json manifest = json::parse(contents(add_entry(100) / "manifest.json"));
+    manifest["options"].push_back("-lineinfo");
+    overwrite(add_entry(100) / "manifest.json", manifest.dump());
+    EXPECT_NE(run_command("cache verify").out.find("its key was made from"), std::string::npos);
+}
+
+TEST_F(CacheCommand, ClearLeavesForeignFilesAlone) {
+    add_entry(1);
+    const fs::path damaged = add_entry(2);
+    fs::remove(damaged / "manifest.json");
+    const std::string key(32, 'a');
+    const std::vector<fs::path> foreign = {
+        root_ / "notes.txt", root_ / "folder" / "kernel.cu", root_ / ("photos." + key) / "a.jpg",
+        root_ / ("short." + key.substr(1)) / "manifest.json", root_ / ("file." + key)};
+    for (const fs::path& path : foreign) {
+        overwrite_in(path, "mine");
+    }
+    overwrite_in(scratch_.path() / "elsewhere" / "manifest.json", "mine");
+    fs::create_directory_symlink(scratch_.path() / "elsewhere", root_ / ("link." + key));
+    overwrite_in(root_ / "tmp.AbCdEf" / "kernel.cu", "half-written");
+    const CommandResult result = run_command("cache clear");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out, fmt::format("removed 2 kernels from {}\n", root_.string()));
+    for (const fs::path& path : foreign) {
+        EXPECT_EQ(contents(path), "mine") << path;
+    }
+    EXPECT_EQ(contents(root_ / ("link." + key) / "manifest.json"), "mine");
+    EXPECT_FALSE(fs::exists(root_ / "tmp.AbCdEf"));
+    EXPECT_EQ(json::parse(run_command("cache list --json").out).size(), 0U);
+}
+
+}  // namespace
+}  // namespace spion

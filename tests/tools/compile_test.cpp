@@ -1,0 +1,342 @@
+// `spion compile`: every stage of a kernel for targets that are not here, and what it refuses.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sstream>
+
+#include "compiler/report.h"
+#include "ir/parser.h"
+#include "runtime/offline.h"
+#include "tests/support/environment.h"
+#include "tests/support/random_case.h"
+#include "tests/support/run_command.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/seed.h"
+#include "tools/disassemble.h"
+#ifdef SPION_CUDA_BACKEND
+#include "runtime/cuda/nvrtc.h"
+#endif
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kBits = "110001\n110001\n011001\n001101\n000111\n111111\n";
+
+std::string contents(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    EXPECT_TRUE(file) << path;
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::set<std::string> names_in(const fs::path& folder) {
+    std::set<std::string> names;
+    for (const auto& item : fs::directory_iterator(folder)) {
+        names.insert(item.path().filename());
+    }
+    return names;
+}
+
+class Compile : public testing::Test {
+  protected:
+    ScratchFolder scratch_;
+    std::string bits_ = scratch_.write("p.bits", kBits);
+    std::string pattern_ = "compile --pattern " + bits_ + " --block 32 --heads 2 --head-dim 32 ";
+    fs::path out_ = scratch_.path() / "out";
+
+    std::string into_out() const { return " -o " + out_.string(); }
+    // The only kernel's folder below out_.
+    fs::path kernel() const {
+        EXPECT_EQ(names_in(out_).size(), 1U);
+        return fs::directory_iterator(out_)->path();
+    }
+};
+
+TEST_F(Compile, RefusesWhatItDoesNotKnow) {
+    expect_refused(pattern_ + "--target sm_70" + into_out(),
+                   {"target 'sm_70' is not known", "sm_80", "sm_90a", "sm_120", "host"});
+    expect_refused(pattern_ + "--target host --emit ir,sas" + into_out(),
+                   {"emit kind 'sas' is not known", "ir, tile, cuda, ptx, cubin, sass", "all"});
+    expect_refused(pattern_ + "--target host --role backward" + into_out(),
+                   {"role 'backward' is not known", "forward, dq, dkdv or all"});
+    expect_refused(pattern_ + "--target host --print-after no_pass",
+                   {"no_pass", "walk_pattern", "order_work"});
+    expect_refused(pattern_ + "--target host --length 500" + into_out(), {"p.bits", "500"});
+    expect_refused(pattern_ + "--target host", {"-o DIR", "--print"});
+    expect_refused("compile --pattern " + bits_ + into_out(), {"--target", "sm_90a"});
+    expect_refused("compile nothing.ir --target host" + into_out(), {"nothing.ir"});
+    EXPECT_FALSE(fs::exists(out_));
+}
+
+TEST_F(Compile, AFolderThatCannotBeWrittenIsTheCallersError) {
+#ifdef SPION_HOST_BACKEND
+    expect_refused(pattern_ + "--target host --emit ir -o " + bits_ + "/out",
+                   {"-o: ", "p.bits/out", "Not a directory", "name a folder"});
+#endif
+}
+
+TEST_F(Compile, AFaultInAFileOfIrIsShownWhereItIs) {
+    const std::string file = scratch_.write("wrong.ir", "attention H=2 D=thirty\n");
+    const CommandResult result = run_command("compile " + file + " --target host --print");
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_EQ(result.out, "");
+    EXPECT_NE(result.err.find("wrong.ir:1:"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("^"), std::string::npos) << result.err;
+}
+
+#ifndef SPION_HOST_BACKEND
+TEST_F(Compile, AHostTargetNeedsItsBackEnd) {
+    expect_refused(pattern_ + "--target host --print", {"target host", "-DSPION_HOST_BACKEND=ON"});
+}
+#else
+
+TEST_F(Compile, TheHostHasEveryStage) {
+    const CommandResult result = run_command(pattern_ + "--dtype fp32 --target host" + into_out());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.err, "");
+    EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 3) << result.out;
+    for (const fs::directory_entry& item : fs::directory_iterator(out_)) {
+        const std::string name = item.path().filename();
+        const std::string entry = name.substr(0, name.find('-'));
+        EXPECT_EQ(names_in(item), (std::set<std::string>{"attention.ir", "kernel.ir", "kernel.ll",
+                                                         entry + ".bc", "kernel.opt.ll", "kernel.s",
+                                                         "kernel.o", "report.txt", "report.json"}));
+        EXPECT_NE(contents(item.path() / "kernel.s").find(entry + ":"), std::string::npos);
+        EXPECT_NE(contents(item.path() / "kernel.opt.ll").find("define"), std::string::npos);
+        EXPECT_EQ(contents(item.path() / "kernel.o").substr(0, 4), "\177ELF");
+        const json report = json::parse(contents(item.path() / "report.json"));
+        EXPECT_EQ(report.at("entry"), entry);
+        EXPECT_GT(report.at("code_bytes"), 0);
+        EXPECT_LT(report.at("code_bytes"), report.at("binary_bytes"));
+        EXPECT_GT(report.at("predicted").at("milliseconds"), 0.0);
+    }
+}
+
+TEST_F(Compile, OnlyWhatIsAskedForIsWritten) {
+    ASSERT_EQ(
+        run_command(pattern_ + "--target host --role dq --emit tile,ir" + into_out()).exit_code, 0);
+    EXPECT_EQ(names_in(kernel()), (std::set<std::string>{"attention.ir", "kernel.ir"}));
+    expect_refused(pattern_ + "--target host --emit ir,ptx --print",
+                   {"target host has no ptx", "ir, tile, llvm, asm, report, all"});
+}
+
+// What is written can be compiled again, and is the same then.
+TEST_F(Compile, ItsIrIsReadBack) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const int block = pick_block(random);
+    const BlockPattern pattern = pick_pattern(random, block, 6);
+    scratch_.write("random.bits", pattern.to_bits());
+    const std::string request = fmt::format(
+        "compile --pattern {} --block {} --length {} --heads 3 --head-dim 16 "
+        "--softmax masked --key-padding ",
+        scratch_.file("random.bits"), block, pattern.length());
+    const std::string rest = " --target host --emit ir,tile,report --role dkdv -o ";
+    ASSERT_EQ(run_command(request + rest + out_.string()).exit_code, 0);
+    const IrModule asked = parse_ir(contents(kernel() / "attention.ir"), "attention.ir");
+    ASSERT_TRUE(asked.pattern && asked.attention);
+    EXPECT_EQ(*asked.pattern, pattern);
+    EXPECT_TRUE(asked.attention->key_padding);
+    EXPECT_EQ(asked.attention->softmax, SoftmaxKind::kMasked);
+    for (const char* file : {"attention.ir", "kernel.ir"}) {
+        const fs::path again = scratch_.path() / "again" / file;
+        const CommandResult result =
+            run_command("compile " + (kernel() / file).string() + rest + again.string());
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const fs::path folder = again / kernel().filename();
+        EXPECT_EQ(contents(folder / "kernel.ir"), contents(kernel() / "kernel.ir")) << file;
+    }
+    expect_refused("compile " + (kernel() / "kernel.ir").string() + rest + "x --role forward",
+                   {"--role"});
+    expect_refused("compile " + (kernel() / "kernel.ir").string() + " --target host --explain",
+                   {"--explain", "kernel.ir"});
+}
+
+TEST_F(Compile, PrintsWithoutWriting) {
+    const CommandResult result =
+        run_command(pattern_ + "--target host --role forward --emit llvm --print");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.out.find("/kernel.ll <=="), std::string::npos);
+    EXPECT_NE(result.out.find("/kernel.opt.ll <=="), std::string::npos);
+    EXPECT_EQ(result.out.find(".bc <=="), std::string::npos) << "bitcode is no text";
+    EXPECT_EQ(result.out.find('\0'), std::string::npos);
+    EXPECT_FALSE(fs::exists(out_));
+}
+
+TEST_F(Compile, PrintsPassesAndReasons) {
+    const CommandResult all =
+        run_command(pattern_ + "--target host --role forward --print-after all");
+    ASSERT_EQ(all.exit_code, 0) << all.err;
+    const CommandResult one =
+        run_command(pattern_ + "--target host --role forward --print-after walk_pattern");
+    EXPECT_NE(all.out.find("after order_work"), std::string::npos);
+    EXPECT_EQ(one.out.find("after order_work"), std::string::npos);
+    EXPECT_NE(one.out.find("after walk_pattern"), std::string::npos);
+    const CommandResult why = run_command(pattern_ + "--target host --role dkdv --explain");
+    ASSERT_EQ(why.exit_code, 0) << why.err;
+    EXPECT_NE(why.out.find("attention_key_value_gradient"), std::string::npos) << why.out;
+    EXPECT_NE(why.out.find("wins"), std::string::npos) << why.out;
+}
+
+#endif  // SPION_HOST_BACKEND
+
+#ifdef SPION_CUDA_BACKEND
+
+// Needs no NVRTC: nothing is compiled.
+TEST_F(Compile, SourceNeedsNoCompiler) {
+    const Environment nowhere("SPION_NVRTC_LIBRARY", "/nonexistent/libnvrtc.so");
+    const std::string request = pattern_ + "--target sm_80 --role forward";
+    const CommandResult result = run_command(request + " --emit ir,tile,cuda" + into_out());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(contents(kernel() / "kernel.cu").find("kHeadDim = 32;"), std::string::npos);
+    EXPECT_EQ(contents(kernel() / "rebuild.sh"),
+              "nvcc -cubin -arch=sm_80 -std=c++20 -I. kernel.cu -o kernel.rebuilt.cubin\n");
+    expect_refused(request + " --emit ptx" + into_out(), {"NVRTC", "SPION_NVRTC_LIBRARY"});
+}
+
+TEST_F(Compile, AProgramThatTheTargetCannotRunIsRefused) {
+    ASSERT_EQ(run_command("compile --pattern " + bits_ +
+                          " --block 128 --head-dim 128 --dtype bf16 "
+                          "--target sm_90a --role dkdv --emit tile" +
+                          into_out())
+                  .exit_code,
+              0);
+    std::string text = contents(kernel() / "kernel.ir");
+    const std::size_t stages = text.find(" stages=");
+    text.replace(stages, 9, " stages=9");
+    const std::string file = scratch_.write("deep.ir", text);
+    expect_refused("compile " + file + " --target sm_86 --print",
+                   {"shared memory", "sm_86", "fewer stages"});
+#ifdef SPION_HOST_BACKEND
+    expect_refused("compile " + file + " --target host --print", {"unit=", "target host"});
+#endif
+}
+
+TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
+    const Environment place("TMPDIR", scratch_.path().string());
+    const Environment rejecting("SPION_NVRTC_LIBRARY", SPION_REJECTING_NVRTC);
+    const CommandResult result = run_command(pattern_ + "--target sm_90a" + into_out());
+    EXPECT_EQ(result.exit_code, 3);
+    EXPECT_EQ(result.out, "");
+    EXPECT_NE(result.err.find("kernel.cu(7): error: this compiler likes nothing"),
+              std::string::npos)
+        << result.err;
+    EXPECT_NE(result.err.find("internal error: please report it"), std::string::npos);
+    const std::size_t begin = result.err.find(scratch_.path().string());
+    ASSERT_NE(begin, std::string::npos) << result.err;
+    const fs::path kept = result.err.substr(begin, result.err.find(';', begin) - begin);
+    EXPECT_NE(contents(kept).find("attention_forward"), std::string::npos);
+    EXPECT_FALSE(fs::exists(out_));
+}
+
+class CompileWithNvrtc : public Compile {
+  protected:
+    void SetUp() override {
+        if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    }
+};
+
+TEST_F(CompileWithNvrtc, EveryTargetHasEveryStage) {
+    std::vector<std::string> targets = target_names();
+    targets.pop_back();  // host
+    const Environment none("PATH", "/nonexistent");
+    for (const std::string& target : targets) {
+        SCOPED_TRACE(target);
+        fs::remove_all(out_);
+        const CommandResult result =
+            run_command(pattern_ + "--role forward --target " + target + into_out());
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const std::string ptx = contents(kernel() / "kernel.ptx");
+        EXPECT_NE(ptx.find(".target " + target), std::string::npos);
+        EXPECT_NE(ptx.find(".entry attention_forward"), std::string::npos);
+        EXPECT_EQ(ptx.find('\0'), std::string::npos);
+        EXPECT_EQ(contents(kernel() / "kernel.cubin").substr(0, 4), "\177ELF");
+        const json report = json::parse(contents(kernel() / "report.json"));
+        EXPECT_EQ(report.at("target"), target);
+        EXPECT_GT(report.at("registers"), 16);
+        EXPECT_EQ(report.at("spill_bytes"), 0);
+        EXPECT_GT(report.at("occupancy").at("thread_blocks"), 0);
+        const std::string text = contents(kernel() / "report.txt");
+        for (const char* fact : {"registers", "shared memory", "spills", "barriers", "occupancy",
+                                 "code", "warnings", "flop a byte", "predicted time"}) {
+            EXPECT_NE(text.find(fact), std::string::npos) << fact;
+        }
+        // Without a disassembler there is a sentence and no file.
+        EXPECT_EQ(fs::exists(kernel() / "kernel.sass"),
+                  result.err.find("no SASS") == std::string::npos);
+    }
+}
+
+TEST_F(CompileWithNvrtc, SassComesFromADisassembler) {
+    const std::string request =
+        pattern_ + "--role forward --target sm_90a --emit sass" + into_out();
+    // A stand-in that shows what it was given.
+    const std::string tool = scratch_.write(
+        "nvdisasm", "#!/bin/sh\necho \"flags $1\"\nhead -c 4 \"$2\" | tail -c 3\necho\n");
+    fs::permissions(tool, fs::perms::owner_all);
+    {
+        const Environment named("SPION_DISASSEMBLER", tool);
+        const CommandResult result = run_command(request);
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        EXPECT_EQ(contents(kernel() / "kernel.sass"), "flags -c\nELF\n");
+    }
+    {
+        const Environment wrong("SPION_DISASSEMBLER", "/nonexistent/nvdisasm");
+        expect_refused(request, {"SPION_DISASSEMBLER", "/nonexistent/nvdisasm"});
+    }
+    scratch_.write("nvdisasm", "#!/bin/sh\necho of a later format >&2\nexit 4\n");
+    const Environment failing("SPION_DISASSEMBLER", tool);
+    expect_refused(request, {"cannot read the cubin", "exit status 4", "of a later format"});
+    if (const auto real = [] {
+            const Environment unset("SPION_DISASSEMBLER", std::nullopt);
+            return find_disassembler();
+        }()) {
+        const Environment named("SPION_DISASSEMBLER", *real);
+        ASSERT_EQ(run_command(request).exit_code, 0);
+        EXPECT_NE(contents(kernel() / "kernel.sass").find("EXIT"), std::string::npos);
+    }
+}
+
+// The line in rebuild.sh makes the same kernel with nvcc alone.
+TEST_F(CompileWithNvrtc, NvccRebuildsItsKernel) {
+    if (std::system("nvcc --version >/dev/null 2>&1") != 0) {
+        GTEST_SKIP() << "nvcc is not on PATH";
+    }
+    ASSERT_EQ(run_command(pattern_ + "--role dq --target sm_90a" + into_out()).exit_code, 0);
+    const std::string script = contents(kernel() / "rebuild.sh");
+    EXPECT_EQ(std::count(script.begin(), script.end(), '\n'), 1) << script;
+    const fs::path log = scratch_.path() / "log";
+    const std::string line = "cd " + kernel().string() +
+                             " && sed 's/-cubin/-cubin -Xptxas -v/' "
+                             "rebuild.sh | sh >" +
+                             log.string() + " 2>&1";
+    ASSERT_EQ(std::system(line.c_str()), 0) << contents(log);
+    const json report = json::parse(contents(kernel() / "report.json"));
+    const std::string rebuilt = contents(kernel() / "kernel.rebuilt.cubin");
+    KernelBinary binary;
+    read_resources(contents(log), binary);
+    EXPECT_NE(rebuilt.find(".text." + report.at("entry").get<std::string>()), std::string::npos);
+    EXPECT_EQ(binary.spill_bytes, report.at("spill_bytes"));
+    EXPECT_EQ(binary.static_shared_bytes, report.at("static_shared_bytes"));
+    // The two front ends order instructions a little differently.
+    EXPECT_NEAR(binary.registers, report.at("registers").get<int>(), 16);
+    EXPECT_NEAR(static_cast<double>(code_bytes(rebuilt)), report.at("code_bytes").get<double>(),
+                0.1 * report.at("code_bytes").get<double>());
+}
+
+#endif  // SPION_CUDA_BACKEND
+
+}  // namespace
+}  // namespace spion

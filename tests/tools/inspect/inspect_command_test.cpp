@@ -1,0 +1,131 @@
+// `spion inspect` on a run of seconds and on compiled kernels, and its page in a browser.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "tests/support/environment.h"
+#include "tests/support/run_command.h"
+#include "tests/train/files.h"
+
+namespace spion {
+namespace {
+
+// A run that turns sparse halfway, made once for all tests here.
+const std::string& tiny_run() {
+    static const ScratchFolder folder;
+    static const std::string path = [] {
+        const Environment cache("SPION_CACHE_DIR", folder.file("cache"));
+        const CommandResult result = run_command(
+            "train listops --device cpu --preset demo --length 96 --min-length 10 --max-length 90 "
+            "--layers 2 --heads 1 --head-dim 16 --d-model 16 --feed-forward 16 --batch 4 --block "
+            "16 --train-samples 40 --validation-samples 4 --test-samples 4 --steps 8 --warmup 2 "
+            "--eval-every 2 --transition-step 4 --out " +
+            folder.file("run"));
+        EXPECT_EQ(result.exit_code, 0) << result.err;
+        return folder.file("run");
+    }();
+    return path;
+}
+
+std::optional<std::string> find_chromium() {
+    for (const char* name : {"chromium", "chromium-browser", "google-chrome"}) {
+        for (const char* folder : {"/usr/bin/", "/usr/local/bin/", "/snap/bin/"}) {
+            if (std::filesystem::exists(std::string(folder) + name)) {
+                return std::string(folder) + name;
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+// The page opens from disk, says nothing on the console and has something in every picture.
+void expect_opens(const std::string& page) {
+    const std::optional<std::string> browser = find_chromium();
+    if (!browser) {
+        GTEST_SKIP() << "no chromium in /usr/bin, /usr/local/bin or /snap/bin";
+    }
+    const ScratchFolder folder;
+    const std::string command =
+        "timeout 120 " + *browser +
+        " --headless --no-sandbox --disable-gpu --enable-logging=stderr --user-data-dir=" +
+        folder.file("profile") + " --dump-dom file://" + page + " >" + folder.file("dom") + " 2>" +
+        folder.file("log");
+    ASSERT_EQ(std::system(command.c_str()), 0) << read_file(folder.file("log"));
+    const std::string dom = read_file(folder.file("dom"));
+    EXPECT_EQ(read_file(folder.file("log")).find("CONSOLE"), std::string::npos)
+        << read_file(folder.file("log"));
+    EXPECT_NE(dom.find("data-empty=\"\""), std::string::npos) << dom.substr(0, 300);
+    EXPECT_EQ(dom.find("data-pictures=\"0\""), std::string::npos);
+    EXPECT_NE(dom.find("data-pictures=\""), std::string::npos);
+}
+
+TEST(InspectCommand, ShowsARunOnOnePageThatNeedsNothingElse) {
+    const ScratchFolder folder;
+    const CommandResult result =
+        run_command("inspect " + tiny_run() + " --html " + folder.file("page.html"));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const std::string page = read_file(folder.file("page.html"));
+    for (const char* part : {"turned sparse after step 4", "Layer 1", "Pooled scores", "dK, dV",
+                             "of roofline", "class=\"line validation\"", "sparse from here",
+                             "kernel.ll", "attention_forward-b16", "Trained 8 of 8 steps"}) {
+        EXPECT_NE(page.find(part), std::string::npos) << part;
+    }
+    for (const char* part : {"http://", "https://", "src=", "@import", "url("}) {
+        EXPECT_EQ(page.find(part), std::string::npos) << part;
+    }
+    expect_opens(folder.file("page.html"));
+}
+
+TEST(InspectCommand, PrintsTheSameFacts) {
+    const CommandResult result = run_command("inspect " + tiny_run() + " --text");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    for (const char* part : {"turned sparse after step 4", "Layer 1: ", "validation loss",
+                             "Roofline: ", "measured", "transition-step"}) {
+        EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
+    }
+}
+
+TEST(InspectCommand, ShowsCompiledKernels) {
+    const ScratchFolder folder;
+    folder.write("a.bits", "100\n110\n011\n");
+    const CommandResult made = run_command("compile --pattern " + folder.file("a.bits") +
+                                           " --block 16 --length 48 --head-dim 16 --dtype fp32 "
+                                           "--target host --emit all -o " +
+                                           folder.file("kernels"));
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    const CommandResult result =
+        run_command("inspect " + folder.file("kernels") + " --html " + folder.file("page.html"));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const std::string page = read_file(folder.file("page.html"));
+    for (const char* part : {"Pattern 0", "kernel.s", "predicted", "of roofline"}) {
+        EXPECT_NE(page.find(part), std::string::npos) << part;
+    }
+    expect_opens(folder.file("page.html"));
+}
+
+TEST(InspectCommand, ReadsARunThatWasKilled) {
+    const ScratchFolder folder;
+    std::filesystem::copy(tiny_run(), folder.file("run"), std::filesystem::copy_options::recursive);
+    std::filesystem::remove(folder.file("run/summary.json"));
+    std::filesystem::remove_all(folder.file("run/kernels"));
+    const CommandResult result = run_command("inspect " + folder.file("run"));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.out.find("There is no summary.json"), std::string::npos) << result.out;
+    EXPECT_NE(result.out.find("Unfinished: at 8 of 8 steps"), std::string::npos) << result.out;
+}
+
+TEST(InspectCommand, RefusesBadInputInOneSentence) {
+    const ScratchFolder folder;
+    expect_refused("inspect " + folder.file("none"), {"is no folder"});
+    expect_refused("inspect " + folder.file(""), {"holds neither"});
+    expect_refused("inspect " + tiny_run() + " --html /nowhere/page.html",
+                   {"--html /nowhere/page.html cannot be written"});
+    folder.write("metrics.csv", "step,phase,split,loss,accuracy\n1,dense,train,x,0\n");
+    expect_refused("inspect " + folder.file(""), {"metrics.csv:2: loss is 'x'"});
+}
+
+}  // namespace
+}  // namespace spion

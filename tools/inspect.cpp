@@ -1,0 +1,68 @@
+// `spion inspect`: what a run has learnt and what was generated for it, on one page or in text.
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "ir/error.h"
+#include "tools/commands.h"
+#include "tools/inspect/analyse.h"
+#include "tools/inspect/page.h"
+#include "tools/inspect/read_run.h"
+#include "tools/inspect/text.h"
+
+namespace spion {
+namespace {
+
+struct InspectOptions {
+    std::string folder;
+    std::string html;  // path of the page; empty for none
+    bool text = false;
+};
+
+void write_page(const std::string& path, const std::string& page) {
+    errno = 0;
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file.write(page.data(), static_cast<std::streamsize>(page.size()));
+    file.close();
+    if (!file) {
+        throw UserError("--html {} cannot be written: {}; name a file that can", path,
+                        std::strerror(errno));
+    }
+}
+
+void run_inspect(const InspectOptions& options) {
+    inspect::Facts facts = inspect::read_folder(options.folder);
+    inspect::add_programs(facts);
+    facts.findings = inspect::find_answers(facts);
+    if (!options.html.empty()) {
+        write_page(options.html, inspect::to_html(facts));
+    }
+    if (options.text || options.html.empty()) {
+        fmt::print("{}", inspect::to_text(facts));
+    } else {
+        fmt::print("{}\n", options.html);
+    }
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, int* /*exit_code: errors are thrown*/) {
+    CLI::App* command = app.add_subcommand(
+        "inspect", "Show what a run learnt, what was compiled for it and how near the limit it is");
+    const auto options = std::make_shared<InspectOptions>();
+    command
+        ->add_option("folder", options->folder,
+                     "a training run (spion train --out) or compiled kernels (spion compile -o)")
+        ->required()
+        ->type_name("RUN|DIR");
+    command->add_option("--html", options->html, "write one page that opens without a network")
+        ->type_name("FILE");
+    command->add_flag("--text", options->text,
+                      "print to the terminal (the default without --html)");
+    command->callback([options] { run_inspect(*options); });
+}
+
+}  // namespace spion

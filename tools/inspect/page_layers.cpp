@@ -1,0 +1,161 @@
+// The layers' pictures and the roofline.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "tools/inspect/analyse.h"
+#include "tools/inspect/format.h"
+#include "tools/inspect/page.h"
+#include "tools/inspect/svg.h"
+
+namespace spion::inspect {
+namespace {
+
+std::string picture(std::string_view title, const std::string& svg, const std::string& note) {
+    return fmt::format("<figure class=\"map\"><figcaption>{}</figcaption>{}<p>{}</p></figure>",
+                       escape(title), svg, escape(note));
+}
+
+std::string pooled_note(const std::vector<double>& pooled) {
+    const auto [low, high] = std::minmax_element(pooled.begin(), pooled.end());
+    return fmt::format("{:.3g} to {:.3g}, stronger colour is more (square root)", *low, *high);
+}
+
+std::string_view title_of(KernelRole role) {
+    switch (role) {
+        case KernelRole::kForward:
+            return "Forward";
+        case KernelRole::kQueryGradient:
+            return "dQ";
+        case KernelRole::kKeyValueGradient:
+            return "dK, dV";
+    }
+    return "";
+}
+
+std::string program_note(const TileProgram& program) {
+    return fmt::format("{} {} tiles of {} rows, {} {} rows a step", program.tiles(),
+                       program.role == KernelRole::kKeyValueGradient ? "key" : "query",
+                       program.stationary_rows, program.streamed_rows,
+                       program.role == KernelRole::kKeyValueGradient ? "query" : "key");
+}
+
+// "12 band, 3 runs, 1 dense".
+std::string class_counts(const TileProgram& program) {
+    std::map<std::string_view, int> counts;
+    for (int item = 0; item < program.tiles(); ++item) {
+        ++counts[to_string(row_class(program, item))];
+    }
+    std::string text;
+    for (const auto& [name, count] : counts) {
+        text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, name);
+    }
+    return text;
+}
+
+std::string blocks_a_row(const BlockPattern& pattern) {
+    std::vector<std::size_t> counts;
+    for (int r = 0; r < pattern.rows(); ++r) {
+        counts.push_back(pattern.row(r).size());
+    }
+    std::sort(counts.begin(), counts.end());
+    return fmt::format("{} to {}, median {}", counts.front(), counts.back(),
+                       counts[counts.size() / 2]);
+}
+
+std::string layer_facts(const LayerFacts& layer) {
+    const BlockPattern& pattern = layer.pattern;
+    std::string html = "<dl>";
+    const auto add = [&](std::string_view name, const std::string& value) {
+        html += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>", name, escape(value));
+    };
+    add("density", per_cent(pattern.density()));
+    add("blocks", fmt::format("{} of {}", pattern.block_count(),
+                              std::int64_t{pattern.rows()} * pattern.rows()));
+    add("block edge", std::to_string(pattern.block()));
+    add("blocks a row", blocks_a_row(pattern));
+    if (!layer.programs.empty()) {
+        add("rows by class", class_counts(layer.programs.front().program));
+    }
+    if (layer.forward_ms && layer.backward_ms) {
+        add("forward", milliseconds(*layer.forward_ms));
+        add("backward", milliseconds(*layer.backward_ms));
+    }
+    return html + "</dl>";
+}
+
+std::string layer_block(const LayerFacts& layer, bool is_run) {
+    std::string html = fmt::format(
+        "<article><h3>{} {}</h3><p>{}{}.</p>", is_run ? "Layer" : "Pattern", layer.layer,
+        is_run ? "Kept " : "Has ", escape(describe_pattern(layer.pattern)));
+    html += layer_facts(layer) + "<div class=\"maps\">";
+    if (!layer.pooled.empty()) {
+        html += picture("Pooled scores", pooled_picture(layer.pooled, layer.pattern.rows()),
+                        pooled_note(layer.pooled));
+    }
+    html += picture("Pattern", pattern_picture(layer.pattern), "queries down, keys across");
+    for (const ProgramFacts& program : layer.programs) {
+        html += picture(title_of(program.program.role), program_picture(program.program),
+                        program_note(program.program));
+    }
+    return html + "</div></article>";
+}
+
+}  // namespace
+
+std::string layers_section(const Facts& facts) {
+    if (facts.layers.empty()) {
+        return {};
+    }
+    const bool is_run = facts.kind == FolderKind::kRun;
+    std::string html = fmt::format("<section id=\"layers\"><h2>{}</h2>",
+                                   is_run ? "What each layer learnt" : "What was compiled");
+    const bool drawn = std::any_of(facts.layers.begin(), facts.layers.end(),
+                                   [](const LayerFacts& l) { return !l.programs.empty(); });
+    if (drawn) {
+        html +=
+            "<p class=\"note\">Tile programs over the pattern: a rectangle is what one step of a "
+            "work item computes, its number and colour say when the work item starts "
+            "<i class=\"ramp\"></i> (first to last, longest first). Point at a tile for its "
+            "numbers.</p>";
+    }
+    for (const LayerFacts& layer : facts.layers) {
+        html += layer_block(layer, is_run);
+    }
+    return html + "</section>";
+}
+
+std::string roofline_section(const Facts& facts) {
+    if (!facts.ceilings || facts.roofline.empty()) {
+        return {};
+    }
+    std::string html =
+        "<section id=\"roofline\"><h2>How near the hardware's limit</h2><div class=\"roof\">"
+        "<figure><figcaption><b>FLOP/s over FLOP per byte</b></figcaption>" +
+        roofline_picture(*facts.ceilings, facts.roofline) +
+        "</figure><div class=\"scroll\"><table class=\"numbers\"><thead><tr><th>launch</th>"
+        "<th>FLOP/B</th><th>time</th><th>reaches</th><th>of roofline</th><th>model: bound by</th>"
+        "</tr></thead><tbody>";
+    for (const RooflinePoint& point : facts.roofline) {
+        html += fmt::format(
+            "<tr><th scope=\"row\"><i class=\"layer{}\"></i>{}</th><td>{}</td><td>{}</td>"
+            "<td>{}</td><td>{}</td><td>{}</td></tr>",
+            point.layer % 4, escape(point.label), three_digits(point.intensity()),
+            milliseconds(1e3 * point.seconds), with_unit(point.rate(), "FLOP/s"),
+            per_cent(point.rate() / facts.ceilings->attainable(point.intensity())),
+            to_string(point.bound));
+    }
+    const bool measured = facts.roofline.front().measured;
+    return html +
+           fmt::format(
+               "</tbody></table></div></div><p class=\"note\">Ceilings: {} of products, {} of "
+               "memory, as the cost model takes them for this device. Bytes: every tensor once; "
+               "products: of the pattern's elements alone. {} Batch {}.</p></section>",
+               with_unit(facts.ceilings->flop, "FLOP/s"), with_unit(facts.ceilings->memory, "B/s"),
+               measured ? "Times are measured: one launch of each layer at the end of the run."
+                        : "Times are predicted by the cost model, not measured.",
+               facts.batch);
+}
+
+}  // namespace spion::inspect

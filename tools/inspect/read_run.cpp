@@ -1,0 +1,333 @@
+#include "tools/inspect/read_run.h"
+
+#include <algorithm>
+#include <charconv>
+#include <sstream>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "ir/error.h"
+#include "ir/parser.h"
+#include "runtime/offline.h"
+#include "tools/inspect/files.h"
+#include "tools/inspect/read_kernels.h"
+#include "tools/inspect/read_metrics.h"
+#include "train/settings.h"
+
+namespace spion::inspect {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+void read_settings(Facts& facts, const fs::path& file) {
+    std::istringstream text(*read_if_there(file));
+    std::vector<CLI::ConfigItem> items;
+    try {
+        items = CLI::ConfigTOML().from_config(text);
+    } catch (const CLI::Error& error) {
+        throw UserError("{} is damaged ({}); a run's config.toml has a setting a line",
+                        file.string(), error.what());
+    }
+    for (const CLI::ConfigItem& item : items) {
+        if (item.inputs.size() == 1) {
+            facts.settings.emplace_back(item.fullname(), item.inputs.front());
+        }
+    }
+}
+
+void read_device(Facts& facts, const json& device) {
+    facts.device = member<std::string>(device, "device").value_or("");
+    facts.compiler = member<std::string>(device, "compiler").value_or("");
+    const auto back_end = member<std::string>(device, "back_end");
+    const auto arch = member<std::string>(device, "arch");
+    if (!back_end || !arch) {
+        return;
+    }
+    const Target defaults;
+    const auto number = [&](const char* name, int otherwise) {
+        return member<int>(device, name).value_or(otherwise);
+    };
+    facts.target =
+        Target{.back_end = *back_end == "cuda" ? BackEnd::kCuda : BackEnd::kHost,
+               .arch = *arch,
+               .features = member<std::string>(device, "features").value_or(""),
+               .compute_capability = number("compute_capability", 0),
+               .processors = std::max(1, number("processors", 1)),
+               .shared_bytes_per_block = number("shared_bytes_per_block", 0),
+               .vector_floats = std::max(1, number("vector_floats", defaults.vector_floats))};
+}
+
+std::optional<std::pair<double, double>> evaluation(const json& summary, const char* name) {
+    const auto found = summary.find(name);
+    if (found == summary.end() || !found->is_object()) {
+        return std::nullopt;
+    }
+    const auto loss = member<double>(*found, "loss");
+    const auto accuracy = member<double>(*found, "accuracy");
+    return loss && accuracy ? std::optional(std::pair(*loss, *accuracy)) : std::nullopt;
+}
+
+// Times of one launch a layer, into facts.layers.
+void read_attention_times(Facts& facts, const json& summary) {
+    const auto times = summary.find("attention_ms");
+    if (times == summary.end() || !times->is_object()) {
+        return;
+    }
+    facts.batch = std::max<std::int64_t>(1, member<std::int64_t>(*times, "batch").value_or(1));
+    const auto layers = times->find("layers");
+    if (layers == times->end() || !layers->is_array()) {
+        return;
+    }
+    for (LayerFacts& layer : facts.layers) {
+        const auto index = static_cast<std::size_t>(layer.layer);
+        if (index < layers->size() && (*layers)[index].is_object()) {
+            layer.forward_ms = member<double>((*layers)[index], "forward");
+            layer.backward_ms = member<double>((*layers)[index], "backward");
+        }
+    }
+}
+
+void read_summary(Facts& facts, const json& summary) {
+    facts.ended = true;
+    facts.interrupted = member<bool>(summary, "interrupted").value_or(false);
+    facts.steps = member<std::int64_t>(summary, "steps").value_or(facts.steps);
+    facts.transition_step = member<std::int64_t>(summary, "transition_step");
+    facts.dense_step_ms = member<double>(summary, "dense_step_ms").value_or(0);
+    facts.sparse_step_ms = member<double>(summary, "sparse_step_ms").value_or(0);
+    facts.validation = evaluation(summary, "validation");
+    facts.test = evaluation(summary, "test");
+    facts.peak_bytes = member<std::int64_t>(summary, "peak_device_bytes").value_or(0);
+    if (const auto kernels = summary.find("kernels");
+        kernels != summary.end() && kernels->is_object()) {
+        facts.compiled = member<int>(*kernels, "compiled").value_or(0);
+        facts.from_disk = member<int>(*kernels, "from_disk").value_or(0);
+    }
+    if (facts.device.empty()) {
+        facts.device = member<std::string>(summary, "device").value_or("");
+    }
+    read_attention_times(facts, summary);
+}
+
+// What an ended run's summary would say, from its metrics.
+void summarise_metrics(Facts& facts) {
+    std::vector<double> dense, sparse;
+    for (const Measurement& row : facts.measurements) {
+        facts.steps = std::max(facts.steps, row.step);
+        if (row.split == "validation") {
+            facts.validation = {row.loss, row.accuracy};
+        } else if (row.split == "test") {
+            facts.test = {row.loss, row.accuracy};
+        } else if (row.step_ms) {
+            (row.phase == Phase::kDense ? dense : sparse).push_back(*row.step_ms);
+        }
+        if (row.phase == Phase::kSparse && row.split == "train" && !facts.transition_step) {
+            facts.transition_step = row.step - 1;
+        }
+    }
+    facts.dense_step_ms = median(dense);
+    facts.sparse_step_ms = median(sparse);
+}
+
+std::vector<double> read_pooled(const fs::path& file, int blocks) {
+    const std::optional<std::string> text = read_if_there(file);
+    if (!text) {
+        return {};
+    }
+    std::vector<double> values;  // [nb, nb]
+    const char* at = text->data();
+    const char* const end = at + text->size();
+    for (int line = 1; at < end;) {
+        double value = 0;
+        const auto [next, error] = std::from_chars(at, end, value);
+        if (error != std::errc() || next == end || (*next != ',' && *next != '\n')) {
+            throw UserError(
+                "{}:{}: number {} of the pooled map cannot be read; remove the file to "
+                "go on without it",
+                file.string(), line, values.size() + 1);
+        }
+        values.push_back(value);
+        line += *next == '\n' ? 1 : 0;
+        at = next + 1;
+    }
+    if (values.size() != static_cast<std::size_t>(blocks) * static_cast<std::size_t>(blocks)) {
+        throw UserError(
+            "{}: {} numbers where a pattern of {} x {} blocks needs {}; remove the "
+            "file to go on without it",
+            file.string(), values.size(), blocks, blocks, blocks * blocks);
+    }
+    return values;
+}
+
+void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& settings) {
+    for (int layer = 0; layer < settings.layers; ++layer) {
+        const fs::path file = folder / fmt::format("layer{}.bits", layer);
+        const std::optional<std::string> bits = read_if_there(file);
+        if (!bits) {
+            continue;
+        }
+        LayerFacts found{
+            .layer = layer,
+            .pattern = parse_bits(*bits, settings.length, settings.discovery.block, file.string()),
+            .pooled = {},
+            .programs = {},
+            .forward_ms = {},
+            .backward_ms = {}};
+        found.pooled =
+            read_pooled(folder / fmt::format("layer{}.csv", layer), found.pattern.rows());
+        if (found.pooled.empty()) {
+            facts.absent.push_back(
+                fmt::format("The pooled map of layer {} is not in patterns/.", layer));
+        }
+        facts.layers.push_back(std::move(found));
+    }
+    if (facts.layers.empty()) {
+        facts.absent.push_back("There are no patterns: training has not turned sparse.");
+    }
+}
+
+Facts read_run(const fs::path& folder) {
+    Facts facts;
+    facts.kind = FolderKind::kRun;
+    const fs::path config = folder / "config.toml", metrics = folder / "metrics.csv";
+    if (const auto text = read_if_there(metrics)) {
+        facts.measurements = parse_metrics(*text, metrics.string());
+        summarise_metrics(facts);
+    } else {
+        facts.absent.push_back("There is no metrics.csv: no curves.");
+    }
+    if (const auto device = read_json_if_there(folder / "device.json")) {
+        read_device(facts, *device);
+    } else {
+        facts.absent.push_back(
+            "There is no device.json: tile programs and the roofline need to know the device.");
+    }
+    if (fs::is_regular_file(config)) {
+        read_settings(facts, config);
+        TrainSettings settings;
+        for (const auto& [name, value] : facts.settings) {
+            apply_setting(settings, name, value, config.string() + ": " + name);
+        }
+        facts.planned_steps = settings.steps;
+        facts.batch = settings.batch;
+        read_patterns(facts, folder / "patterns", settings);
+    } else {
+        facts.absent.push_back("There is no config.toml: settings and patterns cannot be read.");
+    }
+    if (const auto summary = read_json_if_there(folder / "summary.json")) {
+        read_summary(facts, *summary);
+    } else {
+        facts.absent.push_back(
+            "There is no summary.json: the run still goes on, or its process was killed.");
+    }
+    facts.kernels = read_kernels(folder / "kernels");
+    return facts;
+}
+
+Target target_by_arch(const std::string& arch) {
+    const std::vector<std::string>& names = target_names();
+    const bool known = std::find(names.begin(), names.end(), arch) != names.end();
+    return target_named(known ? arch : "host");
+}
+
+// Programs of one pattern are one layer.
+void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
+    const BlockPattern pattern = pattern_of(program);
+    auto layer = std::find_if(facts.layers.begin(), facts.layers.end(),
+                              [&](const LayerFacts& known) { return known.pattern == pattern; });
+    if (layer == facts.layers.end()) {
+        facts.layers.push_back({.layer = static_cast<int>(facts.layers.size()),
+                                .pattern = pattern,
+                                .pooled = {},
+                                .programs = {},
+                                .forward_ms = {},
+                                .backward_ms = {}});
+        layer = facts.layers.end() - 1;
+    }
+    layer->programs.push_back(
+        {.program = std::move(program), .work = {}, .prediction = {}, .kernel = kernel});
+}
+
+Facts read_kernel_folder(const fs::path& folder) {
+    Facts facts;
+    facts.kind = FolderKind::kKernels;
+    facts.kernels = read_kernels(folder);
+    for (const KernelFacts& kernel : facts.kernels) {
+        const fs::path own = is_kernel_folder(folder) ? folder : folder / kernel.name;
+        const std::string arch = target_of(own);
+        if (!facts.target && !arch.empty()) {
+            facts.target = target_by_arch(arch);
+            facts.device = arch;
+        }
+        if (kernel.ir.empty()) {
+            facts.absent.push_back(fmt::format(
+                "Kernel {} has no kernel.ir: its tile program cannot be drawn.", kernel.name));
+            continue;
+        }
+        for (TileProgram& program : parse_ir(kernel.ir, (own / "kernel.ir").string()).programs) {
+            add_program(facts, std::move(program), kernel.name);
+        }
+    }
+    if (!facts.target) {
+        facts.absent.push_back(
+            "No report.json names the target: predictions and the roofline need it (spion compile "
+            "--emit all).");
+    }
+    return facts;
+}
+
+}  // namespace
+
+BlockPattern pattern_of(const TileProgram& program) {
+    const std::int64_t length = program.attention.length;
+    const int block = program.block;
+    const auto nb = static_cast<std::size_t>((length + block - 1) / block);
+    std::vector<std::uint8_t> bits(nb * nb);  // [nb, nb] as the role walks it
+    for (int item = 0; item < program.tiles(); ++item) {
+        const auto at = static_cast<std::size_t>(item);
+        const std::int64_t first_row =
+            std::int64_t{program.order[at]} * program.stationary_rows / block;
+        for (std::int32_t i = program.offsets[at]; i < program.offsets[at + 1]; ++i) {
+            const auto g = static_cast<std::size_t>(i);
+            const std::int64_t begin = std::int64_t{program.granules[g]} * program.granule;
+            const std::int64_t end = std::min(begin + program.granule, length);
+            for (int r = 0; r < program.packed_rows(); ++r) {
+                const auto row = static_cast<std::size_t>(first_row + r);
+                const bool used = program.uses.empty() || ((program.uses[g] >> r) & 1U) != 0;
+                if (!used || row >= nb) {
+                    continue;
+                }
+                for (std::int64_t c = begin / block; c * block < end; ++c) {
+                    bits[row * nb + static_cast<std::size_t>(c)] = 1;
+                }
+            }
+        }
+    }
+    BlockPattern pattern(length, block, std::move(bits));
+    return program.role == KernelRole::kKeyValueGradient ? pattern.transpose() : pattern;
+}
+
+Facts read_folder(const fs::path& folder) {
+    std::error_code error;
+    if (!fs::is_directory(folder, error)) {
+        throw UserError("{} is no folder; give what `spion train --out` or `spion compile -o` made",
+                        folder.string());
+    }
+    Facts facts;
+    if (fs::exists(folder / "metrics.csv", error) || fs::exists(folder / "config.toml", error)) {
+        facts = read_run(folder);
+    } else {
+        facts = read_kernel_folder(folder);
+        if (facts.kernels.empty()) {
+            throw UserError(
+                "{} holds neither a training run (metrics.csv) nor compiled kernels "
+                "(kernel.ir); give what `spion train --out` or `spion compile -o` made",
+                folder.string());
+        }
+    }
+    facts.path = folder.string();
+    return facts;
+}
+
+}  // namespace spion::inspect

@@ -1,0 +1,16 @@
+// The facts for a terminal: answers, sparkline curves, patterns as art, kernels in a table.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "tools/inspect/facts.h"
+
+namespace spion::inspect {
+
+std::string to_text(const Facts& facts);
+
+// Values as bars of eighths, `width` characters at most (means of neighbours when there are more).
+std::string sparkline(std::span<const double> values, int width = 64);
+
+}  // namespace spion::inspect
