@@ -271,18 +271,8 @@ void add_bench(CLI::App& app, int*) {
         add_part(*bench, "anchors", "the shapes that others were measured at (needs a GPU)",
                  options, bench_anchors);
     add_bench_predicted(*bench);
+    add_bench_tiers(*bench);
     all->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
-    CLI::App* tiers =
-        add_part(*bench, "tiers",
-                 "the pattern in the source (tier 1) against the pattern as tables (tier 0)",
-                 options, [](const BenchOptions& given) {
-                     check(given);
-                     bench_tiers(parse_device_choice(given.attention.device), given.repeat,
-                                 given.all, given.json);
-                 });
-    tiers->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
-    tiers->add_option("--device", options->attention.device, "auto, cpu or cuda")
-        ->capture_default_str();
 }
 
 }  // namespace spion

@@ -1,12 +1,11 @@
-// `spion bench tiers`: kernels with the pattern in their source against kernels that are passed
-// tables, shape by shape.
+// `spion bench tiers`: kernels with the pattern in their source (tier 1) against kernels that are
+// passed tables (tier 0), shape by shape.
 #pragma once
 
-#include "runtime/device.h"
+#include <CLI/CLI.hpp>
 
 namespace spion {
 
-// all: the long sequences among the anchors too. json: JSON, and nothing else, on standard output.
-void bench_tiers(DeviceChoice device, int repeat, bool all, bool json);
+void add_bench_tiers(CLI::App& bench);
 
 }  // namespace spion

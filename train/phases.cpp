@@ -177,7 +177,12 @@ void Training::step() {
     if (phase_ == Phase::kDense && !settings_.dense) {
         const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
         const bool by_step = transition_.reached(done);
-        if (by_step) take_score_maps();
+        if (by_step) {
+            collect();  // the step is done now
+            const auto begin = std::chrono::steady_clock::now();
+            take_score_maps();
+            report_.stall.maps_ms = milliseconds_since(begin);
+        }
         turns_sparse_ = (by_rule || by_step) && done < settings_.steps;
     }
     if (evaluation) evaluate_now();
@@ -252,13 +257,13 @@ void Training::turn_sparse() {
         report_.densities.push_back(patterns.back().density());
         progress_.say(pattern_text(layer, patterns.back()));
     }
-    StallTimes stall{.discovery_ms = milliseconds_since(begin)};
+    report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
     AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
                                                device_, cache_, options_of(settings_));
     device_.synchronize();  // tables have arrived
-    stall.kernels_ms = milliseconds_since(compilation);
+    report_.stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();
     report_.transition_compiled =
         after.compiled - before.compiled + after.from_disk - before.from_disk;
@@ -269,8 +274,6 @@ void Training::turn_sparse() {
     attention_ = std::move(sparse);
     score_maps_.reset();
     history_ = MapHistory(settings_.layers);  // frees A^s
-    report_.stall_ms = stall.total_ms = milliseconds_since(begin);
-    progress_.say(transition_text(attention_, before, cache_.counters(), stall));
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
     if (settings_.tiers > 0) {
@@ -280,6 +283,8 @@ void Training::turn_sparse() {
     schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
     state_.step_ms = 0;  // the rate starts anew
     turns_sparse_ = false;
+    report_.stall.total_ms = report_.stall.maps_ms + milliseconds_since(begin);
+    progress_.say(transition_text(attention_, before, after, report_.stall));
 }
 
 // What the attention of each layer costs, alone: the step's time holds everything else too. The
@@ -324,6 +329,7 @@ TrainReport Training::finish() {
     report_.steps_done = runner_.steps_done();
     time_attention();
     report_.dense_step_ms = median(dense_ms_);
+    report_.first_sparse_step_ms = sparse_ms_.empty() ? 0 : sparse_ms_.front();
     report_.sparse_step_ms = median(sparse_ms_);
     report_.peak_bytes = device_.peak_bytes();
     return report_;

@@ -23,13 +23,6 @@ std::string pattern_text(int layer, const BlockPattern& pattern);
 // "score maps moved by 3.1, 20.2 % a layer; ..."
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings);
 
-// Where the time between the last dense and the first sparse step went.
-struct StallTimes {
-    double discovery_ms = 0;  // patterns, written and drawn
-    double kernels_ms = 0;    // lowering, compiling, loading, uploading
-    double total_ms = 0;      // TrainReport::stall_ms
-};
-
 // Each layer's kernels with where they came from and in how many ms, and the stall.
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
                             const KernelCache::Counters& before, const KernelCache::Counters& after,

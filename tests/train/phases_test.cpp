@@ -18,7 +18,7 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
     EXPECT_EQ(result.report.transition_step, 10);
     EXPECT_EQ(result.report.steps_done, 24);
     EXPECT_EQ(result.report.transition_compiled, 0);  // tier 0 has been there since the start
-    EXPECT_GT(result.report.stall_ms, 0);
+    EXPECT_GT(result.report.stall.total_ms, 0);
     EXPECT_FALSE(result.report.interrupted);
     EXPECT_EQ(count(result, "dense", "train"), 10);
     EXPECT_EQ(count(result, "sparse", "train"), 14);
