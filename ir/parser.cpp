@@ -5,7 +5,6 @@
 
 #include "ir/error.h"
 #include "ir/text_reader.h"
-#include "ir/verify.h"
 
 namespace spion {
 namespace {
@@ -208,7 +207,8 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
     return lines;
 }
 
-TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& pattern) {
+TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& pattern,
+                         Progress progress) {
     const int line = reader.line();
     TileProgram program;
     reader.literal("program");
@@ -224,7 +224,7 @@ TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& 
         lines = read_walk(reader, program);
     }
     if (!fault) {
-        fault = find_fault(program, pattern ? &*pattern : nullptr);
+        fault = find_fault(program, pattern ? &*pattern : nullptr, progress);
     }
     if (fault) {
         const auto item = static_cast<std::size_t>(fault->item);
@@ -236,7 +236,7 @@ TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& 
 
 }  // namespace
 
-IrModule parse_ir(std::string_view text, std::string_view origin) {
+IrModule parse_ir(std::string_view text, std::string_view origin, Progress progress) {
     TextReader reader(text, origin);
     IrModule ir;
     while (reader.has_line()) {
@@ -250,7 +250,7 @@ IrModule parse_ir(std::string_view text, std::string_view origin) {
                                                       ir.pattern->length(), ir.attention->length));
             }
         } else if (reader.at_word("program")) {
-            ir.programs.push_back(read_program(reader, ir.pattern));
+            ir.programs.push_back(read_program(reader, ir.pattern, progress));
         } else {
             reader.fail_here(
                 "expected an attention line, then a pattern section, then programs, each of them "

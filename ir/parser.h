@@ -10,6 +10,7 @@
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
+#include "ir/verify.h"
 
 namespace spion {
 
@@ -26,8 +27,9 @@ struct IrModule {
 // Reads and verifies. `origin` names the text in errors. Throws UserError "origin:line:column: what
 // is wrong, what was expected", with the line and a caret below it; also for IR that does not
 // verify (attention out of range, a program that breaks a rule, one that does not cover the
-// module's pattern).
-IrModule parse_ir(std::string_view text, std::string_view origin);
+// module's pattern or, where `progress` asks for it, is not finished).
+IrModule parse_ir(std::string_view text, std::string_view origin,
+                  Progress progress = Progress::kAny);
 
 // attention line, pattern section, programs; what is absent is left out.
 std::string to_text(const IrModule& ir);

@@ -15,9 +15,14 @@ struct Fault {
     int item = -1;  // the work item, or -1 when the rule is about the whole program
 };
 
-// The first broken rule, if any, of what the program has so far: a program that passes are still
-// making has no tiles (stationary_rows == 0), or tiles and no walk (order empty). pattern: as the
-// program's attention has it (not transposed), or null when unknown.
-std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern);
+// A program that passes are still making has no tiles (stationary_rows == 0), or tiles and no walk
+// (order empty).
+enum class Progress { kAny, kFinished };
+
+// The first broken rule, if any, of what the program has so far; that it is not finished is a fault
+// where `progress` asks for that. pattern: as the program's attention has it (not transposed), or
+// null when unknown.
+std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern,
+                                Progress progress = Progress::kAny);
 
 }  // namespace spion
