@@ -112,7 +112,13 @@ void require_runnable(const TileProgram& program, std::size_t index, const std::
 }
 
 Job job_from_file(const CompileOptions& options, const Target& target) {
-    IrModule ir = parse_ir(read_ir(options.file), options.file, Progress::kFinished);
+    IrModule ir = parse_ir(read_ir(options.file), options.file, Completeness::kFinished);
+    if (!ir.summaries.empty() || !ir.steps.empty()) {
+        throw UserError(
+            "{} holds kernels besides attention, which are made by `spion train` alone: give "
+            "programs of attention, or an attention with its pattern",
+            options.file);
+    }
     if (ir.programs.empty()) {
         if (!ir.attention || !ir.pattern) {
             throw UserError("{} holds no program, nor an attention with its pattern: give one",

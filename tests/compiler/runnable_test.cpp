@@ -105,7 +105,7 @@ TEST(Runnable, WhatIsNotRefusedIsEmitted) {
             program.order.push_back(tile);
             program.offsets.push_back(0);
         }
-        if (find_fault(program, nullptr, Progress::kFinished)) {
+        if (find_fault(program, nullptr, Completeness::kFinished)) {
             continue;
         }
         ++verified;

@@ -83,6 +83,8 @@ TEST_F(CompileFile, WhatIsMissingIsSaid) {
     expect_refused(compile(kPattern, kTarget), {"f.ir holds no program", "with its pattern"});
     expect_refused("compile " + scratch_.path().string() + kTarget + " --print",
                    {"cannot be read", "docs/ir.md"});
+    expect_refused(compile("program role=train_adamw\nshape\n", kTarget),
+                   {"f.ir holds kernels besides attention", "spion train"});
     // The file says them itself.
     for (const char* flag : {"--heads 2", "--block 64", "--dtype bf16", "--key-padding",
                              "--pattern p.bits", "--pattern-random 0.5", "--length 90"}) {
