@@ -184,18 +184,19 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     std::vector<ShownKernel> kernels;
     std::map<std::string, int> taken;
     for (const TileProgram& program : job.programs) {
-        ShownKernel kernel{.name = {},
-                           .ir = job.asked.pattern ? to_text(job.asked) : "",
-                           .program = program,
-                           .source = emit(program, target),
-                           .rebuild = rebuild_command(target.arch, {}),
-                           .compiled = {},
-                           .report = {},
-                           .sass = {}};
+        ShownKernel kernel{
+            .name = {},
+            .ir = job.asked.pattern ? to_text(job.asked) : "",
+            .program = program,
+            .source = emit(program, target),
+            .rebuild = target.back_end == BackEnd::kCuda ? rebuild_command(target.arch, {}) : "",
+            .compiled = {},
+            .report = {},
+            .sass = {}};
         kernel.name = folder_name(kernel.source.name, taken);
         if (compiles) {
             const CompileRequest request = request_for(kernel.source, target);
-            kernel.rebuild = rebuild_command(request.arch, request.options);
+            kernel.rebuild = rebuild_command(request);
             kernel.compiled = compile_offline(request, target.back_end);
             kernel.report =
                 report_on(program, target, kernel.name, request, kernel.compiled->binary, batch);

@@ -101,9 +101,10 @@ TEST_F(Compile, TheHostHasEveryStage) {
     for (const fs::directory_entry& item : fs::directory_iterator(out_)) {
         const std::string name = item.path().filename();
         const std::string entry = name.substr(0, name.find('-'));
-        EXPECT_EQ(names_in(item), (std::set<std::string>{"attention.ir", "kernel.ir", "kernel.ll",
-                                                         entry + ".bc", "kernel.opt.ll", "kernel.s",
-                                                         "kernel.o", "report.txt", "report.json"}));
+        EXPECT_EQ(names_in(item),
+                  (std::set<std::string>{"attention.ir", "kernel.ir", "kernel.ll", entry + ".bc",
+                                         "kernel.opt.ll", "kernel.s", "kernel.o", "rebuild.sh",
+                                         "report.txt", "report.json"}));
         EXPECT_NE(contents(item.path() / "kernel.s").find(entry + ":"), std::string::npos);
         EXPECT_NE(contents(item.path() / "kernel.opt.ll").find("define"), std::string::npos);
         EXPECT_EQ(contents(item.path() / "kernel.o").substr(0, 4), "\177ELF");
@@ -113,6 +114,35 @@ TEST_F(Compile, TheHostHasEveryStage) {
         EXPECT_LT(report.at("code_bytes"), report.at("binary_bytes"));
         EXPECT_GT(report.at("predicted").at("milliseconds"), 0.0);
     }
+}
+
+// The line in rebuild.sh makes the same instructions with LLVM's tools alone.
+TEST_F(Compile, LlvmsToolsRebuildAHostKernel) {
+    ASSERT_EQ(run_command(pattern_ + "--role dkdv --target host" + into_out()).exit_code, 0);
+    const std::string script = contents(kernel() / "rebuild.sh");
+    EXPECT_EQ(std::count(script.begin(), script.end(), '\n'), 1) << script;
+    ASSERT_TRUE(script.starts_with("llvm-link-")) << script;
+    const std::string release = script.substr(9, script.find(' ') - 9);  // "-19"
+    for (const char* tool : {"llvm-link", "opt", "llc", "llvm-objcopy"}) {
+        if (std::system((tool + release + " --version >/dev/null 2>&1").c_str()) != 0) {
+            GTEST_SKIP() << tool << release << " is not on PATH";
+        }
+    }
+    const fs::path log = scratch_.path() / "log";
+    const std::string line =
+        fmt::format("cd {} && sh rebuild.sh >{} 2>&1", kernel().string(), log.string());
+    ASSERT_EQ(std::system(line.c_str()), 0) << contents(log);
+    const auto instructions = [&](const char* object) {
+        const std::string bytes = scratch_.file("text");
+        EXPECT_EQ(std::system(fmt::format("llvm-objcopy{} -O binary -j .text {} {}", release,
+                                          (kernel() / object).string(), bytes)
+                                  .c_str()),
+                  0);
+        return contents(bytes);
+    };
+    const std::string rebuilt = instructions("kernel.rebuilt.o");
+    EXPECT_GT(rebuilt.size(), 100U);
+    EXPECT_TRUE(rebuilt == instructions("kernel.o")) << "other instructions";
 }
 
 TEST_F(Compile, OnlyWhatIsAskedForIsWritten) {
