@@ -7,6 +7,7 @@
 #include "codegen/baked_tables.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
+#include "ir/verify.h"
 #include "kernels/embedded.h"
 
 namespace spion {
@@ -128,15 +129,6 @@ void require_shape(const TileProgram& program) {
     }
 }
 
-void require_summary(const ScoreSummaryProgram& program) {
-    if (program.tile < 16 || program.tile > 64 || program.tile % 16 != 0 ||
-        program.block % program.tile != 0 || program.filter < 1 ||
-        (program.filter - 1) / 2 > program.block) {
-        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
-                            program.tile, program.block, program.filter);
-    }
-}
-
 // What kernels/cuda/attention_walk.cuh reads in place of its arguments' tables.
 std::string baked_tables(const TileProgram& program) {
     const UniformWalk uniform = uniform_walk(program);
@@ -213,7 +205,7 @@ EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target
 }
 
 EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& target) {
-    require_summary(program);
+    verify(program);
     return {.threads = 2 * program.tile,
             .shared_bytes =
                 summary_stages(program, target) * 2 * program.tile * row_bytes(program.attention)};
@@ -263,14 +255,11 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));
     append_plan(constants, plan, summary_stages(program, target), geometry);
-    const std::string ir =
-        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
-                    to_text(attention), program.block, program.tile, program.filter);
     return specialise_cuda(
         target,
         fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
                     to_string(attention.dtype), program.filter),
-        "score_summary", "score_summary", constants, ir);
+        "score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion
