@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests and measures spion on a machine with a GPU, in stages:
-#     tests/gpu.sh [build] [tests] [sanitize] [bench]        all four without an argument
+#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers]    the first four without an argument
+# peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
 # set CMAKE_PREFIX_PATH.
@@ -87,15 +88,21 @@ bench() {
         cat "$out/anchors.txt" "$out/summary.txt"
 }
 
+# shellcheck disable=SC2086  # $PEERS holds several flags
+peers() {
+    python3 bench/peers.py --spion "$build/spion" --out "$out/peers" ${PEERS:-}
+}
+
 [[ $# -gt 0 ]] || set -- build tests sanitize bench
 for name in "$@"; do
     case $name in
-        build | tests | sanitize | bench) stage "$name" "$name" ;;
-        *) echo "there is no stage '$name'; use build, tests, sanitize or bench" >&2; exit 2 ;;
+        build | tests | sanitize | bench | peers) stage "$name" "$name" ;;
+        *) echo "there is no stage '$name'; use build, tests, sanitize, bench or peers" >&2; exit 2 ;;
     esac
 done
 echo
 [[ " $* " != *" bench "* || ! -f $out/bench.log ]] || cat "$out/bench.log"
+[[ " $* " != *" peers "* || ! -f $out/peers/peers.md ]] || cat "$out/peers/peers.md"
 [[ " $* " != *" tests "* ]] || grep -E '% tests passed' "$out/tests.log"
 printf '%s\n' "${summary[@]}"
 exit "$failed"
