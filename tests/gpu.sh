@@ -82,10 +82,14 @@ sanitize() {
 
 bench() {
     "$build/spion" doctor >"$out/doctor.txt" || true  # for the record
+    local task
+    for task in listops image retrieval; do
+        "$build/spion" bench step --task "$task" --device cuda >"$out/step-$task.txt" || return 1
+    done
     "$build/spion" bench anchors >"$out/anchors.txt" &&
         "$build/spion" bench summary --length 4096 --batch 32 --heads 2 --head-dim 32 --block 64 \
             --device cuda >"$out/summary.txt" &&
-        cat "$out/anchors.txt" "$out/summary.txt"
+        cat "$out/anchors.txt" "$out/summary.txt" "$out"/step-*.txt
 }
 
 # shellcheck disable=SC2086  # $PEERS holds several flags
