@@ -134,8 +134,9 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     for (const int dim : {32, 64, 128}) {
         for (const int block : {64, 128}) {
             for (const KernelRole role : kRoles) {
+                ++variant;
                 const Attention attention =
-                    attention_of(++variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
+                    attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
                 const BlockPattern pattern = BlockPattern::full(attention.length, block);
                 for (const TileCandidate& candidate :
                      tile_candidates(attention, pattern, role, target, 4)) {

@@ -1,4 +1,5 @@
 // The CUDA back end against the float64 reference.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
