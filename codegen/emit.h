@@ -31,8 +31,14 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
                         std::string_view entry, const std::vector<Constant>& constants,
                         std::string_view ir);
 
-// A kernel of attention.
+// A kernel of attention. Throws UserError for baked tables when why_not_baked() has a reason.
 KernelSource emit(const TileProgram& program, const Target& target);
+
+// Why the program's tables cannot be in its source, as a clause ("it has ..."); "" when they can.
+// The rule: kMostBakedEntries numbers at most in order, offsets and granules together. Two bytes
+// each, they then fill constant memory (64 KiB) at most, and compiling them costs less than 50 ms.
+constexpr std::int64_t kMostBakedEntries = 32768;
+std::string why_not_baked(const TileProgram& program);
 
 // What the launch needs besides the tables: threads a block and dynamic shared bytes (CUDA).
 struct EmittedGeometry {

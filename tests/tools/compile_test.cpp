@@ -228,6 +228,21 @@ TEST_F(Compile, SourceNeedsNoCompiler) {
     expect_refused(request + " --emit ptx" + into_out(), {"NVRTC", "SPION_NVRTC_LIBRARY"});
 }
 
+TEST_F(Compile, AFileCanBakeItsTables) {
+    const std::string request = " --target sm_80 --emit tile,cuda -o ";
+    ASSERT_EQ(run_command(pattern_ + "--role forward" + request + out_.string()).exit_code, 0);
+    std::string text = contents(kernel() / "kernel.ir");
+    const std::size_t passed = text.find("tables=passed");
+    text.replace(passed, 13, "tables=baked");
+    const fs::path again = scratch_.path() / "again";
+    const CommandResult result =
+        run_command("compile " + scratch_.write("baked.ir", text) + request + again.string());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const fs::path folder = again / (kernel().filename().string() + "-baked");
+    EXPECT_EQ(contents(folder / "kernel.ir"), text);
+    EXPECT_NE(contents(folder / "kernel.cu").find("kGranules[] = {"), std::string::npos);
+}
+
 TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
     const Environment place("TMPDIR", scratch_.path().string());
     const Environment rejecting("SPION_NVRTC_LIBRARY", SPION_REJECTING_NVRTC);

@@ -39,6 +39,10 @@ std::string transition(const Facts& facts) {
                             ratio >= 1 ? fmt::format("{:.2f} times faster", ratio)
                                        : fmt::format("{:.2f} times slower", 1 / ratio));
     }
+    if (facts.stall_ms) {
+        text +=
+            fmt::format("; between the two it stood still for {}", milliseconds(*facts.stall_ms));
+    }
     return text + ".";
 }
 
