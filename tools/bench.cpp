@@ -12,6 +12,7 @@
 #include "tools/bench_attention.h"
 #include "tools/bench_predicted.h"
 #include "tools/bench_step.h"
+#include "tools/bench_tiers.h"
 #include "tools/commands.h"
 #include "tools/random_pattern.h"
 
@@ -272,6 +273,7 @@ void add_bench(CLI::App& app, int*) {
                  options, bench_anchors);
     add_bench_predicted(*bench);
     add_bench_step(*bench);
+    add_bench_tiers(*bench);
     all->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
 }
 
