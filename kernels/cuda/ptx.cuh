@@ -152,12 +152,6 @@ SPION_DEVICE uint4 load_shared_16(unsigned address) {
     return value;
 }
 
-SPION_DEVICE void store_shared_16(unsigned address, uint4 value) {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
-                 "r"(value.y), "r"(value.z), "r"(value.w)
-                 : "memory");
-}
-
 SPION_DEVICE void store_shared_float(unsigned address, float value) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
