@@ -119,6 +119,24 @@ struct SpionGeluArguments {
     SpionDropout dropout;
 };
 
+// linear_backward (GPU only; T = bf16): the backward pass of y = x W^T + b in one pass over d_y,
+//   d_x = d_y W and, one partial row a work item, d_W = d_y^T x and then the column sums of d_y.
+//   Compile-time constants kOut = O and kIn = I; with kGelu, d_y is the gradient of
+//   dropout(gelu(y)) and is taken through that first, at y = hidden. Work item: rows_per_item rows,
+//   a multiple of kSpionLinearTileRows. d_x may be none of the inputs.
+constexpr int kSpionLinearTileRows = 64;
+struct SpionLinearBackwardArguments {
+    const void* d_y;     // T [N, O]
+    const void* hidden;  // T [N, O]; null unless kGelu
+    const void* x;       // T [N, I]
+    const void* weight;  // T [O, I]
+    void* d_x;           // T [N, I]
+    float* partials;     // [ceil(N / rows_per_item), O * I + O]
+    long long rows;      // N
+    long long rows_per_item;
+    SpionDropout dropout;  // after gelu
+};
+
 // column_sums: partials[item, c] = sum over the item's rows of x[row, c]
 struct SpionColumnSumArguments {
     const void* x;    // T [rows, kChannels]

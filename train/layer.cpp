@@ -45,6 +45,12 @@ void feed_forward_backward(const StepContext& step, int index, const LayerLinear
     linear_weight_gradient(step, linears.feed_forward2, scratch.branch.data(), layer.gated.data());
     linear_input_gradient(step, linears.feed_forward2, scratch.branch.data(), d_hidden);
 
+    if (step.feed_forward1 != nullptr) {
+        fused_linear_backward(step, *step.feed_forward1, linears.feed_forward1, d_hidden,
+                              layer.normed2.data(), scratch.d_narrow.data(), layer.hidden.data(),
+                              step.dropout_of(gelu_dropout(index)));
+        return;
+    }
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
     gelu.d_y = d_hidden;
     gelu.d_x = d_hidden;
@@ -67,6 +73,11 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
 
     attention.backward(attention_views(step, layer));  // d_narrow is d_o, d_wide becomes d_qkv
 
+    if (step.qkv != nullptr) {
+        fused_linear_backward(step, *step.qkv, linears.qkv, scratch.d_wide.data(),
+                              layer.normed1.data(), scratch.d_narrow.data());
+        return;
+    }
     const std::int64_t wide = 3 * step.shape.channels();
     step.kernels.column_sums({.x = scratch.d_wide.data(),
                               .partials = scratch.partials.as<float>(),

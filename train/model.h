@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -67,6 +68,8 @@ class Model {
     const ParameterLayout& layout() const { return layout_; }
     ParameterState& parameters() { return parameters_; }
     const StepKernels& kernels() const { return kernels_; }
+    // Beside those: the fused backward passes of linear maps.
+    std::vector<const JitKernel*> fused_kernels() const;
     std::int64_t not_finite_items() const;
 
   private:
@@ -82,11 +85,12 @@ class Model {
     ParameterState parameters_;
     Activations activations_;
     mutable StepKernels kernels_;
-    std::vector<CompiledAttention*> attention_;  // [layers]
-    int batch_ = 0;                              // B of the uploaded batch
-    Buffer tokens_;                              // uint16 [B, L]
-    Buffer lengths_;                             // int32 [B]
-    Buffer labels_;                              // int32 [B]
+    std::optional<FusedLinear> qkv_, feed_forward1_;  // where they can be fused
+    std::vector<CompiledAttention*> attention_;       // [layers]
+    int batch_ = 0;                                   // B of the uploaded batch
+    Buffer tokens_;                                   // uint16 [B, L]
+    Buffer lengths_;                                  // int32 [B]
+    Buffer labels_;                                   // int32 [B]
 };
 
 }  // namespace spion

@@ -141,6 +141,9 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     for (const JitKernel& kernel : model_.kernels().compiled()) {
         folder.write_kernel(kernel, device.target().back_end);
     }
+    for (const JitKernel* kernel : model_.fused_kernels()) {
+        folder.write_kernel(*kernel, device.target().back_end);
+    }
     write_kernels(attention_);
     progress.say(compiled_text(cache.counters()));
     state_.total_steps = settings.steps;

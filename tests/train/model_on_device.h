@@ -27,6 +27,14 @@ inline ModelSettings tiny_model(double dropout, std::uint64_t seed) {
             .seed = seed};
 }
 
+// The same with widths for which there are fused kernels on a GPU.
+inline ModelSettings fusable_model(double dropout, std::uint64_t seed) {
+    ModelSettings settings = tiny_model(dropout, seed);
+    settings.shape.head_dim = 32;
+    settings.shape.feed_forward = 128;
+    return settings;
+}
+
 // A model with one pattern for all layers.
 class ModelOnDevice {
   public:
