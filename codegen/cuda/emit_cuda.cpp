@@ -208,11 +208,12 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     // patterns differ share one kernel.
     const std::string full = to_text(program);
     const std::string_view role = to_string(program.role);
+    const std::string body = fmt::format("{}{}", role, plan.gradients_apart ? "_apart" : "");
     KernelSource source =
         specialise_cuda(target,
                         fmt::format("{}-b{}-D{}-{}-{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax)),
-                        role, role, constants, full.substr(0, full.find("walk ")));
+                        body, role, constants, full.substr(0, full.find("walk ")));
     source.ir = full;
     return source;
 }

@@ -1,6 +1,7 @@
 #include "codegen/cuda/register_plan.h"
 
 #include <algorithm>
+#include <span>
 
 #include "ir/error.h"
 
@@ -18,22 +19,41 @@ struct Measured {
     int columns;
     bool held;
     int registers;
+    bool apart = false;
 };
 
-constexpr Measured kForward16[] = {
-    {16, 64, true, 96}, {32, 64, true, 128}, {64, 64, true, 168}, {128, 64, true, 256}};
-constexpr Measured kForward32[] = {
-    {16, 64, true, 128}, {32, 32, true, 168}, {64, 32, true, 168}, {128, 32, false, 256}};
-constexpr Measured kQueryGradient16[] = {
-    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, true, 168}, {128, 32, true, 256}};
-constexpr Measured kQueryGradient32[] = {
-    {16, 32, true, 128}, {32, 32, true, 168}, {64, 32, false, 168}, {128, 32, false, 256}};
-constexpr Measured kKeyValueGradient16[] = {
-    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, false, 168}, {128, 32, false, 256}};
-constexpr Measured kKeyValueGradient32[] = {
-    {16, 32, true, 168}, {32, 32, true, 168}, {64, 32, false, 256}, {128, 32, false, 256}};
+constexpr Measured kForward16[] = {{16, 64, true, 96},
+                                   {32, 64, true, 128},
+                                   {64, 64, true, 168},
+                                   {128, 64, true, 256},
+                                   {256, 16, false, 256}};
+constexpr Measured kForward32[] = {{16, 64, true, 128},
+                                   {32, 32, true, 168},
+                                   {64, 32, true, 168},
+                                   {128, 32, false, 256},
+                                   {256, 16, false, 256}};
+constexpr Measured kQueryGradient16[] = {{16, 32, true, 96},
+                                         {32, 32, true, 128},
+                                         {64, 32, true, 168},
+                                         {128, 32, true, 256},
+                                         {256, 16, false, 256}};
+constexpr Measured kQueryGradient32[] = {{16, 32, true, 128},
+                                         {32, 32, true, 168},
+                                         {64, 32, false, 168},
+                                         {128, 32, false, 256},
+                                         {256, 16, false, 256}};
+constexpr Measured kKeyValueGradient16[] = {{16, 32, true, 96},
+                                            {32, 32, true, 128},
+                                            {64, 32, false, 168},
+                                            {128, 32, false, 256},
+                                            {256, 16, false, 256}};
+constexpr Measured kKeyValueGradient32[] = {{16, 32, true, 168},
+                                            {32, 32, true, 168},
+                                            {64, 32, false, 256},
+                                            {128, 32, false, 256},
+                                            {256, 16, false, 256}};
 
-const Measured* measured(KernelRole role, bool wide) {
+std::span<const Measured> measured(KernelRole role, bool wide) {
     switch (role) {
         case KernelRole::kForward:
             return wide ? kForward32 : kForward16;
@@ -53,13 +73,13 @@ int resident_blocks(int warps, int registers) {
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps) {
-    const Measured* rows = measured(role, storage_bytes(dtype) == 4);
-    for (const Measured* row = rows; row != rows + 4; ++row) {
-        if (row->head_dim == head_dim) {
-            return {.columns = std::min(row->columns, streamed_rows),
-                    .held = row->held,
-                    .registers = row->registers,
-                    .resident_blocks = resident_blocks(warps, row->registers)};
+    for (const Measured& row : measured(role, storage_bytes(dtype) == 4)) {
+        if (head_dim <= row.head_dim) {
+            return {.columns = std::min(row.columns, streamed_rows),
+                    .held = row.held,
+                    .gradients_apart = row.apart,
+                    .registers = row.registers,
+                    .resident_blocks = resident_blocks(warps, row.registers)};
         }
     }
     throw InternalError("head dimension {} has no register plan", head_dim);
