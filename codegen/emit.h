@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/kernel_source.h"
+#include "ir/score_summary_program.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -30,8 +31,14 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
                         std::string_view entry, const std::vector<Constant>& constants,
                         std::string_view ir);
 
-// A kernel of attention.
+// A kernel of attention. Throws UserError for baked tables when why_not_baked() has a reason.
 KernelSource emit(const TileProgram& program, const Target& target);
+
+// Why the program's tables cannot be in its source, as a clause ("it has ..."); "" when they can.
+// The rule: kMostBakedEntries numbers at most in order, offsets and granules together. Two bytes
+// each, they then fill constant memory (64 KiB) at most, and compiling them costs less than 50 ms.
+constexpr std::int64_t kMostBakedEntries = 32768;
+std::string why_not_baked(const TileProgram& program);
 
 // What the launch needs besides the tables: threads a block and dynamic shared bytes (CUDA).
 struct EmittedGeometry {
@@ -40,16 +47,7 @@ struct EmittedGeometry {
 };
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 
-// The kernel that accumulates the pooled map of discovery while walking the dense score map again
-// after the forward pass (kernels/score_summary). block: the pattern's edge; filter: F >= 1 of the
-// diagonal convolution, 1 for none (variant F); requires (F - 1) / 2 <= block.
-struct ScoreSummaryProgram {
-    Attention attention;
-    int block = 64;
-    int filter = 31;
-    int tile = 64;  // rows and columns of one work item: block, or 64 at most
-    friend bool operator==(const ScoreSummaryProgram&, const ScoreSummaryProgram&) = default;
-};
+// The kernel of discovery. Throws InternalError unless the program verifies.
 KernelSource emit(const ScoreSummaryProgram& program, const Target& target);
 EmittedGeometry geometry(const ScoreSummaryProgram& program, const Target& target);
 

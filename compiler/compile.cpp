@@ -114,8 +114,40 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
     return kernels;
 }
 
-CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern, Device& device)
-    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {}
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
+                         KernelCache& cache, const CompileOptions& options) {
+    TilePrograms programs;
+    for (const KernelRole role : kRoles) {
+        const auto at = static_cast<std::size_t>(role);
+        LowerOptions lowering;
+        lowering.tables = options.tables;
+        if (options.autotune) {
+            lowering.shape =
+                autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
+        }
+        programs[at] = lower(attention, pattern, role, device.target(), lowering);
+    }
+    return programs;
+}
+
+CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
+                                     TilePrograms programs, std::span<const JitKernel> kernels,
+                                     Device& device)
+    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
+    for (std::size_t i = 0; i < programs.size(); ++i) {
+        parts_[i] = load_part(std::move(programs[i]), kernels[i], device);
+    }
+}
+
+void CompiledAttention::hand_over_to(CompiledAttention&& other) {
+    if (!(attention_ == other.attention_) || !(pattern_ == other.pattern_)) {
+        throw InternalError("attention was to go on with the kernels of another operation");
+    }
+    device_->synchronize();  // what runs still reads the tables that are freed here
+    for (std::size_t i = 0; i < std::size(parts_); ++i) {
+        parts_[i] = std::move(other.parts_[i]);
+    }
+}
 
 void CompiledAttention::forward(const SpionAttentionArguments& args) {
     launch(KernelRole::kForward, args);
@@ -145,9 +177,11 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
     const EmittedGeometry emitted = geometry(program, device.target());
     CompiledAttention::Part part;
     part.jit = std::move(jit);
-    part.order = upload(program.order, device);
-    part.offsets = upload(program.offsets, device);
-    part.granules = upload(program.granules, device);
+    if (program.tables == Tables::kPassed) {
+        part.order = upload(program.order, device);
+        part.offsets = upload(program.offsets, device);
+        part.granules = upload(program.granules, device);
+    }
     part.geometry = {.work_items = program.tiles(),
                      .threads = emitted.threads,
                      .shared_bytes = emitted.shared_bytes};
@@ -169,26 +203,20 @@ void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments ar
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options) {
-    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    std::vector<TilePrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
     for (const BlockPattern& pattern : patterns) {
-        layers.push_back(std::make_unique<CompiledAttention>(attention, pattern, device));
-        for (const KernelRole role : kRoles) {
-            TileProgram& program = layers.back()->parts_[static_cast<int>(role)].program;
-            const TileShape shape =
-                options.autotune
-                    ? autotune(attention, pattern, role, device, cache, {.batch = options.batch})
-                          .shape
-                    : choose_tiles(attention, pattern.block(), role, device.target());
-            program = lower(attention, pattern, role, device.target(), shape);
+        programs.push_back(lower_layer(attention, pattern, device, cache, options));
+        for (const TileProgram& program : programs.back()) {
             sources.push_back(emit(program, device.target()));
         }
     }
-    std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
-    for (std::size_t i = 0; i < kernels.size(); ++i) {
-        CompiledAttention::Part& part =
-            layers[i / std::size(kRoles)]->parts_[i % std::size(kRoles)];
-        part = load_part(std::move(part.program), std::move(kernels[i]), device);
+    const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
+    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+        layers.push_back(std::make_unique<CompiledAttention>(
+            attention, patterns[i], std::move(programs[i]),
+            std::span(kernels).subspan(i * std::size(kRoles), std::size(kRoles)), device));
     }
     return layers;
 }

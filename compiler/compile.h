@@ -3,12 +3,14 @@
 //     --load-->
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "compiler/passes/pass.h"
 #include "compiler/tile_candidates.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
@@ -35,16 +37,26 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
+// Of the three kernels of a layer, by KernelRole.
+using TilePrograms = std::array<TileProgram, 3>;
+
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
+    Tables tables = Tables::kPassed;
 };
 
-// The three kernels of one layer with their tables on the device.
+// The three programs of a layer. Autotuning compiles, and measures on the device.
+TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
+                         KernelCache& cache, const CompileOptions& options = {});
+
+// The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
   public:
-    CompiledAttention(Attention attention, BlockPattern pattern, Device& device);
+    // kernels: of `programs`, one each.
+    CompiledAttention(Attention attention, BlockPattern pattern, TilePrograms programs,
+                      std::span<const JitKernel> kernels, Device& device);
     const Attention& attention() const { return attention_; }
     const BlockPattern& pattern() const { return pattern_; }
 
@@ -57,15 +69,17 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        Buffer order, offsets, granules;
-        LaunchGeometry geometry;  // work_items of one (b, h): tiles
+        Buffer order, offsets, granules;  // none where tables are baked
+        LaunchGeometry geometry;          // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
 
+    // Goes on with another's kernels for the same operation and pattern, from the next call on:
+    // between two steps of training. Waits for the calls before. Throws InternalError when the
+    // operation or the pattern is another.
+    void hand_over_to(CompiledAttention&& other);
+
   private:
-    friend std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-        const Attention&, std::span<const BlockPattern>, Device&, KernelCache&,
-        const CompileOptions&);
     void launch(KernelRole role, SpionAttentionArguments args);
     Attention attention_;
     BlockPattern pattern_;

@@ -90,6 +90,7 @@ class Device {
     virtual void release(void* data) noexcept = 0;
     virtual std::size_t peak_bytes() const = 0;  // most bytes allocated at once so far
 
+    // `host` has been read when this returns; the copy itself takes place in order.
     virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
     virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;  // waits
     virtual void fill(void* device, unsigned char byte, std::size_t bytes) = 0;

@@ -48,6 +48,11 @@ OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
     return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
 }
 
+double milliseconds_since(std::chrono::steady_clock::time_point begin) {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+        .count();
+}
+
 class Training {
   public:
     Training(const TrainSettings& settings, const Dataset& data, Device& device, KernelCache& cache,
@@ -63,6 +68,7 @@ class Training {
 
   private:
     void collect();
+    void decide_tiers();
     void evaluate_now();
     bool take_score_maps();
     void write_kernels(const AttentionLayers& layers);
@@ -97,6 +103,7 @@ class Training {
     TrainReport report_;
     ProgressState state_;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    std::unique_ptr<BackgroundTiers> tiers_;  // of attention_, in the sparse phase
 };
 
 Training::Training(const TrainSettings& settings, const Dataset& data, Device& device,
@@ -117,7 +124,9 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
       pooled_(static_cast<std::size_t>(settings.layers)),
       schedule_(schedule_over(settings, settings.steps)) {
     folder.write_device(device_json(device));
-    // Dense attention is the full pattern on the same path; every layer shares it.
+    // Dense attention is the full pattern on the same path; every layer shares it. Its kernels are
+    // tier 0 of every pattern, as that changes their tables alone: the transition compiles nothing.
+    // (Autotuning measures the pattern itself, and so waits for it.)
     const Attention attention = attention_of(settings, model_.dtype());
     const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
     attention_ = compile_attention(attention, {&full, 1}, device, cache, options_of(settings));
@@ -146,7 +155,21 @@ void Training::write_kernels(const AttentionLayers& layers) {
     }
 }
 
+// Between two steps: tier 1 of the layers that are compiled by now.
+void Training::decide_tiers() {
+    while (tiers_ != nullptr && tiers_->ready()) {
+        collect();  // frees the marks, and keeps the measurement out of step times
+        const TierVerdict verdict =
+            tiers_->decide([this](int layer) { return model_.attention_arguments(layer); });
+        progress_.say(verdict.text());
+        report_.tiers.push_back(verdict);
+        if (!tiers_->pending()) tiers_.reset();
+        if (verdict.taken) write_kernels(attention_);
+    }
+}
+
 void Training::step() {
+    decide_tiers();
     runner_.run(schedule_.at(runner_.steps_done() - schedule_start_));
     const std::int64_t done = runner_.steps_done();
     const bool evaluation = done % settings_.eval_every == 0;
@@ -154,7 +177,12 @@ void Training::step() {
     if (phase_ == Phase::kDense && !settings_.dense) {
         const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
         const bool by_step = transition_.reached(done);
-        if (by_step) take_score_maps();
+        if (by_step) {
+            collect();  // the step is done now
+            const auto begin = std::chrono::steady_clock::now();
+            take_score_maps();
+            report_.stall.maps_ms = milliseconds_since(begin);
+        }
         turns_sparse_ = (by_rule || by_step) && done < settings_.steps;
     }
     if (evaluation) evaluate_now();
@@ -219,7 +247,8 @@ bool Training::take_score_maps() {
 }
 
 void Training::turn_sparse() {
-    collect();  // dense steps are recorded as such
+    collect();  // dense steps are recorded as such; they are done now
+    const auto begin = std::chrono::steady_clock::now();
     std::vector<BlockPattern> patterns;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
@@ -228,15 +257,17 @@ void Training::turn_sparse() {
         report_.densities.push_back(patterns.back().density());
         progress_.say(pattern_text(layer, patterns.back()));
     }
+    report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
-    const auto begin = std::chrono::steady_clock::now();
+    const auto compilation = std::chrono::steady_clock::now();
     AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
                                                device_, cache_, options_of(settings_));
-    const std::chrono::duration<double, std::milli> spent =
-        std::chrono::steady_clock::now() - begin;
+    device_.synchronize();  // tables have arrived
+    report_.stall.kernels_ms = milliseconds_since(compilation);
+    const auto after = cache_.counters();
+    report_.transition_compiled =
+        after.compiled - before.compiled + after.from_disk - before.from_disk;
     write_kernels(sparse);
-    progress_.say(transition_text(sparse, before, cache_.counters(), spent.count()));
-
     std::vector<CompiledAttention*> layers;
     for (const auto& layer : sparse) layers.push_back(layer.get());
     model_.set_attention(std::move(layers));
@@ -245,10 +276,15 @@ void Training::turn_sparse() {
     history_ = MapHistory(settings_.layers);  // frees A^s
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
+    if (settings_.tiers > 0) {
+        tiers_ = std::make_unique<BackgroundTiers>(attention_, device_, cache_);
+    }
     report_.transition_step = schedule_start_ = runner_.steps_done();
     schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
     state_.step_ms = 0;  // the rate starts anew
     turns_sparse_ = false;
+    report_.stall.total_ms = report_.stall.maps_ms + milliseconds_since(begin);
+    progress_.say(transition_text(attention_, before, after, report_.stall));
 }
 
 // What the attention of each layer costs, alone: the step's time holds everything else too. The
@@ -280,6 +316,11 @@ void Training::time_attention() {
 
 TrainReport Training::finish() {
     collect();
+    if (tiers_ != nullptr) {
+        progress_.say(fmt::format("training ended before tier 1 was ready: {} of {} layers decided",
+                                  report_.tiers.size(), settings_.layers));
+        tiers_.reset();
+    }
     report_.interrupted = interrupt_.requested() && runner_.steps_done() < settings_.steps;
     if (!report_.interrupted) {
         report_.test = evaluate(model_, device_, data_.test, settings_.batch);
@@ -288,6 +329,7 @@ TrainReport Training::finish() {
     report_.steps_done = runner_.steps_done();
     time_attention();
     report_.dense_step_ms = median(dense_ms_);
+    report_.first_sparse_step_ms = sparse_ms_.empty() ? 0 : sparse_ms_.front();
     report_.sparse_step_ms = median(sparse_ms_);
     report_.peak_bytes = device_.peak_bytes();
     return report_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compiler/compile.h"
+#include "compiler/tiers.h"
 #include "train/data/dataset.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
@@ -21,11 +22,25 @@ struct AttentionTime {
     double backward_ms = 0;  // dQ and then dK, dV
 };
 
+// Where the time between the last dense step and the first sparse one went, the device's included.
+// Not counted is what evaluations without a transition need too: the validation of that step, and
+// the score maps that the transition rule has asked for.
+struct StallTimes {
+    double maps_ms = 0;       // score maps, where the step is fixed and so nothing else wanted them
+    double discovery_ms = 0;  // patterns, written to the run's folder and drawn
+    double kernels_ms = 0;    // lowering, compiling, loading, uploading
+    double total_ms = 0;      // these, the swap, and writing kernels to the run's folder
+};
+
 struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
-    std::vector<double> densities;                 // [layers]; empty when still dense
+    std::vector<double> densities;  // [layers]; empty when still dense
+    StallTimes stall;
+    double first_sparse_step_ms = 0;
+    int transition_compiled = 0;     // kernels compiled, or read from disk, at the transition
+    std::vector<TierVerdict> tiers;  // layers whose tier was decided, in that order
     double dense_step_ms = 0, sparse_step_ms = 0;  // medians; 0 when there were no such steps
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted

@@ -67,7 +67,7 @@ std::string changes_text(std::span<const double> changes, const TrainSettings& s
 
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
                             const KernelCache::Counters& before, const KernelCache::Counters& after,
-                            double milliseconds) {
+                            const StallTimes& stall) {
     std::string text;
     std::set<std::string> told;  // layers whose tile shapes agree share kernels
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -80,10 +80,15 @@ std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>
     }
     const int compiled = after.compiled - before.compiled;
     const int disk = after.from_disk - before.from_disk;
-    return text + fmt::format(
-                      "sparse from here: {} kernel{} compiled, {} from the disk cache, "
-                      "ready in {:.0f} ms",
-                      compiled, plural(compiled), disk, milliseconds);
+    return text +
+           fmt::format(
+               "sparse from here: {} kernel{} compiled, {} from the disk cache; training stood "
+               "still for {:.1f} ms ({}discovery {:.1f}, kernels and tables {:.1f}, files and the "
+               "rest {:.1f})",
+               compiled, plural(compiled), disk, stall.total_ms,
+               stall.maps_ms > 0 ? fmt::format("score maps {:.1f}, ", stall.maps_ms) : "",
+               stall.discovery_ms, stall.kernels_ms,
+               stall.total_ms - stall.maps_ms - stall.discovery_ms - stall.kernels_ms);
 }
 
 double mean_of(std::span<const double> values) {
@@ -108,8 +113,10 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
         "{} {} of {} steps\n",
         report.interrupted ? "interrupted after" : "done:", report.steps_done, settings.steps);
     if (report.transition_step) {
-        text += fmt::format("turned sparse after step {}, density {:.1f} % on average\n",
-                            *report.transition_step, 100.0 * mean_of(report.densities));
+        text += fmt::format(
+            "turned sparse after step {}, density {:.1f} % on average; training stood still for "
+            "{:.1f} ms\n",
+            *report.transition_step, 100.0 * mean_of(report.densities), report.stall.total_ms);
     } else if (!settings.dense && !report.interrupted) {
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
@@ -158,6 +165,25 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["interrupted"] = report.interrupted;
     json["transition_step"] = nullptr;
     if (report.transition_step) json["transition_step"] = *report.transition_step;
+    json["stall_ms"] = nullptr;
+    if (report.transition_step) {
+        json["stall_ms"] = {{"total", report.stall.total_ms},
+                            {"score_maps", report.stall.maps_ms},
+                            {"discovery", report.stall.discovery_ms},
+                            {"kernels", report.stall.kernels_ms}};
+        json["first_sparse_step_ms"] = report.first_sparse_step_ms;
+        json["transition_compiled"] = report.transition_compiled;
+    }
+    json["tiers"] = nlohmann::ordered_json::array();
+    for (const TierVerdict& tier : report.tiers) {
+        json["tiers"].push_back({{"layer", tier.layer},
+                                 {"taken", tier.taken},
+                                 {"why_not", tier.why_not},
+                                 {"compile_ms", tier.compile_ms},
+                                 {"tier0_ms", tier.tier0_ms},
+                                 {"tier1_ms", tier.tier1_ms},
+                                 {"measurement_ms", tier.measurement_ms}});
+    }
     json["densities"] = report.densities;
     json["dense_step_ms"] = report.dense_step_ms;
     json["sparse_step_ms"] = report.sparse_step_ms;

@@ -23,10 +23,10 @@ std::string pattern_text(int layer, const BlockPattern& pattern);
 // "score maps moved by 3.1, 20.2 % a layer; ..."
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings);
 
-// Each layer's kernels with where they came from and in how many ms.
+// Each layer's kernels with where they came from and in how many ms, and the stall.
 std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>>& layers,
                             const KernelCache::Counters& before, const KernelCache::Counters& after,
-                            double milliseconds);
+                            const StallTimes& stall);
 
 // The closing lines for a person.
 std::string report_text(const TrainReport& report, const TrainSettings& settings,

@@ -210,6 +210,10 @@ std::vector<Setting> sparsity_settings() {
             [](const TrainSettings& s) {
                 return std::string_view(s.scores == ScoreMode::kExact ? "exact" : "pooled");
             }),
+        number(group, "tiers",
+               "1: after the transition compile each layer's pattern into its kernels, in the "
+               "background, and keep what is faster; 0: do not",
+               SPION_FIELD(tiers), 0, 1),
     };
 }
 

@@ -57,6 +57,7 @@ struct TrainSettings {
     std::int64_t transition_step = 0;  // 0: by the rule
     int transition_change = 15;        // per cent
     ScoreMode scores = ScoreMode::kExact;
+    int tiers = 1;  // 1: compile each layer's pattern into its kernels, and keep what is faster
 
     // Data: LRA's files from `data`, or else generated.
     std::string data;

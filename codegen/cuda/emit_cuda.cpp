@@ -4,8 +4,10 @@
 #include <iterator>
 #include <limits>
 
+#include "codegen/baked_tables.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
+#include "ir/verify.h"
 #include "kernels/embedded.h"
 
 namespace spion {
@@ -127,13 +129,33 @@ void require_shape(const TileProgram& program) {
     }
 }
 
-void require_summary(const ScoreSummaryProgram& program) {
-    if (program.tile < 16 || program.tile > 64 || program.tile % 16 != 0 ||
-        program.block % program.tile != 0 || program.filter < 1 ||
-        (program.filter - 1) / 2 > program.block) {
-        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
-                            program.tile, program.block, program.filter);
-    }
+// What kernels/cuda/attention_walk.cuh reads in place of its arguments' tables.
+std::string baked_tables(const TileProgram& program) {
+    const UniformWalk uniform = uniform_walk(program);
+    const auto index_type = [](const std::vector<std::int32_t>& table) {
+        const auto largest = std::max_element(table.begin(), table.end());
+        const bool fits =
+            largest == table.end() || *largest <= std::numeric_limits<std::uint16_t>::max();
+        return fits ? "unsigned short" : "int";
+    };
+    const auto table = [&](std::string_view memory, std::string_view name,
+                           const std::vector<std::int32_t>& entries) {
+        return fmt::format("static {} const {} {}[] = {{\n    {}}};\n", memory, index_type(entries),
+                           name, table_text(entries));
+    };
+    std::string text = "\n#define SPION_BAKED_TABLES\n";
+    const auto add = [&](std::string_view name, int value, std::string_view comment) {
+        fmt::format_to(std::back_inserter(text), "constexpr int {} = {};  // {}\n", name, value,
+                       comment);
+    };
+    add("kTiles", program.tiles(), "work items of one (b, h)");
+    add("kListed", uniform.listed, "granules of every work item, -1 where they differ");
+    add("kSteps", uniform.steps, "steps of every work item, -1 where they differ");
+    fmt::format_to(std::back_inserter(text), "using GranuleIndex = {};\n",
+                   index_type(program.granules));
+    return text + table("__constant__", "kOrder", program.order) +
+           table("__constant__", "kOffsets", program.offsets) +
+           table("__device__", "kGranules", program.granules);
 }
 
 int row_bytes(const Attention& attention) {
@@ -183,7 +205,7 @@ EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target
 }
 
 EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& target) {
-    require_summary(program);
+    verify(program);
     return {.threads = 2 * program.tile,
             .shared_bytes =
                 summary_stages(program, target) * 2 * program.tile * row_bytes(program.attention)};
@@ -204,16 +226,22 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
                          .comment = "stationary operands, else fetched at every use"});
     append_plan(constants, plan, program.stages, geometry);
 
-    // The walk is passed as tables: the text names only what shapes the code, so that layers whose
-    // patterns differ share one kernel.
+    // Where the walk is passed as tables, the text names only what shapes the code, so that layers
+    // whose patterns differ share one kernel.
+    const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
     const std::string_view role = to_string(program.role);
     const std::string body = fmt::format("{}{}", role, plan.gradients_apart ? "_apart" : "");
     KernelSource source =
         specialise_cuda(target,
-                        fmt::format("{}-b{}-D{}-{}-{}", role, program.block, attention.head_dim,
-                                    to_string(attention.dtype), to_string(attention.softmax)),
+                        fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
+                                    to_string(attention.dtype), to_string(attention.softmax),
+                                    baked ? "-baked" : ""),
                         body, role, constants, full.substr(0, full.find("walk ")));
+    if (baked) {
+        require_bakeable(program);
+        source.text.insert(source.text.rfind("\n#include \""), baked_tables(program));
+    }
     source.ir = full;
     return source;
 }
@@ -228,14 +256,11 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));
     append_plan(constants, plan, summary_stages(program, target), geometry);
-    const std::string ir =
-        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
-                    to_text(attention), program.block, program.tile, program.filter);
     return specialise_cuda(
         target,
         fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
                     to_string(attention.dtype), program.filter),
-        "score_summary", "score_summary", constants, ir);
+        "score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

@@ -1,10 +1,13 @@
 #include "codegen/llvm/emit_llvm.h"
 
+#include <algorithm>
 #include <bit>
 #include <iterator>
 #include <limits>
 
+#include "codegen/baked_tables.h"
 #include "ir/error.h"
+#include "ir/verify.h"
 #include "kernels/embedded.h"
 
 namespace spion {
@@ -90,8 +93,29 @@ void require_supported(const Attention& attention) {
 
 std::string attention_name(std::string_view role, const TileProgram& program) {
     const Attention& attention = program.attention;
-    return fmt::format("{}-b{}-D{}-{}-{}", role, program.block, attention.head_dim,
-                       to_string(attention.dtype), to_string(attention.softmax));
+    return fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
+                       to_string(attention.dtype), to_string(attention.softmax),
+                       program.tables == Tables::kBaked ? "-baked" : "");
+}
+
+// What kernels/host/attention_walk.h reads in place of its arguments' tables: int arrays of any
+// size, so the body knows them by pointers.
+void append_tables(std::string& text, const TileProgram& program) {
+    append_constant(text, {.name = "kTiles",
+                           .value = std::int64_t{program.tiles()},
+                           .comment = "work items of one (b, h)"});
+    append_constant(text, {.name = "kListed",
+                           .value = std::int64_t{uniform_walk(program).listed},
+                           .comment = "granules of every work item, -1 where they differ"});
+    const auto table = [&](std::string_view name, const std::vector<std::int32_t>& entries) {
+        fmt::format_to(std::back_inserter(text),
+                       "@{0}Entries = constant [{1} x i32] [\n    {2}]\n"
+                       "@{0} = constant ptr @{0}Entries\n",
+                       name, std::max<std::size_t>(1, entries.size()), table_text(entries, "i32 "));
+    };
+    table("kOrder", program.order);
+    table("kOffsets", program.offsets);
+    table("kGranules", program.granules);
 }
 
 }  // namespace
@@ -141,24 +165,25 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
                          .value = std::int64_t{program.granule},
                          .comment = "streamed rows adjacent in memory"});
     const std::string_view role = to_string(program.role);
-    // The walk is passed as tables: the text names only what shapes the code, so that layers whose
-    // patterns differ share one kernel.
+    // Where the walk is passed as tables, the text names only what shapes the code, so that layers
+    // whose patterns differ share one kernel.
+    const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
     const std::string shape = full.substr(0, full.find("walk "));
+    const std::string body = fmt::format("{}{}", role, baked ? "_baked" : "");
     KernelSource source =
-        specialise_host(target, attention_name(role, program), role, role, constants, shape);
+        specialise_host(target, attention_name(role, program), body, role, constants, shape);
+    if (baked) {
+        require_bakeable(program);
+        append_tables(source.text, program);
+    }
     source.ir = full;
     return source;
 }
 
 KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target) {
     require_supported(program.attention);
-    if (program.tile < 16 || program.tile > kMaxStationaryRows || program.tile % 16 != 0 ||
-        program.block % program.tile != 0 || program.filter < 1 ||
-        program.filter > 2 * program.block + 1) {
-        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
-                            program.tile, program.block, program.filter);
-    }
+    verify(program);
     std::vector<Constant> constants = attention_constants(program.attention);
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
@@ -172,13 +197,10 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back({.name = "kFilter",
                          .value = std::int64_t{program.filter},
                          .comment = "F of the diagonal convolution"});
-    const std::string ir =
-        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
-                    to_text(program.attention), program.block, program.tile, program.filter);
     return specialise_host(target,
                            fmt::format("score_summary-b{}-D{}-F{}", program.block,
                                        program.attention.head_dim, program.filter),
-                           "score_summary", "score_summary", constants, ir);
+                           "score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

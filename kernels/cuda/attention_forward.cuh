@@ -13,7 +13,7 @@ static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {
-    const WorkItem item = work_item(args);
+    const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
     Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();

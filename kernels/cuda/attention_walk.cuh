@@ -15,6 +15,42 @@ static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
 static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
 
+// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source then
+// has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and steps of
+// every work item, -1 where they differ; GranuleIndex, the type of kGranules; and the tables. The
+// first two are read by whole blocks, so they lie in constant memory; lanes read granules side by
+// side, which is what global memory is for.
+#ifdef SPION_BAKED_TABLES
+SPION_DEVICE int tile_count(const SpionAttentionArguments&) {
+    return kTiles;
+}
+SPION_DEVICE int tile_at(const SpionAttentionArguments&, int place) {
+    return kOrder[place];
+}
+SPION_DEVICE int offset_at(const SpionAttentionArguments&, int place) {
+    if constexpr (kListed >= 0) return place * kListed;
+    return kOffsets[place];
+}
+SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments&) {
+    return kGranules;
+}
+#else
+using GranuleIndex = int;
+constexpr int kListed = -1, kSteps = -1;
+SPION_DEVICE int tile_count(const SpionAttentionArguments& args) {
+    return args.tiles;
+}
+SPION_DEVICE int tile_at(const SpionAttentionArguments& args, int place) {
+    return args.order[place];
+}
+SPION_DEVICE int offset_at(const SpionAttentionArguments& args, int place) {
+    return args.offsets[place];
+}
+SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments& args) {
+    return args.granules;
+}
+#endif
+
 struct WorkItem {
     int batch, head;
     int place;      // in TileProgram::order
@@ -22,11 +58,11 @@ struct WorkItem {
     long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args) {
-    const unsigned tiles = (unsigned)args.tiles;
-    const unsigned pair = blockIdx.x / tiles;
-    const int place = (int)(blockIdx.x - pair * tiles);
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place, args.order[place] * kStationaryRows,
+SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
+    const unsigned tiles = (unsigned)tile_count(args);
+    const unsigned pair = item / tiles;
+    const int place = (int)(item - pair * tiles);
+    return {(int)(pair / kHeads), (int)(pair % kHeads), place, tile_at(args, place) * kStationaryRows,
             (long long)pair * kLength};
 }
 
@@ -40,14 +76,15 @@ SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
 // or beyond the limit are cut off; as granules ascend, rows of the sequence that are past the limit
 // (or past L) are then at its end.
 struct Walk {
-    const int* granules;  // [listed]
-    int listed;           // granules of the work item
-    int valid;            // rows of the sequence below the limit
-    int elements;         // rows of the uncut sequence below L: the n_i of ir/attention.h
-    int window;           // lane i holds granule 32 * k + i of the current 32
+    const GranuleIndex* granules;  // [listed]
+    int listed;                    // granules of the work item
+    int valid;                     // rows of the sequence below the limit
+    int elements;                  // rows of the uncut sequence below L: the n_i of ir/attention.h
+    int window;                    // lane i holds granule 32 * k + i of the current 32
 
     // Steps of kStreamedRows rows.
     __device__ __forceinline__ int steps() const {
+        if constexpr (kSteps >= 0) return kSteps;
         return (valid + kStreamedRows - 1) / kStreamedRows;
     }
 };
@@ -83,10 +120,10 @@ SPION_DEVICE int granules_below(const Walk& walk, int limit) {
 // Starts reading the list of a work item. Nothing waits for it before measure_walk, so that other
 // loads can be under way at the same time.
 SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place) {
-    const int first = args.offsets[place];
+    const int first = offset_at(args, place);
     Walk walk;
-    walk.listed = args.offsets[place + 1] - first;
-    walk.granules = args.granules + first;
+    walk.listed = offset_at(args, place + 1) - first;
+    walk.granules = granule_table(args) + first;
     walk.window = read_window(walk, 0);
     walk.elements = 0;
     walk.valid = 0;

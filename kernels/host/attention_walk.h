@@ -15,6 +15,49 @@ extern const bool kPrunedZero;
 extern const bool kKeyPadding;
 }
 
+// Where the walk's tables come from: the arguments (tier 0), or constants of the source (tier 1).
+// kListed: granules of every work item, -1 where they differ.
+#ifdef SPION_BAKED_TABLES
+extern "C" {
+extern const int kTiles;
+extern const int kListed;
+extern const int* const kOrder;     // [kTiles]
+extern const int* const kOffsets;   // [kTiles + 1]
+extern const int* const kGranules;  // [kOffsets[kTiles]]
+}
+SPION_INLINE int tile_count(const SpionAttentionArguments&) {
+    return kTiles;
+}
+SPION_INLINE int tile_at(const SpionAttentionArguments&, int place) {
+    return kOrder[place];
+}
+SPION_INLINE int offset_at(const SpionAttentionArguments&, int place) {
+    return kListed >= 0 ? place * kListed : kOffsets[place];
+}
+SPION_INLINE int granule_count(const SpionAttentionArguments&, int place) {
+    return kListed >= 0 ? kListed : kOffsets[place + 1] - kOffsets[place];
+}
+SPION_INLINE const int* granule_table(const SpionAttentionArguments&) {
+    return kGranules;
+}
+#else
+SPION_INLINE int tile_count(const SpionAttentionArguments& args) {
+    return args.tiles;
+}
+SPION_INLINE int tile_at(const SpionAttentionArguments& args, int place) {
+    return args.order[place];
+}
+SPION_INLINE int offset_at(const SpionAttentionArguments& args, int place) {
+    return args.offsets[place];
+}
+SPION_INLINE int granule_count(const SpionAttentionArguments& args, int place) {
+    return args.offsets[place + 1] - args.offsets[place];
+}
+SPION_INLINE const int* granule_table(const SpionAttentionArguments& args) {
+    return args.granules;
+}
+#endif
+
 struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
@@ -26,16 +69,16 @@ struct WorkItem {
 };
 
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long item) {
-    const int position = static_cast<int>(item % args.tiles);
-    const long long batch_head = item / args.tiles;
+    const int position = static_cast<int>(item % tile_count(args));
+    const long long batch_head = item / tile_count(args);
     WorkItem work;
     work.batch = static_cast<int>(batch_head / kHeads);
     work.head = static_cast<int>(batch_head % kHeads);
-    work.first = static_cast<long long>(args.order[position]) * kStationaryRows;
+    work.first = static_cast<long long>(tile_at(args, position)) * kStationaryRows;
     const long long left = kLength - work.first;
     work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
-    work.granules = args.granules + args.offsets[position];
-    work.granule_count = args.offsets[position + 1] - args.offsets[position];
+    work.granules = granule_table(args) + offset_at(args, position);
+    work.granule_count = granule_count(args, position);
     work.row_base = batch_head * kLength;
     work.valid_keys = kKeyPadding ? args.lengths[work.batch] : kLength;
     return work;

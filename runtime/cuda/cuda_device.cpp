@@ -15,6 +15,7 @@
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/staging.h"
 
 namespace spion {
 namespace {
@@ -128,7 +129,8 @@ struct CudaDevice::State {
     std::size_t allocated_bytes = 0, peak_bytes = 0;
     std::array<driver_abi::Event, kMarkSlots> events{};
     std::vector<std::string> launched;  // distinct, since the last wait, oldest first
-    void* workspace = nullptr;          // of cublas
+    std::unique_ptr<Staging> staging;
+    void* workspace = nullptr;  // of cublas
     std::unique_ptr<Cublas> cublas;
 
     // The context is current to a thread, and callers may come on any.
@@ -184,6 +186,7 @@ CudaDevice::CudaDevice() {
     s.enter();
     check_driver(s.cuda.cuStreamCreate(&s.stream, driver_abi::kStreamNonBlocking),
                  "cuStreamCreate");
+    s.staging = std::make_unique<Staging>(s.cuda, s.stream);
 }
 
 CudaDevice::~CudaDevice() {
@@ -191,6 +194,7 @@ CudaDevice::~CudaDevice() {
     s.cuda.cuCtxSetCurrent(s.context);
     s.cuda.cuStreamSynchronize(s.stream);
     s.cublas.reset();
+    s.staging.reset();
     for (driver_abi::Event event : s.events) {
         if (event != nullptr) {
             s.cuda.cuEventDestroy_v2(event);
@@ -262,9 +266,7 @@ void CudaDevice::copy_in(void* device, const void* host, std::size_t bytes) {
     }
     State& s = *state_;
     s.enter();
-    // `host` is pageable: it has been read when this returns.
-    s.check(s.cuda.cuMemcpyHtoDAsync_v2(address_of(device), host, bytes, s.stream),
-            "copying to the device");
+    s.check(s.staging->copy_in(address_of(device), host, bytes), "copying to the device");
 }
 
 void CudaDevice::copy_out(void* host, const void* device, std::size_t bytes) {

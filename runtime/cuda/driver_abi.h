@@ -37,6 +37,7 @@ constexpr int kFunctionMaxDynamicSharedBytes = 8;
 
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDefault = 0;
+constexpr unsigned kEventNoTiming = 2;
 
 // The `extra` argument of cuLaunchKernel: parameters as one buffer.
 constexpr std::size_t kLaunchEnd = 0;
@@ -61,6 +62,8 @@ constexpr std::size_t kLaunchBufferSize = 2;
     X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                         \
     X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                           \
     X(cuMemFree_v2, Result(Pointer))                                                          \
+    X(cuMemAllocHost_v2, Result(void**, std::size_t))                                         \
+    X(cuMemFreeHost, Result(void*))                                                           \
     X(cuMemcpyHtoDAsync_v2, Result(Pointer, const void*, std::size_t, Stream))                \
     X(cuMemcpyDtoHAsync_v2, Result(void*, Pointer, std::size_t, Stream))                      \
     X(cuMemsetD8Async, Result(Pointer, unsigned char, std::size_t, Stream))                   \

@@ -133,6 +133,38 @@ TEST_P(CudaCompile, ScoreSummaryHasNoSpills) {
     compile_all(jobs);
 }
 
+// Tier 1, with rows of one length (constant trip counts) and of several.
+TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
+    if (GetParam() != 80 && GetParam() != 90 && GetParam() != 120) return;
+    const Target target = cuda_target(GetParam());
+    std::vector<Job> jobs;
+    int variant = GetParam();
+    for (const int dim : kHeadDims) {
+        for (KernelRole role : kRoles) {
+            const DType dtype = kTypes[variant % 4];
+            Attention attention = attention_of(dtype, dim, variant);
+            const int block = kBlocks[variant++ % 4];
+            const bool uniform = variant % 2 == 0;
+            if (uniform) attention.length = 1024;  // no ragged edge
+            const auto blocks = static_cast<int>((attention.length + block - 1) / block);
+            std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+            for (int i = 0; i < blocks; ++i) {
+                for (int j = 0; j < (uniform ? 3 : 1 + i % 5); ++j) {
+                    bits[static_cast<std::size_t>(i * blocks + (i + j) % blocks)] = 1;
+                }
+            }
+            attention.key_padding = attention.key_padding && !uniform;
+            LowerOptions options;
+            options.tables = Tables::kBaked;
+            const BlockPattern pattern(attention.length, block, std::move(bits));
+            const TileProgram program = lower(attention, pattern, role, target, options);
+            jobs.push_back({emit(program, target), geometry(program, target), target});
+            EXPECT_EQ(jobs.back().source.text.find("kSteps = -1") == std::string::npos, uniform);
+        }
+    }
+    compile_all(jobs);
+}
+
 std::string arch_name(const testing::TestParamInfo<int>& info) {
     return "sm_" + std::to_string(info.param);
 }

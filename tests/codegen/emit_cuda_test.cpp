@@ -9,6 +9,7 @@
 
 #include "codegen/emit.h"
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "kernels/embedded.h"
 #include "tests/support/expect_error.h"
 
@@ -69,6 +70,7 @@ TEST(EmitCuda, ScoreSummaryReadsAsItsGolden) {
                                       .filter = 31,
                                       .tile = 64};
     expect_golden("score_summary.cu", emit(program, cuda_target(86)).text);
+    EXPECT_EQ(parse_ir(emit(program, cuda_target(86)).ir, "ir").summaries, std::vector{program});
     // 99 KiB hold one stage of 64 KiB, 227 KiB two.
     EXPECT_EQ(geometry(program, cuda_target(86)).shared_bytes, 65536);
     EXPECT_EQ(geometry(program, cuda_target(90)).shared_bytes, 131072);
@@ -84,6 +86,72 @@ TEST(EmitCuda, TextDoesNotDependOnTheWalk) {
     EXPECT_NE(a.ir, b.ir);
     other.attention.softmax = SoftmaxKind::kMasked;
     EXPECT_NE(a.text, emit(other, cuda_target(80)).text);
+}
+
+TEST(EmitCuda, BakedTablesAreConstantsOfTheSource) {
+    TileProgram program = small_program();
+    const std::string passed = emit(program, cuda_target(90)).text;
+    EXPECT_EQ(passed.find("SPION_BAKED_TABLES"), std::string::npos);
+    program.tables = Tables::kBaked;
+    const KernelSource source = emit(program, cuda_target(90));
+    EXPECT_EQ(source.name, "attention_forward-b32-D32-bf16-pruned_zero-baked");
+    EXPECT_NE(source.text.find("\n#define SPION_BAKED_TABLES\n"
+                               "constexpr int kTiles = 4;  // work items of one (b, h)\n"
+                               "constexpr int kListed = -1;"),
+              std::string::npos)
+        << source.text;
+    for (const char* line :
+         {"constexpr int kSteps = -1;", "using GranuleIndex = unsigned short;",
+          "static __constant__ const unsigned short kOrder[] = {\n    1, 0, 2, 3};",
+          "static __constant__ const unsigned short kOffsets[] = {\n    0, 3, 4, 5, 5};",
+          "static __device__ const unsigned short kGranules[] = {\n    0, 1, 3, 0, 2};"}) {
+        EXPECT_NE(source.text.find(line), std::string::npos) << line << "\n" << source.text;
+    }
+    EXPECT_LT(source.text.find("kGranules[]"), source.text.find("#include"));
+    TileProgram other = program;
+    other.granules = {0, 1, 2, 0, 2};
+    EXPECT_NE(emit(other, cuda_target(90)).text, source.text);
+    other.granules.back() = 65536;  // beyond 16 bits
+    EXPECT_NE(emit(other, cuda_target(90)).text.find("using GranuleIndex = int;"),
+              std::string::npos);
+}
+
+TEST(EmitCuda, BakedTripCountsAreConstantWhereAllRowsAreAlike) {
+    TileProgram program = small_program();
+    program.tables = Tables::kBaked;
+    const auto has = [&](const char* line) {
+        return emit(program, cuda_target(90)).text.find(line) != std::string::npos;
+    };
+    program.offsets = {0, 3, 6, 9, 12};  // 2 steps of 2 granules each
+    program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 2, 3};
+    EXPECT_TRUE(has("kListed = 3;"));
+    EXPECT_TRUE(has("kSteps = -1;"));  // lengths decide
+    program.attention.key_padding = false;
+    EXPECT_TRUE(has("kSteps = 2;"));
+    program.offsets = {0, 3, 6, 9, 13};  // as many steps, though not as many granules
+    program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 1, 2, 3};
+    EXPECT_TRUE(has("kListed = -1;"));
+    EXPECT_TRUE(has("kSteps = 2;"));
+    program.offsets = {0, 2, 6, 9, 13};
+    EXPECT_TRUE(has("kSteps = -1;"));
+}
+
+TEST(EmitCuda, TooLargeTablesAreNotBaked) {
+    TileProgram program = small_program();
+    program.tables = Tables::kBaked;
+    const auto extra = static_cast<std::size_t>(kMostBakedEntries) - 4 - 5;
+    program.offsets.back() = static_cast<int>(extra);
+    program.granules.assign(extra, 0);
+    EXPECT_EQ(why_not_baked(program), "");
+    EXPECT_NO_THROW(emit(program, cuda_target(90)));
+    program.granules.push_back(0);
+    ++program.offsets.back();
+    EXPECT_EQ(why_not_baked(program), "its tables have 32769 entries, and 32768 at most are baked");
+    expect_error<UserError>([&] { emit(program, cuda_target(90)); },
+                            "attention_forward cannot have its pattern in the source: its tables "
+                            "have 32769 entries, and 32768 at most are baked; pass it as tables");
+    program.tables = Tables::kPassed;
+    EXPECT_NO_THROW(emit(program, cuda_target(90)));
 }
 
 TEST(EmitCuda, IncludesAreAllThatTheTextReaches) {
@@ -128,9 +196,6 @@ TEST(EmitCuda, RefusesWhatTheIrCanSayButNoBodyDoes) {
     TileProgram packed = small_program();
     packed.uses = {1, 2, 3, 1, 1};
     expect_error<UserError>([&] { emit(packed, target); }, "packs several block rows");
-    TileProgram baked = small_program();
-    baked.tables = Tables::kBaked;
-    expect_error<UserError>([&] { emit(baked, target); }, "tables=passed");
     TileProgram wgmma = small_program();
     wgmma.unit = MatrixUnit::kWgmma;
     expect_error<UserError>([&] { emit(wgmma, target); }, "unit=mma_sync");

@@ -7,6 +7,7 @@
 #include "codegen/emit.h"
 #include "codegen/llvm/emit_llvm.h"
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
@@ -75,6 +76,24 @@ TEST(EmitHost, PatternsOfOneShapeShareTheirText) {
     EXPECT_NE(a.text.find("shape block=32 stationary_rows=32"), std::string::npos);
 }
 
+TEST(EmitHost, BakedTablesAreConstantsOfTheSource) {
+    TileProgram program = small_program();
+    program.tables = Tables::kBaked;
+    const KernelSource source = emit(program, kTarget);
+    EXPECT_EQ(source.includes[0].name, "attention_forward_baked.bc");
+    EXPECT_TRUE(has_line(source.text, "@kTiles = constant i32 3 ")) << source.text;
+    EXPECT_TRUE(has_line(source.text, "@kListed = constant i32 -1 "));
+    EXPECT_TRUE(has_line(source.text,
+                         "@kGranulesEntries = constant [3 x i32] [\n    i32 0, i32 2, i32 1]\n"
+                         "@kGranules = constant ptr @kGranulesEntries\n"))
+        << source.text;
+    EXPECT_EQ(emit(small_program(), kTarget).text.find("kListed"), std::string::npos);
+    program.offsets = {0, 1, 2, 3};
+    EXPECT_TRUE(has_line(emit(program, kTarget).text, "@kListed = constant i32 1 "));
+    program.granules.assign(static_cast<std::size_t>(kMostBakedEntries), 0);
+    expect_error<UserError>([&] { emit(program, kTarget); }, "pass it as tables");
+}
+
 TEST(EmitHost, EveryShapeChangesTheText) {
     const std::string text = emit(small_program(), kTarget).text;
     TileProgram other = small_program();
@@ -107,6 +126,7 @@ TEST(EmitHost, RefusesOtherTypesAndTiles) {
     expect_error<InternalError>([&] { emit(summary, kTarget); }, "filter 66");
     summary.filter = 65;
     EXPECT_EQ(emit(summary, kTarget).entry, "score_summary");
+    EXPECT_EQ(parse_ir(emit(summary, kTarget).ir, "ir").summaries, std::vector{summary});
 }
 
 TEST(EmitHost, RefusesConstantsThatItCannotWrite) {

@@ -17,6 +17,7 @@
 #define SPION_DEVICE static inline
 #define __device__
 #define __global__
+#define __constant__
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)

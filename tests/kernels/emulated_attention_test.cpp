@@ -1,9 +1,11 @@
 // The CUDA attention kernels, run on the host, against the definition of the operation in double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "codegen/emit.h"
@@ -202,30 +204,10 @@ struct Problem {
     }
 };
 
-// The walk of ir/tile_program.h, written down straight from the pattern; order reversed.
-TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Problem& problem) {
-    TileProgram program = program_of(c, role);
-    const auto tiles = static_cast<int>((c.length + c.stationary_rows - 1) / c.stationary_rows);
-    const auto granules = static_cast<int>((c.length + c.granule - 1) / c.granule);
-    for (int tile = tiles - 1; tile >= 0; --tile) {
-        program.order.push_back(tile);
-        for (int granule = 0; granule < granules; ++granule) {
-            const std::int64_t mine = std::int64_t{tile} * c.stationary_rows;
-            const std::int64_t other = std::int64_t{granule} * c.granule;
-            const bool columns = role == KernelRole::kKeyValueGradient;
-            if (columns ? problem.in_pattern(other, mine) : problem.in_pattern(mine, other)) {
-                program.granules.push_back(granule);
-            }
-        }
-        program.offsets.push_back(static_cast<int>(program.granules.size()));
-    }
-    return program;
-}
-
 class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
   protected:
-    void run(KernelRole role, Problem& problem, unsigned seed) {
-        const TileProgram program = with_walk(GetParam(), role, problem);
+    void run(KernelRole role, Problem& problem, unsigned seed, bool baked = false) {
+        const TileProgram program = with_walk(GetParam(), role, problem.blocks);
         SpionAttentionArguments args{};
         args.q = problem.q.view();
         args.k = problem.k.view();
@@ -238,10 +220,12 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         args.lse = problem.lse.data();
         args.delta = problem.delta.data();
         args.lengths = problem.c.key_padding ? problem.lengths.data() : nullptr;
-        args.order = program.order.data();
-        args.offsets = program.offsets.data();
-        args.granules = program.granules.data();
-        args.tiles = program.tiles();
+        if (!baked) {
+            args.order = program.order.data();
+            args.offsets = program.offsets.data();
+            args.granules = program.granules.data();
+            args.tiles = program.tiles();
+        }
         args.batch = problem.batch;
         emulation::forget_reads();
         for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
@@ -251,7 +235,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             emulation::allow_reads(t->data(), t->size() * 4);
         }
         const EmittedGeometry geometry = spion::geometry(program, emulated_target());
-        const EmulatedKernel kernel = find_emulated(GetParam().name, to_string(role));
+        const std::string name = std::string(GetParam().name) + (baked ? "_baked" : "");
+        const EmulatedKernel kernel = find_emulated(name, to_string(role));
         const std::int64_t blocks = std::int64_t{problem.batch} * problem.c.heads * program.tiles();
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });
@@ -333,11 +318,48 @@ TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
     }
 }
 
+using EmulatedBaked = EmulatedAttention;
+
+TEST_P(EmulatedBaked, GivesTheBitsOfPassedTables) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937 random(static_cast<unsigned>(seed));
+    Problem passed(GetParam(), GetParam().key_padding ? 3 : 1, random);
+    passed.blocks = baked_blocks(GetParam());
+    Problem baked = passed;
+    for (int role = 0; role < 3; ++role) {
+        run(static_cast<KernelRole>(role), passed, static_cast<unsigned>(seed), false);
+        run(static_cast<KernelRole>(role), baked, static_cast<unsigned>(seed) + 1, true);
+    }
+    const Tensor Problem::*tensors[] = {&Problem::o, &Problem::d_q, &Problem::d_k, &Problem::d_v};
+    const Tensor untouched(GetParam(), passed.batch, false);
+    EXPECT_NE(baked.o.bytes, untouched.bytes);
+    for (const Tensor Problem::*tensor : tensors) {
+        EXPECT_TRUE((passed.*tensor).bytes == (baked.*tensor).bytes);
+    }
+    const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
+        return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+    };
+    EXPECT_TRUE(same_bits(passed.lse, baked.lse));
+    EXPECT_TRUE(same_bits(passed.delta, baked.delta));
+}
+
+std::vector<EmulatedCase> cases_that_are_baked() {
+    std::vector<EmulatedCase> cases = emulated_cases();
+    std::erase_if(cases, [](const EmulatedCase& c) {
+        return std::find(std::begin(kBakedCases), std::end(kBakedCases), std::string(c.name)) ==
+               std::end(kBakedCases);
+    });
+    return cases;
+}
+
 std::string case_name(const testing::TestParamInfo<EmulatedCase>& info) {
     return info.param.name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, EmulatedAttention, testing::ValuesIn(emulated_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Cases, EmulatedBaked, testing::ValuesIn(cases_that_are_baked()),
+                         case_name);
 
 }  // namespace
 }  // namespace spion

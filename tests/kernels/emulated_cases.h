@@ -60,6 +60,53 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
             .granules = {}};
 }
 
+// Which blocks of a case are there, [nb][nb].
+using EmulatedBlocks = std::vector<std::vector<bool>>;
+
+// The walk of ir/tile_program.h, written down straight from the blocks; order reversed.
+inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const EmulatedBlocks& blocks) {
+    TileProgram program = program_of(c, role);
+    const auto tiles = static_cast<int>((c.length + c.stationary_rows - 1) / c.stationary_rows);
+    const auto granules = static_cast<int>((c.length + c.granule - 1) / c.granule);
+    for (int tile = tiles - 1; tile >= 0; --tile) {
+        program.order.push_back(tile);
+        for (int granule = 0; granule < granules; ++granule) {
+            const auto mine =
+                static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
+            const auto other =
+                static_cast<std::size_t>(std::int64_t{granule} * c.granule / c.block);
+            const bool columns = role == KernelRole::kKeyValueGradient;
+            if (columns ? blocks[other][mine] : blocks[mine][other]) {
+                program.granules.push_back(granule);
+            }
+        }
+        program.offsets.push_back(static_cast<int>(program.granules.size()));
+    }
+    return program;
+}
+
+// Cases that exist once more as "<name>_baked", with the tables of baked_blocks() in their source:
+// rows of several lengths, none among them; and rows and columns that are all alike.
+constexpr const char* kBakedCases[] = {"bf16_d32", "fp16_d16", "fp32_d128"};
+
+inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
+    const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
+    EmulatedBlocks blocks(nb, std::vector<bool>(nb));
+    for (std::size_t i = 0; i < nb; ++i) {
+        for (std::size_t j = 0; j < nb; ++j) {
+            const std::size_t apart = (j + nb - i) % nb;
+            blocks[i][j] = c.dtype == DType::kFp32 ? apart < 2 : i + 1 == nb || apart < i % 3;
+        }
+    }
+    return blocks;
+}
+
+inline TileProgram baked_program(const EmulatedCase& c, KernelRole role) {
+    TileProgram program = with_walk(c, role, baked_blocks(c));
+    program.tables = Tables::kBaked;
+    return program;
+}
+
 // Score summaries: attention of the named case, pattern block, filter and tile.
 struct EmulatedSummary {
     const char* name;

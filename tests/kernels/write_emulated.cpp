@@ -72,6 +72,13 @@ std::string write_case(const std::string& name) {
         }
         return text;
     }
+    for (const EmulatedCase& c : emulated_cases()) {
+        if (name != std::string(c.name) + "_baked") continue;
+        for (KernelRole role : kRoles) {
+            text += emulated(name, emit(baked_program(c, role), emulated_target()));
+        }
+        return text;
+    }
     for (const EmulatedSummary& s : emulated_summaries()) {
         if (name == s.name) return text + emulated(name, emit(program_of(s), emulated_target()));
     }
@@ -87,6 +94,9 @@ std::string write_table() {
     };
     for (const EmulatedCase& c : emulated_cases()) {
         for (KernelRole role : kRoles) add(c.name, to_string(role));
+    }
+    for (const char* name : kBakedCases) {
+        for (KernelRole role : kRoles) add(std::string(name) + "_baked", to_string(role));
     }
     for (const EmulatedSummary& s : emulated_summaries()) add(s.name, "score_summary");
     return fmt::format(

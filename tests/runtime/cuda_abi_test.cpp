@@ -92,6 +92,7 @@ static_assert(kDeviceSharedBytesPerBlockOptIn ==
 static_assert(kFunctionMaxDynamicSharedBytes == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 static_assert(kStreamNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kEventDefault == CU_EVENT_DEFAULT);
+static_assert(kEventNoTiming == CU_EVENT_DISABLE_TIMING);
 static_assert(sizeof(Pointer) == sizeof(CUdeviceptr));
 
 TEST(DriverAbi, LaunchParameterTags) {
@@ -106,6 +107,7 @@ TEST(DriverAbi, LaunchParameterTags) {
 TEST(DriverAbi, SymbolVersions) {
     EXPECT_STREQ(SPION_EXPANDED(cuMemAlloc), "cuMemAlloc_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuMemFree), "cuMemFree_v2");
+    EXPECT_STREQ(SPION_EXPANDED(cuMemAllocHost), "cuMemAllocHost_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuMemGetInfo), "cuMemGetInfo_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuDeviceTotalMem), "cuDeviceTotalMem_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuStreamDestroy), "cuStreamDestroy_v2");

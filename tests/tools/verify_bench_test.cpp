@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sstream>
@@ -110,7 +111,7 @@ TEST(Verify, RefusesWhatItCannotDo) {
     expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
                    {"holds no bits"});
     expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
-    expect_refused(cpu + "--pattern-random 0.5", {"excludes"});
+    expect_refused(cpu + "--pattern-random 0.5", {"--pattern", "--pattern-random", "leave one out"});
     expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});
     expect_refused(cpu + "--block 16 --length 99", {"needs 7 x 7"});
     expect_refused(cpu + "--head-dim 48", {"16, 32, 64 or 128"});
@@ -179,6 +180,33 @@ TEST(Bench, MeasuresDiscovery) {
     EXPECT_GT(json.at("summary_ms"), 0);
     EXPECT_GT(json.at("discovery_ms"), 0);
     EXPECT_GT(json.at("dense_forward_ms"), 0);
+}
+
+TEST(Bench, ComparesTiers) {
+    const ScratchFolder folder;
+    const std::string file = folder.file("tiers.json");
+    const auto table = run_command("bench tiers --device cpu --repeat 1 --json " + file);
+    ASSERT_EQ(table.exit_code, 0) << table.err;
+    EXPECT_NE(table.out.find("host-256 "), std::string::npos) << table.out;
+    const auto result = run_command("bench tiers --device cpu --repeat 1 --json");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    std::ifstream written(file);
+    for (const auto& json : {nlohmann::json::parse(written), nlohmann::json::parse(result.out)}) {
+        ASSERT_EQ(json["rows"].size(), 2U);
+        for (const auto& row : json["rows"]) {
+            for (const char* pass : {"forward", "backward", "both"}) {
+                for (const char* number : {"tier0_ms", "tier1_ms", "ratio"}) {
+                    EXPECT_GT(row[pass][number].get<double>(), 0) << row.dump();
+                }
+            }
+            EXPECT_GT(row["compile_ms"][0].get<double>(), 0);
+            EXPECT_GT(row["compile_ms"][1].get<double>(), 0);
+            EXPECT_EQ(row["tried_in_training"], row["why_not"] == "");
+        }
+    }
+    expect_refused("bench tiers --device cpu --repeat 0", {"--repeat is 0", "at least 1"});
+    expect_refused("bench tiers --device cpu --repeat 1 --json " + folder.file("no/where.json"),
+                   {"where.json", "--json"});
 }
 
 TEST(Bench, RefusesWhatItCannotDo) {

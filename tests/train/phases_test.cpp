@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "ir/parser.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/train/files.h"
 #include "tests/train/tiny_run.h"
@@ -17,6 +18,8 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
     const Outcome result = run(settings, folder.file("run"));
     EXPECT_EQ(result.report.transition_step, 10);
     EXPECT_EQ(result.report.steps_done, 24);
+    EXPECT_EQ(result.report.transition_compiled, 0);  // tier 0 has been there since the start
+    EXPECT_GT(result.report.stall.total_ms, 0);
     EXPECT_FALSE(result.report.interrupted);
     EXPECT_EQ(count(result, "dense", "train"), 10);
     EXPECT_EQ(count(result, "sparse", "train"), 14);
@@ -56,6 +59,8 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
         for (const char* file : {"kernel.ir", "kernel.ll", "kernel.o"}) {
             EXPECT_GT(std::filesystem::file_size(entry.path() / file), 0U) << entry.path() / file;
         }
+        const std::string ir = read_file(entry.path() / "kernel.ir");
+        EXPECT_EQ(to_text(parse_ir(ir, "kernel.ir")), ir);
     }
     EXPECT_GE(kernels, 18);  // 14 of the step, 3 of attention, the score summary
 }
@@ -106,6 +111,34 @@ TEST(Phases, TheSameSeedGivesTheSameLossesBitForBit) {
     settings.dense = true;
     const std::string dense = run(settings, folder.file("4")).summary_of_losses();
     EXPECT_EQ(dense.substr(0, dense.find("11dense")), first.substr(0, first.find("11sparse")));
+}
+
+// Which layers are decided before the run ends is up to the machine, what they learn is not.
+TEST(Phases, TierOneChangesNoLoss) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings();
+    settings.transition_step = 4;
+    settings.steps = 60;
+    settings.tiers = 0;
+    const Outcome without = run(settings, folder.file("0"));
+    EXPECT_TRUE(without.report.tiers.empty());
+    settings.tiers = 1;
+    const Outcome with = run(settings, folder.file("1"));
+    EXPECT_EQ(with.summary_of_losses(), without.summary_of_losses());
+    EXPECT_LE(with.report.tiers.size(), 2U);
+    bool taken = false;
+    for (const TierVerdict& verdict : with.report.tiers) {
+        EXPECT_GE(verdict.layer, 0);
+        EXPECT_LT(verdict.layer, 2);
+        EXPECT_EQ(verdict.why_not, "");
+        EXPECT_EQ(verdict.taken, verdict.tier1_ms < verdict.tier0_ms);
+        taken = taken || verdict.taken;
+    }
+    bool written = false;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.file("1/kernels"))) {
+        written = written || entry.path().string().find("-baked") != std::string::npos;
+    }
+    EXPECT_EQ(written, taken);
 }
 
 TEST(Phases, EveryVariantAndSoftmaxTrains) {

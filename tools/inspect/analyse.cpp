@@ -117,7 +117,9 @@ void add_programs(Facts& facts) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
             for (const KernelRole role : kRoles) {
-                TileProgram program = lower(attention, layer.pattern, role, target);
+                LowerOptions options;
+                options.tables = layer.tables;
+                TileProgram program = lower(attention, layer.pattern, role, target, options);
                 std::string kernel = kernel_of(facts, program, target);
                 layer.programs.push_back({.program = std::move(program),
                                           .work = {},

@@ -43,6 +43,7 @@ struct KernelFacts {
     std::vector<TextFile> includes;  // texts that the source takes in
     std::vector<TextFile> outputs;   // kernel.ptx, kernel.sass, kernel.opt.ll, kernel.s, report.txt
     std::string rebuild;             // a shell line
+    std::string tier;                // "0": tables are passed, "1": in the source; "" without
     std::string origin;              // "compiled", "disk", "memory"; "" when unknown
     std::optional<double> compile_ms, lookup_ms;
     std::optional<double> predicted_ms;  // of report.json
@@ -79,6 +80,8 @@ struct LayerFacts {
     std::vector<double> pooled;  // [nb, nb], or empty
     std::vector<ProgramFacts> programs;
     std::optional<double> forward_ms, backward_ms;  // measured
+    Tables tables = Tables::kPassed;                // of its programs at the end: tier 0 or 1
+    std::string tier;  // what became of tier 1, a sentence; "" when nothing was decided
 };
 
 struct Ceilings {
@@ -106,7 +109,9 @@ struct Facts {
     bool interrupted = false;
     std::int64_t steps = 0, planned_steps = 0;
     std::optional<std::int64_t> transition_step;
+    std::optional<double> stall_ms;  // between the last dense step and the first sparse one
     double dense_step_ms = 0, sparse_step_ms = 0;               // medians; 0 for none
+    double dense_attention_ms = 0, sparse_attention_ms = 0;     // of a step; 0 when not recorded
     std::optional<std::pair<double, double>> validation, test;  // loss, accuracy
     std::int64_t peak_bytes = 0;
     int compiled = 0, from_disk = 0;

@@ -46,9 +46,9 @@ std::string table_row(const KernelFacts& kernel, std::size_t index) {
     };
     return fmt::format(
         "<tr><th scope=\"row\"><a href=\"#kernel{}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td>"
-        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-        index, escape(kernel.name), escape(origin_text(kernel)), time(kernel.lookup_ms),
-        time(kernel.compile_ms),
+        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        index, escape(kernel.name), kernel.tier.empty() ? "\xE2\x80\x93" : kernel.tier,
+        escape(origin_text(kernel)), time(kernel.lookup_ms), time(kernel.compile_ms),
         kernel.code_bytes > 0 ? std::to_string(kernel.code_bytes) : "\xE2\x80\x93",
         number_or_dash(kernel.registers), number_or_dash(kernel.shared_bytes),
         number_or_dash(kernel.spill_bytes),
@@ -128,7 +128,9 @@ std::string kernels_section(const Facts& facts) {
         return html + "<p class=\"absent\">There are no kernels in this folder.</p></section>";
     }
     html +=
-        "<div class=\"scroll\"><table class=\"numbers\"><thead><tr><th>kernel</th><th>origin</th>"
+        "<div class=\"scroll\"><table class=\"numbers\"><thead><tr><th>kernel</th>"
+        "<th title=\"0: the pattern is passed as tables, 1: it is in the source\">tier</th>"
+        "<th>origin</th>"
         "<th>lookup</th><th>compile</th><th>code B</th><th>registers</th><th>shared B</th>"
         "<th>spill B</th><th>occupancy</th></tr></thead><tbody>";
     for (std::size_t i = 0; i < facts.kernels.size(); ++i) {

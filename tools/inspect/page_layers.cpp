@@ -89,7 +89,11 @@ std::string layer_block(const LayerFacts& layer, bool is_run) {
     std::string html = fmt::format(
         "<article><h3>{} {}</h3><p>{}{}.</p>", is_run ? "Layer" : "Pattern", layer.layer,
         is_run ? "Kept " : "Has ", escape(describe_pattern(layer.pattern)));
-    html += layer_facts(layer) + "<div class=\"maps\">";
+    html += layer_facts(layer);
+    if (!layer.tier.empty()) {
+        html += "<p class=\"note\">" + escape(layer.tier) + "</p>";
+    }
+    html += "<div class=\"maps\">";
     if (!layer.pooled.empty()) {
         html += picture("Pooled scores", pooled_picture(layer.pooled, layer.pattern.rows()),
                         pooled_note(layer.pooled));

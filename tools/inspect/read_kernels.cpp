@@ -45,10 +45,22 @@ bool is_include(const fs::path& path) {
     return extension == ".cuh" || extension == ".h";
 }
 
+// From the shape line of a tile program.
+std::string tier_of(const std::string& ir) {
+    const std::size_t shape = ir.find("\nshape ");
+    const std::string line =
+        shape == std::string::npos ? "" : ir.substr(shape, ir.find('\n', shape + 1) - shape);
+    if (line.find(" tables=passed") != std::string::npos) {
+        return "0";
+    }
+    return line.find(" tables=baked") != std::string::npos ? "1" : "";
+}
+
 KernelFacts read_kernel(const fs::path& folder) {
     KernelFacts kernel;
     kernel.name = folder.filename().string();
     kernel.ir = read_if_there(folder / "kernel.ir").value_or("");
+    kernel.tier = tier_of(kernel.ir);
     for (const char* name : {"kernel.cu", "kernel.ll"}) {
         if (auto text = read_if_there(folder / name)) {
             kernel.source = {.name = name, .text = std::move(*text)};

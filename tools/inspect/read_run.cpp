@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "compiler/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "runtime/offline.h"
@@ -69,7 +70,15 @@ std::optional<std::pair<double, double>> evaluation(const json& summary, const c
     return loss && accuracy ? std::optional(std::pair(*loss, *accuracy)) : std::nullopt;
 }
 
-// Times of one launch a layer, into facts.layers.
+// {forward, backward} of one launch; nullopt unless both are there.
+std::optional<std::pair<double, double>> launch_times(const json& times) {
+    const auto forward = times.is_object() ? member<double>(times, "forward") : std::nullopt;
+    const auto backward = times.is_object() ? member<double>(times, "backward") : std::nullopt;
+    return forward && backward ? std::optional(std::pair(*forward, *backward)) : std::nullopt;
+}
+
+// Times of one launch a layer, into facts.layers, and their sums over a step. Needs to know of the
+// transition: without one, the layers are dense.
 void read_attention_times(Facts& facts, const json& summary) {
     const auto times = summary.find("attention_ms");
     if (times == summary.end() || !times->is_object()) {
@@ -80,11 +89,49 @@ void read_attention_times(Facts& facts, const json& summary) {
     if (layers == times->end() || !layers->is_array()) {
         return;
     }
+    double& whole = facts.transition_step ? facts.sparse_attention_ms : facts.dense_attention_ms;
+    for (const json& layer : *layers) {
+        const auto launch = launch_times(layer);
+        whole += launch ? launch->first + launch->second : 0;
+    }
+    if (const auto dense = times->find("dense"); dense != times->end()) {
+        const auto launch = launch_times(*dense);
+        facts.dense_attention_ms =
+            launch ? static_cast<double>(layers->size()) * (launch->first + launch->second)
+                   : facts.dense_attention_ms;
+    }
     for (LayerFacts& layer : facts.layers) {
         const auto index = static_cast<std::size_t>(layer.layer);
-        if (index < layers->size() && (*layers)[index].is_object()) {
-            layer.forward_ms = member<double>((*layers)[index], "forward");
-            layer.backward_ms = member<double>((*layers)[index], "backward");
+        const auto launch = index < layers->size() ? launch_times((*layers)[index]) : std::nullopt;
+        if (launch) {
+            layer.forward_ms = launch->first;
+            layer.backward_ms = launch->second;
+        }
+    }
+}
+
+// What became of each layer's tier 1, into facts.layers.
+void read_tiers(Facts& facts, const json& summary) {
+    const auto tiers = summary.find("tiers");
+    if (tiers == summary.end() || !tiers->is_array()) {
+        return;
+    }
+    for (const json& tier : *tiers) {
+        const auto index = tier.is_object() ? member<int>(tier, "layer") : std::nullopt;
+        for (LayerFacts& layer : facts.layers) {
+            if (layer.layer != index) {
+                continue;
+            }
+            const TierVerdict verdict{
+                .layer = layer.layer,
+                .taken = member<bool>(tier, "taken").value_or(false),
+                .why_not = member<std::string>(tier, "why_not").value_or(""),
+                .compile_ms = member<double>(tier, "compile_ms").value_or(0),
+                .tier0_ms = member<double>(tier, "tier0_ms").value_or(0),
+                .tier1_ms = member<double>(tier, "tier1_ms").value_or(0),
+                .measurement_ms = member<double>(tier, "measurement_ms").value_or(0)};
+            layer.tables = verdict.taken ? Tables::kBaked : Tables::kPassed;
+            layer.tier = verdict.text();
         }
     }
 }
@@ -94,6 +141,9 @@ void read_summary(Facts& facts, const json& summary) {
     facts.interrupted = member<bool>(summary, "interrupted").value_or(false);
     facts.steps = member<std::int64_t>(summary, "steps").value_or(facts.steps);
     facts.transition_step = member<std::int64_t>(summary, "transition_step");
+    if (const auto stall = summary.find("stall_ms"); stall != summary.end() && stall->is_object()) {
+        facts.stall_ms = member<double>(*stall, "total");
+    }
     facts.dense_step_ms = member<double>(summary, "dense_step_ms").value_or(0);
     facts.sparse_step_ms = member<double>(summary, "sparse_step_ms").value_or(0);
     facts.validation = evaluation(summary, "validation");
@@ -108,6 +158,7 @@ void read_summary(Facts& facts, const json& summary) {
         facts.device = member<std::string>(summary, "device").value_or("");
     }
     read_attention_times(facts, summary);
+    read_tiers(facts, summary);
 }
 
 // What an ended run's summary would say, from its metrics.
@@ -173,7 +224,9 @@ void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& se
             .pooled = {},
             .programs = {},
             .forward_ms = {},
-            .backward_ms = {}};
+            .backward_ms = {},
+            .tables = Tables::kPassed,
+            .tier = {}};
         found.pooled =
             read_pooled(folder / fmt::format("layer{}.csv", layer), found.pattern.rows());
         if (found.pooled.empty()) {
@@ -242,7 +295,9 @@ void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
                                 .pooled = {},
                                 .programs = {},
                                 .forward_ms = {},
-                                .backward_ms = {}});
+                                .backward_ms = {},
+                                .tables = program.tables,
+                                .tier = {}});
         layer = facts.layers.end() - 1;
     }
     layer->programs.push_back(

@@ -39,13 +39,17 @@ std::string step_times(const Facts& facts) {
             values.push_back(*row.step_ms);
         }
     }
-    std::string text;
-    if (!values.empty()) {
-        text += fmt::format("  {:<20} {}  dense {}, sparse {} (medians)\n", "step time",
-                            sparkline(values), milliseconds(facts.dense_step_ms),
-                            facts.sparse_step_ms > 0 ? milliseconds(facts.sparse_step_ms) : "-");
-    }
-    return text;
+    const auto phase = [](double step_ms, double attention_ms) {
+        const std::string step = step_ms > 0 ? milliseconds(step_ms) : "-";
+        return step_ms > 0 && attention_ms > 0
+                   ? fmt::format("{} (attention {})", step, milliseconds(attention_ms))
+                   : step;
+    };
+    return values.empty() ? ""
+                          : fmt::format("  {:<20} {}  dense {}, sparse {}; medians\n", "step time",
+                                        sparkline(values),
+                                        phase(facts.dense_step_ms, facts.dense_attention_ms),
+                                        phase(facts.sparse_step_ms, facts.sparse_attention_ms));
 }
 
 std::string layer_text(const LayerFacts& layer) {
@@ -66,6 +70,9 @@ std::string layer_text(const LayerFacts& layer) {
         text += fmt::format("  measured: forward {}, backward {}\n",
                             milliseconds(*layer.forward_ms), milliseconds(*layer.backward_ms));
     }
+    if (!layer.tier.empty()) {
+        text += fmt::format("  {}\n", printable(layer.tier));
+    }
     return text;
 }
 
@@ -74,10 +81,12 @@ std::string optional_text(const std::optional<int>& value) {
 }
 
 std::string kernels_text(const Facts& facts) {
-    std::string text = fmt::format("\n{:<52} {:>9} {:>11} {:>9} {:>5} {:>7} {:>6}\n", "Kernels",
-                                   "origin", "compile ms", "code B", "regs", "shared", "spills");
+    std::string text =
+        fmt::format("\n{:<52} {:>4} {:>9} {:>11} {:>9} {:>5} {:>7} {:>6}\n", "Kernels", "tier",
+                    "origin", "compile ms", "code B", "regs", "shared", "spills");
     for (const KernelFacts& kernel : facts.kernels) {
-        text += fmt::format("{:<52} {:>9} {:>11} {:>9} {:>5} {:>7} {:>6}\n", printable(kernel.name),
+        text += fmt::format("{:<52} {:>4} {:>9} {:>11} {:>9} {:>5} {:>7} {:>6}\n",
+                            printable(kernel.name), kernel.tier.empty() ? "-" : kernel.tier,
                             kernel.origin.empty() ? "-" : printable(kernel.origin),
                             kernel.compile_ms ? fmt::format("{:.1f}", *kernel.compile_ms) : "-",
                             kernel.code_bytes, optional_text(kernel.registers),

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -115,6 +116,33 @@ TEST(InspectCommand, ReadsARunThatWasKilled) {
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_NE(result.out.find("There is no summary.json"), std::string::npos) << result.out;
     EXPECT_NE(result.out.find("Unfinished: at 8 of 8 steps"), std::string::npos) << result.out;
+}
+
+TEST(InspectCommand, SaysWhatBecameOfEachLayersTiers) {
+    const ScratchFolder folder;
+    std::filesystem::copy(tiny_run(), folder.file("run"), std::filesystem::copy_options::recursive);
+    auto summary = nlohmann::json::parse(read_file(folder.file("run/summary.json")));
+    EXPECT_GT(summary.at("stall_ms").at("total").get<double>(), 0);
+    summary["stall_ms"]["total"] = 12.5;
+    summary["tiers"] = {
+        {{"layer", 1}, {"taken", true}, {"why_not", ""}, {"tier0_ms", 0.5}, {"tier1_ms", 0.25}},
+        {{"layer", 0}, {"taken", false}, {"why_not", "too <long>"}}};
+    folder.write("run/summary.json", summary.dump());
+    const CommandResult text = run_command("inspect " + folder.file("run"));
+    ASSERT_EQ(text.exit_code, 0) << text.err;
+    for (const char* part : {"it stood still for 12.5 ms", "Kernels",
+                             "layer 1: tier 1 taken: 0.2500 ms a pass, tier 0 0.5000 ms",
+                             "layer 0: tier 1 is not worth trying: too <long>"}) {
+        EXPECT_NE(text.out.find(part), std::string::npos) << part << text.out;
+    }
+    const CommandResult page =
+        run_command("inspect " + folder.file("run") + " --html " + folder.file("page.html"));
+    ASSERT_EQ(page.exit_code, 0) << page.err;
+    const std::string html = read_file(folder.file("page.html"));
+    for (const char* part : {"layer 1: tier 1 taken", "too &lt;long&gt;", ">tier</th>",
+                             "the pattern in the source.", "the pattern passed as tables."}) {
+        EXPECT_NE(html.find(part), std::string::npos) << part;
+    }
 }
 
 TEST(InspectCommand, RefusesBadInputInOneSentence) {
