@@ -110,7 +110,7 @@ SPION_DEVICE void store_gradient(unsigned tile, int warp_row, float (&sum)[kHead
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
-    const WorkItem item = work_item(args);
+    const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
     Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();

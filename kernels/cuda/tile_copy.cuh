@@ -49,7 +49,12 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
         const int byte = (8 * j + 2 * t) * Element::kBytes;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int offset = chunk_offset<kRowChunks>(warp_row + g + 8 * half, byte / 16);
+            const int row = warp_row + g + 8 * half;
+            int offset = chunk_offset<kRowChunks>(row, byte / 16);
+            if constexpr (kRowChunks > 32) {
+                // The same, with few addresses at once: a lane's result leaves it no registers.
+                offset = offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, t / 2), 2 * j);
+            }
             store_pair<Element>(tile + offset + byte % 16, acc[j][2 * half] * factor[half],
                                 acc[j][2 * half + 1] * factor[half]);
         }
