@@ -264,12 +264,14 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
-    const bool wgmma = program.unit == MatrixUnit::kWgmma;
+    const std::string_view role = to_string(program.role);
+    std::string body(role);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
-    if (wgmma) {
+    if (program.unit == MatrixUnit::kWgmma) {
+        body = fmt::format("hopper_{}", role);
         append_hopper_plan(constants, program, plan_of(program, target));
     } else {
         const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
@@ -279,20 +281,19 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
                              .value = plan.held,
                              .comment = "stationary operands, else fetched at every use"});
         append_plan(constants, plan, program.stages, geometry);
+        body += plan.gradients_apart ? "_apart" : "";
     }
 
     // Where the walk is passed as tables, the text names only what shapes the code, so that layers
     // whose patterns differ share one kernel.
     const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
-    const std::string_view role = to_string(program.role);
     KernelSource source =
         specialise_cuda(target,
                         fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax),
                                     baked ? "-baked" : ""),
-                        wgmma ? fmt::format("hopper_{}", role) : std::string(role), role, constants,
-                        full.substr(0, full.find("walk ")));
+                        body, role, constants, full.substr(0, full.find("walk ")));
     if (baked) {
         require_bakeable(program);
         source.text.insert(source.text.rfind("\n#include \""), baked_tables(program));
