@@ -39,7 +39,7 @@ void check_layout() {
             EXPECT_EQ(offset / (16 * kChunks), row);
             EXPECT_TRUE(places.insert(offset).second);
             const int near = chunk % 2;
-            EXPECT_EQ(offset_further(chunk_offset<kChunks>(row, near), chunk - near), offset);
+            EXPECT_EQ(offset_further<kChunks>(chunk_offset<kChunks>(row, near), chunk - near), offset);
         }
     }
     // Rows 8 apart differ by their pitch alone, so that it can be an immediate.
