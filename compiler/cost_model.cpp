@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
 
@@ -25,6 +26,15 @@ constexpr double kCopyInstructions = 10;  // a 16-byte chunk, addresses included
 constexpr double kScoreInstructions = 4;  // an element of S, but for its exponential
 constexpr double kGpuIssue = 128;         // instructions of a lane a clock and processor
 constexpr double kReservedShared = 1024;  // bytes a resident block, by the driver
+// Of the bodies for wgmma: how much of the products' and of the scores' time does not hide behind
+// the other, and what a kernel takes until its first tiles have arrived and after its last.
+struct HopperShares {
+    double products, scores;
+};
+constexpr HopperShares kHopperForward{.products = 0.88, .scores = 0.91};
+constexpr HopperShares kHopperBackward{.products = 1.3, .scores = 0.73};
+constexpr double kHopperRampSeconds = 5e-6;
+constexpr double kHopperScoreInstructions = 5;
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -36,11 +46,11 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 
 // What the formulas need to know of a kernel's role.
 struct Work {
-    int products;         // matrix products a pass
-    int stationary_left;  // of them with a stationary operand
-    int loaded;           // stationary tensors [L, D] read
-    int stored;           // stationary tensors [L, D] written
-    int statistics;       // floats a row read and written beside: LSE, delta
+    double products;         // matrix products a pass
+    double stationary_left;  // of them with a stationary operand
+    int loaded;              // stationary tensors [L, D] read
+    int stored;              // stationary tensors [L, D] written
+    int statistics;          // floats a row read and written beside: LSE, delta
 };
 
 Work work_of(KernelRole role) {
@@ -53,6 +63,17 @@ Work work_of(KernelRole role) {
             return {.products = 4, .stationary_left = 2, .loaded = 2, .stored = 2, .statistics = 2};
     }
     throw InternalError("kernel role {} has no work", static_cast<int>(role));
+}
+
+// dV and then dK: S, dV, then S, dP, dK make 5 products over two walks.
+constexpr double kProductsApart = 2.5, kStationaryLeftApart = 1.5;
+
+WalkSummary twice(WalkSummary walk) {
+    for (std::int64_t* sum : {&walk.streamed, &walk.steps, &walk.later_steps, &walk.passes,
+                              &walk.longest_steps, &walk.longest_passes}) {
+        *sum *= 2;
+    }
+    return walk;
 }
 
 // Bytes of shared memory of a thread block (codegen's geometry): its tiles, and LSE and delta of
@@ -118,10 +139,10 @@ struct Alone {
 struct Model {
     const Attention& attention;
     const TileShape& shape;
-    const WalkSummary& walk;
+    const WalkSummary walk;
     const Target& target;
     const Rates& rates;
-    Work work;
+    const Work work;
     double pairs;      // B * H
     double row_bytes;  // of a head
     Residency resident;
@@ -135,6 +156,7 @@ struct Model {
     void time_bytes(Prediction& result) const;
     void time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const;
     void time_latency(Prediction& result, const Alone& alone) const;
+    void time_wgmma(Prediction& result, Bound& bound) const;
 };
 
 void Model::count(Prediction& result) const {
@@ -208,6 +230,26 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
     bound = std::max_element(parts.begin(), parts.end())->second;
 }
 
+// Fetches run ahead of the work across items, so that no item waits for its own.
+void Model::time_wgmma(Prediction& result, Bound& bound) const {
+    const HopperShares shares = work.products == 2 ? kHopperForward : kHopperBackward;
+    const double elements = static_cast<double>(shape.stationary_rows) * resident.columns;
+    const double products =
+        2 * work.products * elements * attention.head_dim / rates.wgmma_flop * shares.products;
+    const double exponentials = elements / rates.exponentials * shares.scores;
+    const double instructions = elements * kHopperScoreInstructions / kGpuIssue * shares.scores;
+    const double clocks = products + exponentials + instructions;
+    result.compute_seconds =
+        pairs * static_cast<double>(walk.passes) * clocks / (rates.clock * target.processors);
+    const std::array<std::pair<double, Bound>, 3> parts = {{{products, Bound::kProducts},
+                                                            {exponentials, Bound::kExponentials},
+                                                            {instructions, Bound::kInstructions}}};
+    bound = std::max_element(parts.begin(), parts.end())->second;
+    // The longest item has its share of a processor.
+    const double longest = static_cast<double>(walk.longest_passes) * clocks * resident.blocks;
+    result.latency_seconds = kHopperRampSeconds + longest / rates.clock;
+}
+
 void Model::time_latency(Prediction& result, const Alone& alone) const {
     // A core of the host does one thing at a time: what its work takes is in the compute term.
     double item = kHostItemSeconds, step = kHostStepSeconds, pass = 0, wait = 0;
@@ -272,7 +314,8 @@ TileShape shape_of(const TileProgram& program) {
             .streamed_rows = program.streamed_rows,
             .granule = program.granule,
             .warps = program.warps,
-            .stages = program.stages};
+            .stages = program.stages,
+            .wgmma = program.unit == MatrixUnit::kWgmma};
 }
 
 WalkSummary summarise(const TileProgram& program, int columns) {
@@ -303,6 +346,19 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
     if (target.back_end == BackEnd::kHost) {
         return {.columns = 1, .occupancy = 1};  // exactly the rows that there are
     }
+    if (shape.wgmma) {
+        const HopperPlan plan =
+            plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
+                        shape.stages, target.shared_bytes_per_block);
+        return {.columns = shape.streamed_rows,
+                .registers = plan.consumer_registers,
+                .held = false,
+                .shared = plan.shared_bytes,
+                .blocks = plan.resident_blocks,
+                .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
+                             rates.resident_threads,
+                .problem = plan.problem};
+    }
     const RegisterPlan plan =
         plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
     const int threads = 32 * shape.warps;
@@ -317,6 +373,7 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
     return {.columns = plan.columns,
             .registers = plan.registers,
             .held = plan.held,
+            .gradients_apart = plan.gradients_apart,
             .shared = shared,
             .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
             .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
@@ -345,16 +402,22 @@ std::string_view to_string(Bound bound) {
 Prediction predict(const Attention& attention, KernelRole role, const TileShape& shape,
                    const WalkSummary& walk, std::int64_t batch, const Target& target,
                    const Rates& rates) {
+    const Residency resident = residency(attention, role, shape, target, rates);
+    Work work = work_of(role);
+    if (resident.gradients_apart) {
+        work.products = kProductsApart;
+        work.stationary_left = kStationaryLeftApart;
+    }
     const Model model{
         .attention = attention,
         .shape = shape,
-        .walk = walk,
+        .walk = resident.gradients_apart ? twice(walk) : walk,
         .target = target,
         .rates = rates,
-        .work = work_of(role),
+        .work = work,
         .pairs = static_cast<double>(batch) * attention.heads,
         .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype),
-        .resident = residency(attention, role, shape, target, rates),
+        .resident = resident,
         .host = target.back_end == BackEnd::kHost};
     if (batch < 1 || walk.items < 1 || model.resident.blocks < 1) {
         throw InternalError("no time can be predicted for batch {}, {} work items and {} blocks",
@@ -365,8 +428,12 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     Bound compute = Bound::kProducts;
     model.count(result);
     model.time_bytes(result);
-    model.time_compute(result, alone, compute);
-    model.time_latency(result, alone);
+    if (shape.wgmma) {
+        model.time_wgmma(result, compute);
+    } else {
+        model.time_compute(result, alone, compute);
+        model.time_latency(result, alone);
+    }
     const std::array<std::pair<double, Bound>, 4> terms = {
         {{result.memory_seconds, Bound::kMemory},
          {result.cache_seconds, Bound::kCache},
@@ -376,7 +443,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     for (const auto& term : terms) {
         sum += std::pow(term.first, kOverlapPower);
     }
-    result.seconds = rates.launch_seconds + std::pow(sum, 1 / kOverlapPower);
+    result.seconds = rates.launch_seconds + (shape.wgmma ? kHopperRampSeconds : 0) +
+                     std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

@@ -31,15 +31,9 @@ void expect_gradient_predicts_loss(const ModelSettings& settings, std::size_t fu
     const double norm = norm_of({gradients.begin(), gradients.end()});
     ASSERT_GT(norm, 0.01);
     const double width = 0.02 / norm;  // a change of 0.04 between both ends, far above bf16's noise
-    const auto loss_at = [&](double t) {
-        std::vector<float> moved = values;
-        for (std::size_t i = 0; i < moved.size(); ++i) {
-            moved[i] = static_cast<float>(values[i] + t * gradients[i] / norm);
-        }
-        gpu.model.parameters().upload(moved);
-        gpu.model.compute_gradients(5, gpu.results);
-        return gpu.mean_loss();
-    };
+    std::vector<double> direction(gradients.begin(), gradients.end());
+    for (double& component : direction) component /= norm;
+    const auto loss_at = [&](double t) { return gpu.loss_along(values, direction, t); };
     const double slope = (loss_at(width) - loss_at(-width)) / (2 * width);
     EXPECT_NEAR(slope, norm, 0.15 * norm);
 }
@@ -79,20 +73,7 @@ TEST_F(TrainOnGpu, GradientsOfFusedLinearMapsAreThoseOfTheHost) {
 #endif
 
 TEST_F(TrainOnGpu, FitsATinyBatch) {
-    ModelSettings settings = tiny_model(0.0, 3);
-    settings.batch = 8;
-    std::mt19937_64 random(17);
-    ModelOnDevice gpu(DeviceChoice::kCuda, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
-    gpu.model.upload(random_batch(settings, random));
-    double first = 0, last = 0;
-    for (int step = 0; step < 200; ++step) {
-        gpu.model.compute_gradients(static_cast<std::uint32_t>(step), gpu.results);
-        last = gpu.mean_loss();
-        if (step == 0) first = last;
-        gpu.model.update(step, 3e-3, {}, gpu.results);
-    }
-    EXPECT_NEAR(first, std::log(10.0), 0.5);
-    EXPECT_LT(last, 0.1);
+    expect_fits_a_tiny_batch(DeviceChoice::kCuda, 200, 0.1);
 }
 
 TEST_F(TrainOnGpu, TheSameSeedGivesTheSameLossesBitForBitInAllPhases) {
