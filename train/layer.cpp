@@ -123,6 +123,21 @@ void layer_forward(const StepContext& step, int index, CompiledAttention& attent
 
     norm_forward(step, offsets.norm2, layer.norm2, layer.norm1.x.data(), branch,
                  attention_dropout(index), layer.normed2.data());
+    if (step.feed_forward != nullptr) {
+        step.feed_forward->forward(
+            {.x = layer.normed2.data(),
+             .weight1 = step.parameters.gemm_operand(linears.feed_forward1.weight),
+             .bias1 = step.parameters.value(linears.feed_forward1.bias),
+             .weight2 = step.parameters.gemm_operand(linears.feed_forward2.weight),
+             .bias2 = step.parameters.value(linears.feed_forward2.bias),
+             .hidden = layer.hidden.data(),
+             .gated = layer.gated.data(),
+             .y = branch,
+             .rows = step.rows(),
+             .rows_per_item = 0,
+             .dropout = step.dropout_of(gelu_dropout(index))});
+        return;
+    }
     linear_forward(step, linears.feed_forward1, layer.normed2.data(), layer.hidden.data());
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
     gelu.y = layer.gated.data();

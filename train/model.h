@@ -68,7 +68,7 @@ class Model {
     const ParameterLayout& layout() const { return layout_; }
     ParameterState& parameters() { return parameters_; }
     const StepKernels& kernels() const { return kernels_; }
-    // Beside those: the fused backward passes of linear maps.
+    // Beside those: the fused passes of linear maps.
     std::vector<const JitKernel*> fused_kernels() const;
     std::int64_t not_finite_items() const;
 
@@ -86,11 +86,12 @@ class Model {
     Activations activations_;
     mutable StepKernels kernels_;
     std::optional<FusedLinear> qkv_, feed_forward1_;  // where they can be fused
-    std::vector<CompiledAttention*> attention_;       // [layers]
-    int batch_ = 0;                                   // B of the uploaded batch
-    Buffer tokens_;                                   // uint16 [B, L]
-    Buffer lengths_;                                  // int32 [B]
-    Buffer labels_;                                   // int32 [B]
+    std::optional<FusedFeedForward> feed_forward_;
+    std::vector<CompiledAttention*> attention_;  // [layers]
+    int batch_ = 0;                              // B of the uploaded batch
+    Buffer tokens_;                              // uint16 [B, L]
+    Buffer lengths_;                             // int32 [B]
+    Buffer labels_;                              // int32 [B]
 };
 
 }  // namespace spion

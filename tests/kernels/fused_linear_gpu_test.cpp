@@ -3,6 +3,7 @@
 
 #include "ir/error.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/feed_forward_problem.h"
 #include "tests/kernels/linear_problem.h"
 #include "tests/runtime/gpu_fixture.h"
 #include "tests/support/expect_error.h"
@@ -62,6 +63,40 @@ TEST_F(FusedLinearGpuTest, MatchesTheReferenceAndRepeatsItself) {
                 EXPECT_EQ(now_d_x, first_d_x);
                 EXPECT_EQ(now_partials, first_partials);
             }
+        }
+    }
+}
+
+TEST_F(FusedLinearGpuTest, TheFeedForwardPartMatchesTheReference) {
+    KernelCache cache(std::nullopt);
+    for (const EmulatedFeedForward& part : emulated_feed_forwards()) {
+        const FusedFeedForward fused(*device_, cache, part.shape);
+        for (const std::int64_t rows : {1L, 64L, static_cast<long>(uniform(65, 20000)), 60000L}) {
+            SCOPED_TRACE(testing::Message() << part.name << " rows " << rows);
+            const FeedForwardProblem problem(part.shape, rows, rows % 2 == 0, random_);
+            const Buffer x = upload(problem.x), weight1 = upload(problem.weight1),
+                         weight2 = upload(problem.weight2), bias1 = upload(problem.bias1),
+                         bias2 = upload(problem.bias2);
+            const auto wide = static_cast<std::size_t>(rows * part.shape.hidden);
+            const auto narrow = static_cast<std::size_t>(rows * part.shape.channels);
+            const Buffer hidden(*device_, 2 * wide), gated(*device_, 2 * wide),
+                y(*device_, 2 * narrow);
+            for (const Buffer* output : {&hidden, &gated, &y}) {
+                device_->fill(output->data(), 0xFF, output->bytes());
+            }
+            fused.forward({.x = x.data(),
+                           .weight1 = weight1.data(),
+                           .bias1 = bias1.as<float>(),
+                           .weight2 = weight2.data(),
+                           .bias2 = bias2.as<float>(),
+                           .hidden = hidden.data(),
+                           .gated = gated.data(),
+                           .y = y.data(),
+                           .rows = rows,
+                           .rows_per_item = 0,
+                           .dropout = problem.dropout});
+            problem.expect(download<std::uint16_t>(hidden), download<std::uint16_t>(gated),
+                           download<std::uint16_t>(y));
         }
     }
 }

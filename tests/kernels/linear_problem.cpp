@@ -8,13 +8,6 @@
 namespace spion {
 namespace {
 
-std::vector<std::uint16_t> random_bf16(std::int64_t count, double spread, std::mt19937& random) {
-    std::normal_distribution<double> normal(0.0, spread);
-    std::vector<std::uint16_t> values(static_cast<std::size_t>(count));
-    for (std::uint16_t& value : values) value = bf16_bits(normal(random));
-    return values;
-}
-
 void expect_near(const char* name, const Values& actual, const Values& expected, double tolerance) {
     ASSERT_EQ(actual.size(), expected.size()) << name;
     double squares = 0;
@@ -28,6 +21,20 @@ void expect_near(const char* name, const Values& actual, const Values& expected,
 }
 
 }  // namespace
+
+std::vector<std::uint16_t> random_bf16(std::int64_t count, double spread, std::mt19937& random) {
+    std::normal_distribution<double> normal(0.0, spread);
+    std::vector<std::uint16_t> values(static_cast<std::size_t>(count));
+    for (std::uint16_t& value : values) value = bf16_bits(normal(random));
+    return values;
+}
+
+void expect_values_near(const char* name, const std::vector<std::uint16_t>& actual,
+                        const Values& expected, double tolerance) {
+    Values values;
+    for (const std::uint16_t bits : actual) values.push_back(bf16_value(bits));
+    expect_near(name, values, expected, tolerance);
+}
 
 // To nearest, ties to even.
 std::uint16_t bf16_bits(double value) {
@@ -73,13 +80,12 @@ LinearProblem::LinearProblem(const FusedLinearShape& shape_, std::int64_t rows_,
 
 void LinearProblem::expect(const std::vector<std::uint16_t>& actual_d_x,
                            const std::vector<float>& actual_partials) const {
-    Values as_values, sums(partials.size(), 0.0);
-    for (const std::uint16_t bits : actual_d_x) as_values.push_back(bf16_value(bits));
+    Values sums(partials.size(), 0.0);
     ASSERT_EQ(actual_partials.size() % sums.size(), 0U);
     for (std::size_t i = 0; i < actual_partials.size(); ++i) {
         sums[i % sums.size()] += actual_partials[i];
     }
-    expect_near("d_x", as_values, d_x, 6e-3);
+    expect_values_near("d_x", actual_d_x, d_x, 6e-3);
     // Behind gelu, a gradient between two bf16 numbers may be rounded the other way.
     expect_near("d_W and d_b", sums, partials, shape.gelu ? 2e-3 : 2e-5);
 }

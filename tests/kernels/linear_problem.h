@@ -30,6 +30,11 @@ struct LinearProblem {
                 const std::vector<float>& actual_partials) const;
 };
 
+// Normal values of standard deviation `spread`.
+std::vector<std::uint16_t> random_bf16(std::int64_t count, double spread, std::mt19937& random);
+// bf16 values, each within tolerance * (|expected| + root mean square of expected).
+void expect_values_near(const char* name, const std::vector<std::uint16_t>& actual,
+                        const Values& expected, double tolerance);
 std::uint16_t bf16_bits(double value);
 double bf16_value(std::uint16_t bits);
 

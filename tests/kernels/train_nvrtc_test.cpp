@@ -11,6 +11,7 @@
 #include "ir/target.h"
 #include "runtime/cuda/nvrtc.h"
 #include "tests/support/expect_error.h"
+#include "train/fused_feed_forward.h"
 #include "train/fused_linear.h"
 #include "train/kernels.h"
 
@@ -98,6 +99,15 @@ TEST(TrainNvrtc, EveryFusedLinearCompilesWithoutSpills) {
         }
     }
     EXPECT_EQ(jobs.size(), 4U * (4 + 3));
+    for (const int capability : {80, 90, 120}) {
+        const Target target = cuda_target(capability);
+        for (const auto& [channels, hidden] : {std::pair{64, 128}, {64, 256}, {128, 128}}) {
+            const FusedFeedForwardShape shape{
+                .channels = channels, .hidden = hidden, .dropout = 0.1F};
+            if (!can_fuse(shape, target)) continue;
+            jobs.push_back({fused_feed_forward_source(shape, target), target});
+        }
+    }
     expect_all_compile(jobs);
 }
 

@@ -90,6 +90,12 @@ std::string write_case(const std::string& name) {
                                    "SpionLinearBackwardArguments");
         }
     }
+    for (const EmulatedFeedForward& f : emulated_feed_forwards()) {
+        if (name == f.name) {
+            return text + emulated(name, fused_feed_forward_source(f.shape, emulated_target()),
+                                   "SpionFeedForwardArguments");
+        }
+    }
     throw std::runtime_error("no emulated case is named " + name);
 }
 

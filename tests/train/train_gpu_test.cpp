@@ -43,7 +43,7 @@ TEST_F(TrainOnGpu, TheGradientPredictsTheLoss) {
 }
 
 TEST_F(TrainOnGpu, TheGradientOfFusedLinearMapsPredictsTheLoss) {
-    expect_gradient_predicts_loss(fusable_model(0.1, test::fresh_seed()), 2);
+    expect_gradient_predicts_loss(fusable_model(0.1, test::fresh_seed()), 3);
 }
 
 #ifdef SPION_HOST_BACKEND
