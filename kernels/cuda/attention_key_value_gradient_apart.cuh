@@ -146,6 +146,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
                    limit);
     sum_gradient<true>(sum, tiles, warp_row, walk.valid, steps, copy, arrived);
-    store_gradient(tiles.key, warp_row, sum, kScale, rows_of(args.d_k, item.batch, item.head),
+    // A number that the compiler does not know: else it would keep the addresses of dV's staging
+    // for dK's, where there are no registers for them.
+    const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);
+    store_gradient(tiles.key, staging_row, sum, kScale, rows_of(args.d_k, item.batch, item.head),
                    item.first_row, padded);
 }

@@ -154,6 +154,28 @@ TEST(CostModel, CountsBytesAndWorkExactly) {
     EXPECT_EQ(of(KernelRole::kKeyValueGradient).flop, 2 * forward.flop);
 }
 
+// dV, then dK: 5 products instead of 4, and everything that streams past does so twice.
+TEST(CostModel, CountsBothWalksOfGradientsMadeApart) {
+    const BlockPattern pattern(128, 64, {1, 0, 1, 1});
+    const TileShape shape{64, 32, 32, 4, 2};
+    const auto of = [&](int head_dim) {
+        const Attention attention{
+            .heads = 2, .head_dim = head_dim, .length = 128, .dtype = DType::kBf16, .scale = 1};
+        return predict(
+            lower(attention, pattern, KernelRole::kKeyValueGradient, cuda_target(90), shape), 3,
+            cuda_target(90));
+    };
+    const Prediction together = of(160), apart = of(176);
+    EXPECT_FALSE(together.residency.gradients_apart);
+    EXPECT_TRUE(apart.residency.gradients_apart);
+    EXPECT_EQ(together.flop, 6 * 3 * 64 * 64 * 160 * 2 * 4);
+    EXPECT_EQ(apart.flop, 6 * 3 * 64 * 64 * 176 * 2 * 5);
+    EXPECT_EQ(apart.exponentials, 2 * together.exponentials);
+    EXPECT_EQ(together.cache_bytes, 6 * (128 * (4 * 320 + 8) + 192 * 2 * 320));
+    EXPECT_EQ(apart.cache_bytes, 6 * (128 * (4 * 352 + 8) + 2 * 192 * 2 * 352));
+    EXPECT_EQ(apart.memory_bytes, 6 * (128 * (6 * 352 + 8)));  // the rest is in the cache
+}
+
 TEST(CostModel, ReadsAgainFromMemoryWhatTheCacheCannotHold) {
     // K and V of a head are 2 MB here; sm_86 has 6 MB of L2 and runs several heads at once.
     const BlockPattern pattern = BlockPattern::full(8192, 64);

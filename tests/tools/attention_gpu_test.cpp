@@ -46,7 +46,8 @@ TEST_P(GpuAttention, EqualsTheReferenceOnRandomProblems) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
-                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 64, 128)),
+                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
+                                                                       160, 192, 256)),
                          [](const auto& tested) {
                              return std::string(to_string(std::get<0>(tested.param))) + "_D" +
                                     std::to_string(std::get<1>(tested.param));
