@@ -126,7 +126,6 @@ TEST_P(CudaCompile, AttentionHasNoSpills) {
     compile_all(jobs);
 }
 
-<<<<<<< HEAD
 // Every tile for wgmma that the plan lets through; stages change addresses only.
 TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     const Target target = cuda_target(GetParam());
@@ -158,12 +157,8 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     compile_all(jobs);
 }
 
-// The head dimensions between: the three kernels in one 16-bit and one 4-byte type each, spread
-// over sm_80, 86, 90a and 120 and the types in turn; with SPION_TEST_ALL everything everywhere.
-=======
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
 // spread over sm_80, 86, 90a and 120; with SPION_TEST_ALL set, everything everywhere.
->>>>>>> tiny
 TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {
     constexpr int kFewArchitectures[] = {80, 86, 90, 120};
     const auto* place =
