@@ -37,9 +37,6 @@ void check_emittable(const TileProgram& program) {
             "stationary_rows up to the block, {}",
             program.block);
     }
-    if (program.unit == MatrixUnit::kWgmma) {
-        throw UserError("the program multiplies with wgmma, and no body does; take unit=mma_sync");
-    }
 }
 
 }  // namespace

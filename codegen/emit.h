@@ -44,6 +44,9 @@ std::string why_not_baked(const TileProgram& program);
 struct EmittedGeometry {
     int threads = 1;
     int shared_bytes = 0;
+    // 0: a thread block a work item. Else thread blocks take work items until there are no more
+    // (kernels/hopper_arguments.h), and a processor holds this many at once.
+    int resident_blocks = 0;
 };
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 

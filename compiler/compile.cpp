@@ -80,9 +80,7 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
     return {.kernel = std::move(kernel),
             .source = source,
             .cached = std::move(cached),
-            .rebuild = device.target().back_end == BackEnd::kCuda
-                           ? rebuild_command(request.arch, request.options)
-                           : ""};
+            .rebuild = rebuild_command(request)};
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
@@ -121,7 +119,8 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         const auto at = static_cast<std::size_t>(role);
         LowerOptions lowering;
         lowering.tables = options.tables;
-        if (options.autotune) {
+        lowering.shape = options.shapes[at];
+        if (options.autotune && !lowering.shape) {
             lowering.shape =
                 autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
         }
@@ -185,6 +184,9 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
     part.geometry = {.work_items = program.tiles(),
                      .threads = emitted.threads,
                      .shared_bytes = emitted.shared_bytes};
+    if (emitted.resident_blocks > 0) {
+        part.hopper = std::make_unique<HopperLaunch>(program, emitted.resident_blocks, device);
+    }
     part.program = std::move(program);
     return part;
 }
@@ -197,7 +199,11 @@ void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments ar
     args.tiles = part.program.tiles();
     LaunchGeometry geometry = part.geometry;
     geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;
-    device.launch(*part.jit.kernel, geometry, args);
+    if (part.hopper) {
+        part.hopper->launch(*part.jit.kernel, geometry, args, device);
+    } else {
+        device.launch(*part.jit.kernel, geometry, args);
+    }
 }
 
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(

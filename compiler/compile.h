@@ -6,10 +6,12 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "compiler/hopper_launch.h"
 #include "compiler/passes/pass.h"
 #include "compiler/tile_candidates.h"
 #include "ir/attention.h"
@@ -26,7 +28,7 @@ struct JitKernel {
     std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
     KernelSource source;
     CachedKernel cached;
-    std::string rebuild = {};  // the shell line of runtime/offline.h; "" on the host
+    std::string rebuild = {};  // the shell line of runtime/offline.h
 };
 // What compiling `source` for the device asks for.
 CompileRequest request_for(const KernelSource& source, Device& device);
@@ -45,6 +47,8 @@ struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
     Tables tables = Tables::kPassed;
+    // Of KernelRole i; nothing: what the cost model or autotuning says.
+    std::array<std::optional<TileShape>, 3> shapes = {};
 };
 
 // The three programs of a layer. Autotuning compiles, and measures on the device.
@@ -69,8 +73,9 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        Buffer order, offsets, granules;  // none where tables are baked
-        LaunchGeometry geometry;          // work_items of one (b, h): tiles
+        std::unique_ptr<HopperLaunch> hopper;  // of wgmma programs
+        Buffer order, offsets, granules;       // none where tables are baked
+        LaunchGeometry geometry;               // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
 

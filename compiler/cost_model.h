@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -54,6 +55,7 @@ struct Residency {
     std::int64_t shared = 0;       // bytes of shared memory a thread block; 0 on the host
     int blocks = 1;                // thread blocks a processor; 0: not even one fits
     double occupancy = 0;          // resident threads of those that a processor could have
+    std::string problem = {};  // why blocks == 0, where not only shared memory can be the reason
     friend bool operator==(const Residency&, const Residency&) = default;
 };
 Residency residency(const Attention& attention, KernelRole role, const TileShape& shape,

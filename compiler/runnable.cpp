@@ -19,8 +19,8 @@ std::string_view name_of(const Target& target) {
 
 std::string why_not_its_unit(const TileProgram& program, const Target& target) {
     const MatrixUnit unit = matrix_unit(program.attention.dtype, target);
-    if (program.unit == unit) {
-        return "";
+    if (program.unit == unit || (program.unit == MatrixUnit::kWgmma && has_wgmma(target))) {
+        return "";  // emission says what wgmma takes
     }
     const bool for_host = program.unit == MatrixUnit::kVector;
     if (for_host != (target.back_end == BackEnd::kHost)) {
@@ -86,7 +86,7 @@ std::string why_not_on_gpu(const TileProgram& program, const Target& target) {
             "as many, and 1, 2, 4, 8, 16 or {} of them",
             program.streamed_rows, program.granule, kRowsOfWarp, kMostPieces);
     }
-    return why_not_in_shared_memory(program, target);
+    return program.unit == MatrixUnit::kWgmma ? "" : why_not_in_shared_memory(program, target);
 }
 
 }  // namespace

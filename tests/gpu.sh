@@ -87,6 +87,8 @@ sanitize() {
             --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
     done
     rm "$bits"
+    compute-sanitizer --tool memcheck --error-exitcode 9 \
+        "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda
 }
 
 bench() {

@@ -152,10 +152,11 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
             compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
 }
 
-CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
+CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
+                      const CompileOptions& options) {
     check(problem, device);
-    const auto compiled =
-        compile_attention(problem.attention, std::span(&problem.pattern, 1), device, cache);
+    const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
+                                            device, cache, options);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);
     CaseReport report;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/baked_tables.h"
+#include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
 #include "ir/verify.h"
@@ -162,6 +163,49 @@ int row_bytes(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
 
+HopperPlan plan_of(const TileProgram& program, const Target& target) {
+    const Attention& attention = program.attention;
+    const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+                      hopper_head_dim(attention.head_dim) && program.stationary_rows % 64 == 0 &&
+                      (program.streamed_rows == 64 || program.streamed_rows == 128) &&
+                      program.stages >= 2;
+    if (!fits) {
+        throw UserError(
+            "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
+            "multiples of 64, streamed_rows of 64 or 128 and 2 stages or more, not {} on {} with "
+            "D={} stationary_rows={} streamed_rows={} stages={}: take unit=mma_sync",
+            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
+            program.streamed_rows, program.stages);
+    }
+    HopperPlan plan =
+        plan_hopper(program.role, attention.head_dim, program.stationary_rows,
+                    program.streamed_rows, program.stages, target.shared_bytes_per_block);
+    if (!plan.problem.empty()) {
+        throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
+                        plan.problem);
+    }
+    return plan;
+}
+
+// Named constants that a body needs beside those of its tile.
+void append_hopper_plan(std::vector<Constant>& constants, const TileProgram& program,
+                        const HopperPlan& plan) {
+    constants.push_back(integer("kColumns", program.streamed_rows, "of S at once"));
+    constants.push_back(integer("kWarps", program.warps, "that multiply"));
+    constants.push_back(
+        integer("kStages", program.stages, "streamed tiles in shared memory at once"));
+    constants.push_back(integer("kSlots", plan.slots, "stationary tiles in shared memory at once"));
+    if (program.role == KernelRole::kKeyValueGradient) {
+        constants.push_back({.name = "kOverlapSteps",
+                             .value = plan.overlap_steps,
+                             .comment = "products of a step beside those of the next"});
+    }
+    constants.push_back(integer("kResidentBlocks", plan.resident_blocks, "on a processor"));
+    constants.push_back(integer("kConsumerRegisters", plan.consumer_registers, "a thread"));
+    constants.push_back(integer("kProducerRegisters", plan.producer_registers, "a thread"));
+    constants.push_back(integer("kSharedBytes", plan.shared_bytes, "of a thread block"));
+}
+
 // As many stages of Q and K tiles as help, and fit.
 int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
     const int stage_bytes = 2 * program.tile * row_bytes(program.attention);
@@ -190,8 +234,14 @@ KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, st
     return source;
 }
 
-EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target*/) {
+EmittedGeometry geometry_cuda(const TileProgram& program, const Target& target) {
     require_shape(program);
+    if (program.unit == MatrixUnit::kWgmma) {
+        const HopperPlan plan = plan_of(program, target);
+        return {.threads = plan.threads,
+                .shared_bytes = plan.shared_bytes,
+                .resident_blocks = plan.resident_blocks};
+    }
     const int row = row_bytes(program.attention);
     const int streamed = program.stages * program.streamed_rows;
     constexpr int kFloat = 4;  // bytes of LSE and delta
@@ -214,24 +264,30 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
-    const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
-                                             program.streamed_rows, program.warps);
+    const std::string_view role = to_string(program.role);
+    std::string body(role);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
-    constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
-    constants.push_back({.name = "kHeldInRegisters",
-                         .value = plan.held,
-                         .comment = "stationary operands, else fetched at every use"});
-    append_plan(constants, plan, program.stages, geometry);
+    if (program.unit == MatrixUnit::kWgmma) {
+        body = fmt::format("hopper_{}", role);
+        append_hopper_plan(constants, program, plan_of(program, target));
+    } else {
+        const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
+                                                 program.streamed_rows, program.warps);
+        constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
+        constants.push_back({.name = "kHeldInRegisters",
+                             .value = plan.held,
+                             .comment = "stationary operands, else fetched at every use"});
+        append_plan(constants, plan, program.stages, geometry);
+        body += plan.gradients_apart ? "_apart" : "";
+    }
 
     // Where the walk is passed as tables, the text names only what shapes the code, so that layers
     // whose patterns differ share one kernel.
     const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
-    const std::string_view role = to_string(program.role);
-    const std::string body = fmt::format("{}{}", role, plan.gradients_apart ? "_apart" : "");
     KernelSource source =
         specialise_cuda(target,
                         fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,

@@ -94,7 +94,10 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
     // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
-    const char* suffix = major == 9 && minor == 0 ? "a" : "";
+    // SPION_WGMMA=0 does without, to compare.
+    const char* wgmma = std::getenv("SPION_WGMMA");
+    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
+    const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
     return {.back_end = BackEnd::kCuda,
             .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
             .features = "",
@@ -313,7 +316,7 @@ std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
 }
 
 void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
-                        const void* arguments, std::size_t argument_bytes) {
+                        const void* arguments, std::size_t /*argument_bytes*/) {
     State& s = *state_;
     const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
     if (loaded == nullptr) {
@@ -333,15 +336,25 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     }
     s.enter();
     loaded->allow_shared_bytes(geometry.shared_bytes);
-    // As one buffer with its size, so that the driver sees a parameter of another size.
-    void* extra[] = {reinterpret_cast<void*>(driver_abi::kLaunchBufferPointer),
-                     const_cast<void*>(arguments),
-                     reinterpret_cast<void*>(driver_abi::kLaunchBufferSize), &argument_bytes,
-                     reinterpret_cast<void*>(driver_abi::kLaunchEnd)};
-    const driver_abi::Result result = s.cuda.cuLaunchKernel(
-        loaded->function(), static_cast<unsigned>(geometry.work_items), 1, 1,
-        static_cast<unsigned>(geometry.threads), 1, 1, static_cast<unsigned>(geometry.shared_bytes),
-        s.stream, nullptr, extra);
+    // By address, so that the driver puts it where the kernel expects it: a struct with an alignment
+    // of 64 does not lie at the start of the parameters.
+    void* parameters[] = {const_cast<void*>(arguments)};
+    driver_abi::LaunchAttribute overlap{
+        .id = driver_abi::kLaunchMayOverlapPrevious, .padding = 0, .value = {}};
+    overlap.value.flag = 1;
+    const driver_abi::LaunchConfig config{
+        .grid_x = static_cast<unsigned>(geometry.work_items),
+        .grid_y = 1,
+        .grid_z = 1,
+        .block_x = static_cast<unsigned>(geometry.threads),
+        .block_y = 1,
+        .block_z = 1,
+        .shared_bytes = static_cast<unsigned>(geometry.shared_bytes),
+        .stream = s.stream,
+        .attributes = &overlap,
+        .attribute_count = geometry.overlaps_previous ? 1U : 0U};
+    const driver_abi::Result result =
+        s.cuda.cuLaunchKernelEx(&config, loaded->function(), parameters, nullptr);
     if (result != kSuccess) {
         throw DeviceError("launching kernel '{}' failed: {}", kernel.entry(),
                           describe_driver_error(result));
@@ -350,6 +363,31 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     if (s.wait_after_launch) {
         s.wait("running a kernel");
     }
+}
+
+std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) {
+    State& s = *state_;
+    s.enter();
+    unsigned long long extent[4], stride[3];
+    std::copy_n(boxes.extent, 4, extent);
+    std::copy_n(boxes.stride, 3, stride);
+    const unsigned box[4] = {static_cast<unsigned>(boxes.columns),
+                             static_cast<unsigned>(boxes.rows), 1, 1};
+    const unsigned one[4] = {1, 1, 1, 1};
+    const int swizzle = boxes.columns == 64   ? driver_abi::kTensorMapSwizzle128
+                        : boxes.columns == 32 ? driver_abi::kTensorMapSwizzle64
+                                              : driver_abi::kTensorMapSwizzle32;
+    alignas(64) std::array<std::uint64_t, 16> map{};
+    check_driver(
+        s.cuda.cuTensorMapEncodeTiled(
+            map.data(), driver_abi::kTensorMapTwoByteFloats, 4, const_cast<void*>(boxes.data),
+            extent, stride, box, one, driver_abi::kTensorMapNoInterleave, swizzle,
+            driver_abi::kTensorMapPromote256, driver_abi::kTensorMapZerosOutside),
+        fmt::format("describing a tensor [{}, {}, {}, {}] at {} to the copy engine, with row, head "
+                    "and batch strides of {}, {} and {} bytes",
+                    extent[3], extent[2], extent[1], extent[0], boxes.data, stride[0], stride[1],
+                    stride[2]));
+    return map;
 }
 
 void CudaDevice::gemm(const Gemm& gemm) {

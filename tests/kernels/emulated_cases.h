@@ -142,7 +142,7 @@ inline ScoreSummaryProgram program_of(const EmulatedSummary& s) {
 
 // Where the emulated kernels' source is emitted for; any GPU would do.
 inline Target emulated_target() {
-    return cuda_target(90);
+    return cuda_target(80);  // mma.sync, which emulation has
 }
 
 }  // namespace spion
