@@ -34,6 +34,8 @@ struct HopperShares {
 constexpr HopperShares kHopperForward{.products = 0.88, .scores = 0.91};
 constexpr HopperShares kHopperBackward{.products = 1.3, .scores = 0.73};
 constexpr double kHopperRampSeconds = 5e-6;
+constexpr double kHopperCacheShare =
+    0.7;  // of the time of reads from L2, which run ahead of the work
 constexpr double kHopperScoreInstructions = 5;
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
@@ -192,7 +194,7 @@ void Model::time_bytes(Prediction& result) const {
         cache = bandwidth(cache, in_flight, target.processors);
     }
     result.memory_seconds = result.memory_bytes / memory;
-    result.cache_seconds = result.cache_bytes / cache;
+    result.cache_seconds = result.cache_bytes / cache * (shape.wgmma ? kHopperCacheShare : 1);
 }
 
 void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const {
