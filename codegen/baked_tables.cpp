@@ -21,7 +21,7 @@ UniformWalk uniform_walk(const TileProgram& program) {
         }
     }
     // Padded keys are cut off where keys stream.
-    if (program.attention.key_padding && program.role != KernelRole::kKeyValueGradient) {
+    if (program.attention.key_padding && !walks_columns(program.role)) {
         uniform.steps = -1;
     }
     return uniform;
@@ -49,6 +49,9 @@ std::string table_text(std::span<const std::int32_t> table, std::string_view pre
 }
 
 std::string why_not_baked(const TileProgram& program) {
+    if (program.role == KernelRole::kGradients) {
+        return "its steps get their order from the device that it is loaded on";
+    }
     const auto entries = static_cast<std::int64_t>(program.order.size() + program.offsets.size() +
                                                    program.granules.size());
     if (entries <= kMostBakedEntries) {

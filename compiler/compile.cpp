@@ -15,8 +15,17 @@
 namespace spion {
 namespace {
 
-constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
-                                 KernelRole::kKeyValueGradient};
+constexpr std::size_t kLaunches = std::tuple_size_v<LayerRoles>;
+
+LayerRoles roles_of(const Attention& attention, const BlockPattern& pattern, const Target& target,
+                    const CompileOptions& options) {
+    if (options.roles) {
+        return *options.roles;
+    }
+    return options.shapes[1] || options.shapes[2]
+               ? kGradientsApart
+               : choose_roles(attention, pattern.block(), target, options.tables);
+}
 
 // Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
 // failure in the order of the jobs.
@@ -115,8 +124,8 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
 TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
                          KernelCache& cache, const CompileOptions& options) {
     TilePrograms programs;
-    for (const KernelRole role : kRoles) {
-        const auto at = static_cast<std::size_t>(role);
+    for (const KernelRole role : roles_of(attention, pattern, device.target(), options)) {
+        const std::size_t at = launch_of(role);
         LowerOptions lowering;
         lowering.tables = options.tables;
         lowering.shape = options.shapes[at];
@@ -149,15 +158,15 @@ void CompiledAttention::hand_over_to(CompiledAttention&& other) {
 }
 
 void CompiledAttention::forward(const SpionAttentionArguments& args) {
-    launch(KernelRole::kForward, args);
+    launch(0, args);
 }
 
 void CompiledAttention::backward(const SpionAttentionArguments& args) {
-    launch(KernelRole::kQueryGradient, args);
-    launch(KernelRole::kKeyValueGradient, args);
+    launch(1, args);
+    launch(2, args);
 }
 
-void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
+void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) {
     if (args.batch < 1) {
         throw UserError("the batch size is {}, but it must be at least 1", args.batch);
     }
@@ -169,7 +178,7 @@ void CompiledAttention::launch(KernelRole role, SpionAttentionArguments args) {
             attention_.key_padding ? "without" : "with", !attention_.key_padding,
             attention_.key_padding ? "pass" : "leave out");
     }
-    launch_part(parts_[static_cast<int>(role)], args, *device_);
+    launch_part(parts_[which], args, *device_);
 }
 
 CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device) {
@@ -210,7 +219,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options) {
     std::vector<TilePrograms> programs;
-    std::vector<KernelSource> sources;  // of layer i and role r at 3 * i + r
+    std::vector<KernelSource> sources;  // of layer i and launch n at 3 * i + n
     for (const BlockPattern& pattern : patterns) {
         programs.push_back(lower_layer(attention, pattern, device, cache, options));
         for (const TileProgram& program : programs.back()) {
@@ -222,7 +231,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     for (std::size_t i = 0; i < patterns.size(); ++i) {
         layers.push_back(std::make_unique<CompiledAttention>(
             attention, patterns[i], std::move(programs[i]),
-            std::span(kernels).subspan(i * std::size(kRoles), std::size(kRoles)), device));
+            std::span(kernels).subspan(i * kLaunches, kLaunches), device));
     }
     return layers;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compiler/hopper_launch.h"
+#include "compiler/layer_roles.h"
 #include "compiler/passes/pass.h"
 #include "compiler/tile_candidates.h"
 #include "ir/attention.h"
@@ -39,7 +40,7 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
-// Of the three kernels of a layer, by KernelRole.
+// Of the three kernels of a layer, by launch_of(role).
 using TilePrograms = std::array<TileProgram, 3>;
 
 // What compile_attention does beyond lowering as the cost model says.
@@ -47,7 +48,10 @@ struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
     Tables tables = Tables::kPassed;
-    // Of KernelRole i; nothing: what the cost model or autotuning says.
+    // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
+    // backward launch.
+    std::optional<LayerRoles> roles = {};
+    // Of launch i; nothing: what the cost model or autotuning says.
     std::array<std::optional<TileShape>, 3> shapes = {};
 };
 
@@ -67,7 +71,7 @@ class CompiledAttention {
     // args' tensors, lse, lengths and batch are the caller's; tables are filled in here.
     // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
     void forward(const SpionAttentionArguments& args);
-    // dQ (which also writes delta) and then dK, dV.
+    // dQ (which also writes delta) and then dK, dV; or delta and then all of them.
     void backward(const SpionAttentionArguments& args);
 
     struct Part {  // one of the three
@@ -77,7 +81,8 @@ class CompiledAttention {
         Buffer order, offsets, granules;       // none where tables are baked
         LaunchGeometry geometry;               // work_items of one (b, h): tiles
     };
-    const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
+    // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
+    const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }
 
     // Goes on with another's kernels for the same operation and pattern, from the next call on:
     // between two steps of training. Waits for the calls before. Throws InternalError when the
@@ -85,7 +90,7 @@ class CompiledAttention {
     void hand_over_to(CompiledAttention&& other);
 
   private:
-    void launch(KernelRole role, SpionAttentionArguments args);
+    void launch(std::size_t which, SpionAttentionArguments args);
     Attention attention_;
     BlockPattern pattern_;
     Device* device_;

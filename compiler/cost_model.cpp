@@ -33,6 +33,7 @@ struct HopperShares {
 };
 constexpr HopperShares kHopperForward{.products = 0.88, .scores = 0.91};
 constexpr HopperShares kHopperBackward{.products = 1.3, .scores = 0.73};
+constexpr HopperShares kHopperTogether{.products = 2.0, .scores = 0.77};
 constexpr double kHopperRampSeconds = 5e-6;
 constexpr double kHopperCacheShare =
     0.7;  // of the time of reads from L2, which run ahead of the work
@@ -59,6 +60,10 @@ Work work_of(KernelRole role) {
             return {.products = 3, .stationary_left = 2, .loaded = 3, .stored = 1, .statistics = 2};
         case KernelRole::kKeyValueGradient:  // K, V | dK, dV | LSE, delta
             return {.products = 4, .stationary_left = 2, .loaded = 2, .stored = 2, .statistics = 2};
+        case KernelRole::kDelta:  // dO, O | | delta
+            return {.products = 0, .stationary_left = 0, .loaded = 2, .stored = 0, .statistics = 1};
+        case KernelRole::kGradients:  // K, V | dK, dV, dQ | LSE, delta
+            return {.products = 5, .stationary_left = 2, .loaded = 2, .stored = 3, .statistics = 2};
     }
     throw InternalError("kernel role {} has no work", static_cast<int>(role));
 }
@@ -74,6 +79,11 @@ WalkSummary twice(WalkSummary walk) {
     return walk;
 }
 
+// kDelta streams nothing.
+WalkSummary stationary_only(const WalkSummary& walk) {
+    return {.items = walk.items};
+}
+
 // Bytes of shared memory of a thread block (codegen's geometry): its tiles, and LSE and delta of
 // the queries.
 std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64_t row_bytes) {
@@ -86,6 +96,10 @@ std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64
             return tiles + shape.stationary_rows * (row_bytes + 4);
         case KernelRole::kKeyValueGradient:
             return tiles + shape.stationary_rows * row_bytes + streamed * 8;
+        case KernelRole::kDelta:
+            return 0;
+        case KernelRole::kGradients:
+            break;  // codegen/cuda/hopper_plan.h counts them
     }
     throw InternalError("kernel role {} has no tiles", static_cast<int>(role));
 }
@@ -159,6 +173,9 @@ void Model::count(Prediction& result) const {
         working_set > rates.cache_capacity ? 1 - rates.cache_capacity / working_set : 0;
     result.memory_bytes = pairs * (stationary_bytes + 2 * distinct * row_bytes + missed * again);
     result.cache_bytes = pairs * (stationary_bytes + 2 * streamed * row_bytes);
+    if (work.products == 5) {  // shares of dQ, fp32
+        result.cache_bytes += pairs * streamed * attention.head_dim * 4;
+    }
     const double elements =
         pairs * static_cast<double>(walk.passes) * resident.columns * shape.stationary_rows;
     result.flop = 2 * work.products * elements * attention.head_dim;
@@ -216,7 +233,9 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
 
 // Fetches run ahead of the work across items, so that no item waits for its own.
 void Model::time_wgmma(Prediction& result, Bound& bound) const {
-    const HopperShares shares = work.products == 2 ? kHopperForward : kHopperBackward;
+    const HopperShares shares = work.products == 2   ? kHopperForward
+                                : work.products == 5 ? kHopperTogether
+                                                     : kHopperBackward;
     const double elements = static_cast<double>(shape.stationary_rows) * resident.columns;
     const double products =
         2 * work.products * elements * attention.head_dim / rates.wgmma_flop * shares.products;
@@ -268,6 +287,13 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
                     const Target& target, const Rates& rates) {
     if (target.back_end == BackEnd::kHost) {
         return {.columns = 1, .occupancy = 1};  // exactly the rows that there are
+    }
+    if (role == KernelRole::kDelta) {
+        constexpr int kRegisters = 32, kBlocks = 8;
+        return {.columns = shape.streamed_rows,
+                .registers = kRegisters,
+                .blocks = kBlocks,
+                .occupancy = kBlocks * 32.0 * shape.warps / rates.resident_threads};
     }
     if (shape.wgmma) {
         const HopperPlan plan =
@@ -334,7 +360,9 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     const Model model{
         .attention = attention,
         .shape = shape,
-        .walk = resident.gradients_apart ? twice(walk) : walk,
+        .walk = resident.gradients_apart     ? twice(walk)
+                : role == KernelRole::kDelta ? stationary_only(walk)
+                                             : walk,
         .target = target,
         .rates = rates,
         .work = work,

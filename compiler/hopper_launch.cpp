@@ -6,6 +6,7 @@
 #include <limits>
 #include <span>
 
+#include "compiler/share_schedule.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -40,9 +41,12 @@ std::span<const NamedTensor> tensors_of(KernelRole role) {
         case KernelRole::kQueryGradient:
             return kQueryGradientTensors;
         case KernelRole::kKeyValueGradient:
+        case KernelRole::kGradients:
             return kKeyValueGradientTensors;
+        case KernelRole::kDelta:
+            break;
     }
-    throw InternalError("kernel role {} has no tensors", static_cast<int>(role));
+    throw InternalError("{} has no tensors for the copy engine", to_string(role));
 }
 
 bool same(const SpionTensor& a, const SpionTensor& b) {
@@ -59,6 +63,31 @@ HopperLaunch::HopperLaunch(const TileProgram& program, int resident_blocks, Devi
       resident_blocks_(resident_blocks),
       counters_(device, 2 * sizeof(unsigned)) {
     device.fill(counters_.data(), 0, counters_.bytes());
+    if (role_ == KernelRole::kGradients) {
+        const ShareSchedule schedule = schedule_shares(program, device.target().processors);
+        const std::size_t bytes = schedule.turns.size() * sizeof(std::int32_t);
+        granules_ = Buffer(device, std::max(bytes, sizeof(std::int32_t)));
+        ranks_ = Buffer(device, std::max(bytes, sizeof(std::int32_t)));
+        device.copy_in(granules_.data(), schedule.granules.data(), bytes);
+        device.copy_in(ranks_.data(), schedule.turns.data(), bytes);
+        arguments_.ranks = ranks_.as<int>();
+        arguments_.pairs_at_once = static_cast<unsigned>(schedule.pairs_at_once);
+        query_granules_ = (attention_.length + program.granule - 1) / program.granule;
+    }
+}
+
+void HopperLaunch::make_room_for_sums(std::int64_t batch, Device& device) {
+    constexpr std::int64_t kPiece = 64 * 64 * sizeof(float);
+    const std::int64_t pieces = batch * attention_.heads * query_granules_ * 2;
+    const auto bytes = static_cast<std::size_t>(pieces) * sizeof(unsigned);
+    if (turns_.bytes() < bytes) {
+        turns_ = Buffer();  // before the larger one
+        turns_ = Buffer(device, bytes);
+        device.fill(turns_.data(), 0, bytes);
+    }
+    arguments_.turns = turns_.as<unsigned>();
+    arguments_.sums =
+        static_cast<float*>(device.workspace(static_cast<std::size_t>(pieces * kPiece)));
 }
 
 SpionTensorMap HopperLaunch::describe(const SpionTensor& tensor, int rows, Device& device) const {
@@ -118,7 +147,13 @@ void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
     arguments_.counters = counters_.as<unsigned>();
     geometry.work_items = std::min<std::int64_t>(
         geometry.work_items, std::int64_t{device.target().processors} * resident_blocks_);
-    geometry.overlaps_previous = true;
+    if (role_ == KernelRole::kGradients) {
+        make_room_for_sums(attention.batch, device);
+        arguments_.attention.granules = granules_.as<int>();
+        geometry.all_at_once = true;
+    } else {
+        geometry.overlaps_previous = true;
+    }
     device.launch(kernel, geometry, arguments_);
 }
 

@@ -22,12 +22,16 @@ class HopperLaunch {
   private:
     SpionTensorMap describe(const SpionTensor& tensor, int rows, Device& device) const;
     void describe_tensors(const SpionAttentionArguments& attention, Device& device);
+    void make_room_for_sums(std::int64_t batch, Device& device);
 
     KernelRole role_;
     Attention attention_;
     int streamed_box_rows_;
     int resident_blocks_;
     Buffer counters_;  // [2]
+    // Of kGradients: SpionHopperArguments::ranks, turns, and the granules in the order of steps.
+    Buffer granules_, ranks_, turns_;
+    std::int64_t query_granules_ = 0;
     // What was launched last. A training step comes back with the same tensors, whose maps are
     // kept.
     SpionHopperArguments arguments_ = {};

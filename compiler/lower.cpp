@@ -41,7 +41,7 @@ MatrixUnit matrix_unit(DType dtype, const Target& target) {
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target, const LowerOptions& options) {
     check_operands(attention, pattern);
-    const bool by_columns = role == KernelRole::kKeyValueGradient;
+    const bool by_columns = walks_columns(role);
     const BlockPattern walked = by_columns ? pattern.transpose() : pattern;
     const PassContext context{.pattern = pattern,
                               .walked = walked,

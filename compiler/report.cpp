@@ -57,6 +57,10 @@ RoleWork work_of_role(KernelRole role) {
             return {.products = 3, .tensors = 6, .vectors = 2};
         case KernelRole::kKeyValueGradient:  // S, dP, dV, dK; q k v do dk dv; lse delta
             return {.products = 4, .tensors = 6, .vectors = 2};
+        case KernelRole::kDelta:  // o do; delta
+            return {.products = 0, .tensors = 2, .vectors = 1};
+        case KernelRole::kGradients:  // S, dP, dV, dK, dQ; q k v do dq dk dv; lse delta
+            return {.products = 5, .tensors = 7, .vectors = 2};
     }
     throw InternalError("kernel role {} has no work", static_cast<int>(role));
 }

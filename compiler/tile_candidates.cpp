@@ -6,6 +6,7 @@
 
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/emit.h"
+#include "compiler/layer_roles.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -151,7 +152,12 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates) {
     std::vector<TileCandidate> candidates;
-    for (const TileShape& shape : every_shape(attention, block, target)) {
+    const bool together = role == KernelRole::kDelta || role == KernelRole::kGradients;
+    if (together && !why_not_together(attention, block, target).empty()) {
+        return candidates;
+    }
+    for (const TileShape& shape : together ? std::vector{together_shape(attention, role)}
+                                           : every_shape(attention, block, target)) {
         const Residency resident = residency(attention, role, shape, target, rates);
         TileCandidate candidate{.shape = shape,
                                 .infeasible = why_infeasible(shape, resident, target, rates),
@@ -234,6 +240,13 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 
 TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
                        const Target& target) {
+    if (role == KernelRole::kDelta || role == KernelRole::kGradients) {
+        if (const std::string reason = why_not_together(attention, block, target);
+            !reason.empty()) {
+            throw UserError("{}: sum dQ apart from dK and dV", reason);
+        }
+        return together_shape(attention, role);
+    }
     const auto candidates = tile_candidates(attention, block, planned_rows(attention.length, block),
                                             role, target, kPlannedBatch, rates_of(target));
     const auto ranked =

@@ -27,7 +27,7 @@ void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, const T
 }  // namespace
 
 StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role) {
-    const bool walks_columns = role == KernelRole::kKeyValueGradient;
+    const bool by_columns = walks_columns(role);
     const auto blocks = static_cast<std::size_t>(pattern.rows());
     StreamedRows rows{.stationary = std::vector<std::int64_t>(blocks),
                       .streamed = std::vector<std::int64_t>(blocks)};
@@ -35,7 +35,7 @@ StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role) {
     for (int row = 0; row < pattern.rows(); ++row) {
         rows.stationary[static_cast<std::size_t>(row)] = pattern.block_rows(row);
         for (const std::int32_t column : pattern.row(row)) {
-            const int here = walks_columns ? column : row, other = walks_columns ? row : column;
+            const int here = by_columns ? column : row, other = by_columns ? row : column;
             rows.streamed[static_cast<std::size_t>(here)] += pattern.block_rows(other);
             used[static_cast<std::size_t>(other)] = true;
         }

@@ -14,10 +14,12 @@ namespace {
 template <typename Enum, std::size_t kCount>
 using Names = std::array<std::pair<Enum, std::string_view>, kCount>;
 
-constexpr Names<KernelRole, 3> kRoles = {
+constexpr Names<KernelRole, 5> kRoles = {
     {{KernelRole::kForward, "attention_forward"},
      {KernelRole::kQueryGradient, "attention_query_gradient"},
-     {KernelRole::kKeyValueGradient, "attention_key_value_gradient"}}};
+     {KernelRole::kKeyValueGradient, "attention_key_value_gradient"},
+     {KernelRole::kDelta, "attention_delta"},
+     {KernelRole::kGradients, "attention_gradients"}}};
 constexpr Names<Tables, 2> kTables = {{{Tables::kPassed, "passed"}, {Tables::kBaked, "baked"}}};
 constexpr Names<MatrixUnit, 4> kUnits = {{{MatrixUnit::kVector, "vector"},
                                           {MatrixUnit::kFma, "fma"},

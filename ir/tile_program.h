@@ -4,6 +4,11 @@
 // A kernel keeps one *stationary* tile and streams others past it:
 //   kForward, kQueryGradient   stationary: query rows (Q, O, dO, dQ)   streamed: key rows (K, V)
 //   kKeyValueGradient          stationary: key rows (K, V, dK, dV)     streamed: query rows (Q, dO)
+// A backward pass is kQueryGradient, which also leaves delta = rowsum(dO * O), and then
+// kKeyValueGradient; or, where that is faster, kDelta and then kGradients, which sums dQ beside dK
+// and dV:
+//   kDelta       stationary: query rows (dO, O)           a row without granules gets dQ = 0
+//   kGradients   stationary: key rows (K, V, dK, dV)      streamed: query rows (Q, dO, dQ)
 // The streamed rows are gathered in *granules*: runs of `granule` rows that are adjacent in memory.
 // One step of the inner loop takes up to streamed_rows / granule granules side by side; the last
 // step of a work item may hold fewer. The order of accumulation is the order of `granules`, so the
@@ -14,6 +19,7 @@
 // on the union of their granules; `uses` then says which block row uses which granule.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -25,10 +31,21 @@
 
 namespace spion {
 
-enum class KernelRole { kForward, kQueryGradient, kKeyValueGradient };
+enum class KernelRole { kForward, kQueryGradient, kKeyValueGradient, kDelta, kGradients };
 
-// "attention_forward", "attention_query_gradient", "attention_key_value_gradient": also the entry
-// symbol and the name of the body file.
+// The launches of a layer, in order: 0 forward, 1 and 2 backward.
+constexpr std::size_t launch_of(KernelRole role) {
+    return role == KernelRole::kForward                                       ? 0
+           : role == KernelRole::kQueryGradient || role == KernelRole::kDelta ? 1
+                                                                              : 2;
+}
+// Whether stationary rows are keys, so that the walk is over the transposed pattern.
+constexpr bool walks_columns(KernelRole role) {
+    return role == KernelRole::kKeyValueGradient || role == KernelRole::kGradients;
+}
+
+// "attention_forward", "attention_query_gradient", "attention_key_value_gradient",
+// "attention_delta", "attention_gradients": also the entry symbol and the name of the body file.
 std::string_view to_string(KernelRole role);
 
 // How a kernel gets its walk: tier 0, one kernel for every pattern of a shape, or tier 1, one a

@@ -221,7 +221,7 @@ void verify_nothing_less(const TileProgram& program, const BlockPattern& pattern
     }
 }
 
-// `pattern` as the role walks it: transposed for kKeyValueGradient.
+// `pattern` as the role walks it: transposed where it walks columns.
 void verify_coverage(const TileProgram& program, const BlockPattern& pattern) {
     for (int item = 0; item < program.tiles(); ++item) {
         const std::int64_t first_row =
@@ -271,7 +271,7 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
         broken(kProgram, "granules, bits or classes without an order");
     }
     if (walked && pattern != nullptr) {
-        const bool by_columns = program.role == KernelRole::kKeyValueGradient;
+        const bool by_columns = walks_columns(program.role);
         verify_coverage(program, by_columns ? pattern->transpose() : *pattern);
     }
 }

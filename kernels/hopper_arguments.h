@@ -15,9 +15,15 @@ struct SpionHopperArguments {
     //   attention_forward              q | k v
     //   attention_query_gradient       q d_o o | k v
     //   attention_key_value_gradient   k v | q d_o
+    //   attention_gradients            k v | q d_o
     SpionTensorMap maps[5];
     SpionAttentionArguments attention;
     unsigned items;      // B * H * tiles
     unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
                          // the first launch, and every launch leaves zeros
+    // Of attention_gradients, else null:
+    const int* ranks;        // [listed granules]: the turn of a share, compiler/share_schedule.h
+    float* sums;             // [B, H, query granules, 2, 64 * 64]: pieces of dQ, not initialised
+    unsigned* turns;         // [B, H, query granules, 2], zeros between launches
+    unsigned pairs_at_once;  // (batch, head) pairs whose work items take turns
 };

@@ -56,6 +56,19 @@ std::unique_ptr<Device> open_any() {
 
 }  // namespace
 
+void* Device::workspace(std::size_t bytes) {
+    if (bytes > workspace_bytes_) {
+        if (workspace_ != nullptr) {
+            synchronize();
+            workspace_bytes_ = 0;
+            release(std::exchange(workspace_, nullptr));
+        }
+        workspace_ = allocate(bytes);
+        workspace_bytes_ = bytes;
+    }
+    return workspace_;
+}
+
 Buffer::Buffer(Device& device, std::size_t bytes)
     : device_(&device), data_(device.allocate(bytes)), bytes_(bytes) {}
 

@@ -60,6 +60,9 @@ struct LaunchGeometry {
     // CUDA: its blocks may start where those of the kernel before have left; the kernel itself
     // waits for the other's results (griddepcontrol.wait).
     bool overlaps_previous = false;
+    // CUDA: its blocks wait for each other, so all must be resident at once (a cooperative launch):
+    // throws DeviceError when they cannot be.
+    bool all_at_once = false;
 };
 
 // Boxes of a [B, H, L, D] tensor of 2-byte elements, for the tensor memory accelerator.
@@ -134,11 +137,19 @@ class Device {
         throw InternalError("{} has no tensor memory accelerator", name());
     }
 
+    // Memory for what lives no longer than one launch; whoever asks next gets the same. Grows, and
+    // then waits for the work before; freed with the device.
+    void* workspace(std::size_t bytes);
+
     virtual void gemm(const Gemm& gemm) = 0;
 
     // Marks a point in the stream; `milliseconds_between` waits for both marks. Slots 0..63.
     virtual void mark(int slot) = 0;
     virtual double milliseconds_between(int first_slot, int second_slot) = 0;
+
+  private:
+    void* workspace_ = nullptr;
+    std::size_t workspace_bytes_ = 0;
 };
 
 enum class DeviceChoice { kAuto, kCpu, kCuda };

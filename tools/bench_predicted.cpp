@@ -11,6 +11,7 @@
 
 #include "compiler/compile.h"
 #include "compiler/cost_model.h"
+#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "tools/bench_attention.h"
@@ -20,9 +21,6 @@ namespace spion {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::array kRoles = {KernelRole::kForward, KernelRole::kQueryGradient,
-                               KernelRole::kKeyValueGradient};
 
 struct Shape {
     const char* name;
@@ -90,10 +88,11 @@ std::unique_ptr<Device> open_gpu() {
 
 // One kernel of a row.
 struct Pass {
+    KernelRole role;
     Prediction prediction;
     std::optional<double> milliseconds;  // measured
 };
-using Passes = std::array<Pass, kRoles.size()>;
+using Passes = std::array<Pass, 3>;  // by launch_of
 
 Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* device) {
     const Attention attention{.heads = shape.heads,
@@ -104,13 +103,15 @@ Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* d
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(shape.length, shape.block, shape.density, 1);
     Passes passes;
-    for (std::size_t i = 0; i < kRoles.size(); ++i) {
+    const LayerRoles roles = choose_roles(attention, shape.block, target);
+    for (std::size_t i = 0; i < passes.size(); ++i) {
+        passes[i].role = roles[i];
         passes[i].prediction =
-            predict(lower(attention, pattern, kRoles[i], target), shape.batch, target);
+            predict(lower(attention, pattern, roles[i], target), shape.batch, target);
     }
     if (device != nullptr) {
         const auto measured = measure_roles(attention, pattern, shape.batch, repeat, *device);
-        for (std::size_t i = 0; i < kRoles.size(); ++i) {
+        for (std::size_t i = 0; i < passes.size(); ++i) {
             passes[i].milliseconds = measured[i];
         }
     }
@@ -164,9 +165,9 @@ Json row_json(const Shape& shape, const Passes& passes) {
     Json row{{"name", shape.name},      {"batch", shape.batch},       {"heads", shape.heads},
              {"length", shape.length},  {"head_dim", shape.head_dim}, {"block", shape.block},
              {"density", shape.density}};
-    for (std::size_t i = 0; i < kRoles.size(); ++i) {
+    for (std::size_t i = 0; i < passes.size(); ++i) {
         const Prediction& prediction = passes[i].prediction;
-        Json& pass = row[std::string(to_string(kRoles[i]))];
+        Json& pass = row[std::string(to_string(passes[i].role))];
         pass = {{"predicted_ms", prediction.seconds * 1e3},
                 {"bound", to_string(prediction.bound)},
                 {"memory_ms", prediction.memory_seconds * 1e3},

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "codegen/emit.h"
+#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
 #include "compiler/report.h"
 #include "compiler/runnable.h"
@@ -53,17 +54,16 @@ struct Job {
     std::string passes;  // what --print-after asks for
 };
 
-constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
-                                 KernelRole::kKeyValueGradient};
-constexpr const char* kRoleNames[] = {"forward", "dq", "dkdv"};  // of kRoles
+constexpr const char* kRoleNames[] = {"forward", "dq", "dkdv"};  // by launch_of
 
-std::vector<KernelRole> parse_roles(const std::string& name) {
+// The launches of a layer that are asked for, in order.
+std::vector<std::size_t> parse_roles(const std::string& name) {
     if (name == "all") {
-        return {std::begin(kRoles), std::end(kRoles)};
+        return {0, 1, 2};
     }
-    for (std::size_t i = 0; i < std::size(kRoles); ++i) {
+    for (std::size_t i = 0; i < std::size(kRoleNames); ++i) {
         if (name == kRoleNames[i]) {
-            return {kRoles[i]};
+            return {i};
         }
     }
     throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
@@ -76,7 +76,10 @@ Job lower_all(IrModule asked, const CompileOptions& options, const Target& targe
         lowering.observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
     }
-    for (const KernelRole role : parse_roles(options.role)) {
+    const LayerRoles roles =
+        choose_roles(*asked.attention, asked.pattern->block(), target, lowering.tables);
+    for (const std::size_t launch : parse_roles(options.role)) {
+        const KernelRole role = roles[launch];
         if (lowering.observer) {
             job.passes += fmt::format("==> {} <==\n", to_string(role));
         }
@@ -132,10 +135,11 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
             "already: give an attention with its pattern",
             options.file);
     }
-    const std::vector<KernelRole> roles = parse_roles(options.role);
+    const std::vector<std::size_t> launches = parse_roles(options.role);
     Job job;
     for (std::size_t i = 0; i < ir.programs.size(); ++i) {
-        if (std::find(roles.begin(), roles.end(), ir.programs[i].role) != roles.end()) {
+        const std::size_t launch = launch_of(ir.programs[i].role);
+        if (std::find(launches.begin(), launches.end(), launch) != launches.end()) {
             require_runnable(ir.programs[i], i, options.file, options.target, target);
             job.programs.push_back(std::move(ir.programs[i]));
         }

@@ -177,6 +177,16 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
             to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
             program.streamed_rows, program.stages);
     }
+    if (program.role == KernelRole::kGradients &&
+        (program.stationary_rows != 128 || program.stages != 2 ||
+         program.streamed_rows * attention.head_dim != 8192 ||
+         program.granule != program.streamed_rows)) {
+        throw UserError(
+            "attention_gradients takes stationary_rows=128, stages=2 and streamed_rows=granule of "
+            "8192 / D, not stationary_rows={} stages={} streamed_rows={} granule={} with D={}",
+            program.stationary_rows, program.stages, program.streamed_rows, program.granule,
+            attention.head_dim);
+    }
     HopperPlan plan =
         plan_hopper(program.role, attention.head_dim, program.stationary_rows,
                     program.streamed_rows, program.stages, target.shared_bytes_per_block);
@@ -242,6 +252,9 @@ EmittedGeometry geometry_cuda(const TileProgram& program, const Target& target) 
                 .shared_bytes = plan.shared_bytes,
                 .resident_blocks = plan.resident_blocks};
     }
+    if (program.role == KernelRole::kDelta) {
+        return {.threads = 32 * program.warps, .shared_bytes = 0};
+    }
     const int row = row_bytes(program.attention);
     const int streamed = program.stages * program.streamed_rows;
     constexpr int kFloat = 4;  // bytes of LSE and delta
@@ -273,6 +286,10 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     if (program.unit == MatrixUnit::kWgmma) {
         body = fmt::format("hopper_{}", role);
         append_hopper_plan(constants, program, plan_of(program, target));
+    } else if (program.role == KernelRole::kDelta) {
+        constants.push_back(integer("kColumns", program.streamed_rows, ""));
+        constants.push_back(integer("kWarps", program.warps, ""));
+        constants.push_back(integer("kStages", program.stages, ""));
     } else {
         const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
                                                  program.streamed_rows, program.warps);

@@ -28,9 +28,12 @@ int stationary_tensors(KernelRole role) {
         case KernelRole::kQueryGradient:
             return 3;
         case KernelRole::kKeyValueGradient:
+        case KernelRole::kGradients:
             return 2;
+        case KernelRole::kDelta:
+            break;
     }
-    throw InternalError("kernel role {} has no tensors", static_cast<int>(role));
+    throw InternalError("{} has no tiles for wgmma", to_string(role));
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
@@ -41,10 +44,17 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     int stage = 2 * streamed_rows * row + 4 * kBarrier;
     if (role == KernelRole::kQueryGradient) {
         slot += stationary_rows * kFloat;
-    } else if (role == KernelRole::kKeyValueGradient) {
+    } else if (walks_columns(role)) {
         stage += 2 * streamed_rows * kFloat;
     }
-    return slots * slot + stages * stage;
+    int exchange = 0;
+    if (role == KernelRole::kGradients) {
+        // dS of both warpgroups, twice; their pieces of dQ and what these are added to; barriers.
+        constexpr int kPiece = 64 * 64 * kFloat;
+        exchange = 4 * 64 * streamed_rows * 2 + 4 * kPiece + 7 * kBarrier;
+        slot += kPlan;
+    }
+    return slots * slot + stages * stage + exchange;
 }
 
 // What a consumer thread keeps: S and, going backward, dP as fp32, P and dS as operands, its
@@ -59,8 +69,12 @@ int registers_needed(KernelRole role, int head_dim, int streamed_rows, bool over
         case KernelRole::kKeyValueGradient:
             return overlap_steps ? streamed_rows * 3 / 2 + head_dim + 44
                                  : streamed_rows + head_dim + 32;
+        case KernelRole::kGradients:
+            return 224;
+        case KernelRole::kDelta:
+            break;
     }
-    throw InternalError("kernel role {} has no registers", static_cast<int>(role));
+    throw InternalError("{} has no registers for wgmma", to_string(role));
 }
 
 // Registers of a consumer thread when `resident` blocks share a processor: what all warpgroups of a
@@ -84,8 +98,11 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
         return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots);
     };
     HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
-    // The producer of the statistics does with 32 registers, the others with 24.
-    plan.producer_registers = role == KernelRole::kKeyValueGradient ? 32 : 24;
+    // The producer of the statistics does with 32 registers, the others with 24; adders, which are
+    // of its warpgroup, want what consumers leave.
+    plan.producer_registers = role == KernelRole::kGradients          ? (head_dim == 128 ? 40 : 56)
+                              : role == KernelRole::kKeyValueGradient ? 32
+                                                                      : 24;
     plan.shared_bytes = shared_of(1);
     if (plan.shared_bytes > shared_limit) {
         plan.problem =

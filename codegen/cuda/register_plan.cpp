@@ -48,6 +48,9 @@ std::span<const Measured> measured(KernelRole role, bool wide) {
             return wide ? std::span<const Measured>(kQueryGradient32) : kQueryGradient16;
         case KernelRole::kKeyValueGradient:
             return wide ? std::span<const Measured>(kKeyValueGradient32) : kKeyValueGradient16;
+        case KernelRole::kDelta:
+        case KernelRole::kGradients:
+            break;
     }
     throw InternalError("kernel role {} has no register plan", static_cast<int>(role));
 }

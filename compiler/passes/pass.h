@@ -24,7 +24,7 @@ struct TileShape {
 // What passes may know besides the program. The references outlive the pipeline's run.
 struct PassContext {
     const BlockPattern& pattern;  // as the attention has it
-    const BlockPattern& walked;   // as the role walks it: transposed for kKeyValueGradient
+    const BlockPattern& walked;   // as the role walks it: transposed where it walks columns
     const Target& target;
     TileShape shape;  // the cost model's choice
     Tables tables = Tables::kPassed;

@@ -6,6 +6,7 @@
 constexpr int kStationaryTensors = 1;  // Q, later O; streamed: K, V
 constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = false;
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
 #include "hopper_pipeline.cuh"
 #include "softmax.cuh"
 

@@ -9,23 +9,11 @@
 constexpr int kStationaryTensors = 2;  // K, later dK; V, later dV; streamed: Q, dO
 constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = true;  // LSE, delta
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
 #include "hopper_pipeline.cuh"
 #include "softmax.cuh"
 
 constexpr int kScoreTiles = kStreamedRows / 8;
-
-// Rows g and g + 8 of the warp from `first` on are dropped by selection: what padded keys have
-// gathered need not even be finite.
-SPION_DEVICE void zero_rows_from(int first, float (&gradient)[kHeadTiles][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (lane_index() / 4 + 8 * half < first) continue;
-#pragma unroll
-        for (int j = 0; j < kHeadTiles; ++j) {
-            gradient[j][2 * half] = gradient[j][2 * half + 1] = 0.0F;
-        }
-    }
-}
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers

@@ -8,6 +8,7 @@
 constexpr int kStationaryTensors = 3;      // Q, later dQ; dO; O; streamed: K, V
 constexpr bool kSlotHasStatistics = true;  // LSE
 constexpr bool kStageHasStatistics = false;
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
 #include "hopper_pipeline.cuh"
 #include "softmax.cuh"
 

@@ -20,15 +20,17 @@ constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
 // fp32 rows that travel with a slot or a stage: LSE and delta.
 constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
 constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
-constexpr int kItemBytes = 16;  // an ItemPlan
+constexpr int kItemBytes = kHelperWarps > 0 ? 32 : 16;  // an ItemPlan
 
 // Shared memory, in bytes from its start.
 constexpr int kStagesStart = kSlots * kSlotBytes;
-constexpr int kSlotStatisticsStart = kStagesStart + kStages * 2 * kTileBytes;
+constexpr int kExchangeStart = kStagesStart + kStages * 2 * kTileBytes;
+constexpr int kSlotStatisticsStart = kExchangeStart + kExchangeBytes;
 constexpr int kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics;
 constexpr int kPlansStart = kStageStatisticsStart + kStages * kStageStatistics;
 constexpr int kBarriersStart = kPlansStart + kSlots * kItemBytes;
-constexpr int kBarriersEnd = kBarriersStart + 8 * (2 * kSlots + 4 * kStages);
+constexpr int kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages);
+constexpr int kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0);
 static_assert(kSharedBytes == kBarriersEnd);
 static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
 static_assert(kStages >= 2, "a stage is still read while the next one is waited for");
@@ -63,6 +65,19 @@ SPION_DEVICE unsigned stage_statistics(int stage) {
     return shared_memory_start() + kStageStatisticsStart + stage * kStageStatistics;
 }
 
+SPION_DEVICE unsigned share_full(int group) {
+    return shared_memory_start() + kShareBarriersStart + 24 * group;
+}
+SPION_DEVICE unsigned share_empty(int group) {
+    return share_full(group) + 8;
+}
+SPION_DEVICE unsigned sum_fetched(int group) {
+    return share_full(group) + 16;
+}
+SPION_DEVICE unsigned item_added() {
+    return share_full(kHelperWarps);
+}
+
 // Goes round kCount places; `parity` is that of the phase which a reader of the place waits for.
 template <int kCount>
 struct Place {
@@ -81,13 +96,21 @@ SPION_DEVICE void initialise_barriers() {
     if (threadIdx.x == 0) {
         for (int slot = 0; slot < kSlots; ++slot) {
             barrier_init(slot_full(slot), kSlotHasStatistics ? 33 : 1);
-            barrier_init(slot_empty(slot), kWarps);
+            barrier_init(slot_empty(slot), kWarps + kHelperWarps);
         }
         for (int stage = 0; stage < kStages; ++stage) {
             barrier_init(stage_full(stage, 0), kStageHasStatistics ? 33 : 1);
             barrier_init(stage_empty(stage, 0), kWarps);
             barrier_init(stage_full(stage, 1), 1);
             barrier_init(stage_empty(stage, 1), kWarps);
+        }
+        if constexpr (kHelperWarps > 0) {
+            for (int group = 0; group < kHelperWarps; ++group) {
+                barrier_init(share_full(group), 4);
+                barrier_init(share_empty(group), 1);
+                barrier_init(sum_fetched(group), 1);
+            }
+            barrier_init(item_added(), kHelperWarps);
         }
         barrier_init_done();
     }
@@ -106,6 +129,7 @@ struct ItemPlan {
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
     int elements;   // likewise
+    int place;      // in TileProgram::order
 
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
@@ -116,7 +140,29 @@ struct ItemPlan {
 
 SPION_DEVICE ItemPlan read_plan(int slot) {
     const uint4 words = load_shared_16(slot_plan(slot));
-    return {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+    const int place = kHelperWarps > 0 ? (int)load_shared_16(slot_plan(slot) + 16).x : 0;
+    return {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
+}
+
+// The work item that is handed out as number `item`: pairs_at_once (batch, head) pairs take turns.
+SPION_DEVICE WorkItem item_in_turn(const SpionHopperArguments& args, unsigned item) {
+    if constexpr (kHelperWarps == 0) return work_item(args.attention, item);
+    const unsigned tiles = (unsigned)tile_count(args.attention);
+    const unsigned first = item / (args.pairs_at_once * tiles) * args.pairs_at_once;
+    const unsigned within = item - first * tiles;
+    const unsigned pairs = min(args.pairs_at_once, args.items / tiles - first);
+    return work_item(args.attention, (first + within % pairs) * tiles + within / pairs);
+}
+
+// The next item of a thread block whose shares of a sum wait for those of others: not one of the
+// same pairs before this block's shares of `item` are all added, as they may wait for that one's.
+// done: items before this one.
+SPION_DEVICE unsigned take_late(const SpionHopperArguments& args, unsigned item, unsigned done) {
+    const unsigned together = args.pairs_at_once * (unsigned)tile_count(args.attention);
+    if (done > 0) barrier_wait(item_added(), (done - 1) & 1);
+    const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
+    if (next / together == item / together) barrier_wait(item_added(), done & 1);
+    return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
 // One lane a box: a slot's stationary tiles.
@@ -127,6 +173,9 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
     if (lane_index() == 0) {
         store_shared_16(slot_plan(slot), make_uint4(work.batch * kHeads + work.head, work.first_row,
                                                     walk.valid, walk.elements));
+        if (kHelperWarps > 0) {
+            store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, 0, 0, 0));
+        }
         barrier_arrive_expecting(full, kSlotBytes);
     }
     __syncwarp();
@@ -168,14 +217,17 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     unsigned* const counters = args.counters;
     unsigned item = blockIdx.x;
     bool first_item = true;
+    unsigned items_done = 0;
     while (item < args.items) {
-        const WorkItem work = work_item(args.attention, item);
+        const WorkItem work = item_in_turn(args, item);
         Walk walk = open_walk(args.attention, work.place);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
-        if (lane_index() == 0) next = gridDim.x + atomicAdd(&counters[0], 1U);
+        if (kHelperWarps == 0 && lane_index() == 0) {
+            next = gridDim.x + atomicAdd(&counters[0], 1U);
+        }
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, kWalksKeys ? limit : kLength);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
@@ -203,6 +255,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             barrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
             fetch_tile(args.maps[kStationaryTensors + 1], work, granule, stage.index, 1);
         }
+        if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, item, items_done++);
         item = __shfl_sync(0xFFFFFFFFU, next, 0);
     }
 
@@ -217,12 +270,18 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
 }
 
+struct NoHelper {
+    __device__ __forceinline__ void operator()(int) const {}
+};
+
 // The whole kernel: one producer warp, and warpgroups that compute items until there are no more.
 // `Consumer::compute(args, plan)` computes the item of its `slot` and advances that.
-template <typename Consumer, bool kWalksKeys, typename SlotStatistics, typename StageStatistics>
+template <typename Consumer, bool kWalksKeys, typename SlotStatistics, typename StageStatistics,
+          typename Helper = NoHelper>
 SPION_DEVICE void run_items(const SpionHopperArguments& args,
                             const SlotStatistics& fetch_slot_statistics,
-                            const StageStatistics& fetch_stage_statistics) {
+                            const StageStatistics& fetch_stage_statistics,
+                            const Helper& help = {}) {
     let_next_kernel_start();
     initialise_barriers();
     if (warp_index() >= kWarps) {
@@ -230,6 +289,8 @@ SPION_DEVICE void run_items(const SpionHopperArguments& args,
         if (warp_index() == kWarps) {
             if (lane_index() < kStationaryTensors + 2) prefetch_map(args.maps[lane_index()]);
             produce<kWalksKeys>(args, fetch_slot_statistics, fetch_stage_statistics);
+        } else if (warp_index() <= kWarps + kHelperWarps) {
+            help(warp_index() - kWarps - 1);
         }
     } else {
         take_registers<kConsumerRegisters>();

@@ -46,6 +46,19 @@ SPION_DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
         : "memory");
 }
 
+// Whether a wait for that would pass.
+SPION_DEVICE bool barrier_test(unsigned barrier, unsigned parity) {
+    unsigned done;
+    asm volatile(
+        "{ .reg .pred done;\n"
+        "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, done; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    return done != 0;
+}
+
 // Copies the map's box at (column, row, head, batch) to shared memory; elements outside the tensor
 // become zeros. Counts its bytes at `barrier`, those of zeros too.
 SPION_DEVICE void copy_box(unsigned target, const SpionTensorMap& map, unsigned barrier, int column,
@@ -59,6 +72,76 @@ SPION_DEVICE void copy_box(unsigned target, const SpionTensorMap& map, unsigned 
 
 SPION_DEVICE void prefetch_map(const SpionTensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements from registers to shared memory; lane l gives the address of
+// row l % 8 of matrix l / 8.
+SPION_DEVICE void store_matrices(unsigned address, const unsigned (&in)[4]) {
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(in[0]), "r"(in[1]), "r"(in[2]), "r"(in[3])
+        : "memory");
+}
+
+SPION_DEVICE float4 load_shared_float4(unsigned address) {
+    const uint4 words = load_shared_16(address);
+    return make_float4(__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z),
+                       __uint_as_float(words.w));
+}
+
+// Bulk transfers from shared to global memory by one thread; bytes a multiple of 16. Those of a
+// thread since its last bulk_commit are one batch.
+SPION_DEVICE void bulk_store(void* target, unsigned source, int bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target),
+                 "r"(source), "r"(bytes)
+                 : "memory");
+}
+
+// Copies global to shared memory and counts the bytes at `barrier`.
+SPION_DEVICE void bulk_load(unsigned target, const void* source, int bytes, unsigned barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(target),
+        "l"(source), "r"(bytes), "r"(barrier)
+        : "memory");
+}
+
+// Adds fp32 elements, each once and at one place.
+SPION_DEVICE void bulk_add(void* target, unsigned source, int bytes) {
+    asm volatile(
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(target),
+        "r"(source), "r"(bytes)
+        : "memory");
+}
+
+SPION_DEVICE void bulk_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Waits until this thread's transfers have read their sources.
+SPION_DEVICE void bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Waits until all but this thread's kPending youngest batches have arrived.
+template <int kPending>
+SPION_DEVICE void bulk_wait() {
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+SPION_DEVICE unsigned load_acquire(const unsigned* address) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+}
+
+SPION_DEVICE void store_release(unsigned* address, unsigned value) {
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
+// Orders what other proxies have done to global memory and what this thread has seen done.
+SPION_DEVICE void fence_between_proxies() {
+    asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 // Orders this thread's ordinary accesses to shared memory before later ones of TMA and wgmma.

@@ -91,6 +91,18 @@ SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
     named_barrier(id, 128);
 }
 
+// Rows g and g + 8 of the warp's accumulator from `first` on become zeros, by selection: they need
+// not even be finite.
+template <int kTiles>
+SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (lane_index() / 4 + 8 * half < first) continue;
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) acc[j][2 * half] = acc[j][2 * half + 1] = 0.0F;
+    }
+}
+
 // The warp writes its 16 rows of a result [64, D], rows g scaled by factor[0] and rows g + 8 by
 // factor[1], to rows [first, + 16) below `limit` in global memory, 16 bytes a lane. Its rows of the
 // warpgroup's tile serve as staging.

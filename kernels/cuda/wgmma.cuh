@@ -45,6 +45,15 @@
                          : SPION_ACC_##registers(0)                                             \
                          : "l"(left), "l"(right), "r"((int)add));                               \
         }                                                                                       \
+        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,       \
+                                         unsigned long long right, bool add) {                  \
+            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                              \
+                         ", 0;\n"                                                               \
+                         "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
+                         " {" SPION_NAMES_##registers "}, %" #a ", %" #b ", add, 1, 1, 1, 1; }" \
+                         : SPION_ACC_##registers(0)                                             \
+                         : "l"(left), "l"(right), "r"((int)add));                               \
+        }                                                                                       \
         SPION_DEVICE void product(float (&acc)[n / 8][4], const unsigned (&left)[4],            \
                                   unsigned long long right) {                                   \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \

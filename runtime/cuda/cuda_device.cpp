@@ -339,9 +339,12 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     // By address, so that the driver puts it where the kernel expects it: a struct with an alignment
     // of 64 does not lie at the start of the parameters.
     void* parameters[] = {const_cast<void*>(arguments)};
-    driver_abi::LaunchAttribute overlap{
-        .id = driver_abi::kLaunchMayOverlapPrevious, .padding = 0, .value = {}};
-    overlap.value.flag = 1;
+    driver_abi::LaunchAttribute attribute{
+        .id = geometry.all_at_once ? driver_abi::kLaunchAllAtOnce
+                                   : driver_abi::kLaunchMayOverlapPrevious,
+        .padding = 0,
+        .value = {}};
+    attribute.value.flag = 1;
     const driver_abi::LaunchConfig config{
         .grid_x = static_cast<unsigned>(geometry.work_items),
         .grid_y = 1,
@@ -351,8 +354,8 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
         .block_z = 1,
         .shared_bytes = static_cast<unsigned>(geometry.shared_bytes),
         .stream = s.stream,
-        .attributes = &overlap,
-        .attribute_count = geometry.overlaps_previous ? 1U : 0U};
+        .attributes = &attribute,
+        .attribute_count = geometry.overlaps_previous || geometry.all_at_once ? 1U : 0U};
     const driver_abi::Result result =
         s.cuda.cuLaunchKernelEx(&config, loaded->function(), parameters, nullptr);
     if (result != kSuccess) {

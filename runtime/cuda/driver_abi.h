@@ -43,6 +43,7 @@ constexpr int kTensorMapPromote256 = 3;
 constexpr int kTensorMapZerosOutside = 0;
 
 // CUlaunchAttribute and CUlaunchConfig.
+constexpr int kLaunchAllAtOnce = 2;           // cooperative
 constexpr int kLaunchMayOverlapPrevious = 6;  // programmatic stream serialisation
 struct LaunchAttribute {
     int id;

@@ -157,6 +157,22 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     compile_all(jobs);
 }
 
+TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
+    const Target target = cuda_target(GetParam());
+    if (!has_wgmma(target)) return;
+    std::vector<Job> jobs;
+    for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
+        const Attention attention = attention_of(variant < 4 ? DType::kBf16 : DType::kFp16,
+                                                 variant % 2 == 0 ? 64 : 128, variant / 2);
+        const BlockPattern pattern = BlockPattern::full(attention.length, 128);
+        for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
+            const TileProgram program = lower(attention, pattern, role, target);
+            jobs.push_back({emit(program, target), geometry(program, target), target});
+        }
+    }
+    compile_all(jobs);
+}
+
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
 // spread over sm_80, 86, 90a and 120; with SPION_TEST_ALL set, everything everywhere.
 TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {

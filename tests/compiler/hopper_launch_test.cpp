@@ -3,16 +3,19 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "codegen/cuda/hopper_plan.h"
 #include "compiler/lower.h"
+#include "compiler/share_schedule.h"
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tools/random_pattern.h"
 
 namespace spion {
 namespace {
@@ -27,8 +30,12 @@ class WritingDevice : public Device {
   public:
     const Target& target() const override { return target_; }
     std::string name() const override { return "writing"; }
-    void* allocate(std::size_t bytes) override { return std::malloc(bytes); }
-    void release(void* data) noexcept override { std::free(data); }
+    void* allocate(std::size_t bytes) override {
+        return memory_.emplace_back(std::make_unique<std::byte[]>(bytes)).get();
+    }
+    void release(void* data) noexcept override {
+        std::erase_if(memory_, [&](const auto& owned) { return owned.get() == data; });
+    }
     std::size_t peak_bytes() const override { return 0; }
     void copy_in(void* device, const void* host, std::size_t bytes) override {
         std::memcpy(device, host, bytes);
@@ -64,6 +71,7 @@ class WritingDevice : public Device {
     SpionHopperArguments passed = {};
 
   private:
+    std::vector<std::unique_ptr<std::byte[]>> memory_;
     Target target_ = cuda_target(90);
 };
 
@@ -121,6 +129,37 @@ TEST_F(HopperLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
             EXPECT_EQ(device_.passed.maps[i].words[0], i + 1);
         }
     }
+}
+
+TEST_F(HopperLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
+    const Attention attention{
+        .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
+    const TileProgram program = lower(attention, random_pattern(1000, 128, 0.4, 1),
+                                      KernelRole::kGradients, device_.target());
+    HopperLaunch together(program, 1, device_);
+    SpionAttentionArguments args = arguments(5);
+    const int tables = 0;
+    args.granules = &tables;
+    launch(together, args, 80);
+    EXPECT_EQ(device_.described.size(), 4U);
+    EXPECT_EQ(device_.described[2].data, memory_);  // q
+    EXPECT_EQ(device_.described[2].rows, 128);
+    EXPECT_TRUE(device_.launched.all_at_once);
+    EXPECT_FALSE(device_.launched.overlaps_previous);
+    const ShareSchedule schedule = schedule_shares(program, 132);
+    EXPECT_EQ(device_.passed.pairs_at_once, static_cast<unsigned>(schedule.pairs_at_once));
+    for (std::size_t i = 0; i < schedule.turns.size(); ++i) {
+        EXPECT_EQ(device_.passed.ranks[i], schedule.turns[i]);
+        EXPECT_EQ(device_.passed.attention.granules[i], schedule.granules[i]);
+    }
+    for (int turn = 0; turn < 5 * 2 * 8 * 2; ++turn) EXPECT_EQ(device_.passed.turns[turn], 0U);
+    const float* sums = device_.passed.sums;
+    launch(together, args, 80);
+    EXPECT_EQ(device_.passed.sums, sums);  // the same room again
+    args.batch = 6;
+    launch(together, args, 96);
+    EXPECT_NE(device_.passed.sums, nullptr);
+    for (int turn = 0; turn < 6 * 2 * 8 * 2; ++turn) EXPECT_EQ(device_.passed.turns[turn], 0U);
 }
 
 TEST_F(HopperLaunchTest, KeepsTheMapsOfTensorsThatStay) {

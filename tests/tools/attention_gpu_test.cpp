@@ -11,6 +11,7 @@
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/attention_case.h"
+#include "tools/random_pattern.h"
 
 namespace spion {
 namespace {
@@ -116,6 +117,66 @@ TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
         expect_passes(pick_attention(random, dtype, head_dim, block, SoftmaxKind::kPrunedZero));
     }
 }
+
+// All gradients summed together, in the order of turns, whatever the cost model prefers.
+class GpuTogether : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
+  protected:
+    void expect_together(const AttentionCase& problem) {
+        CompileOptions options;
+        options.roles = kGradientsTogether;
+        const CaseReport report = check_case(problem, *device_, cache_, options);
+        EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
+                                     << problem.pattern.to_bits() << report.failures();
+    }
+};
+
+TEST_P(GpuTogether, EqualsTheReference) {
+    const auto [dtype, head_dim] = GetParam();
+    if (!has_wgmma(device_->target())) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 8; ++round) {
+        expect_together(
+            pick_attention(random, dtype, head_dim, 128,
+                           round % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
+    }
+}
+
+// Many thread blocks with shares in the same rows, under a full pattern, a random one, and one with
+// rows and columns that have nothing.
+TEST_P(GpuTogether, ManyThreadBlocksKeepTheirTurns) {
+    const auto [dtype, head_dim] = GetParam();
+    if (!has_wgmma(device_->target())) {
+        return;
+    }
+    constexpr std::int64_t kLength = 1500;
+    std::vector<std::uint8_t> crossed(12 * 12, 0);
+    for (std::size_t i = 0; i < 12; ++i) crossed[i * 12 + 3] = crossed[7 * 12 + i] = i % 5 != 0;
+    for (const BlockPattern& pattern :
+         {BlockPattern::full(kLength, 128), random_pattern(kLength, 128, 0.4, 3),
+          BlockPattern(kLength, 128, crossed)}) {
+        expect_together({.attention = {.heads = 6,
+                                       .head_dim = head_dim,
+                                       .length = kLength,
+                                       .dtype = dtype,
+                                       .scale = default_scale(head_dim),
+                                       .key_padding = true},
+                         .pattern = pattern,
+                         .batch = 4,
+                         .lengths = {kLength, 0, 700, 1499}});
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GpuTogether,
+                         ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp16),
+                                            ::testing::Values(64, 128)),
+                         [](const auto& tested) {
+                             return std::string(to_string(std::get<0>(tested.param))) + "_D" +
+                                    std::to_string(std::get<1>(tested.param));
+                         });
 
 using GpuAttentionCorners = GpuCase<DType>;
 

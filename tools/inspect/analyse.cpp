@@ -4,6 +4,7 @@
 #include <string>
 
 #include "codegen/emit.h"
+#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "train/model.h"
@@ -11,9 +12,6 @@
 
 namespace spion::inspect {
 namespace {
-
-constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
-                                 KernelRole::kKeyValueGradient};
 
 Attention attention_of_run(const Facts& facts, const Target& target) {
     TrainSettings settings;
@@ -59,6 +57,10 @@ std::string_view short_name(KernelRole role) {
             return "dQ";
         case KernelRole::kKeyValueGradient:
             return "dK dV";
+        case KernelRole::kDelta:
+            return "delta";
+        case KernelRole::kGradients:
+            return "dK dV dQ";
     }
     throw InternalError("kernel role {} has no name", static_cast<int>(role));
 }
@@ -116,7 +118,7 @@ void add_programs(Facts& facts) {
     for (LayerFacts& layer : facts.layers) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
-            for (const KernelRole role : kRoles) {
+            for (const KernelRole role : choose_roles(attention, layer.pattern.block(), target, layer.tables)) {
                 LowerOptions options;
                 options.tables = layer.tables;
                 TileProgram program = lower(attention, layer.pattern, role, target, options);

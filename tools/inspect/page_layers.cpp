@@ -30,15 +30,19 @@ std::string_view title_of(KernelRole role) {
             return "dQ";
         case KernelRole::kKeyValueGradient:
             return "dK, dV";
+        case KernelRole::kDelta:
+            return "delta";
+        case KernelRole::kGradients:
+            return "dK, dV, dQ";
     }
     return "";
 }
 
 std::string program_note(const TileProgram& program) {
     return fmt::format("{} {} tiles of {} rows, {} {} rows a step", program.tiles(),
-                       program.role == KernelRole::kKeyValueGradient ? "key" : "query",
+                       walks_columns(program.role) ? "key" : "query",
                        program.stationary_rows, program.streamed_rows,
-                       program.role == KernelRole::kKeyValueGradient ? "query" : "key");
+                       walks_columns(program.role) ? "query" : "key");
 }
 
 // "12 band, 3 runs, 1 dense".

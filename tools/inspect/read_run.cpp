@@ -362,7 +362,7 @@ BlockPattern pattern_of(const TileProgram& program) {
         }
     }
     BlockPattern pattern(length, block, std::move(bits));
-    return program.role == KernelRole::kKeyValueGradient ? pattern.transpose() : pattern;
+    return walks_columns(program.role) ? pattern.transpose() : pattern;
 }
 
 Facts read_folder(const fs::path& folder) {

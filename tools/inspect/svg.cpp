@@ -182,7 +182,7 @@ std::string pooled_picture(std::span<const double> pooled, int blocks) {
 
 std::string program_picture(const TileProgram& program) {
     const std::int64_t blocks = (program.attention.length + program.block - 1) / program.block;
-    const bool by_column = program.role == KernelRole::kKeyValueGradient;
+    const bool by_column = walks_columns(program.role);
     std::string svg = open_picture(static_cast<int>(blocks), "tile program");
     const double gap = static_cast<double>(blocks) / 500;
     const bool numbers = program.tiles() <= 48;

@@ -1,0 +1,84 @@
+#include "compiler/layer_roles.h"
+
+#include <fmt/format.h>
+
+#include "codegen/emit.h"
+#include "compiler/tile_candidates.h"
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+// The stationary rows of two warpgroups, which exchange what dQ needs.
+constexpr int kTogetherBlock = 128;
+
+double predicted_seconds(const Attention& attention, int block, KernelRole role,
+                         const TileShape& shape, const Target& target) {
+    const Rates rates = rates_of(target);
+    const StreamedRows rows = planned_rows(attention.length, block);
+    const Residency resident = residency(attention, role, shape, target, rates);
+    return predict(attention, role, shape, summarise(rows, shape, resident.columns), kPlannedBatch,
+                   target, rates)
+        .seconds;
+}
+
+}  // namespace
+
+std::string why_not_together(const Attention& attention, int block, const Target& target) {
+    if (!has_wgmma(target)) {
+        return fmt::format("{} has no kernels that sum all gradients together", target.arch);
+    }
+    const bool fits = storage_bytes(attention.dtype) == 2 && block == kTogetherBlock &&
+                      (attention.head_dim == 64 || attention.head_dim == 128);
+    if (!fits) {
+        return fmt::format(
+            "kernels that sum all gradients together take bf16 or fp16, D=64 or 128 and blocks of "
+            "{}, not {}, D={} and blocks of {}",
+            kTogetherBlock, to_string(attention.dtype), attention.head_dim, block);
+    }
+    return "";
+}
+
+TileShape together_shape(const Attention& attention, KernelRole role) {
+    if (role == KernelRole::kDelta) {
+        return {.stationary_rows = 64, .streamed_rows = 64, .granule = 64, .warps = 4, .stages = 1};
+    }
+    if (role != KernelRole::kGradients) {
+        throw InternalError("{} is not of the kernels that sum gradients together",
+                            to_string(role));
+    }
+    const int streamed = attention.head_dim == 128 ? 64 : 128;
+    return {.stationary_rows = kTogetherBlock,
+            .streamed_rows = streamed,
+            .granule = streamed,
+            .warps = kTogetherBlock / 16,
+            .stages = 2,
+            .wgmma = true};
+}
+
+BackwardPrediction predict_backward(const Attention& attention, int block, const Target& target) {
+    BackwardPrediction predicted;
+    for (const KernelRole role : {KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        predicted.apart += predicted_seconds(attention, block, role,
+                                             choose_tiles(attention, block, role, target), target);
+    }
+    if (why_not_together(attention, block, target).empty()) {
+        predicted.together = 0;
+        for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
+            *predicted.together +=
+                predicted_seconds(attention, block, role, together_shape(attention, role), target);
+        }
+    }
+    return predicted;
+}
+
+LayerRoles choose_roles(const Attention& attention, int block, const Target& target,
+                        Tables tables) {
+    if (tables == Tables::kBaked || !why_not_together(attention, block, target).empty()) {
+        return kGradientsApart;
+    }
+    const BackwardPrediction predicted = predict_backward(attention, block, target);
+    return *predicted.together < predicted.apart ? kGradientsTogether : kGradientsApart;
+}
+
+}  // namespace spion

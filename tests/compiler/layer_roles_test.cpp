@@ -1,0 +1,61 @@
+// Which kernels compute a layer's gradients.
+#include "compiler/layer_roles.h"
+
+#include <gtest/gtest.h>
+
+#include "compiler/lower.h"
+#include "compiler/tile_candidates.h"
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+Attention attention_of(int head_dim, DType dtype = DType::kBf16) {
+    return {.heads = 16, .head_dim = head_dim, .length = 16384, .dtype = dtype, .scale = 0.1F};
+}
+
+TEST(LayerRoles, SumTogetherWhereThatIsPredictedToBeFaster) {
+    const Target hopper = cuda_target(90);
+    for (const int head_dim : {64, 128}) {
+        const BackwardPrediction predicted = predict_backward(attention_of(head_dim), 128, hopper);
+        ASSERT_TRUE(predicted.together.has_value());
+        EXPECT_LT(*predicted.together, predicted.apart);
+        EXPECT_EQ(choose_roles(attention_of(head_dim), 128, hopper), kGradientsTogether);
+    }
+}
+
+TEST(LayerRoles, SumApartWhereThereIsNoKernel) {
+    const Target hopper = cuda_target(90);
+    EXPECT_EQ(choose_roles(attention_of(64), 64, hopper), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(32), 128, hopper), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64, DType::kTf32), 128, hopper), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64), 128, cuda_target(80)), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64), 128, hopper, Tables::kBaked), kGradientsApart);
+    EXPECT_FALSE(predict_backward(attention_of(64), 64, hopper).together.has_value());
+    EXPECT_EQ(why_not_together(attention_of(64), 128, hopper), "");
+    EXPECT_EQ(why_not_together(attention_of(64), 64, hopper),
+              "kernels that sum all gradients together take bf16 or fp16, D=64 or 128 and blocks "
+              "of 128, not bf16, D=64 and blocks of 64");
+    EXPECT_EQ(why_not_together(attention_of(64), 128, cuda_target(80)),
+              "sm_80 has no kernels that sum all gradients together");
+}
+
+TEST(LayerRoles, LoweringRefusesWhatHasNoKernel) {
+    const Attention attention = attention_of(64);
+    const BlockPattern pattern = BlockPattern::full(attention.length, 64);
+    expect_error<UserError>(
+        [&] { lower(attention, pattern, KernelRole::kGradients, cuda_target(90)); },
+        "not bf16, D=64 and blocks of 64: sum dQ apart from dK and dV");
+}
+
+TEST(LayerRoles, LaunchesHaveTheirPlace) {
+    for (const LayerRoles& roles : {kGradientsApart, kGradientsTogether}) {
+        for (std::size_t i = 0; i < roles.size(); ++i) {
+            EXPECT_EQ(launch_of(roles[i]), i);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace spion
