@@ -116,13 +116,18 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
 
     softmax.finish();
-    const float factor[2] = {softmax.reciprocal(0), softmax.reciprocal(1)};
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : reciprocal_fast(softmax.sum[half]);
+    }
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
-    store_group_rows(query_tile, out, factor, rows_of(args.o, plan.batch(), plan.head()), first,
-                     kLength);
+    ResultRows rows;
+    rows.take(query_tile, out, factor);
     fence_to_async();
     release(slot_empty(slot.index));
     slot.advance();
+    rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
     const int row = first + lane_index() / 4;
     float* const lse = args.lse + (long long)plan.pair * kLength;
     if (lane_index() % 4 == 0) {

@@ -104,6 +104,16 @@ SPION_DEVICE void wait_for_earlier_kernels() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
+// Four 8 x 8 matrices of 16-bit elements from registers to shared memory; lane l gives the address
+// of row l % 8 of matrix l / 8, and in[m] are elements (lane / 4, 2 * (lane % 4) + {0, 1}) of
+// matrix m.
+SPION_DEVICE void store_matrices(unsigned address, const unsigned (&in)[4]) {
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(in[0]), "r"(in[1]), "r"(in[2]), "r"(in[3])
+        : "memory");
+}
+
 // Waits for `threads` threads at barrier `id` (1 to 15).
 SPION_DEVICE void named_barrier(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
