@@ -12,6 +12,8 @@ namespace spion {
 namespace {
 
 constexpr int kGroupRows = 64;  // of a box of stationary rows
+// Of the heads whose items are handed out side by side: about what an L2 holds.
+constexpr std::int64_t kTogetherBytes = 64 << 20;
 
 struct NamedTensor {
     const char* name;
@@ -57,8 +59,24 @@ HopperLaunch::HopperLaunch(const TileProgram& program, int resident_blocks, Devi
       attention_(program.attention),
       streamed_box_rows_(program.granule),
       resident_blocks_(resident_blocks),
+      tiles_(program.tiles()),
+      granules_(static_cast<std::int64_t>(program.granules.size())),
+      longest_(0),
       counters_(device, 2 * sizeof(unsigned)) {
     device.fill(counters_.data(), 0, counters_.bytes());
+    for (std::size_t tile = 0; tile + 1 < program.offsets.size(); ++tile) {
+        longest_ =
+            std::max<std::int64_t>(longest_, program.offsets[tile + 1] - program.offsets[tile]);
+    }
+}
+
+unsigned HopperLaunch::heads_together(std::int64_t heads, std::int64_t blocks) const {
+    const std::int64_t more = longest_ * tiles_ - granules_;  // than the average, times tiles
+    const std::int64_t wanted = granules_ == 0 ? 1 : 1 + more * blocks / (tiles_ * granules_);
+    constexpr std::int64_t kTensors = 4, kBytes = 2;
+    const std::int64_t held =
+        kTogetherBytes / (kTensors * kBytes * attention_.length * attention_.head_dim);
+    return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
 SpionTensorMap HopperLaunch::describe(const SpionTensor& tensor, int rows, Device& device) const {
@@ -118,6 +136,7 @@ void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
     arguments_.counters = counters_.as<unsigned>();
     geometry.work_items = std::min<std::int64_t>(
         geometry.work_items, std::int64_t{device.target().processors} * resident_blocks_);
+    arguments_.heads_together = heads_together(arguments_.items / tiles_, geometry.work_items);
     geometry.overlaps_previous = true;
     device.launch(kernel, geometry, arguments_);
 }

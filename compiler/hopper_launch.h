@@ -20,6 +20,10 @@ class HopperLaunch {
                 const SpionAttentionArguments& attention, Device& device);
 
   private:
+    // How many heads' items to hand out side by side at the end, when `blocks` thread blocks
+    // compute `heads` heads: as many as keep the other blocks busy for what the longest walk has
+    // more steps than the average, and the L2 holds the tensors of.
+    unsigned heads_together(std::int64_t heads, std::int64_t blocks) const;
     SpionTensorMap describe(const SpionTensor& tensor, int rows, Device& device) const;
     void describe_tensors(const SpionAttentionArguments& attention, Device& device);
 
@@ -27,7 +31,10 @@ class HopperLaunch {
     Attention attention_;
     int streamed_box_rows_;
     int resident_blocks_;
-    Buffer counters_;  // [2]
+    std::int64_t tiles_;     // walks
+    std::int64_t granules_;  // of all walks
+    std::int64_t longest_;   // granules of the longest
+    Buffer counters_;        // [2]
     // What was launched last. A training step comes back with the same tensors, whose maps are
     // kept.
     SpionHopperArguments arguments_ = {};

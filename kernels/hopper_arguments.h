@@ -20,4 +20,6 @@ struct SpionHopperArguments {
     unsigned items;      // B * H * tiles
     unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
                          // the first launch, and every launch leaves zeros
+    unsigned heads_together;  // of the B * H, at most: the items of the last that many are handed
+                              // out side by side, longest walks first, the others head after head
 };
