@@ -190,7 +190,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     unsigned turn = blockIdx.x;
     bool first_item = true;
     while (turn < args.items) {
-        const WorkItem work = item_of_turn<false>(args, turn);
+        const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
         Walk walk = open_walk(args.attention, work.place);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
