@@ -13,6 +13,8 @@ namespace spion {
 namespace {
 
 constexpr int kGroupRows = 64;  // of a box of stationary rows
+// Of the heads whose items are handed out side by side: about what an L2 holds.
+constexpr std::int64_t kTogetherBytes = 64 << 20;
 
 struct NamedTensor {
     const char* name;
@@ -61,8 +63,15 @@ HopperLaunch::HopperLaunch(const TileProgram& program, int resident_blocks, Devi
       attention_(program.attention),
       streamed_box_rows_(program.granule),
       resident_blocks_(resident_blocks),
+      tiles_(program.tiles()),
+      listed_(static_cast<std::int64_t>(program.granules.size())),
+      longest_(0),
       counters_(device, 2 * sizeof(unsigned)) {
     device.fill(counters_.data(), 0, counters_.bytes());
+    for (std::size_t tile = 0; tile + 1 < program.offsets.size(); ++tile) {
+        longest_ =
+            std::max<std::int64_t>(longest_, program.offsets[tile + 1] - program.offsets[tile]);
+    }
     if (role_ == KernelRole::kGradients) {
         const ShareSchedule schedule = schedule_shares(program, device.target().processors);
         const std::size_t bytes = schedule.turns.size() * sizeof(std::int32_t);
@@ -88,6 +97,15 @@ void HopperLaunch::make_room_for_sums(std::int64_t batch, Device& device) {
     arguments_.turns = turns_.as<unsigned>();
     arguments_.sums =
         static_cast<float*>(device.workspace(static_cast<std::size_t>(pieces * kPiece)));
+}
+
+unsigned HopperLaunch::heads_together(std::int64_t heads, std::int64_t blocks) const {
+    const std::int64_t more = longest_ * tiles_ - listed_;  // than the average, times tiles
+    const std::int64_t wanted = listed_ == 0 ? 1 : 1 + more * blocks / (tiles_ * listed_);
+    constexpr std::int64_t kTensors = 4, kBytes = 2;
+    const std::int64_t held =
+        kTogetherBytes / (kTensors * kBytes * attention_.length * attention_.head_dim);
+    return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
 SpionTensorMap HopperLaunch::describe(const SpionTensor& tensor, int rows, Device& device) const {
@@ -152,6 +170,7 @@ void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
         arguments_.attention.granules = granules_.as<int>();
         geometry.all_at_once = true;
     } else {
+        arguments_.heads_together = heads_together(arguments_.items / tiles_, geometry.work_items);
         geometry.overlaps_previous = true;
     }
     device.launch(kernel, geometry, arguments_);

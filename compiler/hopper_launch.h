@@ -20,6 +20,10 @@ class HopperLaunch {
                 const SpionAttentionArguments& attention, Device& device);
 
   private:
+    // How many heads' items to hand out side by side at the end, when `blocks` thread blocks
+    // compute `heads` heads: as many as keep the other blocks busy for what the longest walk has
+    // more steps than the average, and the L2 holds the tensors of.
+    unsigned heads_together(std::int64_t heads, std::int64_t blocks) const;
     SpionTensorMap describe(const SpionTensor& tensor, int rows, Device& device) const;
     void describe_tensors(const SpionAttentionArguments& attention, Device& device);
     void make_room_for_sums(std::int64_t batch, Device& device);
@@ -28,7 +32,10 @@ class HopperLaunch {
     Attention attention_;
     int streamed_box_rows_;
     int resident_blocks_;
-    Buffer counters_;  // [2]
+    std::int64_t tiles_;    // walks
+    std::int64_t listed_;   // granules of all walks
+    std::int64_t longest_;  // granules of the longest
+    Buffer counters_;       // [2]
     // Of kGradients: SpionHopperArguments::ranks, turns, and the granules in the order of steps.
     Buffer granules_, ranks_, turns_;
     std::int64_t query_granules_ = 0;

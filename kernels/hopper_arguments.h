@@ -21,6 +21,8 @@ struct SpionHopperArguments {
     unsigned items;      // B * H * tiles
     unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
                          // the first launch, and every launch leaves zeros
+    unsigned heads_together;  // of the B * H, at most: the items of the last that many are handed
+                              // out side by side, longest walks first, the others head after head
     // Of attention_gradients, else null:
     const int* ranks;        // [listed granules]: the turn of a share, compiler/share_schedule.h
     float* sums;             // [B, H, query granules, 2, 64 * 64]: pieces of dQ, not initialised

@@ -57,13 +57,14 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     return slots * slot + stages * stage + exchange;
 }
 
-// What a consumer thread keeps: S and, going backward, dP as fp32, P and dS as operands, its
-// results; then addresses and temporaries, a number found by compiling: with less, ptxas spills or
-// waits for every product.
-int registers_needed(KernelRole role, int head_dim, int streamed_rows, bool overlap_steps) {
+// What a consumer thread keeps: S as fp32 and P of two steps as operands going forward; S and dP as
+// fp32, P and dS as operands going backward; its results; then addresses and temporaries, a number
+// found by compiling: with less, ptxas spills or waits for every product.
+int registers_needed(KernelRole role, int head_dim, int groups, int streamed_rows,
+                     bool overlap_steps) {
     switch (role) {
         case KernelRole::kForward:
-            return streamed_rows * 3 / 4 + head_dim / 2 + 32;
+            return streamed_rows + head_dim / 2 + (groups == 1 ? 24 : 32);
         case KernelRole::kQueryGradient:
             return streamed_rows * 5 / 4 + head_dim / 2 + 36;
         case KernelRole::kKeyValueGradient:
@@ -110,7 +111,7 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
         return plan;
     }
     const auto resident = [&](int slots, bool overlap_steps) {
-        const int needed = registers_needed(role, head_dim, streamed_rows, overlap_steps);
+        const int needed = registers_needed(role, head_dim, groups, streamed_rows, overlap_steps);
         int blocks =
             shared_of(slots) > shared_limit
                 ? 0
@@ -129,7 +130,7 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
     if (plan.resident_blocks == 0) {
         plan.problem =
             fmt::format("registers: {} of {} a thread",
-                        registers_needed(role, head_dim, streamed_rows, plan.overlap_steps),
+                        registers_needed(role, head_dim, groups, streamed_rows, plan.overlap_steps),
                         consumer_registers(groups, 1, plan.producer_registers));
         return plan;
     }

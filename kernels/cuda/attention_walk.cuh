@@ -58,12 +58,16 @@ struct WorkItem {
     long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
+// The one at `place` of pair b * H + h.
+SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned pair, int place) {
+    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
+            tile_at(args, place) * kStationaryRows, (long long)pair * kLength};
+}
+
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
     const unsigned tiles = (unsigned)tile_count(args);
     const unsigned pair = item / tiles;
-    const int place = (int)(item - pair * tiles);
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place, tile_at(args, place) * kStationaryRows,
-            (long long)pair * kLength};
+    return work_item(args, pair, (int)(item - pair * tiles));
 }
 
 // Number of keys of the sample that are not padded.

@@ -1,16 +1,18 @@
 // O and LSE of one query tile, on sm_90a, for n = kStreamedRows keys a step.
 //   S [64, n]   = Q [64, D] * K [n, D]^T        a warpgroup's 64 rows
-//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row
-//   O [64, D]  += P [64, n] * V [n, D]          rescaled when m grows; at the end O / Z
+//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: base and sum of the row (hopper_softmax.cuh)
+//   O [64, D]  += P [64, n] * V [n, D]          rescaled when m moves; at the end O / Z
 // While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
 constexpr int kStationaryTensors = 1;  // Q, later O; streamed: K, V
 constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = false;
 constexpr int kHelperWarps = 0, kExchangeBytes = 0;
 #include "hopper_pipeline.cuh"
-#include "softmax.cuh"
+#include "hopper_softmax.cuh"
 
 constexpr int kScoreTiles = kStreamedRows / 8;
+
+using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
@@ -28,15 +30,20 @@ struct Consumer {
         start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
         wgmma_commit();
     }
-    __device__ __forceinline__ void release_key() {
+    // What start_step has begun, all but the kPending youngest products done. Keys from `valid` on
+    // are masked.
+    template <int kPending>
+    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], int valid) {
+        wgmma_wait<kPending>();
+        keep(scores);
         release(stage_empty(key.index, 0));
         key.advance();
+        if (valid < kStreamedRows) mask_columns(scores, valid);
     }
 
     // O += P V of the next value tile, of whose rows the first `valid` count.
     __device__ __forceinline__ void start_output(float (&out)[kHeadTiles][4],
-                                                 unsigned (&probabilities)[kScoreTiles / 2][4],
-                                                 int valid) {
+                                                 Operand& probabilities, int valid) {
         barrier_wait(stage_full(value.index, 1), value.parity);
         const unsigned tile = stage_tile(value.index, 1);
         if (kKeyPadding && valid < kStreamedRows) zero_rows<kStreamedRows>(tile, valid, 1 + group);
@@ -46,9 +53,33 @@ struct Consumer {
         start_sum(out, probabilities, tile);
         wgmma_commit();
     }
-    __device__ __forceinline__ void release_value() {
+    __device__ __forceinline__ void finish_output(float (&out)[kHeadTiles][4],
+                                                  Operand& probabilities) {
+        wgmma_wait<0>();
+        keep(out);
+        keep(probabilities);
         release(stage_empty(value.index, 1));
         value.advance();
+    }
+
+    // P of the next step, while P V of the step before is under way.
+    __device__ __forceinline__ void advance(BasedSoftmax& softmax, float (&scores)[kScoreTiles][4],
+                                            float (&out)[kHeadTiles][4], unsigned query_tile,
+                                            Operand& before, Operand& next, int valid) {
+        start_step(scores, query_tile);
+        start_output(out, before, kStreamedRows);
+        finish_step<1>(scores, valid);
+        float step_sum[2];
+        softmax.take_exponentials(scores, next, step_sum);
+        const bool large = BasedSoftmax::is_large(step_sum);
+        finish_output(out, before);
+        if (large) {
+            float rescale[2];
+            softmax.move_base(scores, rescale);
+            softmax.take_exponentials(scores, next, step_sum);
+            scale_rows(out, rescale);
+        }
+        softmax.add(step_sum);
     }
 
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
@@ -57,52 +88,47 @@ struct Consumer {
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
     const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
-    OnlineSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
+    BasedSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
     float out[kHeadTiles][4];
     set_zero(out);
-    float scores[kScoreTiles][4];
-    unsigned probabilities[kScoreTiles / 2][4];
 
     const int steps = plan.steps();
     if (steps > 0) {
-        float rescale[2];
+        float scores[kScoreTiles][4];
+        Operand even, odd;  // P of even steps, of odd ones
         start_step(scores, query_tile);
-        wgmma_wait<0>();
-        keep(scores);
-        release_key();
-        if (plan.valid < kStreamedRows) mask_columns(scores, plan.valid);
-        softmax.update_scores(scores, rescale);
-        pack_operand(probabilities, scores);
-        for (int step = 1; step < steps; ++step) {
-            start_step(scores, query_tile);
-            start_output(out, probabilities, kStreamedRows);
-            wgmma_wait<1>();
-            keep(scores);
-            release_key();
-            const int valid = plan.valid - step * kStreamedRows;
-            if (valid < kStreamedRows) mask_columns(scores, valid);
-            softmax.update_scores(scores, rescale);
-            wgmma_wait<0>();
-            keep(out);
-            keep(probabilities);
-            release_value();
-            scale_rows(out, rescale);
-            pack_operand(probabilities, scores);
+        finish_step<0>(scores, plan.valid);
+        softmax.start(scores, even);
+        const int last = steps - 1, last_valid = plan.valid - last * kStreamedRows;
+#pragma unroll 1
+        for (int step = 1; step < last; step += 2) {
+            advance(softmax, scores, out, query_tile, even, odd, kStreamedRows);
+            advance(softmax, scores, out, query_tile, odd, even,
+                    plan.valid - (step + 1) * kStreamedRows);
         }
-        start_output(out, probabilities, plan.valid - (steps - 1) * kStreamedRows);
-        wgmma_wait<0>();
-        keep(out);
-        release_value();
+        if (last % 2 == 0) {
+            start_output(out, even, last_valid);
+            finish_output(out, even);
+        } else {
+            advance(softmax, scores, out, query_tile, even, odd, last_valid);
+            start_output(out, odd, last_valid);
+            finish_output(out, odd);
+        }
     }
 
     softmax.finish();
-    const float factor[2] = {softmax.reciprocal(0), softmax.reciprocal(1)};
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : reciprocal_fast(softmax.sum[half]);
+    }
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
-    store_group_rows(query_tile, out, factor, rows_of(args.o, plan.batch(), plan.head()), first,
-                     kLength);
+    ResultRows rows;
+    rows.take(query_tile, out, factor);
     fence_to_async();
     release(slot_empty(slot.index));
     slot.advance();
+    rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
     const int row = first + lane_index() / 4;
     float* const lse = args.lse + (long long)plan.pair * kLength;
     if (lane_index() % 4 == 0) {

@@ -188,10 +188,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     barrier_wait(share_empty(group), stage.index ^ 1);  // pieces serve as staging
-    store_group_rows(piece_of(group), key_gradient, scale,
-                     rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
-    store_group_rows(piece_of(group), value_gradient, one,
-                     rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
+    ResultRows rows;
+    rows.take(piece_of(group), key_gradient, scale);
+    rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
+    rows.take(piece_of(group), value_gradient, one);
+    rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

@@ -121,13 +121,14 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, value_gradient);
     }
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
-    store_group_rows(key_tile, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
-                     first, kLength);
-    store_group_rows(value_tile, value_gradient, one, rows_of(args.d_v, plan.batch(), plan.head()),
-                     first, kLength);
+    ResultRows key_rows, value_rows;
+    key_rows.take(key_tile, key_gradient, scale);
+    value_rows.take(value_tile, value_gradient, one);
     fence_to_async();
     release(slot_empty(slot.index));
     slot.advance();
+    key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
+    value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

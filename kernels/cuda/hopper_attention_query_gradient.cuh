@@ -124,11 +124,12 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     if (steps > 0) release(stage_empty(done, 0));
 
     const float factor[2] = {kScale, kScale};
-    store_group_rows(query_tile, query_gradient, factor,
-                     rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
+    ResultRows rows;
+    rows.take(query_tile, query_gradient, factor);
     fence_to_async();
     release(slot_empty(slot.index));
     slot.advance();
+    rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

@@ -2,11 +2,12 @@
 //
 // A thread block has kWarps / 4 warpgroups that multiply (consumers) and one producer warp. It
 // computes one work item after the other, each taken from a counter when there is room for it, so
-// that no processor runs out of work before the others. The producer walks ahead of the consumers:
-// it fills *slots* with an item's stationary tiles and *stages* with its steps' pairs of streamed
-// tiles (first, second), across the ends of items, by TMA. A slot, and each tile of a stage, has a
-// barrier that says it is full and one that says that every consumer warp is done with it. Which
-// thread block computes an item has no influence on its result.
+// that no processor runs out of work before the others, the last long ones early for the same
+// reason. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
+// tiles and *stages* with its steps' pairs of streamed tiles (first, second), across the ends of
+// items, by TMA. A slot, and each tile of a stage, has a barrier that says it is full and one that
+// says that every consumer warp is done with it. Which thread block computes an item has no
+// influence on its result.
 #ifndef SPION_HOPPER_PIPELINE_CUH
 #define SPION_HOPPER_PIPELINE_CUH
 
@@ -144,16 +145,6 @@ SPION_DEVICE ItemPlan read_plan(int slot) {
     return {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
 }
 
-// The work item that is handed out as number `item`: pairs_at_once (batch, head) pairs take turns.
-SPION_DEVICE WorkItem item_in_turn(const SpionHopperArguments& args, unsigned item) {
-    if constexpr (kHelperWarps == 0) return work_item(args.attention, item);
-    const unsigned tiles = (unsigned)tile_count(args.attention);
-    const unsigned first = item / (args.pairs_at_once * tiles) * args.pairs_at_once;
-    const unsigned within = item - first * tiles;
-    const unsigned pairs = min(args.pairs_at_once, args.items / tiles - first);
-    return work_item(args.attention, (first + within % pairs) * tiles + within / pairs);
-}
-
 // The next item of a thread block whose shares of a sum wait for those of others: not one of the
 // same pairs before this block's shares of `item` are all added, as they may wait for that one's.
 // done: items before this one.
@@ -205,6 +196,33 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
     }
 }
 
+// The item that is handed out as number `turn`. Those of the last heads_together heads go place by
+// place: their longest walks start while there is work for everybody else, not at the very end.
+// kLastHeadFirst: the heads backward. A kernel that goes through them against the order of the one
+// before finds in the L2 what that has read or written last.
+template <bool kLastHeadFirst>
+SPION_DEVICE WorkItem item_of_turn(const SpionHopperArguments& args, unsigned turn) {
+    const unsigned tiles = (unsigned)tile_count(args.attention);
+    if constexpr (kHelperWarps > 0) {
+        // pairs_at_once heads take turns, place by place.
+        const unsigned first = turn / (args.pairs_at_once * tiles) * args.pairs_at_once;
+        const unsigned within = turn - first * tiles;
+        const unsigned pairs = min(args.pairs_at_once, args.items / tiles - first);
+        return work_item(args.attention, first + within % pairs, (int)(within / pairs));
+    }
+    const unsigned first_late = args.items - args.heads_together * tiles;
+    unsigned pair, place;
+    if (turn < first_late) {
+        pair = turn / tiles;
+        place = turn - pair * tiles;
+    } else {
+        place = (turn - first_late) / args.heads_together;
+        pair = first_late / tiles + (turn - first_late - place * args.heads_together);
+    }
+    if (kLastHeadFirst) pair = (unsigned)args.attention.batch * kHeads - 1 - pair;
+    return work_item(args.attention, pair, (int)place);
+}
+
 // The producer warp's life. `fetch_slot_statistics(work, target)` and
 // `fetch_stage_statistics(work, walk, step, target)` start the cp.async copies of the statistics to
 // shared memory; kWalksKeys: streamed rows are keys, of which a sample may have fewer than L.
@@ -215,11 +233,11 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     Place<kSlots> slot;
     Place<kStages> stage;
     unsigned* const counters = args.counters;
-    unsigned item = blockIdx.x;
+    unsigned turn = blockIdx.x;
     bool first_item = true;
     unsigned items_done = 0;
-    while (item < args.items) {
-        const WorkItem work = item_in_turn(args, item);
+    while (turn < args.items) {
+        const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
         Walk walk = open_walk(args.attention, work.place);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
@@ -255,8 +273,8 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             barrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
             fetch_tile(args.maps[kStationaryTensors + 1], work, granule, stage.index, 1);
         }
-        if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, item, items_done++);
-        item = __shfl_sync(0xFFFFFFFFU, next, 0);
+        if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, turn, items_done++);
+        turn = __shfl_sync(0xFFFFFFFFU, next, 0);
     }
 
     barrier_wait(slot_empty(slot.index), slot.parity ^ 1);

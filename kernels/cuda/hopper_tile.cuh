@@ -103,33 +103,56 @@ SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
     }
 }
 
-// The warp writes its 16 rows of a result [64, D], rows g scaled by factor[0] and rows g + 8 by
-// factor[1], to rows [first, + 16) below `limit` in global memory, 16 bytes a lane. Its rows of the
-// warpgroup's tile serve as staging.
-SPION_DEVICE void store_group_rows(unsigned tile, const float (&acc)[kHeadTiles][4],
-                                   const float (&factor)[2], const Rows& target, int first,
-                                   int limit) {
-    const int g = lane_index() / 4, t = lane_index() % 4;
-    const int warp_row = warp_index() % 4 * 16;
-    __syncwarp();
+// A warp's 16 rows of a result [64, D] on their way to global memory, 16 bytes a lane, through its
+// rows of a tile of the warpgroup. Once they have been taken from there, the tile may be filled
+// anew.
+struct ResultRows {
+    static constexpr int kAtOnce = 32 / kRowChunks;  // rows
+    uint4 chunks[16 / kAtOnce];
+
+    // Rows g of `acc` scaled by factor[0], rows g + 8 by factor[1], rounded.
+    __device__ __forceinline__ void take(unsigned tile, const float (&acc)[kHeadTiles][4],
+                                         const float (&factor)[2]) {
+        const int warp_row = warp_index() % 4 * 16;
+        // A store's matrices: rows 0 to 7 and 8 to 15 of 8 columns, then of the next 8. A tile
+        // starts at a multiple of 1024, so that XOR moves within a slab's row.
+        const int matrix = lane_index() / 8;
+        const unsigned start =
+            tile + swizzled(warp_row + matrix % 2 * 8 + lane_index() % 8, matrix / 2 * 16);
+        __syncwarp();
 #pragma unroll
-    for (int j = 0; j < kHeadTiles; ++j) {
+        for (int j = 0; j < kHeadTiles; j += 2) {
+            unsigned values[4];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int offset = tile_offset<kGroupRows>(warp_row + g + 8 * half, 16 * j + 4 * t);
-            store_shared_word(tile + offset, Element::pack(acc[j][2 * half] * factor[half],
-                                                           acc[j][2 * half + 1] * factor[half]));
+            for (int i = 0; i < 4; ++i) {
+                const float(&part)[4] = acc[j + i / 2];
+                const int half = i % 2;
+                values[i] =
+                    Element::pack(part[2 * half] * factor[half], part[2 * half + 1] * factor[half]);
+            }
+            const int slab = 16 * j / kSlabBytes, byte = 16 * j % kSlabBytes;
+            store_matrices((start ^ byte) + slab * kGroupRows * kSlabBytes, values);
+        }
+        __syncwarp();
+        const int row = warp_row + lane_index() / kRowChunks;
+        const int byte = lane_index() % kRowChunks * 16;
+#pragma unroll
+        for (int i = 0; i < 16 / kAtOnce; ++i) {
+            chunks[i] = load_shared_16(tile + tile_offset<kGroupRows>(row + i * kAtOnce, byte));
         }
     }
-    __syncwarp();
+
+    // To rows [first, + 16) below `limit`.
+    __device__ __forceinline__ void store(const Rows& target, int first, int limit) const {
+        const int row = first + lane_index() / kRowChunks;
+        char* const start = target.at(row, lane_index() % kRowChunks);
 #pragma unroll
-    for (int i = 0; i < 16 * kRowChunks; i += 32) {
-        const int row = (i + lane_index()) / kRowChunks;
-        const int chunk = (i + lane_index()) % kRowChunks;
-        const uint4 value =
-            load_shared_16(tile + tile_offset<kGroupRows>(warp_row + row, chunk * 16));
-        if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;
+        for (int i = 0; i < 16 / kAtOnce; ++i) {
+            if (row + i * kAtOnce < limit) {
+                *(uint4*)(start + (long long)(i * kAtOnce) * target.row_bytes) = chunks[i];
+            }
+        }
     }
-}
+};
 
 #endif

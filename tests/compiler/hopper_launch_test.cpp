@@ -193,6 +193,31 @@ TEST_F(HopperLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
     EXPECT_EQ(device_.passed.items, 100000U);
 }
 
+// A row of 16 blocks among 15 of one: more than the average by 225 / 16, where a head has 31. 64 MiB
+// hold 131 heads of L = 1000, D = 64.
+TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
+    const Attention attention{
+        .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
+    std::vector<std::uint8_t> bits(16 * 16);
+    for (std::size_t i = 0; i < 16; ++i) bits[i] = bits[i * 16 + i] = 1;
+    const KernelRole role = KernelRole::kForward;
+    const TileProgram uneven =
+        lower(attention, BlockPattern(1000, 64, bits), role, device_.target(),
+              measured_shape(attention, 64, role, device_.target()).value());
+    HopperLaunch some(uneven, 3, device_);
+    launch(some, arguments(5), 10 * 16);  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
+    EXPECT_EQ(device_.passed.heads_together, 10U);
+    launch(some, arguments(500), 1000 * 16);
+    EXPECT_EQ(device_.passed.heads_together, 131U);
+    HopperLaunch one(uneven, 1, device_);
+    launch(one, arguments(40), 80 * 16);
+    EXPECT_EQ(device_.passed.heads_together,
+              1U + (16U * 16U - 31U) * 132U / (16U * 31U));  // 60 of 80
+    HopperLaunch even(program(role), 3, device_);
+    launch(even, arguments(500), 1000 * 16);
+    EXPECT_EQ(device_.passed.heads_together, 1U);
+}
+
 TEST_F(HopperLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
     HopperLaunch strict(program(KernelRole::kForward), 3, device_);
     SpionAttentionArguments args = arguments(5);
