@@ -17,7 +17,8 @@ struct SpionHopperArguments {
     //   attention_key_value_gradient   k v | q d_o
     SpionTensorMap maps[5];
     SpionAttentionArguments attention;
-    unsigned items;      // B * H * tiles
-    unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
-                         // the first launch, and every launch leaves zeros
+    unsigned items;        // B * H * tiles
+    unsigned early_tiles;  // of every (b, h), less than all: taken before the others of any
+    unsigned* counters;    // [2] of this kernel: items handed out, thread blocks done; zeros before
+                           // the first launch, and every launch leaves zeros
 };

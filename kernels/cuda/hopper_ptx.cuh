@@ -46,6 +46,21 @@ SPION_DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
         : "memory");
 }
 
+// Whether barrier_wait would pass at once.
+SPION_DEVICE bool barrier_passed(unsigned barrier, unsigned parity) {
+    unsigned passed;
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, done;\n"
+        "}"
+        : "=r"(passed)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    return passed != 0;
+}
+
 // Copies the map's box at (column, row, head, batch) to shared memory; elements outside the tensor
 // become zeros. Counts its bytes at `barrier`, those of zeros too.
 SPION_DEVICE void copy_box(unsigned target, const SpionTensorMap& map, unsigned barrier, int column,
