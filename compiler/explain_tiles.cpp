@@ -11,7 +11,9 @@ namespace {
 
 std::string shape_text(const TileShape& shape) {
     return fmt::format("{}/{} x{}{}", shape.stationary_rows, shape.streamed_rows, shape.stages,
-                       shape.wgmma ? " wgmma" : "");
+                       shape.wgmma        ? " wgmma"
+                       : shape.warp_items ? " warp"
+                                          : "");
 }
 
 std::string heading(const Attention& attention, const BlockPattern& pattern, KernelRole role,

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/warp_plan.h"
 #include "codegen/emit.h"
 #include "ir/error.h"
 
@@ -35,10 +36,30 @@ void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
     }
 }
 
+// Whether a warp can have a block's rows for itself.
+bool takes_warp_items(const Attention& attention, int block, const Target& target) {
+    return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+           warp_tile(attention.head_dim, block);
+}
+
+TileShape warp_items_shape(int block, int stages) {
+    return {.stationary_rows = block,
+            .streamed_rows = 32,
+            .granule = block,
+            .warps = 1,
+            .stages = stages,
+            .warp_items = true};
+}
+
 std::vector<TileShape> every_shape(const Attention& attention, int block, const Target& target) {
     std::vector<TileShape> shapes;
     if (takes_wgmma(attention, block, target)) {
         append_wgmma_shapes(shapes, block);
+    }
+    if (takes_warp_items(attention, block, target)) {
+        for (int stages = 4; stages >= 2; --stages) {
+            shapes.push_back(warp_items_shape(block, stages));
+        }
     }
     const bool host = target.back_end == BackEnd::kHost;
     const int widest = host ? std::min(block, 64) : block;  // kernels/host/tile.h holds 64
@@ -77,7 +98,7 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
     if (!resident.problem.empty()) {
         return resident.problem;
     }
-    if (shape.wgmma) {
+    if (shape.wgmma || shape.warp_items) {
         return "";
     }
     if (resident.shared > target.shared_bytes_per_block) {
@@ -195,6 +216,11 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
                          .warps = pair ? 8 : 4,
                          .stages = attention.head_dim == 128 ? 2 : 3,
                          .wgmma = true};
+    }
+    // dK and dV at D = 32 are as fast from thread blocks of one item, which hold twice the warps.
+    const bool small_gradients = role == KernelRole::kKeyValueGradient && attention.head_dim == 32;
+    if (takes_warp_items(attention, block, target) && !small_gradients) {
+        return warp_items_shape(block, role == KernelRole::kForward ? 3 : 2);
     }
     for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
         for (const int stages : {2, 1}) {

@@ -19,9 +19,10 @@ constexpr Names<KernelRole, 3> kRoles = {
      {KernelRole::kQueryGradient, "attention_query_gradient"},
      {KernelRole::kKeyValueGradient, "attention_key_value_gradient"}}};
 constexpr Names<Tables, 2> kTables = {{{Tables::kPassed, "passed"}, {Tables::kBaked, "baked"}}};
-constexpr Names<MatrixUnit, 4> kUnits = {{{MatrixUnit::kVector, "vector"},
+constexpr Names<MatrixUnit, 5> kUnits = {{{MatrixUnit::kVector, "vector"},
                                           {MatrixUnit::kFma, "fma"},
                                           {MatrixUnit::kMmaSync, "mma_sync"},
+                                          {MatrixUnit::kMmaWarp, "mma_warp"},
                                           {MatrixUnit::kWgmma, "wgmma"}}};
 constexpr Names<RowClass, 5> kClasses = {{{RowClass::kEmpty, "empty"},
                                           {RowClass::kDense, "dense"},

@@ -10,8 +10,8 @@ constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = false;
 constexpr bool kSlotStaysInUse = kHeldOperands < 1;
 constexpr bool kEmptyHasTiles = false;
-#include "warp_pipeline.cuh"
 #include "softmax.cuh"
+#include "warp_pipeline.cuh"
 
 constexpr float kSlack = 8.0F;
 
@@ -65,8 +65,8 @@ struct Consumer {
             for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    scores[m][j][i] = exp2_fast(
-                        __fmaf_rn(scores[m][j][i], kScaleLog2, -reference[m][i / 2]));
+                    scores[m][j][i] =
+                        exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -reference[m][i / 2]));
                     sum[m][i / 2] += scores[m][j][i];
                 }
             }
@@ -116,10 +116,9 @@ struct Consumer {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int row = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
-                const float value =
-                    sum[m][half] == 0.0F
-                        ? -kInfinity
-                        : (reference[m][half] + log2_fast(sum[m][half])) * kLn2;
+                const float value = sum[m][half] == 0.0F
+                                        ? -kInfinity
+                                        : (reference[m][half] + log2_fast(sum[m][half])) * kLn2;
                 if (lane_index() % 4 == 0 && row < kLength) lse[row] = value;
             }
         }

@@ -11,8 +11,8 @@ constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = true;  // LSE, delta
 constexpr bool kSlotStaysInUse = kHeldOperands < 2;
 constexpr bool kEmptyHasTiles = false;
-#include "warp_pipeline.cuh"
 #include "softmax.cuh"
+#include "warp_pipeline.cuh"
 
 struct Consumer {
     Operand<(kHeldOperands > 0)> key;
@@ -47,8 +47,8 @@ struct Consumer {
                 for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
-                        scores[m][j][i] = exp2_fast(
-                            __fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
+                        scores[m][j][i] =
+                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
                         gradient[m][j][i] = i % 2 == 0 ? -delta.x : -delta.y;
                     }
                 }
@@ -96,8 +96,8 @@ struct Consumer {
             scale[m][0] = scale[m][1] = kScale;
             one[m][0] = one[m][1] = 1.0F;
         }
-        store_result(staging, key_gradient, scale,
-                     rows_of(args.d_k, plan.batch(), plan.head()), plan.first_row);
+        store_result(staging, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
+                     plan.first_row);
         store_result(staging + kTileBytes, value_gradient, one,
                      rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
     }

@@ -4,13 +4,13 @@
 //   P [m, n]         = exp(kScale * S - LSE)
 //   dS [m, n]        = P * (dO [m, D] * V [n, D]^T - delta)
 //   dQ [m, D]       += dS [m, n] * K [n, D]         at the end times kScale
-constexpr int kStationaryTensors = 3;  // Q, dO, O; streamed: K, V
+constexpr int kStationaryTensors = 3;      // Q, dO, O; streamed: K, V
 constexpr bool kSlotHasStatistics = true;  // LSE
 constexpr bool kStageHasStatistics = false;
 constexpr bool kSlotStaysInUse = kHeldOperands < 2;
 constexpr bool kEmptyHasTiles = true;  // delta is wanted of every row
-#include "warp_pipeline.cuh"
 #include "softmax.cuh"
+#include "warp_pipeline.cuh"
 
 struct Consumer {
     Operand<(kHeldOperands > 0)> query;
@@ -84,8 +84,8 @@ struct Consumer {
                 for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
-                        gradient[m][j][i] *= exp2_fast(
-                            __fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
+                        gradient[m][j][i] *=
+                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
                     }
                 }
             }
@@ -98,8 +98,8 @@ struct Consumer {
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = kScale;
-        store_result(staging, query_gradient, factor,
-                     rows_of(args.d_q, plan.batch(), plan.head()), plan.first_row);
+        store_result(staging, query_gradient, factor, rows_of(args.d_q, plan.batch(), plan.head()),
+                     plan.first_row);
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,

@@ -31,7 +31,7 @@ constexpr int kNotesBytes = kStatisticsEnd + 16 * (1 + kStages);
 static_assert(kSharedBytes == kWarps * (kConsumerTilesBytes + kNotesBytes));
 static_assert(kTileBytes % 1024 == 0 && kStationaryBytes % 1024 == 0,
               "a tile starts at a repeat of the swizzle");
-static_assert(kStageBytes >= kStationaryTensors * kStationaryBytes || kStationaryTensors == 3);
+static_assert(kTileBytes >= kStationaryBytes, "results are staged where a step's tiles were");
 static_assert(kWarps < 32 && kStages >= 2);
 
 // Shared addresses of one consumer: its tiles, then, behind the tiles of all, its notes.
@@ -176,8 +176,7 @@ struct Feed {
         const int offset = offset_at(args.attention, work.place);
         const int listed = offset_at(args.attention, work.place + 1) - offset;
         granules = granule_table(args.attention) + offset;
-        const int elements =
-            listed == 0 ? 0 : rows_below(kLength, listed, granules[listed - 1]);
+        const int elements = listed == 0 ? 0 : rows_below(kLength, listed, granules[listed - 1]);
         // Asked for now, needed when this item's steps have been fetched.
         item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
         const int limit = key_limit(args.attention, work.batch);
@@ -214,10 +213,10 @@ struct Feed {
 #pragma unroll
             for (int box = 0; box < 2 * kSlabs; ++box) {
                 const int tile = box / kSlabs, slab = box % kSlabs;
-                copy_box(tiles + tile * kTileBytes +
-                             (slab * kStreamedRows + i * kGranule) * kSlabBytes,
-                         args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
-                         batch);
+                copy_box(
+                    tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
+                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
+                    batch);
             }
         }
         granules += kGranulesPerStep;
@@ -250,8 +249,7 @@ SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
         const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int first = __shfl_sync(0xFFFFFFFFU, feed.first_row, lane);
         copy_statistics<kStationaryRows, false>(feed.args.attention, memory.slot_statistics(),
-                                                (long long)pair * kLength + first,
-                                                kLength - first);
+                                                (long long)pair * kLength + first, kLength - first);
         barrier_arrive_after_copies(memory.slot_full());
     }
 }
@@ -268,9 +266,9 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
 #pragma unroll
         for (int i = 0; i < kGranulesPerStep; ++i) {
             const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGranule;
-            copy_statistics<kGranule, true>(
-                feed.args.attention, memory.stage_statistics(stage) + i * kGranule * 4,
-                (long long)pair * kLength + first, left - i * kGranule);
+            copy_statistics<kGranule, true>(feed.args.attention,
+                                            memory.stage_statistics(stage) + i * kGranule * 4,
+                                            (long long)pair * kLength + first, left - i * kGranule);
         }
         barrier_arrive_after_copies(memory.stage_full(stage));
     }

@@ -26,8 +26,8 @@ SPION_DEVICE unsigned further_columns(unsigned lane_start, int step) {
     return (lane_start ^ (byte % kSlabBytes)) + byte / kSlabBytes * (kRows * kSlabBytes);
 }
 
-// A stationary operand [kStationaryRows, D]: fetched once into registers, or, where those are short,
-// from its tile at every use.
+// A stationary operand [kStationaryRows, D]: fetched once into registers, or, where those are
+// short, from its tile at every use.
 template <bool kHeld>
 struct Operand;
 
@@ -110,8 +110,8 @@ SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, in
 #pragma unroll
         for (int j = 0; j < kHeadTiles; j += 2) {
             unsigned b[4];
-            load_matrices_transposed(b, further_columns<kStreamedRows>(lane, j / 2) +
-                                            step * 16 * kSlabBytes);
+            load_matrices_transposed(
+                b, further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSlabBytes);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 Element::mma(acc[m][j], a[m][step], b[0], b[1]);
@@ -126,8 +126,7 @@ SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, in
 SPION_DEVICE void zero_streamed_rows(unsigned tile, int first) {
     for (int chunk = first * kRowChunks + lane_index(); chunk < kStreamedRows * kRowChunks;
          chunk += 32) {
-        const int offset =
-            tile_offset<kStreamedRows>(chunk / kRowChunks, chunk % kRowChunks * 16);
+        const int offset = tile_offset<kStreamedRows>(chunk / kRowChunks, chunk % kRowChunks * 16);
         store_shared_16(tile + offset, make_uint4(0, 0, 0, 0));
     }
     fence_to_async();
@@ -138,8 +137,7 @@ SPION_DEVICE void zero_streamed_rows(unsigned tile, int first) {
 // rows [first, first + kStationaryRows) below L, 16 bytes a lane. `tile` [kStationaryRows, D] of
 // shared memory serves as staging.
 SPION_DEVICE void store_result(unsigned tile, const Result& acc,
-                               const float (&factor)[kRowTiles][2], const Rows& target,
-                               int first) {
+                               const float (&factor)[kRowTiles][2], const Rows& target, int first) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     __syncwarp();
 #pragma unroll

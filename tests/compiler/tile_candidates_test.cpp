@@ -39,7 +39,16 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
             const int streamed = role != KernelRole::kForward && row.head_dim == 128 ? 32 : 64;
             TileShape expected{stationary, streamed, std::min(row.block, streamed), stationary / 16,
                                2};
-            if (row.wgmma) {
+            const bool small_gradients =
+                role == KernelRole::kKeyValueGradient && row.head_dim == 32;
+            if (row.sm_90a && row.block < 64 && !small_gradients) {
+                expected = {.stationary_rows = row.block,
+                            .streamed_rows = 32,
+                            .granule = row.block,
+                            .warps = 1,
+                            .stages = role == KernelRole::kForward ? 3 : 2,
+                            .warp_items = true};
+            } else if (row.sm_90a && row.block >= 64) {
                 const bool pair =
                     row.head_dim == 128 && row.block == 128 && role != KernelRole::kQueryGradient;
                 const int wide = pair && role == KernelRole::kForward ? 128 : 64;

@@ -131,6 +131,12 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.stationary_rows = 33 * 32; }, "33 block rows in a tile, at most"},
         {[](TileProgram& p) { p.attention.dtype = DType::kFp32; }, "fp32 products on mma_sync"},
         {[](TileProgram& p) { p.unit = MatrixUnit::kWgmma; }, "wgmma with 1 warps"},
+        {[](TileProgram& p) {
+             p.unit = MatrixUnit::kMmaWarp;
+             p.warps = 2;
+             p.stationary_rows = 32;
+         },
+         "mma_warp with 2 warps"},
     };
     for (const PlantedFault& fault : faults) {
         expect_caught(fault);
