@@ -222,9 +222,10 @@ void Model::time_wgmma(Prediction& result, Bound& bound) const {
     result.latency_seconds = kHopperRampSeconds + longest / rates.clock;
 }
 
-// Likewise; a streamed row is read from shared memory once for all rows of an item.
+// Likewise; a streamed row is read from shared memory once for all rows of an item. The products of
+// 16 rows wait for each other as long as those of 32 take.
 void Model::time_warp_items(Prediction& result, Bound& bound) const {
-    const double elements = static_cast<double>(shape.stationary_rows) * resident.columns;
+    const double elements = std::max(32.0, 1.0 * shape.stationary_rows) * resident.columns;
     const double products = 2 * work.products * elements * attention.head_dim / rates.tensor16_flop;
     const double left = resident.held ? 0 : work.stationary_left * shape.stationary_rows;
     const double shared =

@@ -37,9 +37,10 @@ void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
 }
 
 // Whether a warp can have a block's rows for itself.
-bool takes_warp_items(const Attention& attention, int block, const Target& target) {
+bool takes_warp_items(const Attention& attention, int block, KernelRole role,
+                      const Target& target) {
     return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
-           warp_tile(attention.head_dim, block);
+           has_warp_plan(role, attention.head_dim, block);
 }
 
 TileShape warp_items_shape(int block, int stages) {
@@ -51,12 +52,13 @@ TileShape warp_items_shape(int block, int stages) {
             .warp_items = true};
 }
 
-std::vector<TileShape> every_shape(const Attention& attention, int block, const Target& target) {
+std::vector<TileShape> every_shape(const Attention& attention, int block, KernelRole role,
+                                   const Target& target) {
     std::vector<TileShape> shapes;
     if (takes_wgmma(attention, block, target)) {
         append_wgmma_shapes(shapes, block);
     }
-    if (takes_warp_items(attention, block, target)) {
+    if (takes_warp_items(attention, block, role, target)) {
         for (int stages = 4; stages >= 2; --stages) {
             shapes.push_back(warp_items_shape(block, stages));
         }
@@ -114,7 +116,7 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
 
 bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
     const Rates rates = rates_of(target);
-    const std::vector<TileShape> shapes = every_shape(attention, block, target);
+    const std::vector<TileShape> shapes = every_shape(attention, block, role, target);
     return std::any_of(shapes.begin(), shapes.end(), [&](const TileShape& shape) {
         return residency(attention, role, shape, target, rates).blocks > 0;
     });
@@ -142,7 +144,7 @@ std::string what_would_fit(Attention attention, int block, KernelRole role, cons
 [[noreturn]] void throw_nothing_fits(const Attention& attention, int block, KernelRole role,
                                      const Target& target) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (const TileShape& shape : every_shape(attention, block, target)) {
+    for (const TileShape& shape : every_shape(attention, block, role, target)) {
         least = std::min(least, residency(attention, role, shape, target, rates_of(target)).shared);
     }
     throw UserError(
@@ -172,7 +174,7 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates) {
     std::vector<TileCandidate> candidates;
-    for (const TileShape& shape : every_shape(attention, block, target)) {
+    for (const TileShape& shape : every_shape(attention, block, role, target)) {
         const Residency resident = residency(attention, role, shape, target, rates);
         TileCandidate candidate{.shape = shape,
                                 .infeasible = why_infeasible(shape, resident, target, rates),
@@ -217,9 +219,7 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
                          .stages = attention.head_dim == 128 ? 2 : 3,
                          .wgmma = true};
     }
-    // dK and dV at D = 32 are as fast from thread blocks of one item, which hold twice the warps.
-    const bool small_gradients = role == KernelRole::kKeyValueGradient && attention.head_dim == 32;
-    if (takes_warp_items(attention, block, target) && !small_gradients) {
+    if (takes_warp_items(attention, block, role, target)) {
         return warp_items_shape(block, role == KernelRole::kForward ? 3 : 2);
     }
     for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {

@@ -193,17 +193,17 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
 WarpPlan warp_plan_of(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
-                      warp_tile(attention.head_dim, program.stationary_rows) &&
+                      has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
                       program.granule <= 32 && program.streamed_rows % 32 == 0 &&
                       program.stages >= 2;
     if (!fits) {
         throw UserError(
-            "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64, stationary_rows of 16 or "
-            "32, a granule of 32 at most, streamed_rows in multiples of 32 and 2 stages or more, "
-            "not {} on {} with D={} stationary_rows={} granule={} streamed_rows={} stages={}: take "
-            "unit=mma_sync",
-            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
-            program.granule, program.streamed_rows, program.stages);
+            "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
+            "stationary_rows of 32 (forward: or 16), a granule of 32 at most, streamed_rows in "
+            "multiples of 32 and 2 stages or more, not {} on {} with role={} D={} "
+            "stationary_rows={} granule={} streamed_rows={} stages={}: take unit=mma_sync",
+            to_string(attention.dtype), target.arch, to_string(program.role), attention.head_dim,
+            program.stationary_rows, program.granule, program.streamed_rows, program.stages);
     }
     WarpPlan plan =
         plan_warps(program.role, attention.head_dim, program.stationary_rows, program.streamed_rows,

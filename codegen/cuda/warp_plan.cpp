@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 
 #include "ir/error.h"
 
@@ -19,7 +19,9 @@ constexpr int kMostRegisters = 240;       // a thread, where registers move
 // quick to come round to few consumers. With producer_registers == 0 a lone warp produces, else a
 // warpgroup, which leaves the consumers its registers.
 struct Measured {
+    KernelRole role;
     int head_dim;
+    int fewest_rows;  // stationary
     int columns;
     int held_operands;
     int consumers;
@@ -27,16 +29,19 @@ struct Measured {
     int producer_registers;
 };
 
-constexpr std::array kForward = {Measured{32, 32, 1, 3, 4, 0}, Measured{64, 32, 1, 4, 2, 56}};
-constexpr std::array kQueryGradient = {Measured{32, 16, 2, 3, 4, 0}, Measured{64, 32, 1, 4, 2, 40}};
-constexpr std::array kKeyValueGradient = {Measured{32, 32, 2, 4, 2, 56},
-                                          Measured{64, 16, 0, 4, 2, 40}};
+constexpr Measured kMeasured[] = {{KernelRole::kForward, 32, 16, 32, 1, 3, 4, 0},
+                                  {KernelRole::kForward, 64, 16, 32, 1, 4, 2, 56},
+                                  {KernelRole::kQueryGradient, 32, 32, 16, 2, 3, 4, 0},
+                                  {KernelRole::kQueryGradient, 64, 32, 32, 1, 4, 2, 40},
+                                  {KernelRole::kKeyValueGradient, 64, 32, 16, 0, 4, 2, 40}};
 
-Measured measured(KernelRole role, int head_dim) {
-    const auto& rows = role == KernelRole::kForward         ? kForward
-                       : role == KernelRole::kQueryGradient ? kQueryGradient
-                                                            : kKeyValueGradient;
-    return rows[head_dim == 32 ? 0 : 1];
+const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
+    const auto* found =
+        std::find_if(std::begin(kMeasured), std::end(kMeasured), [&](const Measured& row) {
+            return row.role == role && row.head_dim == head_dim &&
+                   (stationary_rows == 32 || stationary_rows == row.fewest_rows);
+        });
+    return found == std::end(kMeasured) ? nullptr : found;
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
@@ -58,13 +63,18 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
 
 }  // namespace
 
-bool warp_tile(int head_dim, int stationary_rows) {
-    return (head_dim == 32 || head_dim == 64) && (stationary_rows == 16 || stationary_rows == 32);
+bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows) {
+    return measured(role, head_dim, stationary_rows) != nullptr;
 }
 
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
                     int stages, int shared_limit) {
-    const Measured best = measured(role, head_dim);
+    const Measured* const found = measured(role, head_dim, stationary_rows);
+    if (found == nullptr) {
+        throw InternalError("{} has no warp plan for D={} and {} rows", to_string(role), head_dim,
+                            stationary_rows);
+    }
+    const Measured& best = *found;
     const bool move = best.producer_registers > 0;
     WarpPlan plan{.columns = best.columns,
                   .held_operands = best.held_operands,

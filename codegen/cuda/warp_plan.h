@@ -21,11 +21,13 @@ struct WarpPlan {
     friend bool operator==(const WarpPlan&, const WarpPlan&) = default;
 };
 
-// Whether the bodies are made for this head dimension and for stationary tiles of so many rows.
-bool warp_tile(int head_dim, int stationary_rows);
+// Whether a warp of its own is made for this: head dimensions of 32 and 64 and stationary tiles of
+// 32 rows, which were seen to be faster so; of 16 rows going forward only, and no dK and dV at
+// D = 32, where thread blocks of one item are as fast or faster.
+bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows);
 
 // `shared_limit`: bytes that a block may have. streamed_rows is a multiple of 32, stages at least
-// 2, and warp_tile(head_dim, stationary_rows) holds; elements have 2 bytes.
+// 2, and has_warp_plan holds; elements have 2 bytes.
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
                     int stages, int shared_limit);
 

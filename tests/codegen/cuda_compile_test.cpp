@@ -182,7 +182,7 @@ TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
             }
         }
     }
-    EXPECT_EQ(jobs.size(), 24U);
+    EXPECT_EQ(jobs.size(), 14U);
     compile_all(jobs);
 }
 

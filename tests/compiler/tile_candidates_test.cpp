@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "codegen/cuda/warp_plan.h"
 #include "ir/error.h"
 #include "tests/compiler/tile_cases.h"
 #include "tests/support/expect_error.h"
@@ -39,9 +40,7 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
             const int streamed = role != KernelRole::kForward && row.head_dim == 128 ? 32 : 64;
             TileShape expected{stationary, streamed, std::min(row.block, streamed), stationary / 16,
                                2};
-            const bool small_gradients =
-                role == KernelRole::kKeyValueGradient && row.head_dim == 32;
-            if (row.sm_90a && row.block < 64 && !small_gradients) {
+            if (row.sm_90a && has_warp_plan(role, row.head_dim, row.block)) {
                 expected = {.stationary_rows = row.block,
                             .streamed_rows = 32,
                             .granule = row.block,

@@ -133,10 +133,9 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.unit = MatrixUnit::kWgmma; }, "wgmma with 1 warps"},
         {[](TileProgram& p) {
              p.unit = MatrixUnit::kMmaWarp;
-             p.warps = 2;
-             p.stationary_rows = 32;
+             p.stationary_rows = 64;
          },
-         "mma_warp with 2 warps"},
+         "mma_warp with 1 warps and stationary_rows 64"},
     };
     for (const PlantedFault& fault : faults) {
         expect_caught(fault);
