@@ -93,7 +93,7 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
     const auto candidates = tile_candidates(attention, pattern, role, target, batch);
     const auto planned = tile_candidates(attention, block, planned_rows(attention.length, block),
                                          role, target, kPlannedBatch, rates_of(target));
-    const auto measured = measured_shape(attention, block, role, target);
+    const auto measured = measured_among(planned, attention, block, role, target);
     std::string text = heading(attention, pattern, role, target, batch);
     fmt::format_to(std::back_inserter(text),
                    "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "

@@ -88,6 +88,26 @@ int rows_in_registers(KernelRole role, const Attention& attention) {
     return wide_result || wide_elements ? 32 : 64;
 }
 
+// The measured shape of thread blocks that share an item, multiplied by what lower.h's matrix_unit
+// says.
+std::optional<TileShape> block_shape(const Attention& attention, int block, KernelRole role,
+                                     const Target& target) {
+    const int widest = std::min(block, 64);
+    for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
+        for (const int stages : {2, 1}) {
+            const TileShape shape{.stationary_rows = widest,
+                                  .streamed_rows = rows,
+                                  .granule = std::min(block, rows),
+                                  .warps = widest / 16,
+                                  .stages = stages};
+            if (residency(attention, role, shape, target, rates_of(target)).blocks > 0) {
+                return shape;
+            }
+        }
+    }
+    return std::nullopt;
+}
+
 std::string why_infeasible(const TileShape& shape, const Residency& resident, const Target& target,
                            const Rates& rates) {
     if (shape.streamed_rows / shape.granule > kMostGranules) {
@@ -222,19 +242,19 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
     if (takes_warp_items(attention, block, role, target)) {
         return warp_items_shape(block, role == KernelRole::kForward ? 3 : 2);
     }
-    for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
-        for (const int stages : {2, 1}) {
-            const TileShape shape{.stationary_rows = widest,
-                                  .streamed_rows = rows,
-                                  .granule = std::min(block, rows),
-                                  .warps = widest / 16,
-                                  .stages = stages};
-            if (residency(attention, role, shape, target, rates_of(target)).blocks > 0) {
-                return shape;
-            }
-        }
+    return block_shape(attention, block, role, target);
+}
+
+std::optional<TileShape> measured_among(const std::vector<TileCandidate>& candidates,
+                                        const Attention& attention, int block, KernelRole role,
+                                        const Target& target) {
+    const auto measured = measured_shape(attention, block, role, target);
+    if (!measured || !measured->warp_items) {
+        return measured;
     }
-    return std::nullopt;
+    const auto ranked = rank_candidates(candidates, measured, 1);
+    const bool wins = !ranked.empty() && candidates[ranked.front()].shape == measured;
+    return wins ? measured : block_shape(attention, block, role, target);
 }
 
 std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candidates,
@@ -263,7 +283,7 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
     const auto candidates = tile_candidates(attention, block, planned_rows(attention.length, block),
                                             role, target, kPlannedBatch, rates_of(target));
     const auto ranked =
-        rank_candidates(candidates, measured_shape(attention, block, role, target), 1);
+        rank_candidates(candidates, measured_among(candidates, attention, block, role, target), 1);
     if (ranked.empty()) {
         throw_nothing_fits(attention, block, role, target);
     }

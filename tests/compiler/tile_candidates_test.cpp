@@ -95,6 +95,25 @@ TEST(MeasuredShape, FollowsTheBlock) {
     EXPECT_EQ(shape(128, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
 }
 
+// A launch of few items has gone before warps with items of their own have their tiles.
+TEST(MeasuredShape, IsThatOfThreadBlocksWhereItemsAreFew) {
+    const Target target = cuda_target(90);
+    const auto chosen = [&](std::int64_t length, std::int64_t batch) {
+        const Attention attention = attention_for(length, 64);
+        const auto candidates =
+            tile_candidates(attention, 32, planned_rows(length, 32), KernelRole::kForward, target,
+                            batch, rates_of(target));
+        return measured_among(candidates, attention, 32, KernelRole::kForward, target).value();
+    };
+    EXPECT_EQ(chosen(96, 1), (TileShape{32, 64, 32, 2, 2}));
+    EXPECT_EQ(chosen(8192, 16), (TileShape{.stationary_rows = 32,
+                                           .streamed_rows = 32,
+                                           .granule = 32,
+                                           .warps = 1,
+                                           .stages = 3,
+                                           .warp_items = true}));
+}
+
 TEST(MeasuredShape, FitsSharedMemory) {
     Target target = cuda_target(90);
     const auto shape = [&] {
