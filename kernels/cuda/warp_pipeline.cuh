@@ -11,6 +11,7 @@
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
 
+#include "hopper_items.cuh"
 #include "warp_tile.cuh"
 
 // Where consumers need more than an even share of the registers, the producer's warp comes with
@@ -148,20 +149,6 @@ struct Feed {
         }
     }
 
-    // The first early_tiles of every (b, h), the longest, come before all others, so that none of
-    // them is left for the end; otherwise (b, h) after (b, h), whose rows stay in the L2 cache.
-    __device__ __forceinline__ WorkItem next_item() const {
-        const unsigned early = args.early_tiles, tiles = (unsigned)tile_count(args.attention);
-        const unsigned early_items = early * (args.items / tiles);
-        const bool first = item < early_items;
-        const unsigned index = first ? item : item - early_items;
-        const unsigned count = first ? early : tiles - early;
-        const unsigned pair = index / count;
-        const int place = (int)(index - pair * count + (first ? 0 : early));
-        return {(int)(pair / kHeads), (int)(pair % kHeads), place,
-                tile_at(args.attention, place) * kStationaryRows, (long long)pair * kLength};
-    }
-
     // Fetches the item's stationary tiles, or tells the consumer that there is no item.
     __device__ __forceinline__ void open() {
         const unsigned full = memory.slot_full();
@@ -172,7 +159,7 @@ struct Feed {
             alive = false;
             return;
         }
-        const WorkItem work = next_item();
+        const WorkItem work = work_item(args, item);
         const int offset = offset_at(args.attention, work.place);
         const int listed = offset_at(args.attention, work.place + 1) - offset;
         granules = granule_table(args.attention) + offset;
