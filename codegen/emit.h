@@ -47,6 +47,7 @@ struct EmittedGeometry {
     // 0: a thread block a work item. Else thread blocks take work items until there are no more
     // (kernels/hopper_arguments.h), and a processor holds this many at once.
     int resident_blocks = 0;
+    int items_at_once = 1;  // of such a thread block
 };
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 

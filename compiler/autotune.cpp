@@ -149,9 +149,9 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelR
     const auto candidates = tile_candidates(attention, pattern, role, target, options.batch);
     std::vector<TileProgram> programs;
     std::vector<KernelSource> sources;
-    for (const std::size_t i :
-         rank_candidates(candidates, measured_shape(attention, pattern.block(), role, target),
-                         static_cast<std::size_t>(options.candidates))) {
+    for (const std::size_t i : rank_candidates(
+             candidates, measured_among(candidates, attention, pattern.block(), role, target),
+             static_cast<std::size_t>(options.candidates))) {
         programs.push_back(lower(attention, pattern, role, target, candidates[i].shape));
         sources.push_back(emit(programs.back(), target));
     }

@@ -194,7 +194,7 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
                      .threads = emitted.threads,
                      .shared_bytes = emitted.shared_bytes};
     if (emitted.resident_blocks > 0) {
-        part.hopper = std::make_unique<HopperLaunch>(program, emitted.resident_blocks, device);
+        part.hopper = std::make_unique<HopperLaunch>(program, emitted, device);
     }
     part.program = std::move(program);
     return part;

@@ -77,7 +77,7 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        std::unique_ptr<HopperLaunch> hopper;  // of wgmma programs
+        std::unique_ptr<HopperLaunch> hopper;  // of programs that fetch by TMA
         Buffer order, offsets, granules;       // none where tables are baked
         LaunchGeometry geometry;               // work_items of one (b, h): tiles
     };

@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "codegen/cuda/hopper_plan.h"
-#include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -25,7 +23,6 @@ constexpr double kFetchSeconds = 0.5e-6;  // a copy from the L2 cache under load
 constexpr double kCopyInstructions = 10;  // a 16-byte chunk, addresses included
 constexpr double kScoreInstructions = 4;  // an element of S, but for its exponential
 constexpr double kGpuIssue = 128;         // instructions of a lane a clock and processor
-constexpr double kReservedShared = 1024;  // bytes a resident block, by the driver
 // Of the bodies for wgmma: how much of the products' and of the scores' time does not hide behind
 // the other, and what a kernel takes until its first tiles have arrived and after its last.
 struct HopperShares {
@@ -38,6 +35,10 @@ constexpr double kHopperRampSeconds = 5e-6;
 constexpr double kHopperCacheShare =
     0.7;  // of the time of reads from L2, which run ahead of the work
 constexpr double kHopperScoreInstructions = 5;
+// Of the bodies whose warps have items of their own: how much of the work, and of the reads from
+// L2, does not hide behind the rest.
+constexpr double kWarpRampSeconds = 3e-6;
+constexpr double kWarpForward = 0.75, kWarpBackward = 1.15, kWarpCacheShare = 0.8;
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -82,26 +83,6 @@ WalkSummary twice(WalkSummary walk) {
 // kDelta streams nothing.
 WalkSummary stationary_only(const WalkSummary& walk) {
     return {.items = walk.items};
-}
-
-// Bytes of shared memory of a thread block (codegen's geometry): its tiles, and LSE and delta of
-// the queries.
-std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64_t row_bytes) {
-    const std::int64_t streamed = std::int64_t{shape.stages} * shape.streamed_rows;
-    const std::int64_t tiles = (shape.stationary_rows + 2 * streamed) * row_bytes;
-    switch (role) {
-        case KernelRole::kForward:
-            return tiles;
-        case KernelRole::kQueryGradient:
-            return tiles + shape.stationary_rows * (row_bytes + 4);
-        case KernelRole::kKeyValueGradient:
-            return tiles + shape.stationary_rows * row_bytes + streamed * 8;
-        case KernelRole::kDelta:
-            return 0;
-        case KernelRole::kGradients:
-            break;  // codegen/cuda/hopper_plan.h counts them
-    }
-    throw InternalError("kernel role {} has no tiles", static_cast<int>(role));
 }
 
 // Bytes a second with `bytes` in flight on each processor: a latency's worth of them, levelling off
@@ -155,6 +136,7 @@ struct Model {
     void time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const;
     void time_latency(Prediction& result, const Alone& alone) const;
     void time_wgmma(Prediction& result, Bound& bound) const;
+    void time_warp_items(Prediction& result, Bound& bound) const;
 };
 
 void Model::count(Prediction& result) const {
@@ -166,7 +148,8 @@ void Model::count(Prediction& result) const {
     const double again = 2 * (streamed - distinct) * row_bytes;
     // What the work items that run together read again comes from the L2 cache as far as that holds
     // the heads they belong to.
-    const double at_once = static_cast<double>(target.processors) * resident.blocks;
+    const double at_once =
+        static_cast<double>(target.processors) * resident.blocks * resident.items_at_once;
     const double heads = std::min(pairs, std::ceil(at_once / static_cast<double>(walk.items)));
     const double working_set = heads * 2 * distinct * row_bytes;
     const double missed =
@@ -187,13 +170,14 @@ void Model::time_bytes(Prediction& result) const {
     double memory = rates.memory_bytes, cache = rates.cache_bytes;
     if (!host) {
         const double in_flight =
-            resident.blocks * row_bytes *
+            resident.blocks * resident.items_at_once * row_bytes *
             (2.0 * shape.stages * shape.streamed_rows + work.loaded * shape.stationary_rows);
         memory = bandwidth(memory, in_flight, target.processors);
         cache = bandwidth(cache, in_flight, target.processors);
     }
     result.memory_seconds = result.memory_bytes / memory;
-    result.cache_seconds = result.cache_bytes / cache * (shape.wgmma ? kHopperCacheShare : 1);
+    const double share = shape.wgmma ? kHopperCacheShare : shape.warp_items ? kWarpCacheShare : 1;
+    result.cache_seconds = result.cache_bytes / cache * share;
 }
 
 void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const {
@@ -253,6 +237,30 @@ void Model::time_wgmma(Prediction& result, Bound& bound) const {
     result.latency_seconds = kHopperRampSeconds + longest / rates.clock;
 }
 
+// Likewise; a streamed row is read from shared memory once for all rows of an item. The products of
+// 16 rows wait for each other as long as those of 32 take.
+void Model::time_warp_items(Prediction& result, Bound& bound) const {
+    const double elements = std::max(32.0, 1.0 * shape.stationary_rows) * resident.columns;
+    const double products = 2 * work.products * elements * attention.head_dim / rates.tensor16_flop;
+    const double left = resident.held ? 0 : work.stationary_left * shape.stationary_rows;
+    const double shared =
+        (work.products * resident.columns + left) * row_bytes / rates.shared_bytes;
+    const double exponentials = elements / rates.exponentials;
+    const double instructions = elements * kScoreInstructions / kGpuIssue;
+    const double clocks = (std::max(products, shared) + exponentials + instructions) *
+                          (work.products == 2 ? kWarpForward : kWarpBackward);
+    result.compute_seconds =
+        pairs * static_cast<double>(walk.passes) * clocks / (rates.clock * target.processors);
+    const std::array<std::pair<double, Bound>, 4> parts = {{{products, Bound::kProducts},
+                                                            {shared, Bound::kSharedMemory},
+                                                            {exponentials, Bound::kExponentials},
+                                                            {instructions, Bound::kInstructions}}};
+    bound = std::max_element(parts.begin(), parts.end())->second;
+    const double longest = static_cast<double>(walk.longest_passes) * clocks * resident.blocks *
+                           resident.items_at_once;
+    result.latency_seconds = longest / rates.clock;
+}
+
 void Model::time_latency(Prediction& result, const Alone& alone) const {
     // A core of the host does one thing at a time: what its work takes is in the compute term.
     double item = kHostItemSeconds, step = kHostStepSeconds, pass = 0, wait = 0;
@@ -282,51 +290,6 @@ void Model::time_latency(Prediction& result, const Alone& alone) const {
 }
 
 }  // namespace
-
-Residency residency(const Attention& attention, KernelRole role, const TileShape& shape,
-                    const Target& target, const Rates& rates) {
-    if (target.back_end == BackEnd::kHost) {
-        return {.columns = 1, .occupancy = 1};  // exactly the rows that there are
-    }
-    if (role == KernelRole::kDelta) {
-        constexpr int kRegisters = 32, kBlocks = 8;
-        return {.columns = shape.streamed_rows,
-                .registers = kRegisters,
-                .blocks = kBlocks,
-                .occupancy = kBlocks * 32.0 * shape.warps / rates.resident_threads};
-    }
-    if (shape.wgmma) {
-        const HopperPlan plan =
-            plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-                        shape.stages, target.shared_bytes_per_block);
-        return {.columns = shape.streamed_rows,
-                .registers = plan.consumer_registers,
-                .held = false,
-                .shared = plan.shared_bytes,
-                .blocks = plan.resident_blocks,
-                .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
-                             rates.resident_threads,
-                .problem = plan.problem};
-    }
-    const RegisterPlan plan =
-        plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
-    const int threads = 32 * shape.warps;
-    const std::int64_t row_bytes =
-        std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
-    const std::int64_t shared = shared_bytes_of(role, shape, row_bytes);
-    const auto by_shared =
-        static_cast<int>(rates.resident_shared / (static_cast<double>(shared) + kReservedShared));
-    const int by_registers = rates.registers / (threads * plan.registers);
-    const int blocks = std::min({by_shared, by_registers, plan.resident_blocks,
-                                 rates.resident_threads / threads, rates.resident_blocks});
-    return {.columns = plan.columns,
-            .registers = plan.registers,
-            .held = plan.held,
-            .gradients_apart = plan.gradients_apart,
-            .shared = shared,
-            .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
-            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
-}
 
 std::string_view to_string(Bound bound) {
     switch (bound) {
@@ -381,6 +344,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     model.time_bytes(result);
     if (shape.wgmma) {
         model.time_wgmma(result, compute);
+    } else if (shape.warp_items) {
+        model.time_warp_items(result, compute);
     } else {
         model.time_compute(result, alone, compute);
         model.time_latency(result, alone);
@@ -394,8 +359,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     for (const auto& term : terms) {
         sum += std::pow(term.first, kOverlapPower);
     }
-    result.seconds = rates.launch_seconds + (shape.wgmma ? kHopperRampSeconds : 0) +
-                     std::pow(sum, 1 / kOverlapPower);
+    const double ramp = shape.wgmma ? kHopperRampSeconds : shape.warp_items ? kWarpRampSeconds : 0;
+    result.seconds = rates.launch_seconds + ramp + std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

@@ -28,6 +28,7 @@ struct Residency {
     std::int64_t shared = 0;       // bytes of shared memory a thread block; 0 on the host
     int blocks = 1;                // thread blocks a processor; 0: not even one fits
     double occupancy = 0;          // resident threads of those that a processor could have
+    int items_at_once = 1;         // of a thread block
     std::string problem = {};  // why blocks == 0, where not only shared memory can be the reason
     friend bool operator==(const Residency&, const Residency&) = default;
 };

@@ -11,7 +11,9 @@ namespace {
 
 std::string shape_text(const TileShape& shape) {
     return fmt::format("{}/{} x{}{}", shape.stationary_rows, shape.streamed_rows, shape.stages,
-                       shape.wgmma ? " wgmma" : "");
+                       shape.wgmma        ? " wgmma"
+                       : shape.warp_items ? " warp"
+                                          : "");
 }
 
 std::string heading(const Attention& attention, const BlockPattern& pattern, KernelRole role,
@@ -91,7 +93,7 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
     const auto candidates = tile_candidates(attention, pattern, role, target, batch);
     const auto planned = tile_candidates(attention, block, planned_rows(attention.length, block),
                                          role, target, kPlannedBatch, rates_of(target));
-    const auto measured = measured_shape(attention, block, role, target);
+    const auto measured = measured_among(planned, attention, block, role, target);
     std::string text = heading(attention, pattern, role, target, batch);
     fmt::format_to(std::back_inserter(text),
                    "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "

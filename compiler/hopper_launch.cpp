@@ -12,7 +12,7 @@
 namespace spion {
 namespace {
 
-constexpr int kGroupRows = 64;  // of a box of stationary rows
+constexpr int kGroupRows = 64;  // of a box of stationary rows of wgmma
 // Of the heads whose items are handed out side by side: about what an L2 holds.
 constexpr std::int64_t kTogetherBytes = 64 << 20;
 
@@ -56,17 +56,37 @@ bool same(const SpionTensor& a, const SpionTensor& b) {
            a.row_stride == b.row_stride;
 }
 
+// The first tiles of a head that are so much longer than most that a warp which takes one of them
+// near the end of a launch would keep it waiting. 0 where the lists are about equally long.
+unsigned early_tiles(const TileProgram& program) {
+    const auto total = std::int64_t{program.offsets.back()};
+    unsigned early = 0;
+    for (int item = 0; item + 1 < program.tiles(); ++item, ++early) {
+        const std::int64_t listed = program.offsets[static_cast<std::size_t>(item) + 1] -
+                                    program.offsets[static_cast<std::size_t>(item)];
+        if (listed * program.tiles() <= 2 * total) {
+            break;
+        }
+    }
+    return early;
+}
+
 }  // namespace
 
-HopperLaunch::HopperLaunch(const TileProgram& program, int resident_blocks, Device& device)
+HopperLaunch::HopperLaunch(const TileProgram& program, const EmittedGeometry& emitted,
+                           Device& device)
     : role_(program.role),
       attention_(program.attention),
+      stationary_box_rows_(program.unit == MatrixUnit::kMmaWarp ? program.stationary_rows
+                                                                : kGroupRows),
       streamed_box_rows_(program.granule),
-      resident_blocks_(resident_blocks),
+      resident_blocks_(emitted.resident_blocks),
+      items_at_once_(emitted.items_at_once),
       tiles_(program.tiles()),
       listed_(static_cast<std::int64_t>(program.granules.size())),
       longest_(0),
       counters_(device, 2 * sizeof(unsigned)) {
+    arguments_.early_tiles = program.unit == MatrixUnit::kMmaWarp ? early_tiles(program) : 0;
     device.fill(counters_.data(), 0, counters_.bytes());
     for (std::size_t tile = 0; tile + 1 < program.offsets.size(); ++tile) {
         longest_ =
@@ -150,7 +170,8 @@ void HopperLaunch::describe_tensors(const SpionAttentionArguments& attention, De
                 named.name, tensor.data, tensor.batch_stride, tensor.head_stride,
                 tensor.row_stride);
         }
-        map = describe(tensor, named.stationary ? kGroupRows : streamed_box_rows_, device);
+        map =
+            describe(tensor, named.stationary ? stationary_box_rows_ : streamed_box_rows_, device);
     }
 }
 
@@ -163,8 +184,9 @@ void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
     describe_tensors(attention, device);
     arguments_.items = static_cast<unsigned>(geometry.work_items);
     arguments_.counters = counters_.as<unsigned>();
-    geometry.work_items = std::min<std::int64_t>(
-        geometry.work_items, std::int64_t{device.target().processors} * resident_blocks_);
+    const std::int64_t blocks = (geometry.work_items + items_at_once_ - 1) / items_at_once_;
+    geometry.work_items =
+        std::min<std::int64_t>(blocks, std::int64_t{device.target().processors} * resident_blocks_);
     if (role_ == KernelRole::kGradients) {
         make_room_for_sums(attention.batch, device);
         arguments_.attention.granules = granules_.as<int>();

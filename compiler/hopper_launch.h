@@ -1,7 +1,8 @@
-// The launch of a kernel of kernels/cuda/hopper_*.cuh: its tensors as the copy engine wants them
-// described, and the counters by which its thread blocks share the work.
+// The launch of a kernel of kernels/cuda/hopper_*.cuh or warp_*.cuh: its tensors as the copy engine
+// wants them described, and the counters by which its thread blocks share the work.
 #pragma once
 
+#include "codegen/emit.h"
 #include "ir/tile_program.h"
 #include "kernels/hopper_arguments.h"
 #include "runtime/device.h"
@@ -10,8 +11,7 @@ namespace spion {
 
 class HopperLaunch {
   public:
-    // resident_blocks: of EmittedGeometry.
-    HopperLaunch(const TileProgram& program, int resident_blocks, Device& device);
+    HopperLaunch(const TileProgram& program, const EmittedGeometry& emitted, Device& device);
 
     // `geometry`: threads and shared_bytes of the kernel, work_items of the whole launch. Launches
     // of one HopperLaunch must not overlap: they are on the device's one stream. Throws UserError
@@ -30,8 +30,8 @@ class HopperLaunch {
 
     KernelRole role_;
     Attention attention_;
-    int streamed_box_rows_;
-    int resident_blocks_;
+    int stationary_box_rows_, streamed_box_rows_;
+    int resident_blocks_, items_at_once_;
     std::int64_t tiles_;    // walks
     std::int64_t listed_;   // granules of all walks
     std::int64_t longest_;  // granules of the longest

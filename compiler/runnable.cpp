@@ -19,8 +19,8 @@ std::string_view name_of(const Target& target) {
 
 std::string why_not_its_unit(const TileProgram& program, const Target& target) {
     const MatrixUnit unit = matrix_unit(program.attention.dtype, target);
-    if (program.unit == unit || (program.unit == MatrixUnit::kWgmma && has_wgmma(target))) {
-        return "";  // emission says what wgmma takes
+    if (program.unit == unit || (fetches_by_tma(program.unit) && has_wgmma(target))) {
+        return "";  // emission says what those units take
     }
     const bool for_host = program.unit == MatrixUnit::kVector;
     if (for_host != (target.back_end == BackEnd::kHost)) {
@@ -69,8 +69,9 @@ std::string why_not_in_shared_memory(const TileProgram& program, const Target& t
 
 std::string why_not_on_gpu(const TileProgram& program, const Target& target) {
     constexpr int kRowsOfWarp = 16, kMostWarps = 8, kMostPieces = 32;
-    if (program.warps > kMostWarps ||
-        program.stationary_rows != std::int64_t{kRowsOfWarp} * program.warps) {
+    if (program.unit != MatrixUnit::kMmaWarp &&
+        (program.warps > kMostWarps ||
+         program.stationary_rows != std::int64_t{kRowsOfWarp} * program.warps)) {
         return fmt::format(
             "it has stationary_rows={} warps={}: take {} rows a warp and at most {} warps",
             program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
@@ -86,7 +87,7 @@ std::string why_not_on_gpu(const TileProgram& program, const Target& target) {
             "as many, and 1, 2, 4, 8, 16 or {} of them",
             program.streamed_rows, program.granule, kRowsOfWarp, kMostPieces);
     }
-    return program.unit == MatrixUnit::kWgmma ? "" : why_not_in_shared_memory(program, target);
+    return fetches_by_tma(program.unit) ? "" : why_not_in_shared_memory(program, target);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/warp_plan.h"
 #include "codegen/emit.h"
 #include "compiler/layer_roles.h"
 #include "ir/error.h"
@@ -36,10 +37,32 @@ void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
     }
 }
 
-std::vector<TileShape> every_shape(const Attention& attention, int block, const Target& target) {
+// Whether a warp can have a block's rows for itself.
+bool takes_warp_items(const Attention& attention, int block, KernelRole role,
+                      const Target& target) {
+    return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+           has_warp_plan(role, attention.head_dim, block);
+}
+
+TileShape warp_items_shape(int block, int stages) {
+    return {.stationary_rows = block,
+            .streamed_rows = 32,
+            .granule = block,
+            .warps = 1,
+            .stages = stages,
+            .warp_items = true};
+}
+
+std::vector<TileShape> every_shape(const Attention& attention, int block, KernelRole role,
+                                   const Target& target) {
     std::vector<TileShape> shapes;
     if (takes_wgmma(attention, block, target)) {
         append_wgmma_shapes(shapes, block);
+    }
+    if (takes_warp_items(attention, block, role, target)) {
+        for (int stages = 4; stages >= 2; --stages) {
+            shapes.push_back(warp_items_shape(block, stages));
+        }
     }
     const bool host = target.back_end == BackEnd::kHost;
     const int widest = host ? std::min(block, 64) : block;  // kernels/host/tile.h holds 64
@@ -66,6 +89,26 @@ int rows_in_registers(KernelRole role, const Attention& attention) {
     return wide_result || wide_elements ? 32 : 64;
 }
 
+// The measured shape of thread blocks that share an item, multiplied by what lower.h's matrix_unit
+// says.
+std::optional<TileShape> block_shape(const Attention& attention, int block, KernelRole role,
+                                     const Target& target) {
+    const int widest = std::min(block, 64);
+    for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
+        for (const int stages : {2, 1}) {
+            const TileShape shape{.stationary_rows = widest,
+                                  .streamed_rows = rows,
+                                  .granule = std::min(block, rows),
+                                  .warps = widest / 16,
+                                  .stages = stages};
+            if (residency(attention, role, shape, target, rates_of(target)).blocks > 0) {
+                return shape;
+            }
+        }
+    }
+    return std::nullopt;
+}
+
 std::string why_infeasible(const TileShape& shape, const Residency& resident, const Target& target,
                            const Rates& rates) {
     if (shape.streamed_rows / shape.granule > kMostGranules) {
@@ -78,7 +121,7 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
     if (!resident.problem.empty()) {
         return resident.problem;
     }
-    if (shape.wgmma) {
+    if (shape.wgmma || shape.warp_items) {
         return "";
     }
     if (resident.shared > target.shared_bytes_per_block) {
@@ -94,7 +137,7 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
 
 bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
     const Rates rates = rates_of(target);
-    const std::vector<TileShape> shapes = every_shape(attention, block, target);
+    const std::vector<TileShape> shapes = every_shape(attention, block, role, target);
     return std::any_of(shapes.begin(), shapes.end(), [&](const TileShape& shape) {
         return residency(attention, role, shape, target, rates).blocks > 0;
     });
@@ -122,7 +165,7 @@ std::string what_would_fit(Attention attention, int block, KernelRole role, cons
 [[noreturn]] void throw_nothing_fits(const Attention& attention, int block, KernelRole role,
                                      const Target& target) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (const TileShape& shape : every_shape(attention, block, target)) {
+    for (const TileShape& shape : every_shape(attention, block, role, target)) {
         least = std::min(least, residency(attention, role, shape, target, rates_of(target)).shared);
     }
     throw UserError(
@@ -157,7 +200,7 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
         return candidates;
     }
     for (const TileShape& shape : together ? std::vector{together_shape(attention, role)}
-                                           : every_shape(attention, block, target)) {
+                                           : every_shape(attention, block, role, target)) {
         const Residency resident = residency(attention, role, shape, target, rates);
         TileCandidate candidate{.shape = shape,
                                 .infeasible = why_infeasible(shape, resident, target, rates),
@@ -202,19 +245,22 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
                          .stages = attention.head_dim == 128 ? 2 : 3,
                          .wgmma = true};
     }
-    for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
-        for (const int stages : {2, 1}) {
-            const TileShape shape{.stationary_rows = widest,
-                                  .streamed_rows = rows,
-                                  .granule = std::min(block, rows),
-                                  .warps = widest / 16,
-                                  .stages = stages};
-            if (residency(attention, role, shape, target, rates_of(target)).blocks > 0) {
-                return shape;
-            }
-        }
+    if (takes_warp_items(attention, block, role, target)) {
+        return warp_items_shape(block, role == KernelRole::kForward ? 3 : 2);
     }
-    return std::nullopt;
+    return block_shape(attention, block, role, target);
+}
+
+std::optional<TileShape> measured_among(const std::vector<TileCandidate>& candidates,
+                                        const Attention& attention, int block, KernelRole role,
+                                        const Target& target) {
+    const auto measured = measured_shape(attention, block, role, target);
+    if (!measured || !measured->warp_items) {
+        return measured;
+    }
+    const auto ranked = rank_candidates(candidates, measured, 1);
+    const bool wins = !ranked.empty() && candidates[ranked.front()].shape == measured;
+    return wins ? measured : block_shape(attention, block, role, target);
 }
 
 std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candidates,
@@ -250,7 +296,7 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
     const auto candidates = tile_candidates(attention, block, planned_rows(attention.length, block),
                                             role, target, kPlannedBatch, rates_of(target));
     const auto ranked =
-        rank_candidates(candidates, measured_shape(attention, block, role, target), 1);
+        rank_candidates(candidates, measured_among(candidates, attention, block, role, target), 1);
     if (ranked.empty()) {
         throw_nothing_fits(attention, block, role, target);
     }

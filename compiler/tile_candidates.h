@@ -43,10 +43,16 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
 std::optional<TileShape> measured_shape(const Attention& attention, int block, KernelRole role,
                                         const Target& target);
 
+// The same among candidates of several kinds: where warps with items of their own are predicted to
+// be slower than the fastest by more than kMargin, as on few items, the shape of thread blocks.
+constexpr double kMargin = 0.1;
+std::optional<TileShape> measured_among(const std::vector<TileCandidate>& candidates,
+                                        const Attention& attention, int block, KernelRole role,
+                                        const Target& target);
+
 // Indices of the `count` that rank best. The winner comes first: the measured shape, unless a rival
 // is predicted to be faster by more than kMargin, what the model can tell apart; the others follow
 // by their time.
-constexpr double kMargin = 0.1;
 std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candidates,
                                          const std::optional<TileShape>& measured,
                                          std::size_t count);

@@ -61,7 +61,8 @@ TileShape shape_of(const TileProgram& program) {
             .granule = program.granule,
             .warps = program.warps,
             .stages = program.stages,
-            .wgmma = program.unit == MatrixUnit::kWgmma};
+            .wgmma = program.unit == MatrixUnit::kWgmma,
+            .warp_items = program.unit == MatrixUnit::kMmaWarp};
 }
 
 WalkSummary summarise(const TileProgram& program, int columns) {

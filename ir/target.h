@@ -22,7 +22,7 @@ struct Target {
 // else sm_XY. Throws UserError that lists the known ones.
 Target cuda_target(int compute_capability);
 
-// Whether its warpgroups multiply with wgmma, from tiles that TMA fetches.
+// Whether it has wgmma and TMA, and kernels may use them.
 bool has_wgmma(const Target& target);
 
 // How fast a target is, for the cost model (compiler/cost_model.h): what a program reaches, not

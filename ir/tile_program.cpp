@@ -21,9 +21,10 @@ constexpr Names<KernelRole, 5> kRoles = {
      {KernelRole::kDelta, "attention_delta"},
      {KernelRole::kGradients, "attention_gradients"}}};
 constexpr Names<Tables, 2> kTables = {{{Tables::kPassed, "passed"}, {Tables::kBaked, "baked"}}};
-constexpr Names<MatrixUnit, 4> kUnits = {{{MatrixUnit::kVector, "vector"},
+constexpr Names<MatrixUnit, 5> kUnits = {{{MatrixUnit::kVector, "vector"},
                                           {MatrixUnit::kFma, "fma"},
                                           {MatrixUnit::kMmaSync, "mma_sync"},
+                                          {MatrixUnit::kMmaWarp, "mma_warp"},
                                           {MatrixUnit::kWgmma, "wgmma"}}};
 constexpr Names<RowClass, 5> kClasses = {{{RowClass::kEmpty, "empty"},
                                           {RowClass::kDense, "dense"},

@@ -60,8 +60,14 @@ enum class MatrixUnit {
     kVector,   // host: SIMD lanes
     kFma,      // CUDA: fp32 units
     kMmaSync,  // CUDA: tensor cores, one warp a product
-    kWgmma,    // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product
+    kMmaWarp,  // CUDA sm_90a: the same, and every warp has a work item of its own, fetched by TMA
+    kWgmma,    // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product, by TMA
 };
+
+// Whether the unit's kernels take work items from a counter and fetch their rows by TMA.
+constexpr bool fetches_by_tma(MatrixUnit unit) {
+    return unit == MatrixUnit::kMmaWarp || unit == MatrixUnit::kWgmma;
+}
 
 // What a work item's granules look like. A run is a stretch of adjacent granules that the same
 // block rows use.
@@ -73,8 +79,9 @@ enum class RowClass {
     kIrregular,  // anything else
 };
 
-std::string_view to_string(Tables tables);       // "passed", "baked"
-std::string_view to_string(MatrixUnit unit);     // "vector", "fma", "mma_sync", "wgmma"
+std::string_view to_string(Tables tables);  // "passed", "baked"
+// "vector", "fma", "mma_sync", "mma_warp", "wgmma"
+std::string_view to_string(MatrixUnit unit);
 std::string_view to_string(RowClass row_class);  // "empty", "dense", "band", "runs", "irregular"
 // The inverse. Throw UserError that lists the allowed names.
 KernelRole parse_kernel_role(std::string_view name);
@@ -86,10 +93,11 @@ struct TileProgram {
     KernelRole role = KernelRole::kForward;
     Attention attention;
     int block = 64;            // the pattern's block edge
-    int stationary_rows = 64;  // divides block, or a multiple of it (packed); CUDA: 16 * warps
+    int stationary_rows = 64;  // divides block, or a multiple of it (packed); CUDA: 16 * warps,
+                               // with kMmaWarp 16 or 32
     int streamed_rows = 64;    // a multiple of granule
     int granule = 64;          // divides block, or a multiple of it
-    int warps = 4;             // CUDA: warps of a thread block that multiply; host: 1
+    int warps = 4;             // CUDA: warps that multiply a work item; host: 1
     int stages = 2;            // CUDA: streamed tiles in shared memory at once; host: 1
     MatrixUnit unit = MatrixUnit::kMmaSync;
     Tables tables = Tables::kPassed;

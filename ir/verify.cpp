@@ -42,6 +42,11 @@ void verify_unit(const TileProgram& program) {
         broken(kProgram, "fp32 products on {}, which rounds: vector or fma needed",
                to_string(program.unit));
     }
+    if (program.unit == MatrixUnit::kMmaWarp &&
+        (program.warps != 1 || program.stationary_rows > 32)) {
+        broken(kProgram, "mma_warp with {} warps and stationary_rows {}, 1 and 32 at most needed",
+               program.warps, program.stationary_rows);
+    }
     if (program.unit == MatrixUnit::kWgmma && program.warps % 4 != 0) {
         broken(kProgram, "wgmma with {} warps, a multiple of 4 is needed", program.warps);
     }

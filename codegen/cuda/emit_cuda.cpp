@@ -7,6 +7,7 @@
 #include "codegen/baked_tables.h"
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
+#include "codegen/cuda/warp_plan.h"
 #include "ir/error.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
@@ -117,8 +118,10 @@ void append_plan(std::vector<Constant>& constants, const RegisterPlan& plan, int
 }
 
 void require_shape(const TileProgram& program) {
-    const bool fits = program.stationary_rows == 16 * program.warps && program.warps <= 8 &&
-                      program.granule >= 16 && program.streamed_rows % program.granule == 0 &&
+    const bool own_items = program.unit == MatrixUnit::kMmaWarp && program.warps == 1;
+    const bool fits = (own_items || program.stationary_rows == 16 * program.warps) &&
+                      program.warps <= 8 && program.granule >= 16 &&
+                      program.streamed_rows % program.granule == 0 &&
                       32 % (program.streamed_rows / program.granule) == 0 && program.stages >= 1;
     if (!fits) {
         throw InternalError(
@@ -197,7 +200,48 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
     return plan;
 }
 
+WarpPlan warp_plan_of(const TileProgram& program, const Target& target) {
+    const Attention& attention = program.attention;
+    const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+                      has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
+                      program.granule <= 32 && program.streamed_rows % 32 == 0 &&
+                      program.stages >= 2;
+    if (!fits) {
+        throw UserError(
+            "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
+            "stationary_rows of 32 (forward: or 16), a granule of 32 at most, streamed_rows in "
+            "multiples of 32 and 2 stages or more, not {} on {} with role={} D={} "
+            "stationary_rows={} granule={} streamed_rows={} stages={}: take unit=mma_sync",
+            to_string(attention.dtype), target.arch, to_string(program.role), attention.head_dim,
+            program.stationary_rows, program.granule, program.streamed_rows, program.stages);
+    }
+    WarpPlan plan =
+        plan_warps(program.role, attention.head_dim, program.stationary_rows, program.streamed_rows,
+                   program.stages, target.shared_bytes_per_block);
+    if (!plan.problem.empty()) {
+        throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
+                        plan.problem);
+    }
+    return plan;
+}
+
 // Named constants that a body needs beside those of its tile.
+void append_warp_plan(std::vector<Constant>& constants, const TileProgram& program,
+                      const WarpPlan& plan) {
+    constants.push_back(integer("kColumns", plan.columns, "of S at once"));
+    constants.push_back(
+        integer("kHeldOperands", plan.held_operands, "stationary, in registers throughout"));
+    constants.push_back(integer("kWarps", plan.consumers, "that compute, an item each"));
+    constants.push_back(
+        integer("kStages", program.stages, "a warp's streamed tiles in shared memory at once"));
+    constants.push_back(integer("kResidentBlocks", plan.resident_blocks, "on a processor"));
+    constants.push_back(integer("kConsumerRegisters", plan.consumer_registers, "a thread"));
+    constants.push_back(
+        integer("kProducerRegisters", plan.producer_registers, "a thread; 0: as many"));
+    constants.push_back(integer("kSharedBytes", plan.shared_bytes, "of a thread block"));
+}
+
+// The same for wgmma's bodies.
 void append_hopper_plan(std::vector<Constant>& constants, const TileProgram& program,
                         const HopperPlan& plan) {
     constants.push_back(integer("kColumns", program.streamed_rows, "of S at once"));
@@ -255,6 +299,13 @@ EmittedGeometry geometry_cuda(const TileProgram& program, const Target& target) 
     if (program.role == KernelRole::kDelta) {
         return {.threads = 32 * program.warps, .shared_bytes = 0};
     }
+    if (program.unit == MatrixUnit::kMmaWarp) {
+        const WarpPlan plan = warp_plan_of(program, target);
+        return {.threads = plan.threads,
+                .shared_bytes = plan.shared_bytes,
+                .resident_blocks = plan.resident_blocks,
+                .items_at_once = plan.consumers};
+    }
     const int row = row_bytes(program.attention);
     const int streamed = program.stages * program.streamed_rows;
     constexpr int kFloat = 4;  // bytes of LSE and delta
@@ -290,6 +341,9 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
         constants.push_back(integer("kColumns", program.streamed_rows, ""));
         constants.push_back(integer("kWarps", program.warps, ""));
         constants.push_back(integer("kStages", program.stages, ""));
+    } else if (program.unit == MatrixUnit::kMmaWarp) {
+        body = fmt::format("warp_{}", role);
+        append_warp_plan(constants, program, warp_plan_of(program, target));
     } else {
         const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
                                                  program.streamed_rows, program.warps);

@@ -17,7 +17,8 @@ struct TileShape {
     int granule;
     int warps;
     int stages;
-    bool wgmma = false;  // multiplied by wgmma, else by what lower.h's matrix_unit says
+    bool wgmma = false;       // multiplied by wgmma, else by what lower.h's matrix_unit says
+    bool warp_items = false;  // by MatrixUnit::kMmaWarp instead
     friend bool operator==(const TileShape&, const TileShape&) = default;
 };
 

@@ -12,11 +12,13 @@ TileProgram set_shape(TileProgram program, const PassContext& context) {
     program.streamed_rows = shape.streamed_rows;
     program.granule = std::min(shape.granule, program.block);
     // Warps of the rows that are left, 16 each.
-    program.warps =
-        shape.stationary_rows > program.block ? program.stationary_rows / 16 : shape.warps;
+    program.warps = shape.stationary_rows > program.block && !shape.warp_items
+                        ? program.stationary_rows / 16
+                        : shape.warps;
     program.stages = shape.stages;
-    program.unit =
-        shape.wgmma ? MatrixUnit::kWgmma : matrix_unit(program.attention.dtype, context.target);
+    program.unit = shape.wgmma        ? MatrixUnit::kWgmma
+                   : shape.warp_items ? MatrixUnit::kMmaWarp
+                                      : matrix_unit(program.attention.dtype, context.target);
     return program;
 }
 

@@ -9,6 +9,7 @@
 #include "softmax.cuh"
 
 // Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
+static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)

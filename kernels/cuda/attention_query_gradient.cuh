@@ -14,6 +14,7 @@
 // stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
 // first.
 constexpr int kStagesBytes = kStages * 2 * kTileBytes;
+static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
 // For delta the lanes that share a row of O and dO add up, so that there must be a power of 2 of

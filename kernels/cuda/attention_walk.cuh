@@ -10,7 +10,6 @@ constexpr int kGranulesPerStep = kStreamedRows / kGranule;
 constexpr int kTileBytes = kStreamedRows * kRowBytes;
 constexpr int kStationaryBytes = kStationaryRows * kRowBytes;
 
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
 static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);

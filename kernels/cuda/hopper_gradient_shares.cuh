@@ -175,7 +175,7 @@ __device__ __forceinline__ void Adder::run() {
         for (int entry = offset_at(args.attention, plan.place); entry < end; ++entry) {
             const int granule = granule_table(args.attention)[entry], rank = args.ranks[entry];
             if (has_shares) {
-                const bool there = barrier_test(share_full(group), parity);
+                const bool there = barrier_passed(share_full(group), parity);
                 if (!__all_sync(0xFFFFFFFFU, there)) {
                     pass_turn();  // while there is time
                     barrier_wait(share_full(group), parity);

@@ -46,17 +46,19 @@ SPION_DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
         : "memory");
 }
 
-// Whether a wait for that would pass.
-SPION_DEVICE bool barrier_test(unsigned barrier, unsigned parity) {
-    unsigned done;
+// Whether barrier_wait would pass at once.
+SPION_DEVICE bool barrier_passed(unsigned barrier, unsigned parity) {
+    unsigned passed;
     asm volatile(
-        "{ .reg .pred done;\n"
+        "{\n"
+        ".reg .pred done;\n"
         "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, done; }"
-        : "=r"(done)
+        "selp.u32 %0, 1, 0, done;\n"
+        "}"
+        : "=r"(passed)
         : "r"(barrier), "r"(parity)
         : "memory");
-    return done != 0;
+    return passed != 0;
 }
 
 // Copies the map's box at (column, row, head, batch) to shared memory; elements outside the tensor

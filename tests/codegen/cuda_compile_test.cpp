@@ -173,6 +173,35 @@ TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
     compile_all(jobs);
 }
 
+// Every tile that a warp can have for itself; stages change addresses only.
+TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
+    const Target target = cuda_target(GetParam());
+    if (!has_wgmma(target)) return;
+    std::vector<Job> jobs;
+    int variant = 0;
+    for (const int dim : {32, 64}) {
+        for (const int block : {16, 32}) {
+            for (const KernelRole role : kRoles) {
+                ++variant;
+                const Attention attention =
+                    attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
+                const BlockPattern pattern = BlockPattern::full(attention.length, block);
+                for (const TileCandidate& candidate :
+                     tile_candidates(attention, pattern, role, target, 4)) {
+                    const TileShape& shape = candidate.shape;
+                    if (!shape.warp_items || !candidate.infeasible.empty() || shape.stages > 3) {
+                        continue;
+                    }
+                    const TileProgram program = lower(attention, pattern, role, target, shape);
+                    jobs.push_back({emit(program, target), geometry(program, target), target});
+                }
+            }
+        }
+    }
+    EXPECT_EQ(jobs.size(), 14U);
+    compile_all(jobs);
+}
+
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
 // spread over sm_80, 86, 90a and 120; with SPION_TEST_ALL set, everything everywhere.
 TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {

@@ -223,6 +223,31 @@ TEST(EmitCuda, RefusesWhatTheIrCanSayButNoBodyDoes) {
     expect_error<UserError>([&] { emit(wgmma, target); }, "unit=mma_sync");
 }
 
+TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
+    TileProgram program = small_program();
+    program.unit = MatrixUnit::kMmaWarp;
+    program.warps = 1;
+    program.block = program.stationary_rows = program.granule = program.streamed_rows = 32;
+    program.attention.head_dim = 64;
+    program.attention.dtype = DType::kFp16;
+    program.attention.length = 32 * program.tiles();
+    program.stages = 2;
+    const Target target = cuda_target(90);
+    const std::string text = emit(program, target).text;
+    EXPECT_NE(text.find("constexpr int kStationaryRows = 32;"), std::string::npos) << text;
+    EXPECT_NE(text.find("constexpr int kWarps = 4;"), std::string::npos) << text;
+    EXPECT_NE(text.find("#include \"warp_attention_forward.cuh\""), std::string::npos) << text;
+    // A consumer: Q, two stages of K and V, [32, 64] each; a plan, barriers of 16 bytes for each.
+    EXPECT_EQ(geometry(program, target).shared_bytes, 4 * (5 * 4096 + 16 + 3 * 16));
+    EXPECT_EQ(geometry(program, target).threads, 256);
+    program.attention.head_dim = 128;
+    expect_error<UserError>([&] { emit(program, target); }, "D of 32 or 64");
+    program.attention.head_dim = 64;
+    program.stages = 16;
+    expect_error<UserError>([&] { emit(program, target); }, "does not fit sm_90a");
+    expect_error<UserError>([&] { emit(program, cuda_target(80)); }, "unit=mma_sync");
+}
+
 TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();

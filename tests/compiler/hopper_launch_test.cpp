@@ -1,4 +1,5 @@
-// What a launch of a wgmma kernel tells the device: maps of its tensors, grid and counters.
+// What a launch of a kernel that fetches by TMA tells the device: maps of its tensors, grid and
+// counters.
 #include "compiler/hopper_launch.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/warp_plan.h"
 #include "compiler/lower.h"
 #include "compiler/share_schedule.h"
 #include "compiler/tile_candidates.h"
@@ -19,6 +21,8 @@
 
 namespace spion {
 namespace {
+
+constexpr EmittedGeometry kThreeBlocks{.threads = 256, .shared_bytes = 1024, .resident_blocks = 3};
 
 struct NamedKernel : LoadedKernel {
     const std::string& entry() const override { return entry_; }
@@ -113,7 +117,7 @@ TEST_F(HopperLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
         device_.described.clear();
-        HopperLaunch once(program(role), 3, device_);
+        HopperLaunch once(program(role), kThreeBlocks, device_);
         launch(once, arguments(5), 100);
         const std::vector<int>& order = orders[static_cast<std::size_t>(role)];
         ASSERT_EQ(device_.described.size(), order.size());
@@ -136,7 +140,7 @@ TEST_F(HopperLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
     const TileProgram program = lower(attention, random_pattern(1000, 128, 0.4, 1),
                                       KernelRole::kGradients, device_.target());
-    HopperLaunch together(program, 1, device_);
+    HopperLaunch together(program, {.resident_blocks = 1}, device_);
     SpionAttentionArguments args = arguments(5);
     const int tables = 0;
     args.granules = &tables;
@@ -163,7 +167,7 @@ TEST_F(HopperLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
 }
 
 TEST_F(HopperLaunchTest, KeepsTheMapsOfTensorsThatStay) {
-    HopperLaunch again(program(KernelRole::kForward), 3, device_);
+    HopperLaunch again(program(KernelRole::kForward), kThreeBlocks, device_);
     SpionAttentionArguments args = arguments(5);
     launch(again, args, 100);
     launch(again, args, 100);
@@ -180,7 +184,7 @@ TEST_F(HopperLaunchTest, KeepsTheMapsOfTensorsThatStay) {
 }
 
 TEST_F(HopperLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
-    HopperLaunch some(program(KernelRole::kForward), 3, device_);
+    HopperLaunch some(program(KernelRole::kForward), kThreeBlocks, device_);
     launch(some, arguments(5), 100);
     EXPECT_EQ(device_.launched.work_items, 100);
     EXPECT_EQ(device_.passed.items, 100U);
@@ -204,22 +208,22 @@ TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const TileProgram uneven =
         lower(attention, BlockPattern(1000, 64, bits), role, device_.target(),
               measured_shape(attention, 64, role, device_.target()).value());
-    HopperLaunch some(uneven, 3, device_);
+    HopperLaunch some(uneven, kThreeBlocks, device_);
     launch(some, arguments(5), 10 * 16);  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
     EXPECT_EQ(device_.passed.heads_together, 10U);
     launch(some, arguments(500), 1000 * 16);
     EXPECT_EQ(device_.passed.heads_together, 131U);
-    HopperLaunch one(uneven, 1, device_);
+    HopperLaunch one(uneven, {.resident_blocks = 1}, device_);
     launch(one, arguments(40), 80 * 16);
     EXPECT_EQ(device_.passed.heads_together,
               1U + (16U * 16U - 31U) * 132U / (16U * 31U));  // 60 of 80
-    HopperLaunch even(program(role), 3, device_);
+    HopperLaunch even(program(role), kThreeBlocks, device_);
     launch(even, arguments(500), 1000 * 16);
     EXPECT_EQ(device_.passed.heads_together, 1U);
 }
 
 TEST_F(HopperLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
-    HopperLaunch strict(program(KernelRole::kForward), 3, device_);
+    HopperLaunch strict(program(KernelRole::kForward), kThreeBlocks, device_);
     SpionAttentionArguments args = arguments(5);
     args.v.data = memory_ + 8;
     expect_error<UserError>([&] { launch(strict, args, 1); }, "tensor v is at");
@@ -230,6 +234,79 @@ TEST_F(HopperLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
                             "use a smaller batch");
     launch(strict, arguments(5), 1);  // and goes on
     EXPECT_EQ(device_.passed.maps[2].words[0], device_.described.size());
+}
+
+TEST_F(HopperLaunchTest, GivesWarpsTheirItems) {
+    const Attention attention{
+        .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
+    // Every row of 32 has itself; the keys of block 3 are wanted by all, those of 5 by eight.
+    std::vector<std::uint8_t> bits;
+    for (int row = 0; row < 32; ++row) {
+        for (int column = 0; column < 32; ++column) {
+            bits.push_back(row == column || column == 3 || (column == 5 && row < 8) ? 1 : 0);
+        }
+    }
+    const BlockPattern pattern = BlockPattern(1000, 32, std::move(bits));
+    const TileShape shape{.stationary_rows = 32,
+                          .streamed_rows = 32,
+                          .granule = 32,
+                          .warps = 1,
+                          .stages = 2,
+                          .warp_items = true};
+    const TileProgram columns =
+        lower(attention, pattern, KernelRole::kKeyValueGradient, device_.target(), shape);
+    const EmittedGeometry emitted = geometry(columns, device_.target());
+    EXPECT_EQ(emitted.items_at_once, 4);
+    HopperLaunch warps(columns, emitted, device_);
+    launch(warps, arguments(5), 10);
+    EXPECT_EQ(device_.launched.work_items, 3);  // 4 items a block
+    EXPECT_EQ(device_.passed.items, 10U);
+    EXPECT_EQ(device_.passed.early_tiles, 2U);  // blocks 3 and 5; 71 granules in 32 lists
+    for (const TensorBoxes& boxes : device_.described) EXPECT_EQ(boxes.rows, 32);
+    launch(warps, arguments(5), 100000);
+    EXPECT_EQ(device_.launched.work_items, emitted.resident_blocks * 132);
+
+    const TileProgram rows =
+        lower(attention, pattern, KernelRole::kForward, device_.target(), shape);
+    HopperLaunch even(rows, geometry(rows, device_.target()), device_);
+    launch(even, arguments(5), 10);
+    EXPECT_EQ(device_.passed.early_tiles, 0U);
+}
+
+// Whatever is resident fits a processor: registers of its quarters, which warps are spread over.
+TEST(WarpPlan, KeepsToRegistersAndSharedMemory) {
+    int feasible = 0;
+    for (const KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        for (const int head_dim : {32, 64}) {
+            for (const int stationary : {16, 32}) {
+                if (!has_warp_plan(role, head_dim, stationary)) continue;
+                for (const int stages : {2, 3, 4}) {
+                    const WarpPlan plan =
+                        plan_warps(role, head_dim, stationary, 32, stages, 227 * 1024);
+                    ASSERT_EQ(plan.problem, "");
+                    ++feasible;
+                    const int producers = plan.producer_registers > 0 ? 4 : 1;
+                    EXPECT_EQ(plan.threads, 32 * (plan.consumers + producers));
+                    const int producing =
+                        producers * std::max(plan.producer_registers,
+                                             producers == 1 ? plan.consumer_registers : 0);
+                    EXPECT_LE(plan.resident_blocks * 32 *
+                                  (plan.consumers * plan.consumer_registers + producing),
+                              65536);
+                    EXPECT_EQ(plan.consumer_registers % 8, 0);
+                    EXPECT_LE(plan.resident_blocks * (plan.shared_bytes + 1024), 228 * 1024);
+                }
+            }
+        }
+    }
+    EXPECT_EQ(feasible, 21);
+    const WarpPlan none = plan_warps(KernelRole::kQueryGradient, 64, 32, 32, 8, 227 * 1024);
+    EXPECT_NE(none.problem.find("shared memory"), std::string::npos) << none.problem;
+    EXPECT_FALSE(has_warp_plan(KernelRole::kForward, 128, 32));
+    EXPECT_FALSE(has_warp_plan(KernelRole::kForward, 64, 64));
+    EXPECT_FALSE(has_warp_plan(KernelRole::kQueryGradient, 64, 16));
+    EXPECT_FALSE(has_warp_plan(KernelRole::kKeyValueGradient, 32, 32));
 }
 
 // Whatever is resident fits a processor, and a plan says why there is none.

@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "codegen/cuda/warp_plan.h"
 #include "ir/error.h"
 #include "tests/compiler/tile_cases.h"
 #include "tests/support/expect_error.h"
@@ -39,7 +40,14 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
             const int streamed = role != KernelRole::kForward && row.head_dim == 128 ? 32 : 64;
             TileShape expected{stationary, streamed, std::min(row.block, streamed), stationary / 16,
                                2};
-            if (row.wgmma) {
+            if (row.sm_90a && has_warp_plan(role, row.head_dim, row.block)) {
+                expected = {.stationary_rows = row.block,
+                            .streamed_rows = 32,
+                            .granule = row.block,
+                            .warps = 1,
+                            .stages = role == KernelRole::kForward ? 3 : 2,
+                            .warp_items = true};
+            } else if (row.sm_90a && row.block >= 64) {
                 const bool pair =
                     row.head_dim == 128 && row.block == 128 && role != KernelRole::kQueryGradient;
                 const int wide = pair && role == KernelRole::kForward ? 128 : 64;
@@ -85,6 +93,25 @@ TEST(MeasuredShape, FollowsTheBlock) {
     EXPECT_EQ(shape(16, host_with(2)), (TileShape{16, 16, 16, 1, 1}));
     EXPECT_EQ(shape(64, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
     EXPECT_EQ(shape(128, host_with(2)), (TileShape{64, 64, 64, 1, 1}));
+}
+
+// A launch of few items has gone before warps with items of their own have their tiles.
+TEST(MeasuredShape, IsThatOfThreadBlocksWhereItemsAreFew) {
+    const Target target = cuda_target(90);
+    const auto chosen = [&](std::int64_t length, std::int64_t batch) {
+        const Attention attention = attention_for(length, 64);
+        const auto candidates =
+            tile_candidates(attention, 32, planned_rows(length, 32), KernelRole::kForward, target,
+                            batch, rates_of(target));
+        return measured_among(candidates, attention, 32, KernelRole::kForward, target).value();
+    };
+    EXPECT_EQ(chosen(96, 1), (TileShape{32, 64, 32, 2, 2}));
+    EXPECT_EQ(chosen(8192, 16), (TileShape{.stationary_rows = 32,
+                                           .streamed_rows = 32,
+                                           .granule = 32,
+                                           .warps = 1,
+                                           .stages = 3,
+                                           .warp_items = true}));
 }
 
 TEST(MeasuredShape, FitsSharedMemory) {

@@ -131,6 +131,11 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.stationary_rows = 33 * 32; }, "33 block rows in a tile, at most"},
         {[](TileProgram& p) { p.attention.dtype = DType::kFp32; }, "fp32 products on mma_sync"},
         {[](TileProgram& p) { p.unit = MatrixUnit::kWgmma; }, "wgmma with 1 warps"},
+        {[](TileProgram& p) {
+             p.unit = MatrixUnit::kMmaWarp;
+             p.stationary_rows = 64;
+         },
+         "mma_warp with 1 warps and stationary_rows 64"},
     };
     for (const PlantedFault& fault : faults) {
         expect_caught(fault);

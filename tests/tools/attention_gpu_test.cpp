@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <random>
 #include <tuple>
 
@@ -54,46 +55,64 @@ INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                                     std::to_string(std::get<1>(tested.param));
                          });
 
-class GpuWgmma : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
+// Tiles of one kind of sm_90a's kernels, whatever the cost model prefers.
+class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
   protected:
-    TileShape pick_wgmma_tile(std::mt19937_64& random, const AttentionCase& problem,
-                              KernelRole role) {
+    // `kind`: the member of TileShape that says so. nullopt, the cost model's choice, for roles
+    // that have none of the kind.
+    std::optional<TileShape> pick_tile(std::mt19937_64& random, const AttentionCase& problem,
+                                       KernelRole role, bool TileShape::*kind) {
         std::vector<TileShape> shapes;
         for (const TileCandidate& candidate :
              tile_candidates(problem.attention, problem.pattern, role, device_->target(), 1)) {
-            if (candidate.shape.wgmma && candidate.infeasible.empty()) {
+            if (candidate.shape.*kind && candidate.infeasible.empty()) {
                 shapes.push_back(candidate.shape);
             }
         }
-        return shapes.at(static_cast<std::size_t>(pick(random, 0, std::ssize(shapes) - 1)));
+        if (shapes.empty()) {
+            return std::nullopt;
+        }
+        return shapes[static_cast<std::size_t>(pick(random, 0, std::ssize(shapes) - 1))];
+    }
+
+    // Blocks of two edges, both softmax kinds, tables passed and baked.
+    void expect_any_tile_passes(bool TileShape::*kind, int small_block, int large_block) {
+        const std::uint64_t seed = test::fresh_seed();
+        SCOPED_TRACE(test::seed_note(seed));
+        std::mt19937_64 random(seed);
+        const auto [dtype, head_dim] = GetParam();
+        int picked = 0;
+        for (int round = 0; round < 8; ++round) {
+            const AttentionCase problem = pick_attention(
+                random, dtype, head_dim, round % 2 == 0 ? small_block : large_block,
+                round / 2 % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            CompileOptions options;
+            options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
+            std::string tiles;
+            for (std::size_t role = 0; role < options.shapes.size(); ++role) {
+                options.shapes[role] =
+                    pick_tile(random, problem, static_cast<KernelRole>(role), kind);
+                if (const auto& shape = options.shapes[role]) {
+                    ++picked;
+                    tiles += fmt::format(" {}/{} x{}", shape->stationary_rows, shape->streamed_rows,
+                                         shape->stages);
+                }
+            }
+            const CaseReport report = check_case(problem, *device_, cache_, options);
+            EXPECT_TRUE(report.passed()) << to_text(problem) << " tiles" << tiles << "\n"
+                                         << problem.pattern.to_bits() << report.failures();
+        }
+        EXPECT_GE(picked, 8);
     }
 };
 
-// Any tile for wgmma, whatever the cost model prefers, tables passed and baked.
+class GpuWgmma : public GpuTiles {};
+
 TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
     if (!has_wgmma(device_->target())) {
         return;  // nothing to hold against the reference on this GPU
     }
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    const auto [dtype, head_dim] = GetParam();
-    for (int round = 0; round < 8; ++round) {
-        const AttentionCase problem =
-            pick_attention(random, dtype, head_dim, round % 2 == 0 ? 64 : 128,
-                           round / 2 % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
-        CompileOptions options;
-        options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
-        std::string tiles;
-        for (std::size_t role = 0; role < options.shapes.size(); ++role) {
-            options.shapes[role] = pick_wgmma_tile(random, problem, static_cast<KernelRole>(role));
-            tiles += fmt::format(" {}/{} x{}", options.shapes[role]->stationary_rows,
-                                 options.shapes[role]->streamed_rows, options.shapes[role]->stages);
-        }
-        const CaseReport report = check_case(problem, *device_, cache_, options);
-        EXPECT_TRUE(report.passed()) << to_text(problem) << " tiles" << tiles << "\n"
-                                     << problem.pattern.to_bits() << report.failures();
-    }
+    expect_any_tile_passes(&TileShape::wgmma, 64, 128);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
@@ -104,7 +123,24 @@ INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
                                     std::to_string(std::get<1>(tested.param));
                          });
 
-// mma.sync stays right where wgmma is the choice.
+class GpuWarpItems : public GpuTiles {};
+
+TEST_P(GpuWarpItems, AnyTileEqualsTheReference) {
+    if (!has_wgmma(device_->target())) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    expect_any_tile_passes(&TileShape::warp_items, 16, 32);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,
+                         ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp16),
+                                            ::testing::Values(32, 64)),
+                         [](const auto& tested) {
+                             return std::string(to_string(std::get<0>(tested.param))) + "_D" +
+                                    std::to_string(std::get<1>(tested.param));
+                         });
+
+// mma.sync from thread blocks of one item stays right where sm_90a has other kernels.
 TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
     const Environment without("SPION_WGMMA", "0");
     device_ = std::make_unique<CudaDevice>();
@@ -113,7 +149,7 @@ TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
-    for (const int block : {64, 128}) {
+    for (const int block : {32, 64, 128}) {
         expect_passes(pick_attention(random, dtype, head_dim, block, SoftmaxKind::kPrunedZero));
     }
 }

@@ -1,0 +1,101 @@
+#include "codegen/cuda/warp_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr int kRegisters = 65536;         // of a processor
+constexpr int kSharedBytes = 228 * 1024;  // of a processor
+constexpr int kReservedShared = 1024;     // a block, by the driver
+constexpr int kMostRegisters = 240;       // a thread, where registers move
+
+// What was fastest on an H200 of what compiles without spills. Small blocks win: a producer is
+// quick to come round to few consumers. With producer_registers == 0 a lone warp produces, else a
+// warpgroup, which leaves the consumers its registers.
+struct Measured {
+    KernelRole role;
+    int head_dim;
+    int fewest_rows;  // stationary
+    int columns;
+    int held_operands;
+    int consumers;
+    int resident_blocks;
+    int producer_registers;
+};
+
+constexpr Measured kMeasured[] = {{KernelRole::kForward, 32, 16, 32, 1, 3, 4, 0},
+                                  {KernelRole::kForward, 64, 16, 32, 1, 4, 2, 56},
+                                  {KernelRole::kQueryGradient, 32, 32, 16, 2, 3, 4, 0},
+                                  {KernelRole::kQueryGradient, 64, 32, 32, 1, 4, 2, 40},
+                                  {KernelRole::kKeyValueGradient, 64, 32, 16, 0, 4, 2, 40}};
+
+const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
+    const auto* found =
+        std::find_if(std::begin(kMeasured), std::end(kMeasured), [&](const Measured& row) {
+            return row.role == role && row.head_dim == head_dim &&
+                   (stationary_rows == 32 || stationary_rows == row.fewest_rows);
+        });
+    return found == std::end(kMeasured) ? nullptr : found;
+}
+
+int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
+                 int consumers) {
+    const int row = 2 * head_dim;
+    constexpr int kFloat = 4, kPlan = 16, kBarriers = 16;
+    const int stationary_tensors = role == KernelRole::kForward         ? 1
+                                   : role == KernelRole::kQueryGradient ? 3
+                                                                        : 2;
+    int slot = stationary_tensors * stationary_rows * row + kPlan + kBarriers;
+    int stage = 2 * streamed_rows * row + kBarriers;
+    if (role == KernelRole::kQueryGradient) {
+        slot += stationary_rows * kFloat;
+    } else if (role == KernelRole::kKeyValueGradient) {
+        stage += 2 * streamed_rows * kFloat;
+    }
+    return consumers * (slot + stages * stage);
+}
+
+}  // namespace
+
+bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows) {
+    return measured(role, head_dim, stationary_rows) != nullptr;
+}
+
+WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
+                    int stages, int shared_limit) {
+    const Measured* const found = measured(role, head_dim, stationary_rows);
+    if (found == nullptr) {
+        throw InternalError("{} has no warp plan for D={} and {} rows", to_string(role), head_dim,
+                            stationary_rows);
+    }
+    const Measured& best = *found;
+    const bool move = best.producer_registers > 0;
+    WarpPlan plan{.columns = best.columns,
+                  .held_operands = best.held_operands,
+                  .consumers = best.consumers,
+                  .producer_registers = best.producer_registers,
+                  .threads = 32 * (best.consumers + (move ? 4 : 1)),
+                  .shared_bytes = shared_bytes(role, head_dim, stationary_rows, streamed_rows,
+                                               stages, best.consumers)};
+    if (plan.shared_bytes > shared_limit) {
+        plan.problem =
+            fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);
+        return plan;
+    }
+    plan.resident_blocks =
+        std::min(best.resident_blocks, kSharedBytes / (plan.shared_bytes + kReservedShared));
+    // Registers come in units of 8 a thread.
+    const int even = std::min(248, kRegisters / (plan.threads * plan.resident_blocks) / 8 * 8);
+    const int kept = even * plan.threads - 128 * best.producer_registers;
+    plan.consumer_registers =
+        move ? std::min(kMostRegisters, kept / (32 * best.consumers) / 8 * 8) : even;
+    return plan;
+}
+
+}  // namespace spion
