@@ -44,6 +44,7 @@ using TilePrograms = std::array<TileProgram, 3>;
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
+    int packed_rows = 1;                 // block rows a tile (compiler/packing.h)
     Tables tables = Tables::kPassed;
 };
 
@@ -69,8 +70,8 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        Buffer order, offsets, granules;  // none where tables are baked
-        LaunchGeometry geometry;          // work_items of one (b, h): tiles
+        Buffer order, offsets, granules, uses;  // none where tables are baked
+        LaunchGeometry geometry;                // work_items of one (b, h): tiles
     };
     const Part& part(KernelRole role) const { return parts_[static_cast<int>(role)]; }
 

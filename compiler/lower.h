@@ -20,13 +20,15 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
 
 struct LowerOptions {
     std::optional<TileShape> shape = {};  // nothing: what the cost model chooses
+    int packed_rows = 1;  // more: so many block rows a tile (compiler/packing.h)
     Tables tables = Tables::kPassed;
     PassObserver observer = {};  // called after each pass
     VerifyPasses verify_passes = kVerifyPassesByDefault;
 };
 
 // The result satisfies verify(program, pattern). Throws UserError when the pattern's length is not
-// the attention's, when `attention` fails check(), or when no tile fits the target's shared memory.
+// the attention's, when `attention` fails check(), when no tile fits the target's shared memory, or
+// when so many packed rows do not.
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target, const LowerOptions& options = {});
 // The same with tiles of `shape`.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "compiler/packing.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -57,6 +58,20 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
         return fmt::format("registers: {} of {}", registers, rates.registers);
     }
     return "";
+}
+
+TileCandidate candidate_of(const Attention& attention, const StreamedRows& rows, KernelRole role,
+                           const TileShape& shape, const Target& target, std::int64_t batch,
+                           const Rates& rates) {
+    const Residency resident = residency(attention, role, shape, target, rates);
+    TileCandidate candidate{.shape = shape,
+                            .infeasible = why_infeasible(shape, resident, target, rates),
+                            .prediction = std::nullopt};
+    if (candidate.infeasible.empty()) {
+        candidate.prediction = predict(
+            attention, role, shape, summarise(rows, shape, resident.columns), batch, target, rates);
+    }
+    return candidate;
 }
 
 bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
@@ -120,16 +135,7 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const Rates& rates) {
     std::vector<TileCandidate> candidates;
     for (const TileShape& shape : every_shape(block, target)) {
-        const Residency resident = residency(attention, role, shape, target, rates);
-        TileCandidate candidate{.shape = shape,
-                                .infeasible = why_infeasible(shape, resident, target, rates),
-                                .prediction = std::nullopt};
-        if (candidate.infeasible.empty()) {
-            candidate.prediction =
-                predict(attention, role, shape, summarise(rows, shape, resident.columns), batch,
-                        target, rates);
-        }
-        candidates.push_back(std::move(candidate));
+        candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
     }
     return candidates;
 }
@@ -137,8 +143,25 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
                                            std::int64_t batch) {
-    return tile_candidates(attention, pattern.block(), streamed_rows(pattern, role), role, target,
-                           batch, rates_of(target));
+    const Rates rates = rates_of(target);
+    const int block = pattern.block();
+    auto candidates =
+        tile_candidates(attention, block, streamed_rows(pattern, role), role, target, batch, rates);
+    const bool by_columns = role == KernelRole::kKeyValueGradient;
+    const int packed = target.back_end == BackEnd::kHost
+                           ? 1
+                           : rows_worth_packing(by_columns ? pattern.transpose() : pattern);
+    if (packed > 1) {
+        const StreamedRows rows = packed_streamed_rows(pattern, role, packed);
+        for (std::size_t i = 0, count = candidates.size(); i < count; ++i) {
+            if (candidates[i].shape.stationary_rows == block) {
+                candidates.push_back(candidate_of(
+                    attention, rows, role, packed_shape(candidates[i].shape, block, packed, target),
+                    target, batch, rates));
+            }
+        }
+    }
+    return candidates;
 }
 
 std::optional<TileShape> measured_shape(const Attention& attention, int block, KernelRole role,

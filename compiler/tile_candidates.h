@@ -32,7 +32,8 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const StreamedRows& rows, KernelRole role,
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates);
-// The same for a pattern, with rates_of(target).
+// The same for a pattern, with rates_of(target); behind them, on a GPU, tiles of the block rows
+// that rows_worth_packing() says.
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
                                            std::int64_t batch);

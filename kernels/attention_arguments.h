@@ -35,4 +35,6 @@ struct SpionAttentionArguments {
     // discovery (compiler/discovery/score_summary.h), one sum for each of 7 neighbouring blocks.
     float* summary;         // [tiles_per_side^2, 7]
     float* scores;          // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+    // [offsets[tiles]] TileProgram's bits, of packed tiles.
+    const unsigned* uses;
 };

@@ -73,10 +73,12 @@ void check_batch(const AttentionCase& problem) {
 }  // namespace
 
 std::string to_text(const AttentionCase& problem) {
-    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}",
-                       to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
-                       problem.pattern.block(), problem.pattern.density(),
-                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed);
+    return fmt::format(
+        "{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
+        to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
+        problem.pattern.block(), problem.pattern.density(),
+        problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
+        problem.packed_rows == 1 ? "" : fmt::format(" pack={}", problem.packed_rows));
 }
 
 bool CaseReport::passed() const {
@@ -154,8 +156,10 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
 
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
     check(problem, device);
-    const auto compiled =
-        compile_attention(problem.attention, std::span(&problem.pattern, 1), device, cache);
+    CompileOptions options;
+    options.packed_rows = problem.packed_rows;
+    const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
+                                            device, cache, options);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);
     CaseReport report;

@@ -21,6 +21,7 @@ struct AttentionCase {
     std::vector<int> lengths;  // [B] with key_padding, else empty
     std::uint64_t seed = 1;    // of the inputs
     Layout layout = Layout::kHeadsFirst;
+    int packed_rows = 1;  // block rows a tile
 };
 
 // One line: shapes, pattern, lengths, layout and seed; enough to repeat the case.

@@ -58,6 +58,10 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, "pruned_zero or masked")
         ->capture_default_str();
+    command
+        .add_option("--pack", options.pack,
+                    "block rows a tile, which streams the union of their blocks")
+        ->capture_default_str();
 }
 
 void add_attention_options(CLI::App& command, AttentionOptions& options) {

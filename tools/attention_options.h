@@ -28,6 +28,7 @@ struct AttentionOptions {
     std::string softmax = "pruned_zero";
     std::string device = "auto";
     std::vector<int> lengths;  // empty: no key padding
+    int pack = 1;              // block rows a tile
 };
 
 // Add the flags; `options` must outlive the parse.

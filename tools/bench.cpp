@@ -143,18 +143,20 @@ void bench_attention(const BenchOptions& options) {
     const auto device = open_device(options.attention);
     const Attention attention =
         describe_attention(options.attention, pattern.length(), device->target());
-    const auto measure = [&](const BlockPattern& blocks) {
+    const auto measure = [&](const BlockPattern& blocks, int packed_rows) {
+        CompileOptions compilation;
+        compilation.autotune = options.autotune;
+        compilation.packed_rows = packed_rows;
         return measure_attention(attention, blocks, options.attention.batch,
-                                 options.attention.lengths, options.repeat, *device,
-                                 options.autotune);
+                                 options.attention.lengths, options.repeat, *device, compilation);
     };
     Measured measured{.attention = attention,
                       .pattern = pattern,
                       .batch = options.attention.batch,
-                      .sparse = measure(pattern),
+                      .sparse = measure(pattern, options.attention.pack),
                       .dense = std::nullopt};
     if (options.dense) {
-        measured.dense = measure(BlockPattern::full(pattern.length(), pattern.block()));
+        measured.dense = measure(BlockPattern::full(pattern.length(), pattern.block()), 1);
     }
     options.json ? print_json(measured, *device) : print_table(measured, *device);
 }

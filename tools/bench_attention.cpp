@@ -154,10 +154,11 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, bool autotune) {
+                                 Device& device, CompileOptions options) {
     const TemporaryFolder temporary;
-    const CompileOptions options{.autotune = autotune, .batch = batch};
-    const auto folder = autotune ? KernelCache::checked_root() : std::optional(temporary.path());
+    options.batch = batch;
+    const auto folder =
+        options.autotune ? KernelCache::checked_root() : std::optional(temporary.path());
     AttentionTimes times;
     std::unique_ptr<CompiledAttention> compiled;
     KernelCache cold(folder), warm(folder);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 
+#include "compiler/compile.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "runtime/device.h"
@@ -37,7 +38,7 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 // [B], or empty without key padding.
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, bool autotune = false);
+                                 Device& device, CompileOptions options = {});
 
 // Median milliseconds of each kernel on its own: forward, dQ, dK and dV.
 std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,

@@ -71,6 +71,7 @@ std::vector<KernelRole> parse_roles(const std::string& name) {
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
     Job job;
     LowerOptions lowering;
+    lowering.packed_rows = options.attention.pack;
     if (!options.print_after.empty()) {
         lowering.observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });

@@ -137,6 +137,19 @@ void require_summary(const ScoreSummaryProgram& program) {
     }
 }
 
+// As many bits as there are block rows in a tile.
+std::string baked_uses(const TileProgram& program) {
+    const int rows = program.packed_rows();
+    const std::vector<std::int64_t> bits(program.uses.begin(), program.uses.end());
+    return fmt::format(
+        "using UseBits = unsigned {0};\nstatic __device__ const UseBits kUses[] = {{\n"
+        "    {1}}};\n",
+        rows <= 8    ? "char"
+        : rows <= 16 ? "short"
+                     : "int",
+        table_text(bits));
+}
+
 // What kernels/cuda/attention_walk.cuh reads in place of its arguments' tables.
 std::string baked_tables(const TileProgram& program) {
     const UniformWalk uniform = uniform_walk(program);
@@ -163,7 +176,8 @@ std::string baked_tables(const TileProgram& program) {
                    index_type(program.granules));
     return text + table("__constant__", "kOrder", program.order) +
            table("__constant__", "kOffsets", program.offsets) +
-           table("__device__", "kGranules", program.granules);
+           table("__device__", "kGranules", program.granules) +
+           (program.packed_rows() > 1 ? baked_uses(program) : "");
 }
 
 int row_bytes(const Attention& attention) {
@@ -222,8 +236,12 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
-    const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
-                                             program.streamed_rows, program.warps);
+    // A warp of a packed tile uses a granule or not: what it multiplies at once lies in one.
+    const bool packed = program.packed_rows() > 1;
+    const RegisterPlan plan = plan_registers(
+        program.role, attention.dtype, attention.head_dim,
+        packed ? std::min(program.granule, program.streamed_rows) : program.streamed_rows,
+        program.warps);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
@@ -241,10 +259,15 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const std::string_view role = to_string(program.role);
     KernelSource source =
         specialise_cuda(target,
-                        fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
+                        fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax),
-                                    baked ? "-baked" : ""),
+                                    packed ? "-packed" : "", baked ? "-baked" : ""),
                         role, role, constants, full.substr(0, full.find("walk ")));
+    if (packed) {
+        source.text.insert(source.text.rfind("\n#include \""),
+                           fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
+                                       program.packed_rows()));
+    }
     if (baked) {
         require_bakeable(program);
         source.text.insert(source.text.rfind("\n#include \""), baked_tables(program));

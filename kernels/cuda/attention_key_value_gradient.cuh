@@ -8,6 +8,7 @@
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "attention_walk.cuh"
 #include "engine.cuh"
+#include "packed_rows.cuh"
 #include "softmax.cuh"
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
@@ -123,6 +124,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
     };
     begin_steps(steps, copy);
+    Uses uses = open_uses(args, item.place, walk);
 
     wait_first();
     __syncwarp();
@@ -137,8 +139,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
         const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if (!uses.at(step, column)) continue;
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
                           valid - column);
         }

@@ -1,5 +1,6 @@
 // Every kind of CUDA kernel compiles for every architecture without spilling, within the shared
 // memory of the device. Needs NVRTC, no GPU.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -160,6 +161,36 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
             const TileProgram program = lower(attention, pattern, role, target, options);
             jobs.push_back({emit(program, target), geometry(program, target), target});
             EXPECT_EQ(jobs.back().source.text.find("kSteps = -1") == std::string::npos, uniform);
+        }
+    }
+    compile_all(jobs);
+}
+
+// Packed tiles, with tables and baked.
+TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
+    const Target target = cuda_target(GetParam());
+    std::vector<Job> jobs;
+    int variant = GetParam();
+    for (const int dim : kHeadDims) {
+        for (KernelRole role : kRoles) {
+            const int block = variant % 2 == 0 ? 16 : 32;
+            const Attention attention = attention_of(kTypes[variant / 2 % 4], dim, variant);
+            ++variant;
+            const auto blocks = static_cast<int>((attention.length + block - 1) / block);
+            std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+            for (int i = 0; i < blocks; ++i) {
+                bits[static_cast<std::size_t>(i * blocks + i)] = 1;
+                bits[static_cast<std::size_t>(i * blocks + i / 4)] = 1;
+            }
+            LowerOptions options;
+            options.packed_rows = 64 / block;
+            options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
+            const BlockPattern pattern(attention.length, block, std::move(bits));
+            const TileProgram program = lower(attention, pattern, role, target, options);
+            jobs.push_back({emit(program, target), geometry(program, target), target});
+            EXPECT_NE(jobs.back().source.text.find(
+                          fmt::format("#define SPION_PACKED_ROWS {}", 64 / block)),
+                      std::string::npos);
         }
     }
     compile_all(jobs);

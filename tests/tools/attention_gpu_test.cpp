@@ -42,6 +42,23 @@ TEST_P(GpuAttention, EqualsTheReferenceOnRandomProblems) {
     }
 }
 
+// Tiles of several block rows, the last of them short or beyond the end.
+TEST_P(GpuAttention, PackedTilesEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (const int block : {16, 32}) {
+        for (const int rows : {2, 64 / block}) {
+            AttentionCase problem = pick_attention(
+                random, dtype, head_dim, block,
+                pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            problem.packed_rows = rows;
+            expect_passes(problem);
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                          ::testing::Combine(kDTypes, ::testing::Values(16, 32, 64, 128)),
                          [](const auto& tested) {
