@@ -37,7 +37,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     wait_first();
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
-    OnlineSoftmax softmax(kPrunedZero ? kLength - elements_of(walk, uses) : 0);
+    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(walk, uses);
+    OnlineSoftmax softmax(kPrunedZero ? kLength - walk.elements : 0);
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -48,7 +49,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         uses.enter(step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            if (!uses.at(step, column)) continue;
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             float scores[kColumns / 8][4];
             set_zero(scores);
             Engine::multiply_transposed(scores, query, key_tile, column);

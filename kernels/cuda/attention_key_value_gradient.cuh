@@ -142,7 +142,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         uses.enter(step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            if (!uses.at(step, column)) continue;
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
                           valid - column);
         }

@@ -133,7 +133,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         uses.enter(step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            if (!uses.at(step, column)) continue;
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
                                valid - column, shift, delta);
         }

@@ -15,11 +15,11 @@ static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
 static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
 
-// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source then
-// has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and steps of
-// every work item, -1 where they differ; GranuleIndex and, of packed tiles, UseBits, the types of
-// kGranules and kUses; and the tables. The first two are read by whole blocks, so they lie in constant memory; lanes read granules side by
-// side, which is what global memory is for.
+// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source
+// then has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and
+// steps of every work item, -1 where they differ; GranuleIndex and, of packed tiles, UseBits, the
+// types of kGranules and kUses; and the tables. The first two are read by whole blocks, so they lie
+// in constant memory; lanes read granules side by side, which is what global memory is for.
 #ifdef SPION_BAKED_TABLES
 SPION_DEVICE int tile_count(const SpionAttentionArguments&) {
     return kTiles;
@@ -71,8 +71,8 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args) {
     const unsigned tiles = (unsigned)tile_count(args);
     const unsigned pair = blockIdx.x / tiles;
     const int place = (int)(blockIdx.x - pair * tiles);
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place, tile_at(args, place) * kStationaryRows,
-            (long long)pair * kLength};
+    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
+            tile_at(args, place) * kStationaryRows, (long long)pair * kLength};
 }
 
 // Number of keys of the sample that are not padded.

@@ -9,6 +9,7 @@
 
 #ifdef SPION_PACKED_ROWS
 
+constexpr bool kPacked = true;
 constexpr int kBlockRows = kStationaryRows / SPION_PACKED_ROWS;
 static_assert(kBlockRows % 16 == 0, "a warp's rows lie in one block row");
 static_assert(kGranule % kColumns == 0, "what is multiplied at once lies in one granule");
@@ -60,6 +61,8 @@ SPION_DEVICE int elements_of(const Walk& walk, Uses& uses) {
 }
 
 #else
+
+constexpr bool kPacked = false;
 
 struct Uses {
     __device__ __forceinline__ void enter(int) {}

