@@ -31,8 +31,11 @@ auto dispatch(const Target& target, [[maybe_unused]] Cuda cuda, [[maybe_unused]]
 
 // The IR can say more than the bodies can do; what they cannot is refused, never compiled wrongly.
 void check_emittable(const TileProgram& program) {
-    if (program.unit == MatrixUnit::kWgmma) {
-        throw UserError("the program multiplies with wgmma, and no body does; take unit=mma_sync");
+    if (program.packed_rows() > 1 && program.unit == MatrixUnit::kWgmma) {
+        throw UserError(
+            "the program packs several block rows into a tile and multiplies with wgmma, which "
+            "no body does: take unit=mma_sync, or stationary_rows up to the block, {}",
+            program.block);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/kernel_source.h"
+#include "ir/score_summary_program.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -43,19 +44,13 @@ std::string why_not_baked(const TileProgram& program);
 struct EmittedGeometry {
     int threads = 1;
     int shared_bytes = 0;
+    // 0: a thread block a work item. Else thread blocks take work items until there are no more
+    // (kernels/hopper_arguments.h), and a processor holds this many at once.
+    int resident_blocks = 0;
 };
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 
-// The kernel that accumulates the pooled map of discovery while walking the dense score map again
-// after the forward pass (kernels/score_summary). block: the pattern's edge; filter: F >= 1 of the
-// diagonal convolution, 1 for none (variant F); requires (F - 1) / 2 <= block.
-struct ScoreSummaryProgram {
-    Attention attention;
-    int block = 64;
-    int filter = 31;
-    int tile = 64;  // rows and columns of one work item: block, or 64 at most
-    friend bool operator==(const ScoreSummaryProgram&, const ScoreSummaryProgram&) = default;
-};
+// The kernel of discovery. Throws InternalError unless the program verifies.
 KernelSource emit(const ScoreSummaryProgram& program, const Target& target);
 EmittedGeometry geometry(const ScoreSummaryProgram& program, const Target& target);
 

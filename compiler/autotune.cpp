@@ -1,14 +1,9 @@
 #include "compiler/autotune.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <fstream>
 #include <functional>
 #include <iterator>
-#include <system_error>
 
 #include "codegen/emit.h"
 #include "compiler/compile.h"
@@ -18,8 +13,6 @@
 
 namespace spion {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr double kMeasurementMs = 0.25;  // long against an event's resolution
 constexpr double kCacheBytes = 120e6;    // more than a GPU's L2 cache: what is read is not in it
@@ -117,16 +110,6 @@ std::string tuning_key(const std::vector<KernelSource>& sources, const BlockPatt
     return digest_of(text);
 }
 
-// What of an entry its digest covers.
-std::string entry_text(const std::string& key, const Tuning& tuning) {
-    const TileShape& shape = tuning.shape;
-    return fmt::format(
-        "tuning {}\nstationary_rows {}\nstreamed_rows {}\ngranule {}\nwarps {}\nstages {}\n"
-        "milliseconds {:.6f}\n",
-        key, shape.stationary_rows, shape.streamed_rows, shape.granule, shape.warps, shape.stages,
-        tuning.milliseconds);
-}
-
 Tuning measure_best(const std::vector<TileProgram>& programs,
                     const std::vector<KernelSource>& sources, std::int64_t batch, int repeat,
                     Device& device, KernelCache& cache) {
@@ -146,7 +129,11 @@ Tuning measure_best(const std::vector<TileProgram>& programs,
             launch_part(part, sets[next++ % sets.size()].arguments(), device);
         });
         if (i == 0 || milliseconds < best.milliseconds) {
-            best = {.shape = shape_of(programs[i]), .milliseconds = milliseconds};
+            best = {.shape = shape_of(programs[i]),
+                    .milliseconds = milliseconds,
+                    .kernel = sources[i].name,
+                    .device = device.name(),
+                    .batch = batch};
         }
         device.synchronize();
     }
@@ -169,8 +156,7 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelR
         sources.push_back(emit(programs.back(), target));
     }
     const std::string key = tuning_key(sources, pattern, device, options);
-    const auto file =
-        cache.root() ? std::optional(*cache.root() / "tuning" / (key + ".txt")) : std::nullopt;
+    const auto file = cache.root() ? std::optional(tuning_file(*cache.root(), key)) : std::nullopt;
     if (file) {
         if (std::optional<Tuning> kept = read_tuning(*file, key)) {
             return *kept;
@@ -182,47 +168,6 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelR
         write_tuning(*file, key, best);
     }
     return best;
-}
-
-std::optional<Tuning> read_tuning(const fs::path& file, const std::string& key) {
-    std::error_code error;
-    if (!fs::is_regular_file(file, error)) {
-        return std::nullopt;
-    }
-    std::ifstream stream(file, std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    Tuning tuning{.from_cache = true};
-    TileShape& shape = tuning.shape;
-    if (std::sscanf(text.c_str(),
-                    "tuning %*s stationary_rows %d streamed_rows %d granule %d warps %d stages %d "
-                    "milliseconds %lf",
-                    &shape.stationary_rows, &shape.streamed_rows, &shape.granule, &shape.warps,
-                    &shape.stages, &tuning.milliseconds) != 6) {
-        return std::nullopt;
-    }
-    const std::string wanted = entry_text(key, tuning);
-    return text == wanted + "digest " + digest_of(wanted) + "\n" ? std::optional(tuning)
-                                                                 : std::nullopt;
-}
-
-void write_tuning(const fs::path& file, const std::string& key, const Tuning& tuning) {
-    std::error_code error;
-    fs::create_directories(file.parent_path(), error);
-    const fs::path aside = fmt::format("{}.{}", file.string(), getpid());
-    const std::string text = entry_text(key, tuning);
-    {
-        std::ofstream stream(aside, std::ios::binary);
-        stream << text << "digest " << digest_of(text) << "\n";
-        if (!stream.flush()) {
-            error = std::make_error_code(std::errc::io_error);
-        }
-    }
-    if (!error) {
-        fs::rename(aside, file, error);
-    }
-    if (error) {
-        fs::remove(aside, error);
-    }
 }
 
 }  // namespace spion

@@ -123,7 +123,8 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         LowerOptions lowering;
         lowering.packed_rows = options.packed_rows;
         lowering.tables = options.tables;
-        if (options.autotune) {
+        lowering.shape = options.shapes[at];
+        if (options.autotune && !lowering.shape) {
             lowering.shape =
                 autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
         }
@@ -188,6 +189,9 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
     part.geometry = {.work_items = program.tiles(),
                      .threads = emitted.threads,
                      .shared_bytes = emitted.shared_bytes};
+    if (emitted.resident_blocks > 0) {
+        part.hopper = std::make_unique<HopperLaunch>(program, emitted.resident_blocks, device);
+    }
     part.program = std::move(program);
     return part;
 }
@@ -201,7 +205,11 @@ void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments ar
     args.tiles = part.program.tiles();
     LaunchGeometry geometry = part.geometry;
     geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;
-    device.launch(*part.jit.kernel, geometry, args);
+    if (part.hopper) {
+        part.hopper->launch(*part.jit.kernel, geometry, args, device);
+    } else {
+        device.launch(*part.jit.kernel, geometry, args);
+    }
 }
 
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(

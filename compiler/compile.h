@@ -6,10 +6,12 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "compiler/hopper_launch.h"
 #include "compiler/passes/pass.h"
 #include "compiler/tile_candidates.h"
 #include "ir/attention.h"
@@ -46,6 +48,8 @@ struct CompileOptions {
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
     int packed_rows = 1;                 // block rows a tile (compiler/packing.h)
     Tables tables = Tables::kPassed;
+    // Of KernelRole i; nothing: what the cost model or autotuning says.
+    std::array<std::optional<TileShape>, 3> shapes = {};
 };
 
 // The three programs of a layer. Autotuning compiles, and measures on the device.
@@ -70,6 +74,7 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
+        std::unique_ptr<HopperLaunch> hopper;   // of wgmma programs
         Buffer order, offsets, granules, uses;  // none where tables are baked
         LaunchGeometry geometry;                // work_items of one (b, h): tiles
     };

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
 
@@ -25,6 +26,15 @@ constexpr double kCopyInstructions = 10;  // a 16-byte chunk, addresses included
 constexpr double kScoreInstructions = 4;  // an element of S, but for its exponential
 constexpr double kGpuIssue = 128;         // instructions of a lane a clock and processor
 constexpr double kReservedShared = 1024;  // bytes a resident block, by the driver
+// Of the bodies for wgmma: how much of the products' and of the scores' time does not hide behind
+// the other, and what a kernel takes until its first tiles have arrived and after its last.
+struct HopperShares {
+    double products, scores;
+};
+constexpr HopperShares kHopperForward{.products = 0.88, .scores = 0.91};
+constexpr HopperShares kHopperBackward{.products = 1.3, .scores = 0.73};
+constexpr double kHopperRampSeconds = 5e-6;
+constexpr double kHopperScoreInstructions = 5;
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -135,6 +145,7 @@ struct Model {
     void time_bytes(Prediction& result) const;
     void time_compute(Prediction& result, Alone& alone_seconds, Bound& bound) const;
     void time_latency(Prediction& result, const Alone& alone) const;
+    void time_wgmma(Prediction& result, Bound& bound) const;
 };
 
 void Model::count(Prediction& result) const {
@@ -208,6 +219,26 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
     bound = std::max_element(parts.begin(), parts.end())->second;
 }
 
+// Fetches run ahead of the work across items, so that no item waits for its own.
+void Model::time_wgmma(Prediction& result, Bound& bound) const {
+    const HopperShares shares = work.products == 2 ? kHopperForward : kHopperBackward;
+    const double elements = static_cast<double>(shape.stationary_rows) * resident.columns;
+    const double products =
+        2 * work.products * elements * attention.head_dim / rates.wgmma_flop * shares.products;
+    const double exponentials = elements / rates.exponentials * shares.scores;
+    const double instructions = elements * kHopperScoreInstructions / kGpuIssue * shares.scores;
+    const double clocks = products + exponentials + instructions;
+    result.compute_seconds =
+        pairs * static_cast<double>(walk.passes) * clocks / (rates.clock * target.processors);
+    const std::array<std::pair<double, Bound>, 3> parts = {{{products, Bound::kProducts},
+                                                            {exponentials, Bound::kExponentials},
+                                                            {instructions, Bound::kInstructions}}};
+    bound = std::max_element(parts.begin(), parts.end())->second;
+    // The longest item has its share of a processor.
+    const double longest = static_cast<double>(walk.longest_passes) * clocks * resident.blocks;
+    result.latency_seconds = kHopperRampSeconds + longest / rates.clock;
+}
+
 void Model::time_latency(Prediction& result, const Alone& alone) const {
     // A core of the host does one thing at a time: what its work takes is in the compute term.
     double item = kHostItemSeconds, step = kHostStepSeconds, pass = 0, wait = 0;
@@ -272,7 +303,8 @@ TileShape shape_of(const TileProgram& program) {
             .streamed_rows = program.streamed_rows,
             .granule = program.granule,
             .warps = program.warps,
-            .stages = program.stages};
+            .stages = program.stages,
+            .wgmma = program.unit == MatrixUnit::kWgmma};
 }
 
 WalkSummary summarise(const TileProgram& program, int columns) {
@@ -302,6 +334,19 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
                     const Target& target, const Rates& rates) {
     if (target.back_end == BackEnd::kHost) {
         return {.columns = 1, .occupancy = 1};  // exactly the rows that there are
+    }
+    if (shape.wgmma) {
+        const HopperPlan plan =
+            plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
+                        shape.stages, target.shared_bytes_per_block);
+        return {.columns = shape.streamed_rows,
+                .registers = plan.consumer_registers,
+                .held = false,
+                .shared = plan.shared_bytes,
+                .blocks = plan.resident_blocks,
+                .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
+                             rates.resident_threads,
+                .problem = plan.problem};
     }
     const RegisterPlan plan =
         plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
@@ -365,8 +410,12 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     Bound compute = Bound::kProducts;
     model.count(result);
     model.time_bytes(result);
-    model.time_compute(result, alone, compute);
-    model.time_latency(result, alone);
+    if (shape.wgmma) {
+        model.time_wgmma(result, compute);
+    } else {
+        model.time_compute(result, alone, compute);
+        model.time_latency(result, alone);
+    }
     const std::array<std::pair<double, Bound>, 4> terms = {
         {{result.memory_seconds, Bound::kMemory},
          {result.cache_seconds, Bound::kCache},
@@ -376,7 +425,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     for (const auto& term : terms) {
         sum += std::pow(term.first, kOverlapPower);
     }
-    result.seconds = rates.launch_seconds + std::pow(sum, 1 / kOverlapPower);
+    result.seconds = rates.launch_seconds + (shape.wgmma ? kHopperRampSeconds : 0) +
+                     std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

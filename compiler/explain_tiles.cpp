@@ -10,7 +10,8 @@ namespace spion {
 namespace {
 
 std::string shape_text(const TileShape& shape) {
-    return fmt::format("{}/{} x{}", shape.stationary_rows, shape.streamed_rows, shape.stages);
+    return fmt::format("{}/{} x{}{}", shape.stationary_rows, shape.streamed_rows, shape.stages,
+                       shape.wgmma ? " wgmma" : "");
 }
 
 std::string heading(const Attention& attention, const BlockPattern& pattern, KernelRole role,
@@ -26,7 +27,7 @@ std::string heading(const Attention& attention, const BlockPattern& pattern, Ker
 
 std::string row_text(const TileCandidate& candidate, bool won) {
     const std::string start =
-        fmt::format("{} {:<11}", won ? '*' : ' ', shape_text(candidate.shape));
+        fmt::format("{} {:<15}", won ? '*' : ' ', shape_text(candidate.shape));
     if (!candidate.prediction) {
         return fmt::format("{} cannot run: {}\n", start, candidate.infeasible);
     }

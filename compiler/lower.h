@@ -12,7 +12,7 @@
 
 namespace spion {
 
-// Which unit multiplies tiles of `dtype` on `target`.
+// Which unit multiplies tiles of `dtype` on `target`, unless a shape asks for wgmma.
 MatrixUnit matrix_unit(DType dtype, const Target& target);
 
 // What the passes start from: the operation and the block, no tiles, no walk.

@@ -60,6 +60,7 @@ TileShape packed_shape(const TileShape& shape, int block, int rows, const Target
     }
     TileShape packed = shape;
     packed.stationary_rows = rows * block;
+    packed.wgmma = false;
     packed.warps = host ? 1 : rows * block / 16;
     return packed;
 }

@@ -19,7 +19,7 @@ double streamed_share(const BlockPattern& walked, int rows);
 constexpr double kMostSharePacked = 0.5;
 int rows_worth_packing(const BlockPattern& walked);
 
-// `shape`, of tiles within a block row, with tiles of `rows` block rows. Throws UserError when
+// `shape`, of tiles within a block row, with tiles of `rows` block rows, which wgmma does not multiply. Throws UserError when
 // `rows` is less than 2, or more than the target's kernels can hold.
 TileShape packed_shape(const TileShape& shape, int block, int rows, const Target& target);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "codegen/cuda/hopper_plan.h"
 #include "compiler/packing.h"
 #include "ir/error.h"
 
@@ -13,8 +14,32 @@ namespace {
 constexpr int kFewestRows = 16;    // one k-step of mma.sync on 16-bit operands
 constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
 
-std::vector<TileShape> every_shape(int block, const Target& target) {
+// Whether wgmma can multiply tiles of this attention in blocks of `block`: a warpgroup has 64 rows.
+bool takes_wgmma(const Attention& attention, int block, const Target& target) {
+    return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+           hopper_head_dim(attention.head_dim) && block % 64 == 0;
+}
+
+void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
+    for (int stationary = block; stationary >= 64; stationary /= 2) {
+        for (const int streamed : {128, 64}) {
+            for (int stages = 4; stages >= 2; --stages) {
+                shapes.push_back({.stationary_rows = stationary,
+                                  .streamed_rows = streamed,
+                                  .granule = std::min(block, streamed),
+                                  .warps = stationary / 16,
+                                  .stages = stages,
+                                  .wgmma = true});
+            }
+        }
+    }
+}
+
+std::vector<TileShape> every_shape(const Attention& attention, int block, const Target& target) {
     std::vector<TileShape> shapes;
+    if (takes_wgmma(attention, block, target)) {
+        append_wgmma_shapes(shapes, block);
+    }
     const bool host = target.back_end == BackEnd::kHost;
     const int widest = host ? std::min(block, 64) : block;  // kernels/host/tile.h holds 64
     for (int stationary = widest; stationary >= kFewestRows; stationary /= 2) {
@@ -49,6 +74,12 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
     if (target.back_end == BackEnd::kHost) {
         return "";
     }
+    if (!resident.problem.empty()) {
+        return resident.problem;
+    }
+    if (shape.wgmma) {
+        return "";
+    }
     if (resident.shared > target.shared_bytes_per_block) {
         return fmt::format("shared memory: {} bytes of {}", resident.shared,
                            target.shared_bytes_per_block);
@@ -76,7 +107,7 @@ TileCandidate candidate_of(const Attention& attention, const StreamedRows& rows,
 
 bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
     const Rates rates = rates_of(target);
-    const std::vector<TileShape> shapes = every_shape(block, target);
+    const std::vector<TileShape> shapes = every_shape(attention, block, target);
     return std::any_of(shapes.begin(), shapes.end(), [&](const TileShape& shape) {
         return residency(attention, role, shape, target, rates).blocks > 0;
     });
@@ -104,7 +135,7 @@ std::string what_would_fit(Attention attention, int block, KernelRole role, cons
 [[noreturn]] void throw_nothing_fits(const Attention& attention, int block, KernelRole role,
                                      const Target& target) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (const TileShape& shape : every_shape(block, target)) {
+    for (const TileShape& shape : every_shape(attention, block, target)) {
         least = std::min(least, residency(attention, role, shape, target, rates_of(target)).shared);
     }
     throw UserError(
@@ -134,7 +165,7 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates) {
     std::vector<TileCandidate> candidates;
-    for (const TileShape& shape : every_shape(block, target)) {
+    for (const TileShape& shape : every_shape(attention, block, target)) {
         candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
     }
     return candidates;
@@ -173,6 +204,19 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
                          .granule = widest,
                          .warps = 1,
                          .stages = 1};
+    }
+    if (takes_wgmma(attention, block, target)) {
+        // A second warpgroup shares what the first has fetched where registers leave room for one
+        // block only.
+        const bool pair =
+            attention.head_dim == 128 && block == 128 && role != KernelRole::kQueryGradient;
+        const int streamed = pair && role == KernelRole::kForward ? 128 : 64;
+        return TileShape{.stationary_rows = pair ? 128 : 64,
+                         .streamed_rows = streamed,
+                         .granule = std::min(block, streamed),
+                         .warps = pair ? 8 : 4,
+                         .stages = attention.head_dim == 128 ? 2 : 3,
+                         .wgmma = true};
     }
     for (int rows = rows_in_registers(role, attention); rows >= kFewestRows; rows /= 2) {
         for (const int stages : {2, 1}) {

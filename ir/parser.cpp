@@ -5,7 +5,6 @@
 
 #include "ir/error.h"
 #include "ir/text_reader.h"
-#include "ir/verify.h"
 
 namespace spion {
 namespace {
@@ -208,12 +207,12 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
     return lines;
 }
 
-TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& pattern) {
-    const int line = reader.line();
+// After its role; `line` is where the program begins.
+TileProgram read_tile_program(TextReader& reader, KernelRole role, int line,
+                              const std::optional<BlockPattern>& pattern,
+                              Completeness completeness) {
     TileProgram program;
-    reader.literal("program");
-    program.role = name_field(reader, "role", parse_kernel_role);
-    reader.next_line();
+    program.role = role;
     program.attention = read_attention(reader);
     read_shape(reader, program);
     std::vector<int> lines;
@@ -224,7 +223,7 @@ TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& 
         lines = read_walk(reader, program);
     }
     if (!fault) {
-        fault = find_fault(program, pattern ? &*pattern : nullptr);
+        fault = find_fault(program, pattern ? &*pattern : nullptr, completeness);
     }
     if (fault) {
         const auto item = static_cast<std::size_t>(fault->item);
@@ -234,15 +233,73 @@ TileProgram read_program(TextReader& reader, const std::optional<BlockPattern>& 
     return program;
 }
 
+ScoreSummaryProgram read_summary(TextReader& reader) {
+    ScoreSummaryProgram program;
+    program.attention = read_attention(reader);
+    const int line = reader.line();
+    reader.literal("shape");
+    program.block = int_field(reader, "block", 1);
+    program.tile = int_field(reader, "tile", 1);
+    program.filter = int_field(reader, "filter", 1);
+    reader.next_line();
+    if (const std::optional<Fault> fault = find_fault(program)) {
+        reader.fail_at_line(line, fault->rule);
+    }
+    return program;
+}
+
+StepProgram read_step(TextReader& reader, std::string_view name, int line) {
+    StepProgram program{.name = std::string(name), .constants = {}};
+    reader.literal("shape");
+    while (!reader.at_line_end()) {
+        const std::string_view constant = reader.name("the name of a constant");
+        reader.literal("=");
+        const float value = reader.number(fmt::format("{} as a number", constant));
+        program.constants.push_back({.name = std::string(constant), .value = value});
+    }
+    reader.next_line();
+    if (const std::optional<Fault> fault = find_fault(program)) {
+        reader.fail_at_line(line, fault->rule);
+    }
+    return program;
+}
+
+// "program role=<role>" and what follows, into the list of its kind.
+void read_program(TextReader& reader, IrModule& ir, Completeness completeness) {
+    constexpr std::string_view kStep = "train_";
+    const int line = reader.line();
+    reader.literal("program");
+    field(reader, "role");
+    const std::string_view role = reader.word("role");
+    const bool summary = role == "score_summary", step = role.starts_with(kStep);
+    std::optional<KernelRole> attention;
+    if (!summary && !step) {
+        try {
+            attention = parse_kernel_role(role);
+        } catch (const UserError& error) {
+            reader.fail_at_last(fmt::format("{}, score_summary or train_NAME", error.what()));
+        }
+    }
+    reader.next_line();
+    if (summary) {
+        ir.summaries.push_back(read_summary(reader));
+    } else if (step) {
+        ir.steps.push_back(read_step(reader, role.substr(kStep.size()), line));
+    } else {
+        ir.programs.push_back(
+            read_tile_program(reader, *attention, line, ir.pattern, completeness));
+    }
+}
+
 }  // namespace
 
-IrModule parse_ir(std::string_view text, std::string_view origin) {
+IrModule parse_ir(std::string_view text, std::string_view origin, Completeness completeness) {
     TextReader reader(text, origin);
     IrModule ir;
     while (reader.has_line()) {
-        if (!ir.attention && !ir.pattern && ir.programs.empty() && reader.at_word("attention")) {
+        if (!ir.attention && !ir.pattern && !ir.has_programs() && reader.at_word("attention")) {
             ir.attention = read_attention(reader);
-        } else if (!ir.pattern && ir.programs.empty() && reader.at_word("pattern")) {
+        } else if (!ir.pattern && !ir.has_programs() && reader.at_word("pattern")) {
             const int line = reader.line();
             ir.pattern = read_pattern(reader);
             if (ir.attention && ir.attention->length != ir.pattern->length()) {
@@ -250,14 +307,14 @@ IrModule parse_ir(std::string_view text, std::string_view origin) {
                                                       ir.pattern->length(), ir.attention->length));
             }
         } else if (reader.at_word("program")) {
-            ir.programs.push_back(read_program(reader, ir.pattern));
+            read_program(reader, ir, completeness);
         } else {
             reader.fail_here(
                 "expected an attention line, then a pattern section, then programs, each of them "
                 "optional");
         }
     }
-    if (!ir.attention && !ir.pattern && ir.programs.empty()) {
+    if (!ir.attention && !ir.pattern && !ir.has_programs()) {
         reader.fail_here("expected 'attention', 'pattern' or 'program', found the end of the text");
     }
     return ir;
@@ -273,6 +330,12 @@ std::string to_text(const IrModule& ir) {
                 ir.pattern->to_bits();
     }
     for (const TileProgram& program : ir.programs) {
+        text += to_text(program);
+    }
+    for (const ScoreSummaryProgram& program : ir.summaries) {
+        text += to_text(program);
+    }
+    for (const StepProgram& program : ir.steps) {
         text += to_text(program);
     }
     return text;

@@ -93,6 +93,7 @@ constexpr KnownRates kKnownRates[] = {
       .cache_bytes = 9.0e12,
       .cache_capacity = 50 * kMega,
       .tensor16_flop = 2540,
+      .wgmma_flop = 4096,
       .tensor32_flop = 1270,
       .vector_flop = 256,
       .exponentials = 16,
@@ -168,6 +169,10 @@ Rates rates_of(const Target& target) {
         }
     }
     return rates;
+}
+
+bool has_wgmma(const Target& target) {
+    return target.arch == "sm_90a";
 }
 
 Target cuda_target(int compute_capability) {

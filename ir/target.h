@@ -22,6 +22,9 @@ struct Target {
 // else sm_XY. Throws UserError that lists the known ones.
 Target cuda_target(int compute_capability);
 
+// Whether its warpgroups multiply with wgmma, from tiles that TMA fetches.
+bool has_wgmma(const Target& target);
+
 // How fast a target is, for the cost model (compiler/cost_model.h): what a program reaches, not
 // what a data sheet's headline adds up to. Per clock figures are those of one processor. flop: a
 // multiply-add is 2.
@@ -31,6 +34,7 @@ struct Rates {
     double cache_bytes = 0;     // a second, from the L2 cache to all processors
     double cache_capacity = 0;  // bytes of the L2 cache
     double tensor16_flop = 0;   // a clock: bf16 and fp16 products of mma.sync
+    double wgmma_flop = 0;      // a clock: bf16 and fp16 products of wgmma; 0: there is none
     double tensor32_flop = 0;   // a clock: tf32 products of mma.sync
     double vector_flop = 0;     // a clock: fp32 products of the vector units
     double exponentials = 0;    // a clock

@@ -19,6 +19,10 @@ bool ends_word(char c) {
     return is_space(c) || c == ':' || c == '/';
 }
 
+bool in_name(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
 // The line that starts at `begin`, without its end.
 std::string_view line_at(std::string_view text, std::size_t begin) {
     std::string_view line = text.substr(begin, text.find('\n', begin) - begin);
@@ -110,9 +114,17 @@ void TextReader::literal(std::string_view expected) {
 }
 
 std::string_view TextReader::word(std::string_view expected) {
+    return stretch(expected, [](char c) { return !ends_word(c); });
+}
+
+std::string_view TextReader::name(std::string_view expected) {
+    return stretch(expected, in_name);
+}
+
+std::string_view TextReader::stretch(std::string_view expected, bool (*belongs)(char)) {
     skip_spaces();
     std::size_t end = at_;
-    while (end < content_.size() && !ends_word(content_[end])) {
+    while (end < content_.size() && belongs(content_[end])) {
         ++end;
     }
     if (end == at_) {

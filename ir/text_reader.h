@@ -30,6 +30,7 @@ class TextReader {
     void literal(std::string_view expected);
     bool accept(std::string_view expected);
     std::string_view word(std::string_view expected);  // up to a space, ':', '/' or the line's end
+    std::string_view name(std::string_view expected);  // letters, digits and underscores
     std::int64_t integer(std::string_view expected, std::int64_t low, std::int64_t high);
     float number(std::string_view expected);
 
@@ -42,6 +43,7 @@ class TextReader {
 
   private:
     void skip_spaces();
+    std::string_view stretch(std::string_view expected, bool (*belongs)(char));
     void load_line();
     std::string found() const;  // what stands at the reader's place, for messages
     [[noreturn]] void fail(int line, std::size_t column, std::string_view message) const;

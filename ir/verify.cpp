@@ -1,6 +1,7 @@
 #include "ir/verify.h"
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -46,13 +47,12 @@ void verify_unit(const TileProgram& program) {
     }
 }
 
-void verify_operation(const TileProgram& program) {
+void verify_operation(const Attention& attention, int block) {
     try {
-        check(program.attention);
+        check(attention);
     } catch (const UserError& error) {
         broken(kProgram, "{}", error.what());
     }
-    const int block = program.block;
     if (block != 16 && block != 32 && block != 64 && block != 128) {
         broken(kProgram, "block {} is not 16, 32, 64 or 128", block);
     }
@@ -252,7 +252,7 @@ void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
 }
 
 void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
-    verify_operation(program);
+    verify_operation(program.attention, program.block);
     if (pattern != nullptr) {
         verify_belongs(program, *pattern);
     }
@@ -276,11 +276,13 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
     }
 }
 
-// What a finished program lacks.
 void verify_finished(const TileProgram& program) {
-    verify_operation(program);
-    verify_shape(program);
-    verify_order(program);
+    if (program.stationary_rows == 0) {
+        broken(kProgram, "the program is not finished: its shape names only the block");
+    }
+    if (program.order.empty()) {
+        broken(kProgram, "the program is not finished: it has no walk");
+    }
 }
 
 template <typename Check>
@@ -293,26 +295,70 @@ std::optional<Fault> fault_of(Check check_rules) {
     return std::nullopt;
 }
 
-void require(const std::optional<Fault>& fault) {
+void require(const std::optional<Fault>& fault, const char* what = "tile program") {
     if (fault) {
-        throw InternalError("tile program: {}", fault->rule);
+        throw InternalError("{}: {}", what, fault->rule);
+    }
+}
+
+void verify_summary(const ScoreSummaryProgram& program) {
+    verify_operation(program.attention, program.block);
+    const int tile = program.tile;
+    if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
+        broken(kProgram, "tile {} in block {}, 16, 32 or 64 and at most the block needed", tile,
+               program.block);
+    }
+    if (program.filter < 1 || program.filter > 2 * program.block + 1) {
+        broken(kProgram, "filter {} reaches beyond the neighbours of block {}: 1 to {} needed",
+               program.filter, program.block, 2 * program.block + 1);
+    }
+}
+
+void verify_step(const StepProgram& program) {
+    if (!is_identifier(program.name)) {
+        broken(kProgram, "'train_{}' is no name of a step kernel", program.name);
+    }
+    for (const StepProgram::Constant& constant : program.constants) {
+        if (!is_identifier(constant.name)) {
+            broken(kProgram, "'{}' is no name of a constant", constant.name);
+        }
+        if (!std::isfinite(constant.value)) {
+            broken(kProgram, "constant {} is {}, a finite number is needed", constant.name,
+                   constant.value);
+        }
     }
 }
 
 }  // namespace
 
-std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern) {
-    return fault_of([&] { verify_so_far(program, pattern); });
+std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern,
+                                Completeness completeness) {
+    return fault_of([&] {
+        verify_so_far(program, pattern);
+        if (completeness == Completeness::kFinished) {
+            verify_finished(program);
+        }
+    });
+}
+
+std::optional<Fault> find_fault(const ScoreSummaryProgram& program) {
+    return fault_of([&] { verify_summary(program); });
+}
+
+std::optional<Fault> find_fault(const StepProgram& program) {
+    return fault_of([&] { verify_step(program); });
+}
+
+void verify(const ScoreSummaryProgram& program) {
+    require(find_fault(program), "score summary");
 }
 
 void verify(const TileProgram& program) {
-    require(fault_of([&] { verify_finished(program); }));
-    require(find_fault(program, nullptr));
+    require(find_fault(program, nullptr, Completeness::kFinished));
 }
 
 void verify(const TileProgram& program, const BlockPattern& pattern) {
-    require(fault_of([&] { verify_finished(program); }));
-    require(find_fault(program, &pattern));
+    require(find_fault(program, &pattern, Completeness::kFinished));
 }
 
 }  // namespace spion

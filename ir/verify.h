@@ -5,6 +5,8 @@
 #include <string>
 
 #include "ir/block_pattern.h"
+#include "ir/score_summary_program.h"
+#include "ir/step_program.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -15,9 +17,20 @@ struct Fault {
     int item = -1;  // the work item, or -1 when the rule is about the whole program
 };
 
-// The first broken rule, if any, of what the program has so far: a program that passes are still
-// making has no tiles (stationary_rows == 0), or tiles and no walk (order empty). pattern: as the
-// program's attention has it (not transposed), or null when unknown.
-std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern);
+// A program that passes are still making has no tiles (stationary_rows == 0), or tiles and no walk
+// (order empty).
+enum class Completeness { kAny, kFinished };
+
+// The first broken rule, if any, of what the program has so far; that it is not finished is a fault
+// where `completeness` asks for that. pattern: as the program's attention has it (not transposed),
+// or null when unknown.
+std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern,
+                                Completeness completeness = Completeness::kAny);
+// The rules of ir/score_summary_program.h and ir/step_program.h; `item` is -1.
+std::optional<Fault> find_fault(const ScoreSummaryProgram& program);
+std::optional<Fault> find_fault(const StepProgram& program);
+
+// Throws InternalError that names the broken rule.
+void verify(const ScoreSummaryProgram& program);
 
 }  // namespace spion

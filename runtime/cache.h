@@ -1,7 +1,7 @@
 // Compiled kernels, kept in memory and on disk. A disk entry is a folder
 //     <root>/<name>.<digest>/
 //         kernel.cu|kernel.ll  includes  kernel.ir  kernel.cubin|kernel.o  manifest.json
-//         rebuild.sh (CUDA: makes the binary again, with nvcc alone)
+//         rebuild.sh (makes the binary again, without spion)
 // written aside, synced and renamed into place, so that a reader sees a whole entry or none; with
 // several processes at once the first rename wins and the others use it. The manifest holds the
 // digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is

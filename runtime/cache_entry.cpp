@@ -131,9 +131,8 @@ void fill_folder(const fs::path& folder, const std::string& key, const KernelSou
     for (const SourceFile& file : request.includes) {
         write_file(include_path(folder, file.name), file.text, Sync::kNo);
     }
-    if (is_cuda(request)) {
-        write_file(folder / "rebuild.sh", rebuild_command(request.arch, request.options) + "\n",
-                   Sync::kNo);
+    if (const std::string line = rebuild_command(request); !line.empty()) {
+        write_file(folder / "rebuild.sh", line + "\n", Sync::kNo);
     }
     write_file(folder / binary_file, binary.code, Sync::kYes);
     // Compilers' logs may hold bytes that are not UTF-8.

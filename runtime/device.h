@@ -3,6 +3,7 @@
 // tools) speaks to this alone.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -55,6 +56,18 @@ struct LaunchGeometry {
     std::int64_t work_items = 0;  // CUDA: thread blocks (1-D grid); host: items split over threads
     int threads = 1;              // CUDA: threads of a block; host: ignored
     int shared_bytes = 0;         // CUDA: dynamic shared memory of a block; host: ignored
+    // CUDA: its blocks may start where those of the kernel before have left; the kernel itself
+    // waits for the other's results (griddepcontrol.wait).
+    bool overlaps_previous = false;
+};
+
+// Boxes of a [B, H, L, D] tensor of 2-byte elements, for the tensor memory accelerator.
+struct TensorBoxes {
+    const void* data = nullptr;
+    std::int64_t extent[4] = {};  // D, L, H, B
+    std::int64_t stride[3] = {};  // of L, H, B, in bytes, multiples of 16; D is contiguous
+    int columns = 0;              // of a box: 16, 32 or 64, which is also the swizzle's span
+    int rows = 0;                 // of a box, at most 256
 };
 
 // c = alpha * op(a) * op(b) + beta * c, row-major: op(a) is [m, k], op(b) is [k, n], c is [m, n];
@@ -90,6 +103,7 @@ class Device {
     virtual void release(void* data) noexcept = 0;
     virtual std::size_t peak_bytes() const = 0;  // most bytes allocated at once so far
 
+    // `host` has been read when this returns; the copy itself takes place in order.
     virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
     virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;  // waits
     virtual void fill(void* device, unsigned char byte, std::size_t bytes) = 0;
@@ -112,6 +126,10 @@ class Device {
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const T& arguments) {
         launch(kernel, geometry, &arguments, sizeof(T));
     }
+
+    // The CUtensorMap of `boxes`: reads beyond L give zeros. Throws InternalError on a device
+    // without the accelerator, DeviceError when the driver refuses.
+    virtual std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes);
 
     virtual void gemm(const Gemm& gemm) = 0;
 

@@ -120,6 +120,18 @@ OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end) {
                         request.entry);
 }
 
+std::string rebuild_command(const CompileRequest& request) {
+    if (request.compiler.starts_with("nvrtc ")) {
+        return rebuild_command(request.arch, request.options);
+    }
+#ifdef SPION_HOST_BACKEND
+    if (request.compiler.starts_with("llvm ")) {
+        return rebuild_with_llvm(request);
+    }
+#endif
+    return "";
+}
+
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {
     std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", arch);
     if (std::count(options.begin(), options.end(), "-lineinfo") != 0) {

@@ -32,10 +32,14 @@ struct OfflineKernel {
 // Throws InternalError with the compiler's log when it rejects the source.
 OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
 
-// One line for a shell in a CUDA kernel's folder that makes the kernel again, from kernel.cu and
-// its includes with nvcc alone, as kernel.rebuilt.cubin. nvcc's front end is not NVRTC's: entry and
-// results are the same, the order of instructions need not be. arch and options as in
-// CompileRequest.
+// One line for a shell in a kernel's folder that makes the kernel again, from its files alone:
+//   CUDA  kernel.rebuilt.cubin, from kernel.cu and its includes with nvcc. nvcc's front end is not
+//         NVRTC's: entry and results are the same, the order of instructions need not be.
+//   host  kernel.rebuilt.o, from kernel.ll and the bitcode with LLVM's own tools of the release
+//         that spion is built with: the same instructions.
+// "" for a compiler that this build does not know.
+std::string rebuild_command(const CompileRequest& request);
+// The same for CUDA, of two fields of the request.
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
 
 }  // namespace spion

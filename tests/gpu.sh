@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests and measures spion on a machine with a GPU, in stages:
-#     tests/gpu.sh [build] [tests] [sanitize] [bench]        all four without an argument
+#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers]    the first four without an argument
+# peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
 # set CMAKE_PREFIX_PATH.
@@ -81,21 +82,31 @@ sanitize() {
 
 bench() {
     "$build/spion" doctor >"$out/doctor.txt" || true  # for the record
+    local task
+    for task in listops image retrieval; do
+        "$build/spion" bench step --task "$task" --device cuda >"$out/step-$task.txt" || return 1
+    done
     "$build/spion" bench anchors >"$out/anchors.txt" &&
         "$build/spion" bench summary --length 4096 --batch 32 --heads 2 --head-dim 32 --block 64 \
             --device cuda >"$out/summary.txt" &&
-        cat "$out/anchors.txt" "$out/summary.txt"
+        cat "$out/anchors.txt" "$out/summary.txt" "$out"/step-*.txt
+}
+
+# shellcheck disable=SC2086  # $PEERS holds several flags
+peers() {
+    python3 bench/peers.py --spion "$build/spion" --out "$out/peers" ${PEERS:-}
 }
 
 [[ $# -gt 0 ]] || set -- build tests sanitize bench
 for name in "$@"; do
     case $name in
-        build | tests | sanitize | bench) stage "$name" "$name" ;;
-        *) echo "there is no stage '$name'; use build, tests, sanitize or bench" >&2; exit 2 ;;
+        build | tests | sanitize | bench | peers) stage "$name" "$name" ;;
+        *) echo "there is no stage '$name'; use build, tests, sanitize, bench or peers" >&2; exit 2 ;;
     esac
 done
 echo
 [[ " $* " != *" bench "* || ! -f $out/bench.log ]] || cat "$out/bench.log"
+[[ " $* " != *" peers "* || ! -f $out/peers/peers.md ]] || cat "$out/peers/peers.md"
 [[ " $* " != *" tests "* ]] || grep -E '% tests passed' "$out/tests.log"
 printf '%s\n' "${summary[@]}"
 exit "$failed"

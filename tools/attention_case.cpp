@@ -154,9 +154,9 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
             compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
 }
 
-CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache) {
+CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
+                      CompileOptions options) {
     check(problem, device);
-    CompileOptions options;
     options.packed_rows = problem.packed_rows;
     const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
                                             device, cache, options);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/compile.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "runtime/cache.h"
@@ -63,6 +64,7 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
 
 // Compiles forward and backward, runs both twice on poisoned outputs and compares with the
 // reference. Throws what check() and compilation throw.
-CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache);
+CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
+                      CompileOptions options = {});
 
 }  // namespace spion

@@ -11,6 +11,7 @@
 #include "tools/bench_anchors.h"
 #include "tools/bench_attention.h"
 #include "tools/bench_predicted.h"
+#include "tools/bench_step.h"
 #include "tools/bench_tiers.h"
 #include "tools/commands.h"
 #include "tools/random_pattern.h"
@@ -273,6 +274,7 @@ void add_bench(CLI::App& app, int*) {
         add_part(*bench, "anchors", "the shapes that others were measured at (needs a GPU)",
                  options, bench_anchors);
     add_bench_predicted(*bench);
+    add_bench_step(*bench);
     add_bench_tiers(*bench);
     all->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
 }

@@ -1,4 +1,5 @@
-// `spion cache`: what is kept of compiled kernels, whether it is whole, and away with it.
+// `spion cache`: what is kept of compiled kernels and of autotuning, whether it is whole, and away
+// with it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/tuning.h"
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/cache_listing.h"
@@ -55,10 +57,29 @@ std::string age_text(double seconds) {
                                   : fmt::format("{:.0f} s", std::max(0.0, seconds));
 }
 
-void print_json(const std::vector<CacheEntry>& entries) {
+// What the cache folder holds.
+struct Kept {
+    fs::path root;
+    std::vector<CacheEntry> kernels;
+    std::vector<TuningEntry> tunings;
+};
+
+Kept read_cache(const CacheOptions& options) {
+    const fs::path root = root_of(options);
+    return {.root = root, .kernels = list_entries(root), .tunings = list_tunings(root)};
+}
+
+// "2 kernels and 1 tuning".
+std::string counted(std::size_t kernels, std::size_t tunings) {
+    return fmt::format("{} kernel{} and {} tuning{}", kernels, kernels == 1 ? "" : "s", tunings,
+                       tunings == 1 ? "" : "s");
+}
+
+void print_json(const Kept& kept) {
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-    for (const CacheEntry& entry : entries) {
-        rows.push_back({{"name", entry.name},
+    for (const CacheEntry& entry : kept.kernels) {
+        rows.push_back({{"kind", "kernel"},
+                        {"name", entry.name},
                         {"key", entry.key},
                         {"target", entry.arch},
                         {"compiler", entry.compiler},
@@ -68,56 +89,111 @@ void print_json(const std::vector<CacheEntry>& entries) {
                         {"folder", entry.folder.string()},
                         {"problem", entry.problem}});
     }
+    for (const TuningEntry& entry : kept.tunings) {
+        const TileShape& shape = entry.tuning.shape;
+        rows.push_back({{"kind", "tuning"},
+                        {"name", entry.tuning.kernel},
+                        {"key", entry.key},
+                        {"device", entry.tuning.device},
+                        {"batch", entry.tuning.batch},
+                        {"stationary_rows", shape.stationary_rows},
+                        {"streamed_rows", shape.streamed_rows},
+                        {"granule", shape.granule},
+                        {"warps", shape.warps},
+                        {"stages", shape.stages},
+                        {"milliseconds", entry.tuning.milliseconds},
+                        {"bytes", entry.bytes},
+                        {"age_seconds", entry.age_seconds},
+                        {"file", entry.file.string()},
+                        {"problem", entry.problem}});
+    }
     fmt::print("{}\n", rows.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-void print_table(const std::vector<CacheEntry>& entries, const fs::path& root) {
-    if (entries.empty()) {
-        fmt::print("no kernels are kept in {}\n", root.string());
+std::string damage_text(const std::string& problem) {
+    return problem.empty() ? "" : "  damaged: " + problem;
+}
+
+std::string kernel_table(const std::vector<CacheEntry>& entries, std::size_t width) {
+    std::string text = fmt::format("{:<{}}  {:<14} {:>9} {:>8} {:>9}\n", "kernel", width, "target",
+                                   "size", "age", "compile");
+    for (const CacheEntry& entry : entries) {
+        text += fmt::format("{:<{}}  {:<14} {:>5} KiB {:>8} {:>6.0f} ms{}\n", entry.name, width,
+                            entry.arch, (entry.bytes + 1023) / 1024, age_text(entry.age_seconds),
+                            entry.compile_ms, damage_text(entry.problem));
+    }
+    return text;
+}
+
+// The tile: stationary rows, streamed rows of a step, steps in flight (`--explain` says the same).
+std::string tuning_table(const std::vector<TuningEntry>& entries, std::size_t width) {
+    std::string text = fmt::format("{:<{}}  {:<14} {:>9} {:>8} {:>9}  {}\n", "tuning", width,
+                                   "tile", "batch", "age", "median", "device");
+    for (const TuningEntry& entry : entries) {
+        const Tuning& found = entry.tuning;
+        const std::string tile = fmt::format("{}/{} x{}", found.shape.stationary_rows,
+                                             found.shape.streamed_rows, found.shape.stages);
+        text += fmt::format("{:<{}}  {:<14} {:>9} {:>8} {:>6.3f} ms  {}{}\n", found.kernel, width,
+                            tile, found.batch, age_text(entry.age_seconds), found.milliseconds,
+                            found.device, damage_text(entry.problem));
+    }
+    return text;
+}
+
+void print_table(const Kept& kept) {
+    if (kept.kernels.empty() && kept.tunings.empty()) {
+        fmt::print("nothing is kept in {}\n", kept.root.string());
         return;
     }
-    std::size_t width = 4;
+    std::size_t width = 6;
     std::uintmax_t bytes = 0;
-    for (const CacheEntry& entry : entries) {
+    for (const CacheEntry& entry : kept.kernels) {
         width = std::max(width, entry.name.size());
         bytes += entry.bytes;
     }
-    fmt::print("{:<{}}  {:<14} {:>9} {:>8} {:>9}\n", "name", width, "target", "size", "age",
-               "compile");
-    for (const CacheEntry& entry : entries) {
-        fmt::print("{:<{}}  {:<14} {:>5} KiB {:>8} {:>6.0f} ms{}\n", entry.name, width, entry.arch,
-                   (entry.bytes + 1023) / 1024, age_text(entry.age_seconds), entry.compile_ms,
-                   entry.problem.empty() ? "" : "  damaged: " + entry.problem);
+    for (const TuningEntry& entry : kept.tunings) {
+        width = std::max(width, entry.tuning.kernel.size());
+        bytes += entry.bytes;
     }
-    fmt::print("{} kernels, {} KiB in {}\n", entries.size(), (bytes + 1023) / 1024, root.string());
+    fmt::print("{}{}{}, {} KiB in {}\n",
+               kept.kernels.empty() ? "" : kernel_table(kept.kernels, width),
+               kept.tunings.empty() ? "" : tuning_table(kept.tunings, width),
+               counted(kept.kernels.size(), kept.tunings.size()), (bytes + 1023) / 1024,
+               kept.root.string());
 }
 
 void run_list(const CacheOptions& options) {
-    const fs::path root = root_of(options);
-    const std::vector<CacheEntry> entries = list_entries(root);
-    options.json ? print_json(entries) : print_table(entries, root);
+    const Kept kept = read_cache(options);
+    options.json ? print_json(kept) : print_table(kept);
 }
 
 void run_verify(const CacheOptions& options, int* exit_code) {
-    const fs::path root = root_of(options);
-    const std::vector<CacheEntry> entries = list_entries(root);
+    const Kept kept = read_cache(options);
     std::string report;
     std::size_t damaged = 0;
-    for (const CacheEntry& entry : entries) {
-        if (const std::string problem = verify_entry(entry); !problem.empty()) {
-            report += fmt::format("{}: {}\n", entry.folder.string(), problem);
+    const auto note = [&](const fs::path& path, const std::string& problem) {
+        if (!problem.empty()) {
+            report += fmt::format("{}: {}\n", path.string(), problem);
             ++damaged;
         }
+    };
+    for (const CacheEntry& entry : kept.kernels) {
+        note(entry.folder, verify_entry(entry));
     }
-    fmt::print("{}{} kernels in {}, {} damaged{}\n", report, entries.size(), root.string(), damaged,
-               damaged == 0 ? "" : ": these are compiled again when they are needed");
+    for (const TuningEntry& entry : kept.tunings) {
+        note(entry.file, entry.problem);
+    }
+    fmt::print("{}{} in {}, {} damaged{}\n", report,
+               counted(kept.kernels.size(), kept.tunings.size()), kept.root.string(), damaged,
+               damaged == 0 ? "" : ": these are made again when they are needed");
     *exit_code = damaged == 0 ? 0 : kDamaged;
 }
 
 void run_clear(const CacheOptions& options) {
     const fs::path root = root_of(options);
-    const std::size_t removed = clear_entries(root);
-    fmt::print("removed {} kernel{} from {}\n", removed, removed == 1 ? "" : "s", root.string());
+    const std::size_t kernels = clear_entries(root);
+    const std::size_t tunings = clear_tunings(root);
+    fmt::print("removed {} from {}\n", counted(kernels, tunings), root.string());
 }
 
 }  // namespace
@@ -125,13 +201,14 @@ void run_clear(const CacheOptions& options) {
 void add_cache(CLI::App& app, int* exit_code) {
     const auto options = std::make_shared<CacheOptions>();
     CLI::App* command =
-        app.add_subcommand("cache", "list, check or remove the compiled kernels that are kept");
+        app.add_subcommand("cache", "list, check or remove the kernels and tunings that are kept");
     command->require_subcommand(1);
-    CLI::App* list = command->add_subcommand("list", "a line a kernel");
+    CLI::App* list = command->add_subcommand("list", "a line a kernel, a line a tuning");
     list->add_flag("--json", options->json, "print an array of objects instead of a table");
     CLI::App* verify = command->add_subcommand(
         "verify", "compute every digest again; exit code 1 when an entry is damaged");
-    CLI::App* clear = command->add_subcommand("clear", "remove the kernels, and nothing else");
+    CLI::App* clear =
+        command->add_subcommand("clear", "remove kernels and tunings, and nothing else");
     for (CLI::App* subcommand : {list, verify, clear}) {
         subcommand->add_option("--dir", options->folder,
                                "cache folder; without it, the one that every command uses");

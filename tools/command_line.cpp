@@ -95,6 +95,13 @@ std::string describe(const CLI::ParseError& error, const CLI::App& app) {
     if (kind == CLI::ExitCodes::RequiredError && message.find("ubcommand") != std::string::npos) {
         return describe_missing_subcommand(command);
     }
+    constexpr std::string_view kExcludes = " excludes ";
+    if (const std::size_t at = message.find(kExcludes);
+        kind == CLI::ExitCodes::ExcludesError && at != std::string::npos) {
+        return fmt::format("`{}`: {} and {} cannot be given together: leave one out",
+                           full_name(command), message.substr(0, at),
+                           message.substr(at + kExcludes.size()));
+    }
     const CLI::Option* option = named_option(message, command);
     if (kind == CLI::ExitCodes::ConversionError && option != nullptr) {
         return with_meaning(fmt::format("`{}`: {} was given {}, which is not of type {}",

@@ -18,6 +18,7 @@
 #include "codegen/emit.h"
 #include "compiler/lower.h"
 #include "compiler/report.h"
+#include "compiler/runnable.h"
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "ir/parser.h"
@@ -102,29 +103,23 @@ std::string read_ir(const std::string& path) {
     return text.str();
 }
 
-// A program from a file may be for anything.
-void require_fits(const TileProgram& program, const std::string& target_name,
-                  const Target& target) {
-    const bool for_host = program.unit == MatrixUnit::kVector;
-    if (for_host != (target.back_end == BackEnd::kHost) ||
-        (program.unit == MatrixUnit::kWgmma && target.arch != "sm_90a")) {
-        throw UserError("the program multiplies with unit={}, which target {} has not: name {}",
-                        to_string(program.unit), target_name,
-                        for_host                             ? "target host"
-                        : program.unit == MatrixUnit::kWgmma ? "target sm_90a"
-                                                             : "a GPU, such as sm_80");
-    }
-    const int shared = geometry(program, target).shared_bytes;
-    if (target.back_end == BackEnd::kCuda && shared > target.shared_bytes_per_block) {
-        throw UserError(
-            "the program needs {} bytes of shared memory, but target {} has {} for a thread block: "
-            "give it fewer stages or streamed_rows",
-            shared, target_name, target.shared_bytes_per_block);
+// A program from a file may be for anything. index: of the file's programs, from 0.
+void require_runnable(const TileProgram& program, std::size_t index, const std::string& file,
+                      const std::string& target_name, const Target& target) {
+    if (const std::string reason = why_not_runnable(program, target); !reason.empty()) {
+        throw UserError("{}: program {}, {}, cannot run on {}: {}", file, index + 1,
+                        to_string(program.role), target_name, reason);
     }
 }
 
 Job job_from_file(const CompileOptions& options, const Target& target) {
-    IrModule ir = parse_ir(read_ir(options.file), options.file);
+    IrModule ir = parse_ir(read_ir(options.file), options.file, Completeness::kFinished);
+    if (!ir.summaries.empty() || !ir.steps.empty()) {
+        throw UserError(
+            "{} holds kernels besides attention, which are made by `spion train` alone: give "
+            "programs of attention, or an attention with its pattern",
+            options.file);
+    }
     if (ir.programs.empty()) {
         if (!ir.attention || !ir.pattern) {
             throw UserError("{} holds no program, nor an attention with its pattern: give one",
@@ -140,10 +135,10 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
     }
     const std::vector<KernelRole> roles = parse_roles(options.role);
     Job job;
-    for (TileProgram& program : ir.programs) {
-        if (std::find(roles.begin(), roles.end(), program.role) != roles.end()) {
-            require_fits(program, options.target, target);
-            job.programs.push_back(std::move(program));
+    for (std::size_t i = 0; i < ir.programs.size(); ++i) {
+        if (std::find(roles.begin(), roles.end(), ir.programs[i].role) != roles.end()) {
+            require_runnable(ir.programs[i], i, options.file, options.target, target);
+            job.programs.push_back(std::move(ir.programs[i]));
         }
     }
     if (job.programs.empty()) {
@@ -190,18 +185,19 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     std::vector<ShownKernel> kernels;
     std::map<std::string, int> taken;
     for (const TileProgram& program : job.programs) {
-        ShownKernel kernel{.name = {},
-                           .ir = job.asked.pattern ? to_text(job.asked) : "",
-                           .program = program,
-                           .source = emit(program, target),
-                           .rebuild = rebuild_command(target.arch, {}),
-                           .compiled = {},
-                           .report = {},
-                           .sass = {}};
+        ShownKernel kernel{
+            .name = {},
+            .ir = job.asked.pattern ? to_text(job.asked) : "",
+            .program = program,
+            .source = emit(program, target),
+            .rebuild = target.back_end == BackEnd::kCuda ? rebuild_command(target.arch, {}) : "",
+            .compiled = {},
+            .report = {},
+            .sass = {}};
         kernel.name = folder_name(kernel.source.name, taken);
         if (compiles) {
             const CompileRequest request = request_for(kernel.source, target);
-            kernel.rebuild = rebuild_command(request.arch, request.options);
+            kernel.rebuild = rebuild_command(request);
             kernel.compiled = compile_offline(request, target.back_end);
             kernel.report =
                 report_on(program, target, kernel.name, request, kernel.compiled->binary, batch);
@@ -265,6 +261,9 @@ void run_compile(const CompileOptions& options) {
         options.print_after.empty()) {
         throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
     }
+    if (options.attention.batch < 1) {
+        throw UserError("the batch is {}; give at least 1", options.attention.batch);
+    }
     const Target target = target_named(options.target);
     const std::vector<EmitKind> kinds =
         parse_emit_kinds(options.emit, options.target, target.back_end);
@@ -297,11 +296,14 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
                                      "IR to compile instead of a pattern (docs/ir.md)");
     file->type_name("FILE.ir");
     add_pattern_options(*command, options->attention);
-    file->excludes(command->get_option("--pattern"));
-    file->excludes(command->get_option("--pattern-random"));
     add_operation_options(*command, options->attention);
     command->add_flag("--key-padding", options->key_padding,
                       "kernels that take the number of valid keys of each sample");
+    for (const char* said_by_file :
+         {"--pattern", "--pattern-random", "--pattern-seed", "--block", "--heads", "--head-dim",
+          "--length", "--dtype", "--softmax", "--key-padding"}) {
+        file->excludes(command->get_option(said_by_file));
+    }
     command
         ->add_option("--target", options->target,
                      fmt::format("one of {}", fmt::join(target_names(), ", ")))

@@ -125,6 +125,7 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
         case EmitKind::kLlvm:
             append_source(files, kernel, "kernel.ll");
             files.push_back({.name = "kernel.opt.ll", .bytes = kernel.compiled->optimised_ir});
+            files.push_back({.name = "rebuild.sh", .bytes = kernel.rebuild + "\n"});
             break;
         case EmitKind::kAsm:
             files.push_back({.name = "kernel.s", .bytes = kernel.compiled->assembly});

@@ -30,7 +30,7 @@ struct ShownKernel {
     std::string ir;    // operation and pattern as text, or "" where only the program is known
     TileProgram program;
     KernelSource source;
-    std::string rebuild;  // one shell line; "" on the host
+    std::string rebuild;  // one shell line
     // When a kind asks for a binary.
     std::optional<OfflineKernel> compiled;
     std::optional<KernelReport> report;

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "ir/error.h"
+#include "ir/step_program.h"
 
 namespace spion {
 namespace {
@@ -128,10 +129,11 @@ void check(const StepShape& shape) {
 KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const Target& target) {
     const Recipe& made = recipe(kernel);
     std::vector<Constant> constants;
-    std::string name(made.entry), ir = fmt::format("step kernel {}", made.entry);
+    std::string name(made.entry);
+    StepProgram program{.name = name, .constants = {}};
     const auto add = [&](std::string_view label, Constant constant, auto value) {
         fmt::format_to(std::back_inserter(name), "-{}{}", label, value);
-        fmt::format_to(std::back_inserter(ir), " {}={}", constant.name, value);
+        program.constants.push_back({.name = constant.name, .value = static_cast<float>(value)});
         constants.push_back(std::move(constant));
     };
     if (made.width != Width::kNone) {
@@ -159,7 +161,8 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
                                  .comment = "in shared memory"});
         }
     }
-    return specialise(target, name, fmt::format("train_{}", made.entry), made.entry, constants, ir);
+    return specialise(target, name, fmt::format("train_{}", made.entry), made.entry, constants,
+                      to_text(program));
 }
 
 StepKernels::StepKernels(Device& device, KernelCache& cache, const StepShape& shape)

@@ -4,7 +4,7 @@
 //     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
 //     RUN/patterns/layer<i>.csv     the pooled map it was found in, nb lines of nb numbers
 //     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
-//                                   rebuild.sh (CUDA: the binary again, with nvcc alone)
+//                                   rebuild.sh (makes the binary again, without spion)
 //     RUN/kernels/<name>/report.json   name, entry, binary_bytes, compile_ms (of the compiler, when
 //                                   it ran), origin (compiled, disk, memory), lookup_ms (what the
 //                                   run waited); CUDA: registers, static_shared_bytes, spill_bytes

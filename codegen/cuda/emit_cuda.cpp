@@ -5,8 +5,10 @@
 #include <limits>
 
 #include "codegen/baked_tables.h"
+#include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
 #include "ir/error.h"
+#include "ir/verify.h"
 #include "kernels/embedded.h"
 
 namespace spion {
@@ -128,15 +130,6 @@ void require_shape(const TileProgram& program) {
     }
 }
 
-void require_summary(const ScoreSummaryProgram& program) {
-    if (program.tile < 16 || program.tile > 64 || program.tile % 16 != 0 ||
-        program.block % program.tile != 0 || program.filter < 1 ||
-        (program.filter - 1) / 2 > program.block) {
-        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
-                            program.tile, program.block, program.filter);
-    }
-}
-
 // As many bits as there are block rows in a tile.
 std::string baked_uses(const TileProgram& program) {
     const int rows = program.packed_rows();
@@ -184,6 +177,49 @@ int row_bytes(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
 
+HopperPlan plan_of(const TileProgram& program, const Target& target) {
+    const Attention& attention = program.attention;
+    const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
+                      hopper_head_dim(attention.head_dim) && program.stationary_rows % 64 == 0 &&
+                      (program.streamed_rows == 64 || program.streamed_rows == 128) &&
+                      program.stages >= 2;
+    if (!fits) {
+        throw UserError(
+            "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
+            "multiples of 64, streamed_rows of 64 or 128 and 2 stages or more, not {} on {} with "
+            "D={} stationary_rows={} streamed_rows={} stages={}: take unit=mma_sync",
+            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
+            program.streamed_rows, program.stages);
+    }
+    HopperPlan plan =
+        plan_hopper(program.role, attention.head_dim, program.stationary_rows,
+                    program.streamed_rows, program.stages, target.shared_bytes_per_block);
+    if (!plan.problem.empty()) {
+        throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
+                        plan.problem);
+    }
+    return plan;
+}
+
+// Named constants that a body needs beside those of its tile.
+void append_hopper_plan(std::vector<Constant>& constants, const TileProgram& program,
+                        const HopperPlan& plan) {
+    constants.push_back(integer("kColumns", program.streamed_rows, "of S at once"));
+    constants.push_back(integer("kWarps", program.warps, "that multiply"));
+    constants.push_back(
+        integer("kStages", program.stages, "streamed tiles in shared memory at once"));
+    constants.push_back(integer("kSlots", plan.slots, "stationary tiles in shared memory at once"));
+    if (program.role == KernelRole::kKeyValueGradient) {
+        constants.push_back({.name = "kOverlapSteps",
+                             .value = plan.overlap_steps,
+                             .comment = "products of a step beside those of the next"});
+    }
+    constants.push_back(integer("kResidentBlocks", plan.resident_blocks, "on a processor"));
+    constants.push_back(integer("kConsumerRegisters", plan.consumer_registers, "a thread"));
+    constants.push_back(integer("kProducerRegisters", plan.producer_registers, "a thread"));
+    constants.push_back(integer("kSharedBytes", plan.shared_bytes, "of a thread block"));
+}
+
 // As many stages of Q and K tiles as help, and fit.
 int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
     const int stage_bytes = 2 * program.tile * row_bytes(program.attention);
@@ -212,8 +248,14 @@ KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, st
     return source;
 }
 
-EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target*/) {
+EmittedGeometry geometry_cuda(const TileProgram& program, const Target& target) {
     require_shape(program);
+    if (program.unit == MatrixUnit::kWgmma) {
+        const HopperPlan plan = plan_of(program, target);
+        return {.threads = plan.threads,
+                .shared_bytes = plan.shared_bytes,
+                .resident_blocks = plan.resident_blocks};
+    }
     const int row = row_bytes(program.attention);
     const int streamed = program.stages * program.streamed_rows;
     constexpr int kFloat = 4;  // bytes of LSE and delta
@@ -227,7 +269,7 @@ EmittedGeometry geometry_cuda(const TileProgram& program, const Target& /*target
 }
 
 EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& target) {
-    require_summary(program);
+    verify(program);
     return {.threads = 2 * program.tile,
             .shared_bytes =
                 summary_stages(program, target) * 2 * program.tile * row_bytes(program.attention)};
@@ -236,21 +278,26 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
-    // A warp of a packed tile uses a granule or not: what it multiplies at once lies in one.
     const bool packed = program.packed_rows() > 1;
-    const RegisterPlan plan = plan_registers(
-        program.role, attention.dtype, attention.head_dim,
-        packed ? std::min(program.granule, program.streamed_rows) : program.streamed_rows,
-        program.warps);
+    const bool wgmma = program.unit == MatrixUnit::kWgmma;
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
-    constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
-    constants.push_back({.name = "kHeldInRegisters",
-                         .value = plan.held,
-                         .comment = "stationary operands, else fetched at every use"});
-    append_plan(constants, plan, program.stages, geometry);
+    if (wgmma) {
+        append_hopper_plan(constants, program, plan_of(program, target));
+    } else {
+        // A warp of a packed tile uses a granule or not: what it multiplies at once lies in one.
+        const RegisterPlan plan = plan_registers(
+            program.role, attention.dtype, attention.head_dim,
+            packed ? std::min(program.granule, program.streamed_rows) : program.streamed_rows,
+            program.warps);
+        constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
+        constants.push_back({.name = "kHeldInRegisters",
+                             .value = plan.held,
+                             .comment = "stationary operands, else fetched at every use"});
+        append_plan(constants, plan, program.stages, geometry);
+    }
 
     // Where the walk is passed as tables, the text names only what shapes the code, so that layers
     // whose patterns differ share one kernel.
@@ -262,7 +309,8 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
                         fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax),
                                     packed ? "-packed" : "", baked ? "-baked" : ""),
-                        role, role, constants, full.substr(0, full.find("walk ")));
+                        wgmma ? fmt::format("hopper_{}", role) : std::string(role), role, constants,
+                        full.substr(0, full.find("walk ")));
     if (packed) {
         source.text.insert(source.text.rfind("\n#include \""),
                            fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
@@ -286,14 +334,11 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));
     append_plan(constants, plan, summary_stages(program, target), geometry);
-    const std::string ir =
-        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
-                    to_text(attention), program.block, program.tile, program.filter);
     return specialise_cuda(
         target,
         fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
                     to_string(attention.dtype), program.filter),
-        "score_summary", "score_summary", constants, ir);
+        "score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

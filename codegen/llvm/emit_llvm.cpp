@@ -7,6 +7,7 @@
 
 #include "codegen/baked_tables.h"
 #include "ir/error.h"
+#include "ir/verify.h"
 #include "kernels/embedded.h"
 
 namespace spion {
@@ -189,12 +190,7 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
 
 KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target) {
     require_supported(program.attention);
-    if (program.tile < 16 || program.tile > kMaxStationaryRows || program.tile % 16 != 0 ||
-        program.block % program.tile != 0 || program.filter < 1 ||
-        program.filter > 2 * program.block + 1) {
-        throw InternalError("score summary: tile {} in block {} with filter {} is not supported",
-                            program.tile, program.block, program.filter);
-    }
+    verify(program);
     std::vector<Constant> constants = attention_constants(program.attention);
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
@@ -208,13 +204,10 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back({.name = "kFilter",
                          .value = std::int64_t{program.filter},
                          .comment = "F of the diagonal convolution"});
-    const std::string ir =
-        fmt::format("program role=score_summary\n{}\nshape block={} tile={} filter={}\n",
-                    to_text(program.attention), program.block, program.tile, program.filter);
     return specialise_host(target,
                            fmt::format("score_summary-b{}-D{}-F{}", program.block,
                                        program.attention.head_dim, program.filter),
-                           "score_summary", "score_summary", constants, ir);
+                           "score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

@@ -17,6 +17,7 @@ struct TileShape {
     int granule;
     int warps;
     int stages;
+    bool wgmma = false;  // multiplied by wgmma, else by what lower.h's matrix_unit says
     friend bool operator==(const TileShape&, const TileShape&) = default;
 };
 

@@ -15,7 +15,8 @@ TileProgram set_shape(TileProgram program, const PassContext& context) {
     program.warps =
         shape.stationary_rows > program.block ? program.stationary_rows / 16 : shape.warps;
     program.stages = shape.stages;
-    program.unit = matrix_unit(program.attention.dtype, context.target);
+    program.unit =
+        shape.wgmma ? MatrixUnit::kWgmma : matrix_unit(program.attention.dtype, context.target);
     return program;
 }
 

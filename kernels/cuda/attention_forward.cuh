@@ -14,7 +14,7 @@ static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {
-    const WorkItem item = work_item(args);
+    const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
     Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
@@ -32,12 +32,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, item.place, walk);
+    Uses uses = open_uses(args, walk);
 
     wait_first();
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
-    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(walk, uses);
+    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(args, walk, uses);
     OnlineSoftmax softmax(kPrunedZero ? kLength - walk.elements : 0);
     float out[kHeadTiles][4];
     set_zero(out);
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(step);
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {

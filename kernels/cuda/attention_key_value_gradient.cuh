@@ -97,7 +97,7 @@ SPION_DEVICE void zero_rows_from(int first, float (&key_gradient)[kHeadTiles][4]
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
-    const WorkItem item = work_item(args);
+    const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
     Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
@@ -124,7 +124,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, item.place, walk);
+    Uses uses = open_uses(args, walk);
 
     wait_first();
     __syncwarp();
@@ -139,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(step);
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {

@@ -81,7 +81,7 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_query_gradient(const __grid_constant__ SpionAttentionArguments args) {
-    const WorkItem item = work_item(args);
+    const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
     Walk walk = open_walk(args, item.place);
     const int warp_row = 16 * warp_index();
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, item.place, walk);
+    Uses uses = open_uses(args, walk);
 
     // Rows g and g + 8 of the warp; rows from L on get the shift that makes every probability 0.
     float shift[2], delta[2];
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(step);
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {

@@ -67,10 +67,10 @@ struct WorkItem {
     long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args) {
+SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
     const unsigned tiles = (unsigned)tile_count(args);
-    const unsigned pair = blockIdx.x / tiles;
-    const int place = (int)(blockIdx.x - pair * tiles);
+    const unsigned pair = item / tiles;
+    const int place = (int)(item - pair * tiles);
     return {(int)(pair / kHeads), (int)(pair % kHeads), place,
             tile_at(args, place) * kStationaryRows, (long long)pair * kLength};
 }

@@ -65,13 +65,4 @@ struct Stationary<false> {
     }
 };
 
-template <int kTiles>
-SPION_DEVICE void set_zero(float (&acc)[kTiles][4]) {
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) acc[j][i] = 0.0F;
-    }
-}
-
 #endif

@@ -14,20 +14,22 @@ constexpr int kBlockRows = kStationaryRows / SPION_PACKED_ROWS;
 static_assert(kBlockRows % 16 == 0, "a warp's rows lie in one block row");
 static_assert(kGranule % kColumns == 0, "what is multiplied at once lies in one granule");
 
+// One register, no more: what else it takes, the walk and the arguments have.
 struct Uses {
-    const UseBits* bits;  // [listed], bit r: block row r of the tile uses the granule
-    int listed;           // granules of the work item
-    unsigned window;      // bit i: the warp's rows use granule 32 * k + i of the current 32
+    unsigned window;  // bit i: the warp's rows use granule 32 * k + i of the current 32
 
-    __device__ __forceinline__ void read(int first) {
+    __device__ __forceinline__ void read(const SpionAttentionArguments& args, const Walk& walk,
+                                         int first) {
         const int index = first + lane_index();
-        const unsigned word = index < listed ? bits[index] : 0U;
+        const UseBits* bits = use_table(args) + (walk.granules - granule_table(args));
+        const unsigned word = index < walk.listed ? bits[index] : 0U;
         window = __ballot_sync(0xFFFFFFFFU, (word >> (16 * warp_index() / kBlockRows) & 1U) != 0);
     }
     // Steps are entered in order.
-    __device__ __forceinline__ void enter(int step) {
+    __device__ __forceinline__ void enter(const SpionAttentionArguments& args, const Walk& walk,
+                                          int step) {
         const int first = step * kGranulesPerStep;
-        if (step > 0 && first % 32 == 0) read(first);
+        if (step > 0 && first % 32 == 0) read(args, walk, first);
     }
     // Of the step's rows [column, column + kColumns).
     __device__ __forceinline__ bool at(int step, int column) const {
@@ -35,28 +37,26 @@ struct Uses {
     }
 };
 
-SPION_DEVICE Uses open_uses(const SpionAttentionArguments& args, int place, const Walk& walk) {
+SPION_DEVICE Uses open_uses(const SpionAttentionArguments& args, const Walk& walk) {
     Uses uses;
-    uses.bits = use_table(args) + offset_at(args, place);
-    uses.listed = walk.listed;
-    uses.read(0);
+    uses.read(args, walk, 0);
     return uses;
 }
 
 // Rows below L of the granules that the warp's rows use: the n_i of ir/attention.h. Granules
 // ascend, so that only the last can reach beyond L.
-SPION_DEVICE int elements_of(const Walk& walk, Uses& uses) {
+SPION_DEVICE int elements_of(const SpionAttentionArguments& args, const Walk& walk, Uses& uses) {
     int rows = __popc(uses.window) * kGranule;
-    for (int first = 32; first < uses.listed; first += 32) {
-        uses.read(first);
+    for (int first = 32; first < walk.listed; first += 32) {
+        uses.read(args, walk, first);
         rows += __popc(uses.window) * kGranule;
     }
-    const int last = uses.listed - 1;
+    const int last = walk.listed - 1;
     if (last >= 0) {
         const int beyond = (granule_at(walk, last) + 1) * kGranule - kLength;
         if ((uses.window >> (last & 31) & 1U) != 0 && beyond > 0) rows -= beyond;
     }
-    if (uses.listed > 32) uses.read(0);
+    if (walk.listed > 32) uses.read(args, walk, 0);
     return rows;
 }
 
@@ -65,15 +65,15 @@ SPION_DEVICE int elements_of(const Walk& walk, Uses& uses) {
 constexpr bool kPacked = false;
 
 struct Uses {
-    __device__ __forceinline__ void enter(int) {}
+    __device__ __forceinline__ void enter(const SpionAttentionArguments&, const Walk&, int) {}
     __device__ __forceinline__ bool at(int, int) const { return true; }
 };
 
-SPION_DEVICE Uses open_uses(const SpionAttentionArguments&, int, const Walk&) {
+SPION_DEVICE Uses open_uses(const SpionAttentionArguments&, const Walk&) {
     return {};
 }
 
-SPION_DEVICE int elements_of(const Walk& walk, const Uses&) {
+SPION_DEVICE int elements_of(const SpionAttentionArguments&, const Walk& walk, const Uses&) {
     return walk.elements;
 }
 

@@ -42,6 +42,16 @@ SPION_DEVICE void mask_columns(float (&scores)[kTiles][4], int valid) {
     }
 }
 
+// Rows g and g + 8 of a warp's accumulator times factor[0] and factor[1].
+template <int kTiles>
+SPION_DEVICE void scale_rows(float (&acc)[kTiles][4], const float (&factor)[2]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[j][i] *= factor[i / 2];
+    }
+}
+
 // What a row's LSE is subtracted as: LSE in base 2, or +infinity for a row without any element, so
 // that 2^(kScaleLog2 * s - shift) is the probability in both cases.
 SPION_DEVICE float probability_shift(float lse) {
@@ -63,10 +73,10 @@ struct OnlineSoftmax {
         }
     }
 
-    // Turns scores [16, 8 * kTiles] into probabilities up to the factor 1 / Z, and rescales `acc`,
-    // the sum so far, to the new maximum. Every row has a column that is not masked.
-    template <int kTiles, int kAccTiles>
-    __device__ __forceinline__ void update(float (&scores)[kTiles][4], float (&acc)[kAccTiles][4]) {
+    // Turns scores [16, 8 * kTiles] into probabilities up to the factor 1 / Z. What was summed with
+    // them before counts `rescale` times from here on. Every row has a column that is not masked.
+    template <int kTiles>
+    __device__ __forceinline__ void update_scores(float (&scores)[kTiles][4], float (&rescale)[2]) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float best = scores[0][2 * half];
@@ -77,14 +87,9 @@ struct OnlineSoftmax {
             }
             best = quad_larger_score(best) * kScaleLog2;
             const float next = fmaxf(maximum[half], best);
-            const float rescale = exp2_fast(maximum[half] - next);
+            rescale[half] = exp2_fast(maximum[half] - next);
             maximum[half] = next;
-            sum[half] *= rescale;
-#pragma unroll
-            for (int j = 0; j < kAccTiles; ++j) {
-                acc[j][2 * half] *= rescale;
-                acc[j][2 * half + 1] *= rescale;
-            }
+            sum[half] *= rescale[half];
 #pragma unroll
             for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
@@ -94,6 +99,14 @@ struct OnlineSoftmax {
                 }
             }
         }
+    }
+
+    // The same, and rescales `acc`, the sum so far.
+    template <int kTiles, int kAccTiles>
+    __device__ __forceinline__ void update(float (&scores)[kTiles][4], float (&acc)[kAccTiles][4]) {
+        float rescale[2];
+        update_scores(scores, rescale);
+        scale_rows(acc, rescale);
     }
 
     // Adds up the lanes; call once, at the end. Z of a row is then the same in its 4 lanes.

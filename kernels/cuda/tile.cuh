@@ -33,4 +33,13 @@ SPION_DEVICE float load_single(unsigned start, int row, int column, int more) {
     return load_shared_float(start + offset + column % 4 * 4);
 }
 
+template <int kTiles>
+SPION_DEVICE void set_zero(float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[j][i] = 0.0F;
+    }
+}
+
 #endif

@@ -15,6 +15,7 @@
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/staging.h"
 
 namespace spion {
 namespace {
@@ -93,7 +94,10 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
     // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
-    const char* suffix = major == 9 && minor == 0 ? "a" : "";
+    // SPION_WGMMA=0 does without, to compare.
+    const char* wgmma = std::getenv("SPION_WGMMA");
+    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
+    const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
     return {.back_end = BackEnd::kCuda,
             .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
             .features = "",
@@ -128,7 +132,8 @@ struct CudaDevice::State {
     std::size_t allocated_bytes = 0, peak_bytes = 0;
     std::array<driver_abi::Event, kMarkSlots> events{};
     std::vector<std::string> launched;  // distinct, since the last wait, oldest first
-    void* workspace = nullptr;          // of cublas
+    std::unique_ptr<Staging> staging;
+    void* workspace = nullptr;  // of cublas
     std::unique_ptr<Cublas> cublas;
 
     // The context is current to a thread, and callers may come on any.
@@ -184,6 +189,7 @@ CudaDevice::CudaDevice() {
     s.enter();
     check_driver(s.cuda.cuStreamCreate(&s.stream, driver_abi::kStreamNonBlocking),
                  "cuStreamCreate");
+    s.staging = std::make_unique<Staging>(s.cuda, s.stream);
 }
 
 CudaDevice::~CudaDevice() {
@@ -191,6 +197,7 @@ CudaDevice::~CudaDevice() {
     s.cuda.cuCtxSetCurrent(s.context);
     s.cuda.cuStreamSynchronize(s.stream);
     s.cublas.reset();
+    s.staging.reset();
     for (driver_abi::Event event : s.events) {
         if (event != nullptr) {
             s.cuda.cuEventDestroy_v2(event);
@@ -262,9 +269,7 @@ void CudaDevice::copy_in(void* device, const void* host, std::size_t bytes) {
     }
     State& s = *state_;
     s.enter();
-    // `host` is pageable: it has been read when this returns.
-    s.check(s.cuda.cuMemcpyHtoDAsync_v2(address_of(device), host, bytes, s.stream),
-            "copying to the device");
+    s.check(s.staging->copy_in(address_of(device), host, bytes), "copying to the device");
 }
 
 void CudaDevice::copy_out(void* host, const void* device, std::size_t bytes) {
@@ -336,10 +341,22 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
                      const_cast<void*>(arguments),
                      reinterpret_cast<void*>(driver_abi::kLaunchBufferSize), &argument_bytes,
                      reinterpret_cast<void*>(driver_abi::kLaunchEnd)};
-    const driver_abi::Result result = s.cuda.cuLaunchKernel(
-        loaded->function(), static_cast<unsigned>(geometry.work_items), 1, 1,
-        static_cast<unsigned>(geometry.threads), 1, 1, static_cast<unsigned>(geometry.shared_bytes),
-        s.stream, nullptr, extra);
+    driver_abi::LaunchAttribute overlap{
+        .id = driver_abi::kLaunchMayOverlapPrevious, .padding = 0, .value = {}};
+    overlap.value.flag = 1;
+    const driver_abi::LaunchConfig config{
+        .grid_x = static_cast<unsigned>(geometry.work_items),
+        .grid_y = 1,
+        .grid_z = 1,
+        .block_x = static_cast<unsigned>(geometry.threads),
+        .block_y = 1,
+        .block_z = 1,
+        .shared_bytes = static_cast<unsigned>(geometry.shared_bytes),
+        .stream = s.stream,
+        .attributes = &overlap,
+        .attribute_count = geometry.overlaps_previous ? 1U : 0U};
+    const driver_abi::Result result =
+        s.cuda.cuLaunchKernelEx(&config, loaded->function(), nullptr, extra);
     if (result != kSuccess) {
         throw DeviceError("launching kernel '{}' failed: {}", kernel.entry(),
                           describe_driver_error(result));
@@ -348,6 +365,31 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     if (s.wait_after_launch) {
         s.wait("running a kernel");
     }
+}
+
+std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) {
+    State& s = *state_;
+    s.enter();
+    unsigned long long extent[4], stride[3];
+    std::copy_n(boxes.extent, 4, extent);
+    std::copy_n(boxes.stride, 3, stride);
+    const unsigned box[4] = {static_cast<unsigned>(boxes.columns),
+                             static_cast<unsigned>(boxes.rows), 1, 1};
+    const unsigned one[4] = {1, 1, 1, 1};
+    const int swizzle = boxes.columns == 64   ? driver_abi::kTensorMapSwizzle128
+                        : boxes.columns == 32 ? driver_abi::kTensorMapSwizzle64
+                                              : driver_abi::kTensorMapSwizzle32;
+    alignas(64) std::array<std::uint64_t, 16> map{};
+    check_driver(
+        s.cuda.cuTensorMapEncodeTiled(
+            map.data(), driver_abi::kTensorMapTwoByteFloats, 4, const_cast<void*>(boxes.data),
+            extent, stride, box, one, driver_abi::kTensorMapNoInterleave, swizzle,
+            driver_abi::kTensorMapPromote256, driver_abi::kTensorMapZerosOutside),
+        fmt::format("describing a tensor [{}, {}, {}, {}] at {} to the copy engine, with row, head "
+                    "and batch strides of {}, {} and {} bytes",
+                    extent[3], extent[2], extent[1], extent[0], boxes.data, stride[0], stride[1],
+                    stride[2]));
+    return map;
 }
 
 void CudaDevice::gemm(const Gemm& gemm) {

@@ -49,6 +49,7 @@ class CudaDevice : public Device {
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
 
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override;
     void gemm(const Gemm& gemm) override;
 
     void mark(int slot) override;

@@ -24,7 +24,8 @@ struct Driver {
 std::string describe(const Functions& functions, Result result) {
     const char* name = nullptr;
     const char* description = nullptr;
-    if (functions.cuGetErrorName(result, &name) != kSuccess ||
+    if (functions.cuGetErrorName == nullptr || functions.cuGetErrorString == nullptr ||
+        functions.cuGetErrorName(result, &name) != kSuccess ||
         functions.cuGetErrorString(result, &description) != kSuccess) {
         return fmt::format("CUDA error {}", result);
     }

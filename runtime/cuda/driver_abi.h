@@ -35,8 +35,38 @@ constexpr int kDeviceSharedBytesPerBlockOptIn = 97;
 
 constexpr int kFunctionMaxDynamicSharedBytes = 8;
 
+// CUtensorMapEncodeTiled's enumerations.
+constexpr int kTensorMapTwoByteFloats = 9;  // bf16; a copy does not look at the format
+constexpr int kTensorMapNoInterleave = 0;
+constexpr int kTensorMapSwizzle32 = 1;
+constexpr int kTensorMapSwizzle64 = 2;
+constexpr int kTensorMapSwizzle128 = 3;
+constexpr int kTensorMapPromote256 = 3;
+constexpr int kTensorMapZerosOutside = 0;
+
+// CUlaunchAttribute and CUlaunchConfig.
+constexpr int kLaunchMayOverlapPrevious = 6;  // programmatic stream serialisation
+struct LaunchAttribute {
+    int id;
+    int padding;
+    union {
+        char bytes[64];
+        void* alignment;
+        int flag;
+    } value;
+};
+struct LaunchConfig {
+    unsigned grid_x, grid_y, grid_z;
+    unsigned block_x, block_y, block_z;
+    unsigned shared_bytes;
+    Stream stream;
+    LaunchAttribute* attributes;
+    unsigned attribute_count;
+};
+
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDefault = 0;
+constexpr unsigned kEventNoTiming = 2;
 
 // The `extra` argument of cuLaunchKernel: parameters as one buffer.
 constexpr std::size_t kLaunchEnd = 0;
@@ -45,46 +75,54 @@ constexpr std::size_t kLaunchBufferSize = 2;
 
 // X(name, return and parameter types). The names are the exported symbols: "_v2" is part of the
 // binary interface, and the header's macros map the plain names to it.
-#define SPION_DRIVER_FUNCTIONS(X)                                                             \
-    X(cuInit, Result(unsigned flags))                                                         \
-    X(cuDriverGetVersion, Result(int*))                                                       \
-    X(cuGetErrorName, Result(Result, const char**))                                           \
-    X(cuGetErrorString, Result(Result, const char**))                                         \
-    X(cuDeviceGetCount, Result(int*))                                                         \
-    X(cuDeviceGet, Result(Device*, int ordinal))                                              \
-    X(cuDeviceGetName, Result(char*, int bytes, Device))                                      \
-    X(cuDeviceTotalMem_v2, Result(std::size_t*, Device))                                      \
-    X(cuDeviceGetAttribute, Result(int*, int attribute, Device))                              \
-    X(cuDevicePrimaryCtxRetain, Result(Context*, Device))                                     \
-    X(cuDevicePrimaryCtxRelease_v2, Result(Device))                                           \
-    X(cuCtxSetCurrent, Result(Context))                                                       \
-    X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                         \
-    X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                           \
-    X(cuMemFree_v2, Result(Pointer))                                                          \
-    X(cuMemcpyHtoDAsync_v2, Result(Pointer, const void*, std::size_t, Stream))                \
-    X(cuMemcpyDtoHAsync_v2, Result(void*, Pointer, std::size_t, Stream))                      \
-    X(cuMemsetD8Async, Result(Pointer, unsigned char, std::size_t, Stream))                   \
-    X(cuStreamCreate, Result(Stream*, unsigned flags))                                        \
-    X(cuStreamDestroy_v2, Result(Stream))                                                     \
-    X(cuStreamSynchronize, Result(Stream))                                                    \
-    X(cuEventCreate, Result(Event*, unsigned flags))                                          \
-    X(cuEventDestroy_v2, Result(Event))                                                       \
-    X(cuEventRecord, Result(Event, Stream))                                                   \
-    X(cuEventSynchronize, Result(Event))                                                      \
-    X(cuEventElapsedTime, Result(float* milliseconds, Event, Event))                          \
-    X(cuModuleLoadData, Result(Module*, const void* image))                                   \
-    X(cuModuleUnload, Result(Module))                                                         \
-    X(cuModuleGetFunction, Result(Function*, Module, const char* name))                       \
-    X(cuFuncGetAttribute, Result(int*, int attribute, Function))                              \
-    X(cuFuncSetAttribute, Result(Function, int attribute, int value))                         \
-    X(cuLaunchKernel, Result(Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,     \
-                             unsigned block_x, unsigned block_y, unsigned block_z,            \
-                             unsigned shared_bytes, Stream, void** parameters, void** extra)) \
-    X(cuStreamBeginCapture_v2, Result(Stream, int mode))                                      \
-    X(cuStreamEndCapture, Result(Stream, Graph*))                                             \
-    X(cuGraphInstantiateWithFlags, Result(GraphExec*, Graph, unsigned long long flags))       \
-    X(cuGraphLaunch, Result(GraphExec, Stream))                                               \
-    X(cuGraphExecDestroy, Result(GraphExec))                                                  \
+#define SPION_DRIVER_FUNCTIONS(X)                                                               \
+    X(cuInit, Result(unsigned flags))                                                           \
+    X(cuDriverGetVersion, Result(int*))                                                         \
+    X(cuGetErrorName, Result(Result, const char**))                                             \
+    X(cuGetErrorString, Result(Result, const char**))                                           \
+    X(cuDeviceGetCount, Result(int*))                                                           \
+    X(cuDeviceGet, Result(Device*, int ordinal))                                                \
+    X(cuDeviceGetName, Result(char*, int bytes, Device))                                        \
+    X(cuDeviceTotalMem_v2, Result(std::size_t*, Device))                                        \
+    X(cuDeviceGetAttribute, Result(int*, int attribute, Device))                                \
+    X(cuDevicePrimaryCtxRetain, Result(Context*, Device))                                       \
+    X(cuDevicePrimaryCtxRelease_v2, Result(Device))                                             \
+    X(cuCtxSetCurrent, Result(Context))                                                         \
+    X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                           \
+    X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                             \
+    X(cuMemFree_v2, Result(Pointer))                                                            \
+    X(cuMemAllocHost_v2, Result(void**, std::size_t))                                           \
+    X(cuMemFreeHost, Result(void*))                                                             \
+    X(cuMemcpyHtoDAsync_v2, Result(Pointer, const void*, std::size_t, Stream))                  \
+    X(cuMemcpyDtoHAsync_v2, Result(void*, Pointer, std::size_t, Stream))                        \
+    X(cuMemsetD8Async, Result(Pointer, unsigned char, std::size_t, Stream))                     \
+    X(cuStreamCreate, Result(Stream*, unsigned flags))                                          \
+    X(cuStreamDestroy_v2, Result(Stream))                                                       \
+    X(cuStreamSynchronize, Result(Stream))                                                      \
+    X(cuEventCreate, Result(Event*, unsigned flags))                                            \
+    X(cuEventDestroy_v2, Result(Event))                                                         \
+    X(cuEventRecord, Result(Event, Stream))                                                     \
+    X(cuEventSynchronize, Result(Event))                                                        \
+    X(cuEventElapsedTime, Result(float* milliseconds, Event, Event))                            \
+    X(cuModuleLoadData, Result(Module*, const void* image))                                     \
+    X(cuModuleUnload, Result(Module))                                                           \
+    X(cuModuleGetFunction, Result(Function*, Module, const char* name))                         \
+    X(cuFuncGetAttribute, Result(int*, int attribute, Function))                                \
+    X(cuFuncSetAttribute, Result(Function, int attribute, int value))                           \
+    X(cuLaunchKernel, Result(Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,       \
+                             unsigned block_x, unsigned block_y, unsigned block_z,              \
+                             unsigned shared_bytes, Stream, void** parameters, void** extra))   \
+    X(cuLaunchKernelEx, Result(const LaunchConfig*, Function, void** parameters, void** extra)) \
+    X(cuTensorMapEncodeTiled,                                                                   \
+      Result(void* map, int type, unsigned rank, void* data, const unsigned long long* extent,  \
+             const unsigned long long* stride, const unsigned* box,                             \
+             const unsigned* element_stride, int interleave, int swizzle, int promotion,        \
+             int outside))                                                                      \
+    X(cuStreamBeginCapture_v2, Result(Stream, int mode))                                        \
+    X(cuStreamEndCapture, Result(Stream, Graph*))                                               \
+    X(cuGraphInstantiateWithFlags, Result(GraphExec*, Graph, unsigned long long flags))         \
+    X(cuGraphLaunch, Result(GraphExec, Stream))                                                 \
+    X(cuGraphExecDestroy, Result(GraphExec))                                                    \
     X(cuGraphDestroy, Result(Graph))
 
 SPION_FUNCTION_TABLE(SPION_DRIVER_FUNCTIONS)

@@ -207,6 +207,12 @@ KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx)
             request.entry, request.arch, functions.nvrtcGetErrorString(result),
             keep_rejected(request), binary.log);
     }
+    if (const std::string line = serialised_products(binary.log); !line.empty()) {
+        throw InternalError(
+            "ptxas would run kernel '{}' for {} far below its speed: {}; its source is kept at {}; "
+            "take other tiles",
+            request.entry, request.arch, line, keep_rejected(request));
+    }
     binary.code = program.cubin();
     if (binary.code.empty()) {
         throw InternalError("NVRTC made no cubin of kernel '{}' for {}: not a real architecture",
@@ -219,6 +225,14 @@ KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx)
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     read_resources(binary.log, binary);
     return binary;
+}
+
+std::string serialised_products(const std::string& log) {
+    // "(C7512) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ...",
+    // "(C7508) ... setmaxnreg ignored ..."
+    static const std::regex kLoss("[^\\n]*\\(C75\\d\\d\\)[^\\n]*");
+    std::smatch match;
+    return std::regex_search(log, match, kLoss) ? match.str() : "";
 }
 
 void read_resources(const std::string& log, KernelBinary& binary) {

@@ -30,6 +30,10 @@ std::vector<std::string> nvrtc_options();
 // architecture has NVRTC keep it.
 KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx = nullptr);
 
+// The line of `log` that says that ptxas serialises wgmma or ignores setmaxnreg, or "": such a
+// kernel is right but far below its speed, and compile_with_nvrtc throws InternalError.
+std::string serialised_products(const std::string& log);
+
 // Registers, static shared memory and spills (the largest of any function) as `ptxas -v` reports
 // them in `log`; fields that it does not mention stay 0.
 void read_resources(const std::string& log, KernelBinary& binary);

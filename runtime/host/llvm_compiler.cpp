@@ -81,6 +81,11 @@ Level optimisation_level(const CompileRequest& request) {
     return {levels[level], static_cast<OptLevel>(level)};
 }
 
+// The widest vectors to use, in bits.
+const char* vector_width(const CompileRequest& request) {
+    return request.features.find("+avx512f") != std::string::npos ? "512" : "256";
+}
+
 // One compilation: a context, the module in it and the machine it is for.
 class Compilation {
   public:
@@ -170,7 +175,6 @@ class Compilation {
 
     // clang compiled the bodies for its baseline; the request says which CPU they run on.
     void set_cpu() {
-        const bool wide = request_.features.find("+avx512f") != std::string::npos;
         for (llvm::Function& function : *module_) {
             if (function.isDeclaration()) {
                 continue;
@@ -180,7 +184,7 @@ class Compilation {
             }
             function.addFnAttr("target-cpu", request_.arch);
             function.addFnAttr("target-features", request_.features);
-            function.addFnAttr("prefer-vector-width", wide ? "512" : "256");
+            function.addFnAttr("prefer-vector-width", vector_width(request_));
         }
     }
 
@@ -285,6 +289,26 @@ std::string optimised_ir(const CompileRequest& request) {
 std::string assembly(const CompileRequest& request) {
     initialise_llvm();
     return Compilation(request).emit(kAssemblyFile);
+}
+
+// What Compilation does: link, set the CPU, keep the entry, optimise, emit. opt joins scalars into
+// vectors unless told otherwise, the default pipeline does not.
+std::string rebuild_with_llvm(const CompileRequest& request) {
+    std::string bodies;
+    for (const SourceFile& file : request.includes) {
+        bodies += " " + file.name;
+    }
+    const std::string level = request.options.empty() ? "O3" : request.options.front();
+    return fmt::format(
+        "llvm-link-{0} -S kernel.ll{1} | sed -E '"
+        "s/\"(tune-cpu|min-legal-vector-width)\"=\"[^\"]*\" ?//g; "
+        "s/\"target-cpu\"=\"[^\"]*\"/\"prefer-vector-width\"=\"{2}\" \"target-cpu\"=\"{3}\"/; "
+        "s/\"target-features\"=\"[^\"]*\"/\"target-features\"=\"{4}\"/' | "
+        "opt-{0} -vectorize-slp=false -passes='internalize,globaldce,default<{5}>' "
+        "-internalize-public-api-list={6} | "
+        "llc-{0} -{5} -relocation-model=pic -filetype=obj -o kernel.rebuilt.o",
+        LLVM_VERSION_MAJOR, bodies, vector_width(request), request.arch, request.features, level,
+        request.entry);
 }
 
 }  // namespace spion

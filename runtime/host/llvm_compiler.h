@@ -24,4 +24,7 @@ KernelBinary compile_with_llvm(const CompileRequest& request);
 std::string optimised_ir(const CompileRequest& request);
 std::string assembly(const CompileRequest& request);
 
+// runtime/offline.h's line for a host kernel's folder.
+std::string rebuild_with_llvm(const CompileRequest& request);
+
 }  // namespace spion

@@ -12,6 +12,7 @@
 
 #include "codegen/emit.h"
 #include "compiler/lower.h"
+#include "compiler/tile_candidates.h"
 #include "runtime/cuda/nvrtc.h"
 
 namespace spion {
@@ -122,6 +123,36 @@ TEST_P(CudaCompile, AttentionHasNoSpills) {
             }
         }
     }
+    compile_all(jobs);
+}
+
+// Every tile for wgmma that the plan lets through; stages change addresses only.
+TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
+    const Target target = cuda_target(GetParam());
+    if (!has_wgmma(target)) return;
+    std::vector<Job> jobs;
+    int variant = 0;
+    for (const int dim : {32, 64, 128}) {
+        for (const int block : {64, 128}) {
+            for (const KernelRole role : kRoles) {
+                const Attention attention =
+                    attention_of(++variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
+                const BlockPattern pattern = BlockPattern::full(attention.length, block);
+                for (const TileCandidate& candidate :
+                     tile_candidates(attention, pattern, role, target, 4)) {
+                    const TileShape& shape = candidate.shape;
+                    if (!shape.wgmma || !candidate.infeasible.empty() || shape.stages > 2 ||
+                        (block == 128 && shape.stationary_rows == 64 &&
+                         shape.streamed_rows == 64)) {
+                        continue;
+                    }
+                    const TileProgram program = lower(attention, pattern, role, target, shape);
+                    jobs.push_back({emit(program, target), geometry(program, target), target});
+                }
+            }
+        }
+    }
+    EXPECT_GT(jobs.size(), 20U);
     compile_all(jobs);
 }
 

@@ -9,6 +9,7 @@
 
 #include "codegen/emit.h"
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "kernels/embedded.h"
 #include "tests/support/expect_error.h"
 
@@ -69,6 +70,7 @@ TEST(EmitCuda, ScoreSummaryReadsAsItsGolden) {
                                       .filter = 31,
                                       .tile = 64};
     expect_golden("score_summary.cu", emit(program, cuda_target(86)).text);
+    EXPECT_EQ(parse_ir(emit(program, cuda_target(86)).ir, "ir").summaries, std::vector{program});
     // 99 KiB hold one stage of 64 KiB, 227 KiB two.
     EXPECT_EQ(geometry(program, cuda_target(86)).shared_bytes, 65536);
     EXPECT_EQ(geometry(program, cuda_target(90)).shared_bytes, 131072);

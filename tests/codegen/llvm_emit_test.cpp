@@ -7,6 +7,7 @@
 #include "codegen/emit.h"
 #include "codegen/llvm/emit_llvm.h"
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
@@ -139,6 +140,7 @@ TEST(EmitHost, RefusesOtherTypesAndTiles) {
     expect_error<InternalError>([&] { emit(summary, kTarget); }, "filter 66");
     summary.filter = 65;
     EXPECT_EQ(emit(summary, kTarget).entry, "score_summary");
+    EXPECT_EQ(parse_ir(emit(summary, kTarget).ir, "ir").summaries, std::vector{summary});
 }
 
 TEST(EmitHost, RefusesConstantsThatItCannotWrite) {

@@ -161,6 +161,9 @@ TEST_F(AutotuneTest, ADamagedEntryIsAMiss) {
     };
     ASSERT_TRUE(holds(text));
     EXPECT_EQ(holds(text)->shape, good.shape);
+    EXPECT_EQ(holds(text)->kernel, "attention_forward-b64-D32-fp32-pruned_zero");
+    EXPECT_EQ(holds(text)->device, device_.name());
+    EXPECT_EQ(holds(text)->batch, 2);
     for (std::size_t i = 0; i < text.size(); ++i) {
         EXPECT_FALSE(holds(text.substr(0, i))) << "cut at " << i;
         std::string changed = text;

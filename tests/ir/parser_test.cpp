@@ -36,6 +36,11 @@ const std::string kPacked = kRole + kAttention + kPackedShape +
                             "tile 1 dense: 0..2/10\n"
                             "tile 0 irregular: 0/10 2/10\n";
 
+const std::string kSummary =
+    "program role=score_summary\n" + kAttention + "shape block=32 tile=16 filter=31\n";
+const std::string kStep = "program role=train_adamw\nshape kChannels=64 kDropout=0.1\n";
+const std::string kBareStep = "program role=train_sum_partials\nshape\n";
+
 std::string replaced(std::string text, const std::string& what, const std::string& with) {
     const std::size_t at = text.find(what);
     EXPECT_NE(at, std::string::npos) << what;
@@ -64,11 +69,27 @@ TEST(Parser, ReadsAWholeModule) {
 
 TEST(Parser, PrintingIsTheInverse) {
     const std::string seed = kRole + kAttention + "shape block=32\n";
-    for (const std::string& text :
-         {kAttention, kPattern, kAttention + kPattern, kProgram, kPacked, seed,
-          kRole + kAttention + kShape, kAttention + kPattern + seed + kProgram + kPacked}) {
+    for (const std::string& text : {kAttention, kPattern, kAttention + kPattern, kProgram, kPacked,
+                                    seed, kRole + kAttention + kShape, kSummary, kStep, kBareStep,
+                                    kAttention + kPattern + kProgram + kSummary + kStep + kBareStep,
+                                    kAttention + kPattern + seed + kProgram + kPacked}) {
         EXPECT_EQ(to_text(parse_ir(text, "given")), text);
     }
+}
+
+TEST(Parser, ReadsKernelsBesidesAttention) {
+    const IrModule ir = parse_ir(kStep + kSummary + kProgram, "all");
+    EXPECT_EQ(ir.programs.size(), 1U);
+    ASSERT_EQ(ir.summaries.size(), 1U);
+    EXPECT_EQ(ir.summaries[0].attention, ir.programs[0].attention);
+    EXPECT_EQ(ir.summaries[0].block, 32);
+    EXPECT_EQ(ir.summaries[0].tile, 16);
+    EXPECT_EQ(ir.summaries[0].filter, 31);
+    ASSERT_EQ(ir.steps.size(), 1U);
+    EXPECT_EQ(ir.steps[0], (StepProgram{.name = "adamw",
+                                        .constants = {{.name = "kChannels", .value = 64},
+                                                      {.name = "kDropout", .value = 0.1F}}}));
+    EXPECT_EQ(to_text(ir), kProgram + kSummary + kStep) << "attention comes first";
 }
 
 TEST(Parser, SpacesCommentsAndRangesAreFree) {
@@ -136,7 +157,17 @@ TEST(Parser, ProgramsThatAreWrong) {
     const std::vector<Bad> cases = {
         {"program role=dense\n", "1:14",
          "kernel role 'dense' is not known: use attention_forward, attention_query_gradient or "
-         "attention_key_value_gradient"},
+         "attention_key_value_gradient, score_summary or train_NAME"},
+        {replaced(kSummary, "block=32", "block=40"), "3:1", "block 40 is not 16, 32, 64 or 128"},
+        {replaced(kSummary, "tile=16", "tile=64"), "3:1", "tile 64 in block 32, 16, 32 or 64 and"},
+        {replaced(kSummary, "filter=31", "filter=66"), "3:1", "filter 66 reaches beyond the nei"},
+        {replaced(kSummary, "filter=31", "filters"), "3:24", "expected 'filter=', found 'filters'"},
+        {replaced(kStep, "adamw", ""), "1:1", "'train_' is no name of a step kernel"},
+        {replaced(kStep, "kDropout=0.1", "kDropout"), "2:28", "expected '=', found the end of"},
+        {replaced(kStep, "0.1", "some"), "2:29", "expected kDropout as a number, found 'some'"},
+        {replaced(kStep, "0.1", "inf"), "1:1", "constant kDropout is inf, a finite number is"},
+        {replaced(kStep, "kChannels", "4"), "1:1", "'4' is no name of a constant"},
+        {replaced(kStep, "kChannels", "=4"), "2:7", "expected the name of a constant, found '=4=64'"},
         {replaced(shape, "mma_sync", "tensor"), "3:85", "matrix unit 'tensor' is not known: use"},
         {replaced(shape, "passed", "kept"), "3:101", "kind of tables 'kept' is not known: use"},
         {replaced(shape, "granule=16", "granule=12"), "1:1", "granule 12 does not divide block 32"},

@@ -119,7 +119,7 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
     const std::vector<PlantedFault> faults = {
         {[](TileProgram& p) { p.attention.head_dim = 20; }, "head dimension 20"},
         {[](TileProgram& p) { p.block = 48; }, "block 48 is not 16, 32, 64 or 128"},
-        {[](TileProgram& p) { p.stationary_rows = 0; }, "stationary_rows 0"},
+        {[](TileProgram& p) { p.stationary_rows = 0; }, "a walk without tiles"},
         {[](TileProgram& p) { p.stationary_rows = 24; }, "stationary_rows 24 does not divide"},
         {[](TileProgram& p) { p.granule = 12; }, "granule 12 does not divide block 32"},
         {[](TileProgram& p) { p.granule = 0; }, "granule 0"},

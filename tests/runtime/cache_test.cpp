@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "runtime/offline.h"
 #include "tests/runtime/cache_fixture.h"
 #include "tests/support/environment.h"
 #include "tests/support/seed.h"
@@ -248,7 +249,16 @@ TEST(KernelCache, AnEntrySaysHowToRebuildIt) {
               "nvcc -cubin -arch=sm_90a -std=c++20 -I. kernel.cu -o kernel.rebuilt.cubin\n");
     CompileRequest host = some_request();
     host.compiler = "llvm 19.1.7";
-    EXPECT_FALSE(fs::exists(look_up(folder.path(), &compilations, host).folder / "rebuild.sh"));
+    const fs::path line = look_up(folder.path(), &compilations, host).folder / "rebuild.sh";
+#ifdef SPION_HOST_BACKEND
+    EXPECT_EQ(contents(line), rebuild_command(host) + "\n");
+    EXPECT_TRUE(contents(line).starts_with("llvm-link-")) << contents(line);
+#else
+    EXPECT_FALSE(fs::exists(line));
+#endif
+    CompileRequest other = some_request();
+    other.compiler = "a compiler of the test";
+    EXPECT_FALSE(fs::exists(look_up(folder.path(), &compilations, other).folder / "rebuild.sh"));
 }
 
 }  // namespace

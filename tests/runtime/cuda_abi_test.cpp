@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <nvrtc.h>
 
+#include <cstddef>
 #include <type_traits>
 
 #include "runtime/cuda/cublas_abi.h"
@@ -77,6 +78,21 @@ static_assert(kErrorInvalidOption == NVRTC_ERROR_INVALID_OPTION);
 namespace driver_check {
 using namespace driver_abi;
 SPION_DRIVER_FUNCTIONS(SPION_EXPECT_AGREEMENT)
+static_assert(kTensorMapTwoByteFloats == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
+static_assert(kTensorMapNoInterleave == CU_TENSOR_MAP_INTERLEAVE_NONE);
+static_assert(kTensorMapSwizzle32 == CU_TENSOR_MAP_SWIZZLE_32B);
+static_assert(kTensorMapSwizzle64 == CU_TENSOR_MAP_SWIZZLE_64B);
+static_assert(kTensorMapSwizzle128 == CU_TENSOR_MAP_SWIZZLE_128B);
+static_assert(kTensorMapPromote256 == CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+static_assert(kTensorMapZerosOutside == CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+static_assert(kLaunchMayOverlapPrevious == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+static_assert(sizeof(LaunchAttribute) == sizeof(CUlaunchAttribute));
+static_assert(offsetof(LaunchAttribute, value) == offsetof(CUlaunchAttribute, value));
+static_assert(sizeof(LaunchConfig) == sizeof(CUlaunchConfig));
+static_assert(offsetof(LaunchConfig, shared_bytes) == offsetof(CUlaunchConfig, sharedMemBytes));
+static_assert(offsetof(LaunchConfig, stream) == offsetof(CUlaunchConfig, hStream));
+static_assert(offsetof(LaunchConfig, attributes) == offsetof(CUlaunchConfig, attrs));
+static_assert(offsetof(LaunchConfig, attribute_count) == offsetof(CUlaunchConfig, numAttrs));
 static_assert(kSuccess == CUDA_SUCCESS);
 static_assert(kErrorOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY);
 static_assert(kErrorStubLibrary == CUDA_ERROR_STUB_LIBRARY);
@@ -92,6 +108,7 @@ static_assert(kDeviceSharedBytesPerBlockOptIn ==
 static_assert(kFunctionMaxDynamicSharedBytes == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 static_assert(kStreamNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kEventDefault == CU_EVENT_DEFAULT);
+static_assert(kEventNoTiming == CU_EVENT_DISABLE_TIMING);
 static_assert(sizeof(Pointer) == sizeof(CUdeviceptr));
 
 TEST(DriverAbi, LaunchParameterTags) {
@@ -106,6 +123,7 @@ TEST(DriverAbi, LaunchParameterTags) {
 TEST(DriverAbi, SymbolVersions) {
     EXPECT_STREQ(SPION_EXPANDED(cuMemAlloc), "cuMemAlloc_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuMemFree), "cuMemFree_v2");
+    EXPECT_STREQ(SPION_EXPANDED(cuMemAllocHost), "cuMemAllocHost_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuMemGetInfo), "cuMemGetInfo_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuDeviceTotalMem), "cuDeviceTotalMem_v2");
     EXPECT_STREQ(SPION_EXPANDED(cuStreamDestroy), "cuStreamDestroy_v2");

@@ -1,10 +1,14 @@
 // Memory, copies, launches and marks of a GPU.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <numeric>
 #include <thread>
 #include <vector>
 
 #include "ir/error.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/cuda/staging.h"
 #include "tests/runtime/gpu_fixture.h"
 
 namespace spion {
@@ -35,6 +39,24 @@ extern "C" __global__ void reverse(const __grid_constant__ Arguments args) {
     __syncthreads();
     for (int i = threadIdx.x; i < args.count; i += blockDim.x)
         args.y[first + i] = part[args.count - 1 - i];
+}
+)";
+
+// Waits until the host sets x[0], which it can read there, and gives up after five seconds: then
+// y[0] becomes 1.
+constexpr const char* kWait = R"(
+struct Arguments { const float* x; float* y; float a; int count; };
+extern "C" __global__ void wait(const __grid_constant__ Arguments args) {
+    unsigned long long start, now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(start));
+    const volatile float* flag = args.x;
+    while (*flag == 0.0F) {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        if (now - start > 5000000000ULL) {
+            args.y[0] = 1.0F;
+            return;
+        }
+    }
 }
 )";
 
@@ -72,6 +94,48 @@ TEST_F(CudaDeviceTest, CopiesFillsAndCountsItsPeak) {
     }
     Buffer third(*device_, 10);
     EXPECT_EQ(device_->peak_bytes(), sent.size() + 1000);
+}
+
+TEST_F(CudaDeviceTest, CopiesDoNotWaitForTheWorkBeforeThem) {
+    const auto wait = kernel("wait", kWait);
+    void* flag = nullptr;
+    check_driver(driver().cuMemAllocHost_v2(&flag, sizeof(float)), "page-locked memory");
+    *static_cast<volatile float*>(flag) = 0.0F;
+    Buffer gave_up(*device_, sizeof(float));
+    device_->fill(gave_up.data(), 0, gave_up.bytes());
+    std::vector<unsigned char> sent(static_cast<std::size_t>(uniform(1 << 20, 2 << 20)));
+    for (unsigned char& byte : sent) byte = static_cast<unsigned char>(random_());
+    Buffer target(*device_, 3 * sent.size());
+    const AxpyArguments arguments{static_cast<float*>(flag), gave_up.as<float>(), 0, 0};
+    device_->launch(*wait, {.work_items = 1, .threads = 1, .shared_bytes = 0}, arguments);
+    const std::vector<unsigned char> kept = sent;
+    for (std::size_t n = 0; n < 3; ++n) {
+        device_->copy_in(target.as<std::byte>() + n * sent.size(), sent.data(), sent.size());
+        std::fill(sent.begin(), sent.end(), 0xEE);  // ours again
+        sent = kept;
+    }
+    *static_cast<volatile float*>(flag) = 1.0F;
+    float result = -1;
+    device_->copy_out(&result, gave_up.data(), sizeof(float));
+    EXPECT_EQ(result, 0.0F) << "the host came back only after the kernel";
+    std::vector<unsigned char> received(target.bytes());
+    device_->copy_out(received.data(), target.data(), received.size());
+    for (std::size_t n = 0; n < 3; ++n) {
+        EXPECT_TRUE(std::equal(kept.begin(), kept.end(),
+                               received.begin() + static_cast<std::ptrdiff_t>(n * kept.size())));
+    }
+    driver().cuMemFreeHost(flag);
+}
+
+TEST_F(CudaDeviceTest, CopiesLargerThanTheStagingMemoryArriveWhole) {
+    std::vector<unsigned char> sent(3 * kStagingHalfBytes + 4321);
+    for (unsigned char& byte : sent) byte = static_cast<unsigned char>(random_());
+    const std::vector<unsigned char> kept = sent;
+    Buffer target(*device_, sent.size());
+    device_->copy_in(target.data(), sent.data(), sent.size());
+    std::fill(sent.begin(), sent.end(), 0);
+    device_->copy_out(sent.data(), target.data(), sent.size());
+    EXPECT_EQ(sent, kept);
 }
 
 TEST_F(CudaDeviceTest, RunsAKernelInOrderWithCopies) {

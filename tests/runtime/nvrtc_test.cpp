@@ -48,6 +48,26 @@ class NvrtcTest : public ::testing::Test {
     }
 };
 
+// What ptxas 13.0 says of kernels whose registers do not suffice.
+TEST(NvrtcLog, SerialisedProductsAreSeen) {
+    EXPECT_EQ(serialised_products("ptxas info    : Used 168 registers, used 1 barriers\n"), "");
+    const std::string line =
+        "ptxas info    : (C7512) Potential Performance Loss: wgmma.mma_async instructions are "
+        "serialized due to insufficient register resources";
+    EXPECT_EQ(serialised_products("ptxas info    : 0 bytes gmem\n" + line + "\nmore\n"), line);
+}
+
+TEST_F(NvrtcTest, AKernelWithSerialisedProductsIsRefused) {
+    CompileRequest bad = request(1);
+    // setmaxnreg without a bound on the registers that the kernel starts with.
+    bad.text =
+        "extern \"C\" __global__ void add(float* x) {\n"
+        "    asm volatile(\"setmaxnreg.dec.sync.aligned.u32 24;\");\n"
+        "    x[threadIdx.x] += 1.0F;\n}\n";
+    expect_error<InternalError>([&] { compile_with_nvrtc(bad); },
+                                {"far below its speed", "C75", "kernel.cu"});
+}
+
 TEST_F(NvrtcTest, MakesACubinForEveryArchitecture) {
     for (const char* arch : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"}) {
         const KernelBinary binary = compile_with_nvrtc(request(1, arch));

@@ -4,7 +4,9 @@
 #include <random>
 #include <tuple>
 
+#include "compiler/tile_candidates.h"
 #include "tests/runtime/gpu_fixture.h"
+#include "tests/support/environment.h"
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/attention_case.h"
@@ -65,6 +67,70 @@ INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                              return std::string(to_string(std::get<0>(tested.param))) + "_D" +
                                     std::to_string(std::get<1>(tested.param));
                          });
+
+class GpuWgmma : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
+  protected:
+    TileShape pick_wgmma_tile(std::mt19937_64& random, const AttentionCase& problem,
+                              KernelRole role) {
+        std::vector<TileShape> shapes;
+        for (const TileCandidate& candidate :
+             tile_candidates(problem.attention, problem.pattern, role, device_->target(), 1)) {
+            if (candidate.shape.wgmma && candidate.infeasible.empty()) {
+                shapes.push_back(candidate.shape);
+            }
+        }
+        return shapes.at(static_cast<std::size_t>(pick(random, 0, std::ssize(shapes) - 1)));
+    }
+};
+
+// Any tile for wgmma, whatever the cost model prefers, tables passed and baked.
+TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
+    if (!has_wgmma(device_->target())) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (int round = 0; round < 8; ++round) {
+        const AttentionCase problem =
+            pick_attention(random, dtype, head_dim, round % 2 == 0 ? 64 : 128,
+                           round / 2 % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        CompileOptions options;
+        options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
+        std::string tiles;
+        for (std::size_t role = 0; role < options.shapes.size(); ++role) {
+            options.shapes[role] = pick_wgmma_tile(random, problem, static_cast<KernelRole>(role));
+            tiles += fmt::format(" {}/{} x{}", options.shapes[role]->stationary_rows,
+                                 options.shapes[role]->streamed_rows, options.shapes[role]->stages);
+        }
+        const CaseReport report = check_case(problem, *device_, cache_, options);
+        EXPECT_TRUE(report.passed()) << to_text(problem) << " tiles" << tiles << "\n"
+                                     << problem.pattern.to_bits() << report.failures();
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
+                         ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp16),
+                                            ::testing::Values(32, 64, 128)),
+                         [](const auto& tested) {
+                             return std::string(to_string(std::get<0>(tested.param))) + "_D" +
+                                    std::to_string(std::get<1>(tested.param));
+                         });
+
+// mma.sync stays right where wgmma is the choice.
+TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
+    const Environment without("SPION_WGMMA", "0");
+    device_ = std::make_unique<CudaDevice>();
+    EXPECT_FALSE(has_wgmma(device_->target()));
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (const int block : {64, 128}) {
+        expect_passes(pick_attention(random, dtype, head_dim, block, SoftmaxKind::kPrunedZero));
+    }
+}
 
 using GpuAttentionCorners = GpuCase<DType>;
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "compiler/tuning.h"
 #include "ir/error.h"
 #include "tests/runtime/cache_fixture.h"
 #include "tests/support/environment.h"
@@ -27,6 +28,21 @@ class CacheCommand : public testing::Test {
         request.text += fmt::format("// {}\n", number);
         int compilations = 0;
         return look_up(root_, &compilations, request).folder;
+    }
+    // Its key is all of `digit`.
+    fs::path add_tuning(char digit) {
+        const std::string key(32, digit);
+        const Tuning tuning{.shape = {.stationary_rows = 64,
+                                      .streamed_rows = 32,
+                                      .granule = 32,
+                                      .warps = 4,
+                                      .stages = 2},
+                            .milliseconds = 1.25,
+                            .kernel = "attention_forward-b64",
+                            .device = "a device of the test",
+                            .batch = 3};
+        write_tuning(tuning_file(root_, key), key, tuning);
+        return tuning_file(root_, key);
     }
     void overwrite_in(const fs::path& path, const std::string& bytes) {
         fs::create_directories(path.parent_path());
@@ -84,8 +100,8 @@ TEST_F(CacheCommand, VerifyFindsEveryKindOfDamage) {
         const CommandResult result = run_command("cache verify");
         EXPECT_EQ(result.exit_code, 1) << damages[i].first;
         EXPECT_NE(result.out.find(entry.string() + ": "), std::string::npos) << result.out;
-        EXPECT_NE(result.out.find(
-                      fmt::format("{} kernels in {}, {} damaged", i + 2, root_.string(), i + 1)),
+        EXPECT_NE(result.out.find(fmt::format("{} kernels and 0 tunings in {}, {} damaged", i + 2,
+                                              root_.string(), i + 1)),
                   std::string::npos)
             << result.out;
     }
@@ -114,15 +130,56 @@ TEST_F(CacheCommand, ClearLeavesForeignFilesAlone) {
     overwrite_in(scratch_.path() / "elsewhere" / "manifest.json", "mine");
     fs::create_directory_symlink(scratch_.path() / "elsewhere", root_ / ("link." + key));
     overwrite_in(root_ / "tmp.AbCdEf" / "kernel.cu", "half-written");
+    fs::create_directory_symlink(scratch_.path() / "elsewhere", root_ / "tuning");
     const CommandResult result = run_command("cache clear");
     EXPECT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_EQ(result.out, fmt::format("removed 2 kernels from {}\n", root_.string()));
+    EXPECT_EQ(result.out, fmt::format("removed 2 kernels and 0 tunings from {}\n", root_.string()));
     for (const fs::path& path : foreign) {
         EXPECT_EQ(contents(path), "mine") << path;
     }
     EXPECT_EQ(contents(root_ / ("link." + key) / "manifest.json"), "mine");
     EXPECT_FALSE(fs::exists(root_ / "tmp.AbCdEf"));
     EXPECT_EQ(json::parse(run_command("cache list --json").out).size(), 0U);
+}
+
+TEST_F(CacheCommand, KnowsTunings) {
+    const fs::path whole = add_tuning('a'), damaged = add_tuning('b');
+    overwrite(damaged, contents(damaged).substr(0, 60));
+    for (const char* name : {"notes.txt", "0123.txt", "tuning"}) {
+        overwrite_in(root_ / "tuning" / name, "mine");
+    }
+    overwrite_in(tuning_file(root_, std::string(32, 'c')).string() + ".123", "half-written");
+    const json rows = json::parse(run_command("cache list --json").out);
+    ASSERT_EQ(rows.size(), 2U);
+    EXPECT_EQ(rows[0].at("kind"), "tuning");
+    EXPECT_EQ(rows[0].at("name"), "attention_forward-b64");
+    EXPECT_EQ(rows[0].at("key"), std::string(32, 'a'));
+    EXPECT_EQ(rows[0].at("device"), "a device of the test");
+    EXPECT_EQ(rows[0].at("batch"), 3);
+    EXPECT_EQ(rows[0].at("streamed_rows"), 32);
+    EXPECT_EQ(rows[0].at("milliseconds"), 1.25);
+    EXPECT_EQ(rows[0].at("file"), whole.string());
+    EXPECT_EQ(rows[0].at("problem"), "");
+    EXPECT_EQ(rows[1].at("problem"),
+              "its facts are not those that its key and digest were made "
+              "from");
+    add_entry(1);
+    const std::string table = run_command("cache list").out;
+    EXPECT_NE(table.find("64/32 x2"), std::string::npos) << table;
+    EXPECT_NE(table.find("1 kernel and 2 tunings, "), std::string::npos) << table;
+    const CommandResult verify = run_command("cache verify");
+    EXPECT_EQ(verify.exit_code, 1);
+    EXPECT_NE(verify.out.find(damaged.string() + ": its facts"), std::string::npos) << verify.out;
+    EXPECT_NE(verify.out.find("1 kernel and 2 tunings in " + root_.string() + ", 1 damaged"),
+              std::string::npos)
+        << verify.out;
+    EXPECT_EQ(run_command("cache clear").out,
+              fmt::format("removed 1 kernel and 2 tunings from {}\n", root_.string()));
+    EXPECT_EQ(entries(root_ / "tuning"), 3U) << "foreign files stay";
+    fs::remove_all(root_ / "tuning");
+    add_tuning('d');
+    run_command("cache clear");
+    EXPECT_FALSE(fs::exists(root_ / "tuning"));
 }
 
 }  // namespace

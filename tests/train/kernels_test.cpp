@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "ir/error.h"
+#include "ir/parser.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
@@ -34,6 +35,29 @@ TEST(StepShape, RefusesWhatIsOutsideThem) {
         "a dropout of nan is not allowed");
     expect_error<UserError>([] { check(StepShape{.epsilon = 0.0F}); },
                             "a layer norm epsilon of 0 is not allowed");
+}
+
+Target here() {
+#ifdef SPION_HOST_BACKEND
+    return {.back_end = BackEnd::kHost, .arch = "znver4", .features = ""};
+#else
+    return cuda_target(90);
+#endif
+}
+
+TEST(StepKernel, TheirIrIsReadBack) {
+    const StepShape shape{.channels = 40, .dropout = 0.0F, .epsilon = 3e-6F};
+    for (int kernel = 0; kernel < kStepKernels; ++kernel) {
+        const KernelSource source =
+            step_kernel_source(static_cast<StepKernel>(kernel), shape, here());
+        const IrModule ir = parse_ir(source.ir, source.name);
+        EXPECT_EQ(to_text(ir), source.ir);
+        ASSERT_EQ(ir.steps.size(), 1U) << source.ir;
+        EXPECT_EQ(ir.steps.front().name, source.entry);
+    }
+    EXPECT_EQ(step_kernel_source(StepKernel::kResidualNormForward, shape, here()).ir,
+              "program role=train_residual_norm_forward\n"
+              "shape kChannels=40 kDropout=0 kEpsilon=3e-06\n");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "ir/parser.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/train/files.h"
 #include "tests/train/tiny_run.h"
@@ -58,6 +59,8 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
         for (const char* file : {"kernel.ir", "kernel.ll", "kernel.o"}) {
             EXPECT_GT(std::filesystem::file_size(entry.path() / file), 0U) << entry.path() / file;
         }
+        const std::string ir = read_file(entry.path() / "kernel.ir");
+        EXPECT_EQ(to_text(parse_ir(ir, "kernel.ir")), ir);
     }
     EXPECT_GE(kernels, 18);  // 14 of the step, 3 of attention, the score summary
 }

@@ -19,4 +19,9 @@ std::vector<std::string> find_answers(const Facts& facts);
 // The shape of a pattern in words: "the diagonal and column 0 (every query sees tokens 0 to 31)".
 std::string describe_pattern(const BlockPattern& pattern);
 
+// How near a rate is that reaches `share` of what the roofline allows, and, unless it is near, what
+// the cost model sees in its way: "far from the limit; the model sees it bound by
+// latency".
+std::string describe_share(double share, Bound bound);
+
 }  // namespace spion::inspect

@@ -83,11 +83,7 @@ std::string limit(const Facts& facts, int layer) {
             " {} {} in {}: {} of the {} that {} allows ({}).", what,
             point.measured ? "runs" : "is predicted to run", milliseconds(1e3 * point.seconds),
             share < 0.001 ? "under 0.1 %" : per_cent(share), with_unit(ceiling, "FLOP/s"),
-            memory ? "memory" : "arithmetic",
-            share >= 0.5 ? "near the limit"
-            : share > 0.15
-                ? fmt::format("the model sees it bound by {}", to_string(point.bound))
-                : fmt::format("far from it; the model sees {} first", to_string(point.bound)));
+            memory ? "memory" : "arithmetic", describe_share(share, point.bound));
     }
     return text;
 }
@@ -144,6 +140,15 @@ Composition compose(const BlockPattern& pattern) {
 }
 
 }  // namespace
+
+std::string describe_share(double share, Bound bound) {
+    constexpr double kNear = 0.8, kHalf = 0.5;
+    if (share >= kNear) {
+        return "near the limit";
+    }
+    return fmt::format("{} the limit; the model sees it bound by {}",
+                       share >= kHalf ? "more than half of" : "far from", to_string(bound));
+}
 
 std::string describe_pattern(const BlockPattern& pattern) {
     const std::int64_t all = std::int64_t{pattern.rows()} * pattern.rows();

@@ -111,6 +111,7 @@ struct Facts {
     std::optional<std::int64_t> transition_step;
     std::optional<double> stall_ms;  // between the last dense step and the first sparse one
     double dense_step_ms = 0, sparse_step_ms = 0;               // medians; 0 for none
+    double dense_attention_ms = 0, sparse_attention_ms = 0;     // of a step; 0 when not recorded
     std::optional<std::pair<double, double>> validation, test;  // loss, accuracy
     std::int64_t peak_bytes = 0;
     int compiled = 0, from_disk = 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <tuple>
 
 #include "tools/inspect/format.h"
 #include "tools/inspect/page_files.h"
@@ -115,26 +116,29 @@ std::string step_section(const Facts& facts) {
     if (facts.dense_step_ms <= 0 && facts.sparse_step_ms <= 0) {
         return {};
     }
-    double attention = 0;
-    for (const LayerFacts& layer : facts.layers) {
-        attention += layer.forward_ms.value_or(0) + layer.backward_ms.value_or(0);
-    }
     const double whole = std::max(facts.dense_step_ms, facts.sparse_step_ms);
     std::string html = "<section id=\"step\"><h2>Where a step's time goes</h2>";
     if (facts.dense_step_ms > 0) {
-        html += step_row("dense", 0, facts.dense_step_ms, whole, "dense");
+        html += step_row("dense", facts.dense_attention_ms, facts.dense_step_ms, whole, "dense");
     }
     if (facts.sparse_step_ms > 0) {
-        html += step_row("sparse", attention, facts.sparse_step_ms, whole, "sparse");
+        html +=
+            step_row("sparse", facts.sparse_attention_ms, facts.sparse_step_ms, whole, "sparse");
     }
     html += "<p class=\"note\">Medians over the phase.";
-    if (attention > 0) {
+    const bool dense = facts.dense_attention_ms > 0, sparse = facts.sparse_attention_ms > 0;
+    if (dense || sparse) {
         html += fmt::format(
             " Attention: one launch of each layer, forward and backward, for {} samples of full "
             "length, timed alone at the end; padded samples cost less inside a step.",
             facts.batch);
-    } else if (facts.sparse_step_ms > 0) {
-        html += " No time of attention alone was recorded.";
+    }
+    for (const auto& [phase, step_ms, recorded] :
+         {std::tuple("dense", facts.dense_step_ms, dense),
+          std::tuple("sparse", facts.sparse_step_ms, sparse)}) {
+        if (step_ms > 0 && !recorded) {
+            html += fmt::format(" Attention alone was not timed {}.", phase);
+        }
     }
     return html + "</p></section>";
 }

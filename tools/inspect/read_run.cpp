@@ -70,7 +70,15 @@ std::optional<std::pair<double, double>> evaluation(const json& summary, const c
     return loss && accuracy ? std::optional(std::pair(*loss, *accuracy)) : std::nullopt;
 }
 
-// Times of one launch a layer, into facts.layers.
+// {forward, backward} of one launch; nullopt unless both are there.
+std::optional<std::pair<double, double>> launch_times(const json& times) {
+    const auto forward = times.is_object() ? member<double>(times, "forward") : std::nullopt;
+    const auto backward = times.is_object() ? member<double>(times, "backward") : std::nullopt;
+    return forward && backward ? std::optional(std::pair(*forward, *backward)) : std::nullopt;
+}
+
+// Times of one launch a layer, into facts.layers, and their sums over a step. Needs to know of the
+// transition: without one, the layers are dense.
 void read_attention_times(Facts& facts, const json& summary) {
     const auto times = summary.find("attention_ms");
     if (times == summary.end() || !times->is_object()) {
@@ -81,11 +89,23 @@ void read_attention_times(Facts& facts, const json& summary) {
     if (layers == times->end() || !layers->is_array()) {
         return;
     }
+    double& whole = facts.transition_step ? facts.sparse_attention_ms : facts.dense_attention_ms;
+    for (const json& layer : *layers) {
+        const auto launch = launch_times(layer);
+        whole += launch ? launch->first + launch->second : 0;
+    }
+    if (const auto dense = times->find("dense"); dense != times->end()) {
+        const auto launch = launch_times(*dense);
+        facts.dense_attention_ms =
+            launch ? static_cast<double>(layers->size()) * (launch->first + launch->second)
+                   : facts.dense_attention_ms;
+    }
     for (LayerFacts& layer : facts.layers) {
         const auto index = static_cast<std::size_t>(layer.layer);
-        if (index < layers->size() && (*layers)[index].is_object()) {
-            layer.forward_ms = member<double>((*layers)[index], "forward");
-            layer.backward_ms = member<double>((*layers)[index], "backward");
+        const auto launch = index < layers->size() ? launch_times((*layers)[index]) : std::nullopt;
+        if (launch) {
+            layer.forward_ms = launch->first;
+            layer.backward_ms = launch->second;
         }
     }
 }
@@ -280,8 +300,9 @@ void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
                                 .tier = {}});
         layer = facts.layers.end() - 1;
     }
-    layer->programs.push_back(
-        {.program = std::move(program), .work = {}, .prediction = {}, .kernel = kernel});
+    ProgramFacts& added = layer->programs.emplace_back();
+    added.program = std::move(program);
+    added.kernel = kernel;
 }
 
 Facts read_kernel_folder(const fs::path& folder) {

@@ -39,13 +39,17 @@ std::string step_times(const Facts& facts) {
             values.push_back(*row.step_ms);
         }
     }
-    std::string text;
-    if (!values.empty()) {
-        text += fmt::format("  {:<20} {}  dense {}, sparse {} (medians)\n", "step time",
-                            sparkline(values), milliseconds(facts.dense_step_ms),
-                            facts.sparse_step_ms > 0 ? milliseconds(facts.sparse_step_ms) : "-");
-    }
-    return text;
+    const auto phase = [](double step_ms, double attention_ms) {
+        const std::string step = step_ms > 0 ? milliseconds(step_ms) : "-";
+        return step_ms > 0 && attention_ms > 0
+                   ? fmt::format("{} (attention {})", step, milliseconds(attention_ms))
+                   : step;
+    };
+    return values.empty() ? ""
+                          : fmt::format("  {:<20} {}  dense {}, sparse {}; medians\n", "step time",
+                                        sparkline(values),
+                                        phase(facts.dense_step_ms, facts.dense_attention_ms),
+                                        phase(facts.sparse_step_ms, facts.sparse_attention_ms));
 }
 
 std::string layer_text(const LayerFacts& layer) {

@@ -2,12 +2,15 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "compiler/lower.h"
@@ -167,6 +170,63 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
                              .programs = {program, passes.front().after}};
         ASSERT_EQ(parse_ir(to_text(whole), "whole"), whole);
     }
+}
+
+// A work item with everything that must move along with it.
+struct Item {
+    int tile;
+    std::vector<std::int32_t> granules;
+    std::vector<std::uint32_t> uses;
+    std::optional<RowClass> row_class;
+    bool operator==(const Item&) const = default;
+};
+
+std::vector<Item> items_of(const TileProgram& program) {
+    std::vector<Item> items;
+    for (std::size_t w = 0; w < program.order.size(); ++w) {
+        const auto begin = program.offsets[w], end = program.offsets[w + 1];
+        const auto slice = [&](const auto& all) {
+            return all.empty()
+                       ? all
+                       : std::decay_t<decltype(all)>(all.begin() + begin, all.begin() + end);
+        };
+        items.push_back({.tile = program.order[w],
+                         .granules = slice(program.granules),
+                         .uses = slice(program.uses),
+                         .row_class = program.classes.empty() ? std::nullopt
+                                                              : std::optional(program.classes[w])});
+    }
+    return items;
+}
+
+TEST(Passes, WorkIsOrderedByLengthThenByTile) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    int ties = 0;
+    for (int round = 0; round < 50; ++round) {
+        const BlockPattern pattern = pick_pattern(random, 16, 12);
+        const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
+        LowerOptions options = wide_options();
+        options.shape->warps = pick(random, 1, 2);
+        options.shape->stationary_rows = 16 * options.shape->warps;
+        for (const Recorded& pass : record(pattern, role, cuda_target(90), options)) {
+            if (pass.name != "order_work") {
+                continue;
+            }
+            std::vector<Item> wanted = items_of(pass.before);
+            std::sort(wanted.begin(), wanted.end(), [](const Item& a, const Item& b) {
+                return a.granules.size() != b.granules.size()
+                           ? a.granules.size() > b.granules.size()
+                           : a.tile < b.tile;
+            });
+            EXPECT_EQ(items_of(pass.after), wanted) << to_text(pass.after);
+            for (std::size_t i = 1; i < wanted.size(); ++i) {
+                ties += wanted[i].granules.size() == wanted[i - 1].granules.size() ? 1 : 0;
+            }
+        }
+    }
+    EXPECT_GT(ties, 10);
 }
 
 TileProgram drop_a_granule(TileProgram program, const PassContext& /*context*/) {

@@ -165,6 +165,42 @@ TEST(InspectAnswers, DescribePatterns) {
         << text;
 }
 
+TEST(InspectAnswers, GradeHowNearTheLimitIs) {
+    EXPECT_EQ(describe_share(1.3, Bound::kMemory), "near the limit");
+    EXPECT_EQ(describe_share(0.8, Bound::kMemory), "near the limit");
+    EXPECT_EQ(describe_share(0.79, Bound::kProducts),
+              "more than half of the limit; the model sees it bound by products");
+    EXPECT_EQ(describe_share(0.5, Bound::kCache),
+              "more than half of the limit; the model sees it bound by L2");
+    EXPECT_EQ(describe_share(0.49, Bound::kLatency),
+              "far from the limit; the model sees it bound by latency");
+    EXPECT_EQ(describe_share(0.0001, Bound::kExponentials),
+              "far from the limit; the model sees it bound by exponentials");
+}
+
+// Of a run of two layers with the summary's attention_ms: attention in a step of either phase.
+std::pair<double, double> attention_of_step(const std::string& transition,
+                                            const std::string& attention_ms) {
+    const ScratchFolder folder;
+    folder.write("metrics.csv", kHeader);
+    folder.write("summary.json", fmt::format("{{\"transition_step\": {}, \"dense_step_ms\": 9, "
+                                             "\"sparse_step_ms\": 4, \"attention_ms\": {}}}",
+                                             transition, attention_ms));
+    const Facts facts = read_folder(folder.file(""));
+    return {facts.dense_attention_ms, facts.sparse_attention_ms};
+}
+
+TEST(InspectFolder, SplitsTheStepsOfBothPhases) {
+    const std::string layers =
+        "\"layers\": [{\"forward\": 0.5, \"backward\": 1}, {\"forward\": 0.25, \"backward\": 0.5}]";
+    const std::string dense = ", \"dense\": {\"forward\": 1, \"backward\": 2}";
+    EXPECT_EQ(attention_of_step("3", "{" + layers + dense + "}"), std::pair(6.0, 2.25));
+    EXPECT_EQ(attention_of_step("3", "{" + layers + "}"), std::pair(0.0, 2.25));
+    EXPECT_EQ(attention_of_step("null", "{" + layers + "}"), std::pair(2.25, 0.0));
+    EXPECT_EQ(attention_of_step("3", "{\"layers\": []" + dense + "}"), std::pair(0.0, 0.0));
+    EXPECT_EQ(attention_of_step("3", "{}"), std::pair(0.0, 0.0));
+}
+
 TEST(InspectFolder, RefusesWhatIsNeitherRunNorKernels) {
     const ScratchFolder folder;
     expect_error<UserError>([&] { read_folder(folder.file("none")); }, "is no folder");

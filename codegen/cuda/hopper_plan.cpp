@@ -1,0 +1,123 @@
+#include "codegen/cuda/hopper_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr int kRegisters = 65536;         // of a processor
+constexpr int kSharedBytes = 228 * 1024;  // of a processor
+constexpr int kReservedShared = 1024;     // a block, by the driver
+constexpr int kMostResident = 8;
+constexpr int kMostRegisters = 240;  // a thread, with another warpgroup beside it
+constexpr int kGroupThreads = 128;
+
+int round_down(int value, int unit) {
+    return value / unit * unit;
+}
+
+// Stationary tensors of a role.
+int stationary_tensors(KernelRole role) {
+    switch (role) {
+        case KernelRole::kForward:
+            return 1;
+        case KernelRole::kQueryGradient:
+            return 3;
+        case KernelRole::kKeyValueGradient:
+            return 2;
+    }
+    throw InternalError("kernel role {} has no tensors", static_cast<int>(role));
+}
+
+int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
+                 int slots) {
+    const int row = 2 * head_dim;
+    constexpr int kFloat = 4, kPlan = 16, kBarrier = 8;
+    int slot = stationary_tensors(role) * stationary_rows * row + kPlan + 2 * kBarrier;
+    int stage = 2 * streamed_rows * row + 4 * kBarrier;
+    if (role == KernelRole::kQueryGradient) {
+        slot += stationary_rows * kFloat;
+    } else if (role == KernelRole::kKeyValueGradient) {
+        stage += 2 * streamed_rows * kFloat;
+    }
+    return slots * slot + stages * stage;
+}
+
+// What a consumer thread keeps: S and, going backward, dP as fp32, P and dS as operands, its
+// results; then addresses and temporaries, a number found by compiling: with less, ptxas spills or
+// waits for every product.
+int registers_needed(KernelRole role, int head_dim, int streamed_rows, bool overlap_steps) {
+    switch (role) {
+        case KernelRole::kForward:
+            return streamed_rows * 3 / 4 + head_dim / 2 + 32;
+        case KernelRole::kQueryGradient:
+            return streamed_rows * 5 / 4 + head_dim / 2 + 36;
+        case KernelRole::kKeyValueGradient:
+            return streamed_rows + head_dim + (overlap_steps ? 44 : 32);
+    }
+    throw InternalError("kernel role {} has no registers", static_cast<int>(role));
+}
+
+// Registers of a consumer thread when `resident` blocks share a processor: what all warpgroups of a
+// block have at its start, less the producer's.
+int consumer_registers(int groups, int resident, int producer) {
+    const int entry =
+        std::min(248, round_down(kRegisters / (kGroupThreads * (groups + 1) * resident), 8));
+    return std::min(kMostRegisters, round_down((entry * (groups + 1) - producer) / groups, 8));
+}
+
+}  // namespace
+
+bool hopper_head_dim(int head_dim) {
+    return head_dim == 32 || head_dim == 64 || head_dim == 128;
+}
+
+HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
+                       int stages, int shared_limit) {
+    const int groups = stationary_rows / 64;
+    const auto shared_of = [&](int slots) {
+        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots);
+    };
+    HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
+    // The producer of the statistics does with 32 registers, the others with 24.
+    plan.producer_registers = role == KernelRole::kKeyValueGradient ? 32 : 24;
+    plan.shared_bytes = shared_of(1);
+    if (plan.shared_bytes > shared_limit) {
+        plan.problem =
+            fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);
+        return plan;
+    }
+    const auto resident = [&](int slots, bool overlap_steps) {
+        const int needed = registers_needed(role, head_dim, streamed_rows, overlap_steps);
+        int blocks =
+            shared_of(slots) > shared_limit
+                ? 0
+                : std::min(kMostResident, kSharedBytes / (shared_of(slots) + kReservedShared));
+        while (blocks > 0 && consumer_registers(groups, blocks, plan.producer_registers) < needed) {
+            --blocks;
+        }
+        return blocks;
+    };
+    // More blocks on a processor are worth more than steps that overlap, and those more than a
+    // second slot.
+    plan.overlap_steps = resident(1, true) == resident(1, false);
+    plan.resident_blocks = resident(1, plan.overlap_steps);
+    plan.slots = resident(2, plan.overlap_steps) == plan.resident_blocks ? 2 : 1;
+    plan.shared_bytes = shared_of(plan.slots);
+    if (plan.resident_blocks == 0) {
+        plan.problem =
+            fmt::format("registers: {} of {} a thread",
+                        registers_needed(role, head_dim, streamed_rows, plan.overlap_steps),
+                        consumer_registers(groups, 1, plan.producer_registers));
+        return plan;
+    }
+    plan.consumer_registers =
+        consumer_registers(groups, plan.resident_blocks, plan.producer_registers);
+    return plan;
+}
+
+}  // namespace spion

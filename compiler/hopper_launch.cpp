@@ -1,0 +1,125 @@
+#include "compiler/hopper_launch.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <span>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr int kGroupRows = 64;  // of a box of stationary rows
+
+struct NamedTensor {
+    const char* name;
+    SpionTensor SpionAttentionArguments::*tensor;
+    bool stationary;
+};
+
+constexpr NamedTensor kForwardTensors[] = {{"q", &SpionAttentionArguments::q, true},
+                                           {"k", &SpionAttentionArguments::k, false},
+                                           {"v", &SpionAttentionArguments::v, false}};
+constexpr NamedTensor kQueryGradientTensors[] = {{"q", &SpionAttentionArguments::q, true},
+                                                 {"d_o", &SpionAttentionArguments::d_o, true},
+                                                 {"o", &SpionAttentionArguments::o, true},
+                                                 {"k", &SpionAttentionArguments::k, false},
+                                                 {"v", &SpionAttentionArguments::v, false}};
+constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArguments::k, true},
+                                                    {"v", &SpionAttentionArguments::v, true},
+                                                    {"q", &SpionAttentionArguments::q, false},
+                                                    {"d_o", &SpionAttentionArguments::d_o, false}};
+
+// In the order of SpionHopperArguments::maps.
+std::span<const NamedTensor> tensors_of(KernelRole role) {
+    switch (role) {
+        case KernelRole::kForward:
+            return kForwardTensors;
+        case KernelRole::kQueryGradient:
+            return kQueryGradientTensors;
+        case KernelRole::kKeyValueGradient:
+            return kKeyValueGradientTensors;
+    }
+    throw InternalError("kernel role {} has no tensors", static_cast<int>(role));
+}
+
+bool same(const SpionTensor& a, const SpionTensor& b) {
+    return a.data == b.data && a.batch_stride == b.batch_stride && a.head_stride == b.head_stride &&
+           a.row_stride == b.row_stride;
+}
+
+}  // namespace
+
+HopperLaunch::HopperLaunch(const TileProgram& program, int resident_blocks, Device& device)
+    : role_(program.role),
+      attention_(program.attention),
+      streamed_box_rows_(program.granule),
+      resident_blocks_(resident_blocks),
+      counters_(device, 2 * sizeof(unsigned)) {
+    device.fill(counters_.data(), 0, counters_.bytes());
+}
+
+SpionTensorMap HopperLaunch::describe(const SpionTensor& tensor, int rows, Device& device) const {
+    constexpr int kBytes = 2;
+    const std::int64_t batch = arguments_.attention.batch;
+    // A dimension of one element has no stride that counts, and the map wants one it can check.
+    const std::int64_t row = tensor.row_stride * kBytes;
+    const TensorBoxes boxes{
+        .data = tensor.data,
+        .extent = {attention_.head_dim, attention_.length, attention_.heads, batch},
+        .stride = {row, attention_.heads == 1 ? row : tensor.head_stride * kBytes,
+                   batch == 1 ? row : tensor.batch_stride * kBytes},
+        .columns = std::min(64, attention_.head_dim),
+        .rows = rows};
+    const std::array<std::uint64_t, 16> map = device.tensor_map(boxes);
+    SpionTensorMap result;
+    static_assert(sizeof(result) == sizeof(map));
+    std::memcpy(&result, map.data(), sizeof(map));
+    return result;
+}
+
+void HopperLaunch::describe_tensors(const SpionAttentionArguments& attention, Device& device) {
+    const bool other_batch = arguments_.attention.batch != attention.batch;
+    const SpionAttentionArguments before = arguments_.attention;
+    arguments_.attention = attention;
+    std::size_t at = 0;
+    for (const NamedTensor& named : tensors_of(role_)) {
+        const SpionTensor& tensor = attention.*named.tensor;
+        SpionTensorMap& map = arguments_.maps[at++];
+        if (!other_batch && same(before.*named.tensor, tensor)) {
+            continue;
+        }
+        const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data) % 16 == 0 &&
+                             tensor.row_stride % 8 == 0 && tensor.head_stride % 8 == 0 &&
+                             tensor.batch_stride % 8 == 0;
+        if (!aligned) {
+            arguments_.attention.batch = 0;  // nothing is known to be described
+            throw UserError(
+                "tensor {} is at {} with strides of {}, {} and {} elements: its address and "
+                "strides "
+                "must be multiples of 16 bytes",
+                named.name, tensor.data, tensor.batch_stride, tensor.head_stride,
+                tensor.row_stride);
+        }
+        map = describe(tensor, named.stationary ? kGroupRows : streamed_box_rows_, device);
+    }
+}
+
+void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
+                          const SpionAttentionArguments& attention, Device& device) {
+    if (geometry.work_items > std::numeric_limits<std::int32_t>::max()) {
+        throw UserError("{} work items, at most {} in a launch: use a smaller batch",
+                        geometry.work_items, std::numeric_limits<std::int32_t>::max());
+    }
+    describe_tensors(attention, device);
+    arguments_.items = static_cast<unsigned>(geometry.work_items);
+    arguments_.counters = counters_.as<unsigned>();
+    geometry.work_items = std::min<std::int64_t>(
+        geometry.work_items, std::int64_t{device.target().processors} * resident_blocks_);
+    geometry.overlaps_previous = true;
+    device.launch(kernel, geometry, arguments_);
+}
+
+}  // namespace spion

@@ -1,0 +1,163 @@
+// dK and dV of one key tile, on sm_90a. LSE and delta are those of the column.
+//   S^T [64, n]   = K [64, D] * Q [n, D]^T       a warpgroup's 64 keys, n = kStreamedRows queries
+//   P^T [64, n]   = exp(kScale * S^T - LSE)
+//   dS^T [64, n]  = P^T * (V [64, D] * dO [n, D]^T - delta)
+//   dV [64, D]   += P^T [64, n] * dO [n, D]
+//   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
+// Rows of padded keys get zeros. With kOverlapSteps the last two products of a step run beside the
+// first of the next, which takes registers for the operands of both.
+constexpr int kStationaryTensors = 2;  // K, later dK; V, later dV; streamed: Q, dO
+constexpr bool kSlotHasStatistics = false;
+constexpr bool kStageHasStatistics = true;  // LSE, delta
+#include "hopper_pipeline.cuh"
+#include "softmax.cuh"
+
+constexpr int kScoreTiles = kStreamedRows / 8;
+
+// Rows g and g + 8 of the warp from `first` on are dropped by selection: what padded keys have
+// gathered need not even be finite.
+SPION_DEVICE void zero_rows_from(int first, float (&gradient)[kHeadTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (lane_index() / 4 + 8 * half < first) continue;
+#pragma unroll
+        for (int j = 0; j < kHeadTiles; ++j) {
+            gradient[j][2 * half] = gradient[j][2 * half + 1] = 0.0F;
+        }
+    }
+}
+
+struct Consumer {
+    int group;  // this warpgroup of the block's consumers
+    Place<kSlots> slot;
+    Place<kStages> stage;
+
+    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
+    __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
+};
+
+__device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
+                                                  ItemPlan plan) {
+    const unsigned key_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
+    const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+
+    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    set_zero(key_gradient);
+    set_zero(value_gradient);
+    unsigned probabilities[kScoreTiles / 2][4], operand[kScoreTiles / 2][4];
+    const int steps = plan.steps();
+    int done = 0;  // the stage of the step before
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+        const unsigned query_tile = stage_tile(stage.index, 0);
+        const unsigned output_gradient_tile = stage_tile(stage.index, 1);
+        float scores[kScoreTiles][4], gradient[kScoreTiles][4];
+        barrier_wait(stage_full(stage.index, 0), stage.parity);
+        keep(scores);
+        wgmma_fence();
+        start_scores<kStreamedRows>(scores, key_tile, query_tile);
+        wgmma_commit();
+        if (kOverlapSteps && step > 0) {
+            wgmma_wait<1>();
+            keep(key_gradient);
+            keep(value_gradient);
+            keep(probabilities);
+            keep(operand);
+            release(stage_empty(done, 0));
+            release(stage_empty(done, 1));
+        }
+        barrier_wait(stage_full(stage.index, 1), stage.parity);
+        keep(gradient);
+        wgmma_fence();
+        start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
+        wgmma_commit();
+        wgmma_wait<1>();
+        keep(scores);
+        // This lane's columns: 8 j + 2 t and the next. Queries that the step does not have are
+        // zeros throughout, LSE and delta too, and add nothing.
+        const unsigned lane_lse = stage_statistics(stage.index) + lane_index() % 4 * 8;
+        const unsigned lane_delta = lane_lse + kStreamedRows * 4;
+#pragma unroll
+        for (int j = 0; j < kScoreTiles; ++j) {
+            const float2 lse = load_shared_float2(lane_lse + j * 32);
+            const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
+            }
+        }
+        wgmma_wait<0>();
+        keep(gradient);
+#pragma unroll
+        for (int j = 0; j < kScoreTiles; ++j) {
+            const float2 delta = load_shared_float2(lane_delta + j * 32);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                gradient[j][i] = (gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y)) * scores[j][i];
+            }
+        }
+        pack_operand(probabilities, scores);
+        pack_operand(operand, gradient);
+        keep(key_gradient);
+        keep(value_gradient);
+        keep(probabilities);
+        keep(operand);
+        wgmma_fence();
+        start_sum(value_gradient, probabilities, output_gradient_tile);
+        start_sum(key_gradient, operand, query_tile);
+        wgmma_commit();
+        if constexpr (!kOverlapSteps) {
+            wgmma_wait<0>();
+            keep(key_gradient);
+            keep(value_gradient);
+            keep(probabilities);
+            keep(operand);
+            release(stage_empty(stage.index, 0));
+            release(stage_empty(stage.index, 1));
+        }
+        done = stage.index;
+        stage.advance();
+    }
+    wgmma_wait<0>();
+    keep(key_gradient);
+    keep(value_gradient);
+    if (kOverlapSteps && steps > 0) {
+        release(stage_empty(done, 0));
+        release(stage_empty(done, 1));
+    }
+
+    const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
+    if constexpr (kKeyPadding) {
+        const int valid = key_limit(args, plan.batch()) - first;
+        zero_rows_from(valid, key_gradient);
+        zero_rows_from(valid, value_gradient);
+    }
+    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    store_group_rows(key_tile, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
+                     first, kLength);
+    store_group_rows(value_tile, value_gradient, one, rows_of(args.d_v, plan.batch(), plan.head()),
+                     first, kLength);
+    fence_to_async();
+    release(slot_empty(slot.index));
+    slot.advance();
+}
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_key_value_gradient(const __grid_constant__ SpionHopperArguments args) {
+    const auto fetch_statistics = [&](const WorkItem& work, const Walk& walk, int step,
+                                      unsigned target) {
+#pragma unroll
+        for (int i = 0; i < kStreamedRows / 32; ++i) {
+            const int row = 32 * i + lane_index();
+            const int place = step * kGranulesPerStep + row / kGranule;
+            const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, place & 31);
+            const int source = granule * kGranule + row % kGranule;
+            const bool present = step * kStreamedRows + row < walk.valid;
+            copy_async_4(target + row * 4, args.attention.lse + work.row + source, present);
+            copy_async_4(target + (kStreamedRows + row) * 4,
+                         args.attention.delta + work.row + source, present);
+        }
+    };
+    run_items<Consumer, false>(
+        args, [](const WorkItem&, unsigned) {}, fetch_statistics);
+}

@@ -1,0 +1,67 @@
+// `spion bench step` on the host: a step taken apart.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/support/run_command.h"
+
+namespace spion {
+namespace {
+
+using Json = nlohmann::json;
+
+TEST(BenchStep, CountsEveryLaunchOfAStep) {
+    const CommandResult result = run_command(
+        "bench step --json --device cpu --task listops --batch 2 --length 256 --repeat 2");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const Json json = Json::parse(result.out);
+    EXPECT_EQ(json.at("phase"), "sparse");
+    EXPECT_GT(json.at("step_ms"), 0);
+    int launches = 0, products = 0;
+    double flop = 0;
+    for (const Json& work : json.at("works")) {
+        EXPECT_GT(work.at("ms"), 0) << work;
+        launches += work.at("launches").get<int>();
+        flop += work.at("flop").get<double>();
+        const std::string name = work.at("name");
+        if (name.starts_with("gemm")) products += work.at("launches").get<int>();
+        if (name == "attention_forward" || name == "gelu_dropout_backward") {
+            EXPECT_EQ(work.at("launches"), 4) << "four layers";
+        }
+        if (name == "residual_norm_forward") {
+            EXPECT_EQ(work.at("launches"), 9) << "two a layer and the last";
+            // Four tensors [512, 64] of fp32.
+            EXPECT_EQ(work.at("bytes"), 9 * 4 * 512 * 64 * 4);
+        }
+    }
+    EXPECT_EQ(products, 4 * 12) << "four linear maps a layer, three products each";
+    EXPECT_EQ(launches, 116);
+    // Three products of N (3 C^2 + C^2 + 2 C F) multiply-adds each a layer.
+    EXPECT_EQ(flop, 4.0 * 3 * 2 * 512 * (4 * 64 * 64 + 2 * 64 * 128));
+}
+
+TEST(BenchStep, TakesTheTasksSettings) {
+    const CommandResult result = run_command(
+        "bench step --json --device cpu --batch 1 --length 128 --repeat 1 --dense --task image");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const Json json = Json::parse(result.out);
+    EXPECT_EQ(json.at("task"), "image");
+    EXPECT_EQ(json.at("phase"), "dense");
+    EXPECT_EQ(json.at("goal_ms"), 0.9);
+    int layers = 0;
+    for (const Json& work : json.at("works")) {
+        if (work.at("name") == "attention_query_gradient") layers = work.at("launches");
+    }
+    EXPECT_EQ(layers, 2);
+}
+
+TEST(BenchStep, RefusesWhatItCannotMeasure) {
+    expect_refused("bench step --device cpu --task text",
+                   {"--task is 'text'", "listops, image, retrieval"});
+    expect_refused("bench step --device cpu --repeat 0", {"--repeat is 0", "at least 1"});
+    expect_refused("bench step --device cpu --batch -1", {"--batch -1", "cannot be negative"});
+}
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,278 @@
+#include "tools/bench_step.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ir/error.h"
+#include "tools/bench_attention.h"
+#include "tools/profiling_device.h"
+#include "tools/random_pattern.h"
+#include "train/model.h"
+
+namespace spion {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Steps at the paper's settings (Yoon, Han, Moon: SPION, PAKDD 2024), and what they are to take on
+// an H200. A sample of retrieval is two documents: two rows of the batch.
+struct Task {
+    const char* name;
+    int batch;
+    std::int64_t length;
+    int layers, vocabulary, classes, block;
+    double density;
+    double goal_ms;
+};
+constexpr Task kTasks[] = {
+    {"listops", 256, 2048, 4, 32, 10, 64, 0.05, 4.0},
+    {"image", 128, 1024, 2, 256, 10, 32, 0.04, 0.9},
+    {"retrieval", 64, 4096, 2, 512, 2, 64, 0.021, 1.3},
+};
+
+struct Options {
+    std::string task = "listops";
+    std::string device = "auto";
+    int batch = 0;            // 0: the task's
+    std::int64_t length = 0;  // 0: the task's
+    bool dense = false;
+    bool json = false;
+    int repeat = 20;
+};
+
+Task task_of(const Options& options) {
+    std::string known;
+    for (Task task : kTasks) {
+        if (task.name == options.task) {
+            if (options.batch != 0) task.batch = options.batch;
+            if (options.length != 0) task.length = options.length;
+            return task;
+        }
+        known += (known.empty() ? "" : ", ") + std::string(task.name);
+    }
+    throw UserError("--task is '{}', but it takes one of {}", options.task, known);
+}
+
+// Full samples of random tokens.
+Batch random_batch(const Task& task) {
+    std::mt19937 random(1);
+    Batch batch{.size = task.batch,
+                .length = task.length,
+                .tokens = {},
+                .lengths = std::vector<std::int32_t>(static_cast<std::size_t>(task.batch),
+                                                     static_cast<std::int32_t>(task.length)),
+                .labels = {}};
+    batch.tokens.resize(static_cast<std::size_t>(task.batch * task.length));
+    for (std::uint16_t& token : batch.tokens) {
+        token = static_cast<std::uint16_t>(1 + random() % (task.vocabulary - 1));
+    }
+    for (int b = 0; b < task.batch; ++b) {
+        batch.labels.push_back(static_cast<std::int32_t>(random() % task.classes));
+    }
+    return batch;
+}
+
+// The model with its attention, ready to step.
+class Stepper {
+  public:
+    Stepper(const Task& task, bool dense, Device& device)
+        : cache_(std::nullopt),
+          model_({.shape = {.layers = task.layers,
+                            .vocabulary = task.vocabulary,
+                            .classes = task.classes,
+                            .length = task.length},
+                  .batch = task.batch},
+                 device, cache_),
+          batch_(random_batch(task)),
+          floats_(device, static_cast<std::size_t>(task.batch) * sizeof(float)),
+          correct_(device, static_cast<std::size_t>(task.batch) * sizeof(int)),
+          not_finite_(device, static_cast<std::size_t>(model_.not_finite_items()) * sizeof(int)) {
+        const ModelShape& shape = model_.shape();
+        const Attention attention{.heads = shape.heads,
+                                  .head_dim = shape.head_dim,
+                                  .length = shape.length,
+                                  .dtype = model_.dtype(),
+                                  .scale = default_scale(shape.head_dim),
+                                  .softmax = SoftmaxKind::kPrunedZero,
+                                  .key_padding = true};
+        std::vector<BlockPattern> patterns;
+        for (int layer = 0; layer < task.layers; ++layer) {
+            patterns.push_back(dense
+                                   ? BlockPattern::full(task.length, task.block)
+                                   : random_pattern(task.length, task.block, task.density, layer));
+        }
+        attention_ = compile_attention(attention, patterns, device, cache_);
+        std::vector<CompiledAttention*> layers;
+        for (const auto& layer : attention_) layers.push_back(layer.get());
+        model_.set_attention(std::move(layers));
+    }
+
+    void run() {
+        const StepResults results{.losses = floats_.as<float>(),
+                                  .correct = correct_.as<int>(),
+                                  .not_finite = not_finite_.as<int>()};
+        model_.upload(batch_);
+        model_.compute_gradients(static_cast<std::uint32_t>(step_), results);
+        model_.update(step_++, 1e-4, {}, results);
+    }
+    const Model& model() const { return model_; }
+
+  private:
+    KernelCache cache_;
+    Model model_;
+    Batch batch_;
+    Buffer floats_;      // fp32 [B]
+    Buffer correct_;     // int32 [B]
+    Buffer not_finite_;  // int32 [items]
+    std::vector<std::unique_ptr<CompiledAttention>> attention_;
+    std::int64_t step_ = 0;
+};
+
+// Bytes that one launch must move, for a layer in the middle of the network: each operand once, in
+// units of an activation [N, C]; statistics and parameters are left out. 0 for what is small.
+double bytes_of(const std::string& entry, const Model& model, std::int64_t rows) {
+    struct Moved {
+        const char* entry;
+        double narrow, wide;  // tensors [N, C], tensors [N, F]
+    };
+    constexpr Moved kMoved[] = {
+        {"embedding_forward", 1, 0},
+        {"embedding_backward", 1, 0},
+        {"embedding_position_backward", 1, 0},
+        {"residual_norm_forward", 4, 0},
+        {"residual_norm_backward", 5, 0},
+        {"gelu_dropout_forward", 0, 2},
+        {"gelu_dropout_backward", 0, 3},
+        {"column_sums", 3, 0},
+        {"masked_mean_forward", 1, 0},
+        {"masked_mean_backward", 1, 0},
+        {"attention_forward", 4, 0},
+        {"attention_query_gradient", 6, 0},
+        {"attention_key_value_gradient", 6, 0},
+    };
+    const double element = storage_bytes(model.dtype()) * static_cast<double>(rows);
+    for (const Moved& moved : kMoved) {
+        if (entry == moved.entry) {
+            return element * (moved.narrow * model.shape().channels() +
+                              moved.wide * model.shape().feed_forward);
+        }
+    }
+    return 0;
+}
+
+struct Profile {
+    double step_ms = 0;               // not profiled
+    std::vector<ProfiledWork> works;  // of one step, the longest first
+};
+
+Profile measure(const Options& options, const Task& task, Device& device) {
+    ProfilingDevice profiling(device);
+    Stepper stepper(task, options.dense, profiling);
+    Profile profile;
+    profile.step_ms = median_milliseconds(device, options.repeat, [&](int) { stepper.run(); });
+    profiling.start();
+    for (int n = 0; n < options.repeat; ++n) stepper.run();
+    profile.works = profiling.stop();
+    for (ProfiledWork& work : profile.works) {
+        work.launches /= options.repeat;
+        work.ms /= options.repeat;
+        work.bytes /= options.repeat;
+        work.flop /= options.repeat;
+        if (work.bytes == 0) {
+            work.bytes =
+                work.launches * bytes_of(work.name, stepper.model(), task.batch * task.length);
+        }
+    }
+    std::sort(profile.works.begin(), profile.works.end(),
+              [](const ProfiledWork& a, const ProfiledWork& b) { return a.ms > b.ms; });
+    return profile;
+}
+
+double floor_ms(const ProfiledWork& work, const Target& target) {
+    return work.bytes / rates_of(target).memory_bytes * 1e3;
+}
+
+void print_table(const Options& options, const Task& task, const Profile& profile,
+                 const Device& device) {
+    fmt::print("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
+               options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
+    fmt::print("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
+               "GB/s", "TFLOP/s");
+    ProfiledWork sum;
+    const auto print = [&](const std::string& name, const ProfiledWork& work) {
+        fmt::print("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
+                   work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
+                   work.flop / work.ms * 1e-9);
+    };
+    for (const ProfiledWork& work : profile.works) {
+        print(work.name, work);
+        sum.launches += work.launches;
+        sum.ms += work.ms;
+        sum.bytes += work.bytes;
+        sum.flop += work.flop;
+    }
+    print("all of them", sum);
+    fmt::print("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
+               profile.step_ms, task.goal_ms);
+}
+
+void print_json(const Options& options, const Task& task, const Profile& profile,
+                const Device& device) {
+    Json rows = Json::array();
+    for (const ProfiledWork& work : profile.works) {
+        rows.push_back({{"name", work.name},
+                        {"launches", work.launches},
+                        {"ms", work.ms},
+                        {"floor_ms", floor_ms(work, device.target())},
+                        {"bytes", work.bytes},
+                        {"flop", work.flop}});
+    }
+    fmt::print("{}\n", Json{{"device", device.name()},
+                            {"task", task.name},
+                            {"phase", options.dense ? "dense" : "sparse"},
+                            {"batch", task.batch},
+                            {"length", task.length},
+                            {"step_ms", profile.step_ms},
+                            {"goal_ms", task.goal_ms},
+                            {"works", rows}}
+                           .dump(2));
+}
+
+void bench_step(const Options& options) {
+    if (options.repeat < 1) {
+        throw UserError("--repeat is {}; give at least 1", options.repeat);
+    }
+    if (options.batch < 0 || options.length < 0) {
+        throw UserError("--batch {} and --length {} cannot be negative; 0 takes the task's",
+                        options.batch, options.length);
+    }
+    const Task task = task_of(options);
+    const auto device = open_device(parse_device_choice(options.device));
+    const Profile profile = measure(options, task, *device);
+    (options.json ? print_json : print_table)(options, task, profile, *device);
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& bench) {
+    const auto options = std::make_shared<Options>();
+    CLI::App* part =
+        bench.add_subcommand("step", "a training step at the paper's settings, kernel by kernel");
+    part->add_option("--task", options->task, "listops, image or retrieval")->capture_default_str();
+    part->add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
+    part->add_option("--batch", options->batch, "another batch than the task's");
+    part->add_option("--length", options->length, "another length than the task's");
+    part->add_flag("--dense", options->dense, "a step of the dense phase");
+    part->add_option("--repeat", options->repeat, "steps that the median is taken of")
+        ->capture_default_str();
+    part->add_flag("--json", options->json, "print JSON, and nothing else, on standard output");
+    part->callback([options] { bench_step(*options); });
+}
+
+}  // namespace spion
