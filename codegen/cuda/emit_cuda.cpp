@@ -287,11 +287,11 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     if (wgmma) {
         append_hopper_plan(constants, program, plan_of(program, target));
     } else {
-        // A warp of a packed tile uses a granule or not: what it multiplies at once lies in one.
-        const RegisterPlan plan = plan_registers(
-            program.role, attention.dtype, attention.head_dim,
-            packed ? std::min(program.granule, program.streamed_rows) : program.streamed_rows,
-            program.warps);
+        const RegisterPlan plan =
+            packed ? plan_packed_registers(program.role, attention.dtype, attention.head_dim,
+                                           program.streamed_rows, program.granule, program.warps)
+                   : plan_registers(program.role, attention.dtype, attention.head_dim,
+                                    program.streamed_rows, program.warps);
         constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
         constants.push_back({.name = "kHeldInRegisters",
                              .value = plan.held,

@@ -51,18 +51,33 @@ int resident_blocks(int warps, int registers) {
 
 }  // namespace
 
-RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps) {
+namespace {
+
+RegisterPlan plan(KernelRole role, DType dtype, int head_dim, int columns, int warps, int more) {
     const Measured* rows = measured(role, storage_bytes(dtype) == 4);
     for (const Measured* row = rows; row != rows + 4; ++row) {
         if (row->head_dim == head_dim) {
-            return {.columns = std::min(row->columns, streamed_rows),
+            return {.columns = std::min(row->columns, columns),
                     .held = row->held,
                     .registers = row->registers,
-                    .resident_blocks = resident_blocks(warps, row->registers)};
+                    .resident_blocks = resident_blocks(warps, row->registers + more)};
         }
     }
     throw InternalError("head dimension {} has no register plan", head_dim);
+}
+
+}  // namespace
+
+RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+                            int warps) {
+    return plan(role, dtype, head_dim, streamed_rows, warps, 0);
+}
+
+RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+                                   int granule, int warps) {
+    // The one role that has none to spare.
+    const int more = role == KernelRole::kKeyValueGradient ? 8 : 0;
+    return plan(role, dtype, head_dim, std::min(streamed_rows, granule), warps, more);
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {
