@@ -17,8 +17,8 @@ PASSES = ("forward", "backward")
 class Goal:
     """A time, or a rate on the pattern's blocks; exactly one of the two."""
 
-    microseconds: float | None = None
-    teraflops: float | None = None
+    microseconds: float = None
+    teraflops: float = None
 
     def milliseconds(self, flop):
         """The time that reaches the goal."""

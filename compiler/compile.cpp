@@ -81,9 +81,7 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
     return {.kernel = std::move(kernel),
             .source = source,
             .cached = std::move(cached),
-            .rebuild = device.target().back_end == BackEnd::kCuda
-                           ? rebuild_command(request.arch, request.options)
-                           : ""};
+            .rebuild = rebuild_command(request)};
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,

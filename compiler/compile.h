@@ -28,7 +28,7 @@ struct JitKernel {
     std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
     KernelSource source;
     CachedKernel cached;
-    std::string rebuild = {};  // the shell line of runtime/offline.h; "" on the host
+    std::string rebuild = {};  // the shell line of runtime/offline.h
 };
 // What compiling `source` for the device asks for.
 CompileRequest request_for(const KernelSource& source, Device& device);

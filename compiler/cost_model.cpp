@@ -46,11 +46,11 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 
 // What the formulas need to know of a kernel's role.
 struct Work {
-    int products;         // matrix products a pass
-    int stationary_left;  // of them with a stationary operand
-    int loaded;           // stationary tensors [L, D] read
-    int stored;           // stationary tensors [L, D] written
-    int statistics;       // floats a row read and written beside: LSE, delta
+    double products;         // matrix products a pass
+    double stationary_left;  // of them with a stationary operand
+    int loaded;              // stationary tensors [L, D] read
+    int stored;              // stationary tensors [L, D] written
+    int statistics;          // floats a row read and written beside: LSE, delta
 };
 
 Work work_of(KernelRole role) {
@@ -63,6 +63,17 @@ Work work_of(KernelRole role) {
             return {.products = 4, .stationary_left = 2, .loaded = 2, .stored = 2, .statistics = 2};
     }
     throw InternalError("kernel role {} has no work", static_cast<int>(role));
+}
+
+// dV and then dK: S, dV, then S, dP, dK make 5 products over two walks.
+constexpr double kProductsApart = 2.5, kStationaryLeftApart = 1.5;
+
+WalkSummary twice(WalkSummary walk) {
+    for (std::int64_t* sum : {&walk.streamed, &walk.steps, &walk.later_steps, &walk.passes,
+                              &walk.longest_steps, &walk.longest_passes}) {
+        *sum *= 2;
+    }
+    return walk;
 }
 
 // Bytes of shared memory of a thread block (codegen's geometry): its tiles, and LSE and delta of
@@ -128,10 +139,10 @@ struct Alone {
 struct Model {
     const Attention& attention;
     const TileShape& shape;
-    const WalkSummary& walk;
+    const WalkSummary walk;
     const Target& target;
     const Rates& rates;
-    Work work;
+    const Work work;
     double pairs;      // B * H
     double row_bytes;  // of a head
     Residency resident;
@@ -362,6 +373,7 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
     return {.columns = plan.columns,
             .registers = plan.registers,
             .held = plan.held,
+            .gradients_apart = plan.gradients_apart,
             .shared = shared,
             .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
             .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
@@ -390,16 +402,22 @@ std::string_view to_string(Bound bound) {
 Prediction predict(const Attention& attention, KernelRole role, const TileShape& shape,
                    const WalkSummary& walk, std::int64_t batch, const Target& target,
                    const Rates& rates) {
+    const Residency resident = residency(attention, role, shape, target, rates);
+    Work work = work_of(role);
+    if (resident.gradients_apart) {
+        work.products = kProductsApart;
+        work.stationary_left = kStationaryLeftApart;
+    }
     const Model model{
         .attention = attention,
         .shape = shape,
-        .walk = walk,
+        .walk = resident.gradients_apart ? twice(walk) : walk,
         .target = target,
         .rates = rates,
-        .work = work_of(role),
+        .work = work,
         .pairs = static_cast<double>(batch) * attention.heads,
         .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype),
-        .resident = residency(attention, role, shape, target, rates),
+        .resident = resident,
         .host = target.back_end == BackEnd::kHost};
     if (batch < 1 || walk.items < 1 || model.resident.blocks < 1) {
         throw InternalError("no time can be predicted for batch {}, {} work items and {} blocks",

@@ -48,13 +48,14 @@ WalkSummary summarise(const TileProgram& program, int columns);
 
 // What a processor holds at once of a kernel.
 struct Residency {
-    int columns = 0;           // streamed rows multiplied at once (codegen/cuda/register_plan.h)
-    int registers = 0;         // a thread; 0 on the host
-    bool held = true;          // stationary operands stay in registers
-    std::int64_t shared = 0;   // bytes of shared memory a thread block; 0 on the host
-    int blocks = 1;            // thread blocks a processor; 0: not even one fits
-    double occupancy = 0;      // resident threads of those that a processor could have
-    std::string problem = {};  // why blocks == 0, where more than shared memory can be the reason
+    int columns = 0;    // streamed rows multiplied at once (codegen/cuda/register_plan.h)
+    int registers = 0;  // a thread; 0 on the host
+    bool held = true;   // stationary operands stay in registers
+    bool gradients_apart = false;  // dV, then dK: the walk is gone through twice
+    std::int64_t shared = 0;       // bytes of shared memory a thread block; 0 on the host
+    int blocks = 1;                // thread blocks a processor; 0: not even one fits
+    double occupancy = 0;          // resident threads of those that a processor could have
+    std::string problem = {};  // why blocks == 0, where not only shared memory can be the reason
     friend bool operator==(const Residency&, const Residency&) = default;
 };
 Residency residency(const Attention& attention, KernelRole role, const TileShape& shape,

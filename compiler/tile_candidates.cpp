@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/cuda/hopper_plan.h"
+#include "codegen/emit.h"
 #include "compiler/packing.h"
 #include "ir/error.h"
 
@@ -117,7 +118,7 @@ bool fits(const Attention& attention, int block, KernelRole role, const Target& 
 std::string what_would_fit(Attention attention, int block, KernelRole role, const Target& target) {
     std::vector<std::string> advice;
     const Attention asked = attention;
-    while (advice.empty() && (attention.head_dim /= 2) >= 16) {
+    while (advice.empty() && (attention.head_dim -= 16) >= 16) {
         if (fits(attention, block, role, target)) {
             advice.push_back(
                 fmt::format("D={} in {}", attention.head_dim, to_string(attention.dtype)));
@@ -179,7 +180,8 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
     auto candidates =
         tile_candidates(attention, block, streamed_rows(pattern, role), role, target, batch, rates);
     const bool by_columns = role == KernelRole::kKeyValueGradient;
-    const int packed = target.back_end == BackEnd::kHost
+    constexpr int kMostPackedHeadDim = 128;  // beyond, dV and dK are made one after the other
+    const int packed = target.back_end == BackEnd::kHost || attention.head_dim > kMostPackedHeadDim
                            ? 1
                            : rows_worth_packing(by_columns ? pattern.transpose() : pattern);
     if (packed > 1) {
@@ -264,6 +266,26 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
         throw_nothing_fits(attention, block, role, target);
     }
     return candidates[ranked.front()].shape;
+}
+
+int choose_summary_tile(const Attention& attention, int block, const Target& target) {
+    int tile = std::min(block, 64);
+    const auto shared = [&] {
+        return geometry(ScoreSummaryProgram{.attention = attention, .block = block, .tile = tile},
+                        target)
+            .shared_bytes;
+    };
+    while (target.back_end == BackEnd::kCuda && shared() > target.shared_bytes_per_block) {
+        if (tile == kFewestRows) {
+            throw UserError(
+                "no score summary for D={} {} fits: its smallest tile needs {} bytes of shared "
+                "memory and {} offers {} a block, so use a smaller D or a GPU that offers more",
+                attention.head_dim, to_string(attention.dtype), shared(), target.arch,
+                target.shared_bytes_per_block);
+        }
+        tile /= 2;
+    }
+    return tile;
 }
 
 }  // namespace spion

@@ -57,6 +57,10 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
                        const Target& target);
 
+// Tile of the score summary: as large as the block, 64 and the target's shared memory allow. Throws
+// UserError when not even 16 rows fit.
+int choose_summary_tile(const Attention& attention, int block, const Target& target);
+
 // For people: every candidate with the terms of its prediction for this pattern and batch, or why
 // it cannot run, why the winner won, and what autotuning might find. Throws as choose_tiles does.
 std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,

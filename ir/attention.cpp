@@ -35,8 +35,9 @@ void check(const Attention& attention) {
         throw UserError("{} heads were given: at least 1 is needed", attention.heads);
     }
     const int d = attention.head_dim;
-    if (d != 16 && d != 32 && d != 64 && d != 128) {
-        throw UserError("head dimension {} is not supported: use 16, 32, 64 or 128", d);
+    if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
+        throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
+                        kMaxHeadDim);
     }
     // Rows are numbered with 32 bits in the programs' tables.
     constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();

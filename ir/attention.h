@@ -26,11 +26,13 @@ std::string_view to_string(SoftmaxKind kind);
 // Throws UserError that lists the allowed names.
 SoftmaxKind parse_softmax_kind(std::string_view name);
 
+constexpr int kMaxHeadDim = 256;
+
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
 struct Attention {
     int heads = 1;               // H >= 1
-    int head_dim = 64;           // D: 16, 32, 64 or 128
+    int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
     std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
     float scale = 0.0F;          // of Q K^T; usually 1/sqrt(D)

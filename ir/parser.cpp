@@ -264,30 +264,33 @@ StepProgram read_step(TextReader& reader, std::string_view name, int line) {
     return program;
 }
 
+// The role of a program of attention.
+KernelRole read_role(TextReader& reader) {
+    const std::string_view role = reader.word("role");
+    try {
+        return parse_kernel_role(role);
+    } catch (const UserError& error) {
+        reader.fail_at_last(fmt::format("{}, score_summary or train_NAME", error.what()));
+    }
+}
+
 // "program role=<role>" and what follows, into the list of its kind.
 void read_program(TextReader& reader, IrModule& ir, Completeness completeness) {
-    constexpr std::string_view kStep = "train_";
     const int line = reader.line();
     reader.literal("program");
     field(reader, "role");
-    const std::string_view role = reader.word("role");
-    const bool summary = role == "score_summary", step = role.starts_with(kStep);
-    std::optional<KernelRole> attention;
-    if (!summary && !step) {
-        try {
-            attention = parse_kernel_role(role);
-        } catch (const UserError& error) {
-            reader.fail_at_last(fmt::format("{}, score_summary or train_NAME", error.what()));
-        }
-    }
-    reader.next_line();
-    if (summary) {
+    if (reader.at_word("score_summary")) {
+        reader.literal("score_summary");
+        reader.next_line();
         ir.summaries.push_back(read_summary(reader));
-    } else if (step) {
-        ir.steps.push_back(read_step(reader, role.substr(kStep.size()), line));
+    } else if (reader.accept("train_")) {
+        const std::string_view name = reader.name("the name of a step kernel");
+        reader.next_line();
+        ir.steps.push_back(read_step(reader, name, line));
     } else {
-        ir.programs.push_back(
-            read_tile_program(reader, *attention, line, ir.pattern, completeness));
+        const KernelRole role = read_role(reader);
+        reader.next_line();
+        ir.programs.push_back(read_tile_program(reader, role, line, ir.pattern, completeness));
     }
 }
 

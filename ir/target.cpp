@@ -7,135 +7,131 @@
 namespace spion {
 namespace {
 
-struct KnownGpu {
-    int compute_capability;
-    const char* arch;
-    int processors;  // of the largest common part: A100, A40, L40S, H200, B200, RTX 5090
-    int shared_kib;  // opt-in maximum of a thread block
-};
-
-constexpr KnownGpu kKnownGpus[] = {
-    {.compute_capability = 80, .arch = "sm_80", .processors = 108, .shared_kib = 163},
-    {.compute_capability = 86, .arch = "sm_86", .processors = 84, .shared_kib = 99},
-    {.compute_capability = 89, .arch = "sm_89", .processors = 142, .shared_kib = 99},
-    {.compute_capability = 90, .arch = "sm_90a", .processors = 132, .shared_kib = 227},
-    {.compute_capability = 100, .arch = "sm_100", .processors = 148, .shared_kib = 227},
-    {.compute_capability = 120, .arch = "sm_120", .processors = 170, .shared_kib = 99},
-};
-
 constexpr double kMega = 1e6;
 constexpr int kKilo = 1024;
 
-struct KnownRates {
+// What the parts differ in; the rest is in rates_of_gpu.
+struct KnownGpu {
     int compute_capability;
-    Rates rates;
+    const char* arch;
+    int processors;  // of the largest common part, named beside it
+    int shared_kib;  // opt-in maximum of a thread block; a processor has 1 KiB more
+    double clock;    // the fields of Rates from here on
+    double memory_bytes;
+    double cache_bytes;
+    double cache_capacity;
+    double tensor16_flop;  // tensor32_flop is half of it
+    double wgmma_flop = 0;
+    double vector_flop;
+    int resident_threads;
+    int resident_blocks;
 };
 
-// Clocks are the boost clocks of the parts named above. Memory: 0.9 of the published bandwidth,
-// which is what copies reach. Products: the published dense rate with fp32 accumulation, divided by
-// processors and clock. Residency, exponentials and shared memory: the tables of the CUDA
-// programming guide. 90 is measured on an H200: copies, bulk reads from L2, ex2.approx, and
-// mma.sync at 62 % of the rate that its data sheet gives for wgmma. Where nothing is published,
-// estimates: mma.sync of 100 as Ampere's, and the L2 bandwidths, 80's from its published width.
-constexpr KnownRates kKnownRates[] = {
+// Clocks are the boost clocks of the parts. Memory: 0.9 of the published bandwidth, which is what
+// copies reach. Products: the published dense rate with fp32 accumulation, divided by processors
+// and clock. Residency, exponentials and shared memory: the tables of the CUDA programming guide.
+// 90 is measured on an H200: copies, bulk reads from L2, ex2.approx, and mma.sync at 62 % of the
+// rate that its data sheet gives for wgmma. Where nothing is published, estimates: mma.sync of 100
+// as Ampere's, and the L2 bandwidths, 80's from its published width.
+constexpr KnownGpu kKnownGpus[] = {
     // A100 80 GB: 1.41 GHz, 2.04 TB/s, 312 TFLOP/s bf16, 156 tf32, 19.5 fp32; L2 5120 bytes a clock
-    {80,
-     {.clock = 1.41e9,
-      .memory_bytes = 1.84e12,
-      .cache_bytes = 4.8e12,
-      .cache_capacity = 40 * kMega,
-      .tensor16_flop = 2048,
-      .tensor32_flop = 1024,
-      .vector_flop = 128,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 164 * kKilo,
-      .resident_threads = 2048,
-      .resident_blocks = 32,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 80,
+     .arch = "sm_80",
+     .processors = 108,
+     .shared_kib = 163,
+     .clock = 1.41e9,
+     .memory_bytes = 1.84e12,
+     .cache_bytes = 4.8e12,
+     .cache_capacity = 40 * kMega,
+     .tensor16_flop = 2048,
+     .vector_flop = 128,
+     .resident_threads = 2048,
+     .resident_blocks = 32},
     // A40: 1.74 GHz, 696 GB/s, 150 TFLOP/s bf16, 75 tf32, 37.4 fp32
-    {86,
-     {.clock = 1.74e9,
-      .memory_bytes = 0.63e12,
-      .cache_bytes = 1.9e12,
-      .cache_capacity = 6 * kMega,
-      .tensor16_flop = 1024,
-      .tensor32_flop = 512,
-      .vector_flop = 256,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 100 * kKilo,
-      .resident_threads = 1536,
-      .resident_blocks = 16,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 86,
+     .arch = "sm_86",
+     .processors = 84,
+     .shared_kib = 99,
+     .clock = 1.74e9,
+     .memory_bytes = 0.63e12,
+     .cache_bytes = 1.9e12,
+     .cache_capacity = 6 * kMega,
+     .tensor16_flop = 1024,
+     .vector_flop = 256,
+     .resident_threads = 1536,
+     .resident_blocks = 16},
     // L40S: 2.52 GHz, 864 GB/s, 362 TFLOP/s bf16, 183 tf32, 91.6 fp32
-    {89,
-     {.clock = 2.52e9,
-      .memory_bytes = 0.78e12,
-      .cache_bytes = 4.5e12,
-      .cache_capacity = 96 * kMega,
-      .tensor16_flop = 1024,
-      .tensor32_flop = 512,
-      .vector_flop = 256,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 100 * kKilo,
-      .resident_threads = 1536,
-      .resident_blocks = 24,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 89,
+     .arch = "sm_89",
+     .processors = 142,
+     .shared_kib = 99,
+     .clock = 2.52e9,
+     .memory_bytes = 0.78e12,
+     .cache_bytes = 4.5e12,
+     .cache_capacity = 96 * kMega,
+     .tensor16_flop = 1024,
+     .vector_flop = 256,
+     .resident_threads = 1536,
+     .resident_blocks = 24},
     // H200, measured: 1.98 GHz, 4.3 TB/s copy, 9.0 TB/s from L2, 4.17e12 ex2.approx a second
-    {90,
-     {.clock = 1.98e9,
-      .memory_bytes = 4.3e12,
-      .cache_bytes = 9.0e12,
-      .cache_capacity = 50 * kMega,
-      .tensor16_flop = 2540,
-      .wgmma_flop = 4096,
-      .tensor32_flop = 1270,
-      .vector_flop = 256,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 228 * kKilo,
-      .resident_threads = 2048,
-      .resident_blocks = 32,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 90,
+     .arch = "sm_90a",
+     .processors = 132,
+     .shared_kib = 227,
+     .clock = 1.98e9,
+     .memory_bytes = 4.3e12,
+     .cache_bytes = 9.0e12,
+     .cache_capacity = 50 * kMega,
+     .tensor16_flop = 2540,
+     .wgmma_flop = 4096,
+     .vector_flop = 256,
+     .resident_threads = 2048,
+     .resident_blocks = 32},
     // B200: 1.97 GHz, 8 TB/s, 80 TFLOP/s fp32
-    {100,
-     {.clock = 1.97e9,
-      .memory_bytes = 7.2e12,
-      .cache_bytes = 10e12,
-      .cache_capacity = 126 * kMega,
-      .tensor16_flop = 2048,
-      .tensor32_flop = 1024,
-      .vector_flop = 256,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 228 * kKilo,
-      .resident_threads = 2048,
-      .resident_blocks = 32,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 100,
+     .arch = "sm_100",
+     .processors = 148,
+     .shared_kib = 227,
+     .clock = 1.97e9,
+     .memory_bytes = 7.2e12,
+     .cache_bytes = 10e12,
+     .cache_capacity = 126 * kMega,
+     .tensor16_flop = 2048,
+     .vector_flop = 256,
+     .resident_threads = 2048,
+     .resident_blocks = 32},
     // RTX 5090: 2.41 GHz, 1.79 TB/s, 210 TFLOP/s bf16, 105 tf32, 105 fp32
-    {120,
-     {.clock = 2.41e9,
-      .memory_bytes = 1.61e12,
-      .cache_bytes = 6e12,
-      .cache_capacity = 96 * kMega,
-      .tensor16_flop = 512,
-      .tensor32_flop = 256,
-      .vector_flop = 256,
-      .exponentials = 16,
-      .shared_bytes = 128,
-      .registers = 65536,
-      .resident_shared = 100 * kKilo,
-      .resident_threads = 1536,
-      .resident_blocks = 24,
-      .launch_seconds = 1.5e-6}},
+    {.compute_capability = 120,
+     .arch = "sm_120",
+     .processors = 170,
+     .shared_kib = 99,
+     .clock = 2.41e9,
+     .memory_bytes = 1.61e12,
+     .cache_bytes = 6e12,
+     .cache_capacity = 96 * kMega,
+     .tensor16_flop = 512,
+     .vector_flop = 256,
+     .resident_threads = 1536,
+     .resident_blocks = 24},
 };
+
+Rates rates_of_gpu(const KnownGpu& gpu) {
+    return {.clock = gpu.clock,
+            .memory_bytes = gpu.memory_bytes,
+            .cache_bytes = gpu.cache_bytes,
+            .cache_capacity = gpu.cache_capacity,
+            .tensor16_flop = gpu.tensor16_flop,
+            .wgmma_flop = gpu.wgmma_flop,
+            .tensor32_flop = gpu.tensor16_flop / 2,
+            .vector_flop = gpu.vector_flop,
+            .exponentials = 16,
+            .shared_bytes = 128,
+            .registers = 65536,
+            .resident_shared = (gpu.shared_kib + 1) * kKilo,
+            .resident_threads = gpu.resident_threads,
+            .resident_blocks = gpu.resident_blocks,
+            .launch_seconds = 1.5e-6};
+}
 
 // A core of 2.5 GHz with two vector units, whose exponential is a polynomial of about a dozen
 // operations; 10 GB/s of memory bandwidth a core until 8 of them use all that there is. Caches are
@@ -162,13 +158,13 @@ Rates rates_of(const Target& target) {
     if (target.back_end == BackEnd::kHost) {
         return host_rates(target);
     }
-    Rates rates = kKnownRates[0].rates;
-    for (const KnownRates& known : kKnownRates) {
-        if (known.compute_capability <= target.compute_capability) {
-            rates = known.rates;
+    const KnownGpu* nearest = kKnownGpus;
+    for (const KnownGpu& gpu : kKnownGpus) {
+        if (gpu.compute_capability <= target.compute_capability) {
+            nearest = &gpu;
         }
     }
-    return rates;
+    return rates_of_gpu(*nearest);
 }
 
 bool has_wgmma(const Target& target) {
@@ -184,7 +180,7 @@ Target cuda_target(int compute_capability) {
                 .features = "",
                 .compute_capability = compute_capability,
                 .processors = gpu.processors,
-                .shared_bytes_per_block = gpu.shared_kib * 1024,
+                .shared_bytes_per_block = gpu.shared_kib * kKilo,
             };
         }
     }

@@ -119,6 +119,41 @@ struct SpionGeluArguments {
     SpionDropout dropout;
 };
 
+// feed_forward (GPU only; T = bf16): hidden = x W1^T + b1, gated = dropout(gelu(hidden)),
+//   y = gated W2^T + b2. Compile-time constants kChannels = C and kHidden = F, multiples of 64.
+//   Work item: rows_per_item rows, a multiple of kSpionLinearTileRows. No output may be an input.
+constexpr int kSpionLinearTileRows = 64;
+struct SpionFeedForwardArguments {
+    const void* x;        // T [N, C]
+    const void* weight1;  // T [F, C]
+    const float* bias1;   // [F]
+    const void* weight2;  // T [C, F]
+    const float* bias2;   // [C]
+    void* hidden;         // T [N, F]
+    void* gated;          // T [N, F]
+    void* y;              // T [N, C]
+    long long rows;       // N
+    long long rows_per_item;
+    SpionDropout dropout;  // after gelu
+};
+
+// linear_backward (GPU only; T = bf16): the backward pass of y = x W^T + b in one pass over d_y,
+//   d_x = d_y W and, one partial row a work item, d_W = d_y^T x and then the column sums of d_y.
+//   Compile-time constants kOut = O and kIn = I; with kGelu, d_y is the gradient of
+//   dropout(gelu(y)) and is taken through that first, at y = hidden. Work item: rows_per_item rows,
+//   a multiple of kSpionLinearTileRows. d_x may be none of the inputs.
+struct SpionLinearBackwardArguments {
+    const void* d_y;     // T [N, O]
+    const void* hidden;  // T [N, O]; null unless kGelu
+    const void* x;       // T [N, I]
+    const void* weight;  // T [O, I]
+    void* d_x;           // T [N, I]
+    float* partials;     // [ceil(N / rows_per_item), O * I + O]
+    long long rows;      // N
+    long long rows_per_item;
+    SpionDropout dropout;  // after gelu
+};
+
 // column_sums: partials[item, c] = sum over the item's rows of x[row, c]
 struct SpionColumnSumArguments {
     const void* x;    // T [rows, kChannels]

@@ -60,7 +60,7 @@ tests() {
 # One small problem for each dtype, with everything that is out of the ordinary: a ragged length, an
 # empty row, padded keys.
 sanitize() {
-    local bits dtype softmax
+    local bits dtype softmax head_dim
     command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 1; }
     bits=$(mktemp)
     printf '1001\n0000\n0110\n1011\n' >"$bits"
@@ -72,12 +72,23 @@ sanitize() {
                 --device cuda --layout packed || return 1
         done
     done
+    # Rows of shared memory whose number of chunks is no power of 2; dV and dK apart from 176 on.
+    for dtype in bf16 tf32 fp32; do
+        for head_dim in 48 80 176 256; do
+            compute-sanitizer --tool memcheck --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+                --head-dim "$head_dim" --batch 3 --lengths 120,0,77 --dtype "$dtype" \
+                --device cuda --layout packed || return 1
+        done
+    done
     for block in 16 64 128; do
         compute-sanitizer --tool memcheck --error-exitcode 9 \
             "$build/spion" verify --pattern "$bits" --block "$block" --length $((4 * block - 5)) \
             --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
     done
     rm "$bits"
+    compute-sanitizer --tool memcheck --error-exitcode 9 \
+        "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda
 }
 
 bench() {

@@ -49,7 +49,7 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str();
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
-    command.add_option("--head-dim", options.head_dim, "D: 16, 32, 64 or 128")
+    command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
         ->capture_default_str();
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
     command.add_option("--length", options.length,

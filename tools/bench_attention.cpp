@@ -203,7 +203,10 @@ SummaryTimes measure_summary(const Attention& attention, std::int64_t batch,
                              Device& device) {
     const DiscoverySettings settings{.block = block, .filter = filter};
     const ScoreSummaryProgram program{
-        .attention = attention, .block = block, .filter = filter, .tile = std::min(block, 64)};
+        .attention = attention,
+        .block = block,
+        .filter = filter,
+        .tile = choose_summary_tile(attention, block, device.target())};
     KernelCache cache(std::nullopt);
     const auto dense =
         compile_one(attention, BlockPattern::full(attention.length, block), device, cache);

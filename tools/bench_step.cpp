@@ -154,6 +154,8 @@ double bytes_of(const std::string& entry, const Model& model, std::int64_t rows)
         {"masked_mean_backward", 1, 0},
         {"attention_forward", 4, 0},
         {"attention_query_gradient", 6, 0},
+        {"feed_forward", 2, 2},
+        {"linear_backward", 3.5, 1},  // the mean of both maps: 5 narrow; 2 narrow and 2 wide
         {"attention_key_value_gradient", 6, 0},
     };
     const double element = storage_bytes(model.dtype()) * static_cast<double>(rows);

@@ -51,6 +51,9 @@ class ProfilingDevice final : public Device {
     using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override {
+        return inner_.tensor_map(boxes);
+    }
     void gemm(const Gemm& gemm) override;
     void mark(int slot) override { inner_.mark(slot); }
     double milliseconds_between(int first_slot, int second_slot) override {

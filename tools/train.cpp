@@ -119,7 +119,7 @@ void add_train(CLI::App& app, int* exit_code) {
     command->add_option("--out", options->out, "new folder for config, metrics, patterns, kernels")
         ->required();
     command->add_option("--preset", options->preset,
-                        "paper, or demo: a minute or two on two cores without a GPU");
+                        "paper, or demo: some two minutes on two cores without a GPU");
     command->add_option("--config", options->config,
                         "TOML file of settings (key = value, keys are the flags below); flags win");
     add_settings(*command, *options);

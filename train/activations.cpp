@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/train_arguments.h"
+#include "train/fused_linear.h"
 
 namespace spion {
 namespace {
@@ -24,11 +25,18 @@ struct Sizes {
 };
 
 // fp32 values of the largest partial sums: norms [items, 3C], gelu [items, F], columns of qkv
-// [items, 3C], token gradients [token items, V, C].
-std::int64_t partial_values(const ModelShape& shape, std::int64_t rows) {
+// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias].
+std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Target& target) {
     const std::int64_t c = shape.channels();
-    return std::max(spion_row_items(rows) * std::max<std::int64_t>(3 * c, shape.feed_forward),
-                    spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
+    std::int64_t values =
+        std::max(spion_row_items(rows) * std::max<std::int64_t>(3 * c, shape.feed_forward),
+                 spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
+    for (const FusedLinearShape& fused : {fused_qkv(shape), fused_feed_forward1(shape, 0)}) {
+        if (can_fuse(fused, target)) {
+            values = std::max(values, fused_linear_items(rows) * fused_linear_partial(fused));
+        }
+    }
+    return values;
 }
 
 }  // namespace
@@ -56,7 +64,7 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
                .d_narrow = sizes.activation(c),
                .d_wide = sizes.activation(std::max(3 * c, f)),
                .delta = sizes.floats(rows * shape.heads),
-               .partials = sizes.floats(partial_values(shape, rows))};
+               .partials = sizes.floats(partial_values(shape, rows, device.target()))};
     pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     d_pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     head_hidden = sizes.floats(static_cast<std::int64_t>(batch) * f);

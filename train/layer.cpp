@@ -45,6 +45,12 @@ void feed_forward_backward(const StepContext& step, int index, const LayerLinear
     linear_weight_gradient(step, linears.feed_forward2, scratch.branch.data(), layer.gated.data());
     linear_input_gradient(step, linears.feed_forward2, scratch.branch.data(), d_hidden);
 
+    if (step.feed_forward1 != nullptr) {
+        fused_linear_backward(step, *step.feed_forward1, linears.feed_forward1, d_hidden,
+                              layer.normed2.data(), scratch.d_narrow.data(), layer.hidden.data(),
+                              step.dropout_of(gelu_dropout(index)));
+        return;
+    }
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
     gelu.d_y = d_hidden;
     gelu.d_x = d_hidden;
@@ -67,6 +73,11 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
 
     attention.backward(attention_views(step, layer));  // d_narrow is d_o, d_wide becomes d_qkv
 
+    if (step.qkv != nullptr) {
+        fused_linear_backward(step, *step.qkv, linears.qkv, scratch.d_wide.data(),
+                              layer.normed1.data(), scratch.d_narrow.data());
+        return;
+    }
     const std::int64_t wide = 3 * step.shape.channels();
     step.kernels.column_sums({.x = scratch.d_wide.data(),
                               .partials = scratch.partials.as<float>(),
@@ -112,6 +123,21 @@ void layer_forward(const StepContext& step, int index, CompiledAttention& attent
 
     norm_forward(step, offsets.norm2, layer.norm2, layer.norm1.x.data(), branch,
                  attention_dropout(index), layer.normed2.data());
+    if (step.feed_forward != nullptr) {
+        step.feed_forward->forward(
+            {.x = layer.normed2.data(),
+             .weight1 = step.parameters.gemm_operand(linears.feed_forward1.weight),
+             .bias1 = step.parameters.value(linears.feed_forward1.bias),
+             .weight2 = step.parameters.gemm_operand(linears.feed_forward2.weight),
+             .bias2 = step.parameters.value(linears.feed_forward2.bias),
+             .hidden = layer.hidden.data(),
+             .gated = layer.gated.data(),
+             .y = branch,
+             .rows = step.rows(),
+             .rows_per_item = 0,
+             .dropout = step.dropout_of(gelu_dropout(index))});
+        return;
+    }
     linear_forward(step, linears.feed_forward1, layer.normed2.data(), layer.hidden.data());
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
     gelu.y = layer.gated.data();

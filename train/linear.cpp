@@ -1,5 +1,7 @@
 #include "train/linear.h"
 
+#include "ir/error.h"
+
 namespace spion {
 
 void linear_forward(const StepContext& step, const Linear& linear, const void* x, void* y) {
@@ -51,6 +53,26 @@ void linear_input_gradient(const StepContext& step, const Linear& linear, const 
                       .ldc = linear.in,
                       .input = step.dtype,
                       .output = step.dtype});
+}
+
+void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
+                           const void* d_y, const void* x, void* d_x, const void* hidden,
+                           const SpionDropout& dropout) {
+    if (linear.bias != linear.weight + linear.out * linear.in) {
+        throw InternalError("a bias at {} does not follow its weights at {}", linear.bias,
+                            linear.weight);
+    }
+    fused.backward({.d_y = d_y,
+                    .hidden = hidden,
+                    .x = x,
+                    .weight = step.parameters.gemm_operand(linear.weight),
+                    .d_x = d_x,
+                    .partials = step.activations.scratch.partials.as<float>(),
+                    .rows = step.rows(),
+                    .rows_per_item = 0,
+                    .dropout = dropout});
+    const std::int64_t columns = fused_linear_partial(fused.shape());
+    sum_partials(step, fused_linear_items(step.rows()), columns, columns, linear.weight);
 }
 
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,

@@ -22,6 +22,12 @@ void linear_weight_gradient(const StepContext& step, const Linear& linear, const
 void linear_input_gradient(const StepContext& step, const Linear& linear, const void* d_y,
                            void* d_x);
 
+// All three gradients of a map that can be fused: d_y [N, out] and x [N, in] to d_x [N, in] and the
+// gradients of weights and bias. hidden [N, out] and dropout are of a map with gelu behind it.
+void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
+                           const void* d_y, const void* x, void* d_x, const void* hidden = nullptr,
+                           const SpionDropout& dropout = {});
+
 // The first `columns` of the partial sums, fp32 [count, stride] in the scratch buffer -> the
 // gradient at `offset`: fp32 [columns].
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,

@@ -39,6 +39,14 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     tokens_ = Buffer(device, batch * length * sizeof(std::uint16_t));
     lengths_ = Buffer(device, batch * sizeof(std::int32_t));
     labels_ = Buffer(device, batch * sizeof(std::int32_t));
+    const auto fuse = [&](auto& map, const auto& shape) {
+        if (can_fuse(shape, device.target())) map.emplace(device, cache, shape);
+    };
+    fuse(qkv_, fused_qkv(settings.shape));
+    fuse(feed_forward1_, fused_feed_forward1(settings.shape, settings.dropout));
+    fuse(feed_forward_, FusedFeedForwardShape{.channels = settings.shape.channels(),
+                                              .hidden = settings.shape.feed_forward,
+                                              .dropout = static_cast<float>(settings.dropout)});
 }
 
 void Model::set_attention(std::vector<CompiledAttention*> layers) {
@@ -71,6 +79,9 @@ StepContext Model::context(SpionDropout dropout) const {
             .layout = layout_,
             .parameters = parameters_,
             .activations = activations_,
+            .qkv = qkv_ ? &*qkv_ : nullptr,
+            .feed_forward = feed_forward_ ? &*feed_forward_ : nullptr,
+            .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
             .dtype = dtype_,
             .batch = batch_,
             .tokens = tokens_.as<std::uint16_t>(),
@@ -216,6 +227,15 @@ void Model::update(std::int64_t step, double learning_rate, const OptimiserSetti
 
 SpionAttentionArguments Model::attention_arguments(int layer) const {
     return attention_views(context({}), activations_.layers[static_cast<std::size_t>(layer)]);
+}
+
+std::vector<const JitKernel*> Model::fused_kernels() const {
+    std::vector<const JitKernel*> kernels;
+    for (const auto* map : {&qkv_, &feed_forward1_}) {
+        if (*map) kernels.push_back(&(*map)->compiled());
+    }
+    if (feed_forward_) kernels.push_back(&feed_forward_->compiled());
+    return kernels;
 }
 
 std::int64_t Model::not_finite_items() const {

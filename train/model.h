@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -67,6 +68,8 @@ class Model {
     const ParameterLayout& layout() const { return layout_; }
     ParameterState& parameters() { return parameters_; }
     const StepKernels& kernels() const { return kernels_; }
+    // Beside those: the fused passes of linear maps.
+    std::vector<const JitKernel*> fused_kernels() const;
     std::int64_t not_finite_items() const;
 
   private:
@@ -82,6 +85,8 @@ class Model {
     ParameterState parameters_;
     Activations activations_;
     mutable StepKernels kernels_;
+    std::optional<FusedLinear> qkv_, feed_forward1_;  // where they can be fused
+    std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
     int batch_ = 0;                              // B of the uploaded batch
     Buffer tokens_;                              // uint16 [B, L]

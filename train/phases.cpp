@@ -76,6 +76,8 @@ class Training {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     }
     void record(std::string_view split, const Evaluation& evaluation);
+    AttentionLayers compile_dense();
+    AttentionTime time_launch(CompiledAttention& attention, int layer, const Buffer& lengths);
     void time_attention();
 
     const TrainSettings& settings_;
@@ -127,23 +129,30 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
     // Dense attention is the full pattern on the same path; every layer shares it. Its kernels are
     // tier 0 of every pattern, as that changes their tables alone: the transition compiles nothing.
     // (Autotuning measures the pattern itself, and so waits for it.)
-    const Attention attention = attention_of(settings, model_.dtype());
-    const BlockPattern full = BlockPattern::full(settings.length, settings.discovery.block);
-    attention_ = compile_attention(attention, {&full, 1}, device, cache, options_of(settings));
+    attention_ = compile_dense();
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings.layers),
                                                          attention_.front().get()));
     if (!settings.dense) {
         const bool keep = transition_.needs_maps() && settings.scores == ScoreMode::kExact;
-        score_maps_ =
-            std::make_unique<ScoreMaps>(attention, settings.discovery, keep, device, cache);
+        score_maps_ = std::make_unique<ScoreMaps>(attention_of(settings, model_.dtype()),
+                                                  settings.discovery, keep, device, cache);
         folder.write_kernel(score_maps_->kernel(), device.target().back_end);
     }
     for (const JitKernel& kernel : model_.kernels().compiled()) {
         folder.write_kernel(kernel, device.target().back_end);
     }
+    for (const JitKernel* kernel : model_.fused_kernels()) {
+        folder.write_kernel(*kernel, device.target().back_end);
+    }
     write_kernels(attention_);
     progress.say(compiled_text(cache.counters()));
     state_.total_steps = settings.steps;
+}
+
+AttentionLayers Training::compile_dense() {
+    const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
+    return compile_attention(attention_of(settings_, model_.dtype()), {&full, 1}, device_, cache_,
+                             options_of(settings_));
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -287,31 +296,38 @@ void Training::turn_sparse() {
     progress_.say(transition_text(attention_, before, after, report_.stall));
 }
 
+AttentionTime Training::time_launch(CompiledAttention& attention, int layer,
+                                    const Buffer& lengths) {
+    SpionAttentionArguments arguments = model_.attention_arguments(layer);
+    arguments.lengths = lengths.as<int>();
+    arguments.batch = settings_.batch;
+    attention.forward(arguments);  // warms caches and clocks
+    device_.mark(0);
+    attention.forward(arguments);
+    device_.mark(1);
+    attention.backward(arguments);
+    device_.mark(2);
+    return {.forward_ms = device_.milliseconds_between(0, 1),
+            .backward_ms = device_.milliseconds_between(1, 2)};
+}
+
 // What the attention of each layer costs, alone: the step's time holds everything else too. The
 // values left by the last pass do as operands; gradients and outputs are overwritten.
 void Training::time_attention() {
     if (runner_.steps_done() == 0) return;  // interrupted before the operands were there
-    const int batch = settings_.batch;
-    const std::vector<int> full(static_cast<std::size_t>(batch),
+    const std::vector<int> full(static_cast<std::size_t>(settings_.batch),
                                 static_cast<int>(settings_.length));
     Buffer lengths(device_, full.size() * sizeof(int));  // int32 [B], all L
     device_.copy_in(lengths.data(), full.data(), lengths.bytes());
     for (int layer = 0; layer < settings_.layers; ++layer) {
         const bool shared = attention_.size() == 1;  // dense: one for all layers
         CompiledAttention& attention = *attention_[shared ? 0 : static_cast<std::size_t>(layer)];
-        SpionAttentionArguments arguments = model_.attention_arguments(layer);
-        arguments.lengths = lengths.as<int>();
-        arguments.batch = batch;
-        attention.forward(arguments);  // warms caches and clocks
-        device_.mark(0);
-        attention.forward(arguments);
-        device_.mark(1);
-        attention.backward(arguments);
-        device_.mark(2);
-        report_.attention_times.push_back({.forward_ms = device_.milliseconds_between(0, 1),
-                                           .backward_ms = device_.milliseconds_between(1, 2)});
+        report_.attention_times.push_back(time_launch(attention, layer, lengths));
     }
-    report_.attention_batch = batch;
+    report_.attention_batch = settings_.batch;
+    if (phase_ == Phase::kSparse) {  // the dense kernels are still in memory
+        report_.dense_time = time_launch(*compile_dense().front(), 0, lengths);
+    }
 }
 
 TrainReport Training::finish() {

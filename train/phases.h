@@ -48,6 +48,7 @@ struct TrainReport {
     std::size_t peak_bytes = 0;                  // of device memory
     int attention_batch = 0;                     // B of the launches below
     std::vector<AttentionTime> attention_times;  // [layers]; empty when no step was done
+    std::optional<AttentionTime> dense_time;     // of one layer, when training turned sparse
 };
 
 // Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it

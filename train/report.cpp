@@ -193,10 +193,15 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["peak_device_bytes"] = report.peak_bytes;
     json["kernels"] = {{"compiled", counters.compiled}, {"from_disk", counters.from_disk}};
     auto layers = nlohmann::ordered_json::array();
+    const auto launch = [](const AttentionTime& time) {
+        return nlohmann::ordered_json{{"forward", time.forward_ms}, {"backward", time.backward_ms}};
+    };
     for (const AttentionTime& time : report.attention_times) {
-        layers.push_back({{"forward", time.forward_ms}, {"backward", time.backward_ms}});
+        layers.push_back(launch(time));
     }
-    json["attention_ms"] = {{"batch", report.attention_batch}, {"layers", std::move(layers)}};
+    json["attention_ms"] = {
+        {"batch", report.attention_batch}, {"layers", std::move(layers)}, {"dense", nullptr}};
+    if (report.dense_time) json["attention_ms"]["dense"] = launch(*report.dense_time);
     return json.dump(2) + "\n";
 }
 

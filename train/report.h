@@ -43,8 +43,10 @@ std::string device_json(Device& device);
 //   validation, test      {loss, accuracy} or null
 //   not_finite_gradients, peak_device_bytes
 //   kernels               {compiled, from_disk}: how the cache was used
-//   attention_ms          {batch, layers: [{forward, backward}]}: one launch of each layer's
-//                         attention for `batch` samples of L tokens; layers empty without a step
+//   attention_ms          {batch, layers: [{forward, backward}], dense}: one launch of each layer's
+//                         attention for `batch` samples of L tokens; layers empty without a step;
+//                         dense: {forward, backward} of one dense layer, or null when the layers
+//                         are dense themselves
 std::string report_json(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const Device& device);
 

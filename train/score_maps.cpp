@@ -1,26 +1,24 @@
 #include "train/score_maps.h"
 
-#include <algorithm>
-
 #include "compiler/discovery/score_summary.h"
+#include "compiler/tile_candidates.h"
 
 namespace spion {
 namespace {
 
-constexpr int kLargestTile = 64;
-
-ScoreSummaryProgram program_of(const Attention& attention, const DiscoverySettings& discovery) {
+ScoreSummaryProgram program_of(const Attention& attention, const DiscoverySettings& discovery,
+                               const Target& target) {
     return {.attention = attention,
             .block = discovery.block,
             .filter = effective_filter(discovery),
-            .tile = std::min(discovery.block, kLargestTile)};
+            .tile = choose_summary_tile(attention, discovery.block, target)};
 }
 
 }  // namespace
 
 ScoreMaps::ScoreMaps(const Attention& attention, const DiscoverySettings& discovery,
                      bool keep_scores, Device& device, KernelCache& cache)
-    : program_(program_of(attention, discovery)),
+    : program_(program_of(attention, discovery, device.target())),
       device_(&device),
       jit_(compile_kernel(emit(program_, device.target()), device, cache)) {
     const std::int64_t tiles = (attention.length + program_.tile - 1) / program_.tile;

@@ -137,8 +137,8 @@ std::vector<Setting> model_settings() {
                65536),
         number(group, "layers", "encoder layers", SPION_FIELD(layers), 1, 1024),
         number(group, "heads", "attention heads", SPION_FIELD(heads), 1, 1024),
-        number(group, "head-dim", "width of a head: 16, 32, 64 or 128", SPION_FIELD(head_dim), 16,
-               128),
+        number(group, "head-dim", "width of a head: a multiple of 16 up to 256",
+               SPION_FIELD(head_dim), 16, kMaxHeadDim),
         number(group, "d-model", "width of the residual stream: heads * head-dim",
                SPION_FIELD(d_model), 8, 1024),
         number(group, "feed-forward", "width of the feed-forward layers and of the head",
@@ -298,23 +298,24 @@ TrainSettings preset_settings(std::string_view name) {
         throw UserError("--preset is '{}', but it takes paper or demo", name);
     }
     TrainSettings settings;
-    settings.steps = 1000;
+    settings.steps = 800;
     settings.batch = 16;
-    settings.eval_every = 50;
-    settings.length = 512;
+    settings.eval_every = 100;
+    settings.length = 1024;  // long enough for attention to be most of a dense step
     settings.layers = 2;
-    settings.learning_rate = 3e-3;
+    settings.learning_rate = 4e-3;
     settings.warmup = 50;
     settings.discovery.block = 32;
-    settings.discovery.quantile = 0.93;
-    settings.discovery.density = 0.1;
+    settings.discovery.quantile = 0.95;
+    settings.discovery.density = 0.07;
     settings.transition_step = 250;  // in so short a run the rule holds early, late or never
-    settings.list_ops.train_samples = 8000;
-    settings.list_ops.validation_samples = 256;
+    settings.list_ops.train_samples = 12000;
+    settings.list_ops.validation_samples = 128;
     settings.list_ops.test_samples = 1000;
-    settings.list_ops.min_length = 60;
-    settings.list_ops.max_length = 500;
-    settings.list_ops.max_depth = 4;
+    settings.list_ops.min_length = 200;
+    settings.list_ops.max_length = 1000;
+    settings.list_ops.max_depth = 4;  // wide and shallow: much is learnt within minutes
+    settings.list_ops.max_arguments = 30;
     return settings;
 }
 

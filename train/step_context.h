@@ -6,6 +6,8 @@
 #include "kernels/train_arguments.h"
 #include "runtime/device.h"
 #include "train/activations.h"
+#include "train/fused_feed_forward.h"
+#include "train/fused_linear.h"
 #include "train/kernels.h"
 #include "train/parameters.h"
 
@@ -18,12 +20,15 @@ struct StepContext {
     const ParameterLayout& layout;
     const ParameterState& parameters;
     const Activations& activations;
-    DType dtype = DType::kFp32;             // T
-    int batch = 0;                          // B of this pass
-    const std::uint16_t* tokens = nullptr;  // [B, L] on the device
-    const int* lengths = nullptr;           // [B] on the device
-    const int* labels = nullptr;            // [B] on the device
-    SpionDropout dropout{};                 // of this step; each use sets its stream
+    const FusedLinear* qkv = nullptr;                // null: by products
+    const FusedFeedForward* feed_forward = nullptr;  // its forward pass; null: by products
+    const FusedLinear* feed_forward1 = nullptr;      // null: by products
+    DType dtype = DType::kFp32;                      // T
+    int batch = 0;                                   // B of this pass
+    const std::uint16_t* tokens = nullptr;           // [B, L] on the device
+    const int* lengths = nullptr;                    // [B] on the device
+    const int* labels = nullptr;                     // [B] on the device
+    SpionDropout dropout{};                          // of this step; each use sets its stream
 
     std::int64_t rows() const { return batch * shape.length; }  // N
     SpionDropout dropout_of(unsigned int stream) const {

@@ -279,12 +279,14 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
     const bool packed = program.packed_rows() > 1;
-    const bool wgmma = program.unit == MatrixUnit::kWgmma;
+    const std::string_view role = to_string(program.role);
+    std::string body(role);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
-    if (wgmma) {
+    if (program.unit == MatrixUnit::kWgmma) {
+        body = fmt::format("hopper_{}", role);
         append_hopper_plan(constants, program, plan_of(program, target));
     } else {
         const RegisterPlan plan =
@@ -297,20 +299,25 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
                              .value = plan.held,
                              .comment = "stationary operands, else fetched at every use"});
         append_plan(constants, plan, program.stages, geometry);
+        if (packed && plan.gradients_apart) {
+            throw UserError(
+                "the program packs several block rows into a tile, which no body of {} does for "
+                "D={}: take stationary_rows up to the block, {}",
+                role, attention.head_dim, program.block);
+        }
+        body += plan.gradients_apart ? "_apart" : "";
     }
 
     // Where the walk is passed as tables, the text names only what shapes the code, so that layers
     // whose patterns differ share one kernel.
     const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
-    const std::string_view role = to_string(program.role);
     KernelSource source =
         specialise_cuda(target,
                         fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax),
                                     packed ? "-packed" : "", baked ? "-baked" : ""),
-                        wgmma ? fmt::format("hopper_{}", role) : std::string(role), role, constants,
-                        full.substr(0, full.find("walk ")));
+                        body, role, constants, full.substr(0, full.find("walk ")));
     if (packed) {
         source.text.insert(source.text.rfind("\n#include \""),
                            fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",

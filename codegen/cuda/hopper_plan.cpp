@@ -57,7 +57,8 @@ int registers_needed(KernelRole role, int head_dim, int streamed_rows, bool over
         case KernelRole::kQueryGradient:
             return streamed_rows * 5 / 4 + head_dim / 2 + 36;
         case KernelRole::kKeyValueGradient:
-            return streamed_rows + head_dim + (overlap_steps ? 44 : 32);
+            return overlap_steps ? streamed_rows * 3 / 2 + head_dim + 44
+                                 : streamed_rows + head_dim + 32;
     }
     throw InternalError("kernel role {} has no registers", static_cast<int>(role));
 }

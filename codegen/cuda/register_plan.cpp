@@ -1,6 +1,7 @@
 #include "codegen/cuda/register_plan.h"
 
 #include <algorithm>
+#include <span>
 
 #include "ir/error.h"
 
@@ -10,37 +11,43 @@ namespace {
 constexpr int kRegistersOfProcessor = 65536;  // the same on sm_80 to sm_120
 constexpr int kMostResidentBlocks = 16;       // the smallest limit, of sm_86
 
-// What a thread keeps, found by compiling: at `registers`, one of the steps that whole numbers of
-// blocks of 128 threads allow, no architecture spills. Fewer columns or operands fetched at every
-// use make room for more blocks at the price of more reads of shared memory.
+// What a thread keeps at every head dimension above the row before and up to this one, found by
+// compiling: at `registers`, one of the steps that whole numbers of blocks of 128 threads allow, no
+// architecture spills. Fewer columns or operands fetched at every use make room for more blocks at
+// the price of more reads of shared memory. A result has head_dim / 2 registers, so that from 176
+// on (144 for 4-byte elements) dK and dV are made one after the other.
 struct Measured {
     int head_dim;
     int columns;
     bool held;
     int registers;
+    bool gradients_apart = false;
 };
 
-constexpr Measured kForward16[] = {
-    {16, 64, true, 96}, {32, 64, true, 128}, {64, 64, true, 168}, {128, 64, true, 256}};
+constexpr Measured kForward16[] = {{16, 64, true, 96},   {32, 64, true, 128},
+                                   {64, 64, true, 168},  {112, 64, false, 168},
+                                   {160, 64, true, 256}, {256, 64, false, 256}};
 constexpr Measured kForward32[] = {
-    {16, 64, true, 128}, {32, 32, true, 168}, {64, 32, true, 168}, {128, 32, false, 256}};
-constexpr Measured kQueryGradient16[] = {
-    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, true, 168}, {128, 32, true, 256}};
+    {16, 64, true, 128}, {32, 32, true, 168}, {64, 32, true, 168}, {256, 32, false, 256}};
+constexpr Measured kQueryGradient16[] = {{16, 32, true, 96},   {32, 32, true, 128},
+                                         {64, 32, true, 168},  {112, 32, false, 168},
+                                         {144, 32, true, 256}, {256, 32, false, 256}};
 constexpr Measured kQueryGradient32[] = {
-    {16, 32, true, 128}, {32, 32, true, 168}, {64, 32, false, 168}, {128, 32, false, 256}};
-constexpr Measured kKeyValueGradient16[] = {
-    {16, 32, true, 96}, {32, 32, true, 128}, {64, 32, false, 168}, {128, 32, false, 256}};
+    {16, 32, true, 128}, {32, 32, true, 168}, {64, 32, false, 168}, {256, 32, false, 256}};
+constexpr Measured kKeyValueGradient16[] = {{16, 32, true, 96},    {32, 32, true, 128},
+                                            {64, 32, false, 168},  {144, 32, false, 256},
+                                            {160, 16, false, 256}, {256, 32, false, 256, true}};
 constexpr Measured kKeyValueGradient32[] = {
-    {16, 32, true, 168}, {32, 32, true, 168}, {64, 32, false, 256}, {128, 32, false, 256}};
+    {16, 32, true, 168}, {32, 32, true, 168}, {128, 32, false, 256}, {256, 32, false, 256, true}};
 
-const Measured* measured(KernelRole role, bool wide) {
+std::span<const Measured> measured(KernelRole role, bool wide) {
     switch (role) {
         case KernelRole::kForward:
-            return wide ? kForward32 : kForward16;
+            return wide ? std::span<const Measured>(kForward32) : kForward16;
         case KernelRole::kQueryGradient:
-            return wide ? kQueryGradient32 : kQueryGradient16;
+            return wide ? std::span<const Measured>(kQueryGradient32) : kQueryGradient16;
         case KernelRole::kKeyValueGradient:
-            return wide ? kKeyValueGradient32 : kKeyValueGradient16;
+            return wide ? std::span<const Measured>(kKeyValueGradient32) : kKeyValueGradient16;
     }
     throw InternalError("kernel role {} has no register plan", static_cast<int>(role));
 }
@@ -49,18 +56,14 @@ int resident_blocks(int warps, int registers) {
     return std::clamp(kRegistersOfProcessor / (32 * warps * registers), 1, kMostResidentBlocks);
 }
 
-}  // namespace
-
-namespace {
-
 RegisterPlan plan(KernelRole role, DType dtype, int head_dim, int columns, int warps, int more) {
-    const Measured* rows = measured(role, storage_bytes(dtype) == 4);
-    for (const Measured* row = rows; row != rows + 4; ++row) {
-        if (row->head_dim == head_dim) {
-            return {.columns = std::min(row->columns, columns),
-                    .held = row->held,
-                    .registers = row->registers,
-                    .resident_blocks = resident_blocks(warps, row->registers + more)};
+    for (const Measured& row : measured(role, storage_bytes(dtype) == 4)) {
+        if (head_dim <= row.head_dim) {
+            return {.columns = std::min(row.columns, columns),
+                    .held = row.held,
+                    .gradients_apart = row.gradients_apart,
+                    .registers = row.registers,
+                    .resident_blocks = resident_blocks(warps, row.registers + more)};
         }
     }
     throw InternalError("head dimension {} has no register plan", head_dim);
@@ -82,7 +85,7 @@ RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, i
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {
     const bool wide = storage_bytes(dtype) == 4;
-    const int registers = wide && head_dim == 128 ? 168 : 128;
+    const int registers = wide && head_dim >= 128 ? 168 : 128;
     return {.columns = tile,
             .held = false,
             .registers = registers,

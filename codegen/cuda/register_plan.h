@@ -7,10 +7,11 @@
 namespace spion {
 
 struct RegisterPlan {
-    int columns = 32;         // streamed rows multiplied at once: S has `columns` / 2 registers
-    bool held = true;         // stationary operands in registers, not fetched at every use
-    int registers = 128;      // of a thread, at most
-    int resident_blocks = 1;  // thread blocks a processor has registers for: caps a thread's
+    int columns = 32;  // streamed rows multiplied at once: S has `columns` / 2 registers
+    bool held = true;  // stationary operands in registers, not fetched at every use
+    bool gradients_apart = false;  // dV first, then dK: what streams past does so twice
+    int registers = 128;           // of a thread, at most
+    int resident_blocks = 1;       // thread blocks a processor has registers for: caps a thread's
     friend bool operator==(const RegisterPlan&, const RegisterPlan&) = default;
 };
 

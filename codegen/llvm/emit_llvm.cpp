@@ -76,7 +76,6 @@ std::vector<Constant> attention_constants(const Attention& attention) {
 }
 
 // The bodies keep a tile's scores and operands on the stack (kernels/host/tile.h).
-constexpr int kMaxHeadDim = 128;
 constexpr int kMaxStationaryRows = 64;
 constexpr int kMaxStreamedRows = 128;
 

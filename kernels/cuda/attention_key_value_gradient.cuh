@@ -6,6 +6,7 @@
 //   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
+#include "attention_statistics.cuh"
 #include "attention_walk.cuh"
 #include "engine.cuh"
 #include "packed_rows.cuh"
@@ -16,33 +17,6 @@
 constexpr int kStagesBytes = kStages * 2 * kTileBytes;
 static_assert(kSharedBytes ==
               2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
-
-// Starts copying the step's LSE and delta to `statistics`, LSE first; zeros where there is no row.
-SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistics, const float* lse,
-                                  const float* delta) {
-    const int present = walk.valid - step * kStreamedRows;
-#pragma unroll
-    for (int i = 0; i < (kStreamedRows + kThreads - 1) / kThreads; ++i) {
-        const int row = i * kThreads + (int)threadIdx.x;
-        const int slot = (step * kGranulesPerStep + row / kGranule) & 31;
-        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
-        if (kStreamedRows % kThreads != 0 && row >= kStreamedRows) break;
-        const int source = granule * kGranule + row % kGranule;
-        copy_async_4(statistics + row * 4, lse + source, row < present);
-        copy_async_4(statistics + (kStreamedRows + row) * 4, delta + source, row < present);
-    }
-}
-
-// Each thread turns the LSE that it copied itself into what is subtracted.
-SPION_DEVICE void shift_statistics(unsigned statistics) {
-#pragma unroll
-    for (int i = 0; i < (kStreamedRows + kThreads - 1) / kThreads; ++i) {
-        const int row = i * kThreads + (int)threadIdx.x;
-        if (kStreamedRows % kThreads != 0 && row >= kStreamedRows) break;
-        const float lse = load_shared_float(statistics + row * 4);
-        store_shared_float(statistics + row * 4, probability_shift(lse));
-    }
-}
 
 // dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
 // output gradient tiles, of which the first `valid` count.

@@ -17,25 +17,42 @@
 constexpr int kStagesBytes = kStages * 2 * kTileBytes;
 static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
-// The warp's chunks of O, in the order of copy_warp_rows; zeros from row `limit` on.
+// For delta the lanes that share a row of O and dO add up, so that there must be a power of 2 of
+// them: those that copy a row, or, where they are no power of 2, a pair of lanes takes turns along
+// each of the warp's rows.
+constexpr bool kDeltaAsCopied = 32 % kRowChunks == 0;
+
+SPION_DEVICE int delta_row() {
+    return lane_index() / 2;
+}
+SPION_DEVICE int delta_chunk(int i) {
+    return 2 * i + lane_index() % 2;
+}
+
+// The warp's chunks of O, in the order of copy_warp_rows or of delta_chunk; zeros from row `limit`
+// on.
 struct OutputChunks {
     uint4 chunks[kWarpCopies];
     __device__ __forceinline__ OutputChunks(const Rows& source, int first, int limit) {
 #pragma unroll
         for (int i = 0; i < kWarpCopies; ++i) {
-            const int row = first + i * kWarpCopyRows + lane_index() / kRowChunks;
+            const int row = kDeltaAsCopied ? row_in_turn<kRowChunks, 32>(first, i, lane_index())
+                                           : first + delta_row();
+            const int chunk =
+                kDeltaAsCopied ? chunk_in_turn<kRowChunks, 32>(i, lane_index()) : delta_chunk(i);
             chunks[i] = make_uint4(0, 0, 0, 0);
-            if (row < limit) chunks[i] = *(const uint4*)source.at(row, lane_index() % kRowChunks);
+            if (row < limit) chunks[i] = *(const uint4*)source.at(row, chunk);
         }
     }
 };
 
 // delta of the warp's rows, to shared memory [16] and, below `limit`, to global memory [L].
-SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const OutputChunks& output,
-                                unsigned output_gradient_tile, int warp_row, int first, int limit) {
+SPION_DEVICE void delta_as_copied(unsigned shared_delta, float* delta, const OutputChunks& output,
+                                  unsigned output_gradient_tile, int warp_row, int first,
+                                  int limit) {
 #pragma unroll
     for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = i * kWarpCopyRows + lane_index() / kRowChunks;
+        const int row = i * (32 / kRowChunks) + lane_index() / kRowChunks;
         const int chunk = lane_index() % kRowChunks;
         const uint4 gradient =
             load_shared_16(output_gradient_tile + chunk_offset<kRowChunks>(warp_row + row, chunk));
@@ -49,7 +66,24 @@ SPION_DEVICE void compute_delta(unsigned shared_delta, float* delta, const Outpu
             if (first + row < limit) delta[first + row] = sum;
         }
     }
-    __syncwarp();
+}
+
+// The same by pairs of lanes.
+SPION_DEVICE void delta_by_pairs(unsigned shared_delta, float* delta, const OutputChunks& output,
+                                 unsigned output_gradient_tile, int warp_row, int first,
+                                 int limit) {
+    const int row = delta_row();
+    float sum = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kWarpCopies; ++i) {
+        const int offset = chunk_offset<kRowChunks>(warp_row + row, delta_chunk(i));
+        sum += dot_chunk<Element>(load_shared_16(output_gradient_tile + offset), output.chunks[i]);
+    }
+    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, 1);
+    if (lane_index() % 2 == 0) {
+        store_shared_float(shared_delta + row * 4, sum);
+        if (first + row < limit) delta[first + row] = sum;
+    }
 }
 
 // dQ += dS K for the keys at rows [column, + kColumns) of the key and value tiles, of which the
@@ -116,8 +150,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const OutputChunks output(rows_of(args.o, item.batch, item.head), first_row, kLength);
     wait_first();
     __syncwarp();
-    compute_delta(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
-                  first_row, kLength);
+    if constexpr (kDeltaAsCopied) {
+        delta_as_copied(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
+                        first_row, kLength);
+    } else {
+        delta_by_pairs(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
+                       first_row, kLength);
+    }
+    __syncwarp();
     delta[0] = load_shared_float(shared_delta + lane_index() / 4 * 4);
     delta[1] = load_shared_float(shared_delta + lane_index() / 4 * 4 + 32);
 

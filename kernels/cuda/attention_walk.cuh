@@ -155,19 +155,22 @@ SPION_DEVICE void measure_walk(Walk& walk, int limit) {
 // the step does not have become zeros. Steps are asked for in order.
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
                             const Rows& b) {
-    constexpr int kRowsAtOnce = kThreads / kRowChunks;
-    constexpr int kCopies = (kStreamedRows + kRowsAtOnce - 1) / kRowsAtOnce;
+    constexpr int kChunks = kStreamedRows * kRowChunks;
+    constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_granule = step * kGranulesPerStep;
     if (step > 0 && first_granule % 32 == 0) walk.window = read_window(walk, first_granule);
     const int present = walk.valid - step * kStreamedRows;
-    const int chunk = (int)threadIdx.x % kRowChunks;
+    const int first_chunk = chunk_in_turn<kRowChunks, kThreads>(0, (int)threadIdx.x);
 #pragma unroll kCopies < 4 ? kCopies : 4
     for (int i = 0; i < kCopies; ++i) {
-        const int row = i * kRowsAtOnce + (int)threadIdx.x / kRowChunks;
-        // A granule is at least 32 chunks, so that a warp needs the index of one granule.
+        const int row = row_in_turn<kRowChunks, kThreads>(i, (int)threadIdx.x);
+        const int chunk = kThreads % kRowChunks == 0
+                              ? first_chunk
+                              : chunk_in_turn<kRowChunks, kThreads>(i, (int)threadIdx.x);
+        // A granule is a multiple of 32 chunks, so that a warp needs the index of one granule.
         const int slot = (first_granule + row / kGranule) & 31;
         const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
-        if (kStreamedRows % kRowsAtOnce != 0 && row >= kStreamedRows) break;
+        if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
         const int source = granule * kGranule + row % kGranule;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
         copy_async_16(tile_a + offset, a.at(source, chunk), row < present);

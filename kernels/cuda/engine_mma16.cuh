@@ -16,7 +16,8 @@ struct Mma16 {
         const LanePlace place = place_by_rows(lane_index());
         const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
         Fragment a;
-        load_matrices(a.words, tile + row * kRowBytes + offset_further(lane_offset, 2 * step));
+        load_matrices(a.words,
+                      tile + row * kRowBytes + offset_further<kRowChunks>(lane_offset, 2 * step));
         return a;
     }
 
@@ -30,7 +31,8 @@ struct Mma16 {
 #pragma unroll Left::kUnrolled
         for (int step = 0; step < kHeadDim / kStep; ++step) {
             const Fragment a = left[step];
-            const unsigned start = tile + row * kRowBytes + offset_further(lane_offset, 2 * step);
+            const unsigned start =
+                tile + row * kRowBytes + offset_further<kRowChunks>(lane_offset, 2 * step);
 #pragma unroll
             for (int j = 0; j < kTiles; j += 2) {
                 unsigned b[4];
@@ -59,7 +61,7 @@ struct Mma16 {
 #pragma unroll
             for (int j = 0; j < kHeadTiles; j += 2) {
                 unsigned b[4];
-                load_matrices_transposed(b, start + offset_further(lane_offset, j));
+                load_matrices_transposed(b, start + offset_further<kRowChunks>(lane_offset, j));
                 E::mma(acc[j], a, b[0], b[1]);
                 E::mma(acc[j + 1], a, b[2], b[3]);
             }

@@ -110,10 +110,10 @@ SPION_DEVICE void store_group_rows(unsigned tile, const float (&acc)[kHeadTiles]
         }
     }
     __syncwarp();
-#pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
-    for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = i * kWarpCopyRows + lane_index() / kRowChunks;
-        const int chunk = lane_index() % kRowChunks;
+#pragma unroll
+    for (int i = 0; i < 16 * kRowChunks; i += 32) {
+        const int row = (i + lane_index()) / kRowChunks;
+        const int chunk = (i + lane_index()) % kRowChunks;
         const uint4 value =
             load_shared_16(tile + tile_offset<kGroupRows>(warp_row + row, chunk * 16));
         if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;

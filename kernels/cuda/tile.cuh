@@ -10,7 +10,7 @@ constexpr int kRowChunks = kRowBytes / 16;
 constexpr int kHeadTiles = kHeadDim / 8;  // accumulator tiles of a [16, D] result
 constexpr int kThreads = 32 * kWarps;
 
-static_assert(kHeadDim == 16 || kHeadDim == 32 || kHeadDim == 64 || kHeadDim == 128);
+static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 
 SPION_DEVICE int lane_index() {
     return (int)(threadIdx.x % 32);
@@ -23,13 +23,15 @@ SPION_DEVICE int warp_index() {
 // column and more are even. Two floats at columns column + more and column + more + 1, where `more`
 // is a multiple of 8 and column < 8.
 SPION_DEVICE float2 load_pair(unsigned start, int row, int column, int more) {
-    const int offset = offset_further(chunk_offset<kRowChunks>(row, column / 4), more / 4);
+    const int offset =
+        offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, column / 4), more / 4);
     return load_shared_float2(start + offset + column % 4 * 4);
 }
 
 // One float at column + more, likewise.
 SPION_DEVICE float load_single(unsigned start, int row, int column, int more) {
-    const int offset = offset_further(chunk_offset<kRowChunks>(row, column / 4), more / 4);
+    const int offset =
+        offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, column / 4), more / 4);
     return load_shared_float(start + offset + column % 4 * 4);
 }
 

@@ -5,7 +5,6 @@
 #include "tile.cuh"
 
 constexpr int kWarpCopies = 16 * kRowChunks / 32;  // chunks of a warp's 16 rows a lane moves
-constexpr int kWarpCopyRows = 32 / kRowChunks;     // rows that a warp moves at once
 
 // One (batch, head) of a tensor: row l is kHeadDim elements at data + l * row_bytes.
 struct Rows {
@@ -29,8 +28,8 @@ SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source
                                  int limit) {
 #pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = warp_row + i * kWarpCopyRows + lane_index() / kRowChunks;
-        const int chunk = lane_index() % kRowChunks;
+        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
         copy_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
                       first + row < limit);
     }
@@ -50,7 +49,12 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
         const int byte = (8 * j + 2 * t) * Element::kBytes;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int offset = chunk_offset<kRowChunks>(warp_row + g + 8 * half, byte / 16);
+            const int row = warp_row + g + 8 * half;
+            int offset = chunk_offset<kRowChunks>(row, byte / 16);
+            if constexpr (kRowChunks > 32) {
+                // The same, with few addresses at once: a lane's result leaves it no registers.
+                offset = offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, t / 2), 2 * j);
+            }
             store_pair<Element>(tile + offset + byte % 16, acc[j][2 * half] * factor[half],
                                 acc[j][2 * half + 1] * factor[half]);
         }
@@ -58,8 +62,8 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
     __syncwarp();
 #pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = warp_row + i * kWarpCopyRows + lane_index() / kRowChunks;
-        const int chunk = lane_index() % kRowChunks;
+        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
         const uint4 value = load_shared_16(tile + chunk_offset<kRowChunks>(row, chunk));
         if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;
     }

@@ -3,16 +3,29 @@
 #ifndef SPION_TILE_LAYOUT_CUH
 #define SPION_TILE_LAYOUT_CUH
 
-// A tile is rows of kRowChunks (2, 4, 8, 16 or 32) chunks of 16 bytes. The chunks of a row are
-// permuted by XOR with a number made from the row, so that none of these meets a bank conflict:
-//   8 lanes reading or writing 16 bytes: the same chunk of 8 rows (ldmatrix), or 8 chunks in order;
-//   16 lanes reading 8 bytes: a pair of chunks of 4 rows in order (fp32 tiles of >= 8 chunks);
-//   32 lanes reading 4 bytes: a pair of chunks of rows r, r + 2, r + 4, r + 6 (the same tiles).
+// A tile is rows of kRowChunks chunks of 16 bytes, an even number, without padding. The chunks of a
+// row are permuted in aligned groups of kGroup, the largest power of 2 in kRowChunks but 8 at most:
+// by XOR with a number below kGroup made from the row. Groups stay whole, so a row never reaches
+// into the next. 128 bytes pass the banks at once, 8 chunks; kRowChunks = kGroup * odd, so that 8
+// adjacent rows start on 8 / kGroup different groups of them, each kGroup times, and the XOR tells
+// those rows apart. So none of these meets a bank conflict, whatever kRowChunks is:
+//   8 lanes reading or writing 16 bytes: the same chunk of 8 rows (ldmatrix), 8 chunks in order, or
+//   a pair of chunks of 4 rows in order;
+//   16 lanes reading 8 bytes: a pair of chunks of 4 rows in order (fp32 tiles of >= 8 chunks).
+// 32 lanes reading 4 bytes, a pair of chunks of rows r, r + 2, r + 4, r + 6 (fp32 again), meet none
+// in groups of 8; in groups of 4 two of them share a bank.
+template <int kRowChunks>
+SPION_DEVICE constexpr int group_chunks() {
+    static_assert(kRowChunks >= 2 && kRowChunks % 2 == 0);
+    return kRowChunks % 8 == 0 ? 8 : kRowChunks % 4 == 0 ? 4 : 2;
+}
+
 template <int kRowChunks>
 SPION_DEVICE constexpr int row_swizzle(int row) {
+    constexpr int kGroup = group_chunks<kRowChunks>();
     const int bit0 = row & 1, bit1 = (row >> 1) & 1, bit2 = (row >> 2) & 1;
-    if (kRowChunks == 2) return bit2;
-    if (kRowChunks == 4) return (bit1 << 1) | bit2;
+    if (kGroup == 2) return bit2;
+    if (kGroup == 4) return (bit1 << 1) | bit2;
     return (bit1 << 2) | ((bit0 ^ bit2) << 1) | bit0;
 }
 
@@ -23,14 +36,49 @@ SPION_DEVICE constexpr int chunk_offset(int row, int chunk) {
 }
 
 // chunk_offset(row, chunk + more) from offset = chunk_offset(row, chunk), for chunk < 2 and an even
-// `more`: with a constant `more`, one XOR that only the low 3 bits of the chunk take part in.
+// `more`: whole groups are added; the rest, with a constant `more`, is one XOR, as every row starts
+// on a group.
+template <int kRowChunks>
 SPION_DEVICE constexpr int offset_further(int offset, int more) {
-    return (offset ^ (more % 8 * 16)) + more / 8 * 128;
+    // A row of one group needs no more than the XOR.
+    constexpr int kGroup =
+        group_chunks<kRowChunks>() == kRowChunks ? 8 : group_chunks<kRowChunks>();
+    return (offset ^ (more % kGroup * 16)) + more / kGroup * (kGroup * 16);
 }
 
 struct LanePlace {
     int row, chunk;
 };
+
+// What lane `index` of kLanes that move a tile together, chunk after chunk and row after row, takes
+// at turn i.
+template <int kRowChunks, int kLanes>
+SPION_DEVICE constexpr int row_in_turn(int i, int index) {
+    if constexpr (kLanes % kRowChunks == 0) {
+        return i * (kLanes / kRowChunks) + index / kRowChunks;
+    } else {
+        return (int)((unsigned)(i * kLanes + index) / kRowChunks);
+    }
+}
+
+// first + row_in_turn, summed in the order that lets the compiler fold first + i.
+template <int kRowChunks, int kLanes>
+SPION_DEVICE constexpr int row_in_turn(int first, int i, int index) {
+    if constexpr (kLanes % kRowChunks == 0) {
+        return first + i * (kLanes / kRowChunks) + index / kRowChunks;
+    } else {
+        return first + row_in_turn<kRowChunks, kLanes>(i, index);
+    }
+}
+
+template <int kRowChunks, int kLanes>
+SPION_DEVICE constexpr int chunk_in_turn(int i, int index) {
+    if constexpr (kLanes % kRowChunks == 0) {
+        return index % kRowChunks;
+    } else {
+        return (int)((unsigned)(i * kLanes + index) % kRowChunks);
+    }
+}
 
 // The row whose address a lane gives to ldmatrix.x4 for a 16 x 16 piece (2 chunks a row):
 // by_rows: matrices (rows 0-7, chunk 0), (8-15, 0), (0-7, 1), (8-15, 1): an A operand, and

@@ -12,7 +12,7 @@ extern const int kStationaryRows;  // 16, 32, 48 or 64
 extern const int kVectorFloats;    // fp32 lanes of the CPU's registers: 16, 8 or 4
 }
 
-constexpr int kMaxHeadDim = 128;
+constexpr int kMaxHeadDim = 256;  // as ir/attention.h
 constexpr int kMaxStationaryRows = 64;
 constexpr int kMaxStreamedRows = 128;
 

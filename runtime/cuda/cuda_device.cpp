@@ -316,7 +316,7 @@ std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
 }
 
 void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
-                        const void* arguments, std::size_t argument_bytes) {
+                        const void* arguments, std::size_t /*argument_bytes*/) {
     State& s = *state_;
     const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
     if (loaded == nullptr) {
@@ -336,11 +336,9 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     }
     s.enter();
     loaded->allow_shared_bytes(geometry.shared_bytes);
-    // As one buffer with its size, so that the driver sees a parameter of another size.
-    void* extra[] = {reinterpret_cast<void*>(driver_abi::kLaunchBufferPointer),
-                     const_cast<void*>(arguments),
-                     reinterpret_cast<void*>(driver_abi::kLaunchBufferSize), &argument_bytes,
-                     reinterpret_cast<void*>(driver_abi::kLaunchEnd)};
+    // By address, so that the driver puts it where the kernel expects it: a struct with an alignment
+    // of 64 does not lie at the start of the parameters.
+    void* parameters[] = {const_cast<void*>(arguments)};
     driver_abi::LaunchAttribute overlap{
         .id = driver_abi::kLaunchMayOverlapPrevious, .padding = 0, .value = {}};
     overlap.value.flag = 1;
@@ -356,7 +354,7 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
         .attributes = &overlap,
         .attribute_count = geometry.overlaps_previous ? 1U : 0U};
     const driver_abi::Result result =
-        s.cuda.cuLaunchKernelEx(&config, loaded->function(), nullptr, extra);
+        s.cuda.cuLaunchKernelEx(&config, loaded->function(), parameters, nullptr);
     if (result != kSuccess) {
         throw DeviceError("launching kernel '{}' failed: {}", kernel.entry(),
                           describe_driver_error(result));

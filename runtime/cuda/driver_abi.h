@@ -68,11 +68,6 @@ constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDefault = 0;
 constexpr unsigned kEventNoTiming = 2;
 
-// The `extra` argument of cuLaunchKernel: parameters as one buffer.
-constexpr std::size_t kLaunchEnd = 0;
-constexpr std::size_t kLaunchBufferPointer = 1;
-constexpr std::size_t kLaunchBufferSize = 2;
-
 // X(name, return and parameter types). The names are the exported symbols: "_v2" is part of the
 // binary interface, and the header's macros map the plain names to it.
 #define SPION_DRIVER_FUNCTIONS(X)                                                               \

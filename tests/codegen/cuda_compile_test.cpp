@@ -49,10 +49,11 @@ Job attention_job(DType dtype, int head_dim, KernelRole role, const Target& targ
 
 Job summary_job(DType dtype, int head_dim, const Target& target, int variant) {
     const int block = kBlocks[variant % 4];
-    const ScoreSummaryProgram program{.attention = attention_of(dtype, head_dim, variant),
+    const Attention attention = attention_of(dtype, head_dim, variant);
+    const ScoreSummaryProgram program{.attention = attention,
                                       .block = block,
                                       .filter = variant % 2 == 0 ? 31 : 1,
-                                      .tile = std::min(block, 64)};
+                                      .tile = choose_summary_tile(attention, block, target)};
     return {emit(program, target), geometry(program, target), target};
 }
 
@@ -135,8 +136,9 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     for (const int dim : {32, 64, 128}) {
         for (const int block : {64, 128}) {
             for (const KernelRole role : kRoles) {
+                ++variant;
                 const Attention attention =
-                    attention_of(++variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
+                    attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
                 const BlockPattern pattern = BlockPattern::full(attention.length, block);
                 for (const TileCandidate& candidate :
                      tile_candidates(attention, pattern, role, target, 4)) {
@@ -153,6 +155,37 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
         }
     }
     EXPECT_GT(jobs.size(), 20U);
+    compile_all(jobs);
+}
+
+// The head dimensions between: the three kernels in one 16-bit and one 4-byte type each, spread
+// over sm_80, 86, 90a and 120 and the types in turn; with SPION_TEST_ALL everything everywhere.
+TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {
+    constexpr int kFewArchitectures[] = {80, 86, 90, 120};
+    const auto* place =
+        std::find(std::begin(kFewArchitectures), std::end(kFewArchitectures), GetParam());
+    const bool all = std::getenv("SPION_TEST_ALL") != nullptr;
+    if (!all && place == std::end(kFewArchitectures)) return;
+    const auto quarter = static_cast<int>(place - std::begin(kFewArchitectures));
+    const Target target = cuda_target(GetParam());
+    std::vector<Job> jobs;
+    for (int head_dim = 16; head_dim <= kMaxHeadDim; head_dim += 16) {
+        if (std::count(std::begin(kHeadDims), std::end(kHeadDims), head_dim) > 0) continue;
+        const int step = head_dim / 16;
+        for (int type = 0; type < 4; ++type) {
+            for (int role = 0; role < 4; ++role) {
+                const int variant = GetParam() + step + type + role;
+                const bool mine = type < 2
+                                      ? (step + type + role) % 4 == quarter && type == step % 2
+                                      : (step + role) % 4 == quarter && type == 2 + step / 2 % 2;
+                if (!all && !mine) continue;
+                jobs.push_back(role == 3 ? summary_job(kTypes[type], head_dim, target, variant)
+                                         : attention_job(kTypes[type], head_dim, kRoles[role],
+                                                         target, variant));
+            }
+        }
+    }
+    EXPECT_GE(jobs.size(), 12U);
     compile_all(jobs);
 }
 

@@ -77,6 +77,28 @@ TEST(EmitCuda, ScoreSummaryReadsAsItsGolden) {
     EXPECT_EQ(geometry(program, cuda_target(90)).threads, 128);
 }
 
+TEST(EmitCuda, WideHeadsMakeTheirGradientsApart) {
+    TileProgram program = small_program();
+    program.role = KernelRole::kKeyValueGradient;
+    const auto body = [&](int head_dim, DType dtype) {
+        program.attention.head_dim = head_dim;
+        program.attention.dtype = dtype;
+        const KernelSource source = emit(program, cuda_target(90));
+        EXPECT_EQ(source.entry, "attention_key_value_gradient");
+        const std::size_t at = source.text.rfind("#include \"");
+        return source.text.substr(at);
+    };
+    const std::string together = "#include \"attention_key_value_gradient.cuh\"\n";
+    const std::string apart = "#include \"attention_key_value_gradient_apart.cuh\"\n";
+    EXPECT_EQ(body(128, DType::kTf32), together);
+    EXPECT_EQ(body(144, DType::kTf32), apart);
+    EXPECT_EQ(body(160, DType::kBf16), together);
+    EXPECT_EQ(body(176, DType::kFp16), apart);
+    program.role = KernelRole::kQueryGradient;
+    EXPECT_NE(emit(program, cuda_target(90)).text.find("attention_query_gradient.cuh"),
+              std::string::npos);
+}
+
 TEST(EmitCuda, TextDoesNotDependOnTheWalk) {
     TileProgram other = small_program();
     other.granules = {0, 1, 2, 0, 2};

@@ -9,6 +9,7 @@
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/small_attention.h"
 
 namespace spion {
 namespace {
@@ -22,14 +23,7 @@ const Target kTarget{.back_end = BackEnd::kHost,
 // L = 96 in blocks of 32: row 0 streams granules 0 and 2, row 1 nothing, row 2 granule 1.
 TileProgram small_program() {
     return {.role = KernelRole::kForward,
-            .attention = {.heads = 2,
-                          .head_dim = 32,
-                          .length = 96,
-                          .dtype = DType::kFp32,
-                          .scale = 0.1F,
-                          .softmax = SoftmaxKind::kPrunedZero,
-                          .key_padding = false,
-                          .dropout = 0.0F},
+            .attention = small_attention(),
             .block = 32,
             .stationary_rows = 32,
             .streamed_rows = 64,
@@ -130,8 +124,8 @@ TEST(EmitHost, RefusesOtherTypesAndTiles) {
     expect_error<UserError>([&] { emit(program, kTarget); },
                             "the CPU back end computes in fp32, not bf16");
     program = small_program();
-    program.attention.head_dim = 256;
-    expect_error<InternalError>([&] { emit(program, kTarget); }, "16, 32, .. 128, not 256");
+    program.attention.head_dim = 272;
+    expect_error<InternalError>([&] { emit(program, kTarget); }, "16, 32, .. 256, not 272");
     program = small_program();
     program.streamed_rows = 160;
     expect_error<InternalError>([&] { emit(program, kTarget); }, "at most 128 streamed rows");

@@ -20,21 +20,48 @@
 namespace spion {
 namespace {
 
-TileShape pick_shape(std::mt19937_64& random, const BlockPattern& pattern, const Target& target,
-                     const Attention& attention, KernelRole role) {
+// A kernel that could run: pattern, operation, target and one of its shapes.
+struct Case {
+    BlockPattern pattern;
+    Target target;
+    KernelRole role;
+    Attention attention;
+    TileShape shape;
+
+    double seconds(std::int64_t batch) const { return seconds_on(pattern, batch); }
+    // With another pattern of the same length and block.
+    double seconds_on(const BlockPattern& other, std::int64_t batch) const {
+        return predict(lower(attention, other, role, target, shape), batch, target).seconds;
+    }
+};
+
+Case pick_case(std::mt19937_64& random, const Target& target, int most_blocks) {
+    const BlockPattern pattern = pick_pattern(random, pick_block(random), most_blocks);
+    const KernelRole role = pick_role(random);
+    const Attention attention = pick_attention(random, pattern.length());
     std::vector<TileShape> shapes;
     for (const TileCandidate& candidate : tile_candidates(attention, pattern, role, target, 1)) {
         if (candidate.prediction) {
             shapes.push_back(candidate.shape);
         }
     }
-    return shapes.at(
-        static_cast<std::size_t>(pick(random, 0, static_cast<int>(shapes.size()) - 1)));
+    const int chosen = pick(random, 0, static_cast<int>(shapes.size()) - 1);
+    return {.pattern = pattern,
+            .target = target,
+            .role = role,
+            .attention = attention,
+            .shape = shapes.at(static_cast<std::size_t>(chosen))};
 }
 
-double seconds(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-               const TileShape& shape, std::int64_t batch, const Target& target) {
-    return predict(lower(attention, pattern, role, target, shape), batch, target).seconds;
+// `rounds` random cases, given to check(case, random).
+template <typename Check>
+void on_random_cases(int rounds, int most_blocks, const Check& check) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < rounds; ++round) {
+        check(pick_case(random, pick_target(random), most_blocks), random);
+    }
 }
 
 TEST(CostModel, IsWithinAFactorOfTwoOfWhatWasMeasured) {
@@ -58,76 +85,54 @@ TEST(CostModel, IsWithinAFactorOfTwoOfWhatWasMeasured) {
 }
 
 TEST(CostModel, MoreBlocksNeverTakeLess) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    for (int round = 0; round < 200; ++round) {
-        const BlockPattern before = pick_pattern(random, pick_block(random), 20);
-        const Target target = pick_target(random);
-        const KernelRole role = pick_role(random);
-        const Attention attention = pick_attention(random, before.length());
-        const TileShape shape = pick_shape(random, before, target, attention, role);
+    on_random_cases(200, 20, [](const Case& c, std::mt19937_64& random) {
         const int batch = pick(random, 1, 300);
-        const auto blocks = static_cast<std::size_t>(before.rows());
+        const auto blocks = static_cast<std::size_t>(c.pattern.rows());
         std::vector<std::uint8_t> bits(blocks * blocks);
         for (std::size_t i = 0; i < bits.size(); ++i) {
-            const bool had = before.at(static_cast<int>(i / blocks), static_cast<int>(i % blocks));
+            const bool had =
+                c.pattern.at(static_cast<int>(i / blocks), static_cast<int>(i % blocks));
             bits[i] = had || pick(random, 0, 9) == 0 ? 1 : 0;
         }
-        const BlockPattern after(before.length(), before.block(), bits);
-        const double less = seconds(attention, before, role, shape, batch, target);
-        const double more = seconds(attention, after, role, shape, batch, target);
+        const BlockPattern after(c.pattern.length(), c.pattern.block(), bits);
+        const double less = c.seconds(batch), more = c.seconds_on(after, batch);
         EXPECT_GT(less, 0);
         EXPECT_LE(less, more * (1 + 1e-12))
-            << before.to_bits() << after.to_bits() << to_string(role) << target.arch << batch
-            << " rows " << shape.stationary_rows << "/" << shape.streamed_rows;
-    }
+            << c.pattern.to_bits() << after.to_bits() << to_string(c.role) << c.target.arch << batch
+            << " rows " << c.shape.stationary_rows << "/" << c.shape.streamed_rows;
+    });
 }
 
 TEST(CostModel, AGreaterBatchNeverTakesLess) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    for (int round = 0; round < 100; ++round) {
-        const BlockPattern pattern = pick_pattern(random, pick_block(random), 20);
-        const Target target = pick_target(random);
-        const KernelRole role = pick_role(random);
-        const Attention attention = pick_attention(random, pattern.length());
-        const TileShape shape = pick_shape(random, pattern, target, attention, role);
+    on_random_cases(100, 20, [](const Case& c, std::mt19937_64& random) {
         double before = 0;
         for (std::int64_t batch = 1; batch < 5000; batch += 1 + batch * pick(random, 0, 2)) {
-            const double now = seconds(attention, pattern, role, shape, batch, target);
-            EXPECT_LE(before, now * (1 + 1e-12)) << "batch " << batch << " on " << target.arch;
+            const double now = c.seconds(batch);
+            EXPECT_LE(before, now * (1 + 1e-12)) << "batch " << batch << " on " << c.target.arch;
             before = now;
         }
-    }
+    });
 }
 
 TEST(CostModel, CountsTheWalkOfTheLoweredProgram) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    for (int round = 0; round < 100; ++round) {
-        const BlockPattern pattern = pick_pattern(random, pick_block(random));
-        const Target target = pick_target(random);
-        const KernelRole role = pick_role(random);
-        const Attention attention = pick_attention(random, pattern.length());
-        const TileShape shape = pick_shape(random, pattern, target, attention, role);
-        const int columns = residency(attention, role, shape, target, rates_of(target)).columns;
-        const int packed = std::max(1, shape.stationary_rows / pattern.block());
-        const StreamedRows rows =
-            packed > 1 ? packed_streamed_rows(pattern, role, packed) : streamed_rows(pattern, role);
-        const WalkSummary walk = summarise(rows, shape, columns);
-        EXPECT_EQ(walk, summarise(lower(attention, pattern, role, target, shape), columns))
+    on_random_cases(100, 12, [](const Case& c, std::mt19937_64& /*random*/) {
+        const BlockPattern& pattern = c.pattern;
+        const int columns =
+            residency(c.attention, c.role, c.shape, c.target, rates_of(c.target)).columns;
+        const int packed = std::max(1, c.shape.stationary_rows / pattern.block());
+        const StreamedRows rows = packed > 1 ? packed_streamed_rows(pattern, c.role, packed)
+                                             : streamed_rows(pattern, c.role);
+        const WalkSummary walk = summarise(rows, c.shape, columns);
+        EXPECT_EQ(walk, summarise(lower(c.attention, pattern, c.role, c.target, c.shape), columns))
             << pattern.to_bits();
         std::int64_t elements = 0;
         for (int row = 0; row < pattern.rows(); ++row) {
             elements += pattern.elements_in_row(row) * pattern.block_rows(row);
         }
         if (packed == 1 && pattern.length() % pattern.block() == 0) {
-            EXPECT_EQ(walk.streamed * shape.stationary_rows, elements);
+            EXPECT_EQ(walk.streamed * c.shape.stationary_rows, elements);
         }
-    }
+    });
 }
 
 TEST(CostModel, CountsBytesAndWorkExactly) {
@@ -151,6 +156,28 @@ TEST(CostModel, CountsBytesAndWorkExactly) {
     EXPECT_EQ(of(KernelRole::kQueryGradient).flop, 1.5 * forward.flop);
     EXPECT_EQ(of(KernelRole::kKeyValueGradient).memory_bytes, 6 * 128 * (6 * 64 + 8));
     EXPECT_EQ(of(KernelRole::kKeyValueGradient).flop, 2 * forward.flop);
+}
+
+// dV, then dK: 5 products instead of 4, and everything that streams past does so twice.
+TEST(CostModel, CountsBothWalksOfGradientsMadeApart) {
+    const BlockPattern pattern(128, 64, {1, 0, 1, 1});
+    const TileShape shape{64, 32, 32, 4, 2};
+    const auto of = [&](int head_dim) {
+        const Attention attention{
+            .heads = 2, .head_dim = head_dim, .length = 128, .dtype = DType::kBf16, .scale = 1};
+        return predict(
+            lower(attention, pattern, KernelRole::kKeyValueGradient, cuda_target(90), shape), 3,
+            cuda_target(90));
+    };
+    const Prediction together = of(160), apart = of(176);
+    EXPECT_FALSE(together.residency.gradients_apart);
+    EXPECT_TRUE(apart.residency.gradients_apart);
+    EXPECT_EQ(together.flop, 6 * 3 * 64 * 64 * 160 * 2 * 4);
+    EXPECT_EQ(apart.flop, 6 * 3 * 64 * 64 * 176 * 2 * 5);
+    EXPECT_EQ(apart.exponentials, 2 * together.exponentials);
+    EXPECT_EQ(together.cache_bytes, 6 * (128 * (4 * 320 + 8) + 192 * 2 * 320));
+    EXPECT_EQ(apart.cache_bytes, 6 * (128 * (4 * 352 + 8) + 2 * 192 * 2 * 352));
+    EXPECT_EQ(apart.memory_bytes, 6 * (128 * (6 * 352 + 8)));  // the rest is in the cache
 }
 
 TEST(CostModel, ReadsAgainFromMemoryWhatTheCacheCannotHold) {
@@ -193,13 +220,10 @@ TEST(CostModel, KnowsTheEmittersSharedMemory) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     for (int round = 0; round < 100; ++round) {
-        const BlockPattern pattern = pick_pattern(random, pick_block(random), 4);
-        const Target target = pick_gpu(random);
-        const KernelRole role = pick_role(random);
-        const Attention attention = pick_attention(random, pattern.length());
-        const TileShape shape = pick_shape(random, pattern, target, attention, role);
-        EXPECT_EQ(residency(attention, role, shape, target, rates_of(target)).shared,
-                  geometry(lower(attention, pattern, role, target, shape), target).shared_bytes);
+        const Case c = pick_case(random, pick_gpu(random), 4);
+        const TileProgram program = lower(c.attention, c.pattern, c.role, c.target, c.shape);
+        EXPECT_EQ(residency(c.attention, c.role, c.shape, c.target, rates_of(c.target)).shared,
+                  geometry(program, c.target).shared_bytes);
     }
 }
 #endif

@@ -70,7 +70,7 @@ TEST(Lower, VerifiesOnEveryTargetRoleAndDtype) {
     for (const Target& target : every_target()) {
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {
-                for (int head_dim : {16, 32, 64, 128}) {
+                for (int head_dim : {16, 48, 64, 128, 192, 256}) {
                     for (int block : {16, 32, 64, 128}) {
                         const BlockPattern pattern = pick_pattern(random, block, 20);
                         const TileProgram program =
@@ -144,7 +144,7 @@ TEST(Lower, BoundsTheEmittersSharedMemory) {
         const Target target = cuda_target(capability);
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {
-                for (int head_dim : {16, 32, 64, 128}) {
+                for (int head_dim : {16, 48, 64, 128, 192, 256}) {
                     for (int block : {16, 32, 64, 128}) {
                         const BlockPattern pattern = BlockPattern::full(2 * block, block);
                         const TileProgram program =

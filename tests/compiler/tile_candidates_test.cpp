@@ -103,7 +103,7 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
     for (const Target& target : targets) {
         for (const int block : {16, 32, 64, 128}) {
             const int length = pick(random, 1, 6 * block);
-            for (const int head_dim : {16, 32, 64, 128}) {
+            for (const int head_dim : {16, 32, 48, 64, 96, 128, 160, 176, 240, 256}) {
                 for (const DType dtype : kEveryDType) {
                     for (const KernelRole role : kEveryRole) {
                         const Attention attention = attention_for(length, head_dim, dtype);
@@ -185,7 +185,7 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     expect_error<UserError>(
         [&] { choose(DType::kFp32); },
         "no attention_key_value_gradient tile for D=128 fp32 fits: the smallest needs 32896 bytes "
-        "of shared memory and sm_90a offers 32895 a block, so use D=64 in fp32 or bf16 at D=128, "
+        "of shared memory and sm_90a offers 32895 a block, so use D=112 in fp32 or bf16 at D=128, "
         "which would fit");
     EXPECT_NO_THROW(choose(DType::kBf16));
     target.shared_bytes_per_block = 10000;
@@ -195,6 +195,27 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     expect_error<UserError>(
         [&] { explain(attention_for(128, 128), pattern, KernelRole::kForward, target); },
         "no attention_forward tile for D=128 bf16 fits");
+}
+
+TEST(SummaryTile, FitsSharedMemory) {
+    const auto tile = [](int head_dim, DType dtype, int block, const Target& target) {
+        return choose_summary_tile(attention_for(512, head_dim, dtype), block, target);
+    };
+    EXPECT_EQ(tile(64, DType::kBf16, 128, cuda_target(80)), 64);
+    EXPECT_EQ(tile(256, DType::kBf16, 64, cuda_target(86)), 64);
+    EXPECT_EQ(tile(256, DType::kBf16, 16, cuda_target(86)), 16);
+    EXPECT_EQ(tile(256, DType::kFp32, 64, cuda_target(90)), 64);
+    EXPECT_EQ(tile(256, DType::kFp32, 64, host_with(2)), 64);
+    // Q and K of 64 rows of 192 * 4 bytes are 98304 bytes, of 208 * 4 106496; there are 101376.
+    EXPECT_EQ(tile(192, DType::kFp32, 64, cuda_target(86)), 64);
+    EXPECT_EQ(tile(208, DType::kFp32, 64, cuda_target(86)), 32);
+    Target target = cuda_target(90);
+    target.shared_bytes_per_block = 2 * 16 * 1024;
+    EXPECT_EQ(tile(256, DType::kTf32, 64, target), 16);
+    target.shared_bytes_per_block -= 1;
+    expect_error<UserError>([&] { tile(256, DType::kTf32, 64, target); },
+                            "no score summary for D=256 tf32 fits: its smallest tile needs 32768 "
+                            "bytes of shared memory and sm_90a offers 32767");
 }
 
 // What a kernel is compiled for must not depend on the pattern: see tile_candidates.h.

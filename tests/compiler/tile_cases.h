@@ -38,7 +38,7 @@ inline KernelRole pick_role(std::mt19937_64& random) {
 
 inline Attention pick_attention(std::mt19937_64& random, std::int64_t length) {
     return {.heads = pick(random, 1, 16),
-            .head_dim = 16 << pick(random, 0, 3),
+            .head_dim = 16 * pick(random, 1, 16),
             .length = length,
             .dtype = kEveryDType[static_cast<std::size_t>(pick(random, 0, 3))],
             .scale = 1};

@@ -1,5 +1,6 @@
 #include "ir/attention.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,7 +52,7 @@ TEST(Attention, DefaultScale) {
 }
 
 TEST(Attention, AcceptsEverySupportedHeadDimension) {
-    for (int head_dim : {16, 32, 64, 128}) {
+    for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
         Attention attention = valid();
         attention.head_dim = head_dim;
         EXPECT_NO_THROW(check(attention)) << head_dim;
@@ -65,8 +66,11 @@ TEST(Attention, RefusesFieldsOutOfRange) {
         expect_error<UserError>([&] { check(attention); }, text);
     };
     refuses([](Attention& a) { a.heads = 0; }, "0 heads were given");
-    refuses([](Attention& a) { a.head_dim = 48; },
-            "head dimension 48 is not supported: use 16, 32, 64 or 128");
+    for (int head_dim : {-16, 0, 8, 24, 100, 264, 272}) {
+        refuses([&](Attention& a) { a.head_dim = head_dim; },
+                fmt::format("head dimension {} is not supported: use a multiple of 16 up to 256",
+                            head_dim));
+    }
     refuses([](Attention& a) { a.length = 0; }, "sequence length 0 is out of range");
     refuses([](Attention& a) { a.length = std::int64_t{1} << 31; }, "use 1 to 2147483647");
     refuses([](Attention& a) { a.scale = 0.0F; }, "usually 0.17677669 for D=32");

@@ -129,6 +129,9 @@ SPION_DEVICE float exp2_fast(float x) {
 SPION_DEVICE float log2_fast(float x) {
     return std::log2(x);
 }
+SPION_DEVICE float reciprocal_fast(float x) {
+    return 1.0F / x;
+}
 SPION_DEVICE unsigned pack_bf16(float low, float high) {
     return spion::emulation::to_bf16(low) | unsigned{spion::emulation::to_bf16(high)} << 16;
 }
@@ -155,6 +158,9 @@ SPION_DEVICE uint4 load_shared_16(unsigned address) {
     uint4 value;
     spion::emulation::read_shared(address, &value, 16);
     return value;
+}
+SPION_DEVICE void store_shared_16(unsigned address, uint4 value) {
+    spion::emulation::write_shared(address, &value, 16);
 }
 SPION_DEVICE void store_shared_float(unsigned address, float value) {
     spion::emulation::write_shared(address, &value, 4);

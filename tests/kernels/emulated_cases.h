@@ -21,9 +21,9 @@ struct EmulatedCase {
     bool key_padding;
 };
 
-// Every element type, head dimension, stage count and switch at least once, ragged and even L, one
-// and several granules a step and column groups a step, buffers used again, lists of more than the
-// 32 granules that a warp reads at once, tiles of several block rows.
+// Every element type, kind of head dimension, stage count and switch at least once, ragged and even
+// L, one and several granules a step and column groups a step, buffers used again, lists of more
+// than the 32 granules that a warp reads at once, tiles of several block rows.
 inline std::vector<EmulatedCase> emulated_cases() {
     constexpr auto kZero = SoftmaxKind::kPrunedZero;
     constexpr auto kMasked = SoftmaxKind::kMasked;
@@ -37,6 +37,16 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"fp32_d16", DType::kFp32, 2, 16, 75, 16, 16, 32, 16, 2, kZero, true},
         {"fp32_d64", DType::kFp32, 1, 64, 64, 32, 32, 32, 32, 2, kMasked, true},
         {"fp32_d128", DType::kFp32, 1, 128, 40, 16, 16, 16, 16, 2, kZero, false},
+        {"bf16_d48", DType::kBf16, 2, 48, 200, 64, 64, 64, 64, 2, kZero, true},
+        {"fp16_d80", DType::kFp16, 1, 80, 100, 32, 32, 64, 32, 2, kMasked, true},
+        {"bf16_d96", DType::kBf16, 1, 96, 70, 16, 16, 32, 16, 3, kZero, false},
+        {"fp16_d160", DType::kFp16, 1, 160, 90, 64, 64, 32, 32, 2, kMasked, true},
+        {"bf16_d192", DType::kBf16, 1, 192, 535, 16, 16, 32, 16, 2, kZero, true},
+        {"bf16_d256", DType::kBf16, 1, 256, 90, 64, 64, 32, 32, 1, kMasked, true},
+        {"tf32_d48", DType::kTf32, 1, 48, 90, 32, 32, 32, 32, 2, kMasked, true},
+        {"tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, false},
+        {"fp32_d80", DType::kFp32, 1, 80, 75, 32, 32, 32, 32, 2, kZero, true},
+        {"fp32_d256", DType::kFp32, 1, 256, 40, 16, 16, 16, 16, 1, kMasked, true},
         // Several block rows a tile: one whole, granules of a block, of half and all in one step.
         {"packed_bf16_d32", DType::kBf16, 2, 32, 200, 32, 64, 64, 32, 2, kZero, true},
         {"packed_fp16_d16", DType::kFp16, 1, 16, 590, 16, 64, 64, 16, 3, kZero, true},
@@ -131,10 +141,9 @@ struct EmulatedSummary {
 inline std::vector<EmulatedSummary> emulated_summaries() {
     const auto cases = emulated_cases();
     return {
-        {"summary_bf16_d32", cases[0], 128, 31, 64},
-        {"summary_fp16_d64", cases[2], 32, 10, 32},
-        {"summary_fp32_d16", cases[6], 16, 1, 16},
-        {"summary_tf32_d32", cases[4], 32, 31, 32},
+        {"summary_bf16_d32", cases[0], 128, 31, 64}, {"summary_fp16_d64", cases[2], 32, 10, 32},
+        {"summary_fp32_d16", cases[6], 16, 1, 16},   {"summary_tf32_d32", cases[4], 32, 31, 32},
+        {"summary_fp16_d80", cases[10], 64, 31, 32}, {"summary_tf32_d208", cases[16], 16, 6, 16},
     };
 }
 
@@ -147,7 +156,7 @@ inline ScoreSummaryProgram program_of(const EmulatedSummary& s) {
 
 // Where the emulated kernels' source is emitted for; any GPU would do.
 inline Target emulated_target() {
-    return cuda_target(90);
+    return cuda_target(80);  // mma.sync, which emulation has
 }
 
 }  // namespace spion

@@ -88,10 +88,12 @@ std::string shape_name(const ::testing::TestParamInfo<Parameters>& test) {
 }
 
 const Parameters kShapes[] = {
-    {16, 16, HostVectors::kBest},  {16, 64, HostVectors::kBest},   {32, 32, HostVectors::kBest},
-    {32, 128, HostVectors::kBest}, {64, 32, HostVectors::kBest},   {64, 64, HostVectors::kBest},
-    {128, 64, HostVectors::kBest}, {128, 128, HostVectors::kBest}, {16, 128, HostVectors::kAvx2},
-    {64, 32, HostVectors::kAvx2},  {32, 32, HostVectors::kSse}};
+    {16, 16, HostVectors::kBest},   {16, 64, HostVectors::kBest},   {32, 32, HostVectors::kBest},
+    {32, 128, HostVectors::kBest},  {64, 32, HostVectors::kBest},   {64, 64, HostVectors::kBest},
+    {128, 64, HostVectors::kBest},  {128, 128, HostVectors::kBest}, {16, 128, HostVectors::kAvx2},
+    {64, 32, HostVectors::kAvx2},   {32, 32, HostVectors::kSse},    {32, 48, HostVectors::kBest},
+    {64, 80, HostVectors::kSse},    {16, 96, HostVectors::kAvx2},   {32, 160, HostVectors::kBest},
+    {128, 192, HostVectors::kAvx2}, {64, 256, HostVectors::kBest}};
 INSTANTIATE_TEST_SUITE_P(Shapes, HostAttention, ::testing::ValuesIn(kShapes), shape_name);
 
 // A case of fixed shape: L = 100 in blocks of 32, so that the last block is ragged.

@@ -118,7 +118,8 @@ std::string shape_name(const ::testing::TestParamInfo<Parameters>& test) {
     return fmt::format("b{}F{}D{}", test.param.block, test.param.filter, test.param.head_dim);
 }
 
-const Parameters kShapes[] = {{16, 31, 16}, {32, 1, 64}, {64, 31, 32}, {64, 6, 64}, {128, 31, 32}};
+const Parameters kShapes[] = {{16, 31, 16},  {32, 1, 64}, {64, 31, 32}, {64, 6, 64},
+                              {128, 31, 32}, {32, 6, 48}, {64, 31, 256}};
 INSTANTIATE_TEST_SUITE_P(Shapes, HostScoreSummary, ::testing::ValuesIn(kShapes), shape_name);
 
 }  // namespace

@@ -2,8 +2,10 @@
 // access patterns that the engines rely on meets a bank conflict.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
+#include <utility>
 
 #define SPION_DEVICE static inline
 #include "kernels/cuda/tile_layout.cuh"
@@ -39,7 +41,8 @@ void check_layout() {
             EXPECT_EQ(offset / (16 * kChunks), row);
             EXPECT_TRUE(places.insert(offset).second);
             const int near = chunk % 2;
-            EXPECT_EQ(offset_further(chunk_offset<kChunks>(row, near), chunk - near), offset);
+            EXPECT_EQ(offset_further<kChunks>(chunk_offset<kChunks>(row, near), chunk - near),
+                      offset);
         }
     }
     // Rows 8 apart differ by their pitch alone, so that it can be an immediate.
@@ -53,6 +56,8 @@ void check_layout() {
                                 return chunk_offset<kChunks>(lane / kChunks, lane % kChunks);
                             }),
                   1);
+        // A pair of chunks of 4 rows, as two lanes a row read them.
+        EXPECT_EQ(conflicts(16, [&](int lane) { return place(lane / 2, lane % 2); }), 1);
         for (LanePlace (*map)(int) : {place_by_rows, place_by_chunks}) {
             EXPECT_EQ(
                 conflicts(16, [&](int lane) { return place(map(lane).row, map(lane).chunk); }), 1);
@@ -60,12 +65,53 @@ void check_layout() {
     }
 }
 
+// visit(2), visit(4), .. as constants.
+template <int... kHalf, typename Visit>
+void each_even(std::integer_sequence<int, kHalf...>, const Visit& visit) {
+    (visit(std::integral_constant<int, 2 * (kHalf + 1)>()), ...);
+}
+
 TEST(TileLayout, EveryChunkHasItsPlaceAndNoBankConflict) {
-    check_layout<2>();
-    check_layout<4>();
-    check_layout<8>();
-    check_layout<16>();
-    check_layout<32>();
+    each_even(std::make_integer_sequence<int, 32>(), [](auto chunks) { check_layout<chunks>(); });
+}
+
+// Lanes that move a tile in turns: each chunk once, and whole rows of 16 by every warp.
+template <int kChunks, int kLanes>
+void check_turns() {
+    SCOPED_TRACE(testing::Message() << kChunks << " chunks a row, " << kLanes << " lanes");
+    std::set<std::pair<int, int>> places;
+    const int turns = (16 * kChunks + kLanes - 1) / kLanes;
+    for (int i = 0; i < turns; ++i) {
+        std::set<int> rows_of_16;
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const int row = row_in_turn<kChunks, kLanes>(i, lane);
+            const int chunk = chunk_in_turn<kChunks, kLanes>(i, lane);
+            EXPECT_EQ((row_in_turn<kChunks, kLanes>(32, i, lane)), 32 + row);
+            EXPECT_EQ(row * kChunks + chunk, i * kLanes + lane);
+            EXPECT_TRUE(places.insert({row, chunk}).second);
+            if (lane % 32 == 0) rows_of_16.clear();
+            rows_of_16.insert(row / 16);
+            EXPECT_EQ(rows_of_16.size(), 1U);
+        }
+        EXPECT_EQ(conflicts(16,
+                            [&](int lane) {
+                                return chunk_offset<kChunks>(
+                                    row_in_turn<kChunks, kLanes>(i, lane),
+                                    chunk_in_turn<kChunks, kLanes>(i, lane));
+                            }),
+                  1);
+    }
+    for (int number = 0; number < 16 * kChunks; ++number) {
+        EXPECT_EQ(places.count({number / kChunks, number % kChunks}), 1U);
+    }
+}
+
+TEST(TileLayout, LanesThatTakeTurnsMoveEveryChunkOnce) {
+    each_even(std::make_integer_sequence<int, 32>(), [](auto chunks) {
+        check_turns<chunks, 32>();
+        check_turns<chunks, 64>();
+        check_turns<chunks, 128>();
+    });
 }
 
 template <int kChunks>
@@ -86,15 +132,16 @@ void check_fp32() {
                                     return chunk_offset<kChunks>(2 * t + odd, chunk + g / 4) +
                                            g % 4 * 4;
                                 }),
-                      1);
+                      kChunks % 8 == 0 ? 1 : 2);
         }
     }
 }
 
-TEST(TileLayout, Fp32OperandsOfWideRowsMeetNoBankConflict) {
-    check_fp32<8>();
-    check_fp32<16>();
-    check_fp32<32>();
+// Rows of 4 elements times an even number: D = 32, 48, .. 256.
+TEST(TileLayout, Fp32OperandsOfWideRowsMeetTheConflictsStated) {
+    each_even(std::make_integer_sequence<int, 32>(), [](auto chunks) {
+        if constexpr (chunks % 4 == 0 && chunks >= 8) check_fp32<chunks>();
+    });
 }
 
 TEST(TileLayout, LanesNameEveryRowOfThePieceOnce) {

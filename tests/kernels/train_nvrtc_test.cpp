@@ -11,20 +11,20 @@
 #include "ir/target.h"
 #include "runtime/cuda/nvrtc.h"
 #include "tests/support/expect_error.h"
+#include "train/fused_feed_forward.h"
+#include "train/fused_linear.h"
 #include "train/kernels.h"
 
 namespace spion {
 namespace {
 
 struct Job {
-    StepKernel kernel;
-    StepShape shape;
-    int capability;
+    KernelSource source;
+    Target target;
 };
 
 std::string compile(const Job& job) {
-    const Target target = cuda_target(job.capability);
-    const KernelSource source = step_kernel_source(job.kernel, job.shape, target);
+    const auto& [source, target] = job;
     const std::string name = fmt::format("{} for {}", source.name, target.arch);
     const KernelBinary binary = compile_with_nvrtc({.entry = source.entry,
                                                     .text = source.text,
@@ -39,20 +39,7 @@ std::string compile(const Job& job) {
     return "";
 }
 
-TEST(TrainNvrtc, EveryKernelCompilesWithoutSpills) {
-    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
-    const StepShape paper = {};
-    const StepShape widest = {
-        .channels = 1024, .feed_forward = 4096, .vocabulary = 512, .dropout = 0.1F};
-    std::vector<Job> jobs;
-    for (int i = 0; i < kStepKernels; ++i) {
-        const auto kernel = static_cast<StepKernel>(i);
-        for (const int capability : {80, 90, 120}) jobs.push_back({kernel, paper, capability});
-        // Some kernels are the same whatever the shape.
-        const std::string text = step_kernel_source(kernel, paper, cuda_target(90)).text;
-        if (step_kernel_source(kernel, widest, cuda_target(90)).text == text) continue;
-        jobs.push_back({kernel, widest, 90});
-    }
+void expect_all_compile(const std::vector<Job>& jobs) {
     std::atomic<std::size_t> next = 0;
     std::mutex mutex;
     const auto work = [&] {
@@ -71,6 +58,57 @@ TEST(TrainNvrtc, EveryKernelCompilesWithoutSpills) {
     for (unsigned i = 0; i < std::max(1U, std::thread::hardware_concurrency()); ++i) {
         threads.emplace_back(work);
     }
+}
+
+TEST(TrainNvrtc, EveryKernelCompilesWithoutSpills) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    const StepShape paper = {};
+    const StepShape widest = {
+        .channels = 1024, .feed_forward = 4096, .vocabulary = 512, .dropout = 0.1F};
+    std::vector<Job> jobs;
+    for (int i = 0; i < kStepKernels; ++i) {
+        const auto kernel = static_cast<StepKernel>(i);
+        for (const int capability : {80, 90, 120}) {
+            const Target target = cuda_target(capability);
+            jobs.push_back({step_kernel_source(kernel, paper, target), target});
+        }
+        // Some kernels are the same whatever the shape.
+        const Target target = cuda_target(90);
+        KernelSource wide = step_kernel_source(kernel, widest, target);
+        if (wide.text == step_kernel_source(kernel, paper, target).text) continue;
+        jobs.push_back({std::move(wide), target});
+    }
+    expect_all_compile(jobs);
+}
+
+// All shapes for which can_fuse says that there is a kernel.
+TEST(TrainNvrtc, EveryFusedLinearCompilesWithoutSpills) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    std::vector<Job> jobs;
+    for (const int capability : {80, 86, 90, 120}) {
+        const Target target = cuda_target(capability);
+        for (int out = 8; out <= 512; out += 8) {
+            for (int in = 8; in <= 512; in += 8) {
+                for (const bool gelu : {false, true}) {
+                    const FusedLinearShape shape{
+                        .out = out, .in = in, .gelu = gelu, .dropout = gelu ? 0.1F : 0.0F};
+                    if (!can_fuse(shape, target)) continue;
+                    jobs.push_back({fused_linear_source(shape, target), target});
+                }
+            }
+        }
+    }
+    EXPECT_EQ(jobs.size(), 4U * (4 + 3));
+    for (const int capability : {80, 90, 120}) {
+        const Target target = cuda_target(capability);
+        for (const auto& [channels, hidden] : {std::pair{64, 128}, {64, 256}, {128, 128}}) {
+            const FusedFeedForwardShape shape{
+                .channels = channels, .hidden = hidden, .dropout = 0.1F};
+            if (!can_fuse(shape, target)) continue;
+            jobs.push_back({fused_feed_forward_source(shape, target), target});
+        }
+    }
+    expect_all_compile(jobs);
 }
 
 TEST(TrainNvrtc, SaysWhenTheVocabularyDoesNotFit) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tests/kernels/emulated_cases.h"
+#include "tests/kernels/emulated_linears.h"
 
 namespace {
 
@@ -36,7 +37,8 @@ std::string unfold(const std::string& text, const KernelSource& source,
 
 // `source` in a namespace of its own, and a function that calls its entry with our arguments.
 // Include guards are of no use when text is unfolded once; ptx.cuh's keeps the emulation's words.
-std::string emulated(const std::string& name, const KernelSource& source) {
+std::string emulated(const std::string& name, const KernelSource& source,
+                     const std::string& arguments = "SpionAttentionArguments") {
     std::set<std::string> done;
     std::string text = unfold(source.text, source, done);
     for (std::size_t at; (at = text.find("#pragma once")) != std::string::npos;) {
@@ -51,11 +53,10 @@ std::string emulated(const std::string& name, const KernelSource& source) {
     }
     return fmt::format(
         "namespace emulated_{0} {{\nnamespace {1}_source {{\n#define {1} {1}_of_{0}\n{2}\n"
-        "#undef {1}\n{3}}}\nvoid {1}(const ::SpionAttentionArguments& arguments) {{\n"
+        "#undef {1}\n{3}}}\nvoid {1}(const ::{4}& arguments) {{\n"
         "    {1}_source::{1}_of_{0}(\n"
-        "        reinterpret_cast<const "
-        "{1}_source::SpionAttentionArguments&>(arguments));\n}}\n}}\n",
-        name, source.entry, text, guards);
+        "        reinterpret_cast<const {1}_source::{4}&>(arguments));\n}}\n}}\n",
+        name, source.entry, text, guards, arguments);
 }
 
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
@@ -64,7 +65,8 @@ constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradien
 std::string write_case(const std::string& name) {
     std::string text =
         "#include \"tests/kernels/cuda_emulation.h\"\n"
-        "#include \"kernels/attention_arguments.h\"\n";
+        "#include \"kernels/attention_arguments.h\"\n"
+        "#include \"kernels/train_arguments.h\"\n";
     for (const EmulatedCase& c : emulated_cases()) {
         if (name != c.name) continue;
         for (KernelRole role : kRoles) {
@@ -81,6 +83,18 @@ std::string write_case(const std::string& name) {
     }
     for (const EmulatedSummary& s : emulated_summaries()) {
         if (name == s.name) return text + emulated(name, emit(program_of(s), emulated_target()));
+    }
+    for (const EmulatedLinear& l : emulated_linears()) {
+        if (name == l.name) {
+            return text + emulated(name, fused_linear_source(l.shape, emulated_target()),
+                                   "SpionLinearBackwardArguments");
+        }
+    }
+    for (const EmulatedFeedForward& f : emulated_feed_forwards()) {
+        if (name == f.name) {
+            return text + emulated(name, fused_feed_forward_source(f.shape, emulated_target()),
+                                   "SpionFeedForwardArguments");
+        }
     }
     throw std::runtime_error("no emulated case is named " + name);
 }

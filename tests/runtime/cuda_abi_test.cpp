@@ -111,12 +111,6 @@ static_assert(kEventDefault == CU_EVENT_DEFAULT);
 static_assert(kEventNoTiming == CU_EVENT_DISABLE_TIMING);
 static_assert(sizeof(Pointer) == sizeof(CUdeviceptr));
 
-TEST(DriverAbi, LaunchParameterTags) {
-    EXPECT_EQ(reinterpret_cast<void*>(kLaunchEnd), CU_LAUNCH_PARAM_END);
-    EXPECT_EQ(reinterpret_cast<void*>(kLaunchBufferPointer), CU_LAUNCH_PARAM_BUFFER_POINTER);
-    EXPECT_EQ(reinterpret_cast<void*>(kLaunchBufferSize), CU_LAUNCH_PARAM_BUFFER_SIZE);
-}
-
 // The names that are loaded are the symbols that the header's macros stand for.
 #define SPION_TEXT_OF(name) #name
 #define SPION_EXPANDED(name) SPION_TEXT_OF(name)

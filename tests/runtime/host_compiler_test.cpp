@@ -11,6 +11,7 @@
 #include "runtime/host/host_target.h"
 #include "runtime/host/jit.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/small_attention.h"
 
 namespace spion {
 namespace {
@@ -27,17 +28,8 @@ CompileRequest request_for(const KernelSource& source, const Target& target) {
 
 CompileRequest summary_request(HostVectors vectors) {
     const Target target = host_target(vectors, 1);
-    const ScoreSummaryProgram program{.attention = {.heads = 2,
-                                                    .head_dim = 32,
-                                                    .length = 96,
-                                                    .dtype = DType::kFp32,
-                                                    .scale = 0.1F,
-                                                    .softmax = SoftmaxKind::kPrunedZero,
-                                                    .key_padding = false,
-                                                    .dropout = 0.0F},
-                                      .block = 32,
-                                      .filter = 31,
-                                      .tile = 32};
+    const ScoreSummaryProgram program{
+        .attention = small_attention(), .block = 32, .filter = 31, .tile = 32};
     return request_for(emit_host(program, target), target);
 }
 

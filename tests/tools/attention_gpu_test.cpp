@@ -1,4 +1,5 @@
 // The CUDA back end against the float64 reference.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -62,7 +63,8 @@ TEST_P(GpuAttention, PackedTilesEqualTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
-                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 64, 128)),
+                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
+                                                                       160, 192, 256)),
                          [](const auto& tested) {
                              return std::string(to_string(std::get<0>(tested.param))) + "_D" +
                                     std::to_string(std::get<1>(tested.param));

@@ -52,7 +52,7 @@ TEST_P(HostAttention, PackedTilesEqualTheReference) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 64, 128),
+INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 
 using HostAttentionCorners = HostAttention;

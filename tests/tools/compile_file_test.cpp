@@ -3,11 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "tests/support/run_command.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/train/files.h"
+#ifdef SPION_CUDA_BACKEND
+#include "runtime/cuda/nvrtc.h"
+#endif
 
 namespace spion {
 namespace {
@@ -112,6 +117,38 @@ TEST_F(CompileFile, AProgramThatTheTargetCannotRunIsRefused) {
     expect_refused(compile(kProgram, " --target host"), {"unit=mma_sync", "a GPU, such as sm_80"});
     expect_refused(compile(kAttention + kPattern, " --target host"), {"fp32, not bf16"});
 #endif
+}
+#endif
+
+#ifdef SPION_CUDA_BACKEND
+// The walk of docs/ir.md, word by word: its text in layer.ir, its commands in a shell.
+TEST_F(CompileFile, TheDocumentsWalkWorks) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    const std::string document = read_file(std::string(SPION_SOURCE_ROOT) + "/docs/ir.md");
+    const auto fenced = [&](const std::string& from) {
+        const std::size_t begin = document.find(from) + 1;
+        return document.substr(begin, document.find("```", begin) - begin);
+    };
+    scratch_.write("layer.ir", fenced("\nattention H=2 D=32 L=90"));
+    std::string script = fenced("\nspion compile layer.ir --target sm_90a --role forward --print");
+    EXPECT_EQ(std::count(script.begin(), script.end(), '\n'), 5) << script;
+    for (std::size_t at = 0; (at = script.find("spion compile", at)) != std::string::npos;) {
+        script.replace(at, 5, SPION_COMMAND);
+        at += std::string(SPION_COMMAND).size();
+    }
+    const std::string command = "cd " + scratch_.path().string() + " && set -e\n" + script;
+    ASSERT_EQ(std::system(("sh -c '" + command + "' >" + scratch_.file("log") + " 2>&1").c_str()),
+              0)
+        << read_file(scratch_.file("log"));
+    for (const char* folder : {"out", "mine"}) {
+        const std::string kernel =
+            scratch_.file(folder) + "/attention_forward-b16-D32-bf16-pruned_zero/";
+        EXPECT_NE(document.find(read_file(kernel + "kernel.ir")), std::string::npos) << folder;
+        for (const char* file : {"kernel.cu", "kernel.ptx", "kernel.cubin", "report.txt",
+                                 "report.json", "rebuild.sh"}) {
+            EXPECT_FALSE(read_file(kernel + file).empty()) << folder << " " << file;
+        }
+    }
 }
 #endif
 

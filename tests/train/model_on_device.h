@@ -1,6 +1,8 @@
 // A tiny model with everything that passes over it need, on either device.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <memory>
 #include <random>
@@ -23,6 +25,14 @@ inline ModelSettings tiny_model(double dropout, std::uint64_t seed) {
             .batch = 3,
             .dropout = dropout,
             .seed = seed};
+}
+
+// The same with widths for which there are fused kernels on a GPU.
+inline ModelSettings fusable_model(double dropout, std::uint64_t seed) {
+    ModelSettings settings = tiny_model(dropout, seed);
+    settings.shape.head_dim = 32;
+    settings.shape.feed_forward = 128;
+    return settings;
 }
 
 // A model with one pattern for all layers.
@@ -56,6 +66,17 @@ class ModelOnDevice {
         double sum = 0;
         for (const float loss : losses) sum += loss;
         return sum / batch_;
+    }
+    // The loss of step 5 with the parameters at values + t * direction.
+    template <typename Direction>
+    double loss_along(const std::vector<float>& values, const Direction& direction, double t) {
+        std::vector<float> moved = values;
+        for (std::size_t i = 0; i < moved.size(); ++i) {
+            moved[i] = static_cast<float>(values[i] + t * direction[i]);
+        }
+        model.parameters().upload(moved);
+        model.compute_gradients(5, results);
+        return mean_loss();
     }
     // An fp32 buffer's values.
     std::vector<float> read(const Buffer& buffer) {
@@ -100,6 +121,23 @@ inline Batch random_batch(const ModelSettings& settings, std::mt19937_64& random
 // bare.
 inline BlockPattern sparse_pattern() {
     return {40, 16, {1, 1, 0, 1, 0, 0, 1, 0, 1}};
+}
+
+// A batch seen `steps` times is learnt by heart: from the loss of a guess to below `last`.
+inline void expect_fits_a_tiny_batch(DeviceChoice choice, int steps, double last) {
+    ModelSettings settings = tiny_model(0.0, 3);
+    settings.batch = 8;
+    std::mt19937_64 random(17);
+    ModelOnDevice on(choice, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    on.model.upload(random_batch(settings, random));
+    std::vector<double> losses;
+    for (int step = 0; step < steps; ++step) {
+        on.model.compute_gradients(static_cast<std::uint32_t>(step), on.results);
+        losses.push_back(on.mean_loss());
+        on.model.update(step, 3e-3, {}, on.results);
+    }
+    EXPECT_NEAR(losses.front(), std::log(settings.shape.classes), 0.5);
+    EXPECT_LT(losses.back(), last);
 }
 
 inline double norm_of(const std::vector<double>& v) {

@@ -16,15 +16,7 @@ namespace {
 // of second order cancels.
 double measured_slope(ModelOnDevice& host, const std::vector<float>& values,
                       const std::vector<double>& direction, double width) {
-    const auto loss_at = [&](double t) {
-        std::vector<float> moved = values;
-        for (std::size_t i = 0; i < moved.size(); ++i) {
-            moved[i] = static_cast<float>(values[i] + t * direction[i]);
-        }
-        host.model.parameters().upload(moved);
-        host.model.compute_gradients(5, host.results);
-        return host.mean_loss();
-    };
+    const auto loss_at = [&](double t) { return host.loss_along(values, direction, t); };
     const double wide = (loss_at(width) - loss_at(-width)) / (2 * width);
     const double narrow = (loss_at(width / 2) - loss_at(-width / 2)) / width;
     return (4 * narrow - wide) / 3;
@@ -80,12 +72,6 @@ void check_gradients(const BlockPattern& pattern, SoftmaxKind softmax, double dr
     }
 }
 
-// Blocks of 16 at L = 40: 3 x 3, the last ragged. Row 1 lacks its own block, column 2 is nearly
-// bare.
-BlockPattern sparse_pattern() {
-    return {40, 16, {1, 1, 0, 1, 0, 0, 1, 0, 1}};
-}
-
 TEST(ModelGradients, AgreeWithTheLossOnDenseAttention) {
     check_gradients(BlockPattern::full(40, 16), SoftmaxKind::kPrunedZero, 0.0);
 }
@@ -98,20 +84,7 @@ TEST(ModelGradients, AgreeWithTheLossUnderDropout) {
 }
 
 TEST(Model, FitsATinyBatch) {
-    ModelSettings settings = tiny_model(0.0, 3);
-    settings.batch = 8;
-    std::mt19937_64 random(17);
-    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
-    host.model.upload(random_batch(settings, random));
-    double first = 0, last = 0;
-    for (int step = 0; step < 150; ++step) {
-        host.model.compute_gradients(static_cast<std::uint32_t>(step), host.results);
-        last = host.mean_loss();
-        if (step == 0) first = last;
-        host.model.update(step, 3e-3, {}, host.results);
-    }
-    EXPECT_NEAR(first, std::log(10.0), 0.5);
-    EXPECT_LT(last, 0.05);
+    expect_fits_a_tiny_batch(DeviceChoice::kCpu, 150, 0.05);
 }
 
 TEST(Model, PaddingChangesNothing) {

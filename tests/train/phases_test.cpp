@@ -56,13 +56,22 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
     int kernels = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder.file("run/kernels"))) {
         ++kernels;
-        for (const char* file : {"kernel.ir", "kernel.ll", "kernel.o"}) {
+        for (const char* file : {"kernel.ir", "kernel.ll", "kernel.o", "rebuild.sh"}) {
             EXPECT_GT(std::filesystem::file_size(entry.path() / file), 0U) << entry.path() / file;
         }
         const std::string ir = read_file(entry.path() / "kernel.ir");
         EXPECT_EQ(to_text(parse_ir(ir, "kernel.ir")), ir);
     }
     EXPECT_GE(kernels, 18);  // 14 of the step, 3 of attention, the score summary
+    // Attention alone, sparse and dense, for inspection.
+    ASSERT_EQ(result.report.attention_times.size(), 2U);
+    ASSERT_TRUE(result.report.dense_time);
+    for (const AttentionTime& time :
+         {result.report.attention_times[0], result.report.attention_times[1],
+          *result.report.dense_time}) {
+        EXPECT_GT(time.forward_ms, 0);
+        EXPECT_GT(time.backward_ms, 0);
+    }
 }
 
 TEST(Phases, TurnsSparseWhenTheRuleHolds) {
@@ -88,6 +97,8 @@ TEST(Phases, StaysDenseWhenToldOrWhenTheRuleNeverHolds) {
     EXPECT_EQ(count(told, "dense", "train"), 24);
     EXPECT_EQ(count(told, "dense", "test"), 1);
     EXPECT_TRUE(told.report.densities.empty());
+    EXPECT_EQ(told.report.attention_times.size(), 2U);
+    EXPECT_FALSE(told.report.dense_time) << "the layers are dense themselves";
     EXPECT_FALSE(std::filesystem::exists(folder.file("told/patterns")));
 
     settings.dense = false;

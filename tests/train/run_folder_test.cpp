@@ -55,7 +55,7 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     run.write_kernel(kernel, BackEnd::kCuda);
     run.write_kernel(kernel, BackEnd::kCuda);  // again: nothing new
     kernel.rebuild.clear();
-    kernel.source.text = "other";              // the same name, another kernel
+    kernel.source.text = "other";  // the same name, another kernel
     run.write_kernel(kernel, BackEnd::kHost);
     const auto kernels = run.path() / "kernels";
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cu"), "source");

@@ -89,6 +89,18 @@ TEST(InspectCommand, PrintsTheSameFacts) {
     }
 }
 
+// Attention's part of a step is known for both phases.
+TEST(InspectCommand, SplitsDenseAndSparseSteps) {
+    const CommandResult result = run_command("inspect " + tiny_run() + " --text");
+    const std::size_t begin = result.out.find("step time ");
+    ASSERT_NE(begin, std::string::npos) << result.out;
+    const std::string line = result.out.substr(begin, result.out.find('\n', begin) - begin);
+    const std::size_t dense = line.find(" (attention "), sparse = line.rfind(" (attention ");
+    EXPECT_NE(dense, std::string::npos) << line;
+    EXPECT_LT(dense, sparse) << line;
+    EXPECT_LT(line.find("dense "), dense) << line;
+}
+
 TEST(InspectCommand, ShowsCompiledKernels) {
     const ScratchFolder folder;
     folder.write("a.bits", "100\n110\n011\n");
