@@ -17,9 +17,9 @@ namespace spion {
 // item the reads of its tables, once; what is left is the same. So it is not tried
 //   - where the tables are too large to bake (codegen/emit.h, why_not_baked);
 //   - where nothing is streamed at all;
-//   - where work items take more than kMostStepsWorthBaking steps on average: the reads of tables
-//     are then less than a hundredth of an item's work.
-constexpr double kMostStepsWorthBaking = 32;
+//   - where work items take more than kMostStepsWorthBaking steps on average: measured on an
+//     H200, tier 1 gains 1 to 3 % up to 13 steps and nothing from 25 on (docs/results.md).
+constexpr double kMostStepsWorthBaking = 20;
 std::string why_not_tier1(const TilePrograms& programs);
 
 // What became of a layer's tier 1.

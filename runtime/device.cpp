@@ -77,10 +77,6 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     return *this;
 }
 
-std::array<std::uint64_t, 16> Device::tensor_map(const TensorBoxes&) {
-    throw InternalError("{} has no tensor memory accelerator", name());
-}
-
 DeviceChoice parse_device_choice(std::string_view name) {
     if (name == "auto") {
         return DeviceChoice::kAuto;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ir/dtype.h"
+#include "ir/error.h"
 #include "ir/kernel_source.h"
 #include "ir/target.h"
 
@@ -129,7 +130,9 @@ class Device {
 
     // The CUtensorMap of `boxes`: reads beyond L give zeros. Throws InternalError on a device
     // without the accelerator, DeviceError when the driver refuses.
-    virtual std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes);
+    virtual std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& /*boxes*/) {
+        throw InternalError("{} has no tensor memory accelerator", name());
+    }
 
     virtual void gemm(const Gemm& gemm) = 0;
 

@@ -86,6 +86,16 @@ sanitize() {
             "$build/spion" verify --pattern "$bits" --block "$block" --length $((4 * block - 5)) \
             --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
     done
+    # Warpgroups, tensor copies and their barriers, where the GPU has them.
+    local tool
+    for tool in memcheck racecheck; do
+        for head_dim in 32 64 128; do
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 64 --length 250 --heads 2 \
+                --head-dim "$head_dim" --batch 3 --lengths 250,0,130 --dtype bf16 \
+                --device cuda || return 1
+        done
+    done
     rm "$bits"
     compute-sanitizer --tool memcheck --error-exitcode 9 \
         "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda

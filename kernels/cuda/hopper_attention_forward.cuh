@@ -1,7 +1,7 @@
-// O and LSE of one query tile, on sm_90a.
-//   S [64, n]   = Q [64, D] * K [n, D]^T        a warpgroup's 64 rows, n = kStreamedRows keys a
-//   step P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row O
-//   [64, D]  += P [64, n] * V [n, D]          rescaled when m grows; at the end O / Z
+// O and LSE of one query tile, on sm_90a, for n = kStreamedRows keys a step.
+//   S [64, n]   = Q [64, D] * K [n, D]^T        a warpgroup's 64 rows
+//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row
+//   O [64, D]  += P [64, n] * V [n, D]          rescaled when m grows; at the end O / Z
 // While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
 constexpr int kStationaryTensors = 1;  // Q, later O; streamed: K, V
 constexpr bool kSlotHasStatistics = false;

@@ -16,8 +16,6 @@ using Stream = struct StreamHandle*;
 using Event = struct EventHandle*;
 using Module = struct ModuleHandle*;
 using Function = struct FunctionHandle*;
-using Graph = struct GraphHandle*;
-using GraphExec = struct GraphExecHandle*;
 using Pointer = unsigned long long;  // CUdeviceptr
 
 constexpr Result kSuccess = 0;
@@ -102,23 +100,13 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuModuleLoadData, Result(Module*, const void* image))                                     \
     X(cuModuleUnload, Result(Module))                                                           \
     X(cuModuleGetFunction, Result(Function*, Module, const char* name))                         \
-    X(cuFuncGetAttribute, Result(int*, int attribute, Function))                                \
     X(cuFuncSetAttribute, Result(Function, int attribute, int value))                           \
-    X(cuLaunchKernel, Result(Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,       \
-                             unsigned block_x, unsigned block_y, unsigned block_z,              \
-                             unsigned shared_bytes, Stream, void** parameters, void** extra))   \
     X(cuLaunchKernelEx, Result(const LaunchConfig*, Function, void** parameters, void** extra)) \
     X(cuTensorMapEncodeTiled,                                                                   \
       Result(void* map, int type, unsigned rank, void* data, const unsigned long long* extent,  \
              const unsigned long long* stride, const unsigned* box,                             \
              const unsigned* element_stride, int interleave, int swizzle, int promotion,        \
-             int outside))                                                                      \
-    X(cuStreamBeginCapture_v2, Result(Stream, int mode))                                        \
-    X(cuStreamEndCapture, Result(Stream, Graph*))                                               \
-    X(cuGraphInstantiateWithFlags, Result(GraphExec*, Graph, unsigned long long flags))         \
-    X(cuGraphLaunch, Result(GraphExec, Stream))                                                 \
-    X(cuGraphExecDestroy, Result(GraphExec))                                                    \
-    X(cuGraphDestroy, Result(Graph))
+             int outside))
 
 SPION_FUNCTION_TABLE(SPION_DRIVER_FUNCTIONS)
 

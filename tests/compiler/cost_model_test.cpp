@@ -69,8 +69,8 @@ TEST(CostModel, IsWithinAFactorOfTwoOfWhatWasMeasured) {
         SCOPED_TRACE(row.name);
         const BlockPattern pattern = row.pattern();
         const auto milliseconds = [&](KernelRole role) {
-            return 1e3 * predict(lower(row.attention(), pattern, role, cuda_target(90)), row.batch,
-                                 cuda_target(90))
+            return 1e3 * predict(lower(row.attention(), pattern, role, row.target()), row.batch,
+                                 row.target())
                              .seconds;
         };
         const double forward = milliseconds(KernelRole::kForward);

@@ -80,7 +80,7 @@ TEST(Runnable, WhatIsNotRefusedIsEmitted) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     int verified = 0, refused = 0;
-    for (int round = 0; round < 3000; ++round) {
+    for (int round = 0; round < 30000; ++round) {
         Target target = pick_target(random);
 #ifndef SPION_CUDA_BACKEND
         target = host_with(4);

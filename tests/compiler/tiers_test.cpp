@@ -193,9 +193,9 @@ TEST(WhyNotTier1, FollowsItsRule) {
     };
     EXPECT_EQ(why_not_tier1(programs(4, 0)), "the pattern is empty");
     EXPECT_EQ(why_not_tier1(programs(4, 1)), "");
-    EXPECT_EQ(why_not_tier1(programs(4, 64)), "");  // 32 steps of 2 granules
-    EXPECT_EQ(why_not_tier1(programs(4, 65)),
-              "work items take 33 steps on average, and above 32 reading tables costs nothing");
+    EXPECT_EQ(why_not_tier1(programs(4, 40)), "");  // 20 steps of 2 granules
+    EXPECT_EQ(why_not_tier1(programs(4, 41)),
+              "work items take 21 steps on average, and above 20 reading tables costs nothing");
     // 2 * 3276 + 1 + 8 * 3276 entries are 7 below the limit; a tile more is beyond it.
     EXPECT_EQ(why_not_tier1(programs(3276, 8)), "");
     EXPECT_EQ(why_not_tier1(programs(3277, 8)),

@@ -44,7 +44,7 @@ inline Attention pick_attention(std::mt19937_64& random, std::int64_t length) {
             .scale = 1};
 }
 
-// Median milliseconds on an H200, mma.sync, bf16 (docs/results.md); backward is dQ, then dK and dV.
+// Median milliseconds on an H200, bf16 (docs/results.md); backward is dQ, then dK and dV.
 struct MeasuredCase {
     const char* name;
     std::int64_t batch;
@@ -54,6 +54,13 @@ struct MeasuredCase {
     int block;
     double density;
     double forward_ms, backward_ms;
+    bool wgmma = false;  // else mma.sync
+
+    Target target() const {
+        Target h200 = cuda_target(90);
+        h200.arch = wgmma ? "sm_90a" : "sm_90";
+        return h200;
+    }
 
     Attention attention() const {
         return {.heads = heads,
@@ -79,6 +86,16 @@ constexpr MeasuredCase kMeasured[] = {
     {"1k-64-b64", 64, 4, 1024, 64, 64, 0.10, 0.0504, 0.157},
     {"2k-128-b64", 16, 8, 2048, 128, 64, 0.10, 0.130, 0.465},
     {"1k-16-b16", 128, 2, 1024, 16, 16, 0.05, 0.0256, 0.0638},
+    {"retrieval", 32, 2, 4096, 32, 64, 0.03, 0.0263, 0.0747, true},
+    {"listops", 256, 2, 2048, 32, 64, 0.05, 0.0784, 0.2277, true},
+    {"dense-4k-32", 32, 2, 4096, 32, 64, 1, 0.4727, 1.1831, true},
+    {"16k-64-b64", 2, 16, 16384, 64, 64, 0.10, 0.4979, 1.5897, true},
+    {"16k-64-b128", 2, 16, 16384, 64, 128, 0.10, 0.4940, 1.5783, true},
+    {"16k-128-b64", 2, 16, 16384, 128, 64, 0.10, 0.9311, 2.7872, true},
+    {"16k-128-b128", 2, 16, 16384, 128, 128, 0.10, 0.7895, 2.7887, true},
+    {"dense-8k-64", 2, 16, 8192, 64, 128, 1, 1.2056, 3.6002, true},
+    {"dense-8k-128", 2, 16, 8192, 128, 128, 1, 1.8500, 6.1556, true},
+    {"2k-64-b64", 16, 8, 2048, 64, 64, 0.10, 0.0507, 0.1567, true},
 };
 
 }  // namespace spion

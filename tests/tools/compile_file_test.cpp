@@ -108,8 +108,12 @@ TEST_F(CompileFile, AProgramThatTheTargetCannotRunIsRefused) {
                     "fewer stages"});
     expect_refused(compile(replaced(kProgram, "mma_sync", "vector"), kTarget),
                    {"program 1", "unit=vector", "target host"});
-    expect_refused(compile(replaced(kProgram, "mma_sync", "wgmma"), " --target sm_90a"),
+    expect_refused(compile(replaced(kProgram, "mma_sync", "wgmma"), kTarget),
                    {"program 1", "unit=wgmma", "unit=mma_sync"});
+    expect_refused(
+        compile(replaced(replaced(kProgram, "mma_sync", "wgmma"), "stages=2", "stages=1"),
+                " --target sm_90a"),
+        {"program 1", "2 stages or more", "unit=mma_sync"});
     expect_refused(compile(kProgram, kTarget + " --role dq"), {"no program of role dq"});
     expect_refused(compile(kProgram, kTarget + " --print-after all"), {"--print-after", "f.ir"});
     expect_refused(compile(kProgram, kTarget + " --explain"), {"--explain", "f.ir"});

@@ -111,7 +111,8 @@ TEST(Verify, RefusesWhatItCannotDo) {
     expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
                    {"holds no bits"});
     expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
-    expect_refused(cpu + "--pattern-random 0.5", {"--pattern", "--pattern-random", "leave one out"});
+    expect_refused(cpu + "--pattern-random 0.5",
+                   {"--pattern", "--pattern-random", "leave one out"});
     expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});
     expect_refused(cpu + "--block 16 --length 99", {"needs 7 x 7"});
     expect_refused(cpu + "--head-dim 40", {"a multiple of 16 up to 256"});

@@ -300,9 +300,10 @@ void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
                                 .tier = {}});
         layer = facts.layers.end() - 1;
     }
-    ProgramFacts& added = layer->programs.emplace_back();
-    added.program = std::move(program);
-    added.kernel = kernel;
+    ProgramFacts facts_of_program;
+    facts_of_program.program = std::move(program);
+    facts_of_program.kernel = kernel;
+    layer->programs.push_back(std::move(facts_of_program));
 }
 
 Facts read_kernel_folder(const fs::path& folder) {

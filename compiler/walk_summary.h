@@ -1,0 +1,39 @@
+// The sums of a walk over a pattern that the cost model needs: rows, steps and passes, counted from
+// the pattern and a shape, before lowering, or from a lowered program.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compiler/lower.h"
+#include "ir/block_pattern.h"
+#include "ir/tile_program.h"
+
+namespace spion {
+
+// What a shape makes of a pattern: sums over the work items of one (batch, head).
+struct WalkSummary {
+    std::int64_t items = 0;           // stationary tiles
+    std::int64_t streamed = 0;        // rows
+    std::int64_t distinct = 0;        // rows that at least one work item streams
+    std::int64_t steps = 0;           // of streamed_rows rows, the last of an item shorter
+    std::int64_t later_steps = 0;     // beyond those whose copies start at once
+    std::int64_t passes = 0;          // of `columns` rows multiplied at once
+    std::int64_t longest_steps = 0;   // of one item
+    std::int64_t longest_passes = 0;  // of one item
+    friend bool operator==(const WalkSummary&, const WalkSummary&) = default;
+};
+
+// What a kernel's role makes of a pattern before a shape is known.
+struct StreamedRows {
+    std::vector<std::int64_t> stationary;  // [nb]: rows of the sequence in block row (column) i
+    std::vector<std::int64_t> streamed;    // [nb]: rows that stream past it
+    std::int64_t distinct = 0;             // rows that stream past any
+};
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role);
+
+WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns);
+TileShape shape_of(const TileProgram& program);
+WalkSummary summarise(const TileProgram& program, int columns);
+
+}  // namespace spion

@@ -1,0 +1,205 @@
+// What a launch of a wgmma kernel tells the device: maps of its tensors, grid and counters.
+#include "compiler/hopper_launch.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "codegen/cuda/hopper_plan.h"
+#include "compiler/lower.h"
+#include "compiler/tile_candidates.h"
+#include "ir/error.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+struct NamedKernel : LoadedKernel {
+    const std::string& entry() const override { return entry_; }
+    std::string entry_ = "kernel";
+};
+
+// An H200 that writes down what it is asked for.
+class WritingDevice : public Device {
+  public:
+    const Target& target() const override { return target_; }
+    std::string name() const override { return "writing"; }
+    void* allocate(std::size_t bytes) override { return std::malloc(bytes); }
+    void release(void* data) noexcept override { std::free(data); }
+    std::size_t peak_bytes() const override { return 0; }
+    void copy_in(void* device, const void* host, std::size_t bytes) override {
+        std::memcpy(device, host, bytes);
+    }
+    void copy_out(void* host, const void* device, std::size_t bytes) override {
+        std::memcpy(host, device, bytes);
+    }
+    void fill(void* device, unsigned char byte, std::size_t bytes) override {
+        std::memset(device, byte, bytes);
+    }
+    void synchronize() override {}
+    KernelBinary compile(const CompileRequest&) override { return {}; }
+    std::string compiler_version() override { return ""; }
+    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary&) override {
+        return std::make_unique<NamedKernel>();
+    }
+    void launch(const LoadedKernel&, const LaunchGeometry& geometry, const void* arguments,
+                std::size_t bytes) override {
+        ASSERT_EQ(bytes, sizeof(SpionHopperArguments));
+        launched = geometry;
+        std::memcpy(&passed, arguments, bytes);
+    }
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override {
+        described.push_back(boxes);
+        return {described.size()};  // tells the maps apart
+    }
+    void gemm(const Gemm&) override {}
+    void mark(int) override {}
+    double milliseconds_between(int, int) override { return 0; }
+
+    std::vector<TensorBoxes> described;
+    LaunchGeometry launched;
+    SpionHopperArguments passed = {};
+
+  private:
+    Target target_ = cuda_target(90);
+};
+
+class HopperLaunchTest : public testing::Test {
+  protected:
+    TileProgram program(KernelRole role) {
+        const Attention attention{
+            .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
+        const BlockPattern pattern = BlockPattern::full(1000, 64);
+        return lower(attention, pattern, role, device_.target(),
+                     measured_shape(attention, 64, role, device_.target()).value());
+    }
+
+    // [B, H, L, D] tensors one after the other, q at `memory_`.
+    SpionAttentionArguments arguments(int batch) {
+        SpionAttentionArguments args = {};
+        args.batch = batch;
+        SpionTensor* const tensors[] = {&args.q,   &args.k,   &args.v,   &args.o,
+                                        &args.d_o, &args.d_q, &args.d_k, &args.d_v};
+        char* data = memory_;
+        for (SpionTensor* tensor : tensors) {
+            *tensor = {data, 2 * 1000 * 64, 1000 * 64, 64};
+            data += 64;
+        }
+        return args;
+    }
+
+    void launch(HopperLaunch& launch, const SpionAttentionArguments& args, std::int64_t items) {
+        launch.launch(NamedKernel(), {.work_items = items, .threads = 256, .shared_bytes = 1024},
+                      args, device_);
+    }
+
+    WritingDevice device_;
+    alignas(64) char memory_[1024] = {};
+};
+
+TEST_F(HopperLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
+    const std::vector<std::vector<int>> orders = {{0, 1, 2}, {0, 4, 3, 1, 2}, {1, 2, 0, 4}};
+    for (const KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        device_.described.clear();
+        HopperLaunch once(program(role), 3, device_);
+        launch(once, arguments(5), 100);
+        const std::vector<int>& order = orders[static_cast<std::size_t>(role)];
+        ASSERT_EQ(device_.described.size(), order.size());
+        for (std::size_t i = 0; i < order.size(); ++i) {
+            const TensorBoxes& boxes = device_.described[i];
+            EXPECT_EQ(boxes.data, memory_ + 64 * order[i]) << to_string(role) << i;
+            EXPECT_EQ(std::vector(boxes.extent, boxes.extent + 4),
+                      (std::vector<std::int64_t>{64, 1000, 2, 5}));
+            EXPECT_EQ(std::vector(boxes.stride, boxes.stride + 3),
+                      (std::vector<std::int64_t>{128, 128000, 256000}));
+            EXPECT_EQ(boxes.columns, 64);
+            EXPECT_EQ(boxes.rows, 64);
+            EXPECT_EQ(device_.passed.maps[i].words[0], i + 1);
+        }
+    }
+}
+
+TEST_F(HopperLaunchTest, KeepsTheMapsOfTensorsThatStay) {
+    HopperLaunch again(program(KernelRole::kForward), 3, device_);
+    SpionAttentionArguments args = arguments(5);
+    launch(again, args, 100);
+    launch(again, args, 100);
+    EXPECT_EQ(device_.described.size(), 3U);
+    args.k.data = memory_ + 512;
+    launch(again, args, 100);
+    EXPECT_EQ(device_.described.size(), 4U);
+    EXPECT_EQ(device_.described.back().data, memory_ + 512);
+    args.batch = 1;  // every map has B in it, and one sample has no stride
+    launch(again, args, 20);
+    ASSERT_EQ(device_.described.size(), 7U);
+    EXPECT_EQ(device_.described.back().extent[3], 1);
+    EXPECT_EQ(device_.described.back().stride[2], 128);
+}
+
+TEST_F(HopperLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
+    HopperLaunch some(program(KernelRole::kForward), 3, device_);
+    launch(some, arguments(5), 100);
+    EXPECT_EQ(device_.launched.work_items, 100);
+    EXPECT_EQ(device_.passed.items, 100U);
+    EXPECT_TRUE(device_.launched.overlaps_previous);
+    EXPECT_EQ(device_.launched.threads, 256);
+    EXPECT_EQ(device_.passed.counters[0], 0U);
+    EXPECT_EQ(device_.passed.counters[1], 0U);
+    launch(some, arguments(5), 100000);
+    EXPECT_EQ(device_.launched.work_items, 3 * 132);
+    EXPECT_EQ(device_.passed.items, 100000U);
+}
+
+TEST_F(HopperLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
+    HopperLaunch strict(program(KernelRole::kForward), 3, device_);
+    SpionAttentionArguments args = arguments(5);
+    args.v.data = memory_ + 8;
+    expect_error<UserError>([&] { launch(strict, args, 1); }, "tensor v is at");
+    args = arguments(5);
+    args.q.row_stride = 68;
+    expect_error<UserError>([&] { launch(strict, args, 1); }, "multiples of 16 bytes");
+    expect_error<UserError>([&] { launch(strict, arguments(5), std::int64_t{1} << 31); },
+                            "use a smaller batch");
+    launch(strict, arguments(5), 1);  // and goes on
+    EXPECT_EQ(device_.passed.maps[2].words[0], device_.described.size());
+}
+
+// Whatever is resident fits a processor, and a plan says why there is none.
+TEST(HopperPlan, KeepsToRegistersAndSharedMemory) {
+    int feasible = 0;
+    for (const KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        for (const int head_dim : {32, 64, 128}) {
+            for (const int stationary : {64, 128}) {
+                for (const int streamed : {64, 128}) {
+                    for (const int stages : {2, 3, 4}) {
+                        const HopperPlan plan =
+                            plan_hopper(role, head_dim, stationary, streamed, stages, 227 * 1024);
+                        ASSERT_EQ(plan.resident_blocks == 0, !plan.problem.empty());
+                        if (plan.resident_blocks == 0) continue;
+                        ++feasible;
+                        const int groups = stationary / 64;
+                        EXPECT_EQ(plan.threads, 128 * (groups + 1));
+                        EXPECT_LE(plan.resident_blocks * 128 *
+                                      (groups * plan.consumer_registers + plan.producer_registers),
+                                  65536);
+                        EXPECT_EQ(plan.consumer_registers % 8, 0);
+                        EXPECT_LE(plan.resident_blocks * (plan.shared_bytes + 1024), 228 * 1024);
+                    }
+                }
+            }
+        }
+    }
+    EXPECT_GT(feasible, 60);
+    const HopperPlan none = plan_hopper(KernelRole::kQueryGradient, 128, 128, 128, 4, 227 * 1024);
+    EXPECT_NE(none.problem.find("shared memory"), std::string::npos) << none.problem;
+    const HopperPlan wide = plan_hopper(KernelRole::kKeyValueGradient, 128, 64, 128, 2, 227 * 1024);
+    EXPECT_NE(wide.problem.find("registers"), std::string::npos) << wide.problem;
+}
+
+}  // namespace
+}  // namespace spion
