@@ -46,7 +46,8 @@ using TilePrograms = std::array<TileProgram, 3>;
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
     std::int64_t batch = kPlannedBatch;  // B that they are measured with
-    int packed_rows = 1;                 // block rows a tile (compiler/packing.h)
+    // Block rows a tile (compiler/packing.h); nothing: what the cost model or autotuning says.
+    std::optional<int> packed_rows = {};
     Tables tables = Tables::kPassed;
     // Of KernelRole i; nothing: what the cost model or autotuning says.
     std::array<std::optional<TileShape>, 3> shapes = {};

@@ -68,7 +68,7 @@ constexpr double kProductsApart = 2.5, kStationaryLeftApart = 1.5;
 
 WalkSummary twice(WalkSummary walk) {
     for (std::int64_t* sum : {&walk.streamed, &walk.steps, &walk.later_steps, &walk.passes,
-                              &walk.longest_steps, &walk.longest_passes}) {
+                              &walk.multiplied, &walk.longest_steps, &walk.longest_passes}) {
         *sum *= 2;
     }
     return walk;
@@ -159,8 +159,7 @@ void Model::count(Prediction& result) const {
         working_set > rates.cache_capacity ? 1 - rates.cache_capacity / working_set : 0;
     result.memory_bytes = pairs * (stationary_bytes + 2 * distinct * row_bytes + missed * again);
     result.cache_bytes = pairs * (stationary_bytes + 2 * streamed * row_bytes);
-    const double elements =
-        pairs * static_cast<double>(walk.passes) * resident.columns * shape.stationary_rows;
+    const double elements = pairs * static_cast<double>(walk.multiplied) * resident.columns;
     result.flop = 2 * work.products * elements * attention.head_dim;
     result.exponentials = elements;
     result.waves = items() / at_once;
@@ -201,8 +200,9 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
 
     const double clocks = std::max(products, shared) + exponentials + instructions;
     const double hidden = host ? 1 : kIssueOverlap * (1 + kStallShare / resident.blocks);
-    const double total =
-        static_cast<double>(walk.passes) * clocks + static_cast<double>(walk.steps) * copies;
+    // Passes that all rows of the tile take part in: a packed tile's warps leave some out.
+    const double passes = static_cast<double>(walk.multiplied) / shape.stationary_rows;
+    const double total = passes * clocks + static_cast<double>(walk.steps) * copies;
     result.compute_seconds = pairs * total * hidden / (rates.clock * target.processors);
     // Fewer than 4 warps leave some of a processor's 4 schedulers idle.
     const double alone = host ? 1 : std::max(1.0, 4.0 / shape.warps);
@@ -282,8 +282,12 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
                              rates.resident_threads,
                 .problem = plan.problem};
     }
+    const bool packed = shape.packed_rows > 1;
     const RegisterPlan plan =
-        plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
+        packed ? plan_packed_registers(role, attention.dtype, attention.head_dim,
+                                       shape.streamed_rows, shape.granule, shape.warps)
+               : plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows,
+                                shape.warps);
     const int threads = 32 * shape.warps;
     const std::int64_t row_bytes =
         std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
@@ -291,6 +295,9 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
     const auto by_shared =
         static_cast<int>(rates.resident_shared / (static_cast<double>(shared) + kReservedShared));
     const int by_registers = rates.registers / (threads * plan.registers);
+    const std::string problem = packed && plan.gradients_apart
+                                    ? "dV and dK are made apart, and the body does not pack then"
+                                    : "";
     const int blocks = std::min({by_shared, by_registers, plan.resident_blocks,
                                  rates.resident_threads / threads, rates.resident_blocks});
     return {.columns = plan.columns,
@@ -298,8 +305,9 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
             .held = plan.held,
             .gradients_apart = plan.gradients_apart,
             .shared = shared,
-            .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
-            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
+            .blocks = shared > target.shared_bytes_per_block || !problem.empty() ? 0 : blocks,
+            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads,
+            .problem = problem};
 }
 
 std::string_view to_string(Bound bound) {

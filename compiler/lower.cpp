@@ -1,6 +1,5 @@
 #include "compiler/lower.h"
 
-#include "compiler/packing.h"
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 
@@ -14,25 +13,6 @@ void check_operands(const Attention& attention, const BlockPattern& pattern) {
             "the pattern is for length {} and the attention for length {}: make them equal",
             pattern.length(), attention.length);
     }
-}
-
-TileShape shape_for(const Attention& attention, int block, KernelRole role, const Target& target,
-                    const LowerOptions& options) {
-    const TileShape shape =
-        options.shape ? *options.shape : choose_tiles(attention, block, role, target);
-    if (options.packed_rows == 1) {
-        return shape;
-    }
-    const TileShape packed = packed_shape(shape, block, options.packed_rows, target);
-    const Residency resident = residency(attention, role, packed, target, rates_of(target));
-    if (resident.blocks == 0) {
-        throw UserError(
-            "{} block rows of {} in a tile of {} for D={} do not fit {}: its shared memory ({} "
-            "bytes a block, {} are needed) or its registers are too few; pack fewer rows",
-            options.packed_rows, block, to_string(role), attention.head_dim, target.arch,
-            target.shared_bytes_per_block, resident.shared);
-    }
-    return packed;
 }
 
 }  // namespace
@@ -66,7 +46,10 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
     const PassContext context{.pattern = pattern,
                               .walked = walked,
                               .target = target,
-                              .shape = shape_for(attention, pattern.block(), role, target, options),
+                              .shape = options.shape ? *options.shape
+                                                     : choose_tiles_for(attention, pattern, role,
+                                                                        target,
+                                                                        options.packed_rows),
                               .tables = options.tables};
     return run_passes(pipeline(), seed_program(attention, pattern, role), context, options.observer,
                       options.verify_passes);

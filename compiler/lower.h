@@ -20,7 +20,9 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
 
 struct LowerOptions {
     std::optional<TileShape> shape = {};  // nothing: what the cost model chooses
-    int packed_rows = 1;  // more: so many block rows a tile (compiler/packing.h)
+    // Block rows a tile (compiler/packing.h), where no shape is given; nothing: what the cost model
+    // chooses for the pattern.
+    std::optional<int> packed_rows = {};
     Tables tables = Tables::kPassed;
     PassObserver observer = {};  // called after each pass
     VerifyPasses verify_passes = kVerifyPassesByDefault;

@@ -174,23 +174,25 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
 
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
-                                           std::int64_t batch) {
+                                           std::int64_t batch, std::optional<int> packed_rows) {
     const Rates rates = rates_of(target);
     const int block = pattern.block();
     auto candidates =
         tile_candidates(attention, block, streamed_rows(pattern, role), role, target, batch, rates);
-    const bool by_columns = role == KernelRole::kKeyValueGradient;
-    constexpr int kMostPackedHeadDim = 128;  // beyond, dV and dK are made one after the other
-    const int packed = target.back_end == BackEnd::kHost || attention.head_dim > kMostPackedHeadDim
-                           ? 1
-                           : rows_worth_packing(by_columns ? pattern.transpose() : pattern);
-    if (packed > 1) {
-        const StreamedRows rows = packed_streamed_rows(pattern, role, packed);
-        for (std::size_t i = 0, count = candidates.size(); i < count; ++i) {
-            if (candidates[i].shape.stationary_rows == block) {
-                candidates.push_back(candidate_of(
-                    attention, rows, role, packed_shape(candidates[i].shape, block, packed, target),
-                    target, batch, rates));
+    std::vector<int> packed = packings(block, target);
+    if (packed_rows) {
+        packed.assign(*packed_rows == 1 ? 0 : 1, *packed_rows);
+    }
+    const int stages = target.back_end == BackEnd::kHost ? 1 : 2;
+    const std::size_t plain = candidates.size();
+    for (const int count : packed) {
+        const StreamedRows rows = streamed_rows(pattern, role, count);
+        for (std::size_t i = 0; i < plain; ++i) {
+            const TileShape shape = candidates[i].shape;
+            if (shape.stationary_rows == block && shape.stages == stages && !shape.wgmma) {
+                candidates.push_back(candidate_of(attention, rows, role,
+                                                  packed_shape(shape, block, count, target), target,
+                                                  batch, rates));
             }
         }
     }
@@ -266,6 +268,44 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
         throw_nothing_fits(attention, block, role, target);
     }
     return candidates[ranked.front()].shape;
+}
+
+const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates) {
+    const TileCandidate* best = nullptr;
+    for (const TileCandidate& candidate : candidates) {
+        if (candidate.shape.packed_rows > 1 && candidate.prediction &&
+            (best == nullptr || candidate.prediction->seconds < best->prediction->seconds)) {
+            best = &candidate;
+        }
+    }
+    return best;
+}
+
+TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                           const Target& target, std::optional<int> packed_rows) {
+    const TileShape plain = choose_tiles(attention, pattern.block(), role, target);
+    if (packed_rows == 1 || (!packed_rows && packings(pattern.block(), target).empty())) {
+        return plain;
+    }
+    if (packed_rows) {
+        packed_shape(plain, pattern.block(), *packed_rows, target);  // throws what is out of range
+    }
+    const auto candidates =
+        tile_candidates(attention, pattern, role, target, kPlannedBatch, packed_rows);
+    const TileCandidate* const packed = best_packed(candidates);
+    if (packed_rows && packed == nullptr) {
+        throw UserError(
+            "{} block rows of {} in a tile of {} for D={} {} do not fit {} ({}): pack fewer rows",
+            *packed_rows, pattern.block(), to_string(role), attention.head_dim,
+            to_string(attention.dtype), target.arch, candidates.back().infeasible);
+    }
+    const auto chosen = std::find_if(candidates.begin(), candidates.end(),
+                                     [&](const auto& one) { return one.shape == plain; });
+    const bool packs =
+        packed != nullptr &&
+        (packed_rows ||
+         packed->prediction->seconds * (1 + kMargin) < chosen->prediction->seconds);
+    return packs ? packed->shape : plain;
 }
 
 int choose_summary_tile(const Attention& attention, int block, const Target& target) {

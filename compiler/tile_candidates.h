@@ -32,11 +32,14 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const StreamedRows& rows, KernelRole role,
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates);
-// The same for a pattern, with rates_of(target); behind them, on a GPU, tiles of the block rows
-// that rows_worth_packing() says.
+// The same for a pattern, with rates_of(target). Behind them come packed tiles (compiler/packing.h),
+// two steps in flight: of every number of block rows in packings(), or with `packed_rows` of that
+// many alone, none with 1. Throws UserError for a `packed_rows` that the target's kernels cannot
+// hold.
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
-                                           std::int64_t batch);
+                                           std::int64_t batch,
+                                           std::optional<int> packed_rows = {});
 
 // A shape that has been measured to be good on an H200 (and, on the host, on x86): stationary rows
 // are the block, 64 at most; two stages of as many streamed rows as leave a thread's accumulators
@@ -57,13 +60,24 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
                        const Target& target);
 
+// The packed candidate that is predicted fastest; nullptr when there is none that can run.
+const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates);
+
+// For a pattern: choose_tiles' shape, unless packed tiles are predicted to be faster on this
+// pattern, with kPlannedBatch samples, by more than kMargin. With `packed_rows` the best shape of so
+// many block rows; 1: none are packed. Throws UserError when no such tile fits.
+TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                           const Target& target, std::optional<int> packed_rows = {});
+
 // Tile of the score summary: as large as the block, 64 and the target's shared memory allow. Throws
 // UserError when not even 16 rows fit.
 int choose_summary_tile(const Attention& attention, int block, const Target& target);
 
 // For people: every candidate with the terms of its prediction for this pattern and batch, or why
-// it cannot run, why the winner won, and what autotuning might find. Throws as choose_tiles does.
+// it cannot run, why the winner won, what autotuning might find, and why tiles are packed or not.
+// Throws as choose_tiles_for does.
 std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                    const Target& target, std::int64_t batch = kPlannedBatch);
+                    const Target& target, std::int64_t batch = kPlannedBatch,
+                    std::optional<int> packed_rows = {});
 
 }  // namespace spion

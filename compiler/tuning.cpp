@@ -26,9 +26,10 @@ std::string entry_text(const std::string& key, const Tuning& tuning) {
     const TileShape& shape = tuning.shape;
     return fmt::format(
         "tuning {}\nkernel {}\ndevice {}\nbatch {}\nstationary_rows {}\nstreamed_rows {}\n"
-        "granule {}\nwarps {}\nstages {}\nwgmma {}\nmilliseconds {:.6f}\n",
+        "granule {}\nwarps {}\nstages {}\nwgmma {}\npacked_rows {}\nmilliseconds {:.6f}\n",
         key, tuning.kernel, tuning.device, tuning.batch, shape.stationary_rows, shape.streamed_rows,
-        shape.granule, shape.warps, shape.stages, shape.wgmma ? 1 : 0, tuning.milliseconds);
+        shape.granule, shape.warps, shape.stages, shape.wgmma ? 1 : 0, shape.packed_rows,
+        tuning.milliseconds);
 }
 
 // Takes "name value" off the front of `text`; "" unless that is its first line.
@@ -59,6 +60,7 @@ Tuning read_fields(std::string_view text) {
     take_number(text, "warps", tuning.shape.warps);
     take_number(text, "stages", tuning.shape.stages);
     tuning.shape.wgmma = take_line(text, "wgmma") == "1";
+    take_number(text, "packed_rows", tuning.shape.packed_rows);
     take_number(text, "milliseconds", tuning.milliseconds);
     return tuning;
 }

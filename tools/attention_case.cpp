@@ -78,7 +78,7 @@ std::string to_text(const AttentionCase& problem) {
         to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
         problem.pattern.block(), problem.pattern.density(),
         problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
-        problem.packed_rows == 1 ? "" : fmt::format(" pack={}", problem.packed_rows));
+        problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
 }
 
 bool CaseReport::passed() const {

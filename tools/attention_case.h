@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct AttentionCase {
     std::vector<int> lengths;  // [B] with key_padding, else empty
     std::uint64_t seed = 1;    // of the inputs
     Layout layout = Layout::kHeadsFirst;
-    int packed_rows = 1;  // block rows a tile
+    std::optional<int> packed_rows = {};  // block rows a tile; nothing: the cost model's choice
 };
 
 // One line: shapes, pattern, lengths, layout and seed; enough to repeat the case.

@@ -18,6 +18,7 @@ namespace spion {
 struct AttentionOptions {
     std::string pattern_file;               // bits; or
     std::optional<double> pattern_density;  // of a random pattern
+    std::vector<int> pattern_striped;       // band, stripes of a striped one; empty: none
     std::uint64_t pattern_seed = 1;
     int block = 64;
     int heads = 1;
@@ -28,7 +29,7 @@ struct AttentionOptions {
     std::string softmax = "pruned_zero";
     std::string device = "auto";
     std::vector<int> lengths;  // empty: no key padding
-    int pack = 1;              // block rows a tile
+    std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 
 // Add the flags; `options` must outlive the parse.

@@ -144,7 +144,7 @@ void bench_attention(const BenchOptions& options) {
     const auto device = open_device(options.attention);
     const Attention attention =
         describe_attention(options.attention, pattern.length(), device->target());
-    const auto measure = [&](const BlockPattern& blocks, int packed_rows) {
+    const auto measure = [&](const BlockPattern& blocks, std::optional<int> packed_rows) {
         CompileOptions compilation;
         compilation.autotune = options.autotune;
         compilation.packed_rows = packed_rows;
@@ -154,10 +154,10 @@ void bench_attention(const BenchOptions& options) {
     Measured measured{.attention = attention,
                       .pattern = pattern,
                       .batch = options.attention.batch,
-                      .sparse = measure(pattern, options.attention.pack),
+                      .sparse = measure(pattern, options.attention.packed_rows),
                       .dense = std::nullopt};
     if (options.dense) {
-        measured.dense = measure(BlockPattern::full(pattern.length(), pattern.block()), 1);
+        measured.dense = measure(BlockPattern::full(pattern.length(), pattern.block()), std::nullopt);
     }
     options.json ? print_json(measured, *device) : print_table(measured, *device);
 }

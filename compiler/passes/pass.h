@@ -17,7 +17,8 @@ struct TileShape {
     int granule;
     int warps;
     int stages;
-    bool wgmma = false;  // multiplied by wgmma, else by what lower.h's matrix_unit says
+    bool wgmma = false;   // multiplied by wgmma, else by what lower.h's matrix_unit says
+    int packed_rows = 1;  // block rows that stationary_rows has: more in a packed tile
     friend bool operator==(const TileShape&, const TileShape&) = default;
 };
 

@@ -119,6 +119,7 @@ void add_programs(Facts& facts) {
             for (const KernelRole role : kRoles) {
                 LowerOptions options;
                 options.tables = layer.tables;
+                options.packed_rows = 1;  // train/phases.cpp
                 TileProgram program = lower(attention, layer.pattern, role, target, options);
                 std::string kernel = kernel_of(facts, program, target);
                 layer.programs.push_back({.program = std::move(program),
