@@ -15,9 +15,9 @@
 namespace spion {
 
 struct AutotuneOptions {
-    std::int64_t batch = kPlannedBatch;  // B that is measured
-    int candidates = 4;                  // that are compiled and measured
-    int repeat = 7;                      // measurements that a median is taken of
+    std::int64_t batch = kPlannedBatch;   // B that is measured
+    int candidates = 4;                   // that are compiled and measured
+    int repeat = 7;                       // measurements that a median is taken of
     std::optional<int> packed_rows = {};  // block rows a tile; nothing: any number
 };
 

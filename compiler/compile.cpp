@@ -123,10 +123,9 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         lowering.tables = options.tables;
         lowering.shape = options.shapes[at];
         if (options.autotune && !lowering.shape) {
-            lowering.shape =
-                autotune(attention, pattern, role, device, cache,
-                         {.batch = options.batch, .packed_rows = options.packed_rows})
-                    .shape;
+            lowering.shape = autotune(attention, pattern, role, device, cache,
+                                      {.batch = options.batch, .packed_rows = options.packed_rows})
+                                 .shape;
         }
         programs[at] = lower(attention, pattern, role, device.target(), lowering);
     }

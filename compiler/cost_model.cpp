@@ -37,6 +37,7 @@ constexpr double kHopperRampSeconds = 5e-6;
 constexpr double kHopperCacheShare =
     0.7;  // of the time of reads from L2, which run ahead of the work
 constexpr double kHopperScoreInstructions = 5;
+constexpr double kPackedWaits = 1.08;  // of packed tiles, whose warps wait for one another
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -159,7 +160,10 @@ void Model::count(Prediction& result) const {
         working_set > rates.cache_capacity ? 1 - rates.cache_capacity / working_set : 0;
     result.memory_bytes = pairs * (stationary_bytes + 2 * distinct * row_bytes + missed * again);
     result.cache_bytes = pairs * (stationary_bytes + 2 * streamed * row_bytes);
-    const double elements = pairs * static_cast<double>(walk.multiplied) * resident.columns;
+    // wgmma multiplies all rows of a tile alike.
+    const double rows = shape.wgmma ? static_cast<double>(walk.passes) * shape.stationary_rows
+                                    : static_cast<double>(walk.multiplied);
+    const double elements = pairs * rows * resident.columns;
     result.flop = 2 * work.products * elements * attention.head_dim;
     result.exponentials = elements;
     result.waves = items() / at_once;
@@ -272,7 +276,7 @@ Residency residency(const Attention& attention, KernelRole role, const TileShape
     if (shape.wgmma) {
         const HopperPlan plan =
             plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-                        shape.stages, target.shared_bytes_per_block);
+                        shape.stages, target.shared_bytes_per_block, shape.packed_rows > 1);
         return {.columns = shape.streamed_rows,
                 .registers = plan.consumer_registers,
                 .held = false,
@@ -374,8 +378,9 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     for (const auto& term : terms) {
         sum += std::pow(term.first, kOverlapPower);
     }
+    const double waits = shape.packed_rows > 1 && !shape.wgmma && !model.host ? kPackedWaits : 1;
     result.seconds = rates.launch_seconds + (shape.wgmma ? kHopperRampSeconds : 0) +
-                     std::pow(sum, 1 / kOverlapPower);
+                     waits * std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

@@ -20,8 +20,8 @@ double streamed_share(const BlockPattern& walked, int rows);
 // without packing, so that nothing is saved.
 std::vector<int> packings(int block, const Target& target);
 
-// `shape`, of tiles within a block row, with tiles of `rows` block rows, which wgmma does not
-// multiply. Throws UserError when `rows` is less than 2, or more than the target's kernels can hold.
+// `shape`, of tiles within a block row, with tiles of `rows` block rows, multiplied by single
+// warps. Throws UserError when `rows` is less than 2, or more than the target's kernels can hold.
 TileShape packed_shape(const TileShape& shape, int block, int rows, const Target& target);
 
 }  // namespace spion

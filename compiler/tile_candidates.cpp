@@ -15,10 +15,10 @@ namespace {
 constexpr int kFewestRows = 16;    // one k-step of mma.sync on 16-bit operands
 constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
 
-// Whether wgmma can multiply tiles of this attention in blocks of `block`: a warpgroup has 64 rows.
-bool takes_wgmma(const Attention& attention, int block, const Target& target) {
+// Whether wgmma can multiply tiles of this attention with `rows` rows: a warpgroup has 64.
+bool takes_wgmma(const Attention& attention, int rows, const Target& target) {
     return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
-           hopper_head_dim(attention.head_dim) && block % 64 == 0;
+           hopper_head_dim(attention.head_dim) && rows % 64 == 0;
 }
 
 void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
@@ -52,6 +52,29 @@ std::vector<TileShape> every_shape(const Attention& attention, int block, const 
                                   .warps = host ? 1 : stationary / 16,
                                   .stages = stages});
             }
+        }
+    }
+    return shapes;
+}
+
+// Tiles of `packed_rows` block rows, two steps in flight where warps multiply on their own.
+std::vector<TileShape> packed_shapes(const Attention& attention, int block, int packed_rows,
+                                     const Target& target) {
+    std::vector<TileShape> shapes;
+    constexpr int kGroupRows = 64;  // kernels/cuda/hopper_packed.cuh has one warpgroup
+    if (packed_rows * block == kGroupRows && takes_wgmma(attention, kGroupRows, target)) {
+        append_wgmma_shapes(shapes, kGroupRows);
+        const int stages = attention.head_dim == 128 ? 2 : 3;  // as measured_shape has it
+        std::erase_if(shapes, [&](const TileShape& shape) { return shape.stages != stages; });
+        for (TileShape& shape : shapes) {
+            shape.granule = block;
+            shape.packed_rows = packed_rows;
+        }
+    }
+    const int stages = target.back_end == BackEnd::kHost ? 1 : 2;
+    for (const TileShape& shape : every_shape(attention, block, target)) {
+        if (shape.stationary_rows == block && shape.stages == stages && !shape.wgmma) {
+            shapes.push_back(packed_shape(shape, block, packed_rows, target));
         }
     }
     return shapes;
@@ -183,17 +206,10 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
     if (packed_rows) {
         packed.assign(*packed_rows == 1 ? 0 : 1, *packed_rows);
     }
-    const int stages = target.back_end == BackEnd::kHost ? 1 : 2;
-    const std::size_t plain = candidates.size();
     for (const int count : packed) {
         const StreamedRows rows = streamed_rows(pattern, role, count);
-        for (std::size_t i = 0; i < plain; ++i) {
-            const TileShape shape = candidates[i].shape;
-            if (shape.stationary_rows == block && shape.stages == stages && !shape.wgmma) {
-                candidates.push_back(candidate_of(attention, rows, role,
-                                                  packed_shape(shape, block, count, target), target,
-                                                  batch, rates));
-            }
+        for (const TileShape& shape : packed_shapes(attention, block, count, target)) {
+            candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
         }
     }
     return candidates;
@@ -303,8 +319,7 @@ TileShape choose_tiles_for(const Attention& attention, const BlockPattern& patte
                                      [&](const auto& one) { return one.shape == plain; });
     const bool packs =
         packed != nullptr &&
-        (packed_rows ||
-         packed->prediction->seconds * (1 + kMargin) < chosen->prediction->seconds);
+        (packed_rows || packed->prediction->seconds * (1 + kMargin) < chosen->prediction->seconds);
     return packs ? packed->shape : plain;
 }
 

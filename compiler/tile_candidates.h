@@ -32,14 +32,13 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const StreamedRows& rows, KernelRole role,
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates);
-// The same for a pattern, with rates_of(target). Behind them come packed tiles (compiler/packing.h),
-// two steps in flight: of every number of block rows in packings(), or with `packed_rows` of that
-// many alone, none with 1. Throws UserError for a `packed_rows` that the target's kernels cannot
-// hold.
+// The same for a pattern, with rates_of(target). Behind them come packed tiles
+// (compiler/packing.h): of every number of block rows in packings(), or with
+// `packed_rows` of that many alone, none with 1. Throws UserError for a `packed_rows` that the
+// target's kernels cannot hold.
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
-                                           std::int64_t batch,
-                                           std::optional<int> packed_rows = {});
+                                           std::int64_t batch, std::optional<int> packed_rows = {});
 
 // A shape that has been measured to be good on an H200 (and, on the host, on x86): stationary rows
 // are the block, 64 at most; two stages of as many streamed rows as leave a thread's accumulators
@@ -64,8 +63,8 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
 const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates);
 
 // For a pattern: choose_tiles' shape, unless packed tiles are predicted to be faster on this
-// pattern, with kPlannedBatch samples, by more than kMargin. With `packed_rows` the best shape of so
-// many block rows; 1: none are packed. Throws UserError when no such tile fits.
+// pattern, with kPlannedBatch samples, by more than kMargin. With `packed_rows` the best shape of
+// so many block rows; 1: none are packed. Throws UserError when no such tile fits.
 TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                            const Target& target, std::optional<int> packed_rows = {});
 

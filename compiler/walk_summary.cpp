@@ -66,15 +66,15 @@ WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int colu
     const std::int64_t block_row = shape.stationary_rows / rows.packed_rows;
     for (std::size_t tile = 0; tile < rows.stationary.size(); ++tile) {
         std::int64_t multiplied = 0;
-        for (std::size_t row = tile * packed;
-             row < std::min((tile + 1) * packed, rows.used.size()); ++row) {
+        for (std::size_t row = tile * packed; row < std::min((tile + 1) * packed, rows.used.size());
+             ++row) {
             multiplied += ceil_div(rows.used[row], columns) * block_row;
         }
         if (rows.packed_rows == 1) {
             multiplied = ceil_div(rows.streamed[tile], columns) * shape.stationary_rows;
         }
-        add_items(walk, ceil_div(rows.stationary[tile], shape.stationary_rows),
-                  rows.streamed[tile], multiplied, shape, columns);
+        add_items(walk, ceil_div(rows.stationary[tile], shape.stationary_rows), rows.streamed[tile],
+                  multiplied, shape, columns);
     }
     return walk;
 }

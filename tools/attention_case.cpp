@@ -73,12 +73,11 @@ void check_batch(const AttentionCase& problem) {
 }  // namespace
 
 std::string to_text(const AttentionCase& problem) {
-    return fmt::format(
-        "{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
-        to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
-        problem.pattern.block(), problem.pattern.density(),
-        problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
-        problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
+    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
+                       to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
+                       problem.pattern.block(), problem.pattern.density(),
+                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
+                       problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
 }
 
 bool CaseReport::passed() const {

@@ -28,7 +28,7 @@ struct AttentionOptions {
     std::string dtype;        // "": bf16 on a GPU, fp32 on the host
     std::string softmax = "pruned_zero";
     std::string device = "auto";
-    std::vector<int> lengths;  // empty: no key padding
+    std::vector<int> lengths;        // empty: no key padding
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 

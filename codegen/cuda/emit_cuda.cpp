@@ -182,18 +182,20 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
                       hopper_head_dim(attention.head_dim) && program.stationary_rows % 64 == 0 &&
                       (program.streamed_rows == 64 || program.streamed_rows == 128) &&
-                      program.stages >= 2;
+                      program.stages >= 2 &&
+                      (program.packed_rows() == 1 || program.stationary_rows == 64);
     if (!fits) {
         throw UserError(
             "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
-            "multiples of 64, streamed_rows of 64 or 128 and 2 stages or more, not {} on {} with "
-            "D={} stationary_rows={} streamed_rows={} stages={}: take unit=mma_sync",
+            "multiples of 64 (64 alone when packed), streamed_rows of 64 or 128 and 2 stages or "
+            "more, not {} on {} with D={} stationary_rows={} streamed_rows={} stages={}: take "
+            "unit=mma_sync",
             to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
             program.streamed_rows, program.stages);
     }
-    HopperPlan plan =
-        plan_hopper(program.role, attention.head_dim, program.stationary_rows,
-                    program.streamed_rows, program.stages, target.shared_bytes_per_block);
+    HopperPlan plan = plan_hopper(program.role, attention.head_dim, program.stationary_rows,
+                                  program.streamed_rows, program.stages,
+                                  target.shared_bytes_per_block, program.packed_rows() > 1);
     if (!plan.problem.empty()) {
         throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
                         plan.problem);

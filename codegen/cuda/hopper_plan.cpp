@@ -34,11 +34,12 @@ int stationary_tensors(KernelRole role) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int slots) {
+                 int slots, bool packed) {
     const int row = 2 * head_dim;
-    constexpr int kFloat = 4, kPlan = 16, kBarrier = 8;
-    int slot = stationary_tensors(role) * stationary_rows * row + kPlan + 2 * kBarrier;
-    int stage = 2 * streamed_rows * row + 4 * kBarrier;
+    const int plan = packed ? 32 : 16, uses = packed ? 8 : 0;
+    constexpr int kFloat = 4, kBarrier = 8;
+    int slot = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
+    int stage = 2 * streamed_rows * row + uses + 4 * kBarrier;
     if (role == KernelRole::kQueryGradient) {
         slot += stationary_rows * kFloat;
     } else if (role == KernelRole::kKeyValueGradient) {
@@ -78,14 +79,16 @@ bool hopper_head_dim(int head_dim) {
 }
 
 HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit) {
+                       int stages, int shared_limit, bool packed) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int slots) {
-        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots);
+        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed);
     };
     HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
-    // The producer of the statistics does with 32 registers, the others with 24.
-    plan.producer_registers = role == KernelRole::kKeyValueGradient ? 32 : 24;
+    // The producer of the statistics does with 32 registers, the others with 24; who uses what
+    // takes a few more.
+    const int for_uses = !packed ? 0 : head_dim == 128 ? 16 : 8;
+    plan.producer_registers = (role == KernelRole::kKeyValueGradient ? 32 : 24) + for_uses;
     plan.shared_bytes = shared_of(1);
     if (plan.shared_bytes > shared_limit) {
         plan.problem =

@@ -56,7 +56,8 @@ int resident_blocks(int warps, int registers) {
     return std::clamp(kRegistersOfProcessor / (32 * warps * registers), 1, kMostResidentBlocks);
 }
 
-RegisterPlan plan(KernelRole role, DType dtype, int head_dim, int columns, int warps, int more) {
+RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, int warps,
+                      int more) {
     for (const Measured& row : measured(role, storage_bytes(dtype) == 4)) {
         if (head_dim <= row.head_dim) {
             return {.columns = std::min(row.columns, columns),
@@ -73,14 +74,16 @@ RegisterPlan plan(KernelRole role, DType dtype, int head_dim, int columns, int w
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps) {
-    return plan(role, dtype, head_dim, streamed_rows, warps, 0);
+    return plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
 }
 
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                                    int granule, int warps) {
-    // The one role that has none to spare.
-    const int more = role == KernelRole::kKeyValueGradient ? 8 : 0;
-    return plan(role, dtype, head_dim, std::min(streamed_rows, granule), warps, more);
+    const int columns = std::min(streamed_rows, granule);
+    const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
+    // The one row of the tables that has no register to spare.
+    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
+    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {

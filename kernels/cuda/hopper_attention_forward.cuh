@@ -18,14 +18,16 @@ struct Consumer {
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
-    // S of the next key tile, not yet masked.
-    __device__ __forceinline__ void start_step(float (&scores)[kScoreTiles][4],
-                                               unsigned query_tile) {
+    // S of the next key tile, not yet masked; returns which of its granules the warp's rows use.
+    __device__ __forceinline__ unsigned start_step(float (&scores)[kScoreTiles][4],
+                                                   unsigned query_tile) {
         barrier_wait(stage_full(key.index, 0), key.parity);
+        const unsigned uses = uses_of_stage(key.index);
         keep(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
         wgmma_commit();
+        return uses;
     }
     __device__ __forceinline__ void release_key() {
         release(stage_empty(key.index, 0));
@@ -57,6 +59,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                                                   ItemPlan plan) {
     const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
     OnlineSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
+    if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
     float out[kHeadTiles][4];
     set_zero(out);
     float scores[kScoreTiles][4];
@@ -65,19 +68,21 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const int steps = plan.steps();
     if (steps > 0) {
         float rescale[2];
-        start_step(scores, query_tile);
+        const unsigned uses = start_step(scores, query_tile);
         wgmma_wait<0>();
         keep(scores);
         release_key();
+        set_unused(scores, uses, kMaskedScore);
         if (plan.valid < kStreamedRows) mask_columns(scores, plan.valid);
         softmax.update_scores(scores, rescale);
         pack_operand(probabilities, scores);
         for (int step = 1; step < steps; ++step) {
-            start_step(scores, query_tile);
+            const unsigned uses = start_step(scores, query_tile);
             start_output(out, probabilities, kStreamedRows);
             wgmma_wait<1>();
             keep(scores);
             release_key();
+            set_unused(scores, uses, kMaskedScore);
             const int valid = plan.valid - step * kStreamedRows;
             if (valid < kStreamedRows) mask_columns(scores, valid);
             softmax.update_scores(scores, rescale);

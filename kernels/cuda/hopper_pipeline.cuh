@@ -11,6 +11,7 @@
 #define SPION_HOPPER_PIPELINE_CUH
 
 #include "attention_walk.cuh"
+#include "hopper_packed.cuh"
 #include "hopper_tile.cuh"
 
 constexpr int kGroups = kWarps / 4;  // consumers
@@ -20,14 +21,17 @@ constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
 // fp32 rows that travel with a slot or a stage: LSE and delta.
 constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
 constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
-constexpr int kItemBytes = 16;  // an ItemPlan
+// An ItemPlan, of packed tiles with the elements of each block row; and a stage's word of uses.
+constexpr int kItemBytes = kPacked ? 32 : 16;
+constexpr int kStageUses = kPacked ? 8 : 0;
 
 // Shared memory, in bytes from its start.
 constexpr int kStagesStart = kSlots * kSlotBytes;
 constexpr int kSlotStatisticsStart = kStagesStart + kStages * 2 * kTileBytes;
 constexpr int kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics;
 constexpr int kPlansStart = kStageStatisticsStart + kStages * kStageStatistics;
-constexpr int kBarriersStart = kPlansStart + kSlots * kItemBytes;
+constexpr int kUsesStart = kPlansStart + kSlots * kItemBytes;
+constexpr int kBarriersStart = kUsesStart + kStages * kStageUses;
 constexpr int kBarriersEnd = kBarriersStart + 8 * (2 * kSlots + 4 * kStages);
 static_assert(kSharedBytes == kBarriersEnd);
 static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
@@ -55,6 +59,9 @@ SPION_DEVICE unsigned slot_statistics(int slot) {
 }
 SPION_DEVICE unsigned slot_plan(int slot) {
     return shared_memory_start() + kPlansStart + slot * kItemBytes;
+}
+SPION_DEVICE unsigned stage_uses(int stage) {
+    return shared_memory_start() + kUsesStart + stage * kStageUses;
 }
 SPION_DEVICE unsigned stage_tile(int stage, int tile) {
     return shared_memory_start() + kStagesStart + (2 * stage + tile) * kTileBytes;
@@ -105,7 +112,7 @@ struct ItemPlan {
     int pair;       // b * H + h; negative: there are no more items
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
-    int elements;   // likewise
+    int elements;   // likewise, of the warp's rows
 
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
@@ -116,17 +123,30 @@ struct ItemPlan {
 
 SPION_DEVICE ItemPlan read_plan(int slot) {
     const uint4 words = load_shared_16(slot_plan(slot));
-    return {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+    if constexpr (kPacked) {
+        const int row = warp_index() % 4 * kPackedRows / 4;
+        plan.elements = (int)load_shared_word(slot_plan(slot) + 16 + row * 4);
+    }
+    return plan;
+}
+
+// Which granules of a full stage's step the warp's rows use.
+SPION_DEVICE unsigned uses_of_stage(int stage) {
+    if constexpr (kPacked) return uses_of_warp(load_shared_word(stage_uses(stage)));
+    return 0;
 }
 
 // One lane a box: a slot's stationary tiles.
 SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& work,
                              const Walk& walk, int slot) {
+    const uint4 elements = elements_of_rows(args.attention, walk);
     constexpr int kBoxes = kStationaryTensors * kGroups * kSlabs;
     const unsigned full = slot_full(slot);
     if (lane_index() == 0) {
         store_shared_16(slot_plan(slot), make_uint4(work.batch * kHeads + work.head, work.first_row,
                                                     walk.valid, walk.elements));
+        if constexpr (kPacked) store_shared_16(slot_plan(slot) + 16, elements);
         barrier_arrive_expecting(full, kSlotBytes);
     }
     __syncwarp();
@@ -188,13 +208,19 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         slot.advance();
 
+        unsigned uses = read_uses(args.attention, walk, 0);
         for (int step = 0; step < walk.steps(); ++step, stage.advance()) {
             const int first = step * kGranulesPerStep;
-            if (step > 0 && first % 32 == 0) walk.window = read_window(walk, first);
+            if (step > 0 && first % 32 == 0) {
+                walk.window = read_window(walk, first);
+                uses = read_uses(args.attention, walk, first);
+            }
             const int mine = __shfl_sync(0xFFFFFFFFU, walk.window, (first + lane_index()) & 31);
             const bool present = (first + lane_index()) * kGranule < walk.valid;
             const int granule = present ? mine : (kLength + kGranule - 1) / kGranule;
+            const unsigned word = uses_of_step(uses, first);
             barrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
+            if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
             fetch_tile(args.maps[kStationaryTensors], work, granule, stage.index, 0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
