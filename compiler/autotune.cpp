@@ -144,7 +144,8 @@ std::vector<TileShape> shapes_to_measure(const Attention& attention, const Block
                                          KernelRole role, const Target& target,
                                          const AutotuneOptions& options) {
     const std::optional<int> wanted = options.packed_rows;
-    choose_tiles_for(attention, pattern, role, target, wanted);  // throws when there is none
+    choose_tiles_for(attention, pattern, role, target, wanted,
+                     options.batch);  // throws when there is none
     auto candidates = tile_candidates(attention, pattern, role, target, options.batch, wanted);
     if (wanted) {
         std::erase_if(candidates, [&](const TileCandidate& candidate) {

@@ -120,6 +120,7 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         const auto at = static_cast<std::size_t>(role);
         LowerOptions lowering;
         lowering.packed_rows = options.packed_rows;
+        lowering.batch = options.batch;
         lowering.tables = options.tables;
         lowering.shape = options.shapes[at];
         if (options.autotune && !lowering.shape) {

@@ -45,7 +45,7 @@ using TilePrograms = std::array<TileProgram, 3>;
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;  // B that they are measured with
+    std::int64_t batch = kPlannedBatch;  // B that they are measured with and packing is weighed for
     // Block rows a tile (compiler/packing.h); nothing: what the cost model or autotuning says.
     std::optional<int> packed_rows = {};
     Tables tables = Tables::kPassed;

@@ -8,6 +8,7 @@
 
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
+#include "compiler/packing.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -37,7 +38,6 @@ constexpr double kHopperRampSeconds = 5e-6;
 constexpr double kHopperCacheShare =
     0.7;  // of the time of reads from L2, which run ahead of the work
 constexpr double kHopperScoreInstructions = 5;
-constexpr double kPackedWaits = 1.08;  // of packed tiles, whose warps wait for one another
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -378,9 +378,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     for (const auto& term : terms) {
         sum += std::pow(term.first, kOverlapPower);
     }
-    const double waits = shape.packed_rows > 1 && !shape.wgmma && !model.host ? kPackedWaits : 1;
     result.seconds = rates.launch_seconds + (shape.wgmma ? kHopperRampSeconds : 0) +
-                     waits * std::pow(sum, 1 / kOverlapPower);
+                     packing_overhead(role, shape, target) * std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

@@ -73,7 +73,7 @@ std::string reason(const std::vector<TileCandidate>& planned,
         name, shape_text(*measured), 100 * kMargin, other);
 }
 
-// Whether this pattern's tiles are packed, and why. candidates: with kPlannedBatch.
+// Whether this pattern's tiles are packed, and why.
 std::string packing(const std::vector<TileCandidate>& candidates, const BlockPattern& pattern,
                     KernelRole role, const TileShape& plain, std::optional<int> asked) {
     if (asked == 1) {
@@ -120,7 +120,7 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
                     const Target& target, std::int64_t batch, std::optional<int> packed_rows) {
     const int block = pattern.block();
     const TileShape plain = choose_tiles(attention, block, role, target);
-    const TileShape chosen = choose_tiles_for(attention, pattern, role, target, packed_rows);
+    const TileShape chosen = choose_tiles_for(attention, pattern, role, target, packed_rows, batch);
     const auto candidates = tile_candidates(attention, pattern, role, target, batch, packed_rows);
     const auto planned = tile_candidates(attention, block, planned_rows(attention.length, block),
                                          role, target, kPlannedBatch, rates_of(target));
@@ -141,9 +141,7 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
                    reason(planned, rank_candidates(planned, measured, 2), measured),
                    hint(candidates, chosen));
     if (!packings(block, target).empty()) {
-        const auto weighed =
-            tile_candidates(attention, pattern, role, target, kPlannedBatch, packed_rows);
-        text += packing(weighed, pattern, role, plain, packed_rows) + "\n";
+        text += packing(candidates, pattern, role, plain, packed_rows) + "\n";
     }
     return text;
 }

@@ -43,14 +43,14 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
     check_operands(attention, pattern);
     const bool by_columns = role == KernelRole::kKeyValueGradient;
     const BlockPattern walked = by_columns ? pattern.transpose() : pattern;
-    const PassContext context{
-        .pattern = pattern,
-        .walked = walked,
-        .target = target,
-        .shape = options.shape
-                     ? *options.shape
-                     : choose_tiles_for(attention, pattern, role, target, options.packed_rows),
-        .tables = options.tables};
+    const PassContext context{.pattern = pattern,
+                              .walked = walked,
+                              .target = target,
+                              .shape = options.shape
+                                           ? *options.shape
+                                           : choose_tiles_for(attention, pattern, role, target,
+                                                              options.packed_rows, options.batch),
+                              .tables = options.tables};
     return run_passes(pipeline(), seed_program(attention, pattern, role), context, options.observer,
                       options.verify_passes);
 }

@@ -63,4 +63,18 @@ TileShape packed_shape(const TileShape& shape, int block, int rows, const Target
     return packed;
 }
 
+double packing_overhead(KernelRole role, const TileShape& shape, const Target& target) {
+    constexpr double kWarps = 1.08;      // warps of mma.sync wait for one another
+    constexpr double kWarpgroup = 1.15;  // scores are dropped, boxes are small; dK and dV hide it
+    constexpr double kSmallBoxes = 1.3;  // more, for granules of 16
+    if (shape.packed_rows == 1 || target.back_end == BackEnd::kHost) {
+        return 1;
+    }
+    if (!shape.wgmma) {
+        return kWarps;
+    }
+    return (role == KernelRole::kKeyValueGradient ? 1 : kWarpgroup) *
+           (shape.granule < 32 ? kSmallBoxes : 1);
+}
+
 }  // namespace spion

@@ -24,4 +24,8 @@ std::vector<int> packings(int block, const Target& target);
 // warps. Throws UserError when `rows` is less than 2, or more than the target's kernels can hold.
 TileShape packed_shape(const TileShape& shape, int block, int rows, const Target& target);
 
+// What a packed tile takes on `target`, over what the terms of compiler/cost_model.h add up to; 1
+// for one that is not packed. Held against an H200 (docs/kernels.md).
+double packing_overhead(KernelRole role, const TileShape& shape, const Target& target);
+
 }  // namespace spion

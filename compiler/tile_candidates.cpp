@@ -298,7 +298,8 @@ const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates) {
 }
 
 TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                           const Target& target, std::optional<int> packed_rows) {
+                           const Target& target, std::optional<int> packed_rows,
+                           std::int64_t batch) {
     const TileShape plain = choose_tiles(attention, pattern.block(), role, target);
     if (packed_rows == 1 || (!packed_rows && packings(pattern.block(), target).empty())) {
         return plain;
@@ -306,8 +307,7 @@ TileShape choose_tiles_for(const Attention& attention, const BlockPattern& patte
     if (packed_rows) {
         packed_shape(plain, pattern.block(), *packed_rows, target);  // throws what is out of range
     }
-    const auto candidates =
-        tile_candidates(attention, pattern, role, target, kPlannedBatch, packed_rows);
+    const auto candidates = tile_candidates(attention, pattern, role, target, batch, packed_rows);
     const TileCandidate* const packed = best_packed(candidates);
     if (packed_rows && packed == nullptr) {
         throw UserError(

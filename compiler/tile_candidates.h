@@ -16,7 +16,6 @@ namespace spion {
 // share their kernels, and nothing is left to compile when a pattern is found. Shapes are ranked on
 // kPlannedBatch samples of a pattern that has kPlannedDensity of the blocks in every row and
 // column, two at least. Autotuning (compiler/autotune.h) looks at the pattern itself.
-constexpr std::int64_t kPlannedBatch = 32;
 constexpr double kPlannedDensity = 0.05;
 StreamedRows planned_rows(std::int64_t length, int block);
 
@@ -63,10 +62,11 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
 const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates);
 
 // For a pattern: choose_tiles' shape, unless packed tiles are predicted to be faster on this
-// pattern, with kPlannedBatch samples, by more than kMargin. With `packed_rows` the best shape of
+// pattern and batch by more than kMargin. With `packed_rows` the best shape of
 // so many block rows; 1: none are packed. Throws UserError when no such tile fits.
 TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                           const Target& target, std::optional<int> packed_rows = {});
+                           const Target& target, std::optional<int> packed_rows = {},
+                           std::int64_t batch = kPlannedBatch);
 
 // Tile of the score summary: as large as the block, 64 and the target's shared memory allow. Throws
 // UserError when not even 16 rows fit.

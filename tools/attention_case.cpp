@@ -157,6 +157,7 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
                       CompileOptions options) {
     check(problem, device);
     options.packed_rows = problem.packed_rows;
+    options.batch = problem.batch;
     const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
                                             device, cache, options);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,

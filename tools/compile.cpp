@@ -73,6 +73,7 @@ Job lower_all(IrModule asked, const CompileOptions& options, const Target& targe
     Job job;
     LowerOptions lowering;
     lowering.packed_rows = options.attention.packed_rows;
+    lowering.batch = options.attention.batch;
     if (!options.print_after.empty()) {
         lowering.observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });

@@ -11,7 +11,6 @@
 
 #include "codegen/emit.h"
 #include "compiler/lower.h"
-#include "compiler/packing.h"
 #include "compiler/tile_candidates.h"
 #include "tests/compiler/tile_cases.h"
 #include "tests/support/random_case.h"
@@ -119,9 +118,8 @@ TEST(CostModel, CountsTheWalkOfTheLoweredProgram) {
         const BlockPattern& pattern = c.pattern;
         const int columns =
             residency(c.attention, c.role, c.shape, c.target, rates_of(c.target)).columns;
-        const int packed = std::max(1, c.shape.stationary_rows / pattern.block());
-        const StreamedRows rows = packed > 1 ? packed_streamed_rows(pattern, c.role, packed)
-                                             : streamed_rows(pattern, c.role);
+        const int packed = c.shape.packed_rows;
+        const StreamedRows rows = streamed_rows(pattern, c.role, packed);
         const WalkSummary walk = summarise(rows, c.shape, columns);
         EXPECT_EQ(walk, summarise(lower(c.attention, pattern, c.role, c.target, c.shape), columns))
             << pattern.to_bits();

@@ -9,9 +9,11 @@
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "tests/compiler/tile_cases.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
+#include "tools/random_pattern.h"
 
 namespace spion {
 namespace {
@@ -50,23 +52,19 @@ TEST(Packing, SharesAreThoseOfTheUnions) {
     EXPECT_DOUBLE_EQ(streamed_share(BlockPattern::full(48, 16), 2), 2.0 / 3);  // 3 rows, 2 tiles
 }
 
-TEST(Packing, IsTriedWhereHalfOfTheBlocksOrLessStream) {
-    EXPECT_EQ(rows_worth_packing(grouped(16, 16, 4)), 4);
-    EXPECT_EQ(rows_worth_packing(grouped(32, 16, 2)), 2);
-    EXPECT_EQ(rows_worth_packing(grouped(64, 16, 4)), 1);  // a block fills four warps
-    EXPECT_EQ(rows_worth_packing(diagonal(16, 16)), 1);
-    EXPECT_EQ(rows_worth_packing(BlockPattern::empty(100, 16)), 1);
-    // Pairs share everything, but pairs of pairs nothing: 0.5 at 4 rows too.
-    EXPECT_EQ(rows_worth_packing(grouped(16, 16, 2)), 4);
-    EXPECT_EQ(rows_worth_packing(BlockPattern::full(48, 16)), 4);
-    EXPECT_EQ(rows_worth_packing(BlockPattern::full(96, 32)), 1);  // 2/3: the last tile is half
+TEST(Packing, FillsAThreadBlock) {
+    EXPECT_EQ(packings(16, cuda_target(80)), (std::vector<int>{2, 4, 8}));
+    EXPECT_EQ(packings(32, cuda_target(90)), (std::vector<int>{2, 4}));
+    EXPECT_EQ(packings(64, cuda_target(120)), (std::vector<int>{2}));
+    EXPECT_TRUE(packings(128, cuda_target(90)).empty());
+    EXPECT_TRUE(packings(16, target_named("host")).empty());
 }
 
 TEST(Packing, ShapesHoldWholeBlockRows) {
     const TileShape shape{
         .stationary_rows = 16, .streamed_rows = 64, .granule = 32, .warps = 1, .stages = 2};
     const TileShape packed = packed_shape(shape, 32, 4, cuda_target(90));
-    EXPECT_EQ(packed, (TileShape{128, 64, 32, 8, 2}));
+    EXPECT_EQ(packed, (TileShape{128, 64, 32, 8, 2, false, 4}));
     EXPECT_EQ(packed_shape(shape, 32, 4, target_named("host")).warps, 1);
     expect_error<UserError>([&] { packed_shape(shape, 32, 5, cuda_target(90)); },
                             "5 block rows a tile: give 2 to 4 for blocks of 32 on sm_90");
@@ -91,46 +89,101 @@ TEST(Packing, LoweredProgramsCoverTheirPattern) {
                 lower(attention_for(pattern), pattern, role, cuda_target(90), options);
             verify(program, pattern);
             EXPECT_EQ(program.packed_rows(), 2);
-            const StreamedRows rows = packed_streamed_rows(pattern, role, 2);
+            const StreamedRows rows = streamed_rows(pattern, role, 2);
             EXPECT_EQ(static_cast<int>(rows.streamed.size()), program.tiles());
-            const WalkSummary told = summarise(rows, shape_of(program), 16);
-            const WalkSummary walked = summarise(program, 16);
-            EXPECT_EQ(told.streamed, walked.streamed);
-            EXPECT_EQ(told.steps, walked.steps);
-            EXPECT_EQ(told.distinct, walked.distinct);
+            EXPECT_EQ(summarise(rows, shape_of(program), 16), summarise(program, 16));
         }
+    }
+}
+
+// Each block row multiplies its own blocks alone: as many passes as without packing.
+TEST(Packing, NothingIsMultipliedInVain) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < 20; ++i) {
+        const BlockPattern pattern = pick_pattern(random, 16 << pick(random, 0, 1), 12);
+        const int rows = 2 << pick(random, 0, 1), block = pattern.block();
+        const TileShape alone{.stationary_rows = block,
+                              .streamed_rows = 64,
+                              .granule = block,
+                              .warps = block / 16,
+                              .stages = 2};
+        const TileShape packed = packed_shape(alone, block, rows, cuda_target(90));
+        const WalkSummary before =
+            summarise(streamed_rows(pattern, KernelRole::kForward), alone, 16);
+        const WalkSummary after =
+            summarise(streamed_rows(pattern, KernelRole::kForward, rows), packed, 16);
+        EXPECT_EQ(before.multiplied, after.multiplied) << pattern.to_bits();
+        EXPECT_LE(after.streamed, before.streamed);
+        EXPECT_EQ(static_cast<double>(after.streamed) == 0, before.streamed == 0);
     }
 }
 
 TEST(Packing, WhatDoesNotFitIsRefused) {
     Attention attention = attention_for(BlockPattern::full(256, 32), 128);
     attention.dtype = DType::kFp32;
-    LowerOptions options;
-    options.packed_rows = 4;
+    const auto packed = [&](int head_dim, KernelRole role, int rows, const Target& target) {
+        attention.head_dim = head_dim;
+        LowerOptions options;
+        options.packed_rows = rows;
+        return lower(attention, BlockPattern::full(256, 32), role, target, options);
+    };
     expect_error<UserError>(
-        [&] {
-            lower(attention, BlockPattern::full(256, 32), KernelRole::kQueryGradient,
-                  cuda_target(86), options);
-        },
-        "4 block rows of 32 in a tile of attention_query_gradient for D=128 do not fit sm_86");
+        [&] { packed(128, KernelRole::kQueryGradient, 4, cuda_target(86)); },
+        "4 block rows of 32 in a tile of attention_query_gradient for D=128 fp32 do not fit sm_86 "
+        "(shared memory: 164352 bytes of 101376): pack fewer rows");
+    expect_error<UserError>(
+        [&] { packed(160, KernelRole::kKeyValueGradient, 2, cuda_target(90)); },
+        "do not fit sm_90a (dV and dK are made apart, and the body does not pack then)");
+    expect_error<UserError>([&] { packed(64, KernelRole::kForward, 5, cuda_target(90)); },
+                            "give 2 to 4 for blocks of 32 on sm_90a, or 1 for none");
+    EXPECT_EQ(packed(160, KernelRole::kForward, 2, cuda_target(90)).packed_rows(), 2);
 }
 
-TEST(Packing, CandidatesArePackedOnlyWhereItPays) {
-    const auto packed = [](const BlockPattern& pattern, KernelRole role) {
-        const auto candidates =
-            tile_candidates(attention_for(pattern), pattern, role, cuda_target(90), 8);
-        return std::count_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
-            return c.shape.stationary_rows > pattern.block() && c.prediction.has_value();
-        });
-    };
-    EXPECT_GT(packed(grouped(16, 16, 4), KernelRole::kForward), 0);
-    EXPECT_EQ(packed(diagonal(16, 16), KernelRole::kForward), 0);
-    EXPECT_EQ(packed(grouped(64, 16, 4), KernelRole::kForward), 0);
-    // What nobody has asked for stays unpacked.
-    EXPECT_EQ(lower(attention_for(grouped(16, 16, 4)), grouped(16, 16, 4), KernelRole::kForward,
-                    cuda_target(90))
-                  .packed_rows(),
-              1);
+// The band and the stripes that training finds, and chance.
+class ChosenPacking : public testing::Test {
+  protected:
+    TileProgram program(const BlockPattern& pattern, KernelRole role, const Target& target,
+                        std::optional<int> rows = {}) {
+        LowerOptions options;
+        options.packed_rows = rows;
+        return lower(attention_for(pattern, 64), pattern, role, target, options);
+    }
+    std::string why(const BlockPattern& pattern, std::optional<int> rows = {}) {
+        return explain(attention_for(pattern, 64), pattern, KernelRole::kForward, cuda_target(90),
+                       kPlannedBatch, rows);
+    }
+
+    BlockPattern striped_ = striped_pattern(8192, 32, 3, 12, 1);
+    BlockPattern chance_ = random_pattern(8192, 32, 0.01, 1);
+};
+
+TEST_F(ChosenPacking, IsWhereItIsPredictedToGain) {
+    const TileProgram packed = program(striped_, KernelRole::kForward, cuda_target(90));
+    EXPECT_EQ(packed.packed_rows(), 2);
+    EXPECT_EQ(packed.unit, MatrixUnit::kWgmma);
+    verify(packed, striped_);
+    // Its columns share little: stripes are columns of every row, and next to them is nothing.
+    EXPECT_EQ(program(striped_, KernelRole::kKeyValueGradient, cuda_target(90)).packed_rows(), 1);
+    EXPECT_EQ(program(chance_, KernelRole::kForward, cuda_target(90)).packed_rows(), 1);
+    EXPECT_EQ(program(striped_, KernelRole::kForward, host_with(2)).packed_rows(), 1);
+}
+
+TEST_F(ChosenPacking, IsLeftOutOrForcedWhereThatIsAsked) {
+    EXPECT_EQ(program(striped_, KernelRole::kForward, cuda_target(90), 1).packed_rows(), 1);
+    EXPECT_EQ(program(chance_, KernelRole::kForward, cuda_target(90), 4).packed_rows(), 4);
+    EXPECT_EQ(program(chance_, KernelRole::kForward, host_with(2), 3).packed_rows(), 3);
+}
+
+TEST_F(ChosenPacking, IsExplained) {
+    EXPECT_NE(why(striped_).find("\npacked: 5"), std::string::npos) << why(striped_);
+    EXPECT_NE(why(striped_).find("faster than 32/64 x2 (--pack 1 leaves that out)"),
+              std::string::npos);
+    EXPECT_NE(why(chance_).find("\nnot packed: "), std::string::npos) << why(chance_);
+    EXPECT_NE(why(chance_).find("and to pack takes 10 %"), std::string::npos);
+    EXPECT_NE(why(striped_, 1).find("not packed, as was asked"), std::string::npos);
+    EXPECT_NE(why(chance_, 2).find("packed, as was asked: "), std::string::npos);
 }
 
 }  // namespace
