@@ -65,7 +65,7 @@ TileShape packed_shape(const TileShape& shape, int block, int rows, const Target
 
 double packing_overhead(KernelRole role, const TileShape& shape, const Target& target) {
     constexpr double kWarps = 1.08;      // warps of mma.sync wait for one another
-    constexpr double kWarpgroup = 1.15;  // scores are dropped, boxes are small; dK and dV hide it
+    constexpr double kWarpgroup = 1.2;   // scores are dropped, boxes are small; dK and dV hide it
     constexpr double kSmallBoxes = 1.3;  // more, for granules of 16
     if (shape.packed_rows == 1 || target.back_end == BackEnd::kHost) {
         return 1;
