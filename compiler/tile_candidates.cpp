@@ -207,8 +207,9 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, const Blo
         packed.assign(*packed_rows == 1 ? 0 : 1, *packed_rows);
     }
     for (const int count : packed) {
+        const std::vector<TileShape> shapes = packed_shapes(attention, block, count, target);
         const StreamedRows rows = streamed_rows(pattern, role, count);
-        for (const TileShape& shape : packed_shapes(attention, block, count, target)) {
+        for (const TileShape& shape : shapes) {
             candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
         }
     }

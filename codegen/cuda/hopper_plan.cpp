@@ -87,7 +87,7 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
     HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
     // The producer of the statistics does with 32 registers, the others with 24; who uses what
     // takes a few more.
-    const int for_uses = !packed ? 0 : head_dim == 128 ? 16 : 8;
+    const int for_uses = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
     plan.producer_registers = (role == KernelRole::kKeyValueGradient ? 32 : 24) + for_uses;
     plan.shared_bytes = shared_of(1);
     if (plan.shared_bytes > shared_limit) {

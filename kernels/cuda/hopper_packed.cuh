@@ -34,11 +34,12 @@ SPION_DEVICE unsigned uses_of_step(unsigned window, int first) {
 }
 
 // n_i of each block row's rows (ir/attention.h). Granules ascend, so that only the last can reach
-// beyond L.
-SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments& args, const Walk& walk) {
+// beyond L. start: read_uses(args, walk, 0).
+SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments& args, const Walk& walk,
+                                    unsigned start) {
     unsigned elements[4] = {0, 0, 0, 0};
     for (int first = 0; first < walk.listed; first += 32) {
-        const unsigned bits = read_uses(args, walk, first);
+        const unsigned bits = first == 0 ? start : read_uses(args, walk, first);
         const int granule = first == 0 ? walk.window : read_window(walk, first);
         const int beyond = max(0, (granule + 1) * kGranule - kLength);
 #pragma unroll
@@ -80,7 +81,7 @@ SPION_DEVICE unsigned read_uses(const SpionAttentionArguments&, const Walk&, int
 SPION_DEVICE unsigned uses_of_step(unsigned, int) {
     return 0;
 }
-SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments&, const Walk&) {
+SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments&, const Walk&, unsigned) {
     return make_uint4(0, 0, 0, 0);
 }
 SPION_DEVICE unsigned uses_of_warp(unsigned) {

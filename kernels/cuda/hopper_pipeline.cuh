@@ -137,10 +137,10 @@ SPION_DEVICE unsigned uses_of_stage(int stage) {
     return 0;
 }
 
-// One lane a box: a slot's stationary tiles.
+// One lane a box: a slot's stationary tiles. uses: read_uses() of the walk's start.
 SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& work,
-                             const Walk& walk, int slot) {
-    const uint4 elements = elements_of_rows(args.attention, walk);
+                             const Walk& walk, unsigned uses, int slot) {
+    const uint4 elements = elements_of_rows(args.attention, walk, uses);
     constexpr int kBoxes = kStationaryTensors * kGroups * kSlabs;
     const unsigned full = slot_full(slot);
     if (lane_index() == 0) {
@@ -176,6 +176,18 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
     }
 }
 
+// Tells consumers, in a free slot, that there are no more items.
+SPION_DEVICE void end_items(unsigned* counters, int slot) {
+    const unsigned full = slot_full(slot);
+    if (lane_index() == 0) {
+        store_shared_16(slot_plan(slot), make_uint4(~0U, 0, 0, 0));
+        barrier_arrive(full);
+        // The last thread block leaves the counters as it found them.
+        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
+    }
+    if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
+}
+
 // The producer warp's life. `fetch_slot_statistics(work, target)` and
 // `fetch_stage_statistics(work, walk, step, target)` start the cp.async copies of the statistics to
 // shared memory; kWalksKeys: streamed rows are keys, of which a sample may have fewer than L.
@@ -191,6 +203,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     while (item < args.items) {
         const WorkItem work = work_item(args.attention, item);
         Walk walk = open_walk(args.attention, work.place);
+        unsigned uses = read_uses(args.attention, walk, 0);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
@@ -203,14 +216,13 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         const int steps = padded ? 0 : walk.steps();  // what ItemPlan::steps() says
 
         barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-        fetch_slot(args, work, walk, slot.index);
+        fetch_slot(args, work, walk, uses, slot.index);
         if constexpr (kSlotHasStatistics) {
             fetch_slot_statistics(work, slot_statistics(slot.index));
             barrier_arrive_after_copies(slot_full(slot.index));
         }
         slot.advance();
 
-        unsigned uses = read_uses(args.attention, walk, 0);
         for (int step = 0; step < steps; ++step, stage.advance()) {
             const int first = step * kGranulesPerStep;
             if (step > 0 && first % 32 == 0) {
@@ -235,14 +247,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     }
 
     barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-    const unsigned full = slot_full(slot.index);
-    if (lane_index() == 0) {
-        store_shared_16(slot_plan(slot.index), make_uint4(~0U, 0, 0, 0));
-        barrier_arrive(full);
-        // The last thread block leaves the counters as it found them.
-        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
-    }
-    if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
+    end_items(counters, slot.index);
 }
 
 // The whole kernel: one producer warp, and warpgroups that compute items until there are no more.
