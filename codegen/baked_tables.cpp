@@ -6,6 +6,31 @@
 #include "ir/error.h"
 
 namespace spion {
+namespace {
+
+template <typename Entry>
+std::string text_of(std::span<const Entry> table, std::string_view prefix) {
+    constexpr std::size_t kColumns = 90;
+    if (table.empty()) {
+        return fmt::format("{}0", prefix);
+    }
+    std::string text;
+    std::size_t line = 0;  // where the current one starts
+    for (const Entry entry : table) {
+        if (!text.empty()) {
+            text += ',';
+            if (text.size() - line > kColumns) {
+                text += "\n   ";
+                line = text.size();
+            }
+            text += ' ';
+        }
+        text += fmt::format("{}{}", prefix, entry);
+    }
+    return text;
+}
+
+}  // namespace
 
 UniformWalk uniform_walk(const TileProgram& program) {
     UniformWalk uniform;
@@ -28,24 +53,10 @@ UniformWalk uniform_walk(const TileProgram& program) {
 }
 
 std::string table_text(std::span<const std::int32_t> table, std::string_view prefix) {
-    constexpr std::size_t kColumns = 90;
-    if (table.empty()) {
-        return fmt::format("{}0", prefix);
-    }
-    std::string text;
-    std::size_t line = 0;  // where the current one starts
-    for (const std::int32_t entry : table) {
-        if (!text.empty()) {
-            text += ',';
-            if (text.size() - line > kColumns) {
-                text += "\n   ";
-                line = text.size();
-            }
-            text += ' ';
-        }
-        text += fmt::format("{}{}", prefix, entry);
-    }
-    return text;
+    return text_of(table, prefix);
+}
+std::string table_text(std::span<const std::int64_t> table, std::string_view prefix) {
+    return text_of(table, prefix);
 }
 
 std::string why_not_baked(const TileProgram& program) {
@@ -53,7 +64,7 @@ std::string why_not_baked(const TileProgram& program) {
         return "its steps get their order from the device that it is loaded on";
     }
     const auto entries = static_cast<std::int64_t>(program.order.size() + program.offsets.size() +
-                                                   program.granules.size());
+                                                   program.granules.size() + program.uses.size());
     if (entries <= kMostBakedEntries) {
         return "";
     }

@@ -20,6 +20,7 @@ UniformWalk uniform_walk(const TileProgram& program);
 // "3, 1, 2", each number behind `prefix`, in lines of less than 100 columns; "0" for none, as
 // tables must not be empty.
 std::string table_text(std::span<const std::int32_t> table, std::string_view prefix = "");
+std::string table_text(std::span<const std::int64_t> table, std::string_view prefix = "");
 
 // Throws UserError when why_not_baked() has a reason.
 void require_bakeable(const TileProgram& program);

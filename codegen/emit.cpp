@@ -29,16 +29,6 @@ auto dispatch(const Target& target, [[maybe_unused]] Cuda cuda, [[maybe_unused]]
     throw InternalError("target '{}' names no back end", target.arch);
 }
 
-// The IR can say more than the bodies can do; what they cannot is refused, never compiled wrongly.
-void check_emittable(const TileProgram& program) {
-    if (!program.uses.empty()) {
-        throw UserError(
-            "the program packs several block rows into a tile, and no body does that; take "
-            "stationary_rows up to the block, {}",
-            program.block);
-    }
-}
-
 }  // namespace
 
 KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
@@ -50,7 +40,6 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
 }
 
 KernelSource emit(const TileProgram& program, const Target& target) {
-    check_emittable(program);
     return dispatch(
         target, [&] { return emit_cuda(program, target); },
         [&] { return emit_host(program, target); });

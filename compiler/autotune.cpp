@@ -140,19 +140,44 @@ Tuning measure_best(const std::vector<TileProgram>& programs,
     return best;
 }
 
+std::vector<TileShape> shapes_to_measure(const Attention& attention, const BlockPattern& pattern,
+                                         KernelRole role, const Target& target,
+                                         const AutotuneOptions& options) {
+    const std::optional<int> wanted = options.packed_rows;
+    choose_tiles_for(attention, pattern, role, target, wanted,
+                     options.batch);  // throws when there is none
+    auto candidates = tile_candidates(attention, pattern, role, target, options.batch, wanted);
+    if (wanted) {
+        std::erase_if(candidates, [&](const TileCandidate& candidate) {
+            return candidate.shape.packed_rows != *wanted;
+        });
+    }
+    std::vector<TileShape> shapes;
+    const auto ranked = rank_candidates(
+        candidates, measured_among(candidates, attention, pattern.block(), role, target),
+        static_cast<std::size_t>(options.candidates));
+    for (const std::size_t i : ranked) {
+        shapes.push_back(candidates[i].shape);
+    }
+    const TileCandidate* const packed = best_packed(candidates);
+    const bool missing = packed != nullptr && std::ssize(shapes) > 1 &&
+                         std::find(shapes.begin(), shapes.end(), packed->shape) == shapes.end();
+    if (missing && packed->prediction->seconds <=
+                       kPackedReach * candidates[ranked.front()].prediction->seconds) {
+        shapes.back() = packed->shape;
+    }
+    return shapes;
+}
+
 }  // namespace
 
 Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                 Device& device, KernelCache& cache, const AutotuneOptions& options) {
     const Target& target = device.target();
-    choose_tiles(attention, pattern.block(), role, target);  // throws when there is none
-    const auto candidates = tile_candidates(attention, pattern, role, target, options.batch);
     std::vector<TileProgram> programs;
     std::vector<KernelSource> sources;
-    for (const std::size_t i : rank_candidates(
-             candidates, measured_among(candidates, attention, pattern.block(), role, target),
-             static_cast<std::size_t>(options.candidates))) {
-        programs.push_back(lower(attention, pattern, role, target, candidates[i].shape));
+    for (const TileShape& shape : shapes_to_measure(attention, pattern, role, target, options)) {
+        programs.push_back(lower(attention, pattern, role, target, shape));
         sources.push_back(emit(programs.back(), target));
     }
     const std::string key = tuning_key(sources, pattern, device, options);

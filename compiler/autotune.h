@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "compiler/tile_candidates.h"
 #include "compiler/tuning.h"
@@ -14,12 +15,17 @@
 namespace spion {
 
 struct AutotuneOptions {
-    std::int64_t batch = kPlannedBatch;  // B that is measured
-    int candidates = 4;                  // that are compiled and measured
-    int repeat = 7;                      // measurements that a median is taken of
+    std::int64_t batch = kPlannedBatch;   // B that is measured
+    int candidates = 4;                   // that are compiled and measured
+    int repeat = 7;                       // measurements that a median is taken of
+    std::optional<int> packed_rows = {};  // block rows a tile; nothing: any number
 };
 
-// Throws as choose_tiles does, and DeviceError when the device has no room for the tensors.
+// The best packed tile is one of those measured, where it is predicted to take at most kPackedReach
+// times as long as the best of all: the model tells unions less well than it tells shapes.
+constexpr double kPackedReach = 1.3;
+
+// Throws as choose_tiles_for does, and DeviceError when the device has no room for the tensors.
 Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                 Device& device, KernelCache& cache, const AutotuneOptions& options = {});
 

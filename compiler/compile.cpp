@@ -63,9 +63,10 @@ bool same_kernel(const KernelSource& a, const KernelSource& b) {
 }
 
 // [table.size()] on the device; never empty, so that its address can be passed.
-Buffer upload(const std::vector<std::int32_t>& table, Device& device) {
-    Buffer buffer(device, std::max<std::size_t>(1, table.size()) * sizeof(std::int32_t));
-    device.copy_in(buffer.data(), table.data(), table.size() * sizeof(std::int32_t));
+template <typename Entry>
+Buffer upload(const std::vector<Entry>& table, Device& device) {
+    Buffer buffer(device, std::max<std::size_t>(1, table.size()) * sizeof(Entry));
+    device.copy_in(buffer.data(), table.data(), table.size() * sizeof(Entry));
     return buffer;
 }
 
@@ -127,11 +128,14 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
     for (const KernelRole role : roles_of(attention, pattern, device.target(), options)) {
         const std::size_t at = launch_of(role);
         LowerOptions lowering;
+        lowering.packed_rows = options.packed_rows;
+        lowering.batch = options.batch;
         lowering.tables = options.tables;
         lowering.shape = options.shapes[at];
         if (options.autotune && !lowering.shape) {
-            lowering.shape =
-                autotune(attention, pattern, role, device, cache, {.batch = options.batch}).shape;
+            lowering.shape = autotune(attention, pattern, role, device, cache,
+                                      {.batch = options.batch, .packed_rows = options.packed_rows})
+                                 .shape;
         }
         programs[at] = lower(attention, pattern, role, device.target(), lowering);
     }
@@ -189,6 +193,7 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
         part.order = upload(program.order, device);
         part.offsets = upload(program.offsets, device);
         part.granules = upload(program.granules, device);
+        part.uses = upload(program.uses, device);
     }
     part.geometry = {.work_items = program.tiles(),
                      .threads = emitted.threads,
@@ -205,6 +210,7 @@ void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments ar
     args.order = part.order.as<int>();
     args.offsets = part.offsets.as<int>();
     args.granules = part.granules.as<int>();
+    args.uses = part.uses.as<unsigned>();
     args.tiles = part.program.tiles();
     LaunchGeometry geometry = part.geometry;
     geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;

@@ -46,7 +46,9 @@ using TilePrograms = std::array<TileProgram, 3>;
 // What compile_attention does beyond lowering as the cost model says.
 struct CompileOptions {
     bool autotune = false;               // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;  // B that they are measured with
+    std::int64_t batch = kPlannedBatch;  // B that they are measured with and packing is weighed for
+    // Block rows a tile (compiler/packing.h); nothing: what the cost model or autotuning says.
+    std::optional<int> packed_rows = {};
     Tables tables = Tables::kPassed;
     // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
     // backward launch.
@@ -77,9 +79,9 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        std::unique_ptr<HopperLaunch> hopper;  // of programs that fetch by TMA
-        Buffer order, offsets, granules;       // none where tables are baked
-        LaunchGeometry geometry;               // work_items of one (b, h): tiles
+        std::unique_ptr<HopperLaunch> hopper;   // of programs that fetch by TMA
+        Buffer order, offsets, granules, uses;  // none where tables are baked
+        LaunchGeometry geometry;                // work_items of one (b, h): tiles
     };
     // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
     const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }

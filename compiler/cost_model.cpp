@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/packing.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -74,7 +75,7 @@ constexpr double kProductsApart = 2.5, kStationaryLeftApart = 1.5;
 
 WalkSummary twice(WalkSummary walk) {
     for (std::int64_t* sum : {&walk.streamed, &walk.steps, &walk.later_steps, &walk.passes,
-                              &walk.longest_steps, &walk.longest_passes}) {
+                              &walk.multiplied, &walk.longest_steps, &walk.longest_passes}) {
         *sum *= 2;
     }
     return walk;
@@ -159,8 +160,10 @@ void Model::count(Prediction& result) const {
     if (work.products == 5) {  // shares of dQ, fp32
         result.cache_bytes += pairs * streamed * attention.head_dim * 4;
     }
-    const double elements =
-        pairs * static_cast<double>(walk.passes) * resident.columns * shape.stationary_rows;
+    // wgmma multiplies all rows of a tile alike.
+    const double rows = shape.wgmma ? static_cast<double>(walk.passes) * shape.stationary_rows
+                                    : static_cast<double>(walk.multiplied);
+    const double elements = pairs * rows * resident.columns;
     result.flop = 2 * work.products * elements * attention.head_dim;
     result.exponentials = elements;
     result.waves = items() / at_once;
@@ -202,8 +205,9 @@ void Model::time_compute(Prediction& result, Alone& alone_seconds, Bound& bound)
 
     const double clocks = std::max(products, shared) + exponentials + instructions;
     const double hidden = host ? 1 : kIssueOverlap * (1 + kStallShare / resident.blocks);
-    const double total =
-        static_cast<double>(walk.passes) * clocks + static_cast<double>(walk.steps) * copies;
+    // Passes that all rows of the tile take part in: a packed tile's warps leave some out.
+    const double passes = static_cast<double>(walk.multiplied) / shape.stationary_rows;
+    const double total = passes * clocks + static_cast<double>(walk.steps) * copies;
     result.compute_seconds = pairs * total * hidden / (rates.clock * target.processors);
     // Fewer than 4 warps leave some of a processor's 4 schedulers idle.
     const double alone = host ? 1 : std::max(1.0, 4.0 / shape.warps);
@@ -360,7 +364,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
         sum += std::pow(term.first, kOverlapPower);
     }
     const double ramp = shape.wgmma ? kHopperRampSeconds : shape.warp_items ? kWarpRampSeconds : 0;
-    result.seconds = rates.launch_seconds + ramp + std::pow(sum, 1 / kOverlapPower);
+    result.seconds = rates.launch_seconds + ramp +
+                     packing_overhead(role, shape, target) * std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

@@ -4,16 +4,18 @@
 #include <algorithm>
 #include <iterator>
 
+#include "compiler/packing.h"
 #include "compiler/tile_candidates.h"
 
 namespace spion {
 namespace {
 
 std::string shape_text(const TileShape& shape) {
-    return fmt::format("{}/{} x{}{}", shape.stationary_rows, shape.streamed_rows, shape.stages,
+    return fmt::format("{}/{} x{}{}{}", shape.stationary_rows, shape.streamed_rows, shape.stages,
                        shape.wgmma        ? " wgmma"
                        : shape.warp_items ? " warp"
-                                          : "");
+                                          : "",
+                       shape.packed_rows > 1 ? fmt::format(" of {}", shape.packed_rows) : "");
 }
 
 std::string heading(const Attention& attention, const BlockPattern& pattern, KernelRole role,
@@ -21,10 +23,11 @@ std::string heading(const Attention& attention, const BlockPattern& pattern, Ker
     return fmt::format(
         "{} on {}, B={}\n{}\npattern: {} of {} x {} blocks of {}, density {:.4f}\n"
         "tile: stationary rows / streamed rows of a step x steps in flight; res: thread blocks "
-        "resident on a processor\n"
+        "resident on a processor{}\n"
         "microseconds: four terms that overlap in part, and what they come to\n\n",
         to_string(role), target.arch, batch, to_text(attention), pattern.block_count(),
-        pattern.rows(), pattern.rows(), pattern.block(), pattern.density());
+        pattern.rows(), pattern.rows(), pattern.block(), pattern.density(),
+        packings(pattern.block(), target).empty() ? "" : "; of n: packed, n block rows a tile");
 }
 
 std::string row_text(const TileCandidate& candidate, bool won) {
@@ -72,6 +75,35 @@ std::string reason(const std::vector<TileCandidate>& planned,
         name, shape_text(*measured), 100 * kMargin, other);
 }
 
+// Whether this pattern's tiles are packed, and why.
+std::string packing(const std::vector<TileCandidate>& candidates, const BlockPattern& pattern,
+                    KernelRole role, const TileShape& plain, std::optional<int> asked) {
+    if (asked == 1) {
+        return "not packed, as was asked";
+    }
+    const TileCandidate* const best = best_packed(candidates);
+    if (best == nullptr) {
+        return "packing: no tile of several block rows can run";
+    }
+    const int rows = best->shape.packed_rows;
+    const bool by_columns = walks_columns(role);
+    const auto own = std::find_if(candidates.begin(), candidates.end(),
+                                  [&](const auto& one) { return one.shape == plain; });
+    const double ratio = own->prediction->seconds / best->prediction->seconds;
+    const std::string found = fmt::format(
+        "{:.0f} % of the blocks stream past {} block rows a tile; {} is predicted {:.1f} % {} than "
+        "{}",
+        100 * streamed_share(by_columns ? pattern.transpose() : pattern, rows), rows,
+        shape_text(best->shape), 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
+        ratio > 1 ? "faster" : "slower", shape_text(plain));
+    if (asked) {
+        return fmt::format("packed, as was asked: {}", found);
+    }
+    return ratio > 1 + kMargin
+               ? fmt::format("packed: {} (--pack 1 leaves that out)", found)
+               : fmt::format("not packed: {}, and to pack takes {:.0f} %", found, 100 * kMargin);
+}
+
 // What the pattern itself would have.
 std::string hint(const std::vector<TileCandidate>& candidates, const TileShape& chosen) {
     const TileCandidate& fastest = candidates[rank_candidates(candidates, std::nullopt, 1)[0]];
@@ -87,10 +119,11 @@ std::string hint(const std::vector<TileCandidate>& candidates, const TileShape& 
 }  // namespace
 
 std::string explain(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                    const Target& target, std::int64_t batch) {
+                    const Target& target, std::int64_t batch, std::optional<int> packed_rows) {
     const int block = pattern.block();
-    const TileShape chosen = choose_tiles(attention, block, role, target);
-    const auto candidates = tile_candidates(attention, pattern, role, target, batch);
+    const TileShape plain = choose_tiles(attention, block, role, target);
+    const TileShape chosen = choose_tiles_for(attention, pattern, role, target, packed_rows, batch);
+    const auto candidates = tile_candidates(attention, pattern, role, target, batch, packed_rows);
     const auto planned = tile_candidates(attention, block, planned_rows(attention.length, block),
                                          role, target, kPlannedBatch, rates_of(target));
     const auto measured = measured_among(planned, attention, block, role, target);
@@ -109,6 +142,9 @@ std::string explain(const Attention& attention, const BlockPattern& pattern, Ker
                    kPlannedBatch, 100 * kPlannedDensity,
                    reason(planned, rank_candidates(planned, measured, 2), measured),
                    hint(candidates, chosen));
+    if (!packings(block, target).empty()) {
+        text += packing(candidates, pattern, role, plain, packed_rows) + "\n";
+    }
     return text;
 }
 

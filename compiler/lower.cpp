@@ -48,7 +48,8 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
                               .target = target,
                               .shape = options.shape
                                            ? *options.shape
-                                           : choose_tiles(attention, pattern.block(), role, target),
+                                           : choose_tiles_for(attention, pattern, role, target,
+                                                              options.packed_rows, options.batch),
                               .tables = options.tables};
     return run_passes(pipeline(), seed_program(attention, pattern, role), context, options.observer,
                       options.verify_passes);

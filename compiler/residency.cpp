@@ -34,7 +34,7 @@ Residency of_wgmma(const Attention& attention, KernelRole role, const TileShape&
                    const Target& target, const Rates& rates) {
     const HopperPlan plan =
         plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-                    shape.stages, target.shared_bytes_per_block);
+                    shape.stages, target.shared_bytes_per_block, shape.packed_rows > 1);
     return {.columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
             .held = false,
@@ -72,8 +72,12 @@ Residency of_sums(const TileShape& shape, const Rates& rates) {
 
 Residency of_thread_blocks(const Attention& attention, KernelRole role, const TileShape& shape,
                            const Target& target, const Rates& rates) {
+    const bool packed = shape.packed_rows > 1;
     const RegisterPlan plan =
-        plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows, shape.warps);
+        packed ? plan_packed_registers(role, attention.dtype, attention.head_dim,
+                                       shape.streamed_rows, shape.granule, shape.warps)
+               : plan_registers(role, attention.dtype, attention.head_dim, shape.streamed_rows,
+                                shape.warps);
     const int threads = 32 * shape.warps;
     const std::int64_t row_bytes =
         std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
@@ -81,6 +85,9 @@ Residency of_thread_blocks(const Attention& attention, KernelRole role, const Ti
     const auto by_shared =
         static_cast<int>(rates.resident_shared / (static_cast<double>(shared) + kReservedShared));
     const int by_registers = rates.registers / (threads * plan.registers);
+    const std::string problem = packed && plan.gradients_apart
+                                    ? "dV and dK are made apart, and the body does not pack then"
+                                    : "";
     const int blocks = std::min({by_shared, by_registers, plan.resident_blocks,
                                  rates.resident_threads / threads, rates.resident_blocks});
     return {.columns = plan.columns,
@@ -88,8 +95,9 @@ Residency of_thread_blocks(const Attention& attention, KernelRole role, const Ti
             .held = plan.held,
             .gradients_apart = plan.gradients_apart,
             .shared = shared,
-            .blocks = shared > target.shared_bytes_per_block ? 0 : blocks,
-            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads};
+            .blocks = shared > target.shared_bytes_per_block || !problem.empty() ? 0 : blocks,
+            .occupancy = static_cast<double>(blocks * threads) / rates.resident_threads,
+            .problem = problem};
 }
 
 }  // namespace

@@ -36,9 +36,11 @@ std::string why_not_its_unit(const TileProgram& program, const Target& target) {
 // kernels/host/tile.h keeps a tile's scores on the stack.
 std::string why_not_on_host(const TileProgram& program) {
     constexpr int kMostStationary = 64, kMostStreamed = 128;
-    if (program.stationary_rows % 16 != 0 || program.stationary_rows > kMostStationary) {
-        return fmt::format("it has stationary_rows={}: take 16, 32 or {} on the host",
-                           program.stationary_rows, kMostStationary);
+    const int lanes = program.stationary_rows / program.packed_rows();
+    if (lanes % 16 != 0 || lanes > kMostStationary) {
+        return fmt::format("it has stationary_rows={}: take 16, 32 or {} {}on the host",
+                           program.stationary_rows, kMostStationary,
+                           program.packed_rows() > 1 ? "a block row " : "");
     }
     if (program.streamed_rows > kMostStreamed) {
         return fmt::format("it has streamed_rows={}: take {} at most on the host",

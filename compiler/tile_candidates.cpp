@@ -8,6 +8,7 @@
 #include "codegen/cuda/warp_plan.h"
 #include "codegen/emit.h"
 #include "compiler/layer_roles.h"
+#include "compiler/packing.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -16,10 +17,10 @@ namespace {
 constexpr int kFewestRows = 16;    // one k-step of mma.sync on 16-bit operands
 constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
 
-// Whether wgmma can multiply tiles of this attention in blocks of `block`: a warpgroup has 64 rows.
-bool takes_wgmma(const Attention& attention, int block, const Target& target) {
+// Whether wgmma can multiply tiles of this attention with `rows` rows: a warpgroup has 64.
+bool takes_wgmma(const Attention& attention, int rows, const Target& target) {
     return has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
-           hopper_head_dim(attention.head_dim) && block % 64 == 0;
+           hopper_head_dim(attention.head_dim) && rows % 64 == 0;
 }
 
 void append_wgmma_shapes(std::vector<TileShape>& shapes, int block) {
@@ -80,6 +81,30 @@ std::vector<TileShape> every_shape(const Attention& attention, int block, Kernel
     return shapes;
 }
 
+// Tiles of `packed_rows` block rows, two steps in flight where warps multiply on their own.
+std::vector<TileShape> packed_shapes(const Attention& attention, int block, int packed_rows,
+                                     KernelRole role, const Target& target) {
+    std::vector<TileShape> shapes;
+    constexpr int kGroupRows = 64;  // kernels/cuda/hopper_packed.cuh has one warpgroup
+    if (packed_rows * block == kGroupRows && takes_wgmma(attention, kGroupRows, target)) {
+        append_wgmma_shapes(shapes, kGroupRows);
+        const int stages = attention.head_dim == 128 ? 2 : 3;  // as measured_shape has it
+        std::erase_if(shapes, [&](const TileShape& shape) { return shape.stages != stages; });
+        for (TileShape& shape : shapes) {
+            shape.granule = block;
+            shape.packed_rows = packed_rows;
+        }
+    }
+    const int stages = target.back_end == BackEnd::kHost ? 1 : 2;
+    for (const TileShape& shape : every_shape(attention, block, role, target)) {
+        const bool warps_share = !shape.wgmma && !shape.warp_items;
+        if (shape.stationary_rows == block && shape.stages == stages && warps_share) {
+            shapes.push_back(packed_shape(shape, block, packed_rows, target));
+        }
+    }
+    return shapes;
+}
+
 // Most streamed rows whose products stay in registers: a thread holds its results, a row of S and,
 // going backward, of dP, and fragments of the stationary operands, twice as many of them for
 // 4-byte elements.
@@ -133,6 +158,20 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
         return fmt::format("registers: {} of {}", registers, rates.registers);
     }
     return "";
+}
+
+TileCandidate candidate_of(const Attention& attention, const StreamedRows& rows, KernelRole role,
+                           const TileShape& shape, const Target& target, std::int64_t batch,
+                           const Rates& rates) {
+    const Residency resident = residency(attention, role, shape, target, rates);
+    TileCandidate candidate{.shape = shape,
+                            .infeasible = why_infeasible(shape, resident, target, rates),
+                            .prediction = std::nullopt};
+    if (candidate.infeasible.empty()) {
+        candidate.prediction = predict(
+            attention, role, shape, summarise(rows, shape, resident.columns), batch, target, rates);
+    }
+    return candidate;
 }
 
 bool fits(const Attention& attention, int block, KernelRole role, const Target& target) {
@@ -201,25 +240,30 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
     }
     for (const TileShape& shape : together ? std::vector{together_shape(attention, role)}
                                            : every_shape(attention, block, role, target)) {
-        const Residency resident = residency(attention, role, shape, target, rates);
-        TileCandidate candidate{.shape = shape,
-                                .infeasible = why_infeasible(shape, resident, target, rates),
-                                .prediction = std::nullopt};
-        if (candidate.infeasible.empty()) {
-            candidate.prediction =
-                predict(attention, role, shape, summarise(rows, shape, resident.columns), batch,
-                        target, rates);
-        }
-        candidates.push_back(std::move(candidate));
+        candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
     }
     return candidates;
 }
 
 std::vector<TileCandidate> tile_candidates(const Attention& attention, const BlockPattern& pattern,
                                            KernelRole role, const Target& target,
-                                           std::int64_t batch) {
-    return tile_candidates(attention, pattern.block(), streamed_rows(pattern, role), role, target,
-                           batch, rates_of(target));
+                                           std::int64_t batch, std::optional<int> packed_rows) {
+    const Rates rates = rates_of(target);
+    const int block = pattern.block();
+    auto candidates =
+        tile_candidates(attention, block, streamed_rows(pattern, role), role, target, batch, rates);
+    std::vector<int> packed = packings(block, target);
+    if (packed_rows) {
+        packed.assign(*packed_rows == 1 ? 0 : 1, *packed_rows);
+    }
+    for (const int count : packed) {
+        const std::vector<TileShape> shapes = packed_shapes(attention, block, count, role, target);
+        const StreamedRows rows = streamed_rows(pattern, role, count);
+        for (const TileShape& shape : shapes) {
+            candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
+        }
+    }
+    return candidates;
 }
 
 std::optional<TileShape> measured_shape(const Attention& attention, int block, KernelRole role,
@@ -251,13 +295,15 @@ std::optional<TileShape> measured_shape(const Attention& attention, int block, K
     return block_shape(attention, block, role, target);
 }
 
-std::optional<TileShape> measured_among(const std::vector<TileCandidate>& candidates,
+std::optional<TileShape> measured_among(std::vector<TileCandidate> candidates,
                                         const Attention& attention, int block, KernelRole role,
                                         const Target& target) {
     const auto measured = measured_shape(attention, block, role, target);
     if (!measured || !measured->warp_items) {
         return measured;
     }
+    std::erase_if(candidates,
+                  [](const auto& candidate) { return candidate.shape.packed_rows > 1; });
     const auto ranked = rank_candidates(candidates, measured, 1);
     const bool wins = !ranked.empty() && candidates[ranked.front()].shape == measured;
     return wins ? measured : block_shape(attention, block, role, target);

@@ -26,10 +26,11 @@ std::string entry_text(const std::string& key, const Tuning& tuning) {
     const TileShape& shape = tuning.shape;
     return fmt::format(
         "tuning {}\nkernel {}\ndevice {}\nbatch {}\nstationary_rows {}\nstreamed_rows {}\n"
-        "granule {}\nwarps {}\nstages {}\nwgmma {}\nwarp_items {}\nmilliseconds {:.6f}\n",
+        "granule {}\nwarps {}\nstages {}\nwgmma {}\nwarp_items {}\npacked_rows {}\n"
+        "milliseconds {:.6f}\n",
         key, tuning.kernel, tuning.device, tuning.batch, shape.stationary_rows, shape.streamed_rows,
         shape.granule, shape.warps, shape.stages, shape.wgmma ? 1 : 0, shape.warp_items ? 1 : 0,
-        tuning.milliseconds);
+        shape.packed_rows, tuning.milliseconds);
 }
 
 // Takes "name value" off the front of `text`; "" unless that is its first line.
@@ -61,6 +62,7 @@ Tuning read_fields(std::string_view text) {
     take_number(text, "stages", tuning.shape.stages);
     tuning.shape.wgmma = take_line(text, "wgmma") == "1";
     tuning.shape.warp_items = take_line(text, "warp_items") == "1";
+    take_number(text, "packed_rows", tuning.shape.packed_rows);
     take_number(text, "milliseconds", tuning.milliseconds);
     return tuning;
 }

@@ -19,6 +19,7 @@ struct WalkSummary {
     std::int64_t steps = 0;           // of streamed_rows rows, the last of an item shorter
     std::int64_t later_steps = 0;     // beyond those whose copies start at once
     std::int64_t passes = 0;          // of `columns` rows multiplied at once
+    std::int64_t multiplied = 0;      // stationary rows that take part, summed over the passes
     std::int64_t longest_steps = 0;   // of one item
     std::int64_t longest_passes = 0;  // of one item
     friend bool operator==(const WalkSummary&, const WalkSummary&) = default;
@@ -26,11 +27,14 @@ struct WalkSummary {
 
 // What a kernel's role makes of a pattern before a shape is known.
 struct StreamedRows {
-    std::vector<std::int64_t> stationary;  // [nb]: rows of the sequence in block row (column) i
-    std::vector<std::int64_t> streamed;    // [nb]: rows that stream past it
+    std::vector<std::int64_t> stationary;  // [tiles]: rows of the sequence in tile i
+    std::vector<std::int64_t> streamed;    // [tiles]: rows that stream past it
     std::int64_t distinct = 0;             // rows that stream past any
+    int packed_rows = 1;                   // block rows (columns) of a tile
+    std::vector<std::int64_t> used = {};   // [nb]: rows that a block row uses, of packed tiles
 };
-StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role);
+// A tile is one block row, or column, or `packed_rows` of them on the union of their blocks.
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int packed_rows = 1);
 
 WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns);
 TileShape shape_of(const TileProgram& program);

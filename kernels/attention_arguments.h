@@ -3,8 +3,8 @@
 #pragma once
 
 // A [B, H, L, D] view. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
-// l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row stride
-// less than 2^31 bytes.
+// l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row
+// stride less than 2^31 bytes.
 struct SpionTensor {
     void* data;
     long long batch_stride;
@@ -22,17 +22,19 @@ struct SpionTensor {
 struct SpionAttentionArguments {
     SpionTensor q, k, v, o;
     SpionTensor d_o, d_q, d_k, d_v;
-    float* lse;             // [B, H, L] natural logarithm
-    float* delta;           // [B, H, L] rowsum(dO * O)
-    const int* lengths;     // [B] valid keys of each sample, in [0, L]; null without key padding
-    const int* order;       // [tiles]      TileProgram's tables
-    const int* offsets;     // [tiles + 1]
-    const int* granules;    // [offsets[tiles]]
+    float* lse;           // [B, H, L] natural logarithm
+    float* delta;         // [B, H, L] rowsum(dO * O)
+    const int* lengths;   // [B] valid keys of each sample, in [0, L]; null without key padding
+    const int* order;     // [tiles]      TileProgram's tables
+    const int* offsets;   // [tiles + 1]
+    const int* granules;  // [offsets[tiles]]
     int tiles;
-    int batch;              // B
+    int batch;  // B
     // score_summary, work item t = I * tiles_per_side + J of summary tiles of `summary_tile` rows
     // and columns: the tile's mean probabilities over batch and heads, summed with the weights of
     // discovery (compiler/discovery/score_summary.h), one sum for each of 7 neighbouring blocks.
-    float* summary;         // [tiles_per_side^2, 7]
-    float* scores;          // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+    float* summary;  // [tiles_per_side^2, 7]
+    float* scores;   // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+    // [offsets[tiles]] TileProgram's bits, of packed tiles.
+    const unsigned* uses;
 };

@@ -73,10 +73,11 @@ void check_batch(const AttentionCase& problem) {
 }  // namespace
 
 std::string to_text(const AttentionCase& problem) {
-    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}",
+    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
                        to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
                        problem.pattern.block(), problem.pattern.density(),
-                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed);
+                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
+                       problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
 }
 
 bool CaseReport::passed() const {
@@ -153,8 +154,10 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
 }
 
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
-                      const CompileOptions& options) {
+                      CompileOptions options) {
     check(problem, device);
+    options.packed_rows = problem.packed_rows;
+    options.batch = problem.batch;
     const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
                                             device, cache, options);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,

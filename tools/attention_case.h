@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct AttentionCase {
     std::vector<int> lengths;  // [B] with key_padding, else empty
     std::uint64_t seed = 1;    // of the inputs
     Layout layout = Layout::kHeadsFirst;
+    std::optional<int> packed_rows = {};  // block rows a tile; nothing: the cost model's choice
 };
 
 // One line: shapes, pattern, lengths, layout and seed; enough to repeat the case.
@@ -64,6 +66,6 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
 // Compiles forward and backward, runs both twice on poisoned outputs and compares with the
 // reference. Throws what check() and compilation throw.
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
-                      const CompileOptions& options = {});
+                      CompileOptions options = {});
 
 }  // namespace spion

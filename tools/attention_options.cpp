@@ -40,8 +40,14 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     auto* density =
         command.add_option("--pattern-random", options.pattern_density,
                            "a random pattern of this density instead, 0 to 1; 1 is dense");
-    file->excludes(density);
-    command.add_option("--pattern-seed", options.pattern_seed, "seed of the random pattern")
+    auto* striped = command.add_option(
+        "--pattern-striped", options.pattern_striped,
+        "a band of so many blocks around the diagonal and so many random columns instead: 3,2");
+    striped->delimiter(',')->expected(2);
+    file->excludes(density)->excludes(striped);
+    density->excludes(striped);
+    command
+        .add_option("--pattern-seed", options.pattern_seed, "seed of the random or striped pattern")
         ->capture_default_str();
 }
 
@@ -58,6 +64,9 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, "pruned_zero or masked")
         ->capture_default_str();
+    command.add_option("--pack", options.packed_rows,
+                       "block rows a tile, which streams the union of their blocks; 1: none are "
+                       "packed; without it what the cost model chooses for the pattern");
 }
 
 void add_attention_options(CLI::App& command, AttentionOptions& options) {
@@ -81,11 +90,15 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
 }
 
 BlockPattern load_pattern(const AttentionOptions& options) {
+    if (!options.pattern_striped.empty() && options.length >= 1) {
+        return striped_pattern(options.length, options.block, options.pattern_striped[0],
+                               options.pattern_striped[1], options.pattern_seed);
+    }
     if (options.pattern_file.empty()) {
         if (!options.pattern_density || options.length < 1) {
             throw UserError(
-                "no pattern was given; give --pattern FILE, or --pattern-random DENSITY together "
-                "with --length L");
+                "no pattern was given; give --pattern FILE, or --pattern-random DENSITY or "
+                "--pattern-striped BAND,STRIPES together with --length L");
         }
         return random_pattern(options.length, options.block, *options.pattern_density,
                               options.pattern_seed);

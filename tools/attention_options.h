@@ -18,6 +18,7 @@ namespace spion {
 struct AttentionOptions {
     std::string pattern_file;               // bits; or
     std::optional<double> pattern_density;  // of a random pattern
+    std::vector<int> pattern_striped;       // band, stripes of a striped one; empty: none
     std::uint64_t pattern_seed = 1;
     int block = 64;
     int heads = 1;
@@ -27,7 +28,8 @@ struct AttentionOptions {
     std::string dtype;        // "": bf16 on a GPU, fp32 on the host
     std::string softmax = "pruned_zero";
     std::string device = "auto";
-    std::vector<int> lengths;  // empty: no key padding
+    std::vector<int> lengths;        // empty: no key padding
+    std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 
 // Add the flags; `options` must outlive the parse.

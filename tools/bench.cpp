@@ -52,6 +52,9 @@ Json pass_json(double milliseconds, double flop, double bytes) {
 Json times_json(const AttentionTimes& times, const AttentionWork& work) {
     return {{"forward", pass_json(times.forward_ms, work.forward_flop, work.forward_bytes)},
             {"backward", pass_json(times.backward_ms, work.backward_flop, work.backward_bytes)},
+            {"dq_ms", times.query_ms},
+            {"dkdv_ms", times.key_value_ms},
+            {"packed_rows", times.packed_rows},
             {"compile_cold_ms", times.compile_cold_ms},
             {"compile_cached_ms", times.compile_cached_ms},
             {"buffer_sets", times.buffer_sets}};
@@ -109,6 +112,11 @@ void print_table(const Measured& measured, const Device& device) {
     fmt::print("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
     print_pass("forward", sparse.forward_ms, work.forward_flop, work.forward_bytes);
     print_pass("backward", sparse.backward_ms, work.backward_flop, work.backward_bytes);
+    fmt::print(
+        "of that dQ {:.4f} ms, dK and dV {:.4f} ms; block rows a tile: {} forward, {} dQ, {} "
+        "dK and dV\n",
+        sparse.query_ms, sparse.key_value_ms, sparse.packed_rows[0], sparse.packed_rows[1],
+        sparse.packed_rows[2]);
     if (measured.dense) {
         const BlockPattern full =
             BlockPattern::full(measured.attention.length, measured.pattern.block());
@@ -144,18 +152,21 @@ void bench_attention(const BenchOptions& options) {
     const auto device = open_device(options.attention);
     const Attention attention =
         describe_attention(options.attention, pattern.length(), device->target());
-    const auto measure = [&](const BlockPattern& blocks) {
+    const auto measure = [&](const BlockPattern& blocks, std::optional<int> packed_rows) {
+        CompileOptions compilation;
+        compilation.autotune = options.autotune;
+        compilation.packed_rows = packed_rows;
         return measure_attention(attention, blocks, options.attention.batch,
-                                 options.attention.lengths, options.repeat, *device,
-                                 options.autotune);
+                                 options.attention.lengths, options.repeat, *device, compilation);
     };
     Measured measured{.attention = attention,
                       .pattern = pattern,
                       .batch = options.attention.batch,
-                      .sparse = measure(pattern),
+                      .sparse = measure(pattern, options.attention.packed_rows),
                       .dense = std::nullopt};
     if (options.dense) {
-        measured.dense = measure(BlockPattern::full(pattern.length(), pattern.block()));
+        measured.dense =
+            measure(BlockPattern::full(pattern.length(), pattern.block()), std::nullopt);
     }
     options.json ? print_json(measured, *device) : print_table(measured, *device);
 }

@@ -154,10 +154,11 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, bool autotune) {
+                                 Device& device, CompileOptions options) {
     const TemporaryFolder temporary;
-    const CompileOptions options{.autotune = autotune, .batch = batch};
-    const auto folder = autotune ? KernelCache::checked_root() : std::optional(temporary.path());
+    options.batch = batch;
+    const auto folder =
+        options.autotune ? KernelCache::checked_root() : std::optional(temporary.path());
     AttentionTimes times;
     std::unique_ptr<CompiledAttention> compiled;
     KernelCache cold(folder), warm(folder);
@@ -175,6 +176,17 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
         device, repeat, [&](int n) { compiled->forward(sets[n % count]->arguments()); });
     times.backward_ms = median_milliseconds(
         device, repeat, [&](int n) { compiled->backward(sets[n % count]->arguments()); });
+    const auto measure_role = [&](KernelRole role) {
+        return median_milliseconds(device, repeat, [&](int n) {
+            launch_part(compiled->part(role), sets[n % count]->arguments(), device);
+        });
+    };
+    times.query_ms = measure_role(KernelRole::kQueryGradient);
+    times.key_value_ms = measure_role(KernelRole::kKeyValueGradient);
+    for (int role = 0; role < 3; ++role) {
+        times.packed_rows[role] =
+            compiled->part(static_cast<KernelRole>(role)).program.packed_rows();
+    }
     return times;
 }
 

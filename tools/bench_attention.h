@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 
+#include "compiler/compile.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "runtime/device.h"
@@ -15,9 +16,12 @@ namespace spion {
 struct AttentionTimes {
     double forward_ms = 0;
     double backward_ms = 0;        // dQ, then dK and dV
+    double query_ms = 0;           // dQ alone
+    double key_value_ms = 0;       // dK and dV alone
     double compile_cold_ms = 0;    // all three kernels, nothing cached
     double compile_cached_ms = 0;  // the same from the disk cache, by a fresh memory cache
-    int buffer_sets = 1;           // rotated, so that no call finds its inputs in the L2 cache
+    std::array<int, 3> packed_rows = {1, 1, 1};  // block rows a tile of the three kernels
+    int buffer_sets = 1;  // rotated, so that no call finds its inputs in the L2 cache
 };
 
 // Work and bytes that the operation itself asks for, whatever the kernels do.
@@ -37,7 +41,7 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 // [B], or empty without key padding.
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, bool autotune = false);
+                                 Device& device, CompileOptions options = {});
 
 // Median milliseconds of each kernel on its own: forward, dQ, dK and dV.
 std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,

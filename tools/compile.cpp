@@ -72,6 +72,8 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
     Job job;
     LowerOptions lowering;
+    lowering.packed_rows = options.attention.packed_rows;
+    lowering.batch = options.attention.batch;
     if (!options.print_after.empty()) {
         lowering.observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
@@ -163,7 +165,7 @@ std::string explain_all(const CompileOptions& options, const Job& job, const Tar
     std::string text;
     for (const TileProgram& program : job.programs) {
         text += explain(*job.asked.attention, *job.asked.pattern, program.role, target,
-                        options.attention.batch) +
+                        options.attention.batch, options.attention.packed_rows) +
                 "\n";
     }
     return text;

@@ -58,4 +58,34 @@ BlockPattern random_pattern(std::int64_t length, int block, double density, std:
     return BlockPattern(length, block, std::move(bits));
 }
 
+BlockPattern striped_pattern(std::int64_t length, int block, int band, int stripes,
+                             std::uint64_t seed) {
+    const std::int64_t blocks = (length + block - 1) / std::max(block, 1);
+    if (band < 0 || (band > 0 && band % 2 == 0)) {
+        throw UserError("a band of {} blocks is not centred; give an odd width, or 0 for none",
+                        band);
+    }
+    if (stripes < 0 || stripes > blocks || blocks > kMaxBlocks) {
+        throw UserError("{} stripes in {} x {} blocks; give 0 to as many as there are, {} at most",
+                        stripes, blocks, blocks, kMaxBlocks);
+    }
+    std::mt19937_64 generator(seed);
+    std::vector<std::pair<double, std::int64_t>> columns;  // (score, column)
+    for (std::int64_t column = 0; column < blocks; ++column) {
+        columns.emplace_back(uniform(generator), column);
+    }
+    std::sort(columns.begin(), columns.end());
+    std::vector<std::uint8_t> bits(blocks * blocks);
+    for (std::int64_t row = 0; row < blocks; ++row) {
+        for (int n = 0; n < stripes; ++n) {
+            bits[row * blocks + columns[n].second] = 1;
+        }
+        for (std::int64_t column = std::max<std::int64_t>(0, row - band / 2);
+             column < std::min(blocks, row + (band + 1) / 2); ++column) {
+            bits[row * blocks + column] = 1;
+        }
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
 }  // namespace spion

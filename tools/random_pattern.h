@@ -13,4 +13,10 @@ namespace spion {
 // seed gives the same pattern on every machine. Throws UserError for a density outside [0, 1].
 BlockPattern random_pattern(std::int64_t length, int block, double density, std::uint64_t seed);
 
+// What training finds for many layers, in its plain form: a band of `band` blocks around the
+// diagonal (odd; 0 for none) and `stripes` whole block columns, drawn by the seed. Neighbouring
+// rows share nearly everything. Throws UserError for values that do not fit the pattern.
+BlockPattern striped_pattern(std::int64_t length, int block, int band, int stripes,
+                             std::uint64_t seed);
+
 }  // namespace spion

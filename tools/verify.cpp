@@ -92,6 +92,7 @@ int verify(const VerifyOptions& options) {
         .lengths = options.attention.lengths,
         .seed = options.seed,
         .layout = layout,
+        .packed_rows = options.attention.packed_rows,
     };
     check(problem, *device);
     if (!options.dump.empty()) {

@@ -40,8 +40,12 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
             .clip = s.clip};
 }
 
+// Whether tiles are packed depends on the pattern, and the transition compiles nothing: only where
+// kernels are tuned for the pattern, and compiled anew, may they be.
 CompileOptions options_of(const TrainSettings& s) {
-    return {.autotune = s.autotune, .batch = s.batch};
+    return {.autotune = s.autotune,
+            .batch = s.batch,
+            .packed_rows = s.autotune ? std::nullopt : std::optional(1)};
 }
 
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/baked_tables.h"
+#include "codegen/cuda/baked_cuda.h"
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/register_plan.h"
 #include "codegen/cuda/warp_plan.h"
@@ -133,35 +134,6 @@ void require_shape(const TileProgram& program) {
     }
 }
 
-// What kernels/cuda/attention_walk.cuh reads in place of its arguments' tables.
-std::string baked_tables(const TileProgram& program) {
-    const UniformWalk uniform = uniform_walk(program);
-    const auto index_type = [](const std::vector<std::int32_t>& table) {
-        const auto largest = std::max_element(table.begin(), table.end());
-        const bool fits =
-            largest == table.end() || *largest <= std::numeric_limits<std::uint16_t>::max();
-        return fits ? "unsigned short" : "int";
-    };
-    const auto table = [&](std::string_view memory, std::string_view name,
-                           const std::vector<std::int32_t>& entries) {
-        return fmt::format("static {} const {} {}[] = {{\n    {}}};\n", memory, index_type(entries),
-                           name, table_text(entries));
-    };
-    std::string text = "\n#define SPION_BAKED_TABLES\n";
-    const auto add = [&](std::string_view name, int value, std::string_view comment) {
-        fmt::format_to(std::back_inserter(text), "constexpr int {} = {};  // {}\n", name, value,
-                       comment);
-    };
-    add("kTiles", program.tiles(), "work items of one (b, h)");
-    add("kListed", uniform.listed, "granules of every work item, -1 where they differ");
-    add("kSteps", uniform.steps, "steps of every work item, -1 where they differ");
-    fmt::format_to(std::back_inserter(text), "using GranuleIndex = {};\n",
-                   index_type(program.granules));
-    return text + table("__constant__", "kOrder", program.order) +
-           table("__constant__", "kOffsets", program.offsets) +
-           table("__device__", "kGranules", program.granules);
-}
-
 int row_bytes(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
@@ -171,12 +143,14 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
                       hopper_head_dim(attention.head_dim) && program.stationary_rows % 64 == 0 &&
                       (program.streamed_rows == 64 || program.streamed_rows == 128) &&
-                      program.stages >= 2;
+                      program.stages >= 2 &&
+                      (program.packed_rows() == 1 || program.stationary_rows == 64);
     if (!fits) {
         throw UserError(
             "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
-            "multiples of 64, streamed_rows of 64 or 128 and 2 stages or more, not {} on {} with "
-            "D={} stationary_rows={} streamed_rows={} stages={}: take unit=mma_sync",
+            "multiples of 64 (64 alone when packed), streamed_rows of 64 or 128 and 2 stages or "
+            "more, not {} on {} with D={} stationary_rows={} streamed_rows={} stages={}: take "
+            "unit=mma_sync",
             to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
             program.streamed_rows, program.stages);
     }
@@ -190,9 +164,9 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
             program.stationary_rows, program.stages, program.streamed_rows, program.granule,
             attention.head_dim);
     }
-    HopperPlan plan =
-        plan_hopper(program.role, attention.head_dim, program.stationary_rows,
-                    program.streamed_rows, program.stages, target.shared_bytes_per_block);
+    HopperPlan plan = plan_hopper(program.role, attention.head_dim, program.stationary_rows,
+                                  program.streamed_rows, program.stages,
+                                  target.shared_bytes_per_block, program.packed_rows() > 1);
     if (!plan.problem.empty()) {
         throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
                         plan.problem);
@@ -204,8 +178,8 @@ WarpPlan warp_plan_of(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
                       has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
-                      program.granule <= 32 && program.streamed_rows % 32 == 0 &&
-                      program.stages >= 2;
+                      program.packed_rows() == 1 && program.granule <= 32 &&
+                      program.streamed_rows % 32 == 0 && program.stages >= 2;
     if (!fits) {
         throw UserError(
             "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
@@ -328,6 +302,7 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
+    const bool packed = program.packed_rows() > 1;
     const std::string_view role = to_string(program.role);
     std::string body(role);
     std::vector<Constant> constants = attention_constants(attention);
@@ -345,13 +320,22 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
         body = fmt::format("warp_{}", role);
         append_warp_plan(constants, program, warp_plan_of(program, target));
     } else {
-        const RegisterPlan plan = plan_registers(program.role, attention.dtype, attention.head_dim,
-                                                 program.streamed_rows, program.warps);
+        const RegisterPlan plan =
+            packed ? plan_packed_registers(program.role, attention.dtype, attention.head_dim,
+                                           program.streamed_rows, program.granule, program.warps)
+                   : plan_registers(program.role, attention.dtype, attention.head_dim,
+                                    program.streamed_rows, program.warps);
         constants.push_back(integer("kColumns", plan.columns, "streamed rows multiplied at once"));
         constants.push_back({.name = "kHeldInRegisters",
                              .value = plan.held,
                              .comment = "stationary operands, else fetched at every use"});
         append_plan(constants, plan, program.stages, geometry);
+        if (packed && plan.gradients_apart) {
+            throw UserError(
+                "the program packs several block rows into a tile, which no body of {} does for "
+                "D={}: take stationary_rows up to the block, {}",
+                role, attention.head_dim, program.block);
+        }
         body += plan.gradients_apart ? "_apart" : "";
     }
 
@@ -361,13 +345,18 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const std::string full = to_text(program);
     KernelSource source =
         specialise_cuda(target,
-                        fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
+                        fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
                                     to_string(attention.dtype), to_string(attention.softmax),
-                                    baked ? "-baked" : ""),
+                                    packed ? "-packed" : "", baked ? "-baked" : ""),
                         body, role, constants, full.substr(0, full.find("walk ")));
+    if (packed) {
+        source.text.insert(source.text.rfind("\n#include \""),
+                           fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
+                                       program.packed_rows()));
+    }
     if (baked) {
         require_bakeable(program);
-        source.text.insert(source.text.rfind("\n#include \""), baked_tables(program));
+        source.text.insert(source.text.rfind("\n#include \""), baked_cuda(program));
     }
     source.ir = full;
     return source;

@@ -37,11 +37,12 @@ int stationary_tensors(KernelRole role) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int slots) {
+                 int slots, bool packed) {
     const int row = 2 * head_dim;
-    constexpr int kFloat = 4, kPlan = 16, kBarrier = 8;
-    int slot = stationary_tensors(role) * stationary_rows * row + kPlan + 2 * kBarrier;
-    int stage = 2 * streamed_rows * row + 4 * kBarrier;
+    const int plan = packed ? 32 : 16, uses = packed ? 8 : 0;
+    constexpr int kFloat = 4, kBarrier = 8;
+    int slot = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
+    int stage = 2 * streamed_rows * row + uses + 4 * kBarrier;
     if (role == KernelRole::kQueryGradient) {
         slot += stationary_rows * kFloat;
     } else if (walks_columns(role)) {
@@ -52,7 +53,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
         // dS of both warpgroups, twice; their pieces of dQ and what these are added to; barriers.
         constexpr int kPiece = 64 * 64 * kFloat;
         exchange = 4 * 64 * streamed_rows * 2 + 4 * kPiece + 7 * kBarrier;
-        slot += kPlan;
+        slot += plan;  // of twice the size
     }
     return slots * slot + stages * stage + exchange;
 }
@@ -93,17 +94,18 @@ bool hopper_head_dim(int head_dim) {
 }
 
 HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit) {
+                       int stages, int shared_limit, bool packed) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int slots) {
-        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots);
+        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed);
     };
     HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
-    // The producer of the statistics does with 32 registers, the others with 24; adders, which are
-    // of its warpgroup, want what consumers leave.
+    // The producer of the statistics does with 32 registers, the others with 24; who uses what
+    // takes a few more; adders, which are of its warpgroup, want what consumers leave.
+    const int for_uses = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
     plan.producer_registers = role == KernelRole::kGradients          ? (head_dim == 128 ? 40 : 56)
-                              : role == KernelRole::kKeyValueGradient ? 32
-                                                                      : 24;
+                              : role == KernelRole::kKeyValueGradient ? 32 + for_uses
+                                                                      : 24 + for_uses;
     plan.shared_bytes = shared_of(1);
     if (plan.shared_bytes > shared_limit) {
         plan.problem =

@@ -59,20 +59,34 @@ int resident_blocks(int warps, int registers) {
     return std::clamp(kRegistersOfProcessor / (32 * warps * registers), 1, kMostResidentBlocks);
 }
 
+RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, int warps,
+                      int more) {
+    for (const Measured& row : measured(role, storage_bytes(dtype) == 4)) {
+        if (head_dim <= row.head_dim) {
+            return {.columns = std::min(row.columns, columns),
+                    .held = row.held,
+                    .gradients_apart = row.gradients_apart,
+                    .registers = row.registers,
+                    .resident_blocks = resident_blocks(warps, row.registers + more)};
+        }
+    }
+    throw InternalError("head dimension {} has no register plan", head_dim);
+}
+
 }  // namespace
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps) {
-    for (const Measured& row : measured(role, storage_bytes(dtype) == 4)) {
-        if (head_dim <= row.head_dim) {
-            return {.columns = std::min(row.columns, streamed_rows),
-                    .held = row.held,
-                    .gradients_apart = row.gradients_apart,
-                    .registers = row.registers,
-                    .resident_blocks = resident_blocks(warps, row.registers)};
-        }
-    }
-    throw InternalError("head dimension {} has no register plan", head_dim);
+    return plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+}
+
+RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+                                   int granule, int warps) {
+    const int columns = std::min(streamed_rows, granule);
+    const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
+    // The one row of the tables that has no register to spare.
+    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
+    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {

@@ -19,6 +19,10 @@ struct RegisterPlan {
 // streamed_rows.
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps);
+// The same for packed tiles, whose warps need a few registers more and multiply one granule at most
+// at once.
+RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+                                   int granule, int warps);
 // The same for the score summary, whose columns are its tile's.
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile);
 

@@ -93,8 +93,9 @@ void require_supported(const Attention& attention) {
 
 std::string attention_name(std::string_view role, const TileProgram& program) {
     const Attention& attention = program.attention;
-    return fmt::format("{}-b{}-D{}-{}-{}{}", role, program.block, attention.head_dim,
+    return fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
                        to_string(attention.dtype), to_string(attention.softmax),
+                       program.packed_rows() > 1 ? "-packed" : "",
                        program.tables == Tables::kBaked ? "-baked" : "");
 }
 
@@ -116,6 +117,7 @@ void append_tables(std::string& text, const TileProgram& program) {
     table("kOrder", program.order);
     table("kOffsets", program.offsets);
     table("kGranules", program.granules);
+    table("kUses", {program.uses.begin(), program.uses.end()});
 }
 
 }  // namespace
@@ -147,17 +149,21 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
 
 KernelSource emit_host(const TileProgram& program, const Target& target) {
     require_supported(program.attention);
-    if (program.stationary_rows > kMaxStationaryRows || program.stationary_rows % 16 != 0 ||
-        program.streamed_rows > kMaxStreamedRows) {
+    const int lanes = program.stationary_rows / program.packed_rows();
+    if (lanes > kMaxStationaryRows || lanes % 16 != 0 || program.streamed_rows > kMaxStreamedRows) {
         throw InternalError(
-            "host tiles have 16, 32, 48 or 64 stationary and at most {} streamed rows, not {} and "
-            "{}",
-            kMaxStreamedRows, program.stationary_rows, program.streamed_rows);
+            "host tiles have 16, 32, 48 or 64 stationary rows of a block row and at most {} "
+            "streamed "
+            "rows, not {} and {}",
+            kMaxStreamedRows, lanes, program.streamed_rows);
     }
     std::vector<Constant> constants = attention_constants(program.attention);
     constants.push_back({.name = "kStationaryRows",
-                         .value = std::int64_t{program.stationary_rows},
-                         .comment = "of a work item, in lanes"});
+                         .value = std::int64_t{lanes},
+                         .comment = "of a block row of a work item, in lanes"});
+    constants.push_back({.name = "kPackedRows",
+                         .value = std::int64_t{program.packed_rows()},
+                         .comment = "block rows of a work item"});
     constants.push_back({.name = "kStreamedRows",
                          .value = std::int64_t{program.streamed_rows},
                          .comment = "of one step"});

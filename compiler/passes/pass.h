@@ -19,6 +19,7 @@ struct TileShape {
     int stages;
     bool wgmma = false;       // multiplied by wgmma, else by what lower.h's matrix_unit says
     bool warp_items = false;  // by MatrixUnit::kMmaWarp instead
+    int packed_rows = 1;      // block rows that stationary_rows has: more in a packed tile
     friend bool operator==(const TileShape&, const TileShape&) = default;
 };
 

@@ -6,6 +6,7 @@
 // the tile's granules stream through shared memory, kStreamedRows at a time.
 #include "attention_walk.cuh"
 #include "engine.cuh"
+#include "packed_rows.cuh"
 #include "softmax.cuh"
 
 // Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
@@ -32,10 +33,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
+    Uses uses = open_uses(args, walk);
 
     wait_first();
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
+    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(args, walk, uses);
     OnlineSoftmax softmax(kPrunedZero ? kLength - walk.elements : 0);
     float out[kHeadTiles][4];
     set_zero(out);
@@ -44,8 +47,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             float scores[kColumns / 8][4];
             set_zero(scores);
             Engine::multiply_transposed(scores, query, key_tile, column);

@@ -9,6 +9,7 @@
 #include "attention_statistics.cuh"
 #include "attention_walk.cuh"
 #include "engine.cuh"
+#include "packed_rows.cuh"
 #include "softmax.cuh"
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
@@ -98,6 +99,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
     };
     begin_steps(steps, copy);
+    Uses uses = open_uses(args, walk);
 
     wait_first();
     __syncwarp();
@@ -112,8 +114,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
         const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
                           valid - column);
         }

@@ -8,6 +8,7 @@
 // past it as in attention_forward.cuh.
 #include "attention_walk.cuh"
 #include "engine.cuh"
+#include "packed_rows.cuh"
 #include "softmax.cuh"
 
 // Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
@@ -138,6 +139,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
+    Uses uses = open_uses(args, walk);
 
     // Rows g and g + 8 of the warp; rows from L on get the shift that makes every probability 0.
     float shift[2], delta[2];
@@ -169,8 +171,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
             add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
                                valid - column, shift, delta);
         }

@@ -14,11 +14,11 @@ static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
 static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
 
-// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source then
-// has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and steps of
-// every work item, -1 where they differ; GranuleIndex, the type of kGranules; and the tables. The
-// first two are read by whole blocks, so they lie in constant memory; lanes read granules side by
-// side, which is what global memory is for.
+// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source
+// then has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and
+// steps of every work item, -1 where they differ; GranuleIndex and, of packed tiles, UseBits, the
+// types of kGranules and kUses; and the tables. The first two are read by whole blocks, so they lie
+// in constant memory; lanes read granules side by side, which is what global memory is for.
 #ifdef SPION_BAKED_TABLES
 SPION_DEVICE int tile_count(const SpionAttentionArguments&) {
     return kTiles;
@@ -33,6 +33,11 @@ SPION_DEVICE int offset_at(const SpionAttentionArguments&, int place) {
 SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments&) {
     return kGranules;
 }
+#ifdef SPION_PACKED_ROWS
+SPION_DEVICE const UseBits* use_table(const SpionAttentionArguments&) {
+    return kUses;
+}
+#endif
 #else
 using GranuleIndex = int;
 constexpr int kListed = -1, kSteps = -1;
@@ -47,6 +52,10 @@ SPION_DEVICE int offset_at(const SpionAttentionArguments& args, int place) {
 }
 SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments& args) {
     return args.granules;
+}
+using UseBits = unsigned;
+SPION_DEVICE const UseBits* use_table(const SpionAttentionArguments& args) {
+    return args.uses;
 }
 #endif
 

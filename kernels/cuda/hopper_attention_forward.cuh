@@ -21,23 +21,27 @@ struct Consumer {
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
-    // S of the next key tile, not yet masked.
-    __device__ __forceinline__ void start_step(float (&scores)[kScoreTiles][4],
-                                               unsigned query_tile) {
+    // S of the next key tile, not yet masked; returns which of its granules the warp's rows use.
+    __device__ __forceinline__ unsigned start_step(float (&scores)[kScoreTiles][4],
+                                                   unsigned query_tile) {
         barrier_wait(stage_full(key.index, 0), key.parity);
+        const unsigned uses = uses_of_stage(key.index);
         keep(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
         wgmma_commit();
+        return uses;
     }
     // What start_step has begun, all but the kPending youngest products done. Keys from `valid` on
-    // are masked.
+    // and granules that `uses` has not are masked.
     template <int kPending>
-    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], int valid) {
+    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], unsigned uses,
+                                                int valid) {
         wgmma_wait<kPending>();
         keep(scores);
         release(stage_empty(key.index, 0));
         key.advance();
+        set_unused(scores, uses, kMaskedScore);
         if (valid < kStreamedRows) mask_columns(scores, valid);
     }
 
@@ -66,9 +70,9 @@ struct Consumer {
     __device__ __forceinline__ void advance(BasedSoftmax& softmax, float (&scores)[kScoreTiles][4],
                                             float (&out)[kHeadTiles][4], unsigned query_tile,
                                             Operand& before, Operand& next, int valid) {
-        start_step(scores, query_tile);
+        const unsigned uses = start_step(scores, query_tile);
         start_output(out, before, kStreamedRows);
-        finish_step<1>(scores, valid);
+        finish_step<1>(scores, uses, valid);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
         const bool large = BasedSoftmax::is_large(step_sum);
@@ -89,6 +93,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                                                   ItemPlan plan) {
     const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
     BasedSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
+    if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -96,8 +101,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     if (steps > 0) {
         float scores[kScoreTiles][4];
         Operand even, odd;  // P of even steps, of odd ones
-        start_step(scores, query_tile);
-        finish_step<0>(scores, plan.valid);
+        const unsigned uses = start_step(scores, query_tile);
+        finish_step<0>(scores, uses, plan.valid);
         softmax.start(scores, even);
         const int last = steps - 1, last_valid = plan.valid - last * kStreamedRows;
 #pragma unroll 1

@@ -41,6 +41,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const unsigned output_gradient_tile = stage_tile(stage.index, 1);
         float scores[kScoreTiles][4], gradient[kScoreTiles][4];
         barrier_wait(stage_full(stage.index, 0), stage.parity);
+        const unsigned uses = uses_of_stage(stage.index);
         keep(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, key_tile, query_tile);
@@ -74,6 +75,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                 scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
             }
         }
+        // Probabilities, not scores: a query without any element has an LSE of -infinity.
+        set_unused(scores, uses, 0.0F);
         wgmma_wait<0>();
         keep(gradient);
 #pragma unroll

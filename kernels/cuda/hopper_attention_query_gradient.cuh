@@ -74,6 +74,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const int valid = plan.valid - step * kStreamedRows;
         float scores[kScoreTiles][4], gradient[kScoreTiles][4];
         barrier_wait(stage_full(stage.index, 0), stage.parity);
+        const unsigned uses = uses_of_stage(stage.index);
         if (kKeyPadding && valid < kStreamedRows)
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
         keep(scores);
@@ -93,6 +94,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         keep(query_gradient);
         keep(operand);
         if (step > 0) release(stage_empty(done, 0));
+        set_unused(scores, uses, kMaskedScore);
         if (valid < kStreamedRows) mask_columns(scores, valid);
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {

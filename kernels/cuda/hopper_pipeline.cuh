@@ -12,6 +12,7 @@
 #define SPION_HOPPER_PIPELINE_CUH
 
 #include "attention_walk.cuh"
+#include "hopper_packed.cuh"
 #include "hopper_tile.cuh"
 
 constexpr int kGroups = kWarps / 4;  // consumers
@@ -21,7 +22,11 @@ constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
 // fp32 rows that travel with a slot or a stage: LSE and delta.
 constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
 constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
-constexpr int kItemBytes = kHelperWarps > 0 ? 32 : 16;  // an ItemPlan
+// An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles;
+// and a stage's word of uses.
+constexpr int kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16;
+constexpr int kStageUses = kPacked ? 8 : 0;
+static_assert(kHelperWarps == 0 || !kPacked);
 
 // Shared memory, in bytes from its start.
 constexpr int kStagesStart = kSlots * kSlotBytes;
@@ -29,7 +34,8 @@ constexpr int kExchangeStart = kStagesStart + kStages * 2 * kTileBytes;
 constexpr int kSlotStatisticsStart = kExchangeStart + kExchangeBytes;
 constexpr int kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics;
 constexpr int kPlansStart = kStageStatisticsStart + kStages * kStageStatistics;
-constexpr int kBarriersStart = kPlansStart + kSlots * kItemBytes;
+constexpr int kUsesStart = kPlansStart + kSlots * kItemBytes;
+constexpr int kBarriersStart = kUsesStart + kStages * kStageUses;
 constexpr int kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages);
 constexpr int kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0);
 static_assert(kSharedBytes == kBarriersEnd);
@@ -58,6 +64,9 @@ SPION_DEVICE unsigned slot_statistics(int slot) {
 }
 SPION_DEVICE unsigned slot_plan(int slot) {
     return shared_memory_start() + kPlansStart + slot * kItemBytes;
+}
+SPION_DEVICE unsigned stage_uses(int stage) {
+    return shared_memory_start() + kUsesStart + stage * kStageUses;
 }
 SPION_DEVICE unsigned stage_tile(int stage, int tile) {
     return shared_memory_start() + kStagesStart + (2 * stage + tile) * kTileBytes;
@@ -129,7 +138,7 @@ struct ItemPlan {
     int pair;       // b * H + h; negative: there are no more items
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
-    int elements;   // likewise
+    int elements;   // likewise, of the warp's rows
     int place;      // in TileProgram::order
 
     __device__ __forceinline__ int steps() const {
@@ -142,7 +151,12 @@ struct ItemPlan {
 SPION_DEVICE ItemPlan read_plan(int slot) {
     const uint4 words = load_shared_16(slot_plan(slot));
     const int place = kHelperWarps > 0 ? (int)load_shared_16(slot_plan(slot) + 16).x : 0;
-    return {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
+    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
+    if constexpr (kPacked) {
+        const int row = warp_index() % 4 * kPackedRows / 4;
+        plan.elements = (int)load_shared_word(slot_plan(slot) + 16 + row * 4);
+    }
+    return plan;
 }
 
 // The next item of a thread block whose shares of a sum wait for those of others: not one of the
@@ -156,9 +170,16 @@ SPION_DEVICE unsigned take_late(const SpionHopperArguments& args, unsigned item,
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
-// One lane a box: a slot's stationary tiles.
+// Which granules of a full stage's step the warp's rows use.
+SPION_DEVICE unsigned uses_of_stage(int stage) {
+    if constexpr (kPacked) return uses_of_warp(load_shared_word(stage_uses(stage)));
+    return 0;
+}
+
+// One lane a box: a slot's stationary tiles. uses: read_uses() of the walk's start.
 SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& work,
-                             const Walk& walk, int slot) {
+                             const Walk& walk, unsigned uses, int slot) {
+    const uint4 elements = elements_of_rows(args.attention, walk, uses);
     constexpr int kBoxes = kStationaryTensors * kGroups * kSlabs;
     const unsigned full = slot_full(slot);
     if (lane_index() == 0) {
@@ -167,6 +188,7 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
         if (kHelperWarps > 0) {
             store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, 0, 0, 0));
         }
+        if constexpr (kPacked) store_shared_16(slot_plan(slot) + 16, elements);
         barrier_arrive_expecting(full, kSlotBytes);
     }
     __syncwarp();
@@ -194,6 +216,18 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
                      map, full, slab * kSlabColumns, granule * kGranule, work.head, work.batch);
         }
     }
+}
+
+// Tells consumers, in a free slot, that there are no more items.
+SPION_DEVICE void end_items(unsigned* counters, int slot) {
+    const unsigned full = slot_full(slot);
+    if (lane_index() == 0) {
+        store_shared_16(slot_plan(slot), make_uint4(~0U, 0, 0, 0));
+        barrier_arrive(full);
+        // The last thread block leaves the counters as it found them.
+        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
+    }
+    if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
 }
 
 // The item that is handed out as number `turn`. Those of the last heads_together heads go place by
@@ -239,6 +273,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     while (turn < args.items) {
         const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
         Walk walk = open_walk(args.attention, work.place);
+        unsigned uses = read_uses(args.attention, walk, 0);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
@@ -248,23 +283,30 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, kWalksKeys ? limit : kLength);
-        if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
+        const bool padded = !kWalksKeys && work.first_row >= limit;
+        if (padded) walk.valid = 0;
+        const int steps = padded ? 0 : walk.steps();  // what ItemPlan::steps() says
 
         barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-        fetch_slot(args, work, walk, slot.index);
+        fetch_slot(args, work, walk, uses, slot.index);
         if constexpr (kSlotHasStatistics) {
             fetch_slot_statistics(work, slot_statistics(slot.index));
             barrier_arrive_after_copies(slot_full(slot.index));
         }
         slot.advance();
 
-        for (int step = 0; step < walk.steps(); ++step, stage.advance()) {
+        for (int step = 0; step < steps; ++step, stage.advance()) {
             const int first = step * kGranulesPerStep;
-            if (step > 0 && first % 32 == 0) walk.window = read_window(walk, first);
+            if (step > 0 && first % 32 == 0) {
+                walk.window = read_window(walk, first);
+                uses = read_uses(args.attention, walk, first);
+            }
             const int mine = __shfl_sync(0xFFFFFFFFU, walk.window, (first + lane_index()) & 31);
             const bool present = (first + lane_index()) * kGranule < walk.valid;
             const int granule = present ? mine : (kLength + kGranule - 1) / kGranule;
+            const unsigned word = uses_of_step(uses, first);
             barrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
+            if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
             fetch_tile(args.maps[kStationaryTensors], work, granule, stage.index, 0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
@@ -278,14 +320,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     }
 
     barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-    const unsigned full = slot_full(slot.index);
-    if (lane_index() == 0) {
-        store_shared_16(slot_plan(slot.index), make_uint4(~0U, 0, 0, 0));
-        barrier_arrive(full);
-        // The last thread block leaves the counters as it found them.
-        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
-    }
-    if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
+    end_items(counters, slot.index);
 }
 
 struct NoHelper {

@@ -59,7 +59,9 @@ struct BasedSoftmax : OnlineSoftmax {
         }
     }
 
-    // Probabilities of an item's first step. Every row has a column that is not masked.
+    // Probabilities of an item's first step. Every row has a column that is not masked, or
+    // start_finite() was called: sums of rows without any are then 0 and leave their base there,
+    // and the first element of such a row makes a sum infinite.
     template <int kTiles>
     __device__ __forceinline__ void start(const float (&scores)[kTiles][4],
                                           unsigned (&left)[kTiles / 2][4]) {

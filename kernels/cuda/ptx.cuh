@@ -134,6 +134,12 @@ SPION_DEVICE float load_shared_float(unsigned address) {
     return value;
 }
 
+SPION_DEVICE unsigned load_shared_word(unsigned address) {
+    unsigned value;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
+
 SPION_DEVICE float2 load_shared_float2(unsigned address) {
     float2 value;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"

@@ -73,8 +73,16 @@ struct OnlineSoftmax {
         }
     }
 
+    // From here on update_scores() may be given rows whose columns are all masked.
+    __device__ __forceinline__ void start_finite() {
+        constexpr float kLowest = -3.402823466e38F;
+        maximum[0] = fmaxf(maximum[0], kLowest);
+        maximum[1] = fmaxf(maximum[1], kLowest);
+    }
+
     // Turns scores [16, 8 * kTiles] into probabilities up to the factor 1 / Z. What was summed with
-    // them before counts `rescale` times from here on. Every row has a column that is not masked.
+    // them before counts `rescale` times from here on. Every row has a column that is not masked,
+    // or the maximum is finite.
     template <int kTiles>
     __device__ __forceinline__ void update_scores(float (&scores)[kTiles][4], float (&rescale)[2]) {
 #pragma unroll

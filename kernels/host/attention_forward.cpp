@@ -14,7 +14,9 @@ struct Softmax {
 SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
     long long listed = 0;  // n_i: elements of a row in the pattern, padded keys included
     for (int i = 0; i < work.granule_count; ++i) {
-        listed += Step{work.granules, work.granule_count, kLength}.rows(i);
+        if (uses_granule(work, i)) {
+            listed += Step{work.granules, work.granule_count, kLength}.rows(i);
+        }
     }
     const bool pruned = kPrunedZero && listed < kLength;
     set_all(softmax.maximum, pruned ? 0.0F : -__builtin_inff());
@@ -69,8 +71,11 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
     Operand queries, sums;
     Scores scores;
     Softmax softmax;
-    for (long long item = begin; item < end; ++item) {
-        const WorkItem work = work_item(*args, item);
+    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
+        const WorkItem work = work_item(*args, piece);
+        if (is_beyond_end(work)) {
+            continue;
+        }
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         kScale * kLog2E, queries);
         set_zero(sums);

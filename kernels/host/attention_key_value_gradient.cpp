@@ -52,8 +52,11 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                                              long long end) {
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients;
-    for (long long item = begin; item < end; ++item) {
-        const WorkItem work = work_item(*args, item);
+    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
+        const WorkItem work = work_item(*args, piece);
+        if (is_beyond_end(work)) {
+            continue;
+        }
         const long long unpadded = work.valid_keys - work.first;
         const int valid = static_cast<int>(unpadded < 0           ? 0
                                            : unpadded < work.rows ? unpadded

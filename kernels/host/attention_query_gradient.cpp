@@ -49,8 +49,11 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
     Scores scores, weight_gradients;
     RowValues lse, delta, scale;
     set_all(scale, kScale);
-    for (long long item = begin; item < end; ++item) {
-        const WorkItem work = work_item(*args, item);
+    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
+        const WorkItem work = work_item(*args, piece);
+        if (is_beyond_end(work)) {
+            continue;
+        }
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         kScale * kLog2E, queries);
         load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows, 1.0F,

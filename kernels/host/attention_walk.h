@@ -13,6 +13,7 @@ extern const int kGranule;       // streamed rows that are adjacent in memory
 extern const int kStreamedRows;  // of one step, a multiple of kGranule
 extern const bool kPrunedZero;
 extern const bool kKeyPadding;
+extern const int kPackedRows;  // block rows of a tile, kStationaryRows each
 }
 
 // Where the walk's tables come from: the arguments (tier 0), or constants of the source (tier 1).
@@ -24,6 +25,7 @@ extern const int kListed;
 extern const int* const kOrder;     // [kTiles]
 extern const int* const kOffsets;   // [kTiles + 1]
 extern const int* const kGranules;  // [kOffsets[kTiles]]
+extern const int* const kUses;      // [kOffsets[kTiles]] where kPackedRows > 1
 }
 SPION_INLINE int tile_count(const SpionAttentionArguments&) {
     return kTiles;
@@ -39,6 +41,9 @@ SPION_INLINE int granule_count(const SpionAttentionArguments&, int place) {
 }
 SPION_INLINE const int* granule_table(const SpionAttentionArguments&) {
     return kGranules;
+}
+SPION_INLINE const int* use_table(const SpionAttentionArguments&) {
+    return kUses;
 }
 #else
 SPION_INLINE int tile_count(const SpionAttentionArguments& args) {
@@ -56,32 +61,54 @@ SPION_INLINE int granule_count(const SpionAttentionArguments& args, int place) {
 SPION_INLINE const int* granule_table(const SpionAttentionArguments& args) {
     return args.granules;
 }
+SPION_INLINE const int* use_table(const SpionAttentionArguments& args) {
+    return reinterpret_cast<const int*>(args.uses);
+}
 #endif
 
+// One block row of a work item, the whole of it where tiles are not packed. Lanes gain nothing from
+// the keys that block rows share, so those of a packed tile follow one another.
 struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
     int rows;
     const int* granules;  // what it streams, [granule_count]
     int granule_count;
+    const int* uses;     // [granule_count] where kPackedRows > 1
+    int row;             // of the tile's block rows: the bit in `uses`
     long long row_base;  // of its head in lse and delta [B, H, L]
     int valid_keys;      // keys of the sample that are not padding
 };
 
-SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long item) {
+// piece: work item * kPackedRows + block row.
+SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long piece) {
+    const long long item = piece / kPackedRows;
     const int position = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
     WorkItem work;
     work.batch = static_cast<int>(batch_head / kHeads);
     work.head = static_cast<int>(batch_head % kHeads);
-    work.first = static_cast<long long>(tile_at(args, position)) * kStationaryRows;
+    work.row = static_cast<int>(piece % kPackedRows);
+    work.first = (static_cast<long long>(tile_at(args, position)) * kPackedRows + work.row) *
+                 kStationaryRows;
     const long long left = kLength - work.first;
     work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
     work.granules = granule_table(args) + offset_at(args, position);
     work.granule_count = granule_count(args, position);
+    work.uses = kPackedRows > 1 ? use_table(args) + offset_at(args, position) : nullptr;
     work.row_base = batch_head * kLength;
     work.valid_keys = kKeyPadding ? args.lengths[work.batch] : kLength;
     return work;
+}
+
+// The last packed tile may have block rows that do not exist.
+SPION_INLINE bool is_beyond_end(const WorkItem& work) {
+    return kPackedRows > 1 && work.rows <= 0;
+}
+
+// Whether the item's rows use granule i of the list.
+SPION_INLINE bool uses_granule(const WorkItem& work, int i) {
+    return kPackedRows == 1 || (work.uses[i] >> work.row & 1) != 0;
 }
 
 // Row `row` of the item's head.
@@ -105,10 +132,25 @@ struct Step {
     }
 };
 
-// Calls visit(step) on the item's granules in order, kStreamedRows / kGranule at a time.
+// Calls visit(step) on the granules that the item's rows use, in order, kStreamedRows / kGranule at
+// a time.
 template <typename Visit>
 SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     const int per_step = kStreamedRows / kGranule;
+    if (kPackedRows > 1) {
+        int own[kMaxStreamedRows / 16];
+        int count = 0;
+        for (int i = 0; i < work.granule_count; ++i) {
+            if (uses_granule(work, i)) {
+                own[count++] = work.granules[i];
+            }
+            if (count == per_step || (count > 0 && i + 1 == work.granule_count)) {
+                visit(Step{own, count, limit});
+                count = 0;
+            }
+        }
+        return;
+    }
     for (int begin = 0; begin < work.granule_count; begin += per_step) {
         const int left = work.granule_count - begin;
         visit(Step{work.granules + begin, left < per_step ? left : per_step, limit});

@@ -1,8 +1,10 @@
 // Every kind of CUDA kernel compiles for every architecture without spilling, within the shared
 // memory of the device. Needs NVRTC, no GPU.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -133,7 +135,7 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     std::vector<Job> jobs;
     int variant = 0;
     for (const int dim : {32, 64, 128}) {
-        for (const int block : {64, 128}) {
+        for (const int block : {16, 32, 64, 128}) {  // packed up to 32
             for (const KernelRole role : kRoles) {
                 ++variant;
                 const Attention attention =
@@ -142,7 +144,8 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
                 for (const TileCandidate& candidate :
                      tile_candidates(attention, pattern, role, target, 4)) {
                     const TileShape& shape = candidate.shape;
-                    if (!shape.wgmma || !candidate.infeasible.empty() || shape.stages > 2 ||
+                    if (!shape.wgmma || !candidate.infeasible.empty() ||
+                        (shape.stages > 2 && block >= 64) ||
                         (block == 128 && shape.stationary_rows == 64 &&
                          shape.streamed_rows == 64)) {
                         continue;
@@ -271,6 +274,55 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
             EXPECT_EQ(jobs.back().source.text.find("kSteps = -1") == std::string::npos, uniform);
         }
     }
+    compile_all(jobs);
+}
+
+// A pattern whose neighbouring block rows share blocks.
+BlockPattern shared_pattern(std::int64_t length, int block) {
+    const auto blocks = static_cast<int>((length + block - 1) / block);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+    for (int i = 0; i < blocks; ++i) {
+        bits[static_cast<std::size_t>(i * blocks + i)] = 1;
+        bits[static_cast<std::size_t>(i * blocks + i / 4)] = 1;
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+// Packed tiles of single warps, with tables and baked: every role and head dimension with one
+// number of block rows and one element type; with SPION_TEST_ALL set, every one.
+TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
+    if (GetParam() != 80 && GetParam() != 90 && GetParam() != 120) return;
+    const bool all = std::getenv("SPION_TEST_ALL") != nullptr;
+    constexpr std::array<std::array<int, 2>, 6> kPackings = {
+        {{16, 2}, {32, 2}, {16, 4}, {64, 2}, {32, 4}, {16, 8}}};  // block, block rows
+    const Target target = cuda_target(GetParam());
+    std::vector<Job> jobs;
+    int variant = GetParam();
+    for (int dim = 16; dim <= 128; dim += 16) {
+        for (std::size_t one = 0; one < std::size(kRoles) * kPackings.size() * 4; ++one) {
+            const KernelRole role = kRoles[one % 3];
+            if (!all && one >= std::size(kRoles)) break;
+            const auto [block, rows] = kPackings[all ? one / 3 % 6 : variant % 6];
+            const Attention attention =
+                attention_of(kTypes[all ? one / 18 : variant / 6 % 4], dim, variant);
+            const BlockPattern pattern = shared_pattern(attention.length, block);
+            const auto candidates = tile_candidates(attention, pattern, role, target, 4, rows);
+            const auto place =
+                std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
+                    return c.shape.packed_rows == rows && !c.shape.wgmma && c.prediction;
+                });
+            variant += 5;
+            if (place == candidates.end()) continue;
+            LowerOptions options;
+            options.shape = place->shape;
+            options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
+            const TileProgram program = lower(attention, pattern, role, target, options);
+            jobs.push_back({emit(program, target), geometry(program, target), target});
+            EXPECT_NE(jobs.back().source.text.find(fmt::format("SPION_PACKED_ROWS {}", rows)),
+                      std::string::npos);
+        }
+    }
+    EXPECT_GE(jobs.size(), 18U);
     compile_all(jobs);
 }
 

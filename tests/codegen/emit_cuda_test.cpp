@@ -138,6 +138,31 @@ TEST(EmitCuda, BakedTablesAreConstantsOfTheSource) {
               std::string::npos);
 }
 
+TEST(EmitCuda, PackedTilesSaySo) {
+    TileProgram program = small_program();
+    EXPECT_EQ(emit(program, cuda_target(90)).text.find("SPION_PACKED_ROWS"), std::string::npos);
+    program.stationary_rows = 64;
+    program.warps = 4;
+    program.order = {1, 0};
+    program.offsets = {0, 3, 5};
+    program.uses = {1, 3, 2, 3, 1};
+    const KernelSource source = emit(program, cuda_target(90));
+    EXPECT_EQ(source.name, "attention_forward-b32-D32-bf16-pruned_zero-packed");
+    EXPECT_NE(source.text.find("\n#define SPION_PACKED_ROWS 2  // block rows of a tile\n"),
+              std::string::npos)
+        << source.text;
+    // What is multiplied at once lies in one granule.
+    EXPECT_NE(source.text.find("constexpr int kColumns = 32;"), std::string::npos);
+    EXPECT_EQ(source.text.find("kUses"), std::string::npos);
+    program.tables = Tables::kBaked;
+    const std::string baked = emit(program, cuda_target(90)).text;
+    EXPECT_NE(
+        baked.find("using UseBits = unsigned char;\nstatic __device__ const UseBits kUses[] = "
+                   "{\n    1, 3, 2, 3, 1};\n"),
+        std::string::npos)
+        << baked;
+}
+
 TEST(EmitCuda, BakedTripCountsAreConstantWhereAllRowsAreAlike) {
     TileProgram program = small_program();
     program.tables = Tables::kBaked;
@@ -215,9 +240,6 @@ TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
 
 TEST(EmitCuda, RefusesWhatTheIrCanSayButNoBodyDoes) {
     const Target target = cuda_target(90);
-    TileProgram packed = small_program();
-    packed.uses = {1, 2, 3, 1, 1};
-    expect_error<UserError>([&] { emit(packed, target); }, "packs several block rows");
     TileProgram wgmma = small_program();
     wgmma.unit = MatrixUnit::kWgmma;
     expect_error<UserError>([&] { emit(wgmma, target); }, "unit=mma_sync");

@@ -88,6 +88,20 @@ TEST(EmitHost, BakedTablesAreConstantsOfTheSource) {
     expect_error<UserError>([&] { emit(program, kTarget); }, "pass it as tables");
 }
 
+TEST(EmitHost, PackedTilesHaveTheLanesOfABlockRow) {
+    TileProgram program = small_program();
+    EXPECT_TRUE(has_line(emit(program, kTarget).text, "@kPackedRows = constant i32 1 "));
+    program.stationary_rows = 2 * program.block;
+    program.uses = {1, 3, 2};
+    const KernelSource source = emit(program, kTarget);
+    EXPECT_TRUE(has_line(source.text, "@kPackedRows = constant i32 2 "));
+    EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));
+    EXPECT_NE(source.name.find("-packed"), std::string::npos);
+    program.tables = Tables::kBaked;
+    EXPECT_TRUE(has_line(emit(program, kTarget).text,
+                         "@kUsesEntries = constant [3 x i32] [\n    i32 1, i32 3, i32 2]\n"));
+}
+
 TEST(EmitHost, EveryShapeChangesTheText) {
     const std::string text = emit(small_program(), kTarget).text;
     TileProgram other = small_program();

@@ -202,6 +202,27 @@ TEST_F(AutotuneTest, CompileAttentionTakesItsShapes) {
     }
 }
 
+#ifdef SPION_CUDA_BACKEND
+TEST_F(AutotuneTest, TriesPackedTiles) {
+    device_.target_ = cuda_target(80);
+    device_.milliseconds_of = [](const std::string& code) {
+        return code.find("SPION_PACKED_ROWS") == std::string::npos ? 2 : 1;
+    };
+    attention_.dtype = DType::kBf16;
+    const BlockPattern pattern = BlockPattern::full(200, 16);
+    KernelCache cache{folder_.file("cache")};
+    const auto tuned = [&](std::optional<int> packed_rows) {
+        return autotune(attention_, pattern, KernelRole::kForward, device_, cache,
+                        {.batch = 32, .packed_rows = packed_rows});
+    };
+    EXPECT_GT(tuned({}).shape.packed_rows, 1);
+    EXPECT_EQ(tuned(1).shape.packed_rows, 1);
+    EXPECT_EQ(tuned(4).shape.packed_rows, 4);
+    EXPECT_TRUE(tuned(4).from_cache);
+    EXPECT_EQ(tuned(4).shape.packed_rows, 4);
+}
+#endif
+
 TEST_F(AutotuneTest, RunsOnTheHost) {
     const auto host = open_device(DeviceChoice::kCpu);
     KernelCache cache{folder_.file("cache")};

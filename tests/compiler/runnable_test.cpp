@@ -63,7 +63,8 @@ TEST(Runnable, TheHostHasLimits) {
         host_with(4), DType::kFp32,
         {{[](TileProgram& p) { p.unit = MatrixUnit::kFma; }, "the host has not: name a GPU"},
          {[](TileProgram& p) { p.stationary_rows = 8; }, "take 16, 32 or 64 on the host"},
-         {[](TileProgram& p) { p.stationary_rows = 128; }, "take 16, 32 or 64 on the host"},
+         {[](TileProgram& p) { p.block = p.stationary_rows = 128; }, "or 64 on the host"},
+         {[](TileProgram& p) { p.stationary_rows = 2 * (p.block = 128); }, "64 a block row on"},
          {[](TileProgram& p) { p.streamed_rows = 256; }, "take 128 at most on the host"},
          {[](TileProgram& p) { p.stages = 2; }, "warps=1 stages=2: take 1 and 1"},
          {[](TileProgram& p) { p.attention.dtype = DType::kBf16; }, "fp32"}});

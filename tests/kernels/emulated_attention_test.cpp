@@ -224,6 +224,7 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.order = program.order.data();
             args.offsets = program.offsets.data();
             args.granules = program.granules.data();
+            args.uses = program.uses.data();
             args.tiles = program.tiles();
         }
         args.batch = problem.batch;

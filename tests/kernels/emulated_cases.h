@@ -23,7 +23,7 @@ struct EmulatedCase {
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
 // L, one and several granules a step and column groups a step, buffers used again, lists of more
-// than the 32 granules that a warp reads at once.
+// than the 32 granules that a warp reads at once, tiles of several block rows.
 inline std::vector<EmulatedCase> emulated_cases() {
     constexpr auto kZero = SoftmaxKind::kPrunedZero;
     constexpr auto kMasked = SoftmaxKind::kMasked;
@@ -47,6 +47,12 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, false},
         {"fp32_d80", DType::kFp32, 1, 80, 75, 32, 32, 32, 32, 2, kZero, true},
         {"fp32_d256", DType::kFp32, 1, 256, 40, 16, 16, 16, 16, 1, kMasked, true},
+        // Several block rows a tile: one whole, granules of a block, of half and all in one step.
+        {"packed_bf16_d32", DType::kBf16, 2, 32, 200, 32, 64, 64, 32, 2, kZero, true},
+        {"packed_fp16_d16", DType::kFp16, 1, 16, 590, 16, 64, 64, 16, 3, kZero, true},
+        {"packed_bf16_d64", DType::kBf16, 1, 64, 150, 32, 128, 32, 16, 2, kMasked, true},
+        {"packed_fp32_d32", DType::kFp32, 1, 32, 90, 16, 32, 32, 16, 1, kMasked, false},
+        {"packed_tf32_d64", DType::kTf32, 1, 64, 130, 32, 64, 32, 32, 2, kZero, false},
     };
 }
 
@@ -81,14 +87,22 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Emula
     for (int tile = tiles - 1; tile >= 0; --tile) {
         program.order.push_back(tile);
         for (int granule = 0; granule < granules; ++granule) {
-            const auto mine =
+            const auto first =
                 static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
             const auto other =
                 static_cast<std::size_t>(std::int64_t{granule} * c.granule / c.block);
             const bool columns = role == KernelRole::kKeyValueGradient;
-            if (columns ? blocks[other][mine] : blocks[mine][other]) {
-                program.granules.push_back(granule);
+            std::uint32_t bits = 0;  // block rows of the tile that use the granule
+            for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows());
+                 ++row) {
+                const std::size_t mine = first + row;
+                if (mine >= blocks.size()) continue;
+                const bool uses = columns ? blocks[other][mine] : blocks[mine][other];
+                bits |= static_cast<std::uint32_t>(uses) << row;
             }
+            if (bits == 0) continue;
+            program.granules.push_back(granule);
+            if (program.packed_rows() > 1) program.uses.push_back(bits);
         }
         program.offsets.push_back(static_cast<int>(program.granules.size()));
     }
@@ -97,7 +111,7 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Emula
 
 // Cases that exist once more as "<name>_baked", with the tables of baked_blocks() in their source:
 // rows of several lengths, none among them; and rows and columns that are all alike.
-constexpr const char* kBakedCases[] = {"bf16_d32", "fp16_d16", "fp32_d128"};
+constexpr const char* kBakedCases[] = {"bf16_d32", "fp16_d16", "fp32_d128", "packed_bf16_d32"};
 
 inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
     const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);

@@ -9,6 +9,7 @@
 #include "compiler/tile_candidates.h"
 #include "tests/runtime/gpu_fixture.h"
 #include "tests/support/environment.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/attention_case.h"
@@ -47,6 +48,29 @@ TEST_P(GpuAttention, EqualsTheReferenceOnRandomProblems) {
     }
 }
 
+// Tiles of several block rows, the last of them short or beyond the end.
+TEST_P(GpuAttention, PackedTilesEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    const bool gradients_apart = head_dim > (storage_bytes(dtype) == 4 ? 128 : 160);
+    for (const int block : {16, 32, 64}) {
+        for (const int rows : {2, 128 / block}) {
+            AttentionCase problem = pick_attention(
+                random, dtype, head_dim, block,
+                pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            problem.packed_rows = rows;
+            if (gradients_apart) {
+                expect_error<UserError>([&] { check_case(problem, *device_, cache_); },
+                                        "dV and dK are made apart");
+            } else {
+                expect_passes(problem);
+            }
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                          ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
                                                                        160, 192, 256)),
@@ -75,17 +99,18 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
         return shapes[static_cast<std::size_t>(pick(random, 0, std::ssize(shapes) - 1))];
     }
 
-    // Blocks of two edges, both softmax kinds, tables passed and baked.
-    void expect_any_tile_passes(bool TileShape::*kind, int small_block, int large_block) {
+    // Blocks of these edges, both softmax kinds, tables passed and baked.
+    void expect_any_tile_passes(bool TileShape::*kind, const std::vector<int>& blocks) {
         const std::uint64_t seed = test::fresh_seed();
         SCOPED_TRACE(test::seed_note(seed));
         std::mt19937_64 random(seed);
         const auto [dtype, head_dim] = GetParam();
-        int picked = 0;
-        for (int round = 0; round < 8; ++round) {
+        const std::size_t rounds = 4 * blocks.size();
+        std::size_t picked = 0;
+        for (std::size_t round = 0; round < rounds; ++round) {
             const AttentionCase problem = pick_attention(
-                random, dtype, head_dim, round % 2 == 0 ? small_block : large_block,
-                round / 2 % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+                random, dtype, head_dim, blocks[round % blocks.size()],
+                round / blocks.size() % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
             CompileOptions options;
             options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
             std::string tiles;
@@ -94,25 +119,26 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
                     pick_tile(random, problem, static_cast<KernelRole>(role), kind);
                 if (const auto& shape = options.shapes[role]) {
                     ++picked;
-                    tiles += fmt::format(" {}/{} x{}", shape->stationary_rows, shape->streamed_rows,
-                                         shape->stages);
+                    tiles += fmt::format(" {}/{} x{} of {}", shape->stationary_rows,
+                                         shape->streamed_rows, shape->stages, shape->packed_rows);
                 }
             }
             const CaseReport report = check_case(problem, *device_, cache_, options);
             EXPECT_TRUE(report.passed()) << to_text(problem) << " tiles" << tiles << "\n"
                                          << problem.pattern.to_bits() << report.failures();
         }
-        EXPECT_GE(picked, 8);
+        EXPECT_GE(picked, rounds);
     }
 };
 
 class GpuWgmma : public GpuTiles {};
 
+// Blocks below 64 are packed.
 TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
     if (!has_wgmma(device_->target())) {
         return;  // nothing to hold against the reference on this GPU
     }
-    expect_any_tile_passes(&TileShape::wgmma, 64, 128);
+    expect_any_tile_passes(&TileShape::wgmma, {16, 32, 64, 128});
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
@@ -129,7 +155,7 @@ TEST_P(GpuWarpItems, AnyTileEqualsTheReference) {
     if (!has_wgmma(device_->target())) {
         return;  // nothing to hold against the reference on this GPU
     }
-    expect_any_tile_passes(&TileShape::warp_items, 16, 32);
+    expect_any_tile_passes(&TileShape::warp_items, {16, 32});
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,

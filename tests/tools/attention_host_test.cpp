@@ -36,6 +36,22 @@ TEST_P(HostAttention, EqualsTheReferenceOnRandomProblems) {
     }
 }
 
+// Tiles of several block rows, the last of them short or beyond the end.
+TEST_P(HostAttention, PackedTilesEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const int block : {16, 32}) {
+        for (const int rows : {2, 64 / block}) {
+            AttentionCase problem = pick_attention(
+                random, DType::kFp32, GetParam(), block,
+                pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            problem.packed_rows = rows;
+            expect_passes(problem);
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

@@ -247,6 +247,28 @@ TEST_F(Compile, AFileCanBakeItsTables) {
     EXPECT_NE(contents(folder / "kernel.cu").find("kGranules[] = {"), std::string::npos);
 }
 
+TEST_F(Compile, PackedTilesAreAskedForByNameOrByFile) {
+    const std::string request = " --target sm_80 --emit tile,cuda -o ";
+    const CommandResult made = run_command(
+        "compile --pattern-random 0.3 --length 200 --block 32 --head-dim 64 --pack 2 "
+        "--dtype bf16 --role forward" +
+        request + out_.string());
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    EXPECT_NE(kernel().filename().string().find("-packed"), std::string::npos);
+    const std::string text = contents(kernel() / "kernel.ir");
+    EXPECT_NE(text.find("stationary_rows=64"), std::string::npos) << text;
+    EXPECT_NE(contents(kernel() / "kernel.cu").find("SPION_PACKED_ROWS 2"), std::string::npos);
+    const fs::path again = scratch_.path() / "again";
+    const CommandResult result =
+        run_command("compile " + scratch_.write("packed.ir", text) + request + again.string());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(contents(again / kernel().filename() / "kernel.cu"),
+              contents(kernel() / "kernel.cu"));
+    expect_refused(
+        "compile --pattern-random 0.3 --length 200 --block 64 --pack 3" + request + again.string(),
+        {"3 block rows a tile", "2 to 2"});
+}
+
 TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
     const Environment place("TMPDIR", scratch_.path().string());
     const Environment rejecting("SPION_NVRTC_LIBRARY", SPION_REJECTING_NVRTC);

@@ -24,6 +24,12 @@ TEST_P(TiersOnAGpu, GiveTheSameBits) {
                 *device_, cache);
         }
     }
+    for (const int block : {16, 32}) {
+        AttentionCase packed =
+            pick_attention(random, GetParam(), 64, block, SoftmaxKind::kPrunedZero);
+        packed.packed_rows = 64 / block;
+        expect_equal_tiers(packed, *device_, cache);
+    }
     for (const AttentionCase& problem : corner_cases(GetParam())) {
         expect_equal_tiers(problem, *device_, cache);
     }

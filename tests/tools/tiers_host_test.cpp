@@ -18,6 +18,9 @@ TEST(TiersOnTheHost, GiveTheSameBits) {
     kind = kind == SoftmaxKind::kMasked ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
     expect_equal_tiers(pick_attention(random, DType::kFp32, 16, 64 << pick(random, 0, 1), kind),
                        *device, cache);
+    AttentionCase packed = pick_attention(random, DType::kFp32, 32, 16, kind);
+    packed.packed_rows = 4;
+    expect_equal_tiers(packed, *device, cache);
     const std::vector<AttentionCase> corners = corner_cases(DType::kFp32);
     for (const std::size_t corner : {0, 2, 4}) {  // all rows alike, none, padded
         expect_equal_tiers(corners[corner], *device, cache);

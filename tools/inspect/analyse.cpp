@@ -118,9 +118,11 @@ void add_programs(Facts& facts) {
     for (LayerFacts& layer : facts.layers) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
-            for (const KernelRole role : choose_roles(attention, layer.pattern.block(), target, layer.tables)) {
+            for (const KernelRole role :
+                 choose_roles(attention, layer.pattern.block(), target, layer.tables)) {
                 LowerOptions options;
                 options.tables = layer.tables;
+                options.packed_rows = 1;  // train/phases.cpp
                 TileProgram program = lower(attention, layer.pattern, role, target, options);
                 std::string kernel = kernel_of(facts, program, target);
                 layer.programs.push_back({.program = std::move(program),

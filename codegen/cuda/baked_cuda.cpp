@@ -1,0 +1,61 @@
+#include "codegen/cuda/baked_cuda.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <string_view>
+#include <vector>
+
+#include "codegen/baked_tables.h"
+
+namespace spion {
+namespace {
+
+// As many bits as there are block rows in a tile.
+std::string baked_uses(const TileProgram& program) {
+    const int rows = program.packed_rows();
+    const std::vector<std::int64_t> bits(program.uses.begin(), program.uses.end());
+    return fmt::format(
+        "using UseBits = unsigned {0};\nstatic __device__ const UseBits kUses[] = {{\n"
+        "    {1}}};\n",
+        rows <= 8    ? "char"
+        : rows <= 16 ? "short"
+                     : "int",
+        table_text(bits));
+}
+
+}  // namespace
+
+std::string baked_cuda(const TileProgram& program) {
+    const UniformWalk uniform = uniform_walk(program);
+    const auto index_type = [](const std::vector<std::int32_t>& table) {
+        const auto largest = std::max_element(table.begin(), table.end());
+        const bool fits =
+            largest == table.end() || *largest <= std::numeric_limits<std::uint16_t>::max();
+        return fits ? "unsigned short" : "int";
+    };
+    const auto table = [&](std::string_view memory, std::string_view name,
+                           const std::vector<std::int32_t>& entries) {
+        return fmt::format("static {} const {} {}[] = {{\n    {}}};\n", memory, index_type(entries),
+                           name, table_text(entries));
+    };
+    std::string text = "\n#define SPION_BAKED_TABLES\n";
+    const auto add = [&](std::string_view name, int value, std::string_view comment) {
+        fmt::format_to(std::back_inserter(text), "constexpr int {} = {};  // {}\n", name, value,
+                       comment);
+    };
+    add("kTiles", program.tiles(), "work items of one (b, h)");
+    add("kListed", uniform.listed, "granules of every work item, -1 where they differ");
+    add("kSteps", uniform.steps, "steps of every work item, -1 where they differ");
+    fmt::format_to(std::back_inserter(text), "using GranuleIndex = {};\n",
+                   index_type(program.granules));
+    return text + table("__constant__", "kOrder", program.order) +
+           table("__constant__", "kOffsets", program.offsets) +
+           table("__device__", "kGranules", program.granules) +
+           (program.packed_rows() > 1 ? baked_uses(program) : "");
+}
+
+}  // namespace spion
