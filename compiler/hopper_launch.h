@@ -21,13 +21,17 @@ class HopperLaunch {
 
   private:
     SpionTensorMap describe(const SpionTensor& tensor, int rows, Device& device) const;
+    unsigned early_tiles(std::int64_t items, std::int64_t workers) const;
     void describe_tensors(const SpionAttentionArguments& attention, Device& device);
 
     KernelRole role_;
     Attention attention_;
     int stationary_box_rows_, streamed_box_rows_;
     int resident_blocks_, items_at_once_;
-    Buffer counters_;  // [2]
+    unsigned long_tiles_;   // at the start of the program's order
+    std::int64_t longest_;  // granules of a tile
+    double mean_;           // likewise
+    Buffer counters_;       // [2]
     // What was launched last. A training step comes back with the same tensors, whose maps are
     // kept.
     SpionHopperArguments arguments_ = {};

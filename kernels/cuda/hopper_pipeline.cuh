@@ -11,6 +11,7 @@
 #define SPION_HOPPER_PIPELINE_CUH
 
 #include "attention_walk.cuh"
+#include "hopper_items.cuh"
 #include "hopper_tile.cuh"
 
 constexpr int kGroups = kWarps / 4;  // consumers
@@ -169,7 +170,8 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     unsigned item = blockIdx.x;
     bool first_item = true;
     while (item < args.items) {
-        const WorkItem work = work_item(args.attention, item);
+        // Columns of a pattern differ in length far more than rows do.
+        const WorkItem work = kWalksKeys ? work_item(args.attention, item) : work_item(args, item);
         Walk walk = open_walk(args.attention, work.place);
         if (first_item) wait_for_earlier_kernels();  // the tables are older than those
         first_item = false;
