@@ -5,8 +5,8 @@
 // and a ring of *stages*, each for a step's pair of streamed tiles (first, second). Where it takes
 // all it needs of the stationary tiles into registers, its slot is free for those of its next item
 // while it computes this one. In the producer every consumer has a lane: the lanes read tables and
-// take items from a counter side by side, each as far ahead as its consumer leaves room. Nothing but
-// the barriers of slots and stages ties warps together, and which warp computes an item has no
+// take items from a counter side by side, each as far ahead as its consumer leaves room. Nothing
+// but the barriers of slots and stages ties warps together, and which warp computes an item has no
 // influence on its result.
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
