@@ -95,6 +95,12 @@ sanitize() {
                 --head-dim "$head_dim" --batch 3 --lengths 250,0,130 --dtype bf16 \
                 --device cuda || return 1
         done
+        for head_dim in 32 64; do
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+                --head-dim "$head_dim" --batch 3 --lengths 120,0,77 --dtype bf16 \
+                --device cuda || return 1
+        done
     done
     # All gradients together, whose thread blocks wait for each other; warps with items of their own.
     for tool in memcheck racecheck; do

@@ -18,6 +18,7 @@ inline std::string bytes_of(const AttentionCase& problem, Tables tables, Device&
                             KernelCache& cache) {
     CompileOptions options;
     options.tables = tables;
+    options.roles = kGradientsApart;  // the others take no baked tables
     const auto layers =
         compile_attention(problem.attention, {&problem.pattern, 1}, device, cache, options);
     for (int role = 0; role < 3; ++role) {
