@@ -156,8 +156,9 @@ TEST(Parser, ProgramsThatAreWrong) {
     const std::string shape = kRole + kAttention + kShape;
     const std::vector<Bad> cases = {
         {"program role=dense\n", "1:14",
-         "kernel role 'dense' is not known: use attention_forward, attention_query_gradient or "
-         "attention_key_value_gradient, score_summary or train_NAME"},
+         "kernel role 'dense' is not known: use attention_forward, attention_query_gradient, "
+         "attention_key_value_gradient, attention_delta or attention_gradients, score_summary or "
+         "train_NAME"},
         {replaced(kSummary, "block=32", "block=40"), "3:1", "block 40 is not 16, 32, 64 or 128"},
         {replaced(kSummary, "tile=16", "tile=64"), "3:1", "tile 64 in block 32, 16, 32 or 64 and"},
         {replaced(kSummary, "filter=31", "filter=66"), "3:1", "filter 66 reaches beyond the nei"},
