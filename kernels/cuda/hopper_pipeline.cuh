@@ -248,7 +248,9 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, kWalksKeys ? limit : kLength);
-        if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
+        const bool padded = !kWalksKeys && work.first_row >= limit;
+        if (padded) walk.valid = 0;
+        const int steps = padded ? 0 : walk.steps();  // what ItemPlan::steps() says
 
         barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
         fetch_slot(args, work, walk, slot.index);
@@ -258,7 +260,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         slot.advance();
 
-        for (int step = 0; step < walk.steps(); ++step, stage.advance()) {
+        for (int step = 0; step < steps; ++step, stage.advance()) {
             const int first = step * kGranulesPerStep;
             if (step > 0 && first % 32 == 0) walk.window = read_window(walk, first);
             const int mine = __shfl_sync(0xFFFFFFFFU, walk.window, (first + lane_index()) & 31);

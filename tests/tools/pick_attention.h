@@ -59,7 +59,8 @@ inline AttentionCase plain_attention(DType dtype, BlockPattern pattern) {
             .layout = Layout::kHeadsFirst};
 }
 
-// The corners, by name, of one dtype: dense, nothing at all, one key, no keys, one row.
+// The corners, by name, of one dtype: dense, nothing at all, one key, no keys, tiles of padding
+// alone.
 inline std::vector<AttentionCase> corner_cases(DType dtype) {
     std::vector<AttentionCase> cases;
     for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
@@ -71,7 +72,11 @@ inline std::vector<AttentionCase> corner_cases(DType dtype) {
         padded.attention.key_padding = true;
         padded.lengths = {0, 1};
         cases.push_back(padded);
-        for (std::size_t n = cases.size() - 5; n < cases.size(); ++n) {
+        AttentionCase half = plain_attention(dtype, BlockPattern::full(300, 64));
+        half.attention.key_padding = true;
+        half.lengths = {70, 300};
+        cases.push_back(half);
+        for (std::size_t n = cases.size() - 6; n < cases.size(); ++n) {
             cases[n].attention.softmax = softmax;
         }
     }
