@@ -56,19 +56,28 @@ bool same(const SpionTensor& a, const SpionTensor& b) {
            a.row_stride == b.row_stride;
 }
 
-// The first tiles of a head that are so much longer than most that a warp which takes one of them
-// near the end of a launch would keep it waiting. 0 where the lists are about equally long.
-unsigned early_tiles(const TileProgram& program) {
-    const auto total = std::int64_t{program.offsets.back()};
-    unsigned early = 0;
-    for (int item = 0; item + 1 < program.tiles(); ++item, ++early) {
-        const std::int64_t listed = program.offsets[static_cast<std::size_t>(item) + 1] -
-                                    program.offsets[static_cast<std::size_t>(item)];
-        if (listed * program.tiles() <= 2 * total) {
-            break;
-        }
+std::int64_t listed(const TileProgram& program, int item) {
+    const auto at = static_cast<std::size_t>(item);
+    return program.offsets[at + 1] - program.offsets[at];
+}
+
+// Granules of the longest list.
+std::int64_t longest_list(const TileProgram& program) {
+    std::int64_t longest = 0;
+    for (int item = 0; item < program.tiles(); ++item) {
+        longest = std::max(longest, listed(program, item));
     }
-    return early;
+    return longest;
+}
+
+// The first tiles of a head whose lists are more than twice as long as most.
+unsigned long_tiles(const TileProgram& program) {
+    const auto total = std::int64_t{program.offsets.back()};
+    int item = 0;
+    while (item + 1 < program.tiles() && listed(program, item) * program.tiles() > 2 * total) {
+        ++item;
+    }
+    return static_cast<unsigned>(item);
 }
 
 }  // namespace
@@ -82,16 +91,12 @@ HopperLaunch::HopperLaunch(const TileProgram& program, const EmittedGeometry& em
       streamed_box_rows_(program.granule),
       resident_blocks_(emitted.resident_blocks),
       items_at_once_(emitted.items_at_once),
+      long_tiles_(long_tiles(program)),
       tiles_(program.tiles()),
       listed_(static_cast<std::int64_t>(program.granules.size())),
-      longest_(0),
+      longest_(longest_list(program)),
       counters_(device, 2 * sizeof(unsigned)) {
-    arguments_.early_tiles = program.unit == MatrixUnit::kMmaWarp ? early_tiles(program) : 0;
     device.fill(counters_.data(), 0, counters_.bytes());
-    for (std::size_t tile = 0; tile + 1 < program.offsets.size(); ++tile) {
-        longest_ =
-            std::max<std::int64_t>(longest_, program.offsets[tile + 1] - program.offsets[tile]);
-    }
     if (role_ == KernelRole::kGradients) {
         const ShareSchedule schedule = schedule_shares(program, device.target().processors);
         const std::size_t bytes = schedule.turns.size() * sizeof(std::int32_t);
@@ -175,6 +180,17 @@ void HopperLaunch::describe_tensors(const SpionAttentionArguments& attention, De
     }
 }
 
+// Tiles taken before all others cannot be what a launch waits for at its end, but their heads' rows
+// are read from memory once more. That is worth it where lists are so long that reads from the L2
+// cache outweigh it, or where one of those tiles is a good part of what `workers` have to do each.
+unsigned HopperLaunch::early_tiles(std::int64_t items, std::int64_t workers) const {
+    constexpr double kLongList = 8, kGoodPart = 0.25;
+    const double mean = static_cast<double>(listed_) / static_cast<double>(tiles_);
+    const double share = mean * static_cast<double>(items) / static_cast<double>(workers);
+    const bool worth = mean >= kLongList || static_cast<double>(longest_) > kGoodPart * share;
+    return worth ? long_tiles_ : 0;
+}
+
 void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
                           const SpionAttentionArguments& attention, Device& device) {
     if (geometry.work_items > std::numeric_limits<std::int32_t>::max()) {
@@ -184,9 +200,10 @@ void HopperLaunch::launch(const LoadedKernel& kernel, LaunchGeometry geometry,
     describe_tensors(attention, device);
     arguments_.items = static_cast<unsigned>(geometry.work_items);
     arguments_.counters = counters_.as<unsigned>();
-    const std::int64_t blocks = (geometry.work_items + items_at_once_ - 1) / items_at_once_;
+    const std::int64_t most = std::int64_t{device.target().processors} * resident_blocks_;
+    arguments_.early_tiles = early_tiles(geometry.work_items, most * items_at_once_);
     geometry.work_items =
-        std::min<std::int64_t>(blocks, std::int64_t{device.target().processors} * resident_blocks_);
+        std::min((geometry.work_items + items_at_once_ - 1) / items_at_once_, most);
     if (role_ == KernelRole::kGradients) {
         make_room_for_sums(attention.batch, device);
         arguments_.attention.granules = granules_.as<int>();

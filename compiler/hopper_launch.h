@@ -25,6 +25,7 @@ class HopperLaunch {
     // more steps than the average, and the L2 holds the tensors of.
     unsigned heads_together(std::int64_t heads, std::int64_t blocks) const;
     SpionTensorMap describe(const SpionTensor& tensor, int rows, Device& device) const;
+    unsigned early_tiles(std::int64_t items, std::int64_t workers) const;
     void describe_tensors(const SpionAttentionArguments& attention, Device& device);
     void make_room_for_sums(std::int64_t batch, Device& device);
 
@@ -32,6 +33,7 @@ class HopperLaunch {
     Attention attention_;
     int stationary_box_rows_, streamed_box_rows_;
     int resident_blocks_, items_at_once_;
+    unsigned long_tiles_;   // at the start of the program's order
     std::int64_t tiles_;    // walks
     std::int64_t listed_;   // granules of all walks
     std::int64_t longest_;  // granules of the longest

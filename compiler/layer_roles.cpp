@@ -72,6 +72,20 @@ BackwardPrediction predict_backward(const Attention& attention, int block, const
     return predicted;
 }
 
+std::string explain_roles(const Attention& attention, int block, const Target& target) {
+    if (const std::string reason = why_not_together(attention, block, target); !reason.empty()) {
+        return fmt::format("backward: dQ, then dK and dV; {}\n", reason);
+    }
+    const BackwardPrediction predicted = predict_backward(attention, block, target);
+    const bool together = *predicted.together < predicted.apart;
+    return fmt::format(
+        "backward: {}; delta and then all gradients are predicted to take {:.1f} us, dQ and then "
+        "dK "
+        "and dV {:.1f} us (B={}, {:.0f} % of the blocks)\n",
+        together ? "delta, then all gradients" : "dQ, then dK and dV", *predicted.together * 1e6,
+        predicted.apart * 1e6, kPlannedBatch, 100 * kPlannedDensity);
+}
+
 LayerRoles choose_roles(const Attention& attention, int block, const Target& target,
                         Tables tables) {
     if (tables == Tables::kBaked || !why_not_together(attention, block, target).empty()) {

@@ -35,6 +35,9 @@ struct BackwardPrediction {
 };
 BackwardPrediction predict_backward(const Attention& attention, int block, const Target& target);
 
+// For people: which way was chosen and why, a line.
+std::string explain_roles(const Attention& attention, int block, const Target& target);
+
 // The faster ones, as predicted for every pattern of a length and block (tile_candidates.h).
 // kGradientsApart for baked tables, which the others do not take.
 LayerRoles choose_roles(const Attention& attention, int block, const Target& target,

@@ -95,6 +95,24 @@ sanitize() {
                 --head-dim "$head_dim" --batch 3 --lengths 250,0,130 --dtype bf16 \
                 --device cuda || return 1
         done
+        for head_dim in 32 64; do
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+                --head-dim "$head_dim" --batch 3 --lengths 120,0,77 --dtype bf16 \
+                --device cuda || return 1
+        done
+    done
+    # All gradients together, whose thread blocks wait for each other; warps with items of their own.
+    for tool in memcheck racecheck; do
+        for head_dim in 64 128; do
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$build/spion" verify --pattern "$bits" --block 128 --length 500 --heads 2 \
+                --head-dim "$head_dim" --batch 3 --lengths 500,0,270 --dtype bf16 \
+                --device cuda || return 1
+        done
+        compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            "$build/spion" verify --pattern "$bits" --block 32 --length 125 --heads 2 \
+            --head-dim 64 --batch 3 --lengths 125,0,70 --dtype bf16 --device cuda || return 1
     done
     rm "$bits"
     compute-sanitizer --tool memcheck --error-exitcode 9 \

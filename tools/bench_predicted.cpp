@@ -157,7 +157,7 @@ void print_heading(const std::string& where, bool measured) {
                  : fmt::format("{:>9}", "predicted");
     fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {:<{}} {:<{}}\n", "", "", "", "", "", "",
                "", " forward", columns.size(), " backward", columns.size());
-    fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {} {}  bound by: O, dQ, dK/dV\n",
+    fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {} {}  bound by: O, dQ, dK/dV (or delta, all three)\n",
                "shape", "B", "H", "L", "D", "block", "density", columns, columns);
 }
 

@@ -168,7 +168,7 @@ std::string explain_all(const CompileOptions& options, const Job& job, const Tar
                         options.attention.batch, options.attention.packed_rows) +
                 "\n";
     }
-    return text;
+    return text + explain_roles(*job.asked.attention, job.asked.pattern->block(), target);
 }
 
 // A kernel's folder, unlike that of any before it.

@@ -97,27 +97,29 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     float out[kHeadTiles][4];
     set_zero(out);
 
-    const int steps = plan.steps();
-    if (steps > 0) {
+    if (plan.steps() > 0) {
         float scores[kScoreTiles][4];
         Operand even, odd;  // P of even steps, of odd ones
         const unsigned uses = start_step(scores, query_tile);
         finish_step<0>(scores, uses, plan.valid);
         softmax.start(scores, even);
-        const int last = steps - 1, last_valid = plan.valid - last * kStreamedRows;
+        int valid = plan.valid;  // rows from the step whose P is the newest on
 #pragma unroll 1
-        for (int step = 1; step < last; step += 2) {
-            advance(softmax, scores, out, query_tile, even, odd, kStreamedRows);
-            advance(softmax, scores, out, query_tile, odd, even,
-                    plan.valid - (step + 1) * kStreamedRows);
-        }
-        if (last % 2 == 0) {
-            start_output(out, even, last_valid);
-            finish_output(out, even);
-        } else {
-            advance(softmax, scores, out, query_tile, even, odd, last_valid);
-            start_output(out, odd, last_valid);
-            finish_output(out, odd);
+        while (true) {
+            if (valid <= kStreamedRows) {
+                start_output(out, even, valid);
+                finish_output(out, even);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, even, odd, valid);
+            if (valid <= kStreamedRows) {
+                start_output(out, odd, valid);
+                finish_output(out, odd);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, odd, even, valid);
         }
     }
 

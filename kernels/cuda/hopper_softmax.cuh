@@ -66,10 +66,12 @@ struct BasedSoftmax : OnlineSoftmax {
     __device__ __forceinline__ void start(const float (&scores)[kTiles][4],
                                           unsigned (&left)[kTiles / 2][4]) {
         float step_sum[2], rescale[2];
-        // Pruned elements of score 0 have set a base already.
-        if constexpr (!kPrunedZero) move_base(scores, rescale);
+        // Pruned elements of score 0 have set a base already. Where steps are long and many, its code
+        // is not worth the time to compile it.
+        constexpr bool kHasBase = kPrunedZero && kTiles <= 8;
+        if constexpr (!kHasBase) move_base(scores, rescale);
         take_exponentials(scores, left, step_sum);
-        if (kPrunedZero && is_large(step_sum)) {
+        if (kHasBase && is_large(step_sum)) {
             move_base(scores, rescale);
             take_exponentials(scores, left, step_sum);
         }

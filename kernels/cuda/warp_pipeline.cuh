@@ -2,16 +2,16 @@
 //
 // A thread block has kWarps warps that compute (consumers), each an item of its own, and one that
 // fetches for them by TMA (the producer). A consumer has a *slot* for an item's stationary tiles
-// and a ring of *stages*, each for a step's pair of streamed tiles (first, second). It takes the
-// stationary tiles into registers, so that its slot is free for those of its next item while it
-// computes this one. In the producer every consumer has a lane: the lanes read tables and take
-// items from a counter side by side, each as far ahead as its consumer leaves room. Nothing but the
-// barriers of slots and stages ties warps together, and which warp computes an item has no
+// and a ring of *stages*, each for a step's pair of streamed tiles (first, second). Where it takes
+// all it needs of the stationary tiles into registers, its slot is free for those of its next item
+// while it computes this one. In the producer every consumer has a lane: the lanes read tables and
+// take items from a counter side by side, each as far ahead as its consumer leaves room. Nothing
+// but the barriers of slots and stages ties warps together, and which warp computes an item has no
 // influence on its result.
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
 
-#include "hopper_items.cuh"
+#include "warp_items.cuh"
 #include "warp_tile.cuh"
 
 // Where consumers need more than an even share of the registers, the producer's warp comes with
@@ -213,7 +213,7 @@ struct Feed {
     }
 };
 
-// The producer's lanes copy `rows` rows of LSE from row `first` of [B, H, L] on, and for stages of
+// The producer's lanes copy kRows rows of LSE from row `first` of [B, H, L] on, and for stages of
 // delta; those from `present` on become zeros.
 template <int kRows, bool kWithDelta>
 SPION_DEVICE void copy_statistics(const SpionAttentionArguments& args, unsigned target,

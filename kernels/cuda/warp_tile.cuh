@@ -18,8 +18,8 @@ static_assert(kStationaryRows == 16 || kStationaryRows == 32);
 using Scores = float[kRowTiles][kScoreTiles][4];
 using Result = float[kRowTiles][kHeadTiles][4];
 
-// The address that this lane gives to ldmatrix for columns [32 * step, + 16) elements ... of rows
-// from a multiple of 8 on, when `lane_start` is that of columns 0 to 15.
+// The address that this lane gives to ldmatrix for columns [16 * step, + 16), when `lane_start` is
+// the one that it gives for columns [0, 16) of the same rows of a tile of kRows rows.
 template <int kRows>
 SPION_DEVICE unsigned further_columns(unsigned lane_start, int step) {
     const int byte = 32 * step;

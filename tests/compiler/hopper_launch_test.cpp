@@ -263,8 +263,9 @@ TEST_F(HopperLaunchTest, GivesWarpsTheirItems) {
     EXPECT_EQ(device_.passed.items, 10U);
     EXPECT_EQ(device_.passed.early_tiles, 2U);  // blocks 3 and 5; 71 granules in 32 lists
     for (const TensorBoxes& boxes : device_.described) EXPECT_EQ(boxes.rows, 32);
-    launch(warps, arguments(5), 100000);
+    launch(warps, arguments(5), 1000000);
     EXPECT_EQ(device_.launched.work_items, emitted.resident_blocks * 132);
+    EXPECT_EQ(device_.passed.early_tiles, 0U);  // every warp has hundreds of items
 
     const TileProgram rows =
         lower(attention, pattern, KernelRole::kForward, device_.target(), shape);

@@ -41,6 +41,16 @@ TEST(LayerRoles, SumApartWhereThereIsNoKernel) {
               "sm_80 has no kernels that sum all gradients together");
 }
 
+TEST(LayerRoles, ExplainWhichAndWhy) {
+    EXPECT_NE(explain_roles(attention_of(64), 128, cuda_target(90))
+                  .find("backward: delta, then all gradients; delta and then all gradients are "
+                        "predicted to take "),
+              std::string::npos);
+    EXPECT_EQ(
+        explain_roles(attention_of(64), 128, cuda_target(80)),
+        "backward: dQ, then dK and dV; sm_80 has no kernels that sum all gradients together\n");
+}
+
 TEST(LayerRoles, LoweringRefusesWhatHasNoKernel) {
     const Attention attention = attention_of(64);
     const BlockPattern pattern = BlockPattern::full(attention.length, 64);

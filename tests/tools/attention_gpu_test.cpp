@@ -141,6 +141,30 @@ TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
     expect_any_tile_passes(&TileShape::wgmma, {16, 32, 64, 128});
 }
 
+// Scores so far apart that the largest so far grows by more than 2^10 within a walk, again and
+// again.
+TEST_P(GpuWgmma, ScoresFarApartEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (const int block : {64, 128}) {
+        for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+            const int blocks = 768 / block;
+            std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks), 1);
+            for (int i = 0; i < blocks; i += 2) {  // every other row has a pruned block
+                bits[static_cast<std::size_t>(i * blocks + pick(random, 0, blocks - 1))] = 0;
+            }
+            AttentionCase problem = plain_attention(dtype, BlockPattern(768, block, bits));
+            problem.attention.head_dim = head_dim;
+            problem.attention.scale = 6 * default_scale(head_dim);
+            problem.attention.softmax = softmax;
+            problem.seed = random();
+            expect_passes(problem);
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
                          ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp16),
                                             ::testing::Values(32, 64, 128)),

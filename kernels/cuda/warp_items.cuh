@@ -1,7 +1,7 @@
 // The work items of a launch whose thread blocks take them from a counter, in the order in which
 // they are taken.
-#ifndef SPION_HOPPER_ITEMS_CUH
-#define SPION_HOPPER_ITEMS_CUH
+#ifndef SPION_WARP_ITEMS_CUH
+#define SPION_WARP_ITEMS_CUH
 
 #include "attention_walk.cuh"
 #include "hopper_arguments.h"
