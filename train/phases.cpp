@@ -40,8 +40,13 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
             .clip = s.clip};
 }
 
-CompileOptions options_of(const TrainSettings& s) {
-    return {.autotune = s.autotune, .batch = s.batch};
+// The kernels of the dense phase are those of the sparse one, so that its start compiles nothing.
+CompileOptions options_of(const TrainSettings& s, const Attention& attention,
+                          const Target& target) {
+    const Extent extent = s.dense ? Extent::kFull : Extent::kSparse;
+    return {.autotune = s.autotune,
+            .batch = s.batch,
+            .roles = choose_roles(attention, s.discovery.block, extent, target)};
 }
 
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
@@ -151,8 +156,9 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
 
 AttentionLayers Training::compile_dense() {
     const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
-    return compile_attention(attention_of(settings_, model_.dtype()), {&full, 1}, device_, cache_,
-                             options_of(settings_));
+    const Attention attention = attention_of(settings_, model_.dtype());
+    return compile_attention(attention, {&full, 1}, device_, cache_,
+                             options_of(settings_, attention, device_.target()));
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -269,8 +275,9 @@ void Training::turn_sparse() {
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
-    AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
-                                               device_, cache_, options_of(settings_));
+    const Attention attention = attention_of(settings_, model_.dtype());
+    AttentionLayers sparse = compile_attention(attention, patterns, device_, cache_,
+                                               options_of(settings_, attention, device_.target()));
     device_.synchronize();  // tables have arrived
     report_.stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();

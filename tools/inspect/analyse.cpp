@@ -118,7 +118,9 @@ void add_programs(Facts& facts) {
     for (LayerFacts& layer : facts.layers) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
-            for (const KernelRole role : choose_roles(attention, layer.pattern.block(), target, layer.tables)) {
+            for (const KernelRole role :
+                 choose_roles(attention, layer.pattern.block(), extent_of(layer.pattern), target,
+                              layer.tables)) {
                 LowerOptions options;
                 options.tables = layer.tables;
                 TileProgram program = lower(attention, layer.pattern, role, target, options);
