@@ -24,7 +24,8 @@ LayerRoles roles_of(const Attention& attention, const BlockPattern& pattern, con
     }
     return options.shapes[1] || options.shapes[2]
                ? kGradientsApart
-               : choose_roles(attention, pattern.block(), target, options.tables);
+               : choose_roles(attention, pattern.block(), extent_of(pattern), target,
+                              options.tables);
 }
 
 // Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
@@ -132,7 +133,7 @@ TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern
         lowering.batch = options.batch;
         lowering.tables = options.tables;
         lowering.shape = options.shapes[at];
-        if (options.autotune && !lowering.shape) {
+        if (options.autotune && !lowering.shape && !has_one_tile(role)) {
             lowering.shape = autotune(attention, pattern, role, device, cache,
                                       {.batch = options.batch, .packed_rows = options.packed_rows})
                                  .shape;

@@ -8,6 +8,7 @@
 
 #include "compiler/passes/pass.h"
 #include "ir/attention.h"
+#include "ir/block_pattern.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -20,6 +21,11 @@ constexpr LayerRoles kGradientsApart = {KernelRole::kForward, KernelRole::kQuery
 // device memory more.
 constexpr LayerRoles kGradientsTogether = {KernelRole::kForward, KernelRole::kDelta,
                                            KernelRole::kGradients};
+
+// Whether a role of kGradientsTogether's backward pass, which has one tile: nothing to tune.
+constexpr bool has_one_tile(KernelRole role) {
+    return role == KernelRole::kDelta || role == KernelRole::kGradients;
+}
 
 // Why `target` has no kernels for kGradientsTogether, as a clause; "" when it has. They take bf16
 // or fp16 on sm_90a, D = 64 or 128, blocks of 128.
@@ -36,11 +42,16 @@ struct BackwardPrediction {
 BackwardPrediction predict_backward(const Attention& attention, int block, const Target& target);
 
 // For people: which way was chosen and why, a line.
-std::string explain_roles(const Attention& attention, int block, const Target& target);
+std::string explain_roles(const Attention& attention, const BlockPattern& pattern,
+                          const Target& target);
 
-// The faster ones, as predicted for every pattern of a length and block (tile_candidates.h).
-// kGradientsApart for baked tables, which the others do not take.
-LayerRoles choose_roles(const Attention& attention, int block, const Target& target,
+enum class Extent { kSparse, kFull };
+Extent extent_of(const BlockPattern& pattern);  // kFull: it has every block
+
+// The faster ones, as predicted for every pattern of a length and block (tile_candidates.h); at
+// D = 128 together on full patterns only, as sparse ones were measured to be no faster so (turns
+// are not in the model). kGradientsApart for baked tables, which the others do not take.
+LayerRoles choose_roles(const Attention& attention, int block, Extent extent, const Target& target,
                         Tables tables = Tables::kPassed);
 
 }  // namespace spion

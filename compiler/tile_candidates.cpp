@@ -234,12 +234,12 @@ std::vector<TileCandidate> tile_candidates(const Attention& attention, int block
                                            const Target& target, std::int64_t batch,
                                            const Rates& rates) {
     std::vector<TileCandidate> candidates;
-    const bool together = role == KernelRole::kDelta || role == KernelRole::kGradients;
-    if (together && !why_not_together(attention, block, target).empty()) {
+    if (has_one_tile(role) && !why_not_together(attention, block, target).empty()) {
         return candidates;
     }
-    for (const TileShape& shape : together ? std::vector{together_shape(attention, role)}
-                                           : every_shape(attention, block, role, target)) {
+    for (const TileShape& shape : has_one_tile(role)
+                                      ? std::vector{together_shape(attention, role)}
+                                      : every_shape(attention, block, role, target)) {
         candidates.push_back(candidate_of(attention, rows, role, shape, target, batch, rates));
     }
     return candidates;
@@ -332,7 +332,7 @@ std::vector<std::size_t> rank_candidates(const std::vector<TileCandidate>& candi
 
 TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
                        const Target& target) {
-    if (role == KernelRole::kDelta || role == KernelRole::kGradients) {
+    if (has_one_tile(role)) {
         if (const std::string reason = why_not_together(attention, block, target);
             !reason.empty()) {
             throw UserError("{}: sum dQ apart from dK and dV", reason);

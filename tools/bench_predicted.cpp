@@ -103,7 +103,7 @@ Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* d
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(shape.length, shape.block, shape.density, 1);
     Passes passes;
-    const LayerRoles roles = choose_roles(attention, shape.block, target);
+    const LayerRoles roles = choose_roles(attention, shape.block, extent_of(pattern), target);
     for (std::size_t i = 0; i < passes.size(); ++i) {
         passes[i].role = roles[i];
         passes[i].prediction =

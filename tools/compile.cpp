@@ -78,8 +78,8 @@ Job lower_all(IrModule asked, const CompileOptions& options, const Target& targe
         lowering.observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
     }
-    const LayerRoles roles =
-        choose_roles(*asked.attention, asked.pattern->block(), target, lowering.tables);
+    const LayerRoles roles = choose_roles(*asked.attention, asked.pattern->block(),
+                                          extent_of(*asked.pattern), target, lowering.tables);
     for (const std::size_t launch : parse_roles(options.role)) {
         const KernelRole role = roles[launch];
         if (lowering.observer) {
@@ -168,7 +168,7 @@ std::string explain_all(const CompileOptions& options, const Job& job, const Tar
                         options.attention.batch, options.attention.packed_rows) +
                 "\n";
     }
-    return text + explain_roles(*job.asked.attention, job.asked.pattern->block(), target);
+    return text + explain_roles(*job.asked.attention, *job.asked.pattern, target);
 }
 
 // A kernel's folder, unlike that of any before it.

@@ -40,12 +40,16 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
             .clip = s.clip};
 }
 
-// Whether tiles are packed depends on the pattern, and the transition compiles nothing: only where
-// kernels are tuned for the pattern, and compiled anew, may they be.
-CompileOptions options_of(const TrainSettings& s) {
+// The kernels of the dense phase are those of the sparse one, so that its start compiles nothing;
+// packing depends on the pattern, so tiles may be packed only where kernels are tuned for the
+// pattern, and compiled anew.
+CompileOptions options_of(const TrainSettings& s, const Attention& attention,
+                          const Target& target) {
+    const Extent extent = s.dense ? Extent::kFull : Extent::kSparse;
     return {.autotune = s.autotune,
             .batch = s.batch,
-            .packed_rows = s.autotune ? std::nullopt : std::optional(1)};
+            .packed_rows = s.autotune ? std::nullopt : std::optional(1),
+            .roles = choose_roles(attention, s.discovery.block, extent, target)};
 }
 
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
@@ -155,8 +159,9 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
 
 AttentionLayers Training::compile_dense() {
     const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
-    return compile_attention(attention_of(settings_, model_.dtype()), {&full, 1}, device_, cache_,
-                             options_of(settings_));
+    const Attention attention = attention_of(settings_, model_.dtype());
+    return compile_attention(attention, {&full, 1}, device_, cache_,
+                             options_of(settings_, attention, device_.target()));
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -273,8 +278,9 @@ void Training::turn_sparse() {
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
-    AttentionLayers sparse = compile_attention(attention_of(settings_, model_.dtype()), patterns,
-                                               device_, cache_, options_of(settings_));
+    const Attention attention = attention_of(settings_, model_.dtype());
+    AttentionLayers sparse = compile_attention(attention, patterns, device_, cache_,
+                                               options_of(settings_, attention, device_.target()));
     device_.synchronize();  // tables have arrived
     report_.stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();

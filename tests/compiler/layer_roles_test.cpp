@@ -21,17 +21,31 @@ TEST(LayerRoles, SumTogetherWhereThatIsPredictedToBeFaster) {
         const BackwardPrediction predicted = predict_backward(attention_of(head_dim), 128, hopper);
         ASSERT_TRUE(predicted.together.has_value());
         EXPECT_LT(*predicted.together, predicted.apart);
-        EXPECT_EQ(choose_roles(attention_of(head_dim), 128, hopper), kGradientsTogether);
+        EXPECT_EQ(choose_roles(attention_of(head_dim), 128, Extent::kFull, hopper),
+                  kGradientsTogether);
     }
+}
+
+TEST(LayerRoles, SumTogetherAtD128OnFullPatternsOnly) {
+    const Target hopper = cuda_target(90);
+    EXPECT_EQ(choose_roles(attention_of(64), 128, Extent::kSparse, hopper), kGradientsTogether);
+    EXPECT_EQ(choose_roles(attention_of(128), 128, Extent::kSparse, hopper), kGradientsApart);
+    const BlockPattern full = BlockPattern::full(1000, 128);
+    std::vector<std::uint8_t> bits(64, 1);
+    bits[9] = 0;
+    EXPECT_EQ(extent_of(full), Extent::kFull);
+    EXPECT_EQ(extent_of(BlockPattern(1000, 128, bits)), Extent::kSparse);
 }
 
 TEST(LayerRoles, SumApartWhereThereIsNoKernel) {
     const Target hopper = cuda_target(90);
-    EXPECT_EQ(choose_roles(attention_of(64), 64, hopper), kGradientsApart);
-    EXPECT_EQ(choose_roles(attention_of(32), 128, hopper), kGradientsApart);
-    EXPECT_EQ(choose_roles(attention_of(64, DType::kTf32), 128, hopper), kGradientsApart);
-    EXPECT_EQ(choose_roles(attention_of(64), 128, cuda_target(80)), kGradientsApart);
-    EXPECT_EQ(choose_roles(attention_of(64), 128, hopper, Tables::kBaked), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64), 64, Extent::kFull, hopper), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(32), 128, Extent::kFull, hopper), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64, DType::kTf32), 128, Extent::kFull, hopper),
+              kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64), 128, Extent::kFull, cuda_target(80)), kGradientsApart);
+    EXPECT_EQ(choose_roles(attention_of(64), 128, Extent::kFull, hopper, Tables::kBaked),
+              kGradientsApart);
     EXPECT_FALSE(predict_backward(attention_of(64), 64, hopper).together.has_value());
     EXPECT_EQ(why_not_together(attention_of(64), 128, hopper), "");
     EXPECT_EQ(why_not_together(attention_of(64), 64, hopper),
@@ -42,12 +56,16 @@ TEST(LayerRoles, SumApartWhereThereIsNoKernel) {
 }
 
 TEST(LayerRoles, ExplainWhichAndWhy) {
-    EXPECT_NE(explain_roles(attention_of(64), 128, cuda_target(90))
+    const BlockPattern full = BlockPattern::full(16384, 128);
+    EXPECT_NE(explain_roles(attention_of(128), full, cuda_target(90))
+                  .find("; at D=128 together on full patterns only"),
+              std::string::npos);
+    EXPECT_NE(explain_roles(attention_of(64), full, cuda_target(90))
                   .find("backward: delta, then all gradients; delta and then all gradients are "
                         "predicted to take "),
               std::string::npos);
     EXPECT_EQ(
-        explain_roles(attention_of(64), 128, cuda_target(80)),
+        explain_roles(attention_of(64), full, cuda_target(80)),
         "backward: dQ, then dK and dV; sm_80 has no kernels that sum all gradients together\n");
 }
 

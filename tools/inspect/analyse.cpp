@@ -119,7 +119,8 @@ void add_programs(Facts& facts) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
             for (const KernelRole role :
-                 choose_roles(attention, layer.pattern.block(), target, layer.tables)) {
+                 choose_roles(attention, layer.pattern.block(), extent_of(layer.pattern), target,
+                              layer.tables)) {
                 LowerOptions options;
                 options.tables = layer.tables;
                 options.packed_rows = 1;  // train/phases.cpp
