@@ -257,6 +257,11 @@ SPION_DEVICE WorkItem item_of_turn(const SpionHopperArguments& args, unsigned tu
     return work_item(args.attention, pair, (int)place);
 }
 
+// What ItemPlan::steps() says: none of a tile of padding alone, whatever the source says of others.
+SPION_DEVICE int steps_of(const Walk& walk) {
+    return kSteps >= 0 && walk.valid == 0 ? 0 : walk.steps();
+}
+
 // The producer warp's life. `fetch_slot_statistics(work, target)` and
 // `fetch_stage_statistics(work, walk, step, target)` start the cp.async copies of the statistics to
 // shared memory; kWalksKeys: streamed rows are keys, of which a sample may have fewer than L.
@@ -283,9 +288,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, kWalksKeys ? limit : kLength);
-        const bool padded = !kWalksKeys && work.first_row >= limit;
-        if (padded) walk.valid = 0;
-        const int steps = padded ? 0 : walk.steps();  // what ItemPlan::steps() says
+        if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
         barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
         fetch_slot(args, work, walk, uses, slot.index);
@@ -295,7 +298,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         slot.advance();
 
-        for (int step = 0; step < steps; ++step, stage.advance()) {
+        for (int step = 0; step < steps_of(walk); ++step, stage.advance()) {
             const int first = step * kGranulesPerStep;
             if (step > 0 && first % 32 == 0) {
                 walk.window = read_window(walk, first);

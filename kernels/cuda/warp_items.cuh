@@ -16,8 +16,7 @@ SPION_DEVICE WorkItem work_item(const SpionHopperArguments& args, unsigned item)
     const unsigned count = first ? early : tiles - early;
     const unsigned pair = index / count;
     const int place = (int)(index - pair * count + (first ? 0 : early));
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
-            tile_at(args.attention, place) * kStationaryRows, (long long)pair * kLength};
+    return work_item(args.attention, pair, place);
 }
 
 #endif
