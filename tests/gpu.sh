@@ -86,33 +86,21 @@ sanitize() {
             "$build/spion" verify --pattern "$bits" --block "$block" --length $((4 * block - 5)) \
             --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
     done
-    # Warpgroups, tensor copies and their barriers, where the GPU has them.
-    local tool
+    # Tensor copies and barriers, where the GPU has them: enough heads and blocks for every place of
+    # shared memory to be used again. Blocks of 64 and 128 are computed by warpgroups, the latter with
+    # all gradients together; of 32 by warps with items of their own; packed ones by warpgroups.
+    local tool shape block length
     for tool in memcheck racecheck; do
-        for head_dim in 32 64 128; do
+        for shape in '64 32 12' '64 64 12' '64 128 12' '128 64 8' '128 128 8' '32 32 64' \
+            '32 64 64' '32 64 12 --pack 2' '32 128 12 --pack 2'; do
+            # shellcheck disable=SC2086  # block, D, H and options
+            set -- $shape
+            block=$1 length=$((10 * $1 - 5))
             compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$build/spion" verify --pattern "$bits" --block 64 --length 250 --heads 2 \
-                --head-dim "$head_dim" --batch 3 --lengths 250,0,130 --dtype bf16 \
-                --device cuda || return 1
+                "$build/spion" verify --pattern-random 0.6 --block "$block" --length "$length" \
+                --heads "$3" --head-dim "$2" --batch 3 --lengths "$length,0,$((5 * block + 6))" \
+                --dtype bf16 --device cuda "${@:4}" || return 1
         done
-        for head_dim in 32 64; do
-            compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
-                --head-dim "$head_dim" --batch 3 --lengths 120,0,77 --dtype bf16 \
-                --device cuda || return 1
-        done
-    done
-    # All gradients together, whose thread blocks wait for each other; warps with items of their own.
-    for tool in memcheck racecheck; do
-        for head_dim in 64 128; do
-            compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$build/spion" verify --pattern "$bits" --block 128 --length 500 --heads 2 \
-                --head-dim "$head_dim" --batch 3 --lengths 500,0,270 --dtype bf16 \
-                --device cuda || return 1
-        done
-        compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            "$build/spion" verify --pattern "$bits" --block 32 --length 125 --heads 2 \
-            --head-dim 64 --batch 3 --lengths 125,0,70 --dtype bf16 --device cuda || return 1
     done
     rm "$bits"
     compute-sanitizer --tool memcheck --error-exitcode 9 \

@@ -39,7 +39,7 @@ struct Consumer {
                                                 int valid) {
         wgmma_wait<kPending>();
         keep(scores);
-        release(stage_empty(key.index, 0));
+        release_stage(key.index, 0);
         key.advance();
         set_unused(scores, uses, kMaskedScore);
         if (valid < kStreamedRows) mask_columns(scores, valid);
@@ -62,7 +62,7 @@ struct Consumer {
         wgmma_wait<0>();
         keep(out);
         keep(probabilities);
-        release(stage_empty(value.index, 1));
+        release_stage(value.index, 1);
         value.advance();
     }
 
@@ -133,7 +133,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     ResultRows rows;
     rows.take(query_tile, out, factor);
     fence_to_async();
-    release(slot_empty(slot.index));
+    release_by_lanes(slot_empty(slot.index));
     slot.advance();
     rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
     const int row = first + lane_index() / 4;

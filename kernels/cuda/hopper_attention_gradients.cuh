@@ -80,7 +80,7 @@ __device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) 
                                    __float_as_uint(piece[j][2]), __float_as_uint(piece[j][3])));
     }
     fence_to_async();
-    release(share_full(group));
+    release_by_lanes(share_full(group));
 }
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
@@ -168,16 +168,16 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         keep(piece);
         keep(value_gradient);
         keep(probabilities);
-        release(stage_empty(stage.index, 1));
+        release_stage(stage.index, 1);
         hand_over(piece);
         wgmma_wait<0>();
         keep(key_gradient);
         keep(operand);
-        release(stage_empty(stage.index, 0));
+        release_stage(stage.index, 0);
         stage.advance();
     }
     plan = read_plan(slot.index);  // not kept in registers
-    release(slot_empty(slot.index));
+    release_by_lanes(slot_empty(slot.index));
     slot.advance();
 
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;

@@ -52,8 +52,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             keep(value_gradient);
             keep(probabilities);
             keep(operand);
-            release(stage_empty(done, 0));
-            release(stage_empty(done, 1));
+            release_stage(done, 0);
+            release_stage(done, 1);
         }
         barrier_wait(stage_full(stage.index, 1), stage.parity);
         keep(gradient);
@@ -103,8 +103,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             keep(value_gradient);
             keep(probabilities);
             keep(operand);
-            release(stage_empty(stage.index, 0));
-            release(stage_empty(stage.index, 1));
+            release_stage(stage.index, 0);
+            release_stage(stage.index, 1);
         }
         done = stage.index;
         stage.advance();
@@ -113,8 +113,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     keep(key_gradient);
     keep(value_gradient);
     if (kOverlapSteps && steps > 0) {
-        release(stage_empty(done, 0));
-        release(stage_empty(done, 1));
+        release_stage(done, 0);
+        release_stage(done, 1);
     }
 
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
@@ -128,7 +128,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     key_rows.take(key_tile, key_gradient, scale);
     value_rows.take(value_tile, value_gradient, one);
     fence_to_async();
-    release(slot_empty(slot.index));
+    release_by_lanes(slot_empty(slot.index));
     slot.advance();
     key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
     value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);

@@ -93,7 +93,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         keep(scores);
         keep(query_gradient);
         keep(operand);
-        if (step > 0) release(stage_empty(done, 0));
+        if (step > 0) release_stage(done, 0);
         set_unused(scores, uses, kMaskedScore);
         if (valid < kStreamedRows) mask_columns(scores, valid);
 #pragma unroll
@@ -105,7 +105,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         }
         wgmma_wait<0>();
         keep(gradient);
-        release(stage_empty(stage.index, 1));
+        release_stage(stage.index, 1);
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
@@ -123,13 +123,13 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
     wgmma_wait<0>();
     keep(query_gradient);
-    if (steps > 0) release(stage_empty(done, 0));
+    if (steps > 0) release_stage(done, 0);
 
     const float factor[2] = {kScale, kScale};
     ResultRows rows;
     rows.take(query_tile, query_gradient, factor);
     fence_to_async();
-    release(slot_empty(slot.index));
+    release_by_lanes(slot_empty(slot.index));
     slot.advance();
     rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
 }

@@ -132,11 +132,8 @@ __device__ __forceinline__ void Adder::add(const ItemPlan& plan, int granule, in
         if (has_sum) fetch_sum(sum);
         write(plan, granule, has_sum, has_share);
         __syncwarp();
-        if (lane_index() == 0) {
-            args.turns[at] = 0;  // for the next launch
-            if (has_share) barrier_arrive(share_empty(group));
-        }
-        __syncwarp();
+        if (lane_index() == 0) args.turns[at] = 0;  // for the next launch
+        if (has_share) release_by_lanes(share_empty(group));
         return;
     }
     if (has_share && lane_index() == 0) {
@@ -148,12 +145,12 @@ __device__ __forceinline__ void Adder::add(const ItemPlan& plan, int granule, in
         }
         bulk_commit();
         bulk_wait_read();
-        barrier_arrive(share_empty(group));
-        if (pending >= 0) {
-            bulk_wait<1>();  // the one before
-            fence_between_proxies();
-            store_release(args.turns + pending, next_turn);
-        }
+    }
+    if (has_share) release_by_lanes(share_empty(group));
+    if (has_share && lane_index() == 0 && pending >= 0) {
+        bulk_wait<1>();  // the one before
+        fence_between_proxies();
+        store_release(args.turns + pending, next_turn);
     }
     __syncwarp();
     if (!has_share) pass_turn();
@@ -167,7 +164,7 @@ __device__ __forceinline__ void Adder::run() {
     while (true) {
         barrier_wait(slot_full(slot.index), slot.parity);
         const ItemPlan plan = read_plan(slot.index);
-        release(slot_empty(slot.index));
+        release_by_lanes(slot_empty(slot.index));
         if (plan.pair < 0) break;
         slot.advance();
         const bool has_shares = plan.valid > 0;

@@ -26,6 +26,7 @@ constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0
 // and a stage's word of uses.
 constexpr int kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16;
 constexpr int kStageUses = kPacked ? 8 : 0;
+constexpr bool kLanesReadStages = kStageHasStatistics || kPacked;
 static_assert(kHelperWarps == 0 || !kPacked);
 
 // Shared memory, in bytes from its start.
@@ -106,18 +107,18 @@ SPION_DEVICE void initialise_barriers() {
     if (threadIdx.x == 0) {
         for (int slot = 0; slot < kSlots; ++slot) {
             barrier_init(slot_full(slot), kSlotHasStatistics ? 33 : 1);
-            barrier_init(slot_empty(slot), kWarps + kHelperWarps);
+            barrier_init(slot_empty(slot), 32 * (kWarps + kHelperWarps));
         }
         for (int stage = 0; stage < kStages; ++stage) {
             barrier_init(stage_full(stage, 0), kStageHasStatistics ? 33 : 1);
-            barrier_init(stage_empty(stage, 0), kWarps);
+            barrier_init(stage_empty(stage, 0), kLanesReadStages ? kThreads : kWarps);
             barrier_init(stage_full(stage, 1), 1);
             barrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
             for (int group = 0; group < kHelperWarps; ++group) {
-                barrier_init(share_full(group), 4);
-                barrier_init(share_empty(group), 1);
+                barrier_init(share_full(group), 128);
+                barrier_init(share_empty(group), 32);
                 barrier_init(sum_fetched(group), 1);
             }
             barrier_init(item_added(), kHelperWarps);
@@ -127,10 +128,13 @@ SPION_DEVICE void initialise_barriers() {
     __syncthreads();
 }
 
-// A consumer warp says that it is done with what `barrier` guards.
-SPION_DEVICE void release(unsigned barrier) {
-    __syncwarp();
-    if (lane_index() == 0) barrier_arrive(barrier);
+// A consumer warp is done with a tile of a stage, and with what travels with the first one.
+SPION_DEVICE void release_stage(int stage, int tile) {
+    if (tile == 0 && kLanesReadStages) {
+        release_by_lanes(stage_empty(stage, tile));
+    } else {
+        release(stage_empty(stage, tile));
+    }
 }
 
 // What consumers are told of an item.

@@ -22,6 +22,18 @@ SPION_DEVICE void barrier_arrive(unsigned barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// A warp is done with what `barrier` guards, which only TMA, wgmma and ldmatrix touch: one arrival.
+SPION_DEVICE void release(unsigned barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
+// The same of what lanes load or store themselves: one arrival a lane. (One after __syncwarp would
+// order the others' accesses too, but racecheck takes it for that lane's alone.)
+SPION_DEVICE void release_by_lanes(unsigned barrier) {
+    barrier_arrive(barrier);
+}
+
 // Arrives and announces `bytes` that copies will write.
 SPION_DEVICE void barrier_arrive_expecting(unsigned barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)

@@ -68,10 +68,10 @@ SPION_DEVICE void initialise_barriers() {
         const ConsumerMemory memory((int)threadIdx.x);
         // With statistics every lane of the producer arrives when its copies are there.
         barrier_init(memory.slot_full(), kSlotHasStatistics ? 33 : 1);
-        barrier_init(memory.slot_empty(), 1);
+        barrier_init(memory.slot_empty(), 32);
         for (int stage = 0; stage < kStages; ++stage) {
             barrier_init(memory.stage_full(stage), kStageHasStatistics ? 33 : 1);
-            barrier_init(memory.stage_empty(stage), 1);
+            barrier_init(memory.stage_empty(stage), kStageHasStatistics ? 32 : 1);
         }
         barrier_init_done();
     }
@@ -227,7 +227,8 @@ SPION_DEVICE void copy_statistics(const SpionAttentionArguments& args, unsigned 
     }
 }
 
-// All lanes of the producer together, for the consumers in `lanes`: LSE of their slots.
+// All lanes of the producer together, for the consumers in `lanes`, whose own lane has seen that there
+// is room: LSE of their slots.
 template <typename Feed>
 SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
     for (; lanes != 0; lanes &= lanes - 1) {
@@ -235,6 +236,8 @@ SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
         const ConsumerMemory memory(lane);
         const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int first = __shfl_sync(0xFFFFFFFFU, feed.first_row, lane);
+        // Passes at once; open() has moved on to the other parity.
+        barrier_wait(memory.slot_empty(), __shfl_sync(0xFFFFFFFFU, feed.slot_parity, lane) ^ 1);
         copy_statistics<kStationaryRows, false>(feed.args.attention, memory.slot_statistics(),
                                                 (long long)pair * kLength + first, kLength - first);
         barrier_arrive_after_copies(memory.slot_full());
@@ -250,6 +253,8 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
         const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
         const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
+        barrier_wait(memory.stage_empty(stage),
+                     __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
 #pragma unroll
         for (int i = 0; i < kGranulesPerStep; ++i) {
             const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGranule;
@@ -288,10 +293,13 @@ SPION_DEVICE void produce(const SpionHopperArguments& args) {
     }
 }
 
-// The warp says that it is done with what `barrier` guards.
-SPION_DEVICE void release(unsigned barrier) {
-    __syncwarp();
-    if (lane_index() == 0) barrier_arrive(barrier);
+// The consumer is done with a stage.
+SPION_DEVICE void release_stage(unsigned empty) {
+    if constexpr (kStageHasStatistics) {
+        release_by_lanes(empty);
+    } else {
+        release(empty);
+    }
 }
 
 // A consumer's life. Consumer has, each for the whole warp,
@@ -310,9 +318,9 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
         const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
         if (plan.pair < 0) break;
         if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
-        if constexpr (!kSlotStaysInUse) release(memory.slot_empty());
+        if constexpr (!kSlotStaysInUse) release_by_lanes(memory.slot_empty());
         if (plan.valid == 0) {
-            if constexpr (kSlotStaysInUse) release(memory.slot_empty());
+            if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
             consumer.finish_empty(args, plan);
             continue;
         }
@@ -322,12 +330,12 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
             consumer.add(memory.stage_tiles(ring.stage), memory.stage_statistics(ring.stage), left);
             left -= kStreamedRows;
             if (left <= 0) break;
-            release(memory.stage_empty(ring.stage));
+            release_stage(memory.stage_empty(ring.stage));
             ring.advance();
         }
         consumer.finish(args, plan, memory.stage_tiles(ring.stage));
-        release(memory.stage_empty(ring.stage));
-        if constexpr (kSlotStaysInUse) release(memory.slot_empty());
+        release_stage(memory.stage_empty(ring.stage));
+        if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
         ring.advance();
     }
 }
