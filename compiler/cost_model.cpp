@@ -365,7 +365,8 @@ Prediction predict(const Attention& attention, KernelRole role, const TileShape&
     }
     const double ramp = shape.wgmma ? kHopperRampSeconds : shape.warp_items ? kWarpRampSeconds : 0;
     result.seconds = rates.launch_seconds + ramp +
-                     packing_overhead(role, shape, target) * std::pow(sum, 1 / kOverlapPower);
+                     packing_overhead(role, attention.head_dim, shape, target) *
+                         std::pow(sum, 1 / kOverlapPower);
     result.bound = std::max_element(terms.begin(), terms.end())->second;
     return result;
 }

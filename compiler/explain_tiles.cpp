@@ -99,8 +99,11 @@ std::string packing(const std::vector<TileCandidate>& candidates, const BlockPat
     if (asked) {
         return fmt::format("packed, as was asked: {}", found);
     }
+    if (packing_pays(candidates, plain)) {
+        return fmt::format("packed: {} (--pack 1 leaves that out)", found);
+    }
     return ratio > 1 + kMargin
-               ? fmt::format("packed: {} (--pack 1 leaves that out)", found)
+               ? fmt::format("not packed: {}, but others are faster without packing", found)
                : fmt::format("not packed: {}, and to pack takes {:.0f} %", found, 100 * kMargin);
 }
 

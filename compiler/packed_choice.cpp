@@ -18,6 +18,15 @@ const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates) {
     return best;
 }
 
+bool packing_pays(const std::vector<TileCandidate>& candidates, const TileShape& plain) {
+    const TileCandidate* const packed = best_packed(candidates);
+    return packed != nullptr && std::ranges::none_of(candidates, [&](const auto& rival) {
+               const double margin = rival.shape == plain ? kMargin : 0;
+               return rival.prediction && rival.shape.packed_rows == 1 &&
+                      rival.prediction->seconds < packed->prediction->seconds * (1 + margin);
+           });
+}
+
 TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                            const Target& target, std::optional<int> packed_rows,
                            std::int64_t batch) {
@@ -36,12 +45,7 @@ TileShape choose_tiles_for(const Attention& attention, const BlockPattern& patte
             *packed_rows, pattern.block(), to_string(role), attention.head_dim,
             to_string(attention.dtype), target.arch, candidates.back().infeasible);
     }
-    const auto chosen = std::find_if(candidates.begin(), candidates.end(),
-                                     [&](const auto& one) { return one.shape == plain; });
-    const bool packs =
-        packed != nullptr &&
-        (packed_rows || packed->prediction->seconds * (1 + kMargin) < chosen->prediction->seconds);
-    return packs ? packed->shape : plain;
+    return packed_rows || packing_pays(candidates, plain) ? packed->shape : plain;
 }
 
 }  // namespace spion

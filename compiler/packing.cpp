@@ -63,9 +63,11 @@ TileShape packed_shape(const TileShape& shape, int block, int rows, const Target
     return packed;
 }
 
-double packing_overhead(KernelRole role, const TileShape& shape, const Target& target) {
+double packing_overhead(KernelRole role, int head_dim, const TileShape& shape,
+                        const Target& target) {
     constexpr double kWarps = 1.08;      // warps of mma.sync wait for one another
-    constexpr double kWarpgroup = 1.2;   // scores are dropped, boxes are small; dK and dV hide it
+    constexpr double kWarpgroup = 1.08;  // scores are dropped, boxes are small
+    constexpr double kColumns = 1.3;     // of dK and dV up to D = 64: columns are of unequal length
     constexpr double kSmallBoxes = 1.3;  // more, for granules of 16
     if (shape.packed_rows == 1 || target.back_end == BackEnd::kHost) {
         return 1;
@@ -73,8 +75,12 @@ double packing_overhead(KernelRole role, const TileShape& shape, const Target& t
     if (!shape.wgmma) {
         return kWarps;
     }
-    return (role == KernelRole::kKeyValueGradient ? 1 : kWarpgroup) *
-           (shape.granule < 32 ? kSmallBoxes : 1);
+    double overhead = kWarpgroup;
+    if (role == KernelRole::kKeyValueGradient) {
+        // At D = 128 the kernels that are not packed exceed their terms by as much.
+        overhead = head_dim <= 64 ? kColumns : 1;
+    }
+    return overhead * (shape.granule < 32 ? kSmallBoxes : 1);
 }
 
 }  // namespace spion

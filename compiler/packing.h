@@ -26,6 +26,7 @@ TileShape packed_shape(const TileShape& shape, int block, int rows, const Target
 
 // What a packed tile takes on `target`, over what the terms of compiler/cost_model.h add up to; 1
 // for one that is not packed. Held against an H200 (docs/kernels.md).
-double packing_overhead(KernelRole role, const TileShape& shape, const Target& target);
+double packing_overhead(KernelRole role, int head_dim, const TileShape& shape,
+                        const Target& target);
 
 }  // namespace spion

@@ -68,9 +68,13 @@ TileShape choose_tiles(const Attention& attention, int block, KernelRole role,
 // The packed candidate that is predicted fastest; nullptr when there is none that can run.
 const TileCandidate* best_packed(const std::vector<TileCandidate>& candidates);
 
-// For a pattern: choose_tiles' shape, unless packed tiles are predicted to be faster on this
-// pattern and batch by more than kMargin. With `packed_rows` the best shape of
-// so many block rows; 1: none are packed. Throws UserError when no such tile fits.
+// Whether packed tiles are predicted to be faster than `plain`, which choose_tiles has chosen, by
+// more than kMargin, and no slower than any tile that is not packed.
+bool packing_pays(const std::vector<TileCandidate>& candidates, const TileShape& plain);
+
+// For a pattern: choose_tiles' shape, unless packing pays on this pattern and batch. With
+// `packed_rows` the best shape of so many block rows; 1: none are packed. Throws UserError when no
+// such tile fits.
 TileShape choose_tiles_for(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                            const Target& target, std::optional<int> packed_rows = {},
                            std::int64_t batch = kPlannedBatch);

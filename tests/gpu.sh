@@ -91,8 +91,8 @@ sanitize() {
     # all gradients together; of 32 by warps with items of their own; packed ones by warpgroups.
     local tool shape block length
     for tool in memcheck racecheck; do
-        for shape in '64 32 12' '64 64 12' '64 128 12' '128 64 8' '128 128 8' '32 32 64' \
-            '32 64 64' '32 64 12 --pack 2' '32 128 12 --pack 2'; do
+        for shape in '64 32 24 --pack 1' '64 64 24 --pack 1' '64 128 12' '128 64 8' '128 128 8' \
+            '32 32 64 --pack 1' '32 64 64 --pack 1' '32 64 64 --pack 2' '32 128 32 --pack 2'; do
             # shellcheck disable=SC2086  # block, D, H and options
             set -- $shape
             block=$1 length=$((10 * $1 - 5))

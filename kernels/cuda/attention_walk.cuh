@@ -7,6 +7,9 @@
 #include "tile_copy.cuh"
 
 constexpr int kGranulesPerStep = kStreamedRows / kGranule;
+// Whether all rows of every step count.
+constexpr bool kStepsAreFull =
+    kGranulesPerStep == 1 && kLength % kStreamedRows == 0 && !kKeyPadding;
 constexpr int kTileBytes = kStreamedRows * kRowBytes;
 constexpr int kStationaryBytes = kStationaryRows * kRowBytes;
 

@@ -42,7 +42,7 @@ struct Consumer {
         release_stage(key.index, 0);
         key.advance();
         set_unused(scores, uses, kMaskedScore);
-        if (valid < kStreamedRows) mask_columns(scores, valid);
+        if (!kStepsAreFull && valid < kStreamedRows) mask_columns(scores, valid);
     }
 
     // O += P V of the next value tile, of whose rows the first `valid` count.

@@ -193,6 +193,12 @@ TEST_F(ChosenPacking, IsExplained) {
     EXPECT_NE(why(chance_, 64).find("\nnot packed: "), std::string::npos) << why(chance_, 64);
     EXPECT_NE(why(chance_, 64).find("and to pack takes 10 %"), std::string::npos);
     EXPECT_NE(why(striped_, 128, 1).find("not packed, as was asked"), std::string::npos);
+    // Few items: single warps are predicted to beat warpgroups, but better still when not packed.
+    const BlockPattern small = random_pattern(640, 64, 0.6, 1);
+    Attention attention = attention_for(small, 32);
+    attention.heads = 12;
+    const std::string few = explain(attention, small, KernelRole::kForward, cuda_target(90), 3);
+    EXPECT_NE(few.find("but others are faster without packing"), std::string::npos) << few;
     EXPECT_NE(why(chance_, 64, 2).find("packed, as was asked: "), std::string::npos);
 }
 
