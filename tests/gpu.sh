@@ -47,7 +47,7 @@ build() {
 tests() {
     local log
     log=$(mktemp)
-    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 4 2>&1 | tee "$log"
+    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 6 2>&1 | tee "$log"
     local status=${PIPESTATUS[0]}
     if grep -q '[*]Skipped' "$log"; then
         echo "gpu tests were skipped; is there a GPU with a driver?"

@@ -14,10 +14,9 @@ constexpr int kHelperWarps = 2;             // adders
 constexpr int kPieceBytes = 64 * 64 * 4;
 constexpr int kExchangedBytes = 64 * kStreamedRows * 2;  // dS^T of a warpgroup
 constexpr int kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes;
+#include "hopper_columns.cuh"
 #include "hopper_gradient_shares.cuh"
-#include "softmax.cuh"
 
-constexpr int kScoreTiles = kStreamedRows / 8;
 constexpr int kExchange = 3;  // the barrier at which both warpgroups have written dS
 
 // The thread's index, read anew: what is computed from it is not kept in registers across a step.
@@ -118,30 +117,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_commit();
             wgmma_wait<1>();
             keep(scores);
-            // This lane's columns: 8 j + 2 t and the next. Queries that the step does not have are
-            // zeros throughout, LSE and delta too, and add nothing.
-            const unsigned lane_lse = stage_statistics(stage.index) + thread_now() % 4 * 8;
-            const unsigned lane_delta = lane_lse + kStreamedRows * 4;
-#pragma unroll
-            for (int j = 0; j < kScoreTiles; ++j) {
-                const float2 lse = load_shared_float2(lane_lse + j * 32);
-                const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
-                }
-            }
+            const unsigned statistics = lane_statistics(stage.index, thread_now());
+            take_probabilities(scores, statistics);
             wgmma_wait<0>();
             keep(gradient);
-#pragma unroll
-            for (int j = 0; j < kScoreTiles; ++j) {
-                const float2 delta = load_shared_float2(lane_delta + j * 32);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    gradient[j][i] =
-                        (gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y)) * scores[j][i];
-                }
-            }
+            take_score_gradient(gradient, scores, statistics);
             // Keys that are padded, or beyond L, have no share.
             if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
             pack_operand(probabilities, scores);

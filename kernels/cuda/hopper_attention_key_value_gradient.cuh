@@ -10,10 +10,7 @@ constexpr int kStationaryTensors = 2;  // K, later dK; V, later dV; streamed: Q,
 constexpr bool kSlotHasStatistics = false;
 constexpr bool kStageHasStatistics = true;  // LSE, delta
 constexpr int kHelperWarps = 0, kExchangeBytes = 0;
-#include "hopper_pipeline.cuh"
-#include "softmax.cuh"
-
-constexpr int kScoreTiles = kStreamedRows / 8;
+#include "hopper_columns.cuh"
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
@@ -62,31 +59,13 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_commit();
         wgmma_wait<1>();
         keep(scores);
-        // This lane's columns: 8 j + 2 t and the next. Queries that the step does not have are
-        // zeros throughout, LSE and delta too, and add nothing.
-        const unsigned lane_lse = stage_statistics(stage.index) + lane_index() % 4 * 8;
-        const unsigned lane_delta = lane_lse + kStreamedRows * 4;
-#pragma unroll
-        for (int j = 0; j < kScoreTiles; ++j) {
-            const float2 lse = load_shared_float2(lane_lse + j * 32);
-            const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
-            }
-        }
+        const unsigned statistics = lane_statistics(stage.index, lane_index());
+        take_probabilities(scores, statistics);
         // Probabilities, not scores: a query without any element has an LSE of -infinity.
         set_unused(scores, uses, 0.0F);
         wgmma_wait<0>();
         keep(gradient);
-#pragma unroll
-        for (int j = 0; j < kScoreTiles; ++j) {
-            const float2 delta = load_shared_float2(lane_delta + j * 32);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                gradient[j][i] = (gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y)) * scores[j][i];
-            }
-        }
+        take_score_gradient(gradient, scores, statistics);
         pack_operand(probabilities, scores);
         pack_operand(operand, gradient);
         keep(key_gradient);

@@ -13,6 +13,7 @@
 
 #include "ir/error.h"
 #include "runtime/cuda/cublas.h"
+#include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
@@ -33,56 +34,6 @@ driver_abi::Pointer address_of(const void* data) {
 double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (std::size_t{1} << 30);
 }
-
-// A module with one kernel. Memory of a block beyond 48 KiB must be asked for once a kernel.
-class CudaKernel : public LoadedKernel {
-  public:
-    // The context must be current.
-    CudaKernel(const Functions& functions, driver_abi::Context context, std::string entry,
-               const KernelBinary& binary)
-        : cuda_(functions), context_(context), entry_(std::move(entry)) {
-        if (const auto result = cuda_.cuModuleLoadData(&module_, binary.code.data());
-            result != kSuccess) {
-            const bool foreign = result == driver_abi::kErrorNoBinaryForGpu;
-            throw DeviceError("kernel '{}' cannot be loaded: {}{}", entry_,
-                              describe_driver_error(result),
-                              foreign ? "; NVRTC is newer than the driver, or it was compiled for "
-                                        "another GPU: update the driver or install an older NVRTC"
-                                      : "");
-        }
-        if (cuda_.cuModuleGetFunction(&function_, module_, entry_.c_str()) != kSuccess) {
-            cuda_.cuModuleUnload(module_);
-            throw InternalError("the binary of kernel '{}' has no entry of that name", entry_);
-        }
-    }
-    ~CudaKernel() override {
-        cuda_.cuCtxSetCurrent(context_);
-        cuda_.cuModuleUnload(module_);
-    }
-    CudaKernel(const CudaKernel&) = delete;
-    CudaKernel& operator=(const CudaKernel&) = delete;
-
-    const std::string& entry() const override { return entry_; }
-    driver_abi::Function function() const { return function_; }
-
-    void allow_shared_bytes(int bytes) const {
-        if (bytes > allowed_shared_bytes_) {
-            check_driver(cuda_.cuFuncSetAttribute(
-                             function_, driver_abi::kFunctionMaxDynamicSharedBytes, bytes),
-                         fmt::format("kernel '{}' wants {} bytes of dynamic shared memory a block",
-                                     entry_, bytes));
-            allowed_shared_bytes_ = bytes;
-        }
-    }
-
-  private:
-    const Functions& cuda_;
-    driver_abi::Context context_;
-    std::string entry_;
-    driver_abi::Module module_ = nullptr;
-    driver_abi::Function function_ = nullptr;
-    mutable int allowed_shared_bytes_ = 0;
-};
 
 int attribute(const Functions& cuda, driver_abi::Device device, int which) {
     int value = 0;
@@ -335,33 +286,7 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
         return;
     }
     s.enter();
-    loaded->allow_shared_bytes(geometry.shared_bytes);
-    // By address, so that the driver puts it where the kernel expects it: a struct with an alignment
-    // of 64 does not lie at the start of the parameters.
-    void* parameters[] = {const_cast<void*>(arguments)};
-    driver_abi::LaunchAttribute attribute{
-        .id = geometry.all_at_once ? driver_abi::kLaunchAllAtOnce
-                                   : driver_abi::kLaunchMayOverlapPrevious,
-        .padding = 0,
-        .value = {}};
-    attribute.value.flag = 1;
-    const driver_abi::LaunchConfig config{
-        .grid_x = static_cast<unsigned>(geometry.work_items),
-        .grid_y = 1,
-        .grid_z = 1,
-        .block_x = static_cast<unsigned>(geometry.threads),
-        .block_y = 1,
-        .block_z = 1,
-        .shared_bytes = static_cast<unsigned>(geometry.shared_bytes),
-        .stream = s.stream,
-        .attributes = &attribute,
-        .attribute_count = geometry.overlaps_previous || geometry.all_at_once ? 1U : 0U};
-    const driver_abi::Result result =
-        s.cuda.cuLaunchKernelEx(&config, loaded->function(), parameters, nullptr);
-    if (result != kSuccess) {
-        throw DeviceError("launching kernel '{}' failed: {}", kernel.entry(),
-                          describe_driver_error(result));
-    }
+    loaded->launch(geometry, arguments, s.stream);
     s.remember(kernel.entry());
     if (s.wait_after_launch) {
         s.wait("running a kernel");

@@ -1,0 +1,41 @@
+// A kernel's binary on the GPU, ready to be launched.
+#pragma once
+
+#include <string>
+
+#include "runtime/cuda/driver_abi.h"
+#include "runtime/device.h"
+
+namespace spion {
+
+// A module with one kernel.
+class CudaKernel : public LoadedKernel {
+  public:
+    // `context` must be current. Throws DeviceError when the binary cannot be loaded, as one for
+    // another GPU; InternalError when it has no kernel `entry`.
+    CudaKernel(const driver_abi::Functions& functions, driver_abi::Context context,
+               std::string entry, const KernelBinary& binary);
+    ~CudaKernel() override;
+    CudaKernel(const CudaKernel&) = delete;
+    CudaKernel& operator=(const CudaKernel&) = delete;
+
+    const std::string& entry() const override { return entry_; }
+
+    // Puts a launch into `stream`, whose context must be current. `arguments` is the kernel's
+    // struct. Throws DeviceError with the driver's reason.
+    void launch(const LaunchGeometry& geometry, const void* arguments,
+                driver_abi::Stream stream) const;
+
+  private:
+    // Memory of a block beyond 48 KiB must be asked for once a kernel.
+    void allow_shared_bytes(int bytes) const;
+
+    const driver_abi::Functions& cuda_;
+    driver_abi::Context context_;
+    std::string entry_;
+    driver_abi::Module module_ = nullptr;
+    driver_abi::Function function_ = nullptr;
+    mutable int allowed_shared_bytes_ = 0;
+};
+
+}  // namespace spion
