@@ -29,7 +29,7 @@ constexpr double kGpuIssue = 128;         // instructions of a lane a clock and 
 struct HopperShares {
     double products, scores;
 };
-constexpr HopperShares kHopperForward{.products = 0.88, .scores = 0.91};
+constexpr HopperShares kHopperForward{.products = 0.79, .scores = 0.82};
 constexpr HopperShares kHopperBackward{.products = 1.3, .scores = 0.73};
 constexpr HopperShares kHopperTogether{.products = 2.0, .scores = 0.77};
 constexpr double kHopperRampSeconds = 5e-6;
@@ -39,7 +39,8 @@ constexpr double kHopperScoreInstructions = 5;
 // Of the bodies whose warps have items of their own: how much of the work, and of the reads from
 // L2, does not hide behind the rest.
 constexpr double kWarpRampSeconds = 3e-6;
-constexpr double kWarpForward = 0.75, kWarpBackward = 1.15, kWarpCacheShare = 0.8;
+constexpr double kLongestShare = 0.5;  // of what the longest item would take beside others
+constexpr double kWarpForward = 0.9, kWarpRows = 1.15, kWarpColumns = 1.4, kWarpCacheShare = 0.8;
 // Of the host's bodies, which leave memory to the hardware's prefetchers.
 constexpr double kHostItemSeconds = 2e-7;
 constexpr double kHostStepSeconds = 5e-8;
@@ -252,7 +253,9 @@ void Model::time_warp_items(Prediction& result, Bound& bound) const {
     const double exponentials = elements / rates.exponentials;
     const double instructions = elements * kScoreInstructions / kGpuIssue;
     const double clocks = (std::max(products, shared) + exponentials + instructions) *
-                          (work.products == 2 ? kWarpForward : kWarpBackward);
+                          (work.products == 2   ? kWarpForward
+                           : work.products == 3 ? kWarpRows
+                                                : kWarpColumns);
     result.compute_seconds =
         pairs * static_cast<double>(walk.passes) * clocks / (rates.clock * target.processors);
     const std::array<std::pair<double, Bound>, 4> parts = {{{products, Bound::kProducts},
@@ -262,7 +265,7 @@ void Model::time_warp_items(Prediction& result, Bound& bound) const {
     bound = std::max_element(parts.begin(), parts.end())->second;
     const double longest = static_cast<double>(walk.longest_passes) * clocks * resident.blocks *
                            resident.items_at_once;
-    result.latency_seconds = longest / rates.clock;
+    result.latency_seconds = kLongestShare * longest / rates.clock;
 }
 
 void Model::time_latency(Prediction& result, const Alone& alone) const {

@@ -67,7 +67,7 @@ double packing_overhead(KernelRole role, int head_dim, const TileShape& shape,
                         const Target& target) {
     constexpr double kWarps = 1.08;      // warps of mma.sync wait for one another
     constexpr double kWarpgroup = 1.08;  // scores are dropped, boxes are small
-    constexpr double kColumns = 1.3;     // of dK and dV up to D = 64: columns are of unequal length
+    constexpr double kColumns = 1.2;     // of dK and dV up to D = 64: columns are of unequal length
     constexpr double kSmallBoxes = 1.3;  // more, for granules of 16
     if (shape.packed_rows == 1 || target.back_end == BackEnd::kHost) {
         return 1;

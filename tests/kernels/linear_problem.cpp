@@ -86,8 +86,9 @@ void LinearProblem::expect(const std::vector<std::uint16_t>& actual_d_x,
         sums[i % sums.size()] += actual_partials[i];
     }
     expect_values_near("d_x", actual_d_x, d_x, 6e-3);
-    // Behind gelu, a gradient between two bf16 numbers may be rounded the other way.
-    expect_near("d_W and d_b", sums, partials, shape.gelu ? 2e-3 : 2e-5);
+    // Behind gelu, a gradient between two bf16 numbers may be rounded the other way, and be wrong by
+    // up to 2^-7 of it; of a sum over one row that is all there is.
+    expect_near("d_W and d_b", sums, partials, shape.gelu ? 8e-3 : 2e-5);
 }
 
 }  // namespace spion
