@@ -223,11 +223,6 @@ void append_hopper_plan(std::vector<Constant>& constants, const TileProgram& pro
     constants.push_back(
         integer("kStages", program.stages, "streamed tiles in shared memory at once"));
     constants.push_back(integer("kSlots", plan.slots, "stationary tiles in shared memory at once"));
-    if (program.role == KernelRole::kKeyValueGradient) {
-        constants.push_back({.name = "kOverlapSteps",
-                             .value = plan.overlap_steps,
-                             .comment = "products of a step beside those of the next"});
-    }
     constants.push_back(integer("kResidentBlocks", plan.resident_blocks, "on a processor"));
     constants.push_back(integer("kConsumerRegisters", plan.consumer_registers, "a thread"));
     constants.push_back(integer("kProducerRegisters", plan.producer_registers, "a thread"));

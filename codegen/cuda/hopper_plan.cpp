@@ -61,16 +61,14 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
 // What a consumer thread keeps: S as fp32 and P of two steps as operands going forward; S and dP as
 // fp32, P and dS as operands going backward; its results; then addresses and temporaries, a number
 // found by compiling: with less, ptxas spills or waits for every product.
-int registers_needed(KernelRole role, int head_dim, int groups, int streamed_rows,
-                     bool overlap_steps) {
+int registers_needed(KernelRole role, int head_dim, int groups, int streamed_rows) {
     switch (role) {
         case KernelRole::kForward:
             return streamed_rows + head_dim / 2 + (groups == 1 ? 24 : 32);
         case KernelRole::kQueryGradient:
             return streamed_rows * 5 / 4 + head_dim / 2 + 36;
         case KernelRole::kKeyValueGradient:
-            return overlap_steps ? streamed_rows * 3 / 2 + head_dim + 44
-                                 : streamed_rows + head_dim + 32;
+            return streamed_rows + head_dim + 32;
         case KernelRole::kGradients:
             return 224;
         case KernelRole::kDelta:
@@ -112,8 +110,8 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
             fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);
         return plan;
     }
-    const auto resident = [&](int slots, bool overlap_steps) {
-        const int needed = registers_needed(role, head_dim, groups, streamed_rows, overlap_steps);
+    const int needed = registers_needed(role, head_dim, groups, streamed_rows);
+    const auto resident = [&](int slots) {
         int blocks =
             shared_of(slots) > shared_limit
                 ? 0
@@ -123,17 +121,13 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
         }
         return blocks;
     };
-    // More blocks on a processor are worth more than steps that overlap, and those more than a
-    // second slot.
-    plan.overlap_steps = resident(1, true) == resident(1, false);
-    plan.resident_blocks = resident(1, plan.overlap_steps);
-    plan.slots = resident(2, plan.overlap_steps) == plan.resident_blocks ? 2 : 1;
+    // More blocks on a processor are worth more than a second slot.
+    plan.resident_blocks = resident(1);
+    plan.slots = resident(2) == plan.resident_blocks ? 2 : 1;
     plan.shared_bytes = shared_of(plan.slots);
     if (plan.resident_blocks == 0) {
-        plan.problem =
-            fmt::format("registers: {} of {} a thread",
-                        registers_needed(role, head_dim, groups, streamed_rows, plan.overlap_steps),
-                        consumer_registers(groups, 1, plan.producer_registers));
+        plan.problem = fmt::format("registers: {} of {} a thread", needed,
+                                   consumer_registers(groups, 1, plan.producer_registers));
         return plan;
     }
     plan.consumer_registers =

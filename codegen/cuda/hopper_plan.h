@@ -10,7 +10,6 @@ namespace spion {
 
 struct HopperPlan {
     int slots = 1;                // stationary tiles in shared memory at once
-    bool overlap_steps = true;    // kKeyValueGradient: kOverlapSteps of its body
     int resident_blocks = 0;      // on a processor; 0: not even one
     int producer_registers = 24;  // a thread of the warpgroup that fetches
     int consumer_registers = 0;   // a thread of those that multiply

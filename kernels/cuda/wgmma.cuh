@@ -80,6 +80,17 @@ SPION_DEVICE void keep(float (&acc)[kTiles][4]) {
     for (int j = 0; j < kTiles; ++j) asm volatile("" : SPION_ACC_4(j)::"memory");
 }
 
+// The same for an acc that products will overwrite: what it holds until then is not kept anywhere.
+template <int kTiles>
+SPION_DEVICE void forget(float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+        asm volatile(""
+                     : "=f"(acc[j][0]), "=f"(acc[j][1]), "=f"(acc[j][2]),
+                       "=f"(acc[j][3])::"memory");
+    }
+}
+
 template <int kSteps>
 SPION_DEVICE void keep(unsigned (&left)[kSteps][4]) {
 #pragma unroll
