@@ -7,53 +7,26 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <random>
 
 #include "compiler/compile.h"
 #include "ir/error.h"
 #include "tests/compiler/tile_cases.h"
+#include "tests/support/fake_device.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
 
 namespace spion {
 namespace {
 
-struct NamedKernel : LoadedKernel {
-    explicit NamedKernel(std::string name, std::string code)
-        : entry_(std::move(name)), code_(std::move(code)) {}
-    const std::string& entry() const override { return entry_; }
-    std::string entry_, code_;
-};
-
 // Every launch takes what `milliseconds_of` says of the kernel's text.
-class ClockedDevice : public Device {
+class ClockedDevice : public test::FakeDevice {
   public:
-    const Target& target() const override { return target_; }
-    std::string name() const override { return name_; }
-    void* allocate(std::size_t bytes) override { return std::malloc(bytes); }
-    void release(void* data) noexcept override { std::free(data); }
-    std::size_t peak_bytes() const override { return 0; }
-    void copy_in(void* device, const void* host, std::size_t bytes) override {
-        std::memcpy(device, host, bytes);
-    }
-    void copy_out(void* host, const void* device, std::size_t bytes) override {
-        std::memcpy(host, device, bytes);
-    }
-    void fill(void* device, unsigned char byte, std::size_t bytes) override {
-        std::memset(device, byte, bytes);
-    }
-    void synchronize() override {}
+    ClockedDevice() : FakeDevice(host_with(2)) {}
     KernelBinary compile(const CompileRequest& request) override {
         ++compiled;
-        return {.code = request.text, .log = ""};
+        return FakeDevice::compile(request);
     }
-    std::string compiler_version() override { return "clock 1"; }
-    std::unique_ptr<LoadedKernel> load(const std::string& entry,
-                                       const KernelBinary& binary) override {
-        return std::make_unique<NamedKernel>(entry, binary.code);
-    }
-    using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t) override {
         SpionAttentionArguments args;
@@ -62,23 +35,12 @@ class ClockedDevice : public Device {
         EXPECT_NE(args.granules, nullptr);
         EXPECT_NE(args.q.data, nullptr);
         ++launches;
-        now_ += milliseconds_of(dynamic_cast<const NamedKernel&>(kernel).code_);
-    }
-    void gemm(const Gemm&) override {}
-    void mark(int slot) override { marks_[slot] = now_; }
-    double milliseconds_between(int first, int second) override {
-        return marks_[second] - marks_[first];
+        now += milliseconds_of(dynamic_cast<const test::FakeKernel&>(kernel).code);
     }
 
     std::function<double(const std::string& code)> milliseconds_of;
     std::atomic<int> compiled = 0;
     int launches = 0;
-    Target target_ = host_with(2);
-    std::string name_ = "clock";
-
-  private:
-    double now_ = 0;
-    std::map<int, double> marks_;
 };
 
 class AutotuneTest : public ::testing::Test {
@@ -139,9 +101,9 @@ TEST_F(AutotuneTest, AnythingElseIsMeasuredAfresh) {
     tune(pattern_);
     EXPECT_FALSE(tune(BlockPattern(200, 64, std::vector<std::uint8_t>(16, 0))).from_cache);
     EXPECT_FALSE(tune(pattern_, 3).from_cache);
-    device_.name_ = "another clock";
+    device_.fake_name = "another clock";
     EXPECT_FALSE(tune(pattern_).from_cache);
-    device_.target_.processors = 3;
+    device_.fake_target.processors = 3;
     EXPECT_FALSE(tune(pattern_).from_cache);
     attention_.softmax = SoftmaxKind::kMasked;
     EXPECT_FALSE(tune(pattern_).from_cache);
@@ -204,7 +166,7 @@ TEST_F(AutotuneTest, CompileAttentionTakesItsShapes) {
 
 #ifdef SPION_CUDA_BACKEND
 TEST_F(AutotuneTest, TriesPackedTiles) {
-    device_.target_ = cuda_target(80);
+    device_.fake_target = cuda_target(80);
     device_.milliseconds_of = [](const std::string& code) {
         return code.find("SPION_PACKED_ROWS") == std::string::npos ? 2 : 1;
     };

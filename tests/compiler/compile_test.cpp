@@ -13,16 +13,11 @@
 #include "codegen/emit.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
+#include "tests/support/fake_device.h"
 #include "tests/support/seed.h"
 
 namespace spion {
 namespace {
-
-struct RecordedKernel : LoadedKernel {
-    explicit RecordedKernel(std::string name) : entry_(std::move(name)) {}
-    const std::string& entry() const override { return entry_; }
-    std::string entry_;
-};
 
 struct Launch {
     std::string entry;
@@ -30,69 +25,29 @@ struct Launch {
     SpionAttentionArguments arguments;
 };
 
-class RecordingDevice : public Device {
+class RecordingDevice : public test::FakeDevice {
   public:
-    RecordingDevice() {
-#ifdef SPION_HOST_BACKEND
-        target_ = {.back_end = BackEnd::kHost, .arch = "znver4", .features = "+avx2"};
-#else
-        target_ = cuda_target(90);
-#endif
-    }
-    const Target& target() const override {
-        return target_;
-    }
-    std::string name() const override {
-        return "recording";
-    }
-    void* allocate(std::size_t bytes) override {
-        return std::malloc(bytes);
-    }
-    void release(void* data) noexcept override {
-        std::free(data);
-    }
-    std::size_t peak_bytes() const override {
-        return 0;
-    }
-    void copy_in(void* device, const void* host, std::size_t bytes) override {
-        std::memcpy(device, host, bytes);
-    }
-    void copy_out(void* host, const void* device, std::size_t bytes) override {
-        std::memcpy(host, device, bytes);
-    }
-    void fill(void*, unsigned char, std::size_t) override {}
-    void synchronize() override {}
+    RecordingDevice() : FakeDevice(test::any_target()) {}
     KernelBinary compile(const CompileRequest& request) override {
         const std::lock_guard lock(mutex_);
         requests.push_back(request);
         if (request.entry == rejected_entry) {
             throw InternalError("{} is rejected", request.entry);
         }
-        return {.code = request.text, .log = "", .registers = 1, .compile_ms = 1};
+        return FakeDevice::compile(request);
     }
-    std::string compiler_version() override {
-        return "recorder 1";
-    }
-    std::vector<std::string> compile_options() override {
-        return {"-a", "-b"};
-    }
+    std::vector<std::string> compile_options() override { return {"-a", "-b"}; }
     std::unique_ptr<LoadedKernel> load(const std::string& entry,
                                        const KernelBinary& binary) override {
         EXPECT_FALSE(binary.code.empty());
         ++loads;
-        return std::make_unique<RecordedKernel>(entry);
+        return FakeDevice::load(entry, binary);
     }
-    using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t bytes) override {
         ASSERT_EQ(bytes, sizeof(SpionAttentionArguments));
         launches.push_back({kernel.entry(), geometry, {}});
         std::memcpy(&launches.back().arguments, arguments, bytes);
-    }
-    void gemm(const Gemm&) override {}
-    void mark(int) override {}
-    double milliseconds_between(int, int) override {
-        return 0;
     }
 
     std::vector<CompileRequest> requests;
@@ -102,7 +57,6 @@ class RecordingDevice : public Device {
 
   private:
     std::mutex mutex_;
-    Target target_;
 };
 
 class CompileTest : public ::testing::Test {
@@ -141,7 +95,7 @@ TEST_F(CompileTest, LayersShareTheKernelsThatAreEqual) {
         EXPECT_EQ(request.arch, device_.target().arch);
         EXPECT_EQ(request.features, device_.target().features);
         EXPECT_EQ(request.options, (std::vector<std::string>{"-a", "-b"}));
-        EXPECT_EQ(request.compiler, "recorder 1");
+        EXPECT_EQ(request.compiler, "fake 1");
         EXPECT_FALSE(request.includes.empty());
     }
     EXPECT_EQ(device_.requests.size(), 3U);  // the pattern is passed as tables

@@ -4,9 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstddef>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -17,6 +15,7 @@
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/fake_device.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -24,38 +23,9 @@ namespace {
 
 constexpr EmittedGeometry kThreeBlocks{.threads = 256, .shared_bytes = 1024, .resident_blocks = 3};
 
-struct NamedKernel : LoadedKernel {
-    const std::string& entry() const override { return entry_; }
-    std::string entry_ = "kernel";
-};
-
 // An H200 that writes down what it is asked for.
-class WritingDevice : public Device {
+class WritingDevice : public test::FakeDevice {
   public:
-    const Target& target() const override { return target_; }
-    std::string name() const override { return "writing"; }
-    void* allocate(std::size_t bytes) override {
-        return memory_.emplace_back(std::make_unique<std::byte[]>(bytes)).get();
-    }
-    void release(void* data) noexcept override {
-        std::erase_if(memory_, [&](const auto& owned) { return owned.get() == data; });
-    }
-    std::size_t peak_bytes() const override { return 0; }
-    void copy_in(void* device, const void* host, std::size_t bytes) override {
-        std::memcpy(device, host, bytes);
-    }
-    void copy_out(void* host, const void* device, std::size_t bytes) override {
-        std::memcpy(host, device, bytes);
-    }
-    void fill(void* device, unsigned char byte, std::size_t bytes) override {
-        std::memset(device, byte, bytes);
-    }
-    void synchronize() override {}
-    KernelBinary compile(const CompileRequest&) override { return {}; }
-    std::string compiler_version() override { return ""; }
-    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary&) override {
-        return std::make_unique<NamedKernel>();
-    }
     void launch(const LoadedKernel&, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t bytes) override {
         ASSERT_EQ(bytes, sizeof(SpionHopperArguments));
@@ -66,17 +36,10 @@ class WritingDevice : public Device {
         described.push_back(boxes);
         return {described.size()};  // tells the maps apart
     }
-    void gemm(const Gemm&) override {}
-    void mark(int) override {}
-    double milliseconds_between(int, int) override { return 0; }
 
     std::vector<TensorBoxes> described;
     LaunchGeometry launched;
     SpionHopperArguments passed = {};
-
-  private:
-    std::vector<std::unique_ptr<std::byte[]>> memory_;
-    Target target_ = cuda_target(90);
 };
 
 class HopperLaunchTest : public testing::Test {
@@ -104,8 +67,8 @@ class HopperLaunchTest : public testing::Test {
     }
 
     void launch(HopperLaunch& launch, const SpionAttentionArguments& args, std::int64_t items) {
-        launch.launch(NamedKernel(), {.work_items = items, .threads = 256, .shared_bytes = 1024},
-                      args, device_);
+        launch.launch(test::FakeKernel("kernel"),
+                      {.work_items = items, .threads = 256, .shared_bytes = 1024}, args, device_);
     }
 
     WritingDevice device_;
@@ -197,8 +160,8 @@ TEST_F(HopperLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
     EXPECT_EQ(device_.passed.items, 100000U);
 }
 
-// A row of 16 blocks among 15 of one: more than the average by 225 / 16, where a head has 31. 64 MiB
-// hold 131 heads of L = 1000, D = 64.
+// A row of 16 blocks among 15 of one: more than the average by 225 / 16, where a head has 31. 64
+// MiB hold 131 heads of L = 1000, D = 64.
 TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const Attention attention{
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};

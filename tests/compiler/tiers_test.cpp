@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <set>
@@ -12,48 +11,27 @@
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/fake_device.h"
 
 namespace spion {
 namespace {
 
-struct NamedKernel : LoadedKernel {
-    explicit NamedKernel(std::string text_) : text(std::move(text_)) {}
-    const std::string& entry() const override { return text; }
-    std::string text;
-};
-
 // "Compiles" to the text; the time between two marks depends on what was launched between them.
-class TellingDevice : public Device {
+class TellingDevice : public test::FakeDevice {
   public:
-    const Target& target() const override { return target_; }
-    std::string name() const override { return "telling"; }
-    void* allocate(std::size_t bytes) override { return std::malloc(bytes); }
-    void release(void* data) noexcept override { std::free(data); }
-    std::size_t peak_bytes() const override { return 0; }
-    void copy_in(void* device, const void* host, std::size_t bytes) override {
-        std::memcpy(device, host, bytes);
-    }
-    void copy_out(void* host, const void* device, std::size_t bytes) override {
-        std::memcpy(host, device, bytes);
-    }
-    void fill(void*, unsigned char, std::size_t) override {}
-    void synchronize() override {}
+    TellingDevice() : FakeDevice(test::any_target()) {}
     KernelBinary compile(const CompileRequest& request) override {
         const std::lock_guard lock(mutex_);
         const bool is_baked = request.text.find("kListed") != std::string::npos;
         if (is_baked && reject_baked) throw InternalError("a baked source is rejected");
         compiled_baked += is_baked ? 1 : 0;
-        return {.code = request.text, .log = "", .registers = 1, .compile_ms = 1};
+        return FakeDevice::compile(request);
     }
-    std::string compiler_version() override { return "1"; }
-    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary& binary) override {
-        return std::make_unique<NamedKernel>(binary.code);
-    }
-    using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry&, const void* arguments,
                 std::size_t) override {
-        const bool is_baked = kernel.entry().find("kListed") != std::string::npos;
-        now_ += is_baked ? baked_ms : passed_ms;
+        const std::string& text = dynamic_cast<const test::FakeKernel&>(kernel).code;
+        const bool is_baked = text.find("kListed") != std::string::npos;
+        now += is_baked ? baked_ms : passed_ms;
         SpionAttentionArguments given;
         std::memcpy(&given, arguments, sizeof given);
         last_was_baked = is_baked;
@@ -61,11 +39,6 @@ class TellingDevice : public Device {
                                  static_cast<void*>(given.lse), static_cast<void*>(given.delta)}) {
             written.insert(data);
         }
-    }
-    void gemm(const Gemm&) override {}
-    void mark(int slot) override { marks_[slot] = now_; }
-    double milliseconds_between(int first, int second) override {
-        return marks_[second] - marks_[first];
     }
 
     double passed_ms = 1, baked_ms = 1;
@@ -75,12 +48,6 @@ class TellingDevice : public Device {
 
   private:
     std::mutex mutex_;
-    double now_ = 0, marks_[64] = {};
-#ifdef SPION_HOST_BACKEND
-    Target target_{.back_end = BackEnd::kHost, .arch = "znver4", .features = "+avx2"};
-#else
-    Target target_ = cuda_target(90);
-#endif
 };
 
 class TiersTest : public ::testing::Test {

@@ -10,42 +10,29 @@
 
 #include "ir/error.h"
 #include "tests/support/environment.h"
+#include "tests/support/fake_device.h"
 #include "tests/support/scratch_folder.h"
 
 namespace spion {
 namespace {
 
 // Counts what is allocated and given back.
-class CountingDevice : public Device {
+class CountingDevice : public test::FakeDevice {
   public:
-    const Target& target() const override { return target_; }
-    std::string name() const override { return "counting"; }
     void* allocate(std::size_t bytes) override {
         void* data = &blocks_[next_++];
         held[data] = bytes;
         return data;
     }
     void release(void* data) noexcept override { freed += held.erase(data); }
-    std::size_t peak_bytes() const override { return 0; }
     void copy_in(void*, const void*, std::size_t) override {}
     void copy_out(void*, const void*, std::size_t) override {}
     void fill(void*, unsigned char, std::size_t) override {}
-    void synchronize() override {}
-    KernelBinary compile(const CompileRequest&) override { return {}; }
-    std::string compiler_version() override { return "none"; }
-    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary&) override {
-        return nullptr;
-    }
-    void launch(const LoadedKernel&, const LaunchGeometry&, const void*, std::size_t) override {}
-    void gemm(const Gemm&) override {}
-    void mark(int) override {}
-    double milliseconds_between(int, int) override { return 0; }
 
     std::map<void*, std::size_t> held;
     std::size_t freed = 0;
 
   private:
-    Target target_;
     int blocks_[16] = {};
     int next_ = 0;
 };

@@ -3,15 +3,14 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
+#include "tests/support/fake_device.h"
 
 namespace spion {
 namespace {
 
 // A GPU that has memory of unbounded size and nothing else.
-class CountingDevice : public Device {
+class CountingDevice : public test::FakeDevice {
   public:
-    const Target& target() const override { return target_; }
-    std::string name() const override { return "counting"; }
     void* allocate(std::size_t bytes) override {
         bytes_ += bytes;
         return ::operator new(1);
@@ -21,24 +20,14 @@ class CountingDevice : public Device {
     void copy_in(void*, const void*, std::size_t) override {}
     void copy_out(void*, const void*, std::size_t) override { refuse(); }
     void fill(void*, unsigned char, std::size_t) override {}
-    void synchronize() override {}
     KernelBinary compile(const CompileRequest&) override { return refuse(); }
-    std::string compiler_version() override { return "none"; }
-    std::vector<std::string> compile_options() override { return {}; }
-    std::unique_ptr<LoadedKernel> load(const std::string&, const KernelBinary&) override {
-        refuse();
-        return nullptr;
-    }
     void launch(const LoadedKernel&, const LaunchGeometry&, const void*, std::size_t) override {
         refuse();
     }
     void gemm(const Gemm&) override { refuse(); }
-    void mark(int) override {}
-    double milliseconds_between(int, int) override { return 0; }
 
   private:
     static KernelBinary refuse() { throw InternalError("this device only counts memory"); }
-    Target target_ = cuda_target(90);
     std::size_t bytes_ = 0;
 };
 
