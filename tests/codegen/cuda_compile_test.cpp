@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <initializer_list>
 #include <thread>
 #include <vector>
 
@@ -41,11 +43,14 @@ Attention attention_of(DType dtype, int head_dim, int variant) {
             .key_padding = variant / 2 % 2 == 0};
 }
 
+Job job_of(const TileProgram& program, const Target& target) {
+    return {emit(program, target), geometry(program, target), target};
+}
+
 Job attention_job(DType dtype, int head_dim, KernelRole role, const Target& target, int variant) {
     const Attention attention = attention_of(dtype, head_dim, variant);
     const BlockPattern pattern = BlockPattern::full(attention.length, kBlocks[variant % 4]);
-    const TileProgram program = lower(attention, pattern, role, target);
-    return {emit(program, target), geometry(program, target), target};
+    return job_of(lower(attention, pattern, role, target), target);
 }
 
 Job summary_job(DType dtype, int head_dim, const Target& target, int variant) {
@@ -128,14 +133,14 @@ TEST_P(CudaCompile, AttentionHasNoSpills) {
     compile_all(jobs);
 }
 
-// Every tile for wgmma that the plan lets through; stages change addresses only.
-TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
-    const Target target = cuda_target(GetParam());
-    if (!has_wgmma(target)) return;
+// Full patterns in 16-bit types: every tile that can run and that `wanted` takes.
+std::vector<Job> tile_jobs(std::initializer_list<int> head_dims, std::initializer_list<int> blocks,
+                           const Target& target,
+                           const std::function<bool(int block, const TileShape&)>& wanted) {
     std::vector<Job> jobs;
     int variant = 0;
-    for (const int dim : {32, 64, 128}) {
-        for (const int block : {16, 32, 64, 128}) {  // packed up to 32
+    for (const int dim : head_dims) {
+        for (const int block : blocks) {
             for (const KernelRole role : kRoles) {
                 ++variant;
                 const Attention attention =
@@ -143,19 +148,28 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
                 const BlockPattern pattern = BlockPattern::full(attention.length, block);
                 for (const TileCandidate& candidate :
                      tile_candidates(attention, pattern, role, target, 4)) {
-                    const TileShape& shape = candidate.shape;
-                    if (!shape.wgmma || !candidate.infeasible.empty() ||
-                        (shape.stages > 2 && block >= 64) ||
-                        (block == 128 && shape.stationary_rows == 64 &&
-                         shape.streamed_rows == 64)) {
-                        continue;
+                    if (candidate.infeasible.empty() && wanted(block, candidate.shape)) {
+                        jobs.push_back(job_of(
+                            lower(attention, pattern, role, target, candidate.shape), target));
                     }
-                    const TileProgram program = lower(attention, pattern, role, target, shape);
-                    jobs.push_back({emit(program, target), geometry(program, target), target});
                 }
             }
         }
     }
+    return jobs;
+}
+
+// Every tile for wgmma that the plan lets through; stages change addresses only, and blocks of 128
+// in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed.
+TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
+    const Target target = cuda_target(GetParam());
+    if (!has_wgmma(target)) return;
+    const std::vector<Job> jobs =
+        tile_jobs({32, 64, 128}, {16, 32, 64, 128}, target, [](int block, const TileShape& shape) {
+            const bool as_of_64 =
+                block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
+            return shape.wgmma && (shape.stages == 2 || block < 64) && !as_of_64;
+        });
     EXPECT_GT(jobs.size(), 20U);
     compile_all(jobs);
 }
@@ -169,8 +183,7 @@ TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
                                                  variant % 2 == 0 ? 64 : 128, variant / 2);
         const BlockPattern pattern = BlockPattern::full(attention.length, 128);
         for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
-            const TileProgram program = lower(attention, pattern, role, target);
-            jobs.push_back({emit(program, target), geometry(program, target), target});
+            jobs.push_back(job_of(lower(attention, pattern, role, target), target));
         }
     }
     compile_all(jobs);
@@ -180,27 +193,10 @@ TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
 TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
     const Target target = cuda_target(GetParam());
     if (!has_wgmma(target)) return;
-    std::vector<Job> jobs;
-    int variant = 0;
-    for (const int dim : {32, 64}) {
-        for (const int block : {16, 32}) {
-            for (const KernelRole role : kRoles) {
-                ++variant;
-                const Attention attention =
-                    attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
-                const BlockPattern pattern = BlockPattern::full(attention.length, block);
-                for (const TileCandidate& candidate :
-                     tile_candidates(attention, pattern, role, target, 4)) {
-                    const TileShape& shape = candidate.shape;
-                    if (!shape.warp_items || !candidate.infeasible.empty() || shape.stages > 3) {
-                        continue;
-                    }
-                    const TileProgram program = lower(attention, pattern, role, target, shape);
-                    jobs.push_back({emit(program, target), geometry(program, target), target});
-                }
-            }
-        }
-    }
+    const std::vector<Job> jobs =
+        tile_jobs({32, 64}, {16, 32}, target, [](int /*block*/, const TileShape& shape) {
+            return shape.warp_items && shape.stages <= 3;
+        });
     EXPECT_EQ(jobs.size(), 14U);
     compile_all(jobs);
 }
@@ -269,8 +265,7 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
             LowerOptions options;
             options.tables = Tables::kBaked;
             const BlockPattern pattern(attention.length, block, std::move(bits));
-            const TileProgram program = lower(attention, pattern, role, target, options);
-            jobs.push_back({emit(program, target), geometry(program, target), target});
+            jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
             EXPECT_EQ(jobs.back().source.text.find("kSteps = -1") == std::string::npos, uniform);
         }
     }
@@ -316,8 +311,7 @@ TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
             LowerOptions options;
             options.shape = place->shape;
             options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
-            const TileProgram program = lower(attention, pattern, role, target, options);
-            jobs.push_back({emit(program, target), geometry(program, target), target});
+            jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
             EXPECT_NE(jobs.back().source.text.find(fmt::format("SPION_PACKED_ROWS {}", rows)),
                       std::string::npos);
         }
