@@ -41,9 +41,9 @@ std::string step_times(const Facts& facts) {
     }
     const auto phase = [](double step_ms, double attention_ms) {
         const std::string step = step_ms > 0 ? milliseconds(step_ms) : "-";
-        return step_ms > 0 && attention_ms > 0
-                   ? fmt::format("{} (attention {})", step, milliseconds(attention_ms))
-                   : step;
+        return step_ms > 0 && attention_ms > 0 ? fmt::format("{} (attention on full lengths {})",
+                                                             step, milliseconds(attention_ms))
+                                               : step;
     };
     return values.empty() ? ""
                           : fmt::format("  {:<20} {}  dense {}, sparse {}; medians\n", "step time",
