@@ -90,8 +90,7 @@ std::string explain_roles(const Attention& attention, const BlockPattern& patter
         choose_roles(attention, block, extent_of(pattern), target) == kGradientsTogether;
     return fmt::format(
         "backward: {}; delta and then all gradients are predicted to take {:.1f} us, dQ and then "
-        "dK "
-        "and dV {:.1f} us (B={}, {:.0f} % of the blocks){}\n",
+        "dK and dV {:.1f} us (B={}, {:.0f} % of the blocks){}\n",
         together ? "delta, then all gradients" : "dQ, then dK and dV", *predicted.together * 1e6,
         predicted.apart * 1e6, kPlannedBatch, 100 * kPlannedDensity,
         attention.head_dim == kOnlyFullHeadDim ? "; at D=128 together on full patterns only" : "");

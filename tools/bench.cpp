@@ -49,12 +49,37 @@ Json pass_json(double milliseconds, double flop, double bytes) {
             {"gb_per_s", gigabytes_per_second(bytes, milliseconds)}};
 }
 
+// What a kernel computes.
+std::string_view results_of(KernelRole role) {
+    switch (role) {
+        case KernelRole::kForward:
+            return "forward";
+        case KernelRole::kQueryGradient:
+            return "dQ";
+        case KernelRole::kKeyValueGradient:
+            return "dK and dV";
+        case KernelRole::kDelta:
+            return "delta";
+        case KernelRole::kGradients:
+            return "all gradients";
+    }
+    throw InternalError("kernel role {} has no results", static_cast<int>(role));
+}
+
+Json kernels_json(const KernelTimes& kernels) {
+    Json list = Json::array();
+    for (const KernelTime& kernel : kernels) {
+        list.push_back({{"role", to_string(kernel.role)},
+                        {"ms", kernel.milliseconds},
+                        {"packed_rows", kernel.packed_rows}});
+    }
+    return list;
+}
+
 Json times_json(const AttentionTimes& times, const AttentionWork& work) {
     return {{"forward", pass_json(times.forward_ms, work.forward_flop, work.forward_bytes)},
             {"backward", pass_json(times.backward_ms, work.backward_flop, work.backward_bytes)},
-            {"dq_ms", times.query_ms},
-            {"dkdv_ms", times.key_value_ms},
-            {"packed_rows", times.packed_rows},
+            {"kernels", kernels_json(times.kernels)},
             {"compile_cold_ms", times.compile_cold_ms},
             {"compile_cached_ms", times.compile_cached_ms},
             {"buffer_sets", times.buffer_sets}};
@@ -112,11 +137,12 @@ void print_table(const Measured& measured, const Device& device) {
     fmt::print("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
     print_pass("forward", sparse.forward_ms, work.forward_flop, work.forward_bytes);
     print_pass("backward", sparse.backward_ms, work.backward_flop, work.backward_bytes);
+    const auto& [first, second, third] = sparse.kernels;
     fmt::print(
-        "of that dQ {:.4f} ms, dK and dV {:.4f} ms; block rows a tile: {} forward, {} dQ, {} "
-        "dK and dV\n",
-        sparse.query_ms, sparse.key_value_ms, sparse.packed_rows[0], sparse.packed_rows[1],
-        sparse.packed_rows[2]);
+        "of that {0} {1:.4f} ms, {2} {3:.4f} ms; block rows a tile: {4} forward, {5} {0}, {6} "
+        "{2}\n",
+        results_of(second.role), second.milliseconds, results_of(third.role), third.milliseconds,
+        first.packed_rows, second.packed_rows, third.packed_rows);
     if (measured.dense) {
         const BlockPattern full =
             BlockPattern::full(measured.attention.length, measured.pattern.block());

@@ -84,11 +84,11 @@ double warm_up(Device& device, const std::function<void(int)>& call) {
     return total / calls;
 }
 
-std::vector<std::unique_ptr<AttentionBuffers>> make_sets(const Attention& attention,
-                                                         std::int64_t batch,
-                                                         std::span<const int> lengths,
-                                                         Device& device) {
-    std::vector<std::unique_ptr<AttentionBuffers>> sets;
+using BufferSets = std::vector<std::unique_ptr<AttentionBuffers>>;
+
+BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<const int> lengths,
+                     Device& device) {
+    BufferSets sets;
     const bool rotate = device.target().back_end == BackEnd::kCuda;
     double bytes = 0;  // of what one forward pass over every set touches: half of the tensors
     do {
@@ -106,6 +106,28 @@ std::unique_ptr<CompiledAttention> compile_one(const Attention& attention,
                                                const CompileOptions& options = {}) {
     return std::move(
         compile_attention(attention, std::span(&pattern, 1), device, cache, options).front());
+}
+
+KernelTimes measure_each(CompiledAttention& compiled, const BufferSets& sets, int repeat,
+                         Device& device) {
+    for (const auto& set : sets) {
+        compiled.forward(set->arguments());  // the others read O and LSE, and the last one delta
+        compiled.backward(set->arguments());
+    }
+    KernelTimes times;
+    for (std::size_t i = 0; i < times.size(); ++i) {
+        const auto& part = compiled.part(static_cast<KernelRole>(i));
+        times[i] = {.role = part.program.role,
+                    .milliseconds = median_milliseconds(
+                        device, repeat,
+                        [&](int n) {
+                            launch_part(
+                                part, sets[static_cast<std::size_t>(n) % sets.size()]->arguments(),
+                                device);
+                        }),
+                    .packed_rows = part.program.packed_rows()};
+    }
+    return times;
 }
 
 }  // namespace
@@ -169,44 +191,18 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
     const auto sets = make_sets(attention, batch, lengths, device);
     const int count = static_cast<int>(sets.size());
     times.buffer_sets = count;
-    for (const auto& set : sets) {
-        compiled->forward(set->arguments());  // backward reads O and LSE
-    }
-    times.forward_ms = median_milliseconds(
-        device, repeat, [&](int n) { compiled->forward(sets[n % count]->arguments()); });
+    times.kernels = measure_each(*compiled, sets, repeat, device);
+    times.forward_ms = times.kernels[0].milliseconds;
     times.backward_ms = median_milliseconds(
         device, repeat, [&](int n) { compiled->backward(sets[n % count]->arguments()); });
-    const auto measure_role = [&](KernelRole role) {
-        return median_milliseconds(device, repeat, [&](int n) {
-            launch_part(compiled->part(role), sets[n % count]->arguments(), device);
-        });
-    };
-    times.query_ms = measure_role(KernelRole::kQueryGradient);
-    times.key_value_ms = measure_role(KernelRole::kKeyValueGradient);
-    for (int role = 0; role < 3; ++role) {
-        times.packed_rows[role] =
-            compiled->part(static_cast<KernelRole>(role)).program.packed_rows();
-    }
     return times;
 }
 
-std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,
-                                    std::int64_t batch, int repeat, Device& device) {
+KernelTimes measure_kernels(const Attention& attention, const BlockPattern& pattern,
+                            std::int64_t batch, int repeat, Device& device) {
     KernelCache cache(std::nullopt);
     const auto compiled = compile_one(attention, pattern, device, cache);
-    const auto sets = make_sets(attention, batch, {}, device);
-    for (const auto& set : sets) {
-        compiled->forward(set->arguments());  // dQ reads O and LSE
-        compiled->backward(set->arguments());
-    }
-    std::array<double, 3> times{};
-    for (std::size_t i = 0; i < times.size(); ++i) {
-        const auto& part = compiled->part(static_cast<KernelRole>(i));
-        times[i] = median_milliseconds(device, repeat, [&](int n) {
-            launch_part(part, sets[static_cast<std::size_t>(n) % sets.size()]->arguments(), device);
-        });
-    }
-    return times;
+    return measure_each(*compiled, make_sets(attention, batch, {}, device), repeat, device);
 }
 
 SummaryTimes measure_summary(const Attention& attention, std::int64_t batch,

@@ -13,14 +13,21 @@
 
 namespace spion {
 
+// A kernel alone.
+struct KernelTime {
+    KernelRole role = KernelRole::kForward;
+    double milliseconds = 0;
+    int packed_rows = 1;  // block rows a tile
+};
+// Forward; then dQ, dK and dV, or delta, all gradients.
+using KernelTimes = std::array<KernelTime, 3>;
+
 struct AttentionTimes {
     double forward_ms = 0;
-    double backward_ms = 0;        // dQ, then dK and dV
-    double query_ms = 0;           // dQ alone
-    double key_value_ms = 0;       // dK and dV alone
+    double backward_ms = 0;        // the other two of `kernels` in turn
     double compile_cold_ms = 0;    // all three kernels, nothing cached
     double compile_cached_ms = 0;  // the same from the disk cache, by a fresh memory cache
-    std::array<int, 3> packed_rows = {1, 1, 1};  // block rows a tile of the three kernels
+    KernelTimes kernels = {};
     int buffer_sets = 1;  // rotated, so that no call finds its inputs in the L2 cache
 };
 
@@ -43,9 +50,9 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
                                  std::int64_t batch, std::span<const int> lengths, int repeat,
                                  Device& device, CompileOptions options = {});
 
-// Median milliseconds of each kernel on its own: forward, dQ, dK and dV.
-std::array<double, 3> measure_roles(const Attention& attention, const BlockPattern& pattern,
-                                    std::int64_t batch, int repeat, Device& device);
+// Median milliseconds of each kernel on its own.
+KernelTimes measure_kernels(const Attention& attention, const BlockPattern& pattern,
+                            std::int64_t batch, int repeat, Device& device);
 
 struct SummaryTimes {
     double kernel_ms = 0;     // the score summary kernel

@@ -110,9 +110,9 @@ Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* d
             predict(lower(attention, pattern, roles[i], target), shape.batch, target);
     }
     if (device != nullptr) {
-        const auto measured = measure_roles(attention, pattern, shape.batch, repeat, *device);
+        const auto measured = measure_kernels(attention, pattern, shape.batch, repeat, *device);
         for (std::size_t i = 0; i < passes.size(); ++i) {
-            passes[i].milliseconds = measured[i];
+            passes[i].milliseconds = measured[i].milliseconds;
         }
     }
     return passes;
@@ -157,8 +157,10 @@ void print_heading(const std::string& where, bool measured) {
                  : fmt::format("{:>9}", "predicted");
     fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {:<{}} {:<{}}\n", "", "", "", "", "", "",
                "", " forward", columns.size(), " backward", columns.size());
-    fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {} {}  bound by: O, dQ, dK/dV (or delta, all three)\n",
-               "shape", "B", "H", "L", "D", "block", "density", columns, columns);
+    fmt::print(
+        "{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {} {}  bound by: O, dQ, dK/dV (or delta, all "
+        "three)\n",
+        "shape", "B", "H", "L", "D", "block", "density", columns, columns);
 }
 
 Json row_json(const Shape& shape, const Passes& passes) {

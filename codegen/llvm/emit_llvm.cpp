@@ -153,8 +153,7 @@ KernelSource emit_host(const TileProgram& program, const Target& target) {
     if (lanes > kMaxStationaryRows || lanes % 16 != 0 || program.streamed_rows > kMaxStreamedRows) {
         throw InternalError(
             "host tiles have 16, 32, 48 or 64 stationary rows of a block row and at most {} "
-            "streamed "
-            "rows, not {} and {}",
+            "streamed rows, not {} and {}",
             kMaxStreamedRows, lanes, program.streamed_rows);
     }
     std::vector<Constant> constants = attention_constants(program.attention);

@@ -9,7 +9,7 @@
 
 constexpr int kScoreTiles = kStreamedRows / 8;
 
-// Of the lane (or thread) `lane`, whose columns are 8 j + 2 (lane % 4) and the next: where its LSE lie.
+// Where the LSE lie of the columns of a lane (or thread), which are 8 j + 2 (lane % 4) and the next.
 SPION_DEVICE unsigned lane_statistics(int stage, int lane) {
     return stage_statistics(stage) + lane % 4 * 8;
 }

@@ -154,6 +154,15 @@ TEST(Bench, PrintsJsonAlone) {
             EXPECT_GT(measured->at(pass).at("tflops"), 0);
             EXPECT_GT(measured->at(pass).at("gb_per_s"), 0);
         }
+        const auto& kernels = measured->at("kernels");
+        ASSERT_EQ(kernels.size(), 3U);
+        EXPECT_EQ(kernels[0].at("role"), "attention_forward");
+        EXPECT_EQ(kernels[1].at("role"), "attention_query_gradient");
+        EXPECT_EQ(kernels[2].at("role"), "attention_key_value_gradient");
+        for (const auto& kernel : kernels) {
+            EXPECT_GT(kernel.at("ms"), 0);
+            EXPECT_EQ(kernel.at("packed_rows"), 1);
+        }
         EXPECT_GT(measured->at("compile_cold_ms"), 0);
         EXPECT_GT(measured->at("compile_cached_ms"), 0);
     }
@@ -169,6 +178,8 @@ TEST(Bench, PrintsATable) {
         << result.out;
     EXPECT_NE(result.out.find("\nforward "), std::string::npos);
     EXPECT_NE(result.out.find("\nbackward "), std::string::npos);
+    EXPECT_NE(result.out.find("\nof that dQ "), std::string::npos);
+    EXPECT_NE(result.out.find("1 forward, 1 dQ, 1 dK and dV"), std::string::npos);
     EXPECT_EQ(result.out.find("dense"), std::string::npos);
 }
 
