@@ -266,7 +266,7 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
             options.tables = Tables::kBaked;
             const BlockPattern pattern(attention.length, block, std::move(bits));
             jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
-            EXPECT_EQ(jobs.back().source.text.find("kSteps = -1") == std::string::npos, uniform);
+            EXPECT_EQ(jobs.back().source.text.find("kSteps = -1 }") == std::string::npos, uniform);
         }
     }
     compile_all(jobs);
