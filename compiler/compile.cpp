@@ -1,7 +1,10 @@
 #include "compiler/compile.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -87,6 +90,10 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
     const CompileRequest request = request_for(source, device);
     CachedKernel cached = cache.get(
         source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
+    if (const std::string note = spill_note(request, *cached.binary);
+        !note.empty() && cached.origin != CacheOrigin::kMemory) {
+        fmt::print(stderr, "spion: {}\n", note);
+    }
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
     return {.kernel = std::move(kernel),
             .source = source,

@@ -10,6 +10,7 @@
 #include "codegen/cuda/register_plan.h"
 #include "codegen/cuda/warp_plan.h"
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
 
@@ -139,6 +140,14 @@ int row_bytes(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
 
+KernelKind kind_of(const TileProgram& program) {
+    return {.unit = program.unit,
+            .role = program.role,
+            .head_dim = program.attention.head_dim,
+            .streamed_rows = program.streamed_rows,
+            .packed = program.packed_rows() > 1};
+}
+
 HopperPlan plan_of(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
@@ -165,9 +174,13 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
             program.stationary_rows, program.stages, program.streamed_rows, program.granule,
             attention.head_dim);
     }
-    HopperPlan plan = plan_hopper(program.role, attention.head_dim, program.stationary_rows,
-                                  program.streamed_rows, program.stages,
-                                  target.shared_bytes_per_block, program.packed_rows() > 1);
+    if (const std::string reason = why_nvrtc_refuses(target.compiler, kind_of(program));
+        !reason.empty()) {
+        throw UserError("{}: take other streamed_rows, or unit=mma_sync", reason);
+    }
+    HopperPlan plan = plan_hopper(
+        program.role, attention.head_dim, program.stationary_rows, program.streamed_rows,
+        program.stages, target.shared_bytes_per_block, target.compiler, program.packed_rows() > 1);
     if (!plan.problem.empty()) {
         throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
                         plan.problem);
