@@ -54,7 +54,8 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
             .compute_capability = 10 * major + minor,
             .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
             .shared_bytes_per_block =
-                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn)};
+                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
+            .compiler = nvrtc_release()};
 }
 
 }  // namespace

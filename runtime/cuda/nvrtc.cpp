@@ -168,6 +168,11 @@ std::string nvrtc_version() {
     return fmt::format("nvrtc {}.{} {}", nvrtc.major, nvrtc.minor, nvrtc.library.identity());
 }
 
+CompilerRelease nvrtc_release() {
+    const Nvrtc& nvrtc = usable_nvrtc();
+    return {.major = nvrtc.major, .minor = nvrtc.minor};
+}
+
 std::string nvrtc_path() {
     return usable_nvrtc().library.path();
 }
