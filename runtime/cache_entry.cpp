@@ -132,7 +132,7 @@ void fill_folder(const fs::path& folder, const std::string& key, const KernelSou
         write_file(include_path(folder, file.name), file.text, Sync::kNo);
     }
     if (const std::string line = rebuild_command(request); !line.empty()) {
-        write_file(folder / "rebuild.sh", line + "\n", Sync::kNo);
+        write_file(folder / "rebuild.sh", rebuild_script(line), Sync::kNo);
     }
     write_file(folder / binary_file, binary.code, Sync::kYes);
     // Compilers' logs may hold bytes that are not UTF-8.
@@ -249,12 +249,15 @@ void write_entry(const fs::path& folder, const std::string& key, const KernelSou
 
 void remove_abandoned(const fs::path& root) noexcept {
     std::error_code error;
-    const auto limit = fs::file_time_type::clock::now() - std::chrono::hours(1);
+    const auto now = fs::file_time_type::clock::now();
     for (fs::directory_iterator item(root, error), end; !error && item != end;
          item.increment(error)) {
         std::error_code ignored;
         if (item->path().filename().string().starts_with(kAsidePrefix) &&
-            fs::last_write_time(item->path(), ignored) < limit && !ignored) {
+            // In either direction: the clock may have gone back since.
+            std::chrono::abs(fs::last_write_time(item->path(), ignored) - now) >
+                std::chrono::hours(1) &&
+            !ignored) {
             fs::remove_all(item->path(), ignored);
         }
     }

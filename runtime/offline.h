@@ -47,4 +47,9 @@ std::string rebuild_command(const CompileRequest& request);
 // The same for CUDA, of two fields of the request.
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
 
+// rebuild.sh in a kernel's folder: `line`, which is rebuild_command's, from wherever it is started.
+std::string rebuild_script(const std::string& line);
+// The line of such a script.
+std::string line_of_rebuild_script(const std::string& script);
+
 }  // namespace spion

@@ -9,6 +9,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -140,7 +141,7 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     write(folder / "kernel.log", kernel.cached.binary->log);
     write(folder / "report.json", kernel_json(kernel, back_end));
     if (!kernel.rebuild.empty()) {
-        write(folder / "rebuild.sh", kernel.rebuild + "\n");
+        write(folder / "rebuild.sh", rebuild_script(kernel.rebuild));
     }
 }
 

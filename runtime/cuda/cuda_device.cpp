@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <string_view>
 #include <unordered_map>
@@ -18,6 +17,7 @@
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -47,8 +47,7 @@ int attribute(const Functions& cuda, driver_abi::Device device, int which) {
 std::string arch_of(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    const char* wgmma = std::getenv("SPION_WGMMA");
-    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
+    const bool without = !environment_switch("SPION_WGMMA", true);
     return fmt::format("sm_{}{}{}", major, minor, major == 9 && minor == 0 && !without ? "a" : "");
 }
 
@@ -146,8 +145,7 @@ CudaDevice::CudaDevice() {
     s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
     s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
-    const char* wait = std::getenv("SPION_WAIT_AFTER_LAUNCH");
-    s.wait_after_launch = wait != nullptr && std::string_view(wait) == "1";
+    s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     check_driver(s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device),
                  fmt::format("{} cannot be opened", s.name));
     s.enter();

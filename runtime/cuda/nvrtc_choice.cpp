@@ -116,8 +116,8 @@ NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
 
 std::vector<std::string> nvrtc_candidates(const Variables& variable, const fs::path& root) {
     const auto value = [&](const char* name) -> std::optional<fs::path> {
-        const char* text = variable(name);
-        return text == nullptr || *text == '\0' ? std::nullopt : std::optional<fs::path>(text);
+        const auto text = variable(name);
+        return text ? std::optional<fs::path>(*text) : std::nullopt;
     };
     if (const auto file = value("SPION_NVRTC_LIBRARY")) {
         return {file->string()};

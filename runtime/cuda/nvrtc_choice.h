@@ -35,8 +35,8 @@ NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
 // What mends a missing or unfit NVRTC, as the end of a sentence.
 std::string nvrtc_remedy();
 
-// The value of an environment variable, or null.
-using Variables = std::function<const char*(const char* name)>;
+// The value of an environment variable; nullopt where it is unset or empty.
+using Variables = std::function<std::optional<std::string>(const char* name)>;
 
 // Files and names to give to the loader, in this order: $SPION_NVRTC_LIBRARY alone where it is set;
 // else libnvrtc as the loader finds it; in lib64 of $CUDA_HOME, of $CUDA_PATH and of every

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <system_error>
@@ -11,6 +10,7 @@
 #include "ir/error.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc_choice.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -68,8 +68,7 @@ void open(Opened& opened, const std::string& candidate) {
 const Opened& opened_libraries() {
     static const Opened opened = [] {
         Opened all;
-        for (const std::string& candidate : nvrtc_candidates(
-                 [](const char* name) -> const char* { return std::getenv(name); }, "/")) {
+        for (const std::string& candidate : nvrtc_candidates(environment_value, "/")) {
             open(all, candidate);
         }
         return all;

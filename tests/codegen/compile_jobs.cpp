@@ -65,25 +65,34 @@ CompileJob summary_job(DType dtype, int head_dim, const Target& target, int vari
             .target = target};
 }
 
-// Full patterns in 16-bit types: every tile that can run and that `wanted` takes.
+// Full patterns in 16-bit types: every tile that can run and that `wanted` takes. One variant each
+// of type, softmax, padding and length, or with `all` every one.
 CompileJobs tile_jobs(std::initializer_list<int> head_dims, std::initializer_list<int> blocks,
-                      const Target& target,
+                      const Target& target, bool all,
                       const std::function<bool(int block, const TileShape&)>& wanted) {
     CompileJobs jobs;
-    int variant = 0;
+    int count = 0;
+    const auto add = [&](int dim, int block, KernelRole role, DType dtype, int variant) {
+        const Attention attention = attention_of(dtype, dim, variant);
+        const BlockPattern pattern = BlockPattern::full(attention.length, block);
+        for (const TileCandidate& candidate :
+             tile_candidates(attention, pattern, role, target, 4)) {
+            if (candidate.infeasible.empty() && wanted(block, candidate.shape)) {
+                jobs.push_back(
+                    job_of(lower(attention, pattern, role, target, candidate.shape), target));
+            }
+        }
+    };
     for (const int dim : head_dims) {
         for (const int block : blocks) {
             for (const KernelRole role : kRoles) {
-                ++variant;
-                const Attention attention =
-                    attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
-                const BlockPattern pattern = BlockPattern::full(attention.length, block);
-                for (const TileCandidate& candidate :
-                     tile_candidates(attention, pattern, role, target, 4)) {
-                    if (candidate.infeasible.empty() && wanted(block, candidate.shape)) {
-                        jobs.push_back(job_of(
-                            lower(attention, pattern, role, target, candidate.shape), target));
-                    }
+                ++count;
+                for (int variant = 0; all && variant < 4; ++variant) {
+                    add(dim, block, role, DType::kBf16, variant);
+                    add(dim, block, role, DType::kFp16, variant);
+                }
+                if (!all) {
+                    add(dim, block, role, count % 2 == 0 ? DType::kBf16 : DType::kFp16, count);
                 }
             }
         }
@@ -129,10 +138,10 @@ CompileJobs chosen_jobs(const Target& target, bool all) {
     return jobs;
 }
 
-CompileJobs wgmma_jobs(const Target& target) {
+CompileJobs wgmma_jobs(const Target& target, bool all) {
     if (!has_wgmma(target)) return {};
     return tile_jobs(
-        {32, 64, 128}, {16, 32, 64, 128}, target, [](int block, const TileShape& shape) {
+        {32, 64, 128}, {16, 32, 64, 128}, target, all, [](int block, const TileShape& shape) {
             const bool as_of_64 =
                 block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
             return shape.wgmma && (shape.stages == 2 || block < 64) && !as_of_64;
@@ -155,7 +164,7 @@ CompileJobs together_jobs(const Target& target) {
 
 CompileJobs warp_item_jobs(const Target& target) {
     if (!has_wgmma(target)) return {};
-    return tile_jobs({32, 64}, {16, 32}, target, [](int /*block*/, const TileShape& shape) {
+    return tile_jobs({32, 64}, {16, 32}, target, false, [](int /*block*/, const TileShape& shape) {
         return shape.warp_items && shape.stages <= 3;
     });
 }

@@ -25,8 +25,9 @@ constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
 // `all`, every architecture gets everything.
 CompileJobs chosen_jobs(const Target& target, bool all);
 // Every tile for wgmma that the plan lets through; stages change addresses only, and blocks of 128
-// in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed.
-CompileJobs wgmma_jobs(const Target& target);
+// in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed. With `all`, each in both
+// types, both softmax kinds, with key padding and without.
+CompileJobs wgmma_jobs(const Target& target, bool all = false);
 // Delta and all gradients together.
 CompileJobs together_jobs(const Target& target);
 // Every tile that a warp can have for itself; stages change addresses only.

@@ -60,7 +60,8 @@ class CudaCompile : public testing::TestWithParam<int> {
     void SetUp() override {
         if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
         target = cuda_target(GetParam());
-        target.compiler = nvrtc_release();
+        if (const auto problem = nvrtc_problem(target.arch)) GTEST_SKIP() << *problem;
+        target.compiler = nvrtc_release(target.arch);
     }
     Target target;
     const bool all = std::getenv("SPION_TEST_ALL") != nullptr;

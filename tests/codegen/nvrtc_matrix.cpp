@@ -1,4 +1,4 @@
-// nvrtc_matrix sample|all: compiles attention's kernels with the NVRTC that is found, and prints a
+// nvrtc_matrix sample|all|variants: compiles attention's kernels with the NVRTC that is found, and prints a
 // line of tabs for each: family, target, kernel, tile, registers, bytes of spills, milliseconds,
 // and why it was refused. tests/nvrtc_matrix.py runs it for every release.
 #include <fmt/format.h>
@@ -32,8 +32,8 @@ void print_row(const std::string& family, const test::CompileJob& job) {
                                      .includes = job.source.includes,
                                      .arch = job.target.arch,
                                      .features = "",
-                                     .options = nvrtc_options(),
-                                     .compiler = nvrtc_version()});
+                                     .options = nvrtc_options(job.target.arch),
+                                     .compiler = nvrtc_version(job.target.arch)});
     } catch (const std::exception& error) {
         refused = one_line(error.what());
     }
@@ -48,29 +48,43 @@ void print_family(const std::string& family, const test::CompileJobs& jobs, std:
     }
 }
 
+// The kernels that are asked for, of one target: one of `step`.
+void print_target(const Target& target, std::size_t step) {
+    print_family("chosen", test::chosen_jobs(target, false), step);
+    print_family("wgmma", test::wgmma_jobs(target), step);
+    print_family("together", test::together_jobs(target), step);
+    print_family("warp items", test::warp_item_jobs(target), step);
+    print_family("other D", test::other_dimension_jobs(target, false), step);
+    print_family("summary", test::summary_jobs(target), step);
+    print_family("baked", test::baked_jobs(target), step);
+    print_family("packed", test::packed_jobs(target, false), step);
+}
+
+void print_wanted(std::string_view wanted) {
+    for (const int capability : test::kArchitectures) {
+        Target target = cuda_target(capability);
+        if (nvrtc_problem(target.arch)) continue;  // the release is too old for it
+        target.compiler = nvrtc_release(target.arch);
+        if (wanted == "all") {
+            print_target(target, 1);
+        } else if (wanted == "variants") {
+            print_family("wgmma variants", test::wgmma_jobs(target, true), 1);
+        } else if (capability == 80 || capability == 90) {
+            print_target(target, capability == 90 ? 12 : 24);
+        }
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
     const std::string_view wanted = count == 2 ? arguments[1] : "";
-    if (wanted != "sample" && wanted != "all") {
-        fmt::print(stderr, "usage: nvrtc_matrix sample|all\n");
+    if (wanted != "sample" && wanted != "all" && wanted != "variants") {
+        fmt::print(stderr, "usage: nvrtc_matrix sample|all|variants\n");
         return 2;
     }
     try {
-        const std::size_t step = wanted == "all" ? 1 : 12;
-        for (const int capability : test::kArchitectures) {
-            Target target = cuda_target(capability);
-            if (nvrtc_problem(target.arch)) continue;  // too old for it
-            target.compiler = nvrtc_release(target.arch);
-            print_family("chosen", test::chosen_jobs(target, false), step);
-            print_family("wgmma", test::wgmma_jobs(target), step);
-            print_family("together", test::together_jobs(target), step);
-            print_family("warp items", test::warp_item_jobs(target), step);
-            print_family("other D", test::other_dimension_jobs(target, false), step);
-            print_family("summary", test::summary_jobs(target), step);
-            print_family("baked", test::baked_jobs(target), step);
-            print_family("packed", test::packed_jobs(target, false), step);
-        }
+        print_wanted(wanted);
     } catch (const std::exception& error) {
         fmt::print(stderr, "nvrtc_matrix: {}\n", error.what());
         return 2;

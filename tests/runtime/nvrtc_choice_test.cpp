@@ -83,7 +83,7 @@ class NvrtcCandidates : public testing::Test {
         std::vector<std::string> found = nvrtc_candidates(
             [&](const char* name) {
                 const auto value = variables.find(name);
-                return value == variables.end() ? nullptr : value->second.c_str();
+                return value == variables.end() ? std::nullopt : std::optional(value->second);
             },
             root());
         for (std::string& file : found) {
@@ -136,7 +136,7 @@ TEST_F(NvrtcCandidates, AreOneFileWhereThatIsNamed) {
     touch("usr/local/cuda/lib64/libnvrtc.so.13");
     EXPECT_EQ(candidates({{"SPION_NVRTC_LIBRARY", "/mine/libnvrtc.so"}}),
               std::vector<std::string>{"/mine/libnvrtc.so"});
-    EXPECT_EQ(candidates({{"SPION_NVRTC_LIBRARY", ""}}).size(), 4U);
+    EXPECT_EQ(candidates({}).size(), 4U);
 }
 
 }  // namespace

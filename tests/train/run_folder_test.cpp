@@ -63,7 +63,7 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cubin"), binary.code);
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.log"), "log");
     EXPECT_EQ(read_file(kernels / "k-b16" / "body.cuh"), "body");
-    EXPECT_EQ(read_file(kernels / "k-b16" / "rebuild.sh"), "nvcc kernel.cu\n");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "rebuild.sh"), "case $0 in */*) cd -- \"${0%/*}\" ;; esac && nvcc kernel.cu\n");
     int folders = 0;
     for (const auto& entry : std::filesystem::directory_iterator(kernels)) {
         ++folders;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "runtime/offline.h"
 #include "tools/inspect/files.h"
 
 namespace spion::inspect {
@@ -77,15 +78,15 @@ KernelFacts read_kernel(const fs::path& folder) {
             kernel.code_bytes = code_bytes(*binary);
         }
     }
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
         if (is_include(entry.path())) {
-            kernel.includes.push_back({.name = entry.path().filename().string(),
+            kernel.includes.push_back({.name = entry.path().lexically_relative(folder).string(),
                                        .text = read_if_there(entry.path()).value_or("")});
         }
     }
     std::sort(kernel.includes.begin(), kernel.includes.end(),
               [](const TextFile& a, const TextFile& b) { return a.name < b.name; });
-    kernel.rebuild = read_if_there(folder / "rebuild.sh").value_or("");
+    kernel.rebuild = line_of_rebuild_script(read_if_there(folder / "rebuild.sh").value_or(""));
     if (const auto log = read_if_there(folder / "kernel.log")) {
         kernel.warnings = warnings_in(*log);
     }
