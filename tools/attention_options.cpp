@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "ir/error.h"
+#include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -52,6 +53,7 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
+    add_threads_option(command);
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str();
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/threads.h"
+
 namespace spion {
 namespace {
 
@@ -110,6 +112,15 @@ std::string describe(const CLI::ParseError& error, const CLI::App& app) {
                             option);
     }
     return with_meaning(fmt::format("`{}`: {}", full_name(command), message), option);
+}
+
+void add_threads_option(CLI::App& command) {
+    command
+        .add_option_function<std::string>(
+            "--threads", [](const std::string& number) { set_thread_count(number, "--threads"); },
+            "threads on the host, 1 to 4096; without it SPION_THREADS, else the processors that "
+            "affinity and CPU quota allow")
+        ->type_name("");
 }
 
 }  // namespace spion

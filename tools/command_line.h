@@ -11,4 +11,8 @@ namespace spion {
 // the root command whose parse() threw `error`.
 std::string describe(const CLI::ParseError& error, const CLI::App& app);
 
+// Adds --threads to a command that computes, compiles or makes data on the host
+// (runtime/threads.h).
+void add_threads_option(CLI::App& command);
+
 }  // namespace spion
