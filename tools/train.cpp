@@ -10,6 +10,7 @@
 #include "runtime/threads.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 #include "train/data/lra_tsv.h"
 #include "train/phases.h"
 #include "train/report.h"
@@ -18,8 +19,6 @@
 
 namespace spion {
 namespace {
-
-constexpr int kInterrupted = 130;
 
 struct TrainOptions {
     std::string preset = "paper";
