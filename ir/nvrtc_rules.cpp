@@ -40,6 +40,25 @@ std::string to_text(const CompilerRelease& release) {
     return fmt::format("{}.{}", release.major, release.minor);
 }
 
+CompilerRelease oldest_nvrtc_for(int compute_capability) {
+    switch (compute_capability) {
+        case 80:
+        case 86:
+        case 87:
+        case 89:
+        case 90:
+            return kOldestNvrtc;
+        case 100:
+        case 120:
+            return {.major = 12, .minor = 8};
+        case 103:
+        case 121:
+            return {.major = 12, .minor = 9};
+        default:
+            return kNewestNvrtc;
+    }
+}
+
 std::string why_nvrtc_refuses(const CompilerRelease& release, const KernelKind& kind) {
     for (const Rule& rule : kRules) {
         if (release <= rule.last && covers(rule.kind, kind)) {

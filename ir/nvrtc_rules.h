@@ -16,6 +16,10 @@ constexpr CompilerRelease kOldestNvrtc{.major = 12, .minor = 4};
 
 std::string to_text(const CompilerRelease& release);  // "12.9"
 
+// The oldest from kOldestNvrtc on that compiles for a compute capability; kNewestNvrtc for one that
+// is not known here.
+CompilerRelease oldest_nvrtc_for(int compute_capability);
+
 // What a kernel's registers depend on.
 struct KernelKind {
     MatrixUnit unit = MatrixUnit::kMmaSync;

@@ -66,11 +66,11 @@ std::string known(const FoundNvrtc& nvrtc) {
 
 }  // namespace
 
-std::string nvrtc_remedy() {
+std::string nvrtc_remedy(const CompilerRelease& oldest) {
     return fmt::format(
         "install NVRTC {} or later (Python's package nvidia-cuda-nvrtc, Debian's cuda-nvrtc-13-0 "
         "or a CUDA toolkit) or set SPION_NVRTC_LIBRARY to the path of libnvrtc.so",
-        to_text(kOldestNvrtc));
+        to_text(oldest));
 }
 
 NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
@@ -98,9 +98,11 @@ NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
         choice.problem = fmt::format("{} is too old, for the oldest release that works is {}: {}",
                                      known(*best), to_text(kOldestNvrtc), nvrtc_remedy());
     } else if (!knows(*best)) {
-        choice.problem = fmt::format(
-            "{} does not compile for sm_{}, only for sm_{}: name another target, or {}",
-            known(*best), capability, fmt::join(best->capabilities, ", sm_"), nvrtc_remedy());
+        std::vector<int> usable = best->capabilities;
+        std::erase_if(usable, [](int known) { return known < 80; });  // for which there are kernels
+        choice.problem = fmt::format("{} does not compile for sm_{}, only for sm_{}: {}",
+                                     known(*best), capability, fmt::join(usable, ", sm_"),
+                                     nvrtc_remedy(oldest_nvrtc_for(capability)));
     } else {
         choice.taken = static_cast<std::size_t>(best - found.begin());
         if (!accepted(*best)) {

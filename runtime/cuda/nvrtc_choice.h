@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "ir/nvrtc_rules.h"
 #include "ir/target.h"
 
 namespace spion {
@@ -33,7 +34,7 @@ NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
                          const std::optional<CompilerRelease>& driver);
 
 // What mends a missing or unfit NVRTC, as the end of a sentence.
-std::string nvrtc_remedy();
+std::string nvrtc_remedy(const CompilerRelease& oldest = kOldestNvrtc);
 
 // The value of an environment variable; nullopt where it is unset or empty.
 using Variables = std::function<std::optional<std::string>(const char* name)>;

@@ -27,6 +27,8 @@ void check_compiled(const CompileJob& job) {
     EXPECT_FALSE(binary.code.empty());
     EXPECT_GT(binary.registers, 0) << binary.log;
     EXPECT_EQ(binary.spill_bytes, 0) << binary.log;
+    const bool has_tables = job.source.text.find("SPION_BAKED_TABLES") != std::string::npos;
+    EXPECT_EQ(binary.log.find(" 0 bytes gmem") == std::string::npos, has_tables) << binary.log;
     EXPECT_LE(binary.registers * job.geometry.threads, 65536);
     EXPECT_LE(binary.static_shared_bytes + job.geometry.shared_bytes,
               job.target.shared_bytes_per_block);

@@ -28,6 +28,16 @@ TEST(NvrtcRules, RefuseAKindUpToARelease) {
               std::vector<std::string>{why_nvrtc_refuses({12, 9}, spilling_kind())});
 }
 
+TEST(NvrtcRules, KnowSinceWhenThereAreTargets) {
+    for (const int capability : {80, 86, 89, 90}) {
+        EXPECT_EQ(oldest_nvrtc_for(capability), kOldestNvrtc);
+    }
+    EXPECT_EQ(oldest_nvrtc_for(100), (CompilerRelease{12, 8}));
+    EXPECT_EQ(oldest_nvrtc_for(120), (CompilerRelease{12, 8}));
+    EXPECT_EQ(oldest_nvrtc_for(121), (CompilerRelease{12, 9}));
+    EXPECT_EQ(oldest_nvrtc_for(150), kNewestNvrtc);
+}
+
 TEST(NvrtcRules, RefuseNoOtherKind) {
     const CompilerRelease release{12, 9};
     KernelKind kind = spilling_kind();

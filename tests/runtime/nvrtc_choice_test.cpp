@@ -63,9 +63,9 @@ TEST(NvrtcChoice, SaysWhyNoneIsTaken) {
     EXPECT_EQ(problem({kOld}, 90),
               "NVRTC 12.3 at /a is too old, for the oldest release that works is 12.4: " + remedy);
     EXPECT_EQ(problem({kOld, kTwelve}, 120),
-              "NVRTC 12.4 at /b does not compile for sm_120, only for sm_80, sm_90: name another "
-              "target, or " +
-                  remedy);
+              "NVRTC 12.4 at /b does not compile for sm_120, only for sm_80, sm_90: " +
+                  nvrtc_remedy({12, 8}));
+    EXPECT_NE(nvrtc_remedy({12, 8}).find("install NVRTC 12.8 or later"), std::string::npos);
     FoundNvrtc old_that_knows = kOld;
     old_that_knows.capabilities.push_back(120);
     EXPECT_NE(problem({old_that_knows, kTwelve}, 120).find("sm_120"), std::string::npos);

@@ -73,7 +73,9 @@ TEST_F(NvrtcCommand, NamesTheReleaseThatIsTooOldAndTheOldestThatWorks) {
 }
 
 TEST_F(NvrtcCommand, NamesTheTargetsThatItKnows) {
-    expect_the_machines_fault("sm_120", "does not compile for sm_120, only for sm_80, sm_90");
+    expect_the_machines_fault(
+        "sm_120",
+        "does not compile for sm_120, only for sm_80, sm_90: install NVRTC 12.8 or later");
 }
 
 TEST_F(NvrtcCommand, SaysThatItHasLostItsBuiltins) {
