@@ -291,7 +291,7 @@ TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
     EXPECT_EQ(kept.parent_path().parent_path(), scratch_.path() / "rejected");
     EXPECT_EQ(run_command(pattern_ + "--target sm_90a" + into_out()).err, result.err);
     const fs::directory_iterator folders(scratch_.path() / "rejected");
-    EXPECT_EQ(std::distance(begin(folders), end(folders)), 1);
+    EXPECT_EQ(std::distance(fs::begin(folders), fs::end(folders)), 1);
 }
 
 class CompileWithNvrtc : public Compile {
