@@ -6,11 +6,11 @@
 #include <memory>
 #include <system_error>
 
+#include "io/npy.h"
 #include "ir/error.h"
 #include "tools/attention_case.h"
 #include "tools/attention_options.h"
 #include "tools/commands.h"
-#include "tools/npy.h"
 
 namespace spion {
 namespace {

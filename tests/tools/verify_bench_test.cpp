@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "io/array_file.h"
 #include "tests/support/run_command.h"
-#include "tools/npy.h"
 #include "tools/reference_attention.h"
 
 namespace spion {
@@ -67,9 +67,10 @@ TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
                               .softmax = SoftmaxKind::kMasked,
                               .key_padding = true};
     const auto read = [&](const char* name, std::vector<std::int64_t> shape) {
-        const NpyArray array = read_npy(folder.file("a/" + std::string(name) + ".npy"));
+        const Array array = open_array(folder.file("a/" + std::string(name) + ".npy"));
         EXPECT_EQ(array.shape, shape) << name;
-        return std::vector<float>(array.values.begin(), array.values.end());
+        const std::vector<double> values = array.values();
+        return std::vector<float>(values.begin(), values.end());
     };
     const std::vector<std::int64_t> tensor{2, 2, 100, 32}, rows{2, 2, 100};
     const auto q = read("q", tensor), k = read("k", tensor), v = read("v", tensor);
