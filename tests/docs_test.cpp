@@ -1,5 +1,5 @@
-// A document that names a file is wrong as soon as the file moves: every path in README.md and
-// docs/ must exist.
+// A document that names a file is wrong as soon as the file moves: every path in README.md,
+// CONTRIBUTING.md and docs/ must exist.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,7 +24,7 @@ std::string read(const fs::path& path) {
 }
 
 std::vector<fs::path> documents() {
-    std::vector<fs::path> found{kRoot / "README.md"};
+    std::vector<fs::path> found{kRoot / "README.md", kRoot / "CONTRIBUTING.md"};
     for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / "docs")) {
         if (entry.path().extension() == ".md") {
             found.push_back(entry.path());
