@@ -18,8 +18,8 @@ constexpr int kBlackest = 64, kWhitest = 192;
 
 // libpng's state, freed at the end.
 struct Image {
-    png_image state{.opaque = nullptr, .version = PNG_IMAGE_VERSION};
-    Image() = default;
+    png_image state = {};
+    Image() { state.version = PNG_IMAGE_VERSION; }
     ~Image() { png_image_free(&state); }
     Image(const Image&) = delete;
     Image& operator=(const Image&) = delete;

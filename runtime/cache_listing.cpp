@@ -90,6 +90,7 @@ double seconds_since(const fs::path& path) {
 
 CacheEntry describe(const fs::path& folder) {
     const std::string full = folder.filename().string();
+    std::error_code ignored;
     CacheEntry entry{.folder = folder,
                      .name = full.substr(0, full.size() - kKeyDigits - 1),
                      .key = full.substr(full.size() - kKeyDigits),
@@ -97,7 +98,10 @@ CacheEntry describe(const fs::path& folder) {
                      .arch = {},
                      .compiler = {},
                      .bytes = bytes_in(folder),
-                     .age_seconds = seconds_since(folder)};
+                     // The folder's own time is that of its last use (runtime/cache_prune.h).
+                     .age_seconds = seconds_since(
+                         fs::exists(folder / kManifest, ignored) ? folder / kManifest : folder),
+                     .unused_seconds = seconds_since(folder)};
     read_entry(folder, entry.key, &entry.problem);
     const json manifest = json::parse(read_text(folder / kManifest), nullptr, false);
     if (manifest.is_object()) {
@@ -123,6 +127,17 @@ std::vector<CacheEntry> list_entries(const fs::path& root) {
         }
     }
     return entries;
+}
+
+std::vector<EntryUse> entry_uses(const fs::path& root) {
+    std::vector<EntryUse> uses;
+    for (const fs::path& item : items_in(root)) {
+        if (is_entry(item)) {
+            uses.push_back(
+                {.folder = item, .bytes = bytes_in(item), .unused_seconds = seconds_since(item)});
+        }
+    }
+    return uses;
 }
 
 std::string verify_entry(const CacheEntry& entry) {
