@@ -39,7 +39,7 @@ std::string name_of(const std::string& path) {
 }
 
 [[noreturn]] void fail(const std::string& path, int reason) {
-    throw UserError("{}: cannot be read ({}): name a file that can", name_of(path),
+    throw UserError("{} cannot be read ({}): name a file that can", name_of(path),
                     std::strerror(reason));
 }
 
@@ -71,7 +71,7 @@ std::string read_all(int file, const std::string& path) {
         used += got < 0 ? 0 : static_cast<std::size_t>(got);
         if (used > kLargestInMemory) {
             throw UserError(
-                "{}: holds more than {} bytes, which is not read from a pipe: name a "
+                "{} holds more than {} bytes, which is not read from a pipe: name a "
                 "file, which is mapped",
                 name_of(path), kLargestInMemory);
         }
@@ -94,13 +94,13 @@ Bytes read_bytes(const std::string& path) {
         fail(path, errno);
     }
     if (S_ISDIR(facts.st_mode)) {
-        throw UserError("{}: is a folder: name a file", name_of(path));
+        throw UserError("{} is a folder: name a file", name_of(path));
     }
     const auto size = static_cast<std::size_t>(facts.st_size);
     const bool mapped = S_ISREG(facts.st_mode) && size >= kSmallestMapped && path != "-";
     Bytes bytes = mapped ? map(file.get(), size, path) : own(read_all(file.get(), path));
     if (bytes.view.empty()) {
-        throw UserError("{}: is empty: name a file that holds something", name_of(path));
+        throw UserError("{} is empty: name a file that holds something", name_of(path));
     }
     return bytes;
 }

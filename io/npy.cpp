@@ -134,7 +134,7 @@ class HeaderReader {
             }
             values.push_back(value);
             text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
-            if (text_.starts_with('L')) {  // Python 2's long
+            if (text_.starts_with('L')) {  // of a long integer, as Python 2 wrote every extent
                 text_.remove_prefix(1);
             }
             if (!accept(',') && peek() != ')') {

@@ -4,6 +4,8 @@
 
 #include "io/pattern_file.h"
 #include "ir/error.h"
+#include "ir/sizes.h"
+#include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -21,9 +23,8 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     striped->delimiter(',')->expected(2);
     file->excludes(density)->excludes(striped);
     density->excludes(striped);
-    command
-        .add_option("--pattern-seed", options.pattern_seed, "seed of the random or striped pattern")
-        ->capture_default_str();
+    add_seed_option(command, "--pattern-seed", options.pattern_seed,
+                    "seed of the random or striped pattern");
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
@@ -66,22 +67,26 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
 }
 
 BlockPattern load_pattern(const AttentionOptions& options) {
-    if (!options.pattern_striped.empty() && options.length >= 1) {
-        return striped_pattern(options.length, options.block, options.pattern_striped[0],
+    if (options.length && *options.length < 1) {
+        throw UserError("L is {}: give at least 1 with --length, or leave it out for a file's",
+                        *options.length);
+    }
+    if (!options.pattern_striped.empty() && options.length) {
+        return striped_pattern(*options.length, options.block, options.pattern_striped[0],
                                options.pattern_striped[1], options.pattern_seed);
     }
     if (options.pattern_file.empty()) {
-        if (!options.pattern_density || options.length < 1) {
+        if (!options.pattern_density || !options.length) {
             throw UserError(
                 "no pattern was given; give --pattern FILE, or --pattern-random DENSITY or "
                 "--pattern-striped BAND,STRIPES together with --length L");
         }
-        return random_pattern(options.length, options.block, *options.pattern_density,
+        return random_pattern(*options.length, options.block, *options.pattern_density,
                               options.pattern_seed);
     }
     const PatternRequest request{
         .block = options.block_given ? std::optional(options.block) : std::nullopt,
-        .length = options.length};
+        .length = options.length.value_or(0)};
     FoundPattern found = open_pattern(options.pattern_file, request);
     if (found.partial_blocks > 0) {
         fmt::print(stderr, "spion: {} sets parts of {} blocks, which are computed whole\n",
@@ -103,6 +108,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .key_padding = !options.lengths.empty(),
     };
     check(attention);
+    check_batch(attention, options.batch);
     return attention;
 }
 

@@ -14,12 +14,12 @@
 #include "tools/attention_case.h"
 #include "tools/attention_inputs.h"
 #include "tools/attention_options.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 
 namespace spion {
 namespace {
-
-constexpr int kAboveTolerance = 1;
 
 struct VerifyOptions {
     AttentionOptions attention;
@@ -110,7 +110,8 @@ std::shared_ptr<const AttentionInputs> take_tensors(VerifyOptions& options) {
     require_equal("--batch", options.batch_given, attention.batch, given.batch);
     require_equal("--heads", options.heads_given, attention.heads, given.heads);
     require_equal("--head-dim", options.head_dim_given, attention.head_dim, given.head_dim);
-    require_equal("--length", attention.length > 0, attention.length, given.length);
+    require_equal("--length", attention.length.has_value(), attention.length.value_or(0),
+                  given.length);
     constexpr std::int64_t kMost = std::numeric_limits<int>::max();
     attention.batch = given.batch;
     attention.heads = static_cast<int>(std::min(given.heads, kMost));
@@ -150,7 +151,7 @@ int verify(VerifyOptions options) {
         dump(options.dump, problem, report);
     }
     print_report(problem, report);
-    return report.passed() ? 0 : kAboveTolerance;
+    return report.passed() ? kDone : kNotPassed;
 }
 
 }  // namespace
@@ -161,8 +162,7 @@ void add_verify(CLI::App& app, int* exit_code) {
         "verify", "hold the generated kernels against a float64 reference; exit 1 above tolerance");
     add_pattern_options(*command, options->attention);
     add_attention_options(*command, options->attention);
-    command->add_option("--seed", options->seed, "seed of the random inputs")
-        ->capture_default_str();
+    add_seed_option(*command, "--seed", options->seed, "seed of the random inputs");
     command
         ->add_option("--layout", options->layout,
                      "heads_first ([B,H,L,D]) or packed ([B,L,3,H,D], as training has it)")

@@ -108,6 +108,15 @@ TEST(Npy, RefusesOtherContents) {
     refuses(npy(dictionary("<f4", "False", "(4294967296, 4294967296)"), four), "the shape in its");
 }
 
+TEST(Npy, ReadsTheLongIntegersOfPython2) {
+    const ScratchFolder folder;
+    const std::string path = folder.write("given.npy", npy(dictionary("<f4", "False", "(2L, 1L)"),
+                                                           bytes_of(std::vector<float>{0.5F, -3})));
+    const NpyArray array = read_npy(path);
+    EXPECT_EQ(array.shape, (std::vector<std::int64_t>{2, 1}));
+    EXPECT_EQ(array.values, (std::vector<double>{0.5, -3}));
+}
+
 TEST(Npy, RefusesDamagedHeaders) {
     const ScratchFolder folder;
     for (const char* header :
@@ -133,10 +142,10 @@ TEST(Npy, NamesFilesThatCannotBeRead) {
     const ScratchFolder folder;
     const std::string missing = folder.file("missing.npy");
     expect_error<UserError>([&] { read_npy(missing); },
-                            missing + ": cannot be read (No such file or directory)");
+                            missing + " cannot be read (No such file or directory)");
     expect_error<UserError>([&] { read_npy(folder.file("")); }, "is a folder");
     const std::string empty = folder.write("empty.npy", "");
-    expect_error<UserError>([&] { read_npy(empty); }, empty + ": is empty");
+    expect_error<UserError>([&] { read_npy(empty); }, empty + " is empty");
 }
 
 TEST(Npy, WritesWhatItReads) {

@@ -157,11 +157,11 @@ TEST(PatternFile, RefusesOtherContents) {
                             "holds one pattern: leave out :1");
     const ScratchFolder folder;
     expect_error<UserError>([&] { open_pattern(folder.write("empty.bits", ""), kRequest); },
-                            "empty.bits: is empty");
+                            "empty.bits is empty");
     expect_error<UserError>([&] { open_pattern(folder.file("none.bits"), kRequest); },
-                            "none.bits: cannot be read (No such file or directory)");
+                            "none.bits cannot be read (No such file or directory)");
     expect_error<UserError>([&] { open_pattern(folder.path().string(), kRequest); },
-                            ": is a folder");
+                            " is a folder");
 }
 
 TEST(PatternFile, MarksBlocksThatAreSetInPart) {

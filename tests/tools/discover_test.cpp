@@ -151,11 +151,11 @@ TEST(DiscoverCommand, RefusesBadScores) {
         folder, {16, 16}, std::vector<float>(256, -std::numeric_limits<float>::infinity()));
     expect_error<UserError>([&] { run("discover " + masked); }, "every score is masked (-inf)");
     expect_error<UserError>([&] { run("discover " + folder.file("none.npy")); },
-                            "none.npy: cannot be read");
+                            "none.npy cannot be read");
     const std::string text = folder.write("scores.npy", "0.1 0.2\n0.3 0.4\n");
     expect_error<UserError>([&] { run("discover " + text); }, "is not a .npy, .npz or .saf");
     const std::string empty = folder.write("empty.npy", "");
-    expect_error<UserError>([&] { run("discover " + empty); }, "empty.npy: is empty");
+    expect_error<UserError>([&] { run("discover " + empty); }, "empty.npy is empty");
 }
 
 // NumPy's nan functions, with NaN for masked, found the same: causal maps, and padded samples.

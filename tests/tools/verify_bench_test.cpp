@@ -42,7 +42,9 @@ TEST(Verify, PrintsOneLineATensorAndNothingElseButRepeatability) {
         const char* names[] = {"o", "lse", "dq", "dk", "dv"};
         for (int n = 0; n < 5; ++n) {
             const std::regex form(std::string(names[n]) +
-                                  R"( +relative error \d\.\d{3}e[-+]\d+  tolerance 1e-05  ok)");
+                                  R"( +relative error \d\.\d{3}e[-+]\d+  tolerance 1e-05  ok)"
+                                  R"(  worst at \[\d, \d, \d+(, \d+)?\]: got [-+.e\d]+, )"
+                                  R"(wanted [-+.e\d]+)");
             EXPECT_TRUE(std::regex_match(out[n], form)) << out[n];
         }
         EXPECT_EQ(out[5], "repeatable: yes, a second run gave the same bytes");
@@ -108,9 +110,16 @@ TEST(Verify, RefusesWhatItCannotDo) {
     const std::string cpu = "verify --device cpu --pattern " + bits + " ";
     expect_refused("verify --device cpu", {"give --pattern FILE"});
     expect_refused("verify --device cpu --pattern " + folder.file("none"), {"none cannot be read"});
-    expect_refused("verify --device cpu --pattern " + folder.file("."), {"cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.file("."), {"is a folder"});
     expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
                    {"holds no bits"});
+    expect_refused("verify --device cpu --pattern " + folder.write("nothing", ""),
+                   {"nothing is empty", "name a file that holds something"});
+    expect_refused(cpu + "--length 0", {"L is 0: give at least 1"});
+    expect_refused(cpu + "--seed -1", {"--seed was given -1", "from 0 to 18446744073709551615"});
+    expect_refused(cpu + "--seed 18446744073709551616", {"a seed is a whole number"});
+    expect_refused(cpu + "--pattern-seed 0x1", {"--pattern-seed was given 0x1"});
+    expect_refused(cpu + "--heads 65537", {"65537 heads were given"});
     expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
     expect_refused(cpu + "--pattern-random 0.5",
                    {"--pattern", "--pattern-random", "leave one out"});
