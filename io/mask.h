@@ -12,8 +12,8 @@ namespace spion {
 
 // What is known of a pattern besides what its file says.
 struct PatternRequest {
-    std::optional<int> block;  // 16, 32, 64 or 128; kDefaultBlock where neither says it
-    std::int64_t length = 0;   // L; 0: what the file says or its rows make
+    std::optional<int> block = {};  // 16, 32, 64 or 128; kDefaultBlock where neither says it
+    std::int64_t length = 0;        // L; 0: what the file says or its rows make
 };
 constexpr int kDefaultBlock = 64;
 

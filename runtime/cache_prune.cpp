@@ -53,8 +53,8 @@ Pruned prune_entries(const fs::path& root, const PruneRules& rules) {
     return pruned;
 }
 
-void note_use(const fs::path& folder) noexcept {
-    utimensat(AT_FDCWD, folder.c_str(), nullptr, 0);
+void note_use(const fs::path& folder) {
+    utimensat(AT_FDCWD, (folder / kManifest).c_str(), nullptr, 0);
 }
 
 }  // namespace spion

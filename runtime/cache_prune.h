@@ -1,5 +1,5 @@
 // Keeping the disk cache (runtime/cache.h) small: kernels that were not used for longest go first.
-// A use is noted as the modification time of the entry's folder.
+// A use is noted as the modification time of the entry's manifest.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,6 @@ struct Pruned {
 Pruned prune_entries(const std::filesystem::path& root, const PruneRules& rules);
 
 // Notes that an entry was used now; without effect where the folder may not be written.
-void note_use(const std::filesystem::path& folder) noexcept;
+void note_use(const std::filesystem::path& folder);
 
 }  // namespace spion

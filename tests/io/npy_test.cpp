@@ -112,9 +112,9 @@ TEST(Npy, ReadsTheLongIntegersOfPython2) {
     const ScratchFolder folder;
     const std::string path = folder.write("given.npy", npy(dictionary("<f4", "False", "(2L, 1L)"),
                                                            bytes_of(std::vector<float>{0.5F, -3})));
-    const NpyArray array = read_npy(path);
+    const Array array = read_npy(path);
     EXPECT_EQ(array.shape, (std::vector<std::int64_t>{2, 1}));
-    EXPECT_EQ(array.values, (std::vector<double>{0.5, -3}));
+    EXPECT_EQ(array.values(), (std::vector<double>{0.5, -3}));
 }
 
 TEST(Npy, RefusesDamagedHeaders) {

@@ -26,7 +26,7 @@ CompileRequest request_of(int number) {
 }
 
 void set_unused_for(const fs::path& folder, std::chrono::hours age) {
-    fs::last_write_time(folder, fs::file_time_type::clock::now() - age);
+    fs::last_write_time(folder / "manifest.json", fs::file_time_type::clock::now() - age);
 }
 
 // Exit codes of `body` in so many processes at once.
@@ -245,8 +245,8 @@ TEST(CachePrune, TheLimitIsKeptWhenKernelsAreAdded) {
     KernelCache cache(CacheFolders{.kept = root, .limit = 3 * one + one / 2});
     for (int i = 1; i < 10; ++i) {
         for (const EntryUse& use : entry_uses(root)) {  // as if each lookup were an hour apart
-            fs::last_write_time(use.folder,
-                                fs::last_write_time(use.folder) - std::chrono::hours(1));
+            const fs::path manifest = use.folder / "manifest.json";
+            fs::last_write_time(manifest, fs::last_write_time(manifest) - std::chrono::hours(1));
         }
         cache.get(some_source(), request_of(i), compiled);
     }

@@ -144,7 +144,7 @@ TEST_F(CacheCommand, ClearLeavesForeignFilesAlone) {
 
 TEST_F(CacheCommand, PrunesByLastUseAndSize) {
     for (int i = 0; i < 3; ++i) {
-        fs::last_write_time(add_entry(i),
+        fs::last_write_time(add_entry(i) / "manifest.json",
                             fs::file_time_type::clock::now() - std::chrono::hours(24 * 20 * i));
     }
     add_tuning('a');

@@ -190,6 +190,26 @@ def masked_maps():
     (HERE / "masked.json").write_text(json.dumps(result, indent=0) + "\n")
 
 
+def attention():
+    """q, k, v and dO of several types, and what attention makes of them: a masked softmax on blocks
+    of 16 set as 10/11, scale 0.3, for `spion verify --inputs`."""
+    random = np.random.default_rng(7)
+    H, L, D = 2, 20, 16
+    q, k, v, do = (random.normal(size=(H, L, D)).astype(np.float16) for _ in range(4))
+    safetensors.numpy.save_file(
+        {"q": q, "k": k.astype(np.float32), "v": v, "do": do.astype(np.float64)},
+        HERE / "attention.safetensors")
+    q, k, v, do = (x.astype(np.float64) for x in (q, k, v, do))
+    scores = 0.3 * q @ k.transpose(0, 2, 1)
+    scores[:, :16, 16:] = -np.inf
+    p = np.exp(scores - scores.max(axis=2, keepdims=True))
+    p /= p.sum(axis=2, keepdims=True)
+    (HERE / "attention.json").write_text(json.dumps(
+        {"o": (p @ v).ravel().round(9).tolist(),
+         "dv": (p.transpose(0, 2, 1) @ do).ravel().round(9).tolist()}, indent=0) + "\n")
+
+
 arrays()
 patterns()
 masked_maps()
+attention()
