@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "io/npy.h"
+#include "io/printable.h"
 #include "io/safetensors.h"
-#include "io/some_of.h"
 #include "io/zip.h"
 #include "ir/error.h"
 
@@ -57,10 +57,10 @@ Array parse_npz(const Bytes& bytes, const std::string& origin, const std::string
     const std::string name = choose(without_extension(member), names, origin);
     for (const ZipMember& item : zip.members()) {
         if (item.name == name + std::string(kNpyExtension)) {
-            return parse_npy(zip.read(item), origin + ":" + name);
+            return parse_npy(zip.read(item), origin + ":" + printable(name));
         }
     }
-    throw UserError("{}: there is no array {}: it has {}", origin, name, some_of(names));
+    throw UserError("{}: there is no array {}: it has {}", origin, printable(name), some_of(names));
 }
 
 }  // namespace
@@ -88,7 +88,7 @@ Array parse_array(const Bytes& bytes, const std::string& origin, const std::stri
     }
     if (is_safetensors(bytes.view)) {
         const std::string name = choose(member, safetensors_names(bytes.view, origin), origin);
-        return parse_safetensors(bytes, name, origin + ":" + name);
+        return parse_safetensors(bytes, name, origin + ":" + printable(name));
     }
     if (!bytes.view.starts_with(kNpyMagic)) {
         throw UserError("{}: is not a .npy, .npz or .safetensors file: save it with numpy.save",

@@ -12,6 +12,7 @@
 #include <limits>
 #include <string_view>
 
+#include "io/printable.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -167,7 +168,7 @@ ElementType element_type(std::string_view descr, const std::string& origin) {
             }
         }
     }
-    throw UserError("{}: dtype {} is not supported: {}", origin, descr, kAllowed);
+    throw UserError("{}: dtype {} is not supported: {}", origin, printable(descr), kAllowed);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "io/array_file.h"
 #include "io/npy.h"
 #include "io/picture.h"
+#include "io/printable.h"
 #include "io/safetensors.h"
 #include "io/sparse.h"
 #include "io/zip.h"
@@ -78,7 +79,7 @@ bool parse_cell(std::string_view word, const std::string& origin, std::size_t li
     const auto [stop, error] = std::from_chars(word.data(), end, value);
     if (error != std::errc{} || stop != end || (value != 0.0 && value != 1.0)) {
         throw UserError("{}:{}: {:?} is neither 0 nor 1: use 0 and 1, or false and true", origin,
-                        line, word);
+                        line, printable(word));
     }
     return value == 1.0;
 }

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "io/some_of.h"
+#include "io/printable.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -69,7 +69,7 @@ ElementType type_of(const json& tensor, const std::string& origin) {
         }
     }
     throw UserError("{}: dtype {} is not supported: use BOOL, an integer, F16, BF16, F32 or F64",
-                    origin, name);
+                    origin, printable(name));
 }
 
 // A list of numbers from 0 to 2^63 - 1, or nothing.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "io/npy.h"
+#include "io/printable.h"
 #include "ir/error.h"
 
 namespace spion {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "io/printable.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -172,16 +173,17 @@ Zip::Zip(Bytes bytes, std::string origin) : bytes_(std::move(bytes)), origin_(st
 
 Bytes Zip::read(const ZipMember& member) const {
     const std::string_view text = bytes_.view;
+    const std::string name = printable(member.name);
     if (member.encrypted) {
-        throw UserError("{}: {} is encrypted: save it without a password", origin_, member.name);
+        throw UserError("{}: {} is encrypted: save it without a password", origin_, name);
     }
     if (!has(text, member.header, kLocalHeader, kLocalBytes)) {
-        fail(member.name + " does not begin where the list says");
+        fail(name + " does not begin where the list says");
     }
     const std::uint64_t begin = member.header + kLocalBytes + number(text, member.header + 26, 2) +
                                 number(text, member.header + 28, 2);
     if (begin > text.size() || text.size() - begin < member.packed_bytes) {
-        fail(member.name + " is cut short");
+        fail(name + " is cut short");
     }
     const std::string_view packed = text.substr(begin, member.packed_bytes);
     Bytes unpacked{.view = packed, .owner = bytes_.owner};
@@ -190,7 +192,7 @@ Bytes Zip::read(const ZipMember& member) const {
             throw UserError(
                 "{}: {} has {} bytes, and what is compressed is unpacked up to {}: save "
                 "it uncompressed (numpy.save, numpy.savez)",
-                origin_, member.name, member.bytes, kLargestInMemory);
+                origin_, name, member.bytes, kLargestInMemory);
         }
 #ifdef SPION_ZLIB
         unpacked = own(inflate_raw(packed, member.bytes));
@@ -198,14 +200,14 @@ Bytes Zip::read(const ZipMember& member) const {
         throw UserError(
             "{}: {} is compressed and this spion was built without zlib: save it with "
             "numpy.savez or build with zlib",
-            origin_, member.name);
+            origin_, name);
 #endif
     } else if (member.method != 0) {
         throw UserError("{}: {} is packed by method {}: use numpy.savez or numpy.savez_compressed",
-                        origin_, member.name, member.method);
+                        origin_, name, member.method);
     }
     if (unpacked.view.size() != member.bytes || !checksum_holds(unpacked.view, member.crc)) {
-        fail(member.name + " has another checksum than the list says");
+        fail(name + " has another checksum than the list says");
     }
     return unpacked;
 }

@@ -28,7 +28,8 @@ nlohmann::json golden() {
 
 std::string golden_bits() {
     std::string bits;
-    for (const std::string row : golden()["pattern"]) {
+    const nlohmann::json json = golden();
+    for (const std::string row : json["pattern"]) {
         bits += row + "\n";
     }
     return bits;
@@ -146,7 +147,11 @@ TEST(PatternFile, RefusesOtherContents) {
     refuses(R"({"length": 16, "block": 16})", ": \"pattern\" is no array of rows");
     refuses(R"({"length": 16, "block": 16, "pattern": [1]})", ": a row of \"pattern\" is no text");
     refuses(R"({"length": 16, "block": 16, "pattern": ["11"]})", ":1: row of 2 bits: length 16 in");
-    refuses(R"({"length": 16, "block": 17, "pattern": ["1"]})", "block 17 is not allowed");
+    expect_error<UserError>(
+        [] {
+            parse_pattern(own(R"({"length": 16, "block": 17, "pattern": ["1"]})"), "given", "", {});
+        },
+        "block 17 is not allowed: use 16, 32, 64 or 128");
     const std::string npy = std::string(read_bytes(kGoldens + "../goldens/float32.npy").view);
     refuses(npy, ": holds float32: give a mask of bool or integers");
     const std::string wide = std::string(read_bytes(kGoldens + "bool.npy").view);
