@@ -20,6 +20,9 @@ constexpr std::array kVariables = {
                         "above it the kernels that were unused for longest are removed; else never"},
     EnvironmentVariable{"SPION_CACHE_TRUST", "0 or 1",
                         "1: takes cache folders of other users or that others may write"},
+    EnvironmentVariable{"SPION_THREADS", "1 to 4096",
+                        "threads of the CPU back end, of compilation and of data; else the "
+                        "processors that affinity and CPU quota allow"},
     EnvironmentVariable{"SPION_VERBOSE", "0 or 1",
                         "1: a line on stderr for each kernel that is looked up in the cache"},
     EnvironmentVariable{"SPION_HOST_FEATURES", "best, avx2 or sse",

@@ -28,6 +28,7 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
+    add_threads_option(command);
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str()
         ->each([&options](const std::string&) { options.block_given = true; });
