@@ -29,7 +29,8 @@ const std::map<std::string, std::vector<std::string>> kMayInclude = {
     {"train",
      {"ir/*", "io/*", "runtime/*", "compiler/*", "codegen/emit.h", "kernels/*_arguments.h",
       "kernels/random.h"}},
-    {"tools", {"ir/*", "io/*", "runtime/*", "compiler/*", "codegen/*", "train/*", "kernels/*_arguments.h"}},
+    {"tools",
+     {"ir/*", "io/*", "runtime/*", "compiler/*", "codegen/*", "train/*", "kernels/*_arguments.h"}},
 };
 
 struct Include {
