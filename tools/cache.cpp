@@ -45,8 +45,8 @@ fs::path root_of(const CacheOptions& options) {
     const auto root = KernelCache::default_root();
     if (!root) {
         throw UserError(
-            "there is no cache: none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set; set one "
-            "or name a folder with --dir");
+            "there is no cache: none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder to "
+            "keep it in; set one or name a folder with --dir");
     }
     return *root;
 }
