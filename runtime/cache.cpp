@@ -14,6 +14,7 @@
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "runtime/cache_entry.h"
+#include "runtime/cache_prune.h"
 #include "runtime/environment.h"
 
 namespace spion {
@@ -27,6 +28,10 @@ void append_field(std::string& text, std::string_view name, std::string_view val
     text += value;
     text += '\n';
 }
+
+constexpr const char* kHowToTrust =
+    "what lies in it would be run: name a folder of your own that only you may write, or set "
+    "SPION_CACHE_TRUST=1 to take this one";
 
 // The one line a process that says why kernels are compiled again next time.
 void note_once(const std::string& reason) {
@@ -94,6 +99,8 @@ struct KernelCache::State {
     };
 
     std::optional<fs::path> root;
+    std::vector<fs::path> read_only;
+    std::uintmax_t limit = 0;  // bytes below `root`; 0: none
     std::once_flag swept;
     mutable std::mutex mutex;  // guards what follows
     std::unordered_map<std::string, std::shared_future<Found>> kernels;
@@ -102,11 +109,19 @@ struct KernelCache::State {
     // Looks on disk, else compiles and keeps the result there.
     Found find(const std::string& key, const KernelSource& source, const CompileRequest& request,
                const Compile& compile) {
-        const fs::path folder = root ? *root / entry_folder_name(source.name, key) : fs::path();
+        const std::string name = entry_folder_name(source.name, key);
+        const fs::path folder = root ? *root / name : fs::path();
         if (root) {
             if (std::optional<KernelBinary> kept = read_entry(folder, key)) {
+                note_use(folder);
                 return {std::make_shared<KernelBinary>(std::move(*kept)), CacheOrigin::kDisk,
                         folder};
+            }
+        }
+        for (const fs::path& layer : read_only) {
+            if (std::optional<KernelBinary> baked = read_entry(layer / name, key)) {
+                return {std::make_shared<KernelBinary>(std::move(*baked)), CacheOrigin::kDisk,
+                        layer / name};
             }
         }
         auto binary = std::make_shared<const KernelBinary>(compile(request));
@@ -120,6 +135,9 @@ struct KernelCache::State {
             create_root(*root);
             std::call_once(swept, [this] { remove_abandoned(*root); });
             write_entry(folder, key, source, request, binary);
+            if (limit > 0) {
+                keep_limit(folder);
+            }
             return true;
         } catch (const std::system_error& error) {
             note_once(
@@ -129,10 +147,24 @@ struct KernelCache::State {
             return false;
         }
     }
+
+    // What was just made stays, even where it alone is above the limit.
+    void keep_limit(const fs::path& made) {
+        try {
+            prune_entries(*root, {.bytes = limit, .spare = made});
+        } catch (const DeviceError& error) {
+            note_once(fmt::format("the limit of {} bytes is not kept: {}", limit, error.what()));
+        }
+    }
 };
 
 KernelCache::KernelCache(std::optional<fs::path> root) : state_(std::make_unique<State>()) {
     state_->root = std::move(root);
+}
+
+KernelCache::KernelCache(const CacheFolders& folders) : KernelCache(folders.kept) {
+    state_->read_only = folders.read_only;
+    state_->limit = folders.limit;
 }
 
 KernelCache::~KernelCache() = default;
@@ -141,18 +173,12 @@ const std::optional<fs::path>& KernelCache::root() const {
     return state_->root;
 }
 
+const std::vector<fs::path>& KernelCache::read_only() const {
+    return state_->read_only;
+}
+
 std::optional<fs::path> KernelCache::default_root() {
-    if (const auto folder = environment_value("SPION_CACHE_DIR")) {
-        return fs::absolute(*folder);
-    }
-    if (const auto folder = environment_value("XDG_CACHE_HOME");
-        folder && fs::path(*folder).is_absolute()) {
-        return fs::path(*folder) / "spion";
-    }
-    if (const auto folder = environment_value("HOME")) {
-        return fs::path(*folder) / ".cache" / "spion";
-    }
-    return std::nullopt;
+    return cache_folders().kept;
 }
 
 std::optional<std::string> KernelCache::problem_with(const fs::path& root) {
@@ -174,19 +200,50 @@ std::optional<std::string> KernelCache::problem_with(const fs::path& root) {
     return written ? std::nullopt : std::optional(std::move(reason));
 }
 
-std::optional<fs::path> KernelCache::checked_root() {
-    std::optional<fs::path> root = default_root();
-    if (!root) {
-        note_once("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
-    } else if (environment_value("SPION_CACHE_DIR")) {
-        if (const auto problem = problem_with(*root)) {
-            throw UserError(
-                "SPION_CACHE_DIR names {}, which cannot be written ({}): set it to a folder that "
-                "can, or unset it",
-                root->string(), *problem);
+CacheFolders KernelCache::checked_folders() {
+    CacheFolders folders = cache_folders();
+    const bool named = environment_value("SPION_CACHE_DIR").has_value();
+    if (!named) {
+        if (!folders.kept) {
+            note_once("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
+        } else if (const auto reason = why_not_trusted(*folders.kept)) {
+            note_once(fmt::format("cache folder {} {}; {}", folders.kept->string(), *reason,
+                                  kHowToTrust));
+            folders.kept.reset();
+        }
+        return folders;
+    }
+    std::vector<fs::path> all = folders.read_only;
+    if (folders.kept) {
+        all.insert(all.begin(), *folders.kept);
+    }
+    for (const fs::path& folder : all) {
+        if (const auto reason = why_not_trusted(folder)) {
+            throw UserError("SPION_CACHE_DIR names {}, which {}: {}", folder.string(), *reason,
+                            kHowToTrust);
         }
     }
-    return root;
+    std::error_code ignored;
+    if (const auto problem = folders.kept ? problem_with(*folders.kept) : std::nullopt;
+        problem && !fs::is_directory(*folders.kept, ignored)) {
+        throw UserError(
+            "SPION_CACHE_DIR names {}, which cannot be written ({}): set it to a folder that "
+            "can, or unset it",
+            folders.kept->string(), *problem);
+    }
+    for (const fs::path& folder : folders.read_only) {
+        if (!fs::is_directory(folder, ignored)) {
+            throw UserError(
+                "SPION_CACHE_DIR names {} to be read, which is no folder: name one, or "
+                "leave it out",
+                folder.string());
+        }
+    }
+    return folders;
+}
+
+std::optional<fs::path> KernelCache::checked_root() {
+    return checked_folders().kept;
 }
 
 CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& request,

@@ -5,7 +5,8 @@
 // written aside, synced and renamed into place, so that a reader sees a whole entry or none; with
 // several processes at once the first rename wins and the others use it. The manifest holds the
 // digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is
-// rebuilt. A cache folder that cannot be read or written costs time, never a failure; one line on
+// rebuilt; that shows damage, not origin, so folders of others are refused (cache_folders.h). A
+// cache folder that cannot be read or written costs time, never a failure; one line on
 // stderr says so.
 #pragma once
 
@@ -14,8 +15,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ir/kernel_source.h"
+#include "runtime/cache_folders.h"
 
 namespace spion {
 
@@ -35,14 +38,21 @@ class KernelCache {
   public:
     // nullopt: memory only.
     explicit KernelCache(std::optional<std::filesystem::path> root);
+    // Looks into the read-only folders too, and keeps the limit.
+    explicit KernelCache(const CacheFolders& folders);
     ~KernelCache();
+    // Those that are only read, in the order in which they are looked into.
+    const std::vector<std::filesystem::path>& read_only() const;
     const std::optional<std::filesystem::path>& root() const;
 
-    // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt. Empty
-    // variables count as unset, and so does a relative $XDG_CACHE_HOME, as its specification asks.
+    // Where cache_folders() keeps what is compiled.
     static std::optional<std::filesystem::path> default_root();
-    // default_root() for a command. Throws UserError when $SPION_CACHE_DIR is set and cannot be
-    // created or written: whoever names a folder means it. The other ones only cost time.
+    // cache_folders() for a command. Throws UserError when $SPION_CACHE_DIR names a folder that
+    // can be neither created, written nor read, or that is not to be trusted (why_not_trusted):
+    // whoever names a folder means it. One that can only be read is read. The usual folders, where
+    // they cannot be used, only cost time, and one line on stderr.
+    static CacheFolders checked_folders();
+    // Where these keep what is compiled.
     static std::optional<std::filesystem::path> checked_root();
     // Why no entry can be written below `root` ("Permission denied"), which is created if need be;
     // nullopt when one can.

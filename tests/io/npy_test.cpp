@@ -1,4 +1,4 @@
-#include "tools/npy.h"
+#include "io/npy.h"
 
 #include <gtest/gtest.h>
 
@@ -39,6 +39,10 @@ std::string dictionary(const std::string& descr, const std::string& order,
     return "{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }";
 }
 
+Array read_npy(const std::string& path) {
+    return parse_npy(read_bytes(path), path);
+}
+
 template <typename T>
 std::string bytes_of(const std::vector<T>& values) {
     std::string bytes(values.size() * sizeof(T), '\0');
@@ -46,36 +50,36 @@ std::string bytes_of(const std::vector<T>& values) {
     return bytes;
 }
 
-TEST(Npy, ReadsBothTypesAndVersions) {
+TEST(Npy, ReadsEveryVersion) {
     const ScratchFolder folder;
     const std::vector<float> floats = {0.5F, -1.25F, 3.0F, 1e-30F, 0.0F, 7.0F};
     const std::vector<double> doubles = {0.1, 1e300, -2.0, 0.0, 5.0, 6.0};
-    for (char version : {'\x01', '\x02'}) {
-        const NpyArray single = read_npy(folder.write(
+    for (char version : {'\x01', '\x02', '\x03'}) {
+        const Array single = read_npy(folder.write(
             "f4.npy", npy(dictionary("<f4", "False", "(2, 3)"), bytes_of(floats), version)));
         EXPECT_EQ(single.shape, (std::vector<std::int64_t>{2, 3}));
-        EXPECT_EQ(single.values, std::vector<double>(floats.begin(), floats.end()));
-        const NpyArray wide = read_npy(folder.write(
+        EXPECT_EQ(single.values(), std::vector<double>(floats.begin(), floats.end()));
+        const Array wide = read_npy(folder.write(
             "f8.npy", npy(dictionary("<f8", "False", "(6,)"), bytes_of(doubles), version)));
         EXPECT_EQ(wide.shape, (std::vector<std::int64_t>{6}));
-        EXPECT_EQ(wide.values, doubles);
+        EXPECT_EQ(wide.values(), doubles);
     }
 }
 
 TEST(Npy, ReadsAnyLegalSpellingOfTheHeader) {
     const ScratchFolder folder;
     const std::string elements = bytes_of(std::vector<float>{4.0F});
-    const NpyArray scalar = read_npy(folder.write(
+    const Array scalar = read_npy(folder.write(
         "a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", elements)));
     EXPECT_TRUE(scalar.shape.empty());
-    EXPECT_EQ(scalar.values, std::vector<double>{4.0});
-    const NpyArray other = read_npy(folder.write(
+    EXPECT_EQ(scalar.values(), std::vector<double>{4.0});
+    const Array other = read_npy(folder.write(
         "b.npy",
         npy("{ \"shape\":(1 , 1),\"fortran_order\" : False,\"descr\":\"<f4\"}   ", elements)));
     EXPECT_EQ(other.shape, (std::vector<std::int64_t>{1, 1}));
-    const NpyArray none =
+    const Array none =
         read_npy(folder.write("c.npy", npy(dictionary("<f8", "False", "(0, 4)"), "")));
-    EXPECT_TRUE(none.values.empty());
+    EXPECT_TRUE(none.values().empty());
 }
 
 TEST(Npy, RefusesOtherContents) {
@@ -86,16 +90,16 @@ TEST(Npy, RefusesOtherContents) {
         expect_error<UserError>([&] { read_npy(path); }, path + ": " + message);
     };
     const std::string good = dictionary("<f4", "False", "(2, 2)");
-    refuses("", "is empty: use a .npy file of float32 or float64 in C order");
-    refuses("NUMPY", "is not a .npy file: use a .npy file of float32 or float64 in C order");
-    refuses("PK\x03\x04 and more bytes", "is not a .npy file");
-    refuses(npy(good, four, 3), ".npy version 3 is not supported: use version 1 or 2");
-    refuses(npy(dictionary("<i8", "False", "(2, 2)"), four), "dtype <i8 is not supported: use a");
-    refuses(npy(dictionary(">f4", "False", "(2, 2)"), four), "dtype >f4 is not supported");
-    refuses(npy(dictionary("<f2", "False", "(2, 2)"), four), "dtype <f2 is not supported");
+    refuses("PK\x03\x04 and more bytes",
+            "is not a .npy file: use a .npy file of bool, integers or floats");
+    refuses(npy(good, four, 4), ".npy version 4 is not supported: use version 1, 2 or 3");
+    refuses(npy(dictionary("<c8", "False", "(2, 2)"), four), "dtype <c8 is not supported: use a");
+    refuses(npy(dictionary("|O", "False", "(2, 2)"), four), "dtype |O is not supported");
+    refuses(npy(dictionary("|V1", "False", "(2, 2)"), four), "dtype |V1 is not supported");
+    refuses(npy(dictionary("f4", "False", "(2, 2)"), four), "dtype f4 is not supported");
     refuses(npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (4,)}", four),
             "dtype [('x', '<f4')] is not supported");
-    refuses(npy(dictionary("<f4", "True", "(2, 2)"), four), "Fortran order is not supported");
+    refuses(npy(good + std::string(1 << 16, ' '), four, 2), "the .npy header has 65596 bytes");
     refuses(npy(good, four.substr(1)), "holds 15 bytes of elements where its shape needs 4 of 4");
     refuses(npy(good, four + "x"), "holds 17 bytes");
     refuses(npy(good, four).substr(0, 40), "is cut short within its header");
@@ -108,9 +112,9 @@ TEST(Npy, ReadsTheLongIntegersOfPython2) {
     const ScratchFolder folder;
     const std::string path = folder.write("given.npy", npy(dictionary("<f4", "False", "(2L, 1L)"),
                                                            bytes_of(std::vector<float>{0.5F, -3})));
-    const NpyArray array = read_npy(path);
+    const Array array = read_npy(path);
     EXPECT_EQ(array.shape, (std::vector<std::int64_t>{2, 1}));
-    EXPECT_EQ(array.values, (std::vector<double>{0.5, -3}));
+    EXPECT_EQ(array.values(), (std::vector<double>{0.5, -3}));
 }
 
 TEST(Npy, RefusesDamagedHeaders) {
@@ -121,9 +125,9 @@ TEST(Npy, RefusesDamagedHeaders) {
           "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (x,)}",
+          "{'descr': '<f4', 'fortran_order': False, 'shape': (1 1)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1LL,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (L,)}",
-          "{'descr': '<f4', 'fortran_order': False, 'shape': (1 1)}",
           "{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'extra': 1}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} trailing", "{'descr': '<f4"}) {
@@ -138,10 +142,10 @@ TEST(Npy, NamesFilesThatCannotBeRead) {
     const ScratchFolder folder;
     const std::string missing = folder.file("missing.npy");
     expect_error<UserError>([&] { read_npy(missing); },
-                            missing + ": cannot be read (No such file or directory)");
+                            missing + " cannot be read (No such file or directory)");
     expect_error<UserError>([&] { read_npy(folder.file("")); }, "is a folder");
-    expect_error<UserError>([&] { read_npy(folder.write("empty.npy", "")); },
-                            "empty.npy: is empty");
+    const std::string empty = folder.write("empty.npy", "");
+    expect_error<UserError>([&] { read_npy(empty); }, empty + " is empty");
 }
 
 TEST(Npy, WritesWhatItReads) {
@@ -162,9 +166,9 @@ TEST(Npy, WritesWhatItReads) {
             value = std::normal_distribution<float>()(random);
         }
         write_npy(path, shape, values);
-        const NpyArray read = read_npy(path);
+        const Array read = read_npy(path);
         ASSERT_EQ(read.shape, shape);
-        ASSERT_EQ(read.values, std::vector<double>(values.begin(), values.end()));
+        ASSERT_EQ(read.values(), std::vector<double>(values.begin(), values.end()));
         std::ifstream file(path, std::ios::binary);
         const std::string bytes{std::istreambuf_iterator<char>(file), {}};
         ASSERT_EQ((bytes.size() - values.size() * sizeof(float)) % 64, 0U);  // elements aligned

@@ -1,33 +1,28 @@
-#include "tools/npy.h"
+#include "io/npy.h"
 
-#include <bit>
+#include <fmt/ranges.h>
+
 #include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <string_view>
 
+#include "io/printable.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "elements are copied as they are");
+constexpr std::string_view kAllowed = "use a .npy file of bool, integers or floats (numpy.save)";
 
-constexpr std::string_view kMagic = "\x93NUMPY";
-constexpr std::string_view kAllowed =
-    "use a .npy file of float32 or float64 in C order (numpy.save)";
-
-struct Header {
-    std::string descr;  // "<f4"
-    bool fortran_order = false;
-    std::vector<std::int64_t> shape;
-};
+// NumPy itself refuses to evaluate headers above 10000 bytes.
+constexpr std::size_t kLongestHeader = std::size_t{1} << 16;
+constexpr std::size_t kMostAxes = 64;  // NumPy's own limit
 
 // The header's text is a Python dictionary of three known keys:
 // {'descr': '<f4', 'fortran_order': False, 'shape': (256, 256), }
@@ -35,8 +30,8 @@ class HeaderReader {
   public:
     HeaderReader(std::string_view text, const std::string& path) : text_(text), path_(path) {}
 
-    Header read() {
-        Header header;
+    NpyHeader read() {
+        NpyHeader header;
         bool seen_descr = false, seen_order = false, seen_shape = false;
         expect('{');
         while (!accept('}')) {
@@ -135,7 +130,7 @@ class HeaderReader {
             std::int64_t value = 0;
             const auto [end, error] =
                 std::from_chars(text_.data(), text_.data() + text_.size(), value);
-            if (error != std::errc{} || value < 0) {
+            if (error != std::errc{} || value < 0 || values.size() == kMostAxes) {
                 fail();
             }
             values.push_back(value);
@@ -154,46 +149,38 @@ class HeaderReader {
     const std::string& path_;
 };
 
-// Number of elements, or nothing when it does not fit 63 bits.
-std::int64_t element_count(std::span<const std::int64_t> shape, const std::string& path) {
-    std::int64_t count = 1;
-    for (std::int64_t extent : shape) {
-        if (__builtin_mul_overflow(count, extent, &count)) {
-            throw UserError("{}: the shape in its header is too large to be true", path);
+ElementType element_type(std::string_view descr, const std::string& origin) {
+    struct Name {
+        std::string_view descr;  // without the byte order
+        ElementType type;
+    };
+    constexpr Name kNames[] = {{"b1", ElementType::kBool},     {"i1", ElementType::kInt8},
+                               {"i2", ElementType::kInt16},    {"i4", ElementType::kInt32},
+                               {"i8", ElementType::kInt64},    {"u1", ElementType::kUint8},
+                               {"u2", ElementType::kUint16},   {"u4", ElementType::kUint32},
+                               {"u8", ElementType::kUint64},   {"f2", ElementType::kFloat16},
+                               {"V2", ElementType::kBFloat16}, {"f4", ElementType::kFloat32},
+                               {"f8", ElementType::kFloat64}};
+    if (!descr.empty() && std::string_view("<>|=").find(descr.front()) != std::string_view::npos) {
+        for (const Name& name : kNames) {
+            if (descr.substr(1) == name.descr) {
+                return name.type;
+            }
         }
     }
-    return count;
+    throw UserError("{}: dtype {} is not supported: {}", origin, printable(descr), kAllowed);
 }
 
-std::string read_file(const std::string& path) {
-    std::error_code error;
-    if (std::filesystem::is_directory(path, error)) {
-        throw UserError("{}: is a folder: {}", path, kAllowed);
-    }
-    std::ifstream file(path, std::ios::binary);
-    if (!file) {
-        throw UserError("{}: cannot be read ({}): name a readable .npy file", path,
-                        std::strerror(errno));
-    }
-    std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (file.bad()) {
-        throw UserError("{}: reading failed ({}): name a readable .npy file", path,
-                        std::strerror(errno));
-    }
-    return bytes;
-}
+}  // namespace
 
-// Splits off the header; `bytes` becomes the elements.
-Header take_header(std::string_view& bytes, const std::string& path) {
-    if (bytes.empty()) {
-        throw UserError("{}: is empty: {}", path, kAllowed);
-    }
-    if (!bytes.starts_with(kMagic) || bytes.size() < 10) {
-        throw UserError("{}: is not a .npy file: {}", path, kAllowed);
+NpyHeader read_npy_header(std::string_view bytes, const std::string& origin) {
+    if (!bytes.starts_with(kNpyMagic) || bytes.size() < 10) {
+        throw UserError("{}: is not a .npy file: {}", origin, kAllowed);
     }
     const int version = static_cast<unsigned char>(bytes[6]);
-    if (version != 1 && version != 2) {
-        throw UserError("{}: .npy version {} is not supported: use version 1 or 2", path, version);
+    if (version < 1 || version > 3) {
+        throw UserError("{}: .npy version {} is not supported: use version 1, 2 or 3", origin,
+                        version);
     }
     const std::size_t length_bytes = version == 1 ? 2 : 4;
     std::size_t header_bytes = 0;
@@ -203,48 +190,34 @@ Header take_header(std::string_view& bytes, const std::string& path) {
     }
     const std::size_t begin = 8 + length_bytes;
     if (bytes.size() < begin || bytes.size() - begin < header_bytes) {
-        throw UserError("{}: is cut short within its header: save it again", path);
+        throw UserError("{}: is cut short within its header: save it again", origin);
     }
-    const Header header = HeaderReader(bytes.substr(begin, header_bytes), path).read();
-    bytes.remove_prefix(begin + header_bytes);
+    if (header_bytes > kLongestHeader) {
+        throw UserError("{}: the .npy header has {} bytes, at most {} are read: {}", origin,
+                        header_bytes, kLongestHeader, kAllowed);
+    }
+    NpyHeader header = HeaderReader(bytes.substr(begin, header_bytes), origin).read();
+    header.elements = bytes.substr(begin + header_bytes);
     return header;
 }
 
-template <typename T>
-std::vector<double> as_doubles(std::string_view bytes, std::int64_t count) {
-    std::vector<double> values(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        T value;
-        std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-        values[i] = static_cast<double>(value);
-    }
-    return values;
-}
-
-}  // namespace
-
-NpyArray read_npy(const std::string& path) {
-    const std::string file = read_file(path);
-    std::string_view bytes = file;
-    const Header header = take_header(bytes, path);
-    if (header.descr != "<f4" && header.descr != "<f8") {
-        throw UserError("{}: dtype {} is not supported: {}", path, header.descr, kAllowed);
-    }
-    if (header.fortran_order) {
-        throw UserError("{}: Fortran order is not supported: {}", path, kAllowed);
-    }
-    const std::int64_t count = element_count(header.shape, path);
-    const std::int64_t element = header.descr == "<f4" ? 4 : 8;
-    const auto held = static_cast<std::int64_t>(bytes.size());
+Array parse_npy(const Bytes& bytes, const std::string& origin) {
+    NpyHeader header = read_npy_header(bytes.view, origin);
+    const ElementType type = element_type(header.descr, origin);
+    const std::int64_t count = element_count(header.shape, origin);
+    const std::int64_t element = element_bytes(type);
+    const auto held = static_cast<std::int64_t>(header.elements.size());
     if (held % element != 0 || held / element != count) {
         throw UserError(
-            "{}: holds {} bytes of elements where its shape needs {} of {} bytes: save "
-            "it again",
-            path, held, count, element);
+            "{}: holds {} bytes of elements where its shape needs {} of {} bytes: save it again",
+            origin, held, count, element);
     }
-    return NpyArray{.shape = header.shape,
-                    .values = element == 4 ? as_doubles<float>(bytes, count)
-                                           : as_doubles<double>(bytes, count)};
+    return Array{.origin = origin,
+                 .shape = std::move(header.shape),
+                 .type = type,
+                 .big_endian = header.descr.front() == '>',
+                 .fortran_order = header.fortran_order,
+                 .data = {.view = header.elements, .owner = bytes.owner}};
 }
 
 void write_npy(const std::string& path, std::span<const std::int64_t> shape,
@@ -266,7 +239,7 @@ void write_npy(const std::string& path, std::span<const std::int64_t> shape,
     }
     const std::string partial = path + ".partial";
     std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file << kMagic << '\x01' << '\0' << static_cast<char>(header.size() & 0xFF)
+    file << kNpyMagic << '\x01' << '\0' << static_cast<char>(header.size() & 0xFF)
          << static_cast<char>(header.size() >> 8) << header;
     file.write(reinterpret_cast<const char*>(values.data()),
                static_cast<std::streamsize>(values.size_bytes()));
