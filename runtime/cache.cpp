@@ -37,8 +37,12 @@ std::optional<std::string> environment(const char* name) {
 void note_once(const std::string& reason) {
     static std::atomic_flag noted = ATOMIC_FLAG_INIT;
     if (!noted.test_and_set()) {
-        fmt::print(stderr, "spion: compiled kernels are not kept: {}\n", reason);
+        fmt::print(stderr, "spion: {}\n", reason);
     }
+}
+
+std::string not_kept(const std::string& reason) {
+    return fmt::format("compiled kernels are not kept: {}", reason);
 }
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
@@ -46,16 +50,34 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
         .count();
 }
 
-// With SPION_VERBOSE set, a line a lookup on stderr. It prints, so it is no part of any key.
-void tell(const KernelSource& source, const CompileRequest& request, const CachedKernel& kernel) {
-    if (!environment("SPION_VERBOSE")) {
-        return;
+const char* describe(CacheOrigin origin) {
+    switch (origin) {
+        case CacheOrigin::kCompiled:
+            return "compiled";
+        case CacheOrigin::kDisk:
+            return "read from the disk cache";
+        case CacheOrigin::kBundle:
+            return "read from the bundle";
+        case CacheOrigin::kMemory:
+            return "already in memory";
     }
-    const char* origin = kernel.origin == CacheOrigin::kCompiled ? "compiled"
-                         : kernel.origin == CacheOrigin::kDisk   ? "read from the disk cache"
-                                                                 : "already in memory";
-    fmt::print(stderr, "spion: {} for {}: {} in {:.1f} ms, {}\n", source.name, request.arch, origin,
-               kernel.milliseconds, kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+    throw InternalError("a kernel of origin {}", static_cast<int>(origin));
+}
+
+// A line a lookup. It tells, so it is no part of any key.
+std::string line_of(const KernelSource& source, const std::string& arch,
+                    const CachedKernel& kernel) {
+    return fmt::format("{} for {}: {} in {:.1f} ms, {}", source.name, arch, describe(kernel.origin),
+                       kernel.milliseconds,
+                       kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+}
+
+void print(bool warning, const std::string& line) {
+    if (warning) {
+        note_once(line);
+    } else if (environment("SPION_VERBOSE")) {
+        fmt::print(stderr, "spion: {}\n", line);
+    }
 }
 
 // Creates the folder, for its owner alone: what lies in it is executed.
@@ -99,10 +121,41 @@ struct KernelCache::State {
     };
 
     std::optional<fs::path> root;
+    std::shared_ptr<const Bundle> bundle;
+    Log log;
+    std::atomic<bool> frozen = false;
     std::once_flag swept;
     mutable std::mutex mutex;  // guards what follows
     std::unordered_map<std::string, std::shared_future<Found>> kernels;
     Counters counters;
+
+    FrozenError frozen_error(const KernelSource& source, const std::string& arch) const {
+        return FrozenError(
+            "{} for {} is not in the cache, and a frozen context compiles nothing: compile it "
+            "before, or open a bundle that has it{}",
+            source.name, arch,
+            bundle ? fmt::format(" ({} has {})", bundle->path().string(), bundle->targets()) : "");
+    }
+
+    // Logs and counts a lookup.
+    void count(const KernelSource& source, const std::string& arch, const CachedKernel& kernel) {
+        log(false, line_of(source, arch, kernel));
+        const std::lock_guard lock(mutex);
+        switch (kernel.origin) {
+            case CacheOrigin::kCompiled:
+                ++counters.compiled;
+                break;
+            case CacheOrigin::kDisk:
+                ++counters.from_disk;
+                break;
+            case CacheOrigin::kMemory:
+                ++counters.from_memory;
+                break;
+            case CacheOrigin::kBundle:
+                ++counters.from_bundle;
+                break;
+        }
+    }
 
     // Looks on disk, else compiles and keeps the result there.
     Found find(const std::string& key, const KernelSource& source, const CompileRequest& request,
@@ -113,6 +166,9 @@ struct KernelCache::State {
                 return {std::make_shared<KernelBinary>(std::move(*kept)), CacheOrigin::kDisk,
                         folder};
             }
+        }
+        if (frozen) {
+            throw frozen_error(source, request.arch);
         }
         auto binary = std::make_shared<const KernelBinary>(compile(request));
         const bool stored = root && store(folder, key, source, request, *binary);
@@ -127,17 +183,20 @@ struct KernelCache::State {
             write_entry(folder, key, source, request, binary);
             return true;
         } catch (const std::system_error& error) {
-            note_once(
-                fmt::format("cache folder {} cannot be written ({}); set SPION_CACHE_DIR to "
-                            "one that can",
-                            root->string(), error.code().message()));
+            log(true, not_kept(fmt::format("cache folder {} cannot be written ({}); set "
+                                           "SPION_CACHE_DIR to one that can",
+                                           root->string(), error.code().message())));
             return false;
         }
     }
 };
 
-KernelCache::KernelCache(std::optional<fs::path> root) : state_(std::make_unique<State>()) {
+KernelCache::KernelCache(std::optional<fs::path> root, std::shared_ptr<const Bundle> bundle,
+                         Log log)
+    : state_(std::make_unique<State>()) {
     state_->root = std::move(root);
+    state_->bundle = std::move(bundle);
+    state_->log = log ? std::move(log) : Log(print);
 }
 
 KernelCache::~KernelCache() = default;
@@ -182,7 +241,7 @@ std::optional<std::string> KernelCache::problem_with(const fs::path& root) {
 std::optional<fs::path> KernelCache::checked_root() {
     std::optional<fs::path> root = default_root();
     if (!root) {
-        note_once("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
+        note_once(not_kept("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set"));
     } else if (environment("SPION_CACHE_DIR")) {
         if (const auto problem = problem_with(*root)) {
             throw UserError(
@@ -225,20 +284,38 @@ CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& 
                         .origin = first ? found.origin : CacheOrigin::kMemory,
                         .milliseconds = milliseconds_since(start),
                         .folder = found.folder};
-    tell(source, request, kernel);
-    const std::lock_guard lock(state_->mutex);
-    switch (kernel.origin) {
-        case CacheOrigin::kCompiled:
-            ++state_->counters.compiled;
-            break;
-        case CacheOrigin::kDisk:
-            ++state_->counters.from_disk;
-            break;
-        case CacheOrigin::kMemory:
-            ++state_->counters.from_memory;
-            break;
-    }
+    state_->count(source, request.arch, kernel);
     return kernel;
+}
+
+std::optional<CachedKernel> KernelCache::find_in_bundle(const KernelSource& source,
+                                                        const Target& target) {
+    if (!state_->bundle) {
+        return std::nullopt;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    std::optional<KernelBinary> binary = state_->bundle->find(source, target);
+    if (!binary) {
+        return std::nullopt;
+    }
+    CachedKernel kernel{.binary = std::make_shared<const KernelBinary>(std::move(*binary)),
+                        .origin = CacheOrigin::kBundle,
+                        .milliseconds = milliseconds_since(start),
+                        .folder = state_->bundle->path()};
+    state_->count(source, target.arch, kernel);
+    return kernel;
+}
+
+void KernelCache::freeze(bool frozen) {
+    state_->frozen = frozen;
+}
+
+bool KernelCache::frozen() const {
+    return state_->frozen;
+}
+
+FrozenError KernelCache::frozen_error(const KernelSource& source, const std::string& arch) const {
+    return state_->frozen_error(source, arch);
 }
 
 KernelCache::Counters KernelCache::counters() const {

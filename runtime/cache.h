@@ -15,14 +15,17 @@
 #include <optional>
 #include <string>
 
+#include "ir/error.h"
 #include "ir/kernel_source.h"
+#include "ir/target.h"
+#include "runtime/bundle.h"
 
 namespace spion {
 
 // 32 hex digits over every field of the request, each with its name and length.
 std::string cache_key(const CompileRequest& request);
 
-enum class CacheOrigin { kCompiled, kDisk, kMemory };
+enum class CacheOrigin { kCompiled, kDisk, kMemory, kBundle };
 
 struct CachedKernel {
     std::shared_ptr<const KernelBinary> binary;
@@ -33,8 +36,12 @@ struct CachedKernel {
 
 class KernelCache {
   public:
-    // nullopt: memory only.
-    explicit KernelCache(std::optional<std::filesystem::path> root);
+    // Whoever hears what became of lookups. warning: of something that costs time.
+    using Log = std::function<void(bool warning, const std::string& line)>;
+    // nullopt: memory only. Without a log, lines go to stderr: warnings once a process, the others
+    // with SPION_VERBOSE in the environment.
+    explicit KernelCache(std::optional<std::filesystem::path> root,
+                         std::shared_ptr<const Bundle> bundle = nullptr, Log log = nullptr);
     ~KernelCache();
     const std::optional<std::filesystem::path>& root() const;
 
@@ -54,8 +61,18 @@ class KernelCache {
     CachedKernel get(const KernelSource& source, const CompileRequest& request,
                      const Compile& compile);
 
+    // What the bundle has of it, which needs no compiler to be asked for; nullopt when there is no
+    // bundle, or no such kernel in it. Throws as Bundle::find. Thread-safe.
+    std::optional<CachedKernel> find_in_bundle(const KernelSource& source, const Target& target);
+
+    // While set, a kernel that is found nowhere throws FrozenError instead of being compiled.
+    void freeze(bool frozen);
+    bool frozen() const;
+    // The error of a frozen cache that lacks this kernel.
+    FrozenError frozen_error(const KernelSource& source, const std::string& arch) const;
+
     struct Counters {
-        int compiled = 0, from_disk = 0, from_memory = 0;
+        int compiled = 0, from_disk = 0, from_memory = 0, from_bundle = 0;
     };
     Counters counters() const;
 
