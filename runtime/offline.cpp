@@ -37,6 +37,9 @@ Target gpu_named(const NamedGpu& gpu) {
 #ifdef SPION_CUDA_BACKEND
     Target target = cuda_target(gpu.compute_capability);
     target.arch = gpu.name;
+    if (!nvrtc_problem()) {
+        target.compiler = nvrtc_release();
+    }
     return target;
 #else
     refuse(gpu.name, "CUDA", "SPION_CUDA_BACKEND");

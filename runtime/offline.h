@@ -15,7 +15,8 @@ namespace spion {
 const std::vector<std::string>& target_names();
 
 // sm_90 is sm_90a without the instructions that only the latter has; host is the CPU of this
-// machine. Throws UserError that lists the names, or says that this build lacks the back end.
+// machine. A GPU's compiler is the NVRTC found here, and where there is none the newest. Throws
+// UserError that lists the names, or says that this build lacks the back end.
 Target target_named(std::string_view name);
 
 // Options and version of the compiler that the target's device would use. Throws DeviceError when

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -153,6 +154,24 @@ TEST(Architecture, NoHeaderOfTheCudaToolkit) {
             }
         }
     }
+}
+
+// Variables of the environment are read in one place, whose table `spion doctor` prints.
+TEST(Architecture, OneFileReadsTheEnvironment) {
+    std::vector<std::string> readers;
+    for (const auto& [folder, patterns] : kMayInclude) {
+        for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+            if (!entry.is_regular_file() || !is_source(entry.path())) {
+                continue;
+            }
+            std::ifstream file(entry.path());
+            const std::string text{std::istreambuf_iterator<char>(file), {}};
+            if (text.find("getenv(") != std::string::npos) {
+                readers.push_back(entry.path().lexically_relative(kRoot).string());
+            }
+        }
+    }
+    EXPECT_EQ(readers, std::vector<std::string>{"runtime/environment.cpp"});
 }
 
 // NVRTC has no headers at all, so device text must need none.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <string_view>
 #include <unordered_map>
@@ -18,6 +17,7 @@
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -47,8 +47,7 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
     // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
     // SPION_WGMMA=0 does without, to compare.
-    const char* wgmma = std::getenv("SPION_WGMMA");
-    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
+    const bool without = !environment_switch("SPION_WGMMA", true);
     const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
     return {.back_end = BackEnd::kCuda,
             .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
@@ -56,7 +55,8 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
             .compute_capability = 10 * major + minor,
             .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
             .shared_bytes_per_block =
-                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn)};
+                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
+            .compiler = nvrtc_problem() ? kNewestNvrtc : nvrtc_release()};
 }
 
 const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
@@ -148,8 +148,7 @@ CudaDevice::CudaDevice(int ordinal, Compiler compiler) {
     s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
     s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
-    const char* wait = std::getenv("SPION_WAIT_AFTER_LAUNCH");
-    s.wait_after_launch = wait != nullptr && std::string_view(wait) == "1";
+    s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     if (const auto result = s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device);
         result != kSuccess) {
         throw DeviceError("{} cannot be opened: {}", s.name, describe_driver_error(result));
