@@ -68,11 +68,14 @@ void check(const PlanRequest& request) {
     }
 }
 
+BlockPattern typical_pattern(const PlanRequest& request) {
+    return request.typical ? *request.typical : diagonal(request.attention.length, request.block);
+}
+
 TilePrograms plan_programs(const PlanRequest& request, const Target& target) {
     check(request);
     const Attention& attention = request.attention;
-    const BlockPattern typical =
-        request.typical ? *request.typical : diagonal(attention.length, request.block);
+    const BlockPattern typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
     const Extent extent = request.typical ? extent_of(typical) : Extent::kSparse;
     TilePrograms programs;
@@ -210,7 +213,7 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const std::
 }
 
 AttentionPlan make_plan(const PlanRequest& request, Device& device, KernelCache& cache) {
-    TilePrograms programs = plan_programs(request, device.target());
+    TilePrograms programs = plan_programs(request, cache.as_compiled_for(device.target()));
     std::vector<KernelSource> sources;
     for (const TileProgram& program : programs) {
         sources.push_back(emit(program, device.target()));
@@ -237,9 +240,7 @@ std::string to_text(const AttentionPlan& plan, const Target& target) {
             origin, jit.cached.milliseconds);
     }
     const PlanRequest& request = plan.request();
-    const BlockPattern typical =
-        request.typical ? *request.typical : diagonal(request.attention.length, request.block);
-    return text + explain_roles(request.attention, typical, target);
+    return text + explain_roles(request.attention, typical_pattern(request), target);
 }
 
 }  // namespace spion

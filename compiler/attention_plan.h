@@ -37,6 +37,9 @@ struct PlanRequest {
 // Throws UserError when the request contradicts itself or the operation is not there.
 void check(const PlanRequest& request);
 
+// What the programs of plan_programs walk.
+BlockPattern typical_pattern(const PlanRequest& request);
+
 // The three programs, walking the typical pattern. Granules are not longer than blocks, so that
 // every pattern can be walked. Needs no device; throws as lower does.
 TilePrograms plan_programs(const PlanRequest& request, const Target& target);

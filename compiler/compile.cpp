@@ -1,13 +1,11 @@
 #include "compiler/compile.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <thread>
 #include <utility>
 
 #include "codegen/emit.h"
 #include "compiler/autotune.h"
+#include "compiler/in_parallel.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
@@ -26,36 +24,6 @@ LayerRoles roles_of(const Attention& attention, const BlockPattern& pattern, con
                ? kGradientsApart
                : choose_roles(attention, pattern.block(), extent_of(pattern), target,
                               options.tables);
-}
-
-// Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
-// failure in the order of the jobs.
-template <typename Job>
-void in_parallel(std::size_t count, const Job& job) {
-    std::vector<std::exception_ptr> failures(count);
-    std::atomic<std::size_t> next = 0;
-    const auto work = [&] {
-        for (std::size_t i = next++; i < count; i = next++) {
-            try {
-                job(i);
-            } catch (...) {
-                failures[i] = std::current_exception();
-            }
-        }
-    };
-    {
-        const std::size_t processors = std::max(1U, std::thread::hardware_concurrency());
-        std::vector<std::jthread> helpers;
-        for (std::size_t i = 1; i < std::min(processors, count); ++i) {
-            helpers.emplace_back(work);
-        }
-        work();
-    }
-    for (const std::exception_ptr& failure : failures) {
-        if (failure) {
-            std::rethrow_exception(failure);
-        }
-    }
 }
 
 // Whether both give one binary: names and IR are for the reader.

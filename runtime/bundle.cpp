@@ -51,6 +51,23 @@ BundledKernel kernel_of(const json& record) {
             .compiler = record.at("compiler")};
 }
 
+json record_of(const Target& target) {
+    return {{"arch", target.arch},
+            {"features", target.features},
+            {"processors", target.processors},
+            {"compiler_major", target.compiler.major},
+            {"compiler_minor", target.compiler.minor}};
+}
+
+Target target_of(const json& record) {
+    Target target;
+    target.arch = record.at("arch");
+    target.features = record.at("features");
+    target.processors = record.at("processors");
+    target.compiler = {.major = record.at("compiler_major"), .minor = record.at("compiler_minor")};
+    return target;
+}
+
 std::string read_text(const fs::path& path) {
     std::ifstream file(path, std::ios::binary);
     std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -92,6 +109,9 @@ Bundle Bundle::open(const fs::path& path) {
         for (const json& record : manifest.at("kernels")) {
             bundle.kernels_.push_back(kernel_of(record));
         }
+        for (const json& record : manifest.at("targets")) {
+            bundle.targets_.push_back(target_of(record));
+        }
     } catch (const json::exception&) {
         throw DeviceError("the manifest of bundle {} is damaged: make the bundle again",
                           path.string());
@@ -121,6 +141,16 @@ KernelBinary Bundle::read(const BundledKernel& kernel) const {
     return std::move(*binary);
 }
 
+Target Bundle::as_compiled_for(Target target) const {
+    for (const Target& ours : targets_) {
+        if (ours.arch == target.arch && ours.features == target.features) {
+            target.processors = ours.processors;
+            target.compiler = ours.compiler;
+        }
+    }
+    return target;
+}
+
 std::string Bundle::targets() const {
     std::map<std::string, int> counts;
     for (const BundledKernel& kernel : kernels_) {
@@ -144,10 +174,14 @@ void write_bundle(const fs::path& path, std::string_view spion_version,
     std::error_code ignored;
     try {
         fs::create_directories(aside);
-        json records = json::array();
+        json records = json::array(), targets = json::array();
+        std::set<std::string> archs;
         std::set<std::string> keys;
         for (const NewBundledKernel& kernel : kernels) {
             const std::string key = cache_key(without_compiler(kernel.request));
+            if (archs.insert(kernel.target.arch).second) {
+                targets.push_back(record_of(kernel.target));
+            }
             if (!keys.insert(key).second) {
                 continue;  // several attentions share it
             }
@@ -164,6 +198,7 @@ void write_bundle(const fs::path& path, std::string_view spion_version,
         }
         const json manifest = {{"bundle_format", kBundleFormat},
                                {"spion", std::string(spion_version)},
+                               {"targets", std::move(targets)},
                                {"kernels", std::move(records)}};
         std::ofstream file(aside / kBundleManifest, std::ios::binary);
         file << manifest.dump(2) << '\n';

@@ -52,6 +52,9 @@ class Bundle {
     std::optional<KernelBinary> find(const KernelSource& source, const Target& target) const;
     // The same by a record of kernels().
     KernelBinary read(const BundledKernel& kernel) const;
+    // `target` with what choices were made for: the compiler's release and the processors of the
+    // target that kernels were compiled for, where the bundle has any of its arch.
+    Target as_compiled_for(Target target) const;
     // "sm_90a: 6 kernels, znver4: 3 kernels", for people who find no kernel of theirs.
     std::string targets() const;
 
@@ -59,9 +62,11 @@ class Bundle {
     std::filesystem::path path_;
     std::string version_;
     std::vector<BundledKernel> kernels_;
+    std::vector<Target> targets_;
 };
 
 struct NewBundledKernel {
+    Target target;
     KernelSource source;
     CompileRequest request;
     KernelBinary binary;

@@ -301,6 +301,10 @@ std::optional<CachedKernel> KernelCache::find_in_bundle(const KernelSource& sour
     return kernel;
 }
 
+Target KernelCache::as_compiled_for(const Target& target) const {
+    return state_->bundle ? state_->bundle->as_compiled_for(target) : target;
+}
+
 void KernelCache::freeze(bool frozen) {
     state_->frozen = frozen;
 }

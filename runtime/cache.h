@@ -65,6 +65,9 @@ class KernelCache {
     // bundle, or no such kernel in it. Throws as Bundle::find. Thread-safe.
     std::optional<CachedKernel> find_in_bundle(const KernelSource& source, const Target& target);
 
+    // The target to choose kernels for: of the bundle, where it has this one's (Bundle).
+    Target as_compiled_for(const Target& target) const;
+
     // While set, a kernel that is found nowhere throws FrozenError instead of being compiled.
     void freeze(bool frozen);
     bool frozen() const;

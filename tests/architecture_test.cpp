@@ -24,6 +24,10 @@ const std::map<std::string, std::vector<std::string>> kMayInclude = {
     {"codegen", {"ir/*", "kernels/embedded.h"}},
     {"runtime", {"ir/*"}},
     {"compiler", {"ir/*", "codegen/*", "runtime/*", "kernels/*_arguments.h"}},
+    {"api",
+     {"include/spion/*", "ir/*", "runtime/*", "compiler/*", "codegen/emit.h",
+      "kernels/*_arguments.h"}},
+    {"include", {"spion/*"}},
     // Training's own kernels are named constants and a body too, so it may call the emitter.
     {"train",
      {"ir/*", "runtime/*", "compiler/*", "codegen/emit.h", "kernels/*_arguments.h",

@@ -26,7 +26,7 @@
 #include "runtime/offline.h"
 #include "tools/attention_options.h"
 #include "tools/commands.h"
-#include "tools/disassemble.h"
+#include "runtime/disassemble.h"
 #include "tools/kernel_files.h"
 
 namespace spion {

@@ -341,11 +341,11 @@ void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,
 const char* CudaDevice::problem_with_address(const void* data) const {
     const State& s = *state_;
     const ContextScope scope = s.enter();
-    constexpr int kAsked[] = {driver_abi::kPointerMemoryType, driver_abi::kPointerDeviceOrdinal};
+    int asked[] = {driver_abi::kPointerMemoryType, driver_abi::kPointerDeviceOrdinal};
     unsigned type = 0;
     int ordinal = 0;
     void* answers[] = {&type, &ordinal};
-    if (s.cuda.cuPointerGetAttributes(2, kAsked, answers, address_of(data)) != kSuccess) {
+    if (s.cuda.cuPointerGetAttributes(2, asked, answers, address_of(data)) != kSuccess) {
         return "";
     }
     if (type == 0) {
