@@ -46,9 +46,6 @@ class Context {
 // The plan's request as the C structs say it. Throws UserError for what is not there.
 PlanRequest plan_request(const spion_attention* attention, const spion_plan_options* options);
 
-// Throws UserError for a dtype that the context's device does not compute in.
-void check_host_dtype(const Attention& attention, const Context& context);
-
 }  // namespace spion::api
 
 struct spion_context {

@@ -130,7 +130,7 @@ int32_t spion_discoverer_create(spion_context* context, const spion_attention* a
         state->check_process();
         const spion::DiscoverySettings settings = spion::api::settings_of(discovery);
         spion::PlanRequest request = spion::api::plan_request(attention, nullptr);
-        spion::api::check_host_dtype(request.attention, *state);
+        spion::check_dtype(request.attention, state->device().target());
         *discoverer =
             new spion_discoverer{state, settings,
                                  spion::make_score_summary_plan(request.attention, settings,

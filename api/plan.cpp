@@ -98,15 +98,6 @@ WorkspaceLayout workspace_of(const spion_plan& plan, std::int64_t batch, std::in
 
 }  // namespace
 
-void check_host_dtype(const Attention& attention, const Context& context) {
-    if (context.device().target().back_end == BackEnd::kHost && attention.dtype != DType::kFp32) {
-        throw UserError(
-            "the host computes in SPION_FP32 only, and {} was asked for: convert the tensors, or "
-            "use a context of a GPU",
-            to_string(attention.dtype));
-    }
-}
-
 PlanRequest plan_request(const spion_attention* attention, const spion_plan_options* options) {
     const spion_attention given = read_struct(attention, "spion_attention");
     PlanRequest request{.attention = attention_of(given), .block = given.block};
@@ -141,7 +132,6 @@ int32_t spion_plan_create(spion_context* context, const spion_attention* attenti
         const auto start = std::chrono::steady_clock::now();
         const std::shared_ptr<spion::api::Context>& state = present(context, "context").state;
         const spion::PlanRequest request = spion::api::plan_request(attention, options);
-        spion::api::check_host_dtype(request.attention, *state);
         auto made = state->plan(request);
         const std::chrono::duration<double, std::milli> spent =
             std::chrono::steady_clock::now() - start;

@@ -68,6 +68,15 @@ void check(const PlanRequest& request) {
     }
 }
 
+void check_dtype(const Attention& attention, const Target& target) {
+    if (target.back_end == BackEnd::kHost && attention.dtype != DType::kFp32) {
+        throw UserError(
+            "the host computes in fp32 only, and {} was asked for: convert the tensors, or use a "
+            "GPU",
+            to_string(attention.dtype));
+    }
+}
+
 BlockPattern typical_pattern(const PlanRequest& request) {
     return request.typical ? *request.typical : diagonal(request.attention.length, request.block);
 }
@@ -75,6 +84,7 @@ BlockPattern typical_pattern(const PlanRequest& request) {
 TilePrograms plan_programs(const PlanRequest& request, const Target& target) {
     check(request);
     const Attention& attention = request.attention;
+    check_dtype(attention, target);
     const BlockPattern typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
     const Extent extent = request.typical ? extent_of(typical) : Extent::kSparse;

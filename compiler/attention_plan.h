@@ -37,6 +37,9 @@ struct PlanRequest {
 // Throws UserError when the request contradicts itself or the operation is not there.
 void check(const PlanRequest& request);
 
+// Throws UserError for a dtype that the target does not compute in.
+void check_dtype(const Attention& attention, const Target& target);
+
 // What the programs of plan_programs walk.
 BlockPattern typical_pattern(const PlanRequest& request);
 

@@ -1,5 +1,6 @@
 #include "compiler/make_bundle.h"
 
+#include <utility>
 #include <vector>
 
 #include "codegen/emit.h"
@@ -10,31 +11,40 @@
 
 namespace spion {
 
-void make_bundle(std::span<const PlanRequest> requests, std::span<const std::string> targets,
-                 const std::filesystem::path& path, std::string_view spion_version) {
-    if (requests.empty() || targets.empty()) {
+void make_bundle(std::span<const BundledPlan> plans, const std::filesystem::path& path,
+                 std::string_view spion_version) {
+    if (plans.empty()) {
         throw UserError(
-            "a bundle of {} attentions for {} targets has no kernels: give at least one of both",
-            requests.size(), targets.size());
+            "a bundle for no target or of no attention has no kernels: give at least one of both");
     }
     std::vector<NewBundledKernel> kernels;
-    for (const std::string& name : targets) {
-        const Target target = target_named(name);
-        for (const PlanRequest& request : requests) {
-            for (const TileProgram& program : plan_programs(request, target)) {
-                KernelSource source = emit(program, target);
-                CompileRequest wanted = request_for(source, target);
-                kernels.push_back({.target = target,
-                                   .source = std::move(source),
-                                   .request = std::move(wanted),
-                                   .binary = {}});
-            }
+    for (const BundledPlan& plan : plans) {
+        const Target target = target_named(plan.target);
+        for (const TileProgram& program : plan_programs(plan.request, target)) {
+            KernelSource source = emit(program, target);
+            CompileRequest wanted = request_for(source, target);
+            kernels.push_back({.target = target,
+                               .source = std::move(source),
+                               .request = std::move(wanted),
+                               .binary = {}});
         }
     }
     in_parallel(kernels.size(), [&](std::size_t i) {
         kernels[i].binary = compile_binary(kernels[i].request, kernels[i].target.back_end);
     });
     write_bundle(path, spion_version, kernels);
+}
+
+std::string check_bundle(const std::filesystem::path& path) {
+    const Bundle bundle = Bundle::open(path);
+    std::string text = fmt::format("format {}, written by spion {}: {}\n", kBundleFormat,
+                                   bundle.spion_version(), bundle.targets());
+    for (const BundledKernel& kernel : bundle.kernels()) {
+        const KernelBinary binary = bundle.read(kernel);
+        text += fmt::format("{} for {}: {} bytes, {}\n", kernel.name, kernel.arch,
+                            binary.code.size(), kernel.compiler);
+    }
+    return text;
 }
 
 }  // namespace spion

@@ -10,10 +10,18 @@
 
 namespace spion {
 
-// Compiles every request's kernels for every target, named as target_named() takes them. Throws
-// UserError when there is nothing to compile or `path` exists, and what target_named, plan_programs
-// and the compilers throw.
-void make_bundle(std::span<const PlanRequest> requests, std::span<const std::string> targets,
-                 const std::filesystem::path& path, std::string_view spion_version);
+struct BundledPlan {
+    std::string target;  // as target_named() takes it
+    PlanRequest request;
+};
+
+// Compiles every plan's kernels. Throws UserError when there is nothing to compile or `path` exists,
+// and what target_named, plan_programs and the compilers throw.
+void make_bundle(std::span<const BundledPlan> plans, const std::filesystem::path& path,
+                 std::string_view spion_version);
+
+// Opens the bundle and reads every kernel. Text: a line for the bundle, a line a kernel. Throws as
+// Bundle does for what is damaged.
+std::string check_bundle(const std::filesystem::path& path);
 
 }  // namespace spion

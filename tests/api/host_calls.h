@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "include/spion/spion.h"
+#include "spion/spion.h"
 #include "tests/api/oracle.h"
 
 namespace spion::test {

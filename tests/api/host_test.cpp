@@ -106,8 +106,8 @@ TEST_F(ApiHost, AnyStridesWithContiguousRowsAreTaken) {
             for (std::int64_t l = 0; l < L; ++l)
                 for (std::int64_t d = 0; d < D; ++d)
                     for (std::int64_t part = 0; part < 3; ++part)
-                        packed[static_cast<std::size_t>((((b * L + l) * 3 + part) * H + h) * D + d)] =
-                            (*parts[part])[at(b, h, l, d)];
+                        packed[static_cast<std::size_t>((((b * L + l) * 3 + part) * H + h) * D +
+                                                        d)] = (*parts[part])[at(b, h, l, d)];
     const Pattern pattern = pattern_of(problem);
     const Plan plan = context().plan(attention_of(problem));
     HostMemory memory(plan, pattern, B);

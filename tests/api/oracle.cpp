@@ -89,15 +89,14 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                      .key_padding = !problem.lengths.empty()};
     const spion::BlockPattern pattern(problem.length, problem.block, problem.bits);
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
-    const spion::ReferenceResult reference =
-        spion::reference_attention({.attention = attention,
-                                    .pattern = pattern,
-                                    .batch = problem.batch,
-                                    .lengths = lengths,
-                                    .q = problem.q,
-                                    .k = problem.k,
-                                    .v = problem.v,
-                                    .d_o = problem.d_o});
+    const spion::ReferenceResult reference = spion::reference_attention({.attention = attention,
+                                                                         .pattern = pattern,
+                                                                         .batch = problem.batch,
+                                                                         .lengths = lengths,
+                                                                         .q = problem.q,
+                                                                         .k = problem.k,
+                                                                         .v = problem.v,
+                                                                         .d_o = problem.d_o});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
         text += fault("lse", outputs.lse, reference.lse, 0, tolerance);

@@ -12,9 +12,9 @@ struct Problem {
     int heads = 2, head_dim = 32, block = 32;
     std::int64_t length = 0, batch = 1;
     bool pruned_zero = false;
-    std::vector<std::uint8_t> bits;    // [nb, nb]
+    std::vector<std::uint8_t> bits;     // [nb, nb]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
-    std::vector<float> q, k, v, d_o;   // [B, H, L, D]
+    std::vector<float> q, k, v, d_o;    // [B, H, L, D]
 };
 
 struct Outputs {
