@@ -2,33 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
+#include <memory>
 #include <thread>
 #include <vector>
 
+#include "tests/api/count_allocations.h"
 #include "tests/api/cuda_calls.h"
 #include "tests/api/expect_status.h"
 #include "tests/support/seed.h"
-
-namespace {
-
-std::atomic<long> allocations = 0;
-
-}  // namespace
-
-void* operator new(std::size_t bytes) {
-    ++allocations;
-    void* const data = std::malloc(bytes == 0 ? 1 : bytes);
-    if (data == nullptr) throw std::bad_alloc();
-    return data;
-}
-void operator delete(void* data) noexcept {
-    std::free(data);
-}
-void operator delete(void* data, std::size_t) noexcept {
-    std::free(data);
-}
 
 namespace spion::test {
 namespace {
@@ -164,12 +145,12 @@ TEST_F(ApiGpu, CallsLeaveTheThreadsContextAndAllocateNothing) {
     call.run(stream_->get());
     const ForwardArguments forward = call.forward_arguments();
     const BackwardArguments backward = call.backward_arguments();
-    const long before = allocations;
+    const long before = allocations();
     for (int i = 0; i < 10; ++i) {
         plan.forward(forward, stream_->get());
         plan.backward(backward, stream_->get());
     }
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(allocations(), before);
     const std::vector<std::uint8_t> wanted = call.bytes();
     call.poison();
 

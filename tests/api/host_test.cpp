@@ -2,35 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "tests/api/count_allocations.h"
 #include "tests/api/host_calls.h"
 #include "tests/support/seed.h"
-
-namespace {
-
-std::atomic<long> allocations = 0;
-
-}  // namespace
-
-// Counts what this program and the library allocate: operator new of libspion.so is libstdc++'s,
-// which the program's replaces.
-void* operator new(std::size_t bytes) {
-    ++allocations;
-    void* const data = std::malloc(bytes == 0 ? 1 : bytes);
-    if (data == nullptr) throw std::bad_alloc();
-    return data;
-}
-void operator delete(void* data) noexcept {
-    std::free(data);
-}
-void operator delete(void* data, std::size_t) noexcept {
-    std::free(data);
-}
 
 namespace spion::test {
 namespace {
@@ -137,16 +115,16 @@ TEST_F(ApiHost, CallsAllocateNothing) {
     HostMemory memory(plan, pattern, problem.batch);
     const ForwardArguments forward = forward_arguments(tensors, memory);
     const BackwardArguments backward = backward_arguments(tensors, memory);
-    const long before_any = allocations;
+    const long before_any = allocations();
     EXPECT_GT(before_any, 0) << "the count counts";
     plan.forward(forward);
     plan.backward(backward);
-    const long before = allocations;
+    const long before = allocations();
     for (int i = 0; i < 3; ++i) {
         plan.forward(forward);
         plan.backward(backward);
     }
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(allocations(), before);
 }
 
 // Many threads on one plan, each with its own workspace: the bits of one thread alone.
