@@ -1,12 +1,13 @@
-// Jobs on as many threads as there are processors.
+// Jobs on thread_count() threads.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <exception>
-#include <thread>
 #include <vector>
+
+#include "runtime/threads.h"
 
 namespace spion {
 
@@ -24,14 +25,9 @@ void in_parallel(std::size_t count, const Job& job) {
             }
         }
     };
-    {
-        const std::size_t processors = std::max(1U, std::thread::hardware_concurrency());
-        std::vector<std::jthread> helpers;
-        for (std::size_t i = 1; i < std::min(processors, count); ++i) {
-            helpers.emplace_back(work);
-        }
-        work();
-    }
+    run_on_threads(
+        static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(thread_count()), count)),
+        work);
     for (const std::exception_ptr& failure : failures) {
         if (failure) {
             std::rethrow_exception(failure);
