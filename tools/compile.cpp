@@ -27,7 +27,7 @@
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
-#include "tools/disassemble.h"
+#include "runtime/disassemble.h"
 #include "tools/kernel_files.h"
 
 namespace spion {

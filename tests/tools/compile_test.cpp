@@ -21,7 +21,7 @@
 #include "tests/support/run_command.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
-#include "tools/disassemble.h"
+#include "runtime/disassemble.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/nvrtc.h"
 #endif

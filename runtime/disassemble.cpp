@@ -1,4 +1,4 @@
-#include "tools/disassemble.h"
+#include "runtime/disassemble.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

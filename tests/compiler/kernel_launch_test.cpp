@@ -1,6 +1,6 @@
-// What a launch of a kernel that fetches by TMA tells the device: maps of its tensors, grid and
-// counters.
-#include "compiler/hopper_launch.h"
+// What a launch of a kernel that fetches by TMA is given: maps of its tensors, grid, counters and
+// tables.
+#include "compiler/kernel_launch.h"
 
 #include <gtest/gtest.h>
 
@@ -26,23 +26,32 @@ constexpr EmittedGeometry kThreeBlocks{.threads = 256, .shared_bytes = 1024, .re
 // An H200 that writes down what it is asked for.
 class WritingDevice : public test::FakeDevice {
   public:
-    void launch(const LoadedKernel&, const LaunchGeometry& geometry, const void* arguments,
-                std::size_t bytes) override {
-        ASSERT_EQ(bytes, sizeof(SpionHopperArguments));
-        launched = geometry;
-        std::memcpy(&passed, arguments, bytes);
-    }
-    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override {
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) const override {
         described.push_back(boxes);
         return {described.size()};  // tells the maps apart
     }
 
-    std::vector<TensorBoxes> described;
-    LaunchGeometry launched;
-    SpionHopperArguments passed = {};
+    mutable std::vector<TensorBoxes> described;
 };
 
-class HopperLaunchTest : public testing::Test {
+// A program's launch, with its tables and its memory.
+struct Launcher {
+    Launcher(const TileProgram& program, const EmittedGeometry& emitted, const Target& target)
+        : launch(program, emitted, target),
+          hints(work_hints(program)),
+          tables(walk_tables(program, static_cast<std::int64_t>(program.granules.size()))),
+          block(static_cast<std::size_t>(tables.size)) {
+        write_walk(program, tables, target.processors, block);
+    }
+    KernelLaunch launch;
+    WorkHints hints;
+    WalkTables tables;
+    std::vector<std::int32_t> block;
+    unsigned counters[2] = {}, turns[1] = {};
+    float sums[1] = {};
+};
+
+class KernelLaunchTest : public testing::Test {
   protected:
     TileProgram program(KernelRole role) {
         const Attention attention{
@@ -66,22 +75,30 @@ class HopperLaunchTest : public testing::Test {
         return args;
     }
 
-    void launch(HopperLaunch& launch, const SpionAttentionArguments& args, std::int64_t items) {
-        launch.launch(test::FakeKernel("kernel"),
-                      {.work_items = items, .threads = 256, .shared_bytes = 1024}, args, device_);
+    void launch(Launcher& launcher, const SpionAttentionArguments& args) {
+        const PreparedLaunch prepared = launcher.launch.prepare(
+            args, launcher.block.data(), launcher.tables,
+            {.counters = launcher.counters, .turns = launcher.turns, .sums = launcher.sums},
+            launcher.hints, device_);
+        ASSERT_EQ(prepared.bytes(), sizeof(SpionHopperArguments));
+        ASSERT_EQ(prepared.data(), &prepared.arguments);
+        launched_ = prepared.geometry;
+        passed_ = prepared.arguments;
     }
 
     WritingDevice device_;
+    LaunchGeometry launched_;
+    SpionHopperArguments passed_ = {};
     alignas(64) char memory_[1024] = {};
 };
 
-TEST_F(HopperLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
+TEST_F(KernelLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
     const std::vector<std::vector<int>> orders = {{0, 1, 2}, {0, 4, 3, 1, 2}, {1, 2, 0, 4}};
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
         device_.described.clear();
-        HopperLaunch once(program(role), kThreeBlocks, device_);
-        launch(once, arguments(5), 100);
+        Launcher once(program(role), kThreeBlocks, device_.target());
+        launch(once, arguments(5));
         const std::vector<int>& order = orders[static_cast<std::size_t>(role)];
         ASSERT_EQ(device_.described.size(), order.size());
         for (std::size_t i = 0; i < order.size(); ++i) {
@@ -93,76 +110,73 @@ TEST_F(HopperLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
                       (std::vector<std::int64_t>{128, 128000, 256000}));
             EXPECT_EQ(boxes.columns, 64);
             EXPECT_EQ(boxes.rows, 64);
-            EXPECT_EQ(device_.passed.maps[i].words[0], i + 1);
+            EXPECT_EQ(passed_.maps[i].words[0], i + 1);
         }
     }
 }
 
-TEST_F(HopperLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
+TEST_F(KernelLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
     const Attention attention{
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
     const TileProgram program = lower(attention, random_pattern(1000, 128, 0.4, 1),
                                       KernelRole::kGradients, device_.target());
-    HopperLaunch together(program, {.resident_blocks = 1}, device_);
-    SpionAttentionArguments args = arguments(5);
-    const int tables = 0;
-    args.granules = &tables;
-    launch(together, args, 80);
+    Launcher together(program, {.resident_blocks = 1}, device_.target());
+    launch(together, arguments(5));
     EXPECT_EQ(device_.described.size(), 4U);
     EXPECT_EQ(device_.described[2].data, memory_);  // q
     EXPECT_EQ(device_.described[2].rows, 128);
-    EXPECT_TRUE(device_.launched.all_at_once);
-    EXPECT_FALSE(device_.launched.overlaps_previous);
+    EXPECT_TRUE(launched_.all_at_once);
+    EXPECT_FALSE(launched_.overlaps_previous);
     const ShareSchedule schedule = schedule_shares(program, 132);
-    EXPECT_EQ(device_.passed.pairs_at_once, static_cast<unsigned>(schedule.pairs_at_once));
+    EXPECT_EQ(passed_.pairs_at_once, static_cast<unsigned>(schedule.pairs_at_once));
     for (std::size_t i = 0; i < schedule.turns.size(); ++i) {
-        EXPECT_EQ(device_.passed.ranks[i], schedule.turns[i]);
-        EXPECT_EQ(device_.passed.attention.granules[i], schedule.granules[i]);
+        EXPECT_EQ(passed_.ranks[i], schedule.turns[i]);
+        EXPECT_EQ(passed_.attention.granules[i], schedule.granules[i]);
     }
-    for (int turn = 0; turn < 5 * 2 * 8 * 2; ++turn) EXPECT_EQ(device_.passed.turns[turn], 0U);
-    const float* sums = device_.passed.sums;
-    launch(together, args, 80);
-    EXPECT_EQ(device_.passed.sums, sums);  // the same room again
-    args.batch = 6;
-    launch(together, args, 96);
-    EXPECT_NE(device_.passed.sums, nullptr);
-    for (int turn = 0; turn < 6 * 2 * 8 * 2; ++turn) EXPECT_EQ(device_.passed.turns[turn], 0U);
+    EXPECT_EQ(passed_.turns, together.turns);
+    EXPECT_EQ(passed_.sums, together.sums);
+    constexpr std::size_t kPieces = 2 * 8 * 2;  // of a sample: heads, granules, halves of D = 64
+    EXPECT_EQ(together.launch.bytes(5).turns, 5 * kPieces * sizeof(unsigned));
+    EXPECT_EQ(together.launch.bytes(6).sums, 6 * kPieces * 64 * 64 * sizeof(float));
 }
 
-TEST_F(HopperLaunchTest, KeepsTheMapsOfTensorsThatStay) {
-    HopperLaunch again(program(KernelRole::kForward), kThreeBlocks, device_);
+// Nothing of a launch is kept for the next: any thread may make it.
+TEST_F(KernelLaunchTest, DescribesTensorsAnewEachTime) {
+    Launcher again(program(KernelRole::kForward), kThreeBlocks, device_.target());
     SpionAttentionArguments args = arguments(5);
-    launch(again, args, 100);
-    launch(again, args, 100);
-    EXPECT_EQ(device_.described.size(), 3U);
+    launch(again, args);
     args.k.data = memory_ + 512;
-    launch(again, args, 100);
-    EXPECT_EQ(device_.described.size(), 4U);
-    EXPECT_EQ(device_.described.back().data, memory_ + 512);
+    launch(again, args);
+    ASSERT_EQ(device_.described.size(), 6U);
+    EXPECT_EQ(device_.described[4].data, memory_ + 512);
     args.batch = 1;  // every map has B in it, and one sample has no stride
-    launch(again, args, 20);
-    ASSERT_EQ(device_.described.size(), 7U);
+    launch(again, args);
+    ASSERT_EQ(device_.described.size(), 9U);
     EXPECT_EQ(device_.described.back().extent[3], 1);
     EXPECT_EQ(device_.described.back().stride[2], 128);
+    EXPECT_EQ(again.launch.bytes(5).counters, 2 * sizeof(unsigned));
+    EXPECT_EQ(again.launch.bytes(5).turns, 0U);
+    EXPECT_EQ(again.launch.bytes(5).sums, 0U);
 }
 
-TEST_F(HopperLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
-    HopperLaunch some(program(KernelRole::kForward), kThreeBlocks, device_);
-    launch(some, arguments(5), 100);
-    EXPECT_EQ(device_.launched.work_items, 100);
-    EXPECT_EQ(device_.passed.items, 100U);
-    EXPECT_TRUE(device_.launched.overlaps_previous);
-    EXPECT_EQ(device_.launched.threads, 256);
-    EXPECT_EQ(device_.passed.counters[0], 0U);
-    EXPECT_EQ(device_.passed.counters[1], 0U);
-    launch(some, arguments(5), 100000);
-    EXPECT_EQ(device_.launched.work_items, 3 * 132);
-    EXPECT_EQ(device_.passed.items, 100000U);
+TEST_F(KernelLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
+    Launcher some(program(KernelRole::kForward), kThreeBlocks, device_.target());
+    launch(some, arguments(5));  // of 2 heads and 16 tiles
+    EXPECT_EQ(launched_.work_items, 160);
+    EXPECT_EQ(passed_.items, 160U);
+    EXPECT_TRUE(launched_.overlaps_previous);
+    EXPECT_EQ(launched_.threads, 256);
+    EXPECT_EQ(passed_.counters, some.counters);
+    EXPECT_EQ(passed_.attention.tiles, 16);
+    EXPECT_EQ(passed_.attention.order, some.block.data());
+    launch(some, arguments(3125));
+    EXPECT_EQ(launched_.work_items, 3 * 132);
+    EXPECT_EQ(passed_.items, 100000U);
 }
 
 // A row of 16 blocks among 15 of one: more than the average by 225 / 16, where a head has 31. 64
 // MiB hold 131 heads of L = 1000, D = 64.
-TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
+TEST_F(KernelLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const Attention attention{
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
     std::vector<std::uint8_t> bits(16 * 16);
@@ -171,35 +185,34 @@ TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const TileProgram uneven =
         lower(attention, BlockPattern(1000, 64, bits), role, device_.target(),
               measured_shape(attention, 64, role, device_.target()).value());
-    HopperLaunch some(uneven, kThreeBlocks, device_);
-    launch(some, arguments(5), 10 * 16);  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
-    EXPECT_EQ(device_.passed.heads_together, 10U);
-    launch(some, arguments(500), 1000 * 16);
-    EXPECT_EQ(device_.passed.heads_together, 131U);
-    HopperLaunch one(uneven, {.resident_blocks = 1}, device_);
-    launch(one, arguments(40), 80 * 16);
-    EXPECT_EQ(device_.passed.heads_together,
+    Launcher some(uneven, kThreeBlocks, device_.target());
+    launch(some, arguments(5));  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
+    EXPECT_EQ(passed_.heads_together, 10U);
+    launch(some, arguments(500));
+    EXPECT_EQ(passed_.heads_together, 131U);
+    Launcher one(uneven, {.resident_blocks = 1}, device_.target());
+    launch(one, arguments(40));
+    EXPECT_EQ(passed_.heads_together,
               1U + (16U * 16U - 31U) * 132U / (16U * 31U));  // 60 of 80
-    HopperLaunch even(program(role), kThreeBlocks, device_);
-    launch(even, arguments(500), 1000 * 16);
-    EXPECT_EQ(device_.passed.heads_together, 1U);
+    Launcher even(program(role), kThreeBlocks, device_.target());
+    launch(even, arguments(500));
+    EXPECT_EQ(passed_.heads_together, 1U);
 }
 
-TEST_F(HopperLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
-    HopperLaunch strict(program(KernelRole::kForward), kThreeBlocks, device_);
+TEST_F(KernelLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
+    Launcher strict(program(KernelRole::kForward), kThreeBlocks, device_.target());
     SpionAttentionArguments args = arguments(5);
     args.v.data = memory_ + 8;
-    expect_error<UserError>([&] { launch(strict, args, 1); }, "tensor v is at");
+    expect_error<UserError>([&] { launch(strict, args); }, "tensor v is at");
     args = arguments(5);
     args.q.row_stride = 68;
-    expect_error<UserError>([&] { launch(strict, args, 1); }, "multiples of 16 bytes");
-    expect_error<UserError>([&] { launch(strict, arguments(5), std::int64_t{1} << 31); },
-                            "use a smaller batch");
-    launch(strict, arguments(5), 1);  // and goes on
-    EXPECT_EQ(device_.passed.maps[2].words[0], device_.described.size());
+    expect_error<UserError>([&] { launch(strict, args); }, "multiples of 16 bytes");
+    expect_error<UserError>([&] { launch(strict, arguments(1 << 26)); }, "use a smaller batch");
+    launch(strict, arguments(5));  // and goes on
+    EXPECT_EQ(passed_.maps[2].words[0], device_.described.size());
 }
 
-TEST_F(HopperLaunchTest, GivesWarpsTheirItems) {
+TEST_F(KernelLaunchTest, GivesWarpsTheirItems) {
     const Attention attention{
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
     // Every row of 32 has itself; the keys of block 3 are wanted by all, those of 5 by eight.
@@ -220,21 +233,21 @@ TEST_F(HopperLaunchTest, GivesWarpsTheirItems) {
         lower(attention, pattern, KernelRole::kKeyValueGradient, device_.target(), shape);
     const EmittedGeometry emitted = geometry(columns, device_.target());
     EXPECT_EQ(emitted.items_at_once, 4);
-    HopperLaunch warps(columns, emitted, device_);
-    launch(warps, arguments(5), 10);
-    EXPECT_EQ(device_.launched.work_items, 3);  // 4 items a block
-    EXPECT_EQ(device_.passed.items, 10U);
-    EXPECT_EQ(device_.passed.early_tiles, 2U);  // blocks 3 and 5; 71 granules in 32 lists
+    Launcher warps(columns, emitted, device_.target());
+    launch(warps, arguments(5));
+    EXPECT_EQ(launched_.work_items, 80);  // 4 items a block
+    EXPECT_EQ(passed_.items, 320U);
+    EXPECT_EQ(passed_.early_tiles, 2U);  // blocks 3 and 5; 71 granules in 32 lists
     for (const TensorBoxes& boxes : device_.described) EXPECT_EQ(boxes.rows, 32);
-    launch(warps, arguments(5), 1000000);
-    EXPECT_EQ(device_.launched.work_items, emitted.resident_blocks * 132);
-    EXPECT_EQ(device_.passed.early_tiles, 0U);  // every warp has hundreds of items
+    launch(warps, arguments(15625));
+    EXPECT_EQ(launched_.work_items, emitted.resident_blocks * 132);
+    EXPECT_EQ(passed_.early_tiles, 0U);  // every warp has hundreds of items
 
     const TileProgram rows =
         lower(attention, pattern, KernelRole::kForward, device_.target(), shape);
-    HopperLaunch even(rows, geometry(rows, device_.target()), device_);
-    launch(even, arguments(5), 10);
-    EXPECT_EQ(device_.passed.early_tiles, 0U);
+    Launcher even(rows, geometry(rows, device_.target()), device_.target());
+    launch(even, arguments(5));
+    EXPECT_EQ(passed_.early_tiles, 0U);
 }
 
 // Whatever is resident fits a processor: registers of its quarters, which warps are spread over.
