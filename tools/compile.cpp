@@ -11,7 +11,6 @@
 #include <fstream>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -23,8 +22,10 @@
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "ir/parser.h"
+#include "ir/sizes.h"
 #include "runtime/offline.h"
 #include "tools/attention_options.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/disassemble.h"
 #include "tools/kernel_files.h"
@@ -70,6 +71,7 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
 }
 
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
+    check_batch(*asked.attention, options.attention.batch);
     Job job;
     LowerOptions lowering;
     lowering.packed_rows = options.attention.packed_rows;
@@ -98,15 +100,6 @@ Job job_from_pattern(const CompileOptions& options, const Target& target) {
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
 }
 
-std::string read_ir(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream text;
-    if (fs::is_directory(path) || !file || !(text << file.rdbuf())) {
-        throw UserError("the file {} cannot be read; give a text file of IR (docs/ir.md)", path);
-    }
-    return text.str();
-}
-
 // A program from a file may be for anything. index: of the file's programs, from 0.
 void require_runnable(const TileProgram& program, std::size_t index, const std::string& file,
                       const std::string& target_name, const Target& target) {
@@ -117,7 +110,9 @@ void require_runnable(const TileProgram& program, std::size_t index, const std::
 }
 
 Job job_from_file(const CompileOptions& options, const Target& target) {
-    IrModule ir = parse_ir(read_ir(options.file), options.file, Completeness::kFinished);
+    IrModule ir =
+        parse_ir(read_text_file(options.file, "the file", "a text file of IR (docs/ir.md)"),
+                 options.file, Completeness::kFinished);
     if (!ir.summaries.empty() || !ir.steps.empty()) {
         throw UserError(
             "{} holds kernels besides attention, which are made by `spion train` alone: give "
@@ -142,6 +137,7 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
     for (std::size_t i = 0; i < ir.programs.size(); ++i) {
         const std::size_t launch = launch_of(ir.programs[i].role);
         if (std::find(launches.begin(), launches.end(), launch) != launches.end()) {
+            check_batch(ir.programs[i].attention, options.attention.batch);
             require_runnable(ir.programs[i], i, options.file, options.target, target);
             job.programs.push_back(std::move(ir.programs[i]));
         }
@@ -265,9 +261,6 @@ void run_compile(const CompileOptions& options) {
     if (options.folder.empty() && !options.print && !options.explain &&
         options.print_after.empty()) {
         throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
-    }
-    if (options.attention.batch < 1) {
-        throw UserError("the batch is {}; give at least 1", options.attention.batch);
     }
     const Target target = target_named(options.target);
     const std::vector<EmitKind> kinds =
