@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/commands.h"
 #include "train/data/lra_tsv.h"
 #include "train/run_folder.h"
@@ -22,7 +23,7 @@ void write_data(const DataOptions& options) {
     check_run_folder(options.out);
     const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     write_list_ops_folder(generate_list_ops(options.settings.list_ops, threads), options.out);
-    fmt::print("wrote basic_train.tsv, basic_val.tsv and basic_test.tsv to {}\n", options.out);
+    print_out("wrote basic_train.tsv, basic_val.tsv and basic_test.tsv to {}\n", options.out);
 }
 
 }  // namespace
