@@ -93,12 +93,6 @@ bool allowed(const std::string& folder, const std::string& name) {
                        [&](const std::string& pattern) { return matches(name, pattern); });
 }
 
-// Device code is compiled from embedded text, where files have no folders.
-bool is_embedded_name(const std::string& name) {
-    return name.find('/') == std::string::npos &&
-           (fs::exists(kRoot / "kernels/cuda" / name) || fs::exists(kRoot / "kernels" / name));
-}
-
 std::string where(const Include& include) {
     return include.file.string() + ":" + std::to_string(include.line) + " includes " + include.name;
 }
@@ -107,7 +101,7 @@ TEST(Architecture, NoArrowPointsBack) {
     for (const auto& [folder, patterns] : kMayInclude) {
         int checked = 0;
         for (const Include& include : includes_in(folder)) {
-            if (!include.quoted || (folder == "kernels" && is_embedded_name(include.name))) {
+            if (!include.quoted) {
                 continue;
             }
             EXPECT_TRUE(fs::exists(kRoot / include.name))
@@ -116,7 +110,7 @@ TEST(Architecture, NoArrowPointsBack) {
                 << where(include) << ": " << folder << "/ may not";
             ++checked;
         }
-        if (folder != "kernels" && folder != "train") {  // these may stand alone
+        if (folder != "train") {  // which may stand alone
             EXPECT_GT(checked, 0) << folder << " has no include of ours: is it read at all?";
         }
     }

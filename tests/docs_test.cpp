@@ -33,16 +33,6 @@ std::vector<fs::path> documents() {
     return found;
 }
 
-// Without fenced ```cuda blocks: generated source includes files of the embedded library by name.
-std::string without_cuda(std::string text) {
-    const std::string fence = "```cuda\n";
-    for (std::size_t begin = text.find(fence); begin != std::string::npos;
-         begin = text.find(fence, begin)) {
-        text.erase(begin, text.find("```", begin + fence.size()) - begin);
-    }
-    return text;
-}
-
 // Words that begin with a folder or file of the root and contain a slash or an extension of ours.
 // What a build, a run or a compilation makes is no part of the tree.
 std::set<std::string> paths_in(const std::string& text) {
@@ -69,7 +59,7 @@ std::set<std::string> paths_in(const std::string& text) {
 TEST(Docs, EveryPathThatTheyNameExists) {
     std::size_t checked = 0;
     for (const fs::path& document : documents()) {
-        for (const std::string& path : paths_in(without_cuda(read(document)))) {
+        for (const std::string& path : paths_in(read(document))) {
             EXPECT_TRUE(fs::exists(kRoot / path))
                 << document.lexically_relative(kRoot) << " names " << path;
             ++checked;
@@ -84,10 +74,6 @@ TEST(Docs, PathsAreFoundInRunningText) {
         "build/spion, TFLOP/s, none.cpp or kernels/cuda/.";
     EXPECT_EQ(paths_in(text), (std::set<std::string>{"ir/attention.h", "ir/none.h", "tests/gpu.sh",
                                                      "docs/x/y.md", "none.cpp", "kernels/cuda/"}));
-}
-
-TEST(Docs, GeneratedSourceIsLeftOut) {
-    EXPECT_EQ(without_cuda("a\n```cuda\nx.cuh\n```\nb\n```cuda\n```"), "a\n```\nb\n```");
 }
 
 TEST(Docs, TheReadmeFitsOnTwoScreens) {
