@@ -149,7 +149,9 @@ std::optional<Tuning> read_tuning(const fs::path& file, const std::string& key,
 void write_tuning(const fs::path& file, const std::string& key, const Tuning& tuning) {
     const std::string text = entry_text(key, tuning);
     try {
-        write_file(file, fmt::format("{}digest {}\n", text, digest_of(text)), "");
+        const std::string entry = fmt::format("{}digest {}\n", text, digest_of(text));
+        const NamedBytes whole{.path = file, .bytes = entry};
+        write_files({&whole, 1}, "");
     } catch (const UserError&) {
         // Measured again next time.
     }

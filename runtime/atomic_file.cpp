@@ -169,28 +169,43 @@ void AtomicFile::commit(std::span<AtomicFile> files) {
     std::for_each(folders.begin(), folders.end(), sync_folder);
 }
 
-void write_files(std::span<const NamedBytes> files, std::string_view mend) {
+namespace {
+
+[[noreturn]] void fail(const fs::path& path, const std::error_code& error, std::string_view mend) {
+    throw UserError("{} cannot be written: {}; {}", path.string(), error.message(), mend);
+}
+
+void write_into_folders(std::span<const NamedBytes> files, std::string_view mend) {
     const fs::path* current = nullptr;  // what an error is about
     try {
         std::vector<AtomicFile> open;
         open.reserve(files.size());
         for (const NamedBytes& file : files) {
             current = &file.path;
-            if (file.path.has_parent_path()) {
-                fs::create_directories(file.path.parent_path());
-            }
             open.emplace_back(file.path).write(file.bytes);
         }
         AtomicFile::commit(open);
     } catch (const std::system_error& error) {
-        throw UserError("{} cannot be written: {}; {}", current == nullptr ? "" : current->string(),
-                        error.code().message(), mend);
+        fail(current == nullptr ? fs::path() : *current, error.code(), mend);
     }
+}
+
+}  // namespace
+
+void write_files(std::span<const NamedBytes> files, std::string_view mend) {
+    for (const NamedBytes& file : files) {
+        std::error_code error;
+        if (file.path.has_parent_path() && !fs::is_directory(file.path.parent_path(), error) &&
+            !fs::create_directories(file.path.parent_path(), error) && error) {
+            fail(file.path, error, mend);
+        }
+    }
+    write_into_folders(files, mend);
 }
 
 void write_file(const fs::path& path, std::string_view bytes, std::string_view mend) {
     const NamedBytes file{.path = path, .bytes = bytes};
-    write_files({&file, 1}, mend);
+    write_into_folders({&file, 1}, mend);
 }
 
 bool is_unfinished(const fs::path& path) {

@@ -64,9 +64,10 @@ struct NamedBytes {
     std::string_view bytes;
 };
 
-// Write whole files, all or none, with the folders that they need. Throw UserError:
+// Makes the folders that whole files need, then the files. Throws UserError:
 // "PATH cannot be written: REASON; `mend`".
 void write_files(std::span<const NamedBytes> files, std::string_view mend);
+// One file, in a folder that is there: a user's own path may be misspelt. Throws as above.
 void write_file(const std::filesystem::path& path, std::string_view bytes, std::string_view mend);
 
 // True for the name under which a file is written before it has its own: left behind only by a

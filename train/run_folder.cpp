@@ -92,7 +92,8 @@ RunFolder::RunFolder(const fs::path& path) : path_(path) {
 }
 
 void RunFolder::write(const fs::path& relative, std::string_view bytes) const {
-    write_file(path_ / relative, bytes, kMend);
+    const NamedBytes file{.path = path_ / relative, .bytes = bytes};
+    write_files({&file, 1}, kMend);
 }
 
 void RunFolder::write_config(std::string_view toml) {

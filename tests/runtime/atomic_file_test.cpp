@@ -168,6 +168,7 @@ TEST(AtomicFile, NamesWhatItCannotWrite) {
     };
     refuses(file + "/b", "Not a directory");
     refuses(folder.path(), "Is a directory");
+    refuses(folder.file("no/folder"), "No such file or directory");
     refuses("/proc/none/b", "No such file or directory");
     refuses(folder.file(std::string(300, 'n')), "File name too long");
     EXPECT_EQ(contents(file), "old");

@@ -88,7 +88,7 @@ TEST_F(Compile, RefusesWhatItDoesNotKnow) {
 
 TEST_F(Compile, AFolderThatCannotBeWrittenIsTheCallersError) {
     expect_refused(here_ + "--emit ir -o " + bits_ + "/out",
-                   {"-o: ", "p.bits/out", "Not a directory", "name a folder"});
+                   {"with -o", "p.bits/out", "Not a directory", "name a folder"});
 }
 
 #ifndef SPION_HOST_BACKEND

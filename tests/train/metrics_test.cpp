@@ -54,8 +54,11 @@ TEST(MetricsFile, SaysWhenItCannotBeWritten) {
 TEST(MetricsFile, KeepsWholeRowsWhereTheNextHasNoRoom) {
     const ScratchFolder folder;
     const auto path = folder.file("metrics.csv");
-    const MetricsRow row{
-        .step = 1, .phase = Phase::kDense, .split = "train", .loss = 2.25, .seconds = 1};
+    MetricsRow row;
+    row.step = 1;
+    row.split = "train";
+    row.loss = 2.25;
+    row.seconds = 1;
     MetricsFile metrics(path);
     metrics.write(row);
     const std::string before = read_file(path);
