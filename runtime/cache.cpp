@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <future>
 #include <mutex>
 #include <set>
@@ -17,6 +16,7 @@
 #include "runtime/cache_entry.h"
 #include "runtime/cache_prune.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
 
 namespace spion {
 namespace {
@@ -40,7 +40,7 @@ void note_once(const std::string& line) {
     static std::set<std::string> told;
     const std::lock_guard lock(mutex);
     if (told.insert(line).second) {
-        fmt::print(stderr, "spion: {}\n", line);
+        say("spion: {}\n", line);
     }
 }
 
@@ -79,7 +79,7 @@ void print(bool warning, const std::string& line) {
     if (warning) {
         note_once(line);
     } else if (environment_switch("SPION_VERBOSE")) {
-        fmt::print(stderr, "spion: {}\n", line);
+        say("spion: {}\n", line);
     }
 }
 
