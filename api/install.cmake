@@ -10,7 +10,7 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/spion DESTINATION ${CMAKE_INSTAL
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/spion)
 install(EXPORT spion NAMESPACE spion:: FILE spion-targets.cmake DESTINATION ${package_folder}
         COMPONENT spion_library)
-configure_package_config_file(${CMAKE_CURRENT_SOURCE_DIR}/spion-config.cmake.in
+configure_package_config_file(${PROJECT_SOURCE_DIR}/api/spion-config.cmake.in
                               ${CMAKE_CURRENT_BINARY_DIR}/spion-config.cmake
                               INSTALL_DESTINATION ${package_folder})
 # Below 1.0 a minor version may change the interface.
