@@ -227,7 +227,7 @@ TEST_F(Compile, SourceNeedsNoCompiler) {
     const std::string request = pattern_ + "--target sm_80 --role forward";
     const CommandResult result = run_command(request + " --emit ir,tile,cuda" + into_out());
     ASSERT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_NE(contents(kernel() / "kernel.cu").find("kHeadDim = 32;"), std::string::npos);
+    EXPECT_NE(contents(kernel() / "kernel.cu").find("kHeadDim = 32 };"), std::string::npos);
     EXPECT_EQ(contents(kernel() / "rebuild.sh"),
               "case $0 in */*) cd -- \"${0%/*}\" ;; esac && nvcc -cubin -arch=sm_80 -std=c++20 -I. "
               "kernel.cu "
