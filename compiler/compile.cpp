@@ -1,10 +1,7 @@
 #include "compiler/compile.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <exception>
 #include <utility>
 
@@ -13,6 +10,7 @@
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "runtime/output.h"
 #include "runtime/threads.h"
 
 namespace spion {
@@ -87,7 +85,7 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
         source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
     if (const std::string note = spill_note(request, *cached.binary);
         !note.empty() && cached.origin != CacheOrigin::kMemory) {
-        fmt::print(stderr, "spion: {}\n", note);
+        say("spion: {}\n", note);
     }
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
     return {.kernel = std::move(kernel),

@@ -26,8 +26,6 @@ constexpr NamedGpu kGpus[] = {{"sm_80", 80},  {"sm_86", 86},   {"sm_89", 89},  {
                               {"sm_90a", 90}, {"sm_100", 100}, {"sm_120", 120}};
 constexpr const char* kHost = "host";
 
-constexpr std::string_view kToItsFolder = "case $0 in */*) cd -- \"${0%/*}\" ;; esac && ";
-
 [[maybe_unused]] [[noreturn]] void refuse(std::string_view name, const char* back_end,
                                           const char* option) {
     throw UserError(
@@ -148,24 +146,18 @@ std::string rebuild_command(const CompileRequest& request) {
     return "";
 }
 
+std::string rebuild_script(std::string_view command) {
+    // The names in the command are those of the files beside the script.
+    return command.empty() ? ""
+                           : fmt::format("cd -- \"$(dirname -- \"$0\")\" || exit\n{}\n", command);
+}
+
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {
     std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", arch);
     if (std::count(options.begin(), options.end(), "-lineinfo") != 0) {
         line += " -lineinfo";
     }
     return line + " kernel.cu -o kernel.rebuilt.cubin";
-}
-
-std::string rebuild_script(const std::string& line) {
-    return std::string(kToItsFolder) + line + "\n";
-}
-
-std::string line_of_rebuild_script(const std::string& script) {
-    std::string_view line = script;
-    if (line.starts_with(kToItsFolder)) {
-        line.remove_prefix(kToItsFolder.size());
-    }
-    return std::string(line.substr(0, line.find('\n')));
 }
 
 }  // namespace spion

@@ -46,10 +46,8 @@ std::string spill_note(const CompileRequest& request, const KernelBinary& binary
 std::string rebuild_command(const CompileRequest& request);
 // The same for CUDA, of two fields of the request.
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
-
-// rebuild.sh in a kernel's folder: `line`, which is rebuild_command's, from wherever it is started.
-std::string rebuild_script(const std::string& line);
-// The line of such a script.
-std::string line_of_rebuild_script(const std::string& script);
+// The shell script rebuild.sh, which runs such a line in its own folder wherever it is called from
+// and ends with the exit code of what failed; "" for "".
+std::string rebuild_script(std::string_view command);
 
 }  // namespace spion
