@@ -179,11 +179,4 @@ std::string rebuild_command(const std::string& arch, const std::vector<std::stri
     return line + " kernel.cu -o kernel.rebuilt.cubin";
 }
 
-std::string line_of_rebuild_script(std::string_view script) {
-    while (script.ends_with('\n')) {
-        script.remove_suffix(1);
-    }
-    return std::string(script.substr(script.rfind('\n') + 1));
-}
-
 }  // namespace spion

@@ -52,7 +52,5 @@ std::string rebuild_command(const std::string& arch, const std::vector<std::stri
 // The shell script rebuild.sh, which runs such a line in its own folder wherever it is called from
 // and ends with the exit code of what failed; "" for "".
 std::string rebuild_script(std::string_view command);
-// The line of such a script.
-std::string line_of_rebuild_script(std::string_view script);
 
 }  // namespace spion

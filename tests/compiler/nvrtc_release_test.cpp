@@ -7,6 +7,7 @@
 #include "compiler/lower.h"
 #include "compiler/runnable.h"
 #include "compiler/tile_candidates.h"
+#include "ir/error.h"
 #include "ir/nvrtc_rules.h"
 #include "tests/support/expect_error.h"
 
