@@ -4,15 +4,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "io/printable.h"
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 
 namespace spion {
 namespace {
@@ -157,21 +155,13 @@ void write_safetensors(const std::string& path, std::span<const NamedTensor> ten
     std::string text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the tensors are aligned
     const std::uint64_t length = text.size();
-    const std::string partial = path + ".partial";
-    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file.write(reinterpret_cast<const char*>(&length), sizeof length);
-    file << text;
+    std::string bytes(reinterpret_cast<const char*>(&length), sizeof length);
+    bytes += text;
     for (const NamedTensor& tensor : tensors) {
-        file.write(reinterpret_cast<const char*>(tensor.values.data()),
-                   static_cast<std::streamsize>(tensor.values.size_bytes()));
+        bytes.append(reinterpret_cast<const char*>(tensor.values.data()),
+                     tensor.values.size_bytes());
     }
-    file.close();
-    if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
-        const int reason = errno;
-        std::remove(partial.c_str());
-        throw UserError("{}: cannot be written ({}): name a file in a writable folder", path,
-                        std::strerror(reason));
-    }
+    write_file(path, bytes, "name a file in a writable folder");
 }
 
 }  // namespace spion

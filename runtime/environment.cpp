@@ -42,9 +42,17 @@ constexpr std::array kVariables = {
                         "writes SASS; else the first on PATH or in /usr/local/cuda/bin"},
     EnvironmentVariable{"CUDA_HOME", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
     EnvironmentVariable{"CUDA_PATH", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
+    EnvironmentVariable{"VIRTUAL_ENV", "a folder", "its Python packages are searched for NVRTC"},
+    EnvironmentVariable{"CONDA_PREFIX", "a folder",
+                        "its libraries and Python packages are searched for NVRTC"},
     EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
-    EnvironmentVariable{"HOME", "a folder", "see SPION_CACHE_DIR"},
+    EnvironmentVariable{"HOME", "a folder",
+                        "see SPION_CACHE_DIR; its Python packages are searched for NVRTC"},
     EnvironmentVariable{"PATH", "folders", "are searched for a disassembler"},
+    EnvironmentVariable{"TERM", "a terminal's name",
+                        "dumb or unset: lines of progress are not redrawn"},
+    EnvironmentVariable{"COLUMNS", "a whole number",
+                        "width of a terminal that does not tell it; else 80"},
 };
 
 bool in_table(std::string_view name) {

@@ -1,10 +1,9 @@
 #include "tools/attention_options.h"
 
-#include <cstdio>
-
 #include "io/pattern_file.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
+#include "runtime/output.h"
 #include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
@@ -90,8 +89,8 @@ BlockPattern load_pattern(const AttentionOptions& options) {
         .length = options.length.value_or(0)};
     FoundPattern found = open_pattern(options.pattern_file, request);
     if (found.partial_blocks > 0) {
-        fmt::print(stderr, "spion: {} sets parts of {} blocks, which are computed whole\n",
-                   options.pattern_file, found.partial_blocks);
+        say("spion: {} sets parts of {} blocks, which are computed whole\n", options.pattern_file,
+            found.partial_blocks);
     }
     return std::move(found.pattern);
 }

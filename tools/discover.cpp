@@ -18,6 +18,7 @@
 #include "io/array_file.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/commands.h"
 
 namespace spion {
@@ -177,13 +178,6 @@ std::string to_picture(const Discovered& found) {
            pattern.to_art();
 }
 
-void print(const std::string& text) {
-    const std::size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
-    if (written != text.size() || std::fflush(stdout) != 0) {
-        throw DeviceError("the pattern could not be written to standard output");
-    }
-}
-
 void run_discover(DiscoverOptions options) {
     options.settings.variant = parse_variant(options.variant);
     check(options.settings);
@@ -196,7 +190,7 @@ void run_discover(DiscoverOptions options) {
         for (const Discovered& one : found) {
             all.push_back(to_json(one, options.settings.variant));
         }
-        print((options.maps == "each" ? all : all.front()).dump(2) + "\n");
+        write_out((options.maps == "each" ? all : all.front()).dump(2) + "\n");
         return;
     }
     std::string text;
@@ -204,7 +198,7 @@ void run_discover(DiscoverOptions options) {
         text += text.empty() ? "" : "\n";  // an empty line between two
         text += options.format == "art" ? to_picture(one) : one.pattern.to_bits();
     }
-    print(text);
+    write_out(text);
 }
 
 }  // namespace

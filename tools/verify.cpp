@@ -11,6 +11,7 @@
 
 #include "io/npy.h"
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/attention_case.h"
 #include "tools/attention_inputs.h"
 #include "tools/attention_options.h"
@@ -74,23 +75,22 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
 
 void print_report(const AttentionCase& problem, const CaseReport& report) {
     for (const TensorError& error : report.errors) {
-        fmt::print("{:<4} relative error {:.3e}  tolerance {:.0e}  {}", error.name, error.relative,
-                   error.tolerance, error.passed() ? "ok" : "FAILED");
+        print_out("{:<4} relative error {:.3e}  tolerance {:.0e}  {}", error.name, error.relative,
+                  error.tolerance, error.passed() ? "ok" : "FAILED");
         if (error.worst >= 0) {
-            fmt::print("  worst at {}: got {:.7g}, wanted {:.7g}",
-                       place_text(problem, error.name, error.worst), error.got, error.wanted);
+            print_out("  worst at {}: got {:.7g}, wanted {:.7g}",
+                      place_text(problem, error.name, error.worst), error.got, error.wanted);
         }
-        fmt::print("\n");
+        print_out("\n");
         if (error.faulty > 0) {
-            fmt::print(stderr,
-                       "spion: {} has {} elements that are NaN, infinite or never written\n",
-                       error.name, error.faulty);
+            say("spion: {} has {} elements that are NaN, infinite or never written\n", error.name,
+                error.faulty);
         }
     }
-    fmt::print("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
-                                                     : "NO, a second run gave other bytes");
+    print_out("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
+                                                    : "NO, a second run gave other bytes");
     if (!report.in_bounds) {
-        fmt::print(stderr, "spion: the kernels wrote outside their outputs\n");
+        say("spion: the kernels wrote outside their outputs\n");
     }
 }
 
@@ -144,7 +144,7 @@ int verify(VerifyOptions options) {
     if (!options.dump.empty()) {
         create_folder(options.dump);
     }
-    fmt::print(stderr, "{}: {}\n", device->name(), to_text(problem));
+    say("{}: {}\n", device->name(), to_text(problem));
     KernelCache cache(KernelCache::checked_folders());
     const CaseReport report = check_case(problem, *device, cache);
     if (!options.dump.empty()) {
