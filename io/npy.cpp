@@ -5,8 +5,6 @@
 #include <cctype>
 #include <charconv>
 #include <cstddef>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <string_view>
 

@@ -1,7 +1,5 @@
 #include "tools/attention_options.h"
 
-#include <cstdio>
-
 #include "io/pattern_file.h"
 #include "ir/error.h"
 #include "ir/sizes.h"

@@ -64,7 +64,7 @@ TEST(Safetensors, WritesWhatItReads) {
     EXPECT_EQ(parse_safetensors(bytes, "scale", path).values(), std::vector<double>{0.5});
     EXPECT_EQ((array.data.view.data() - bytes.view.data()) % 8, 0);  // aligned as the format asks
     expect_error<UserError>([&] { write_safetensors(folder.file("no/such/folder"), tensors); },
-                            "cannot be written (No such file or directory)");
+                            "cannot be written: No such file or directory");
 }
 
 }  // namespace
