@@ -15,6 +15,7 @@
 #include "ir/sha256.h"
 #include "runtime/cache_entry.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
 
 namespace spion {
 namespace {
@@ -32,7 +33,7 @@ void append_field(std::string& text, std::string_view name, std::string_view val
 void note_once(const std::string& reason) {
     static std::atomic_flag noted = ATOMIC_FLAG_INIT;
     if (!noted.test_and_set()) {
-        fmt::print(stderr, "spion: {}\n", reason);
+        say("spion: {}\n", reason);
     }
 }
 
@@ -71,7 +72,7 @@ void print(bool warning, const std::string& line) {
     if (warning) {
         note_once(line);
     } else if (environment_switch("SPION_VERBOSE")) {
-        fmt::print(stderr, "spion: {}\n", line);
+        say("spion: {}\n", line);
     }
 }
 
