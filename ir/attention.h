@@ -43,8 +43,8 @@ struct Attention {
     friend bool operator==(const Attention&, const Attention&) = default;
 };
 
-// The three things in which attentions differ, and where each is said; the device code has one file a
-// back end for each of them (docs/kernels/README.md):
+// The three things in which attentions differ, and where each is said; the device code has one file
+// a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
 //   what happens to a score             scale; kernels/cuda/common/score.cuh
 //   which head of K and V is read       heads; kernels/cuda/common/heads.cuh

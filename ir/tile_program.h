@@ -122,8 +122,8 @@ struct TileProgram {
     friend bool operator==(const TileProgram&, const TileProgram&) = default;
 };
 
-// kFull when all elements of all steps count, whatever the pattern and the launch: then a kernel asks
-// for none of them.
+// kFull when all elements of all steps count, whatever the pattern and the launch: then a kernel
+// asks for none of them.
 Coverage step_coverage(const TileProgram& program);
 
 // The class of work item `item`, computed from its granules.

@@ -16,6 +16,9 @@ constexpr std::array kVariables = {
     EnvironmentVariable{"SPION_CACHE_DIR", "a folder",
                         "keeps compiled kernels and tunings; else $XDG_CACHE_HOME/spion, else "
                         "$HOME/.cache/spion"},
+    EnvironmentVariable{"SPION_THREADS", "1 to 4096",
+                        "threads of the CPU back end, of compilation and of data; else the "
+                        "processors that affinity and CPU quota allow"},
     EnvironmentVariable{"SPION_VERBOSE", "0 or 1",
                         "1: a line on stderr for each kernel that is looked up in the cache"},
     EnvironmentVariable{"SPION_HOST_FEATURES", "best, avx2 or sse",
@@ -34,9 +37,17 @@ constexpr std::array kVariables = {
                         "writes SASS; else the first on PATH or in /usr/local/cuda/bin"},
     EnvironmentVariable{"CUDA_HOME", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
     EnvironmentVariable{"CUDA_PATH", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
+    EnvironmentVariable{"VIRTUAL_ENV", "a folder", "its Python packages are searched for NVRTC"},
+    EnvironmentVariable{"CONDA_PREFIX", "a folder",
+                        "its libraries and Python packages are searched for NVRTC"},
     EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
-    EnvironmentVariable{"HOME", "a folder", "see SPION_CACHE_DIR"},
+    EnvironmentVariable{"HOME", "a folder",
+                        "see SPION_CACHE_DIR; its Python packages are searched for NVRTC"},
     EnvironmentVariable{"PATH", "folders", "are searched for a disassembler"},
+    EnvironmentVariable{"TERM", "a terminal's name",
+                        "dumb or unset: lines of progress are not redrawn"},
+    EnvironmentVariable{"COLUMNS", "a whole number",
+                        "width of a terminal that does not tell it; else 80"},
 };
 
 bool in_table(std::string_view name) {

@@ -1,5 +1,6 @@
 // `spion doctor`: what of this machine can be used, shown by using it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -12,18 +13,24 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/nvrtc_library.h"
 #endif
 #ifdef SPION_HOST_BACKEND
+#include "runtime/host/gemm.h"
 #include "runtime/host/host_device.h"
+#include "runtime/host/host_target.h"
 #endif
 
 namespace spion {
@@ -34,6 +41,7 @@ struct Finding {
     std::string version;  // or a description; empty when not found
     std::string where;    // file or folder; empty when not found
     std::string problem;  // empty: usable
+    std::vector<std::string> notes = {};
 };
 
 // Completes a finding by trying the part out: what is thrown is why it cannot be used.
@@ -56,8 +64,8 @@ CompileRequest empty_cuda_kernel(const std::string& arch) {
             .includes = {},
             .arch = arch,
             .features = "",
-            .options = nvrtc_options(),
-            .compiler = nvrtc_version()};
+            .options = nvrtc_options(arch),
+            .compiler = nvrtc_version(arch)};
 }
 
 void run_nothing(Device& device) {
@@ -83,6 +91,26 @@ void run_product(Device& device) {
     device.synchronize();
 }
 
+// Of several, the one that is taken for the GPU here, and what it makes badly.
+void examine_nvrtc(Finding& finding, const std::string& arch) {
+    const std::vector<std::string> found = nvrtc_libraries_found();
+    if (found.size() > 1) {
+        finding.notes.push_back(fmt::format(
+            "found: {}; taken is the newest that knows the target and whose kernels the driver "
+            "loads",
+            fmt::join(found, ", ")));
+    }
+    finding.version = nvrtc_version(arch);
+    finding.where = nvrtc_path(arch);
+    for (const std::string& refusal : nvrtc_refusals(nvrtc_release(arch))) {
+        finding.notes.push_back(refusal + ": other tiles are taken");
+    }
+    compile_with_nvrtc(empty_cuda_kernel(arch.empty() ? "sm_90a" : arch));
+    if (const auto problem = nvrtc_driver_problem(arch)) {
+        throw DeviceError("{}", *problem);
+    }
+}
+
 void examine_cuda(std::vector<Finding>& findings) {
     std::unique_ptr<CudaDevice> device;
     findings.push_back(examine("GPU", [&](Finding& finding) {
@@ -94,15 +122,13 @@ void examine_cuda(std::vector<Finding>& findings) {
     }));
     findings.push_back(examine("driver", [](Finding& finding) {
         finding.where = driver_path();
-        if (const std::string release = driver_release(); !release.empty()) {
-            finding.version = "for CUDA up to " + release;
+        if (const auto release = driver_cuda_release()) {
+            finding.version = "for CUDA up to " + to_text(*release);
         }
         driver();
     }));
-    findings.push_back(examine("NVRTC", [](Finding& finding) {
-        finding.version = nvrtc_version();
-        finding.where = nvrtc_path();
-        compile_with_nvrtc(empty_cuda_kernel("sm_90a"));
+    findings.push_back(examine("NVRTC", [&](Finding& finding) {
+        examine_nvrtc(finding, device ? device->target().arch : "");
     }));
     findings.push_back(examine("cuBLASLt", [&](Finding& finding) {
         finding.version = cublas_version();
@@ -126,6 +152,20 @@ void examine_host(std::vector<Finding>& findings) {
     findings.push_back(examine("CPU", [&](Finding& finding) {
         device = make_host_device();
         finding.version = fmt::format("{}, {}", device->name(), device->target().arch);
+    }));
+    findings.push_back(examine("products", [&](Finding& finding) {
+        if (!device) {
+            throw DeviceError("the CPU cannot be used");
+        }
+        const int lanes = device->target().vector_floats;
+        const int most = host_target(HostVectors::kBest, 1).vector_floats;
+        finding.version =
+            fmt::format("spion's own, {} thread{}, {}", device->target().processors,
+                        device->target().processors == 1 ? "" : "s", gemm_name(lanes));
+        if (lanes < most) {
+            finding.version += fmt::format(
+                "; the processor has vectors of {}: unset SPION_HOST_FEATURES to use them", most);
+        }
     }));
     findings.push_back(examine("LLVM", [&](Finding& finding) {
         if (!device) {
@@ -192,9 +232,10 @@ void print_json(const std::vector<Finding>& findings) {
                         {"usable", finding.problem.empty()},
                         {"version", finding.version},
                         {"where", finding.where},
-                        {"problem", finding.problem}});
+                        {"problem", finding.problem},
+                        {"notes", finding.notes}});
     }
-    fmt::print("{}\n", rows.dump(2));
+    print_out("{}\n", rows.dump(2));
 }
 
 void print_table(const std::vector<Finding>& findings) {
@@ -203,10 +244,13 @@ void print_table(const std::vector<Finding>& findings) {
         if (!finding.where.empty()) {
             text += (text.empty() ? "" : "  ") + finding.where;
         }
-        fmt::print("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
-                   text.empty() ? finding.problem : text);
+        print_out("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
+                  text.empty() ? finding.problem : text);
         if (!finding.problem.empty() && !text.empty()) {
-            fmt::print("{:<21} {}\n", "", finding.problem);
+            print_out("{:<21} {}\n", "", finding.problem);
+        }
+        for (const std::string& note : finding.notes) {
+            print_out("{:<21} {}\n", "", note);
         }
     }
     const auto usable = [&](const char* part) {
@@ -214,21 +258,21 @@ void print_table(const std::vector<Finding>& findings) {
             return finding.part == part && finding.problem.empty();
         });
     };
-    fmt::print("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
-                                             : usable("CPU") ? "the CPU"
-                                                             : "nothing: no device can be used");
+    print_out("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
+                                            : usable("CPU") ? "the CPU"
+                                                            : "nothing: no device can be used");
 }
 
 // Each variable with its value, if set, and what it means.
 void print_environment() {
-    fmt::print("\nenvironment variables\n");
+    print_out("\nenvironment variables\n");
     for (const EnvironmentVariable& variable : environment_variables()) {
         const auto value = environment_value(variable.name);
-        fmt::print("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
-                   variable.meaning, variable.allowed);
+        print_out("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
+                  variable.meaning, variable.allowed);
     }
     for (const std::string& name : unknown_environment_variables()) {
-        fmt::print("{:<24} is set, but spion reads no variable of that name\n", name);
+        print_out("{:<24} is set, but spion reads no variable of that name\n", name);
     }
 }
 
@@ -238,6 +282,7 @@ void add_doctor(CLI::App& app, int*) {
     const auto json = std::make_shared<bool>(false);
     CLI::App* command = app.add_subcommand(
         "doctor", "what was found of device, driver, compilers and cache, and whether it works");
+    add_threads_option(*command);
     command->add_flag("--json", *json, "print an array of objects instead of a table");
     command->callback([json] {
         const std::vector<Finding> findings = examine_all();

@@ -4,8 +4,8 @@
 
 namespace {
 
-// The softmax so far: the sum over elements of 2^(score - row_max) is row_sum, their weighted values
-// are in the item's sums [D][lanes].
+// The softmax so far: the sum over elements of 2^(score - row_max) is row_sum, their weighted
+// values are in the item's sums [D][lanes].
 struct Softmax {
     RowValues row_max;  // base 2
     RowValues row_sum;

@@ -161,7 +161,8 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     }
 }
 
-// scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of rows n.
+// scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of
+// rows n.
 SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
                             int head, const Operand& stationary, Scores& scores) {
     int gathered = 0;

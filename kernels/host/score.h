@@ -1,5 +1,5 @@
-// What happens to a score, for all host bodies. Scores come as q . k times kScale * log2(e), so that
-// exponents are base 2.
+// What happens to a score, for all host bodies. Scores come as q . k times kScale * log2(e), so
+// that exponents are base 2.
 #pragma once
 
 #include "kernels/host/vector.h"

@@ -1,10 +1,11 @@
 // Softmax on accumulator tiles while the keys stream past: the row max so far, the row sum of
 // 2^(kScaleLog2 * score - row max), and by how much what was summed before has to be rescaled. Z of
 // a row is its row sum at the end, LSE = row max + log Z; neither depends, but for rounding, on
-// which upper bound took the part of the row max. There are two ways to move it:
-//   update             after every step, to the largest score so far
-//   a lagging row max  only when a step's probabilities have outgrown it, which is rare after the
-//                      first keys: nothing else is compared, exchanged or rescaled
+// which upper bound took the part of the row max. There are three ways to move it:
+//   OnlineSoftmax    after every step, to the largest score so far
+//   StepSumSoftmax   a lagging row max, moved when a lane's sum over a step is large
+//   VotedSoftmax     a lagging row max, moved when a score of the warp has outgrown it
+// A lagging one moves rarely after the first keys; else nothing is exchanged or rescaled.
 // A row whose elements all lie ahead has a row max of -infinity.
 #ifndef SPION_ONLINE_SOFTMAX_CUH
 #define SPION_ONLINE_SOFTMAX_CUH
@@ -89,8 +90,8 @@ struct OnlineSoftmax {
         row_max[1] = fmaxf(row_max[1], kLowest);
     }
 
-    // Moves the row max of row g (0) or g + 8 (1) to `next`, which is not below it. Returns how many
-    // times what was summed before counts from here on.
+    // Moves the row max of row g (0) or g + 8 (1) to `next`, which is not below it. Returns how
+    // many times what was summed before counts from here on.
     __device__ __forceinline__ float move_row_max(int half, float next) {
         const float rescale = ex2_approx(row_max[half] - next);
         row_max[half] = next;
@@ -137,9 +138,9 @@ struct OnlineSoftmax {
     }
 };
 
-// With a lagging row max that moves when a lane's sum over a step is large: the maximum of a step is
-// not even taken. Probabilities leave as the left operand of a product, so that scores stay for a
-// second round of exponentials.
+// With a lagging row max that moves when a lane's sum over a step is large: the maximum of a step
+// is not even taken. Probabilities leave as the left operand of a product, so that scores stay for
+// a second round of exponentials.
 struct StepSumSoftmax : OnlineSoftmax {
     using OnlineSoftmax::OnlineSoftmax;
 

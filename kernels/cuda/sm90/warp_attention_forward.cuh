@@ -1,12 +1,12 @@
 // O and LSE of one query tile of m = kStationaryRows rows, by one warp, on sm_90a.
 //   S [m, n]   = Q [m, D] * K [n, D]^T          n = kColumns keys at a time
-//   P [m, n]   = 2^(S * kScaleLog2 - m)         m, Z: lagging row max and row sum (update_lagging)
+//   P [m, n]   = 2^(S * kScaleLog2 - m)         m, Z: lagging row max and row sum (VotedSoftmax)
 //   O [m, D]  += P [m, n] * V [n, D]            rescaled when m moves; at the end O / Z
-constexpr int kStationaryTensors = 1;  // Q; streamed: K, V
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = false;
-constexpr bool kSlotStaysInUse = kHeldOperands < 1;
-constexpr bool kEmptyHasTiles = false;
+enum : int { kStationaryTensors = 1 };  // Q; streamed: K, V
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = false };
+enum : bool { kSlotStaysInUse = kHeldOperands < 1 };
+enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 
