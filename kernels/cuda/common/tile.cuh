@@ -19,6 +19,17 @@ SPION_DEVICE int warp_index() {
     return (int)(threadIdx.x / 32);
 }
 
+// Reductions over the 4 lanes that share a row of an accumulator.
+SPION_DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(0xFFFFFFFFU, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFFU, x, 2);
+}
+
+SPION_DEVICE float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 2));
+}
+
 // fp32 tiles. `start` is the shared address of a row that is a multiple of 8, `row` counts from it;
 // column and more are even. Two floats at columns column + more and column + more + 1, where `more`
 // is a multiple of 8 and column < 8.

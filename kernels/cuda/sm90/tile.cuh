@@ -91,18 +91,6 @@ SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
     bar_sync(id, 128);
 }
 
-// Rows g and g + 8 of the warp's accumulator from `first` on become zeros, by selection: they need
-// not even be finite.
-template <int kTiles>
-SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (lane_index() / 4 + 8 * half < first) continue;
-#pragma unroll
-        for (int j = 0; j < kTiles; ++j) acc[j][2 * half] = acc[j][2 * half + 1] = 0.0F;
-    }
-}
-
 // A warp's 16 rows of a result [64, D] on their way to global memory, 16 bytes a lane, through its
 // rows of a tile of the warpgroup. Once they have been taken from there, the tile may be filled
 // anew.

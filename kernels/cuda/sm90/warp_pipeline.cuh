@@ -185,7 +185,8 @@ struct Feed {
         for (int box = 0; box < kStationaryTensors * kSlabs; ++box) {
             const int tensor = box / kSlabs, slab = box % kSlabs;
             tma_load(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
-                     args.maps[tensor], full, slab * kSlabColumns, first_row, head, batch);
+                     args.maps[tensor], full, slab * kSlabColumns, first_row,
+                     head_in_tensor<!kWalksKeys>(head), batch);
         }
     }
 
@@ -202,8 +203,8 @@ struct Feed {
                 const int tile = box / kSlabs, slab = box % kSlabs;
                 tma_load(
                     tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
-                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
-                    batch);
+                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row,
+                    head_in_tensor<kWalksKeys>(head), batch);
             }
         }
         granules += kGranulesPerStep;

@@ -118,10 +118,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
             const unsigned statistics = lane_statistics(stage.index, thread_now());
-            take_probabilities(scores, statistics);
+            const ScoreSlopes<kScoreTiles> slopes = take_probabilities(scores, statistics);
             wgmma_wait_group<0>();
             warpgroup_fence_operand(gradient);
-            take_score_gradient(gradient, scores, statistics);
+            take_score_gradient(gradient, scores, statistics, slopes);
             // Keys that are padded, or beyond L, have no share.
             if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
             pack_operand(probabilities, scores);

@@ -61,12 +61,11 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
-    take_probabilities(scores, statistics);
-    // Probabilities, not scores: a query without any element has an LSE of -infinity.
-    set_unused(scores, uses, 0.0F);
+    const ScoreSlopes<kScoreTiles> slopes =
+        take_probabilities(scores, statistics, step_mask(kStreamedRows, uses));
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
-    take_score_gradient(gradient, scores, statistics);
+    take_score_gradient(gradient, scores, statistics, slopes);
     pack_operand(probabilities, scores);
     pack_operand(operand, gradient);
     warpgroup_fence_operand(key_gradient);
