@@ -18,10 +18,10 @@ struct SpionHopperArguments {
     //   attention_gradients            k v | q d_o
     SpionTensorMap maps[5];
     SpionAttentionArguments attention;
-    unsigned items;       // B * H * tiles
-    unsigned* counters;   // [2] of this kernel: items handed out, thread blocks done; zeros before
-                          // the first launch, and every launch leaves zeros
-    unsigned early_tiles;     // of every (b, h), less than all: taken before the others of any
+    unsigned items;        // B * H * tiles
+    unsigned* counters;    // [2] of this kernel: items handed out, thread blocks done; zeros before
+                           // the first launch, and every launch leaves zeros
+    unsigned early_tiles;  // of every (b, h), less than all: taken before the others of any
     unsigned heads_together;  // of the B * H, at most: the items of the last that many are handed
                               // out side by side, longest walks first, the others head after head
     // Of attention_gradients, else null:

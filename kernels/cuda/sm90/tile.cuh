@@ -6,7 +6,9 @@
 #ifndef SPION_HOPPER_TILE_CUH
 #define SPION_HOPPER_TILE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
+#include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
 
 enum : int { kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };

@@ -4,6 +4,8 @@
 #ifndef SPION_HOPPER_COLUMNS_CUH
 #define SPION_HOPPER_COLUMNS_CUH
 
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
+
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 

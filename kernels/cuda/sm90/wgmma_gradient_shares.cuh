@@ -10,6 +10,9 @@
 #ifndef SPION_HOPPER_GRADIENT_SHARES_CUH
 #define SPION_HOPPER_GRADIENT_SHARES_CUH
 
+#define SPION_SAMPLE_ROWS 128
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
+
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
 enum : bool { kSplitsRows = kStreamedRows == 128 };

@@ -11,6 +11,8 @@
 #ifndef SPION_HOPPER_PIPELINE_CUH
 #define SPION_HOPPER_PIPELINE_CUH
 
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
+
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
@@ -50,9 +52,8 @@ enum : int { kUsesStart = kPlansStart + kSlots * kItemBytes };
 enum : int { kBarriersStart = kUsesStart + kStages * kStageUses };
 enum : int { kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages) };
 enum : int { kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
-static_assert(kSharedBytes == kBarriersEnd);
-static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
-static_assert(kStages >= 2, "a stage is still read while the next one is waited for");
+SPION_REQUIRE_SHARED_BYTES(kBarriersEnd);
+static_assert(kStationaryRows == kGroupRows * kGroups);
 static_assert(kTileBytes % 1024 == 0, "a tile starts at a repeat of the swizzle");
 
 // Shared addresses. `tile` of a stage: 0 is its first tile, 1 its second.
