@@ -62,7 +62,7 @@ enum : int { kBlock = 64, kTile = 64, kFilter = 3 };  // score summary
 static_assert(kHeads >= 1 && kLength >= 1);
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
-static_assert((int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO || (int)kSoftmax == SPION_SOFTMAX_MASKED);
+static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
