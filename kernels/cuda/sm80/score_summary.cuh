@@ -58,8 +58,9 @@ struct PairRows {
 
 SPION_DEVICE PairRows pair_rows(const SpionAttentionArguments& args, int pair) {
     const int batch = pair / kHeads, head = pair % kHeads;
+    const int limit = key_limit(args, batch);
     return {rows_of(args.q, batch, head), rows_of(args.k, batch, key_head(head)),
-            args.lse + (long long)pair * kLength, key_limit(args, batch)};
+            args.lse + (long long)pair * kLength, limit};
 }
 
 SPION_DEVICE float row_shift(const PairRows& rows, int row) {
