@@ -13,7 +13,7 @@ struct SpionTensor {
 };
 
 // What a pruned element counts as (ir/attention.h), the values of the constant kSoftmax.
-enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1 };
+enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPION_SOFTMAXES };
 
 // Which fields a kernel reads and writes (R, W):
 //   attention_forward              R q k v        W o lse

@@ -3,14 +3,12 @@
 // its seven weighted sums. Lanes are query rows.
 #include "kernels/attention_arguments.h"
 #include "kernels/host/heads.h"
+#include "kernels/host/mask.h"
 #include "kernels/host/score.h"
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;    // H
-extern const int kLength;   // L
-extern const float kScale;  // of Q K^T
-extern const bool kKeyPadding;
+extern const int kHeads;   // H
 extern const int kBlock;   // edge of a pattern block
 extern const int kTile;    // rows and columns of a work item, kStationaryRows
 extern const int kFilter;  // F
@@ -42,7 +40,7 @@ SPION_INLINE const float* row_of(const SpionTensor& tensor, int batch, int head,
 SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const SummaryTile& tile,
                                     int batch, int head, Operand& queries, Scores& scores,
                                     Scores& means) {
-    const int keys = kKeyPadding ? args.lengths[batch] : kLength;
+    const int keys = key_limit(args, batch);
     const int left = keys - tile.column;
     const int columns = left < tile.columns ? left : tile.columns;
     if (columns <= 0) {

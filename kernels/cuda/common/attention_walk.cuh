@@ -3,6 +3,7 @@
 #define SPION_ATTENTION_WALK_CUH
 
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/heads.cuh"
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"

@@ -9,6 +9,7 @@
 #define SPION_MASK_CUH
 
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile.cuh"
 

@@ -11,12 +11,12 @@
 #define SPION_ONLINE_SOFTMAX_CUH
 
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 // Whether pruned elements count as a score of 0; else they are no elements of the softmax.
 enum : bool { kPrunedCount = (int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO };
-static_assert((int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO || (int)kSoftmax == SPION_SOFTMAX_MASKED);
 
 // A lane's sum over a step beyond which a lagging row max moves, on wgmma. Every probability is
 // below it, which leaves fp16 a factor of 64, and sums of 2^20 of them lose nothing in fp32.

@@ -10,6 +10,7 @@
 #define SPION_PACKED_ROWS_CUH
 
 #include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/contract.cuh"
 
 #ifdef SPION_PACKED_ROWS
 enum : int { kPackedRows = SPION_PACKED_ROWS };

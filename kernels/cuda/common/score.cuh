@@ -4,6 +4,7 @@
 #ifndef SPION_SCORE_CUH
 #define SPION_SCORE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/ptx.cuh"
 
 #define kInfinity (__builtin_bit_cast(float, 0x7F800000U))

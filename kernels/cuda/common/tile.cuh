@@ -2,6 +2,7 @@
 #ifndef SPION_TILE_CUH
 #define SPION_TILE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/element.cuh"
 #include "kernels/cuda/common/tile_layout.cuh"
 
@@ -9,8 +10,6 @@ enum : int { kRowBytes = kHeadDim * Element::kBytes };
 enum : int { kRowChunks = kRowBytes / 16 };
 enum : int { kHeadTiles = kHeadDim / 8 };  // accumulator tiles of a [16, D] result
 enum : int { kThreads = 32 * kWarps };
-
-static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 
 SPION_DEVICE int lane_index() {
     return (int)(threadIdx.x % 32);

@@ -7,11 +7,11 @@
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
 // Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
+SPION_REQUIRE_SHARED_BYTES(kStationaryBytes + kStages * 2 * kTileBytes);
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {

@@ -10,14 +10,13 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes ==
-              2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
 
 // dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
 // output gradient tiles, of which the first `valid` count.

@@ -9,14 +9,14 @@
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
 // Shared memory: K, later dK, and dV, then V [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 enum : int { kStatisticsBytes = 2 * kStreamedRows * 4 };  // of a stage
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStages * kStatisticsBytes);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * kStatisticsBytes);
 static_assert(!kHeldInRegisters, "V arrives when K has been in use for long");
 
 struct Tiles {

@@ -9,14 +9,14 @@
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
 // Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
 // stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
 // first.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
 // For delta the lanes that share a row of O and dO add up, so that there must be a power of 2 of
 // them: those that copy a row, or, where they are no power of 2, a pair of lanes takes turns along

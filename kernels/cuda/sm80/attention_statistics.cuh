@@ -4,6 +4,7 @@
 #define SPION_ATTENTION_STATISTICS_CUH
 
 #include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/score.cuh"
 
 // Starts copying the step's LSE and delta to `statistics`, LSE first; zeros where there is no row.

@@ -4,7 +4,12 @@
 //   A [16, kTile]  += exp(kScale * S - LSE)            kept in registers over all (b, h)
 // then A / (B * H) is written to `scores`, if asked for, and summed with the weights of discovery
 // (compiler/discovery/score_summary.h) into 7 numbers. Sums run in a fixed order.
+//
+// Beside what common/contract.cuh lists the generated text says kBlock, the edge of a pattern
+// block, kTile, rows and columns of a work item, and kFilter, the length of the diagonal filter; it
+// says nothing of stationary and streamed rows.
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/heads.cuh"
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
@@ -18,7 +23,7 @@ enum : int { kNeighbours = 7 };
 
 // Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie
 // there.
-static_assert(kSharedBytes == kStages * 2 * kTileBytes);
+SPION_REQUIRE_SHARED_BYTES(kStages * 2 * kTileBytes);
 static_assert(kTile == 16 * kWarps && kBlock % kTile == 0);
 static_assert(kSharedBytes >= kWarps * kNeighbours * 4);
 
@@ -53,8 +58,9 @@ struct PairRows {
 
 SPION_DEVICE PairRows pair_rows(const SpionAttentionArguments& args, int pair) {
     const int batch = pair / kHeads, head = pair % kHeads;
+    const int limit = key_limit(args, batch);
     return {rows_of(args.q, batch, head), rows_of(args.k, batch, key_head(head)),
-            args.lse + (long long)pair * kLength, key_limit(args, batch)};
+            args.lse + (long long)pair * kLength, limit};
 }
 
 SPION_DEVICE float row_shift(const PairRows& rows, int row) {

@@ -3,10 +3,12 @@
 // A tile [rows, D] is kept in slabs: slab c holds columns [c * kSlabColumns, + kSlabColumns) of all
 // rows, a row of kSlabBytes after the other. The 16-byte chunks of a slab are permuted by the
 // hardware's swizzle, which repeats every 8 rows; every slab starts at a multiple of 8 rows.
-#ifndef SPION_HOPPER_TILE_CUH
-#define SPION_HOPPER_TILE_CUH
+#ifndef SPION_SM90_TILE_CUH
+#define SPION_SM90_TILE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
+#include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
 
 enum : int { kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };

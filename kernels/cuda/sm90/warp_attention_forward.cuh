@@ -2,6 +2,9 @@
 //   S [m, n]   = Q [m, D] * K [n, D]^T          n = kColumns keys at a time
 //   P [m, n]   = 2^(S * kScaleLog2 - m)         m, Z: lagging row max and row sum (VotedSoftmax)
 //   O [m, D]  += P [m, n] * V [n, D]            rescaled when m moves; at the end O / Z
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 1 };  // Q; streamed: K, V
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = false };

@@ -6,6 +6,9 @@
 //   dV [m, D]   += P^T [m, n] * dO [n, D]
 //   dK [m, D]   += dS^T [m, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros.
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta

@@ -4,6 +4,9 @@
 //   P [m, n]         = exp(kScale * S - LSE)
 //   dS [m, n]        = P * (dO [m, D] * V [n, D]^T - delta)
 //   dQ [m, D]       += dS [m, n] * K [n, D]         at the end times kScale
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 3 };      // Q, dO, O; streamed: K, V
 enum : bool { kSlotHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };

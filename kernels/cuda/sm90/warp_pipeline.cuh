@@ -11,6 +11,8 @@
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
 
+#include "kernels/cuda/sm90/warp_body_contract.cuh"
+
 #include "kernels/cuda/sm90/warp_items.cuh"
 #include "kernels/cuda/sm90/warp_tile.cuh"
 
@@ -29,11 +31,10 @@ enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 
 enum : int { kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics };
 enum : int { kNotesBytes = kStatisticsEnd + 16 * (1 + kStages) };
 
-static_assert(kSharedBytes == kWarps * (kConsumerTilesBytes + kNotesBytes));
+SPION_REQUIRE_SHARED_BYTES(kWarps*(kConsumerTilesBytes + kNotesBytes));
 static_assert(kTileBytes % 1024 == 0 && kStationaryBytes % 1024 == 0,
               "a tile starts at a repeat of the swizzle");
 static_assert(kTileBytes >= kStationaryBytes, "results are staged where a step's tiles were");
-static_assert(kWarps < 32 && kStages >= 2);
 
 // Shared addresses of one consumer: its tiles, then, behind the tiles of all, its notes.
 struct ConsumerMemory {

@@ -3,6 +3,9 @@
 //   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: row max and sum (StepSumSoftmax)
 //   O [64, D]  += P [64, n] * V [n, D]          rescaled when m moves; at the end O / Z
 // While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 1 };  // Q, later O; streamed: K, V
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = false };

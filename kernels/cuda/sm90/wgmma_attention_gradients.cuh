@@ -7,6 +7,10 @@
 //   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
 // LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
 // through shared memory; how shares of dQ are added up is in wgmma_gradient_shares.cuh.
+#define SPION_SAMPLE_ROWS 128
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta

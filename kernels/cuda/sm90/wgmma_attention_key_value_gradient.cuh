@@ -6,6 +6,9 @@
 //   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros. S of a step is under way behind dV and dK of the step before, and
 // dP beside the exponentials.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, later dK; V, later dV; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta

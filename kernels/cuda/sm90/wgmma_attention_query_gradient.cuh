@@ -5,6 +5,9 @@
 //   dS [64, n]       = P * (dO [64, D] * V [n, D]^T - delta)
 //   dQ [64, D]      += dS [64, n] * K [n, D]         at the end times kScale
 // The product with dS of a step runs beside the products of the next.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 3 };      // Q, later dQ; dO; O; streamed: K, V
 enum : bool { kSlotHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };

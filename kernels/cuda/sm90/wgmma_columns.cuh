@@ -1,8 +1,10 @@
 // P^T and dS^T of a step on sm_90a, [64, n] a warpgroup: rows are keys, columns queries, whose LSE
 // and delta lie in shared memory with the step. Queries that the step does not have are zeros
 // throughout, LSE and delta too, and add nothing.
-#ifndef SPION_HOPPER_COLUMNS_CUH
-#define SPION_HOPPER_COLUMNS_CUH
+#ifndef SPION_WGMMA_COLUMNS_CUH
+#define SPION_WGMMA_COLUMNS_CUH
+
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
 
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"

@@ -2,14 +2,16 @@
 //
 // A thread block has kWarps / 4 warpgroups that multiply (consumers) and one producer warp. It
 // computes one work item after the other, each taken from a counter when there is room for it, so
-// that no processor runs out of work before the others, the last long ones early for the same
-// reason. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
+// that no SM runs out of work before the others; for the same reason the longest of the last items
+// come first. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
 // tiles and *stages* with its steps' pairs of streamed tiles (first, second), across the ends of
 // items, by TMA. A slot, and each tile of a stage, has a barrier that says it is full and one that
 // says that every consumer warp is done with it. Which thread block computes an item has no
 // influence on its result.
-#ifndef SPION_HOPPER_PIPELINE_CUH
-#define SPION_HOPPER_PIPELINE_CUH
+#ifndef SPION_WGMMA_PIPELINE_CUH
+#define SPION_WGMMA_PIPELINE_CUH
+
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
 
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
@@ -50,9 +52,8 @@ enum : int { kUsesStart = kPlansStart + kSlots * kItemBytes };
 enum : int { kBarriersStart = kUsesStart + kStages * kStageUses };
 enum : int { kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages) };
 enum : int { kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
-static_assert(kSharedBytes == kBarriersEnd);
-static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
-static_assert(kStages >= 2, "a stage is still read while the next one is waited for");
+SPION_REQUIRE_SHARED_BYTES(kBarriersEnd);
+static_assert(kStationaryRows == kGroupRows * kGroups);
 static_assert(kTileBytes % 1024 == 0, "a tile starts at a repeat of the swizzle");
 
 // Shared addresses. `tile` of a stage: 0 is its first tile, 1 its second.
