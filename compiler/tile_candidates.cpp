@@ -8,6 +8,7 @@
 #include "codegen/cuda/warp_plan.h"
 #include "codegen/emit.h"
 #include "compiler/layer_roles.h"
+#include "compiler/lower.h"
 #include "compiler/packing.h"
 #include "ir/error.h"
 #include "ir/nvrtc_rules.h"
@@ -147,23 +148,24 @@ std::string why_infeasible(const Attention& attention, KernelRole role, const Ti
     if (!resident.problem.empty()) {
         return resident.problem;
     }
-    if (shape.wgmma || shape.warp_items) {
-        return why_nvrtc_refuses(target.compiler,
-                                 {.unit = shape.wgmma ? MatrixUnit::kWgmma : MatrixUnit::kMmaWarp,
-                                  .role = role,
-                                  .head_dim = attention.head_dim,
-                                  .streamed_rows = shape.streamed_rows,
-                                  .packed = shape.packed_rows > 1});
-    }
-    if (resident.shared > target.shared_bytes_per_block) {
+    const bool plan_decides = shape.wgmma || shape.warp_items;  // and has said what does not fit
+    if (!plan_decides && resident.shared > target.shared_bytes_per_block) {
         return fmt::format("shared memory: {} bytes of {}", resident.shared,
                            target.shared_bytes_per_block);
     }
     const int registers = 32 * shape.warps * resident.registers;
-    if (registers > rates.registers) {
+    if (!plan_decides && registers > rates.registers) {
         return fmt::format("registers: {} of {}", registers, rates.registers);
     }
-    return "";
+    return why_nvrtc_refuses(target.compiler,
+                             {.compute_capability = target.compute_capability,
+                              .unit = shape.wgmma        ? MatrixUnit::kWgmma
+                                      : shape.warp_items ? MatrixUnit::kMmaWarp
+                                                         : matrix_unit(attention.dtype, target),
+                              .role = role,
+                              .head_dim = attention.head_dim,
+                              .streamed_rows = shape.streamed_rows,
+                              .packed = shape.packed_rows > 1});
 }
 
 TileCandidate candidate_of(const Attention& attention, const StreamedRows& rows, KernelRole role,

@@ -135,16 +135,21 @@ void require_shape(const TileProgram& program) {
     }
 }
 
-int row_bytes(const Attention& attention) {
-    return attention.head_dim * storage_bytes(attention.dtype);
+void require_nvrtc_makes_it(const TileProgram& program, const Target& target) {
+    const std::string reason =
+        why_nvrtc_refuses(target.compiler, {.compute_capability = target.compute_capability,
+                                            .unit = program.unit,
+                                            .role = program.role,
+                                            .head_dim = program.attention.head_dim,
+                                            .streamed_rows = program.streamed_rows,
+                                            .packed = program.packed_rows() > 1});
+    if (!reason.empty()) {
+        throw UserError("{}: take fewer streamed_rows", reason);
+    }
 }
 
-KernelKind kind_of(const TileProgram& program) {
-    return {.unit = program.unit,
-            .role = program.role,
-            .head_dim = program.attention.head_dim,
-            .streamed_rows = program.streamed_rows,
-            .packed = program.packed_rows() > 1};
+int row_bytes(const Attention& attention) {
+    return attention.head_dim * storage_bytes(attention.dtype);
 }
 
 HopperPlan plan_of(const TileProgram& program, const Target& target) {
@@ -172,10 +177,6 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
             "8192 / D, not stationary_rows={} stages={} streamed_rows={} granule={} with D={}",
             program.stationary_rows, program.stages, program.streamed_rows, program.granule,
             attention.head_dim);
-    }
-    if (const std::string reason = why_nvrtc_refuses(target.compiler, kind_of(program));
-        !reason.empty()) {
-        throw UserError("{}: take other streamed_rows, or unit=mma_sync", reason);
     }
     HopperPlan plan = plan_hopper(
         program.role, attention.head_dim, program.stationary_rows, program.streamed_rows,
@@ -308,6 +309,7 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 }
 
 KernelSource emit_cuda(const TileProgram& program, const Target& target) {
+    require_nvrtc_makes_it(program, target);
     const EmittedGeometry geometry = geometry_cuda(program, target);
     const Attention& attention = program.attention;
     const bool packed = program.packed_rows() > 1;

@@ -49,6 +49,20 @@ TEST(NvrtcRelease, AnotherTileIsTakenWhereOneIsRefused) {
     EXPECT_EQ(why_not_runnable(older, with_nvrtc({12, 9})), "");
 }
 
+// The tile that was measured to be good is refused on one target.
+TEST(NvrtcRelease, FewerRowsAreTakenOnOneTarget) {
+    Attention attention = kAttention;
+    attention.head_dim = 16;
+    const auto tile = [&](int capability, const CompilerRelease& release) {
+        Target target = cuda_target(capability);
+        target.compiler = release;
+        return choose_tiles(attention, 64, KernelRole::kForward, target);
+    };
+    EXPECT_EQ(tile(100, {12, 9}).streamed_rows, 64);
+    EXPECT_LT(tile(100, {12, 8}).streamed_rows, 64);
+    EXPECT_EQ(tile(120, {12, 8}), tile(120, {12, 9}));
+}
+
 TEST(NvrtcRelease, TheReasonIsPrinted) {
     const BlockPattern pattern = BlockPattern::full(1024, 16);
     const auto table = [&](const CompilerRelease& release) {
@@ -63,7 +77,7 @@ TEST(NvrtcRelease, AProgramWrittenByHandIsRefusedWithTheReason) {
     const TileProgram program = packed_program({13, 0});
     EXPECT_EQ(why_not_runnable(program, with_nvrtc({13, 0})), "");
     EXPECT_EQ(why_not_runnable(program, with_nvrtc({12, 9})),
-              fmt::format("{}: take other streamed_rows, or unit=mma_sync", kSentence));
+              fmt::format("{}: take fewer streamed_rows", kSentence));
     expect_error<UserError>([&] { emit(program, with_nvrtc({12, 9})); }, kSentence);
 }
 

@@ -26,6 +26,27 @@ TEST(NvrtcRules, RefuseAKindUpToARelease) {
     }
     EXPECT_EQ(nvrtc_refusals({12, 9}),
               std::vector<std::string>{why_nvrtc_refuses({12, 9}, spilling_kind())});
+    EXPECT_EQ(nvrtc_refusals({12, 8}).size(), 2U);
+}
+
+TEST(NvrtcRules, RefuseAKindOfOneTargetInOneRelease) {
+    KernelKind kind{.compute_capability = 100,
+                    .unit = MatrixUnit::kMmaSync,
+                    .role = KernelRole::kForward,
+                    .head_dim = 16,
+                    .streamed_rows = 64};
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind),
+              "NVRTC 12.8 spills registers of mma.sync kernels of the forward pass for sm_100 with "
+              "D=16 and 64 streamed rows or more, and 12.9 does not");
+    EXPECT_EQ(why_nvrtc_refuses({12, 9}, kind), "");
+    EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    kind.streamed_rows = 128;
+    EXPECT_NE(why_nvrtc_refuses({12, 8}, kind), "");
+    kind.streamed_rows = 32;
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind), "");
+    kind.streamed_rows = 64;
+    kind.compute_capability = 120;
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind), "");
 }
 
 TEST(NvrtcRules, KnowSinceWhenThereAreTargets) {
