@@ -12,6 +12,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/atomic_file.h"
 #include "runtime/cache.h"
 #include "runtime/cache_entry.h"
 
@@ -200,12 +201,8 @@ void write_bundle(const fs::path& path, std::string_view spion_version,
                                {"spion", std::string(spion_version)},
                                {"targets", std::move(targets)},
                                {"kernels", std::move(records)}};
-        std::ofstream file(aside / kBundleManifest, std::ios::binary);
-        file << manifest.dump(2) << '\n';
-        file.close();
-        if (!file) {
-            throw std::system_error(errno, std::generic_category(), aside.string());
-        }
+        write_file(aside / kBundleManifest, manifest.dump(2) + "\n",
+                   "give the bundle a path in a folder that can");
         fs::rename(aside, path);
     } catch (const std::system_error& error) {
         fs::remove_all(aside, ignored);

@@ -1,6 +1,4 @@
 // `spion bundle`: kernels for machines without a compiler.
-#include <fmt/format.h>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,6 +6,7 @@
 #include "compiler/make_bundle.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "runtime/output.h"
 #include "tools/attention_options.h"
 #include "tools/commands.h"
 
@@ -23,7 +22,7 @@ struct BundleOptions {
 
 void run_bundle(const BundleOptions& options) {
     if (!options.check.empty()) {
-        fmt::print("{}", check_bundle(options.check));
+        write_out(check_bundle(options.check));
         return;
     }
     if (options.out.empty() || options.targets.empty()) {
@@ -52,7 +51,7 @@ void run_bundle(const BundleOptions& options) {
         plans.push_back({name, request});
     }
     make_bundle(plans, options.out, SPION_VERSION);
-    fmt::print("{}", check_bundle(options.out));
+    write_out(check_bundle(options.out));
 }
 
 }  // namespace
