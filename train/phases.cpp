@@ -273,7 +273,7 @@ void Training::turn_sparse() {
         patterns.push_back(discover(pooled, settings_.length, settings_.discovery));
         folder_.write_pattern(layer, patterns.back(), pooled);
         report_.densities.push_back(patterns.back().density());
-        progress_.say(pattern_text(layer, patterns.back()));
+        progress_.say(pattern_text(layer, patterns.back(), progress_.picture_columns()));
     }
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();

@@ -55,10 +55,11 @@ std::string compiled_text(const KernelCache::Counters& counters) {
                        plural(counters.compiled), counters.from_disk);
 }
 
-std::string pattern_text(int layer, const BlockPattern& pattern) {
+std::string pattern_text(int layer, const BlockPattern& pattern, int columns) {
     const std::int64_t all = static_cast<std::int64_t>(pattern.rows()) * pattern.rows();
     return fmt::format("layer {}: {} of {} blocks, density {:.1f} %\n{}", layer,
-                       pattern.block_count(), all, 100.0 * pattern.density(), pattern.to_art());
+                       pattern.block_count(), all, 100.0 * pattern.density(),
+                       pattern.to_art(columns));
 }
 
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings) {

@@ -17,8 +17,9 @@ namespace spion {
 // cache".
 std::string compiled_text(const KernelCache::Counters& counters);
 
-// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture.
-std::string pattern_text(int layer, const BlockPattern& pattern);
+// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture
+// of at most so many columns.
+std::string pattern_text(int layer, const BlockPattern& pattern, int columns);
 
 // "score maps moved by 3.1, 20.2 % a layer; ..."
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/sizes.h"
 #include "train/kernels.h"
 
 namespace spion {
@@ -342,7 +343,9 @@ void check(const TrainSettings& s) {
             kExactLimit);
     }
     check(s.discovery);
+    if (!s.dense) check_summary_filter(effective_filter(s.discovery), s.discovery.block);
     check(attention_of(s, DType::kFp32));
+    check_batch(attention_of(s, DType::kFp32), s.batch);
     check(StepShape{.channels = s.d_model,
                     .feed_forward = s.feed_forward,
                     .vocabulary = s.vocabulary,
