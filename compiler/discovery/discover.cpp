@@ -194,7 +194,9 @@ BlockPattern discover(std::span<const double> pooled, std::int64_t length,
             pooled.size(), length, settings.block, nb, nb);
     }
     if (!std::all_of(pooled.begin(), pooled.end(), [](double x) { return std::isfinite(x); })) {
-        throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
+        throw UserError(
+            "the pooled map holds values that are not finite: scores are NaN or infinite, or so "
+            "large that their sums overflow; give smaller ones");
     }
     std::vector<std::uint8_t> marks;  // [nb, nb]
     if (settings.variant == Variant::kC) {
