@@ -21,6 +21,7 @@ struct Divergence {
     // "training has diverged in layer 0 (layer0.qkv.weight) at step 3: ...; lower the learning rate
     // (--lr)"
     std::string sentence() const;
+    friend bool operator==(const Divergence&, const Divergence&) = default;
 };
 
 // Whether a step's loss or gradients are not finite. (Steps that a loss scaler skips would not
