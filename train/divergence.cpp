@@ -116,7 +116,7 @@ Divergence find_divergence(const StepRecord& record, bool latest, Model& model, 
             fmt::format("{}{} of {} gradient values are not finite", loss ? " and " : "",
                         record.not_finite, values_in(model.layout()));
     }
-    if (latest && loss) find_in_forward(found, model, device);
+    if (latest) find_in_forward(found, model, device);
     if (found.tensor.empty() && record.not_finite > 0) {
         if (latest) {
             find_in_gradients(found, model, device);

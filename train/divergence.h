@@ -30,7 +30,8 @@ bool has_diverged(const StepRecord& record);
 
 // Where the step of `record` left what is finite; `latest`: it was the last pass of `model`, whose
 // buffers then say exactly. The first tensor is named, in the order of computation: Q, K, V and O of
-// a layer in the forward pass where the loss is not finite, else gradients, from the head down.
+// each layer, then gradients, from the head down. (The loss alone does not tell: a ReLU makes 0 of
+// NaN.)
 // Otherwise only the counts of AdamW's work items are known, each of which may hold several tensors.
 // Copies buffers from the device, so it is called once.
 Divergence find_divergence(const StepRecord& record, bool latest, Model& model, Device& device);

@@ -120,7 +120,7 @@ TEST(TrainCommand, RefusesBadInputInOneSentenceAndLeavesNothing) {
         {{"--steps", "10", "--warmup", "11"}, "warmup is 11 steps of only 10"},
         {{"--steps", "10", "--warmup", "1", "--transition-step", "10"}, "transition-step is 10"},
         {{"--config", config}, "bad.toml:2:1: step is no setting"},
-        {{"--config", table}, "table.toml:1:1: model is not of the form setting = value"},
+        {{"--config", table}, "table.toml:1:2: model is not of the form setting = value"},
         {{"--config", "/none.toml"},
          "the settings file /none.toml cannot be read (No such file or directory)"},
         {{"--data", folder.file("")}, "basic_train.tsv"},
