@@ -112,15 +112,19 @@ void smooth(ProgressState& state, double loss, double accuracy, double step_ms) 
 
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const RunFolder& folder) {
-    std::string text = fmt::format(
-        "{} {} of {} steps\n",
-        report.interrupted ? "interrupted after" : "done:", report.steps_done, settings.steps);
+    const bool diverged = report.divergence && report.divergence->ended_training;
+    std::string text = fmt::format("{} {} of {} steps\n",
+                                   report.interrupted ? "interrupted after"
+                                   : diverged         ? "diverged, ended after"
+                                                      : "done:",
+                                   report.steps_done, settings.steps);
+    if (report.divergence) text += report.divergence->sentence() + "\n";
     if (report.transition_step) {
         text += fmt::format(
             "turned sparse after step {}, density {:.1f} % on average; training stood still for "
             "{:.1f} ms\n",
             *report.transition_step, 100.0 * mean_of(report.densities), report.stall.total_ms);
-    } else if (!settings.dense && !report.interrupted) {
+    } else if (!settings.dense && !report.interrupted && !diverged) {
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
     }
@@ -166,6 +170,15 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["seed"] = settings.seed;
     json["steps"] = report.steps_done;
     json["interrupted"] = report.interrupted;
+    json["diverged"] = nullptr;
+    if (const auto& found = report.divergence) {
+        json["diverged"] = {{"step", found->step},
+                            {"layer", nullptr},
+                            {"tensor", found->tensor},
+                            {"reason", found->reason},
+                            {"ended_training", found->ended_training}};
+        if (found->layer) json["diverged"]["layer"] = *found->layer;
+    }
     json["transition_step"] = nullptr;
     if (report.transition_step) json["transition_step"] = *report.transition_step;
     json["stall_ms"] = nullptr;

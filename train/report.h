@@ -38,6 +38,8 @@ std::string device_json(Device& device);
 // RUN/summary.json:
 //   device, arch          name and Target::arch
 //   seed, steps           steps done; interrupted: by Ctrl-C
+//   diverged              {step, layer or null, tensor, reason, ended_training}: the first step whose
+//                         values were not finite, or null
 //   transition_step       dense steps before training turned sparse, or null
 //   densities             [layers], empty when it stayed dense
 //   dense_step_ms, sparse_step_ms   medians, 0 for no such steps

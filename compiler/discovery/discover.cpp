@@ -264,7 +264,9 @@ BlockPattern discover_masked(std::span<const double> pooled, std::int64_t length
     constexpr double kMasked = -std::numeric_limits<double>::infinity();
     if (!std::all_of(pooled.begin(), pooled.end(),
                      [](double x) { return x == kMasked || std::isfinite(x); })) {
-        throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
+        throw UserError(
+            "the pooled map holds values that are not finite: scores are NaN or infinite, or so "
+            "large that their sums overflow; give smaller ones");
     }
     const double threshold = masked_quantile(pooled, settings.quantile);
     std::vector<std::uint8_t> marks;  // [nb, nb]
