@@ -38,6 +38,8 @@ void check(const TrainSettings& s) {
         throw UserError("d-model is {}, but heads * head-dim is {} * {} = {}: make them equal",
                         s.d_model, s.heads, s.head_dim, s.heads * s.head_dim);
     }
+    check(attention_of(s, DType::kFp32));
+    check_batch(attention_of(s, DType::kFp32), s.batch);
     if (s.warmup > s.steps) {
         throw UserError("warmup is {} steps of only {}: lower --warmup or raise --steps", s.warmup,
                         s.steps);
@@ -57,8 +59,6 @@ void check(const TrainSettings& s) {
     }
     check(s.discovery);
     if (!s.dense) check_summary_filter(effective_filter(s.discovery), s.discovery.block);
-    check(attention_of(s, DType::kFp32));
-    check_batch(attention_of(s, DType::kFp32), s.batch);
     check(StepShape{.channels = s.d_model,
                     .feed_forward = s.feed_forward,
                     .vocabulary = s.vocabulary,
