@@ -8,11 +8,19 @@ namespace {
 struct Rule {
     CompilerRelease first, last;  // of those that refuse
     bool (*covers)(const KernelKind& kind);
-    const char* what;
+    const char* fault;
     CompilerRelease good;
 };
 
 constexpr Rule kRules[] = {
+    {.first = {12, 5},
+     .last = {12, 5},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kKeyValueGradient;
+         },
+     .fault = "runs the products of wgmma kernels of dK and dV one after the other",
+     .good = {12, 6}},
     {.first = kOldestNvrtc,
      .last = {12, 9},
      .covers =
@@ -20,7 +28,8 @@ constexpr Rule kRules[] = {
              return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kKeyValueGradient &&
                     kind.head_dim == 64 && kind.streamed_rows >= 128 && kind.packed;
          },
-     .what = "packed wgmma kernels of dK and dV with D=64 and 128 streamed rows",
+     .fault =
+         "spills registers of packed wgmma kernels of dK and dV with D=64 and 128 streamed rows",
      .good = {13, 0}},
     {.first = {12, 8},
      .last = {12, 8},
@@ -30,8 +39,9 @@ constexpr Rule kRules[] = {
                     kind.role == KernelRole::kForward && kind.head_dim == 16 &&
                     kind.streamed_rows >= 64;
          },
-     .what =
-         "mma.sync kernels of the forward pass for sm_100 with D=16 and 64 streamed rows or more",
+     .fault =
+         "spills registers of mma.sync kernels of the forward pass for sm_100 with D=16 and 64 "
+         "streamed rows or more",
      .good = {12, 9}},
 };
 
@@ -40,8 +50,8 @@ bool refuses(const CompilerRelease& release, const Rule& rule) {
 }
 
 std::string clause(const CompilerRelease& release, const Rule& rule) {
-    return fmt::format("NVRTC {} spills registers of {}, and {} does not", to_text(release),
-                       rule.what, to_text(rule.good));
+    return fmt::format("NVRTC {} {}, and {} does not", to_text(release), rule.fault,
+                       to_text(rule.good));
 }
 
 }  // namespace

@@ -49,6 +49,23 @@ TEST(NvrtcRelease, AnotherTileIsTakenWhereOneIsRefused) {
     EXPECT_EQ(why_not_runnable(older, with_nvrtc({12, 9})), "");
 }
 
+// Where no wgmma tile of a role is left, mma.sync multiplies.
+TEST(NvrtcRelease, MmaSyncIsTakenWhereWgmmaIsRefused) {
+    const BlockPattern pattern = BlockPattern::full(1024, 64);
+    for (const KernelRole role : {KernelRole::kForward, kRole}) {
+        const auto unit = [&](const CompilerRelease& release) {
+            return lower(kAttention, pattern, role, with_nvrtc(release)).unit;
+        };
+        EXPECT_EQ(unit({12, 6}), MatrixUnit::kWgmma);
+        EXPECT_EQ(unit({12, 5}), role == kRole ? MatrixUnit::kMmaSync : MatrixUnit::kWgmma);
+    }
+    const std::string table = explain(kAttention, pattern, kRole, with_nvrtc({12, 5}));
+    EXPECT_NE(table.find(" cannot run: NVRTC 12.5 runs the products of wgmma kernels of "
+                         "dK and dV one after the other, and 12.6 does not\n"),
+              std::string::npos)
+        << table;
+}
+
 // The tile that was measured to be good is refused on one target.
 TEST(NvrtcRelease, FewerRowsAreTakenOnOneTarget) {
     Attention attention = kAttention;

@@ -14,7 +14,7 @@ KernelKind spilling_kind() {
 }
 
 TEST(NvrtcRules, RefuseAKindUpToARelease) {
-    for (const CompilerRelease refused : {CompilerRelease{12, 4}, {12, 5}, {12, 8}, {12, 9}}) {
+    for (const CompilerRelease refused : {CompilerRelease{12, 4}, {12, 6}, {12, 8}, {12, 9}}) {
         EXPECT_EQ(why_nvrtc_refuses(refused, spilling_kind()),
                   "NVRTC " + to_text(refused) +
                       " spills registers of packed wgmma kernels of dK and dV with D=64 and 128 "
@@ -27,6 +27,24 @@ TEST(NvrtcRules, RefuseAKindUpToARelease) {
     EXPECT_EQ(nvrtc_refusals({12, 9}),
               std::vector<std::string>{why_nvrtc_refuses({12, 9}, spilling_kind())});
     EXPECT_EQ(nvrtc_refusals({12, 8}).size(), 2U);
+}
+
+TEST(NvrtcRules, RefuseEveryTileOfARoleInOneRelease) {
+    KernelKind kind{.unit = MatrixUnit::kWgmma, .role = KernelRole::kKeyValueGradient};
+    for (const int head_dim : {32, 64, 128}) {
+        kind.head_dim = head_dim;
+        EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind),
+                  "NVRTC 12.5 runs the products of wgmma kernels of dK and dV one after the other, "
+                  "and 12.6 does not");
+        EXPECT_EQ(why_nvrtc_refuses({12, 4}, kind), "");
+        EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    }
+    kind.role = KernelRole::kForward;
+    EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    kind.role = KernelRole::kGradients;
+    EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 2U);
+    EXPECT_EQ(nvrtc_refusals({12, 6}).size(), 1U);
 }
 
 TEST(NvrtcRules, RefuseAKindOfOneTargetInOneRelease) {
