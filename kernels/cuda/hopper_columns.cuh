@@ -9,15 +9,17 @@
 
 constexpr int kScoreTiles = kStreamedRows / 8;
 
-// Where the LSE lie of the columns of a lane (or thread), which are 8 j + 2 (lane % 4) and the next.
+// Where the LSE lie of the columns of a lane (or thread), which are 8 j + 2 (lane % 4) and the
+// next.
 SPION_DEVICE unsigned lane_statistics(int stage, int lane) {
     return stage_statistics(stage) + lane % 4 * 8;
 }
 
-// Scores become probabilities: P^T = exp(kScale * S^T - LSE).
+// Scores become probabilities: P^T = exp(kScale * S^T - LSE). Of columns [8 kFirst, 8 kEnd).
+template <int kFirst = 0, int kEnd = kScoreTiles>
 SPION_DEVICE void take_probabilities(float (&scores)[kScoreTiles][4], unsigned lane_lse) {
 #pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
+    for (int j = kFirst; j < kEnd; ++j) {
         const float2 lse = load_shared_float2(lane_lse + j * 32);
         const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
 #pragma unroll
