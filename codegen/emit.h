@@ -23,9 +23,10 @@ struct Constant {
 };
 
 // A hand-written body from kernels/ with its constants: text = comment, constants, one include.
-//   CUDA: kernels/<body>.cuh, entry point __global__ void <entry>(const Arguments)
-//   host: kernels/host/<body>.cpp as bitcode, void <entry>(const Arguments*, int64 begin, int64
-//   end)
+//   CUDA: kernels/cuda/<body>.cuh ("sm80/attention_forward"), whose entry point is
+//         __global__ void <entry>(const Arguments)
+//   host: kernels/host/<body>.cpp as bitcode, whose entry point is
+//         void <entry>(const Arguments*, int64 begin, int64 end)
 // Throws InternalError when no such body is embedded.
 KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
                         std::string_view entry, const std::vector<Constant>& constants,

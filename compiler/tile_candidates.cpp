@@ -85,7 +85,7 @@ std::vector<TileShape> every_shape(const Attention& attention, int block, Kernel
 std::vector<TileShape> packed_shapes(const Attention& attention, int block, int packed_rows,
                                      KernelRole role, const Target& target) {
     std::vector<TileShape> shapes;
-    constexpr int kGroupRows = 64;  // kernels/cuda/hopper_packed.cuh has one warpgroup
+    constexpr int kGroupRows = 64;  // kernels/cuda/sm90/wgmma_packed_rows.cuh has one warpgroup
     if (packed_rows * block == kGroupRows && takes_wgmma(attention, kGroupRows, target)) {
         append_wgmma_shapes(shapes, kGroupRows);
         const int stages = attention.head_dim == 128 ? 2 : 3;  // as measured_shape has it

@@ -2,11 +2,21 @@
 // needed.
 #pragma once
 
+#include <compare>
 #include <string>
 
 namespace spion {
 
 enum class BackEnd { kCuda, kHost };
+
+// A compiler's release: 12.9. Which kernels one makes well decides which ones are chosen.
+struct CompilerRelease {
+    int major = 0;
+    int minor = 0;
+    friend auto operator<=>(const CompilerRelease&, const CompilerRelease&) = default;
+};
+// The newest NVRTC that the kernels are tested with, and what plans made without one assume.
+constexpr CompilerRelease kNewestNvrtc{.major = 13, .minor = 5};
 
 struct Target {
     BackEnd back_end = BackEnd::kHost;
@@ -16,10 +26,11 @@ struct Target {
     int processors = 1;              // SMs, or worker threads
     int shared_bytes_per_block = 0;  // CUDA: opt-in dynamic maximum
     int vector_floats = 8;           // host: fp32 lanes of a vector register (8 AVX2, 16 AVX-512)
+    CompilerRelease compiler = kNewestNvrtc;  // CUDA: the NVRTC that makes the kernels
 };
 
 // Targets for sm_80, 86, 89, 90, 100 and 120 with the published limits; `arch` is sm_90a for 90,
-// else sm_XY. Throws UserError that lists the known ones.
+// else sm_XY; `compiler` is kNewestNvrtc. Throws UserError that lists the known ones.
 Target cuda_target(int compute_capability);
 
 // Whether it has wgmma and TMA, and kernels may use them.

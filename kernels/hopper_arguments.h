@@ -2,10 +2,10 @@
 // memory accelerator (TMA). Plain C++ without includes, as attention_arguments.h.
 #pragma once
 
-#include "attention_arguments.h"
+#include "kernels/attention_arguments.h"
 
 // An encoded CUtensorMap of a [B, H, L, D] view: dimensions {D, L, H, B}, boxes of one slab of
-// columns (kernels/cuda/hopper_tile.cuh) and as many rows as the kernel fetches at once.
+// columns (kernels/cuda/sm90/tile.cuh) and as many rows as the kernel fetches at once.
 struct alignas(64) SpionTensorMap {
     unsigned long long words[16];
 };

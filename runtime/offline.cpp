@@ -37,6 +37,9 @@ Target gpu_named(const NamedGpu& gpu) {
 #ifdef SPION_CUDA_BACKEND
     Target target = cuda_target(gpu.compute_capability);
     target.arch = gpu.name;
+    if (!nvrtc_problem()) {
+        target.compiler = nvrtc_release();
+    }
     return target;
 #else
     refuse(gpu.name, "CUDA", "SPION_CUDA_BACKEND");
@@ -130,6 +133,12 @@ std::string rebuild_command(const CompileRequest& request) {
     }
 #endif
     return "";
+}
+
+std::string rebuild_script(std::string_view command) {
+    // The names in the command are those of the files beside the script.
+    return command.empty() ? ""
+                           : fmt::format("cd -- \"$(dirname -- \"$0\")\" || exit\n{}\n", command);
 }
 
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {

@@ -15,7 +15,8 @@ namespace spion {
 const std::vector<std::string>& target_names();
 
 // sm_90 is sm_90a without the instructions that only the latter has; host is the CPU of this
-// machine. Throws UserError that lists the names, or says that this build lacks the back end.
+// machine. A GPU's compiler is the NVRTC found here, and where there is none the newest. Throws
+// UserError that lists the names, or says that this build lacks the back end.
 Target target_named(std::string_view name);
 
 // Options and version of the compiler that the target's device would use. Throws DeviceError when
@@ -41,5 +42,8 @@ OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
 std::string rebuild_command(const CompileRequest& request);
 // The same for CUDA, of two fields of the request.
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
+// The shell script rebuild.sh, which runs such a line in its own folder wherever it is called from
+// and ends with the exit code of what failed; "" for "".
+std::string rebuild_script(std::string_view command);
 
 }  // namespace spion

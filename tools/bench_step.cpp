@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/sizes.h"
+#include "runtime/output.h"
 #include "tools/bench_attention.h"
+#include "tools/command_line.h"
 #include "tools/profiling_device.h"
 #include "tools/random_pattern.h"
 #include "train/model.h"
@@ -39,8 +43,8 @@ constexpr Task kTasks[] = {
 struct Options {
     std::string task = "listops";
     std::string device = "auto";
-    int batch = 0;            // 0: the task's
-    std::int64_t length = 0;  // 0: the task's
+    std::optional<int> batch;            // nothing: the task's
+    std::optional<std::int64_t> length;  // nothing: the task's
     bool dense = false;
     bool json = false;
     int repeat = 20;
@@ -50,8 +54,12 @@ Task task_of(const Options& options) {
     std::string known;
     for (Task task : kTasks) {
         if (task.name == options.task) {
-            if (options.batch != 0) task.batch = options.batch;
-            if (options.length != 0) task.length = options.length;
+            task.batch = options.batch.value_or(task.batch);
+            task.length = options.length.value_or(task.length);
+            const Attention attention{
+                .heads = ModelShape{}.heads, .length = task.length, .scale = 1};
+            check(attention);
+            check_batch(attention, task.batch);
             return task;
         }
         known += (known.empty() ? "" : ", ") + std::string(task.name);
@@ -202,15 +210,15 @@ double floor_ms(const ProfiledWork& work, const Target& target) {
 
 void print_table(const Options& options, const Task& task, const Profile& profile,
                  const Device& device) {
-    fmt::print("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
-               options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
-    fmt::print("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
-               "GB/s", "TFLOP/s");
+    print_out("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
+              options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
+    print_out("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
+              "GB/s", "TFLOP/s");
     ProfiledWork sum;
     const auto print = [&](const std::string& name, const ProfiledWork& work) {
-        fmt::print("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
-                   work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
-                   work.flop / work.ms * 1e-9);
+        print_out("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
+                  work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
+                  work.flop / work.ms * 1e-9);
     };
     for (const ProfiledWork& work : profile.works) {
         print(work.name, work);
@@ -220,8 +228,8 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         sum.flop += work.flop;
     }
     print("all of them", sum);
-    fmt::print("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
-               profile.step_ms, task.goal_ms);
+    print_out("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
+              profile.step_ms, task.goal_ms);
 }
 
 void print_json(const Options& options, const Task& task, const Profile& profile,
@@ -235,24 +243,20 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                         {"bytes", work.bytes},
                         {"flop", work.flop}});
     }
-    fmt::print("{}\n", Json{{"device", device.name()},
-                            {"task", task.name},
-                            {"phase", options.dense ? "dense" : "sparse"},
-                            {"batch", task.batch},
-                            {"length", task.length},
-                            {"step_ms", profile.step_ms},
-                            {"goal_ms", task.goal_ms},
-                            {"works", rows}}
-                           .dump(2));
+    print_out("{}\n", Json{{"device", device.name()},
+                           {"task", task.name},
+                           {"phase", options.dense ? "dense" : "sparse"},
+                           {"batch", task.batch},
+                           {"length", task.length},
+                           {"step_ms", profile.step_ms},
+                           {"goal_ms", task.goal_ms},
+                           {"works", rows}}
+                          .dump(2));
 }
 
 void bench_step(const Options& options) {
     if (options.repeat < 1) {
         throw UserError("--repeat is {}; give at least 1", options.repeat);
-    }
-    if (options.batch < 0 || options.length < 0) {
-        throw UserError("--batch {} and --length {} cannot be negative; 0 takes the task's",
-                        options.batch, options.length);
     }
     const Task task = task_of(options);
     const auto device = open_device(parse_device_choice(options.device));
@@ -267,6 +271,7 @@ void add_bench_step(CLI::App& bench) {
     CLI::App* part =
         bench.add_subcommand("step", "a training step at the paper's settings, kernel by kernel");
     part->add_option("--task", options->task, "listops, image or retrieval")->capture_default_str();
+    add_threads_option(*part);
     part->add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
     part->add_option("--batch", options->batch, "another batch than the task's");
     part->add_option("--length", options->length, "another length than the task's");

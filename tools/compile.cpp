@@ -4,14 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -23,8 +19,12 @@
 #include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "ir/parser.h"
+#include "ir/sizes.h"
+#include "runtime/atomic_file.h"
 #include "runtime/offline.h"
+#include "runtime/output.h"
 #include "tools/attention_options.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/disassemble.h"
 #include "tools/kernel_files.h"
@@ -70,6 +70,7 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
 }
 
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
+    check_batch(*asked.attention, options.attention.batch);
     Job job;
     LowerOptions lowering;
     lowering.packed_rows = options.attention.packed_rows;
@@ -98,15 +99,6 @@ Job job_from_pattern(const CompileOptions& options, const Target& target) {
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
 }
 
-std::string read_ir(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream text;
-    if (fs::is_directory(path) || !file || !(text << file.rdbuf())) {
-        throw UserError("the file {} cannot be read; give a text file of IR (docs/ir.md)", path);
-    }
-    return text.str();
-}
-
 // A program from a file may be for anything. index: of the file's programs, from 0.
 void require_runnable(const TileProgram& program, std::size_t index, const std::string& file,
                       const std::string& target_name, const Target& target) {
@@ -117,7 +109,9 @@ void require_runnable(const TileProgram& program, std::size_t index, const std::
 }
 
 Job job_from_file(const CompileOptions& options, const Target& target) {
-    IrModule ir = parse_ir(read_ir(options.file), options.file, Completeness::kFinished);
+    IrModule ir =
+        parse_ir(read_text_file(options.file, "the file", "a text file of IR (docs/ir.md)"),
+                 options.file, Completeness::kFinished);
     if (!ir.summaries.empty() || !ir.steps.empty()) {
         throw UserError(
             "{} holds kernels besides attention, which are made by `spion train` alone: give "
@@ -142,6 +136,7 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
     for (std::size_t i = 0; i < ir.programs.size(); ++i) {
         const std::size_t launch = launch_of(ir.programs[i].role);
         if (std::find(launches.begin(), launches.end(), launch) != launches.end()) {
+            check_batch(ir.programs[i].attention, options.attention.batch);
             require_runnable(ir.programs[i], i, options.file, options.target, target);
             job.programs.push_back(std::move(ir.programs[i]));
         }
@@ -185,7 +180,7 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     const bool compiles = std::any_of(kinds.begin(), kinds.end(), needs_binary);
     const auto disassembler = wants(EmitKind::kSass) ? find_disassembler() : std::nullopt;
     if (wants(EmitKind::kSass) && !disassembler) {
-        fmt::print(stderr, "spion: {}\n", disassembler_missing());
+        say("spion: {}\n", disassembler_missing());
     }
     std::vector<ShownKernel> kernels;
     std::map<std::string, int> taken;
@@ -215,32 +210,24 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     return kernels;
 }
 
-void write_file(const fs::path& file, const std::string& bytes) {
-    std::error_code error;
-    fs::create_directories(file.parent_path(), error);
-    errno = 0;
-    std::ofstream output(file, std::ios::binary | std::ios::trunc);
-    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    output.close();
-    if (!output) {
-        throw UserError("-o: {} cannot be written: {}; name a folder that can", file.string(),
-                        error ? error.message() : std::strerror(errno));
-    }
-}
-
 // Writes the folder of each kernel; what was written, a line a kernel.
 std::string write_folders(const std::vector<ShownKernel>& kernels,
                           const std::vector<EmitKind>& kinds, const fs::path& root) {
     std::string lines;
     for (const ShownKernel& kernel : kernels) {
         const fs::path folder = root / kernel.name;
-        std::vector<std::string> names;
+        std::vector<KernelFile> files;
         for (const EmitKind kind : kinds) {
-            for (const KernelFile& file : files_of(kernel, kind)) {
-                write_file(folder / file.name, file.bytes);
-                names.push_back(file.name);
-            }
+            const std::vector<KernelFile> more = files_of(kernel, kind);
+            files.insert(files.end(), more.begin(), more.end());
         }
+        std::vector<NamedBytes> whole;
+        std::vector<std::string> names;
+        for (const KernelFile& file : files) {
+            whole.push_back({.path = folder / file.name, .bytes = file.bytes});
+            names.push_back(file.name);
+        }
+        write_files(whole, "name a folder that can with -o");
         lines += fmt::format("{}: {}\n", folder.string(), fmt::join(names, " "));
     }
     return lines;
@@ -266,9 +253,6 @@ void run_compile(const CompileOptions& options) {
         options.print_after.empty()) {
         throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
     }
-    if (options.attention.batch < 1) {
-        throw UserError("the batch is {}; give at least 1", options.attention.batch);
-    }
     const Target target = target_named(options.target);
     const std::vector<EmitKind> kinds =
         parse_emit_kinds(options.emit, options.target, target.back_end);
@@ -287,7 +271,7 @@ void run_compile(const CompileOptions& options) {
             out += write_folders(kernels, kinds, options.folder);
         }
     }
-    fmt::print("{}", out);
+    print_out("{}", out);
 }
 
 }  // namespace

@@ -14,6 +14,9 @@
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
+#include "runtime/environment.h"
+#include "runtime/output.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cublas.h"
@@ -22,7 +25,9 @@
 #include "runtime/cuda/nvrtc.h"
 #endif
 #ifdef SPION_HOST_BACKEND
+#include "runtime/host/gemm.h"
 #include "runtime/host/host_device.h"
+#include "runtime/host/host_target.h"
 #endif
 
 namespace spion {
@@ -126,6 +131,20 @@ void examine_host(std::vector<Finding>& findings) {
         device = make_host_device();
         finding.version = fmt::format("{}, {}", device->name(), device->target().arch);
     }));
+    findings.push_back(examine("products", [&](Finding& finding) {
+        if (!device) {
+            throw DeviceError("the CPU cannot be used");
+        }
+        const int lanes = device->target().vector_floats;
+        const int most = host_target(HostVectors::kBest, 1).vector_floats;
+        finding.version =
+            fmt::format("spion's own, {} thread{}, {}", device->target().processors,
+                        device->target().processors == 1 ? "" : "s", gemm_name(lanes));
+        if (lanes < most) {
+            finding.version += fmt::format(
+                "; the processor has vectors of {}: unset SPION_HOST_FEATURES to use them", most);
+        }
+    }));
     findings.push_back(examine("LLVM", [&](Finding& finding) {
         if (!device) {
             throw DeviceError("the CPU cannot be used");
@@ -193,7 +212,7 @@ void print_json(const std::vector<Finding>& findings) {
                         {"where", finding.where},
                         {"problem", finding.problem}});
     }
-    fmt::print("{}\n", rows.dump(2));
+    print_out("{}\n", rows.dump(2));
 }
 
 void print_table(const std::vector<Finding>& findings) {
@@ -202,10 +221,10 @@ void print_table(const std::vector<Finding>& findings) {
         if (!finding.where.empty()) {
             text += (text.empty() ? "" : "  ") + finding.where;
         }
-        fmt::print("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
-                   text.empty() ? finding.problem : text);
+        print_out("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
+                  text.empty() ? finding.problem : text);
         if (!finding.problem.empty() && !text.empty()) {
-            fmt::print("{:<21} {}\n", "", finding.problem);
+            print_out("{:<21} {}\n", "", finding.problem);
         }
     }
     const auto usable = [&](const char* part) {
@@ -213,9 +232,22 @@ void print_table(const std::vector<Finding>& findings) {
             return finding.part == part && finding.problem.empty();
         });
     };
-    fmt::print("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
-                                             : usable("CPU") ? "the CPU"
-                                                             : "nothing: no device can be used");
+    print_out("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
+                                            : usable("CPU") ? "the CPU"
+                                                            : "nothing: no device can be used");
+}
+
+// Each variable with its value, if set, and what it means.
+void print_environment() {
+    print_out("\nenvironment variables\n");
+    for (const EnvironmentVariable& variable : environment_variables()) {
+        const auto value = environment_value(variable.name);
+        print_out("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
+                  variable.meaning, variable.allowed);
+    }
+    for (const std::string& name : unknown_environment_variables()) {
+        print_out("{:<24} is set, but spion reads no variable of that name\n", name);
+    }
 }
 
 }  // namespace
@@ -224,10 +256,16 @@ void add_doctor(CLI::App& app, int*) {
     const auto json = std::make_shared<bool>(false);
     CLI::App* command = app.add_subcommand(
         "doctor", "what was found of device, driver, compilers and cache, and whether it works");
+    add_threads_option(*command);
     command->add_flag("--json", *json, "print an array of objects instead of a table");
     command->callback([json] {
         const std::vector<Finding> findings = examine_all();
-        *json ? print_json(findings) : print_table(findings);
+        if (*json) {
+            print_json(findings);
+        } else {
+            print_table(findings);
+            print_environment();
+        }
     });
 }
 

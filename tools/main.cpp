@@ -1,23 +1,21 @@
-// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache verify` with a
-// damaged entry, 2 a request or a machine that cannot do it (one sentence on stderr), 3 a fault of
-// spion itself, 130 interrupted.
+// The `spion` command. How it ends is a table in tools/exit_codes.h.
 #include <fmt/core.h>
 
-#include <cstdio>
 #include <exception>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 
 namespace spion {
 namespace {
-
-constexpr int kBadRequest = 2;
-constexpr int kInternalFault = 3;
 
 constexpr std::string_view kExamples = R"(
 Examples:
@@ -29,7 +27,10 @@ Examples:
   spion inspect runs/demo --html demo.html
   spion doctor
 
-`spion COMMAND --help` lists a command's options.)";
+`spion COMMAND --help` lists a command's options.
+
+Exit codes:
+)";
 
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
@@ -44,29 +45,47 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_doctor(app, exit_code);
 }
 
+std::string footer() {
+    std::string text(kExamples);
+    for (const auto& [code, meaning] : kExitCodes) {
+        text += fmt::format("  {:<4} {}\n", static_cast<int>(code), meaning);
+    }
+    text.pop_back();
+    return text;
+}
+
 int fail(int exit_code, std::string_view sentence) {
-    fmt::print(stderr, "spion: {}\n", sentence);
+    say("spion: {}\n", sentence);
     return exit_code;
+}
+
+// What --help and --version print.
+int print_asked(const CLI::Success& asked, const CLI::App& app) {
+    std::ostringstream out;
+    app.exit(asked, out, out);
+    write_out(out.view());
+    return kDone;
 }
 
 int run_command(int argc, char** argv) {
     CLI::App app{"spion trains Transformers with block-sparse attention compiled for each pattern.",
                  "spion"};
     app.set_version_flag("--version", "spion " SPION_VERSION);
-    app.footer(std::string(kExamples));
+    app.footer(footer());
     app.failure_message(CLI::FailureMessage::simple);
+    app.option_defaults()->take_last();  // of an option that is given again, as in other commands
     int exit_code = 0;
     add_commands(app, &exit_code);
     if (argc < 2) {
-        fmt::print("{}", app.help());
+        write_out(app.help());
         return 0;
     }
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& success) {
-        return app.exit(success);  // --help and --version print here
+        return print_asked(success, app);
     } catch (const CLI::ParseError& error) {
-        return fail(kBadRequest, describe(error, app));
+        return fail(kRefused, describe(error, app));
     }
     return exit_code;
 }
@@ -75,16 +94,21 @@ int run_and_report(int argc, char** argv) {
     try {
         return run_command(argc, argv);
     } catch (const UserError& error) {
-        return fail(kBadRequest, error.what());
+        return fail(kRefused, error.what());
     } catch (const DeviceError& error) {
-        return fail(kBadRequest, error.what());
+        return fail(kRefused, error.what());
     } catch (const std::bad_alloc&) {
-        return fail(kBadRequest, "out of memory on the host; ask for a smaller problem");
+        return fail(kRefused, "out of memory on the host; ask for a smaller problem");
     } catch (const std::length_error&) {
-        return fail(kBadRequest,
-                    "a size is beyond what memory can hold; ask for a smaller problem");
+        return fail(kRefused, "a size is beyond what memory can hold; ask for a smaller problem");
+    } catch (const std::system_error& error) {
+        return fail(kRefused, fmt::format("the system refused: {}", error.what()));
     } catch (const std::exception& error) {
-        return fail(kInternalFault, error.what());
+        return fail(kFault, error.what());
+    } catch (...) {
+        return fail(kFault,
+                    "something was thrown that is no exception of ours (internal error: "
+                    "please report it with this message)");
     }
 }
 
@@ -92,9 +116,9 @@ int run_and_report(int argc, char** argv) {
 }  // namespace spion
 
 int main(int argc, char** argv) {
+    spion::prepare_output();
     const int exit_code = spion::run_and_report(argc, argv);
-    if (std::fflush(stdout) != 0 && exit_code == 0) {
-        return spion::fail(spion::kBadRequest, "standard output could not be written to the end");
-    }
-    return exit_code;
+    const auto problem = spion::finish_out();
+    return problem && exit_code == spion::kDone ? spion::fail(spion::kRefused, *problem)
+                                                : exit_code;
 }

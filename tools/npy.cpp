@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 
 namespace spion {
 namespace {
@@ -140,6 +141,9 @@ class HeaderReader {
             }
             values.push_back(value);
             text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
+            if (text_.starts_with('L')) {  // of a long integer, as Python 2 wrote every extent
+                text_.remove_prefix(1);
+            }
             if (!accept(',') && peek() != ')') {
                 fail();
             }
@@ -182,6 +186,9 @@ std::string read_file(const std::string& path) {
 
 // Splits off the header; `bytes` becomes the elements.
 Header take_header(std::string_view& bytes, const std::string& path) {
+    if (bytes.empty()) {
+        throw UserError("{}: is empty: {}", path, kAllowed);
+    }
     if (!bytes.starts_with(kMagic) || bytes.size() < 10) {
         throw UserError("{}: is not a .npy file: {}", path, kAllowed);
     }
@@ -258,19 +265,12 @@ void write_npy(const std::string& path, std::span<const std::int64_t> shape,
     if (header.size() > std::numeric_limits<std::uint16_t>::max()) {
         throw InternalError("{}: a header of {} bytes", path, header.size());
     }
-    const std::string partial = path + ".partial";
-    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file << kMagic << '\x01' << '\0' << static_cast<char>(header.size() & 0xFF)
-         << static_cast<char>(header.size() >> 8) << header;
-    file.write(reinterpret_cast<const char*>(values.data()),
-               static_cast<std::streamsize>(values.size_bytes()));
-    file.close();
-    if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
-        const int reason = errno;
-        std::remove(partial.c_str());
-        throw UserError("{}: cannot be written ({}): name a file in a writable folder", path,
-                        std::strerror(reason));
-    }
+    std::string bytes(kMagic);
+    bytes += {'\x01', '\0', static_cast<char>(header.size() & 0xFF),
+              static_cast<char>(header.size() >> 8)};
+    bytes += header;
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    write_file(path, bytes, "name a file in a writable folder");
 }
 
 }  // namespace spion

@@ -7,15 +7,16 @@
 #include <system_error>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/attention_case.h"
 #include "tools/attention_options.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 #include "tools/npy.h"
 
 namespace spion {
 namespace {
-
-constexpr int kAboveTolerance = 1;
 
 struct VerifyOptions {
     AttentionOptions attention;
@@ -66,18 +67,17 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
 
 void print_report(const CaseReport& report) {
     for (const TensorError& error : report.errors) {
-        fmt::print("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name,
-                   error.relative, error.tolerance, error.passed() ? "ok" : "FAILED");
+        print_out("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name, error.relative,
+                  error.tolerance, error.passed() ? "ok" : "FAILED");
         if (error.faulty > 0) {
-            fmt::print(stderr,
-                       "spion: {} has {} elements that are NaN, infinite or never written\n",
-                       error.name, error.faulty);
+            say("spion: {} has {} elements that are NaN, infinite or never written\n", error.name,
+                error.faulty);
         }
     }
-    fmt::print("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
-                                                     : "NO, a second run gave other bytes");
+    print_out("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
+                                                    : "NO, a second run gave other bytes");
     if (!report.in_bounds) {
-        fmt::print(stderr, "spion: the kernels wrote outside their outputs\n");
+        say("spion: the kernels wrote outside their outputs\n");
     }
 }
 
@@ -98,14 +98,14 @@ int verify(const VerifyOptions& options) {
     if (!options.dump.empty()) {
         create_folder(options.dump);
     }
-    fmt::print(stderr, "{}: {}\n", device->name(), to_text(problem));
+    say("{}: {}\n", device->name(), to_text(problem));
     KernelCache cache(KernelCache::checked_root());
     const CaseReport report = check_case(problem, *device, cache);
     if (!options.dump.empty()) {
         dump(options.dump, problem, report);
     }
     print_report(report);
-    return report.passed() ? 0 : kAboveTolerance;
+    return report.passed() ? kDone : kNotPassed;
 }
 
 }  // namespace
@@ -116,8 +116,7 @@ void add_verify(CLI::App& app, int* exit_code) {
         "verify", "hold the generated kernels against a float64 reference; exit 1 above tolerance");
     add_pattern_options(*command, options->attention);
     add_attention_options(*command, options->attention);
-    command->add_option("--seed", options->seed, "seed of the random inputs")
-        ->capture_default_str();
+    add_seed_option(*command, "--seed", options->seed, "seed of the random inputs");
     command
         ->add_option("--layout", options->layout,
                      "heads_first ([B,H,L,D]) or packed ([B,L,3,H,D], as training has it)")

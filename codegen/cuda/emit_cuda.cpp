@@ -76,7 +76,7 @@ Constant integer(std::string name, std::int64_t value, std::string comment) {
     return {.name = std::move(name), .value = value, .comment = std::move(comment)};
 }
 
-// The struct of kernels/cuda/element.cuh.
+// The struct of kernels/cuda/common/element.cuh.
 std::string element_name(DType dtype) {
     switch (dtype) {
         case DType::kFp32:
@@ -240,7 +240,7 @@ int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
 KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, std::string_view body,
                              std::string_view entry, const std::vector<Constant>& constants,
                              std::string_view ir) {
-    const std::string file_name = fmt::format("{}.cuh", body);
+    const std::string file_name = fmt::format("kernels/cuda/{}.cuh", body);
     KernelSource source{.name = std::string(name),
                         .entry = std::string(entry),
                         .text = fmt::format("// {}\n", name),
@@ -299,20 +299,20 @@ KernelSource emit_cuda(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     const bool packed = program.packed_rows() > 1;
     const std::string_view role = to_string(program.role);
-    std::string body(role);
+    std::string body = fmt::format("sm80/{}", role);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
     if (program.unit == MatrixUnit::kWgmma) {
-        body = fmt::format("hopper_{}", role);
+        body = fmt::format("sm90/wgmma_{}", role);
         append_hopper_plan(constants, program, plan_of(program, target));
     } else if (program.role == KernelRole::kDelta) {
         constants.push_back(integer("kColumns", program.streamed_rows, ""));
         constants.push_back(integer("kWarps", program.warps, ""));
         constants.push_back(integer("kStages", program.stages, ""));
     } else if (program.unit == MatrixUnit::kMmaWarp) {
-        body = fmt::format("warp_{}", role);
+        body = fmt::format("sm90/warp_{}", role);
         append_warp_plan(constants, program, warp_plan_of(program, target));
     } else {
         const RegisterPlan plan =
@@ -371,7 +371,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
         target,
         fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
                     to_string(attention.dtype), program.filter),
-        "score_summary", "score_summary", constants, to_text(program));
+        "sm80/score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <string_view>
 #include <unordered_map>
@@ -17,6 +16,7 @@
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -46,8 +46,7 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
     // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
     // SPION_WGMMA=0 does without, to compare.
-    const char* wgmma = std::getenv("SPION_WGMMA");
-    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
+    const bool without = !environment_switch("SPION_WGMMA", true);
     const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
     return {.back_end = BackEnd::kCuda,
             .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
@@ -55,7 +54,8 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
             .compute_capability = 10 * major + minor,
             .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
             .shared_bytes_per_block =
-                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn)};
+                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
+            .compiler = nvrtc_release()};
 }
 
 }  // namespace
@@ -133,8 +133,7 @@ CudaDevice::CudaDevice() {
     s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
     s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
-    const char* wait = std::getenv("SPION_WAIT_AFTER_LAUNCH");
-    s.wait_after_launch = wait != nullptr && std::string_view(wait) == "1";
+    s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     check_driver(s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device),
                  fmt::format("{} cannot be opened", s.name));
     s.enter();

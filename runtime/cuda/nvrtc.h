@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ir/kernel_source.h"
+#include "ir/target.h"
 
 namespace spion {
 
@@ -15,6 +16,8 @@ std::optional<std::string> nvrtc_problem();
 // "nvrtc 13.0 65be0db3...": release and what identifies the library's build, so that two builds of
 // one release never share cached kernels. Throws DeviceError with nvrtc_problem()'s sentence.
 std::string nvrtc_version();
+// The release that it says it is. Throws as nvrtc_version().
+CompilerRelease nvrtc_release();
 // The file that was opened. Throws as nvrtc_version().
 std::string nvrtc_path();
 

@@ -23,10 +23,19 @@ TEST(Target, KnownGpus) {
         EXPECT_EQ(target.features, "");
         EXPECT_EQ(target.compute_capability, row.capability);
         EXPECT_EQ(target.shared_bytes_per_block, row.shared_bytes);
+        EXPECT_EQ(target.compiler, kNewestNvrtc);
         EXPECT_GT(target.processors, 80);
     }
     EXPECT_EQ(cuda_target(80).processors, 108);
     EXPECT_EQ(cuda_target(90).processors, 132);
+}
+
+TEST(Target, CompilersAreOrderedByTheirReleases) {
+    const auto release = [](int major, int minor) { return CompilerRelease{major, minor}; };
+    EXPECT_LT(release(12, 9), release(13, 0));
+    EXPECT_LT(release(12, 4), release(12, 10));
+    EXPECT_EQ(release(12, 4), release(12, 4));
+    EXPECT_GT(kNewestNvrtc, release(13, 0));
 }
 
 TEST(Target, UnknownGpuListsTheKnown) {

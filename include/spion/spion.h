@@ -1,0 +1,587 @@
+// spion as a C++20 library: inline over spion_c.h, whose comments say what each part means; no C++
+// type crosses the library's border, so compiler and standard library may be others than its own.
+//
+//     const auto context = spion::Context::cuda();
+//     const auto plan = context.plan({.heads = 8, .head_dim = 64, .length = 4096});
+//     const std::vector<std::int32_t> tables = plan.tables(pattern);   // copy them to the device
+//     plan.forward({.q = ..., .tables = device_tables, ...}, stream);
+//
+// What fails throws UserError, DeviceError, InternalError or Frozen, all of them an Error, with one
+// sentence: what was given, what is allowed, how to mend it.
+#ifndef SPION_SPION_H
+#define SPION_SPION_H
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "spion/spion_c.h"
+
+namespace spion {
+inline namespace abi0 {  // as SPION_ABI_MAJOR
+
+// ------------------------------------------------------------------ errors
+
+class Error : public std::runtime_error {
+  public:
+    Error(std::int32_t status, const char* sentence)
+        : std::runtime_error(sentence), status_(static_cast<spion_status>(status)) {}
+    spion_status status() const { return status_; }
+
+  private:
+    spion_status status_;
+};
+// What was asked for is not allowed.
+class UserError : public Error {
+    using Error::Error;
+};
+// The machine lacks something, or its device failed.
+class DeviceError : public Error {
+    using Error::Error;
+};
+// A fault of spion.
+class InternalError : public Error {
+    using Error::Error;
+};
+// A kernel would have to be compiled in a frozen context.
+class Frozen : public Error {
+    using Error::Error;
+};
+
+namespace detail {
+
+[[noreturn]] inline void raise(std::int32_t status) {
+    const char* const sentence = spion_last_error();
+    switch (status) {
+        case SPION_INVALID:
+            throw UserError(status, sentence);
+        case SPION_DEVICE:
+            throw DeviceError(status, sentence);
+        case SPION_FROZEN:
+            throw Frozen(status, sentence);
+        default:
+            throw InternalError(status, sentence);
+    }
+}
+
+inline void check(std::int32_t status) {
+    if (status != SPION_OK) {
+        raise(status);
+    }
+}
+
+// Calls the release function that it names.
+template <auto kRelease>
+struct Release {
+    template <typename Handle>
+    void operator()(Handle* handle) const noexcept {
+        kRelease(handle);
+    }
+};
+template <typename Handle, auto kRelease>
+using Owned = std::unique_ptr<Handle, Release<kRelease>>;
+
+inline std::string take(spion_blob* blob) {
+    const Owned<spion_blob, spion_blob_release> owned(blob);
+    return {static_cast<const char*>(spion_blob_data(blob)), spion_blob_size(blob)};
+}
+
+}  // namespace detail
+
+// ------------------------------------------------------------------ nouns
+
+enum class DType : std::int32_t {
+    kBf16 = SPION_BF16,
+    kFp16 = SPION_FP16,
+    kFp32 = SPION_FP32,
+    kTf32 = SPION_TF32
+};
+enum class Softmax : std::int32_t { kMasked = SPION_MASKED, kPrunedZero = SPION_PRUNED_ZERO };
+enum class Pass : std::int32_t { kForward = SPION_FORWARD, kBackward = SPION_BACKWARD };
+enum class Kernel : std::int32_t {
+    kForward = SPION_KERNEL_FORWARD,
+    kBackwardFirst = SPION_KERNEL_BACKWARD_FIRST,
+    kBackwardSecond = SPION_KERNEL_BACKWARD_SECOND
+};
+enum class Stage : std::int32_t {
+    kAttention = SPION_STAGE_ATTENTION,
+    kProgram = SPION_STAGE_PROGRAM,
+    kSource = SPION_STAGE_SOURCE,
+    kPtx = SPION_STAGE_PTX,
+    kLlvm = SPION_STAGE_LLVM,
+    kBinary = SPION_STAGE_BINARY,
+    kAssembly = SPION_STAGE_ASSEMBLY
+};
+enum class Variant : std::int32_t {
+    kCF = SPION_VARIANT_CF,
+    kF = SPION_VARIANT_F,
+    kC = SPION_VARIANT_C
+};
+enum class Origin : std::int32_t {
+    kMemory = SPION_FROM_MEMORY,
+    kBundle = SPION_FROM_BUNDLE,
+    kDisk = SPION_FROM_DISK,
+    kCompiled = SPION_COMPILED
+};
+
+// The operation: H heads of width D over L positions, patterns in blocks of `block`.
+struct Attention {
+    int heads = 1;
+    int head_dim = 64;
+    std::int64_t length = 0;
+    int block = 64;
+    DType dtype = DType::kBf16;
+    float scale = 0;  // 0: 1 / sqrt(D)
+    Softmax softmax = Softmax::kMasked;
+    bool key_padding = false;
+
+    spion_attention c() const {
+        spion_attention c = SPION_ATTENTION_INIT;
+        c.heads = heads;
+        c.head_dim = head_dim;
+        c.length = length;
+        c.block = block;
+        c.dtype = static_cast<std::int32_t>(dtype);
+        c.scale = scale;
+        c.softmax = static_cast<std::int32_t>(softmax);
+        c.key_padding = key_padding ? 1 : 0;
+        return c;
+    }
+};
+
+// Immutable; copies share it.
+class Pattern {
+  public:
+    // bits: nb * nb bytes row-major, nb = ceil(length / block), not 0 = computed.
+    static Pattern from_bits(std::int64_t length, int block, std::span<const std::uint8_t> bits) {
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_bits(length, block, bits.data(), bits.size(), out);
+        });
+    }
+    static Pattern from_text(std::int64_t length, int block, const std::string& text) {
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_text(length, block, text.c_str(), out);
+        });
+    }
+    static Pattern full(std::int64_t length, int block) {
+        return make([&](spion_pattern** out) { return spion_pattern_full(length, block, out); });
+    }
+    static Pattern from_csr(std::int64_t length, int block, std::span<const std::int32_t> offsets,
+                            std::span<const std::int32_t> columns) {
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_csr(length, block, offsets.data(), offsets.size(),
+                                          columns.data(), columns.size(), out);
+        });
+    }
+    static Pattern from_block_mask(std::int64_t length, int block, const spion_block_mask& mask) {
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_block_mask(length, block, &mask, out);
+        });
+    }
+    // layout: [heads, rows, columns], integers or bool.
+    template <typename Element>
+    static Pattern from_layout(std::int64_t length, int block, std::span<const Element> layout,
+                               std::int64_t heads, std::int64_t rows, std::int64_t columns) {
+        static_assert(std::is_integral_v<Element>);
+        if (static_cast<std::int64_t>(layout.size()) != heads * rows * columns) {
+            throw UserError(SPION_INVALID,
+                            "the layout has not heads * rows * columns elements: pass them all");
+        }
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_layout(length, block, layout.data(), sizeof(Element), heads,
+                                             rows, columns, out);
+        });
+    }
+    // base_blockmask: [batch, heads, rows, columns].
+    template <typename Element>
+    static Pattern from_base_blockmask(std::int64_t length, std::span<const Element> mask,
+                                       std::int64_t batch, std::int64_t heads, std::int64_t rows,
+                                       std::int64_t columns) {
+        static_assert(std::is_integral_v<Element>);
+        if (static_cast<std::int64_t>(mask.size()) != batch * heads * rows * columns) {
+            throw UserError(SPION_INVALID,
+                            "the base_blockmask has not batch * heads * rows * columns elements: "
+                            "pass them all");
+        }
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_base_blockmask(length, mask.data(), sizeof(Element), batch,
+                                                     heads, rows, columns, out);
+        });
+    }
+    // Takes over a pattern of the C interface.
+    static Pattern adopt(spion_pattern* pattern) { return Pattern(pattern); }
+
+    Pattern transpose() const {
+        return make([&](spion_pattern** out) { return spion_pattern_transpose(c(), out); });
+    }
+    std::int64_t length() const { return info().length; }
+    int block() const { return info().block; }
+    std::int64_t rows() const { return info().rows; }  // nb
+    std::int64_t block_count() const { return info().block_count; }
+    double density() const { return info().density; }
+    std::string digest() const { return info().digest; }
+    std::vector<std::uint8_t> bits() const {  // [nb, nb]
+        const std::int64_t nb = rows();
+        std::vector<std::uint8_t> bits(static_cast<std::size_t>(nb * nb));
+        detail::check(spion_pattern_bits(c(), bits.data(), bits.size()));
+        return bits;
+    }
+    std::string text() const {
+        spion_blob* blob = nullptr;
+        detail::check(spion_pattern_text(c(), &blob));
+        return detail::take(blob);
+    }
+    std::string picture(int columns = 64) const {
+        spion_blob* blob = nullptr;
+        detail::check(spion_pattern_picture(c(), columns, &blob));
+        return detail::take(blob);
+    }
+    spion_pattern_info info() const {
+        spion_pattern_info info = SPION_PATTERN_INFO_INIT;
+        detail::check(spion_pattern_query(c(), &info));
+        return info;
+    }
+    const spion_pattern* c() const { return handle_.get(); }
+
+  private:
+    explicit Pattern(spion_pattern* handle) : handle_(handle, spion_pattern_release) {}
+    template <typename Create>
+    static Pattern make(const Create& create) {
+        spion_pattern* handle = nullptr;
+        detail::check(create(&handle));
+        return Pattern(handle);
+    }
+    std::shared_ptr<spion_pattern> handle_;
+};
+
+struct PlanOptions {
+    std::optional<Pattern> typical = {};
+    std::int64_t max_blocks = 0;  // 0: all
+    std::int64_t batch = 0;       // 0: 32
+
+    spion_plan_options c() const {  // valid while *this is
+        spion_plan_options c = SPION_PLAN_OPTIONS_INIT;
+        c.typical = typical ? typical->c() : nullptr;
+        c.max_blocks = max_blocks;
+        c.batch = batch;
+        return c;
+    }
+};
+
+struct Discovery {
+    int block = 64;
+    Variant variant = Variant::kCF;
+    int filter = 31;
+    double quantile = 0.96;
+    double density = 0.04;
+
+    spion_discovery c() const {
+        spion_discovery c = SPION_DISCOVERY_INIT;
+        c.block = block;
+        c.variant = static_cast<std::int32_t>(variant);
+        c.filter = filter;
+        c.quantile = quantile;
+        c.density = density;
+        return c;
+    }
+};
+
+// scores: [L, L] mean probabilities.
+inline Pattern discover_scores(const Discovery& discovery, std::int64_t length,
+                               std::span<const float> scores) {
+    if (static_cast<std::int64_t>(scores.size()) != length * length) {
+        throw UserError(SPION_INVALID, "the scores are not length * length numbers: pass them all");
+    }
+    const spion_discovery c = discovery.c();
+    spion_pattern* pattern = nullptr;
+    detail::check(spion_discover_scores(&c, length, scores.data(), &pattern));
+    return Pattern::adopt(pattern);
+}
+
+// ------------------------------------------------------------------ calls
+
+struct Workspace {
+    std::size_t bytes = 0;
+    std::size_t alignment = 0;
+};
+
+// A [B, H, L, D] view: strides in elements.
+inline spion_tensor tensor(void* data, DType dtype, const std::int64_t (&shape)[4],
+                           const std::int64_t (&strides)[4]) {
+    return {data,
+            static_cast<std::int32_t>(dtype),
+            4,
+            {shape[0], shape[1], shape[2], shape[3]},
+            {strides[0], strides[1], strides[2], strides[3]}};
+}
+// The same, contiguous.
+inline spion_tensor tensor(void* data, DType dtype, std::int64_t batch, std::int64_t heads,
+                           std::int64_t length, std::int64_t width) {
+    return tensor(data, dtype, {batch, heads, length, width},
+                  {heads * length * width, length * width, width, 1});
+}
+
+struct ForwardArguments {
+    spion_tensor q, k, v, o;
+    float* lse = nullptr;
+    const void* tables = nullptr;
+    std::size_t table_bytes = 0;
+    const std::int32_t* lengths = nullptr;
+    void* workspace = nullptr;
+    std::size_t workspace_bytes = 0;
+    std::uint64_t flags = 0;
+};
+
+struct BackwardArguments {
+    spion_tensor q, k, v, o, d_o, d_q, d_k, d_v;
+    const float* lse = nullptr;
+    const void* tables = nullptr;
+    std::size_t table_bytes = 0;
+    const std::int32_t* lengths = nullptr;
+    void* workspace = nullptr;
+    std::size_t workspace_bytes = 0;
+    std::uint64_t flags = 0;
+};
+
+// Immutable; copies share it, and so may threads.
+class Plan {
+  public:
+    spion_plan_info info() const {
+        spion_plan_info info = SPION_PLAN_INFO_INIT;
+        detail::check(spion_plan_query(c(), &info));
+        return info;
+    }
+    std::size_t table_bytes() const { return info().table_bytes; }
+    Origin origin() const { return static_cast<Origin>(info().origin); }
+    std::string explain() const {
+        spion_blob* blob = nullptr;
+        detail::check(spion_plan_explain(c(), &blob));
+        return detail::take(blob);
+    }
+    std::vector<std::int32_t> tables(const Pattern& pattern) const {
+        std::vector<std::int32_t> tables(table_bytes() / sizeof(std::int32_t));
+        detail::check(spion_plan_write_tables(c(), pattern.c(), tables.data(),
+                                              tables.size() * sizeof(std::int32_t)));
+        return tables;
+    }
+    Workspace workspace(std::int64_t batch, Pass pass) const {
+        Workspace workspace;
+        detail::check(spion_plan_workspace(c(), batch, static_cast<std::int32_t>(pass),
+                                           &workspace.bytes, &workspace.alignment));
+        return workspace;
+    }
+    void prepare_workspace(std::int64_t batch, Pass pass, void* workspace, std::size_t bytes,
+                           void* stream = nullptr) const {
+        detail::check(spion_plan_prepare_workspace(c(), batch, static_cast<std::int32_t>(pass),
+                                                   workspace, bytes, stream));
+    }
+    void forward(const ForwardArguments& args, void* stream = nullptr) const {
+        const spion_forward_args call = {sizeof(spion_forward_args),
+                                         args.q,
+                                         args.k,
+                                         args.v,
+                                         args.o,
+                                         args.lse,
+                                         args.tables,
+                                         args.table_bytes,
+                                         args.lengths,
+                                         args.workspace,
+                                         args.workspace_bytes,
+                                         args.flags};
+        detail::check(spion_forward(c(), &call, stream));
+    }
+    void backward(const BackwardArguments& args, void* stream = nullptr) const {
+        const spion_backward_args call = {sizeof(spion_backward_args),
+                                          args.q,
+                                          args.k,
+                                          args.v,
+                                          args.o,
+                                          args.d_o,
+                                          args.d_q,
+                                          args.d_k,
+                                          args.d_v,
+                                          args.lse,
+                                          args.tables,
+                                          args.table_bytes,
+                                          args.lengths,
+                                          args.workspace,
+                                          args.workspace_bytes,
+                                          args.flags};
+        detail::check(spion_backward(c(), &call, stream));
+    }
+    const spion_plan* c() const { return handle_.get(); }
+
+  private:
+    friend class Context;
+    explicit Plan(spion_plan* handle) : handle_(handle, spion_plan_release) {}
+    std::shared_ptr<spion_plan> handle_;
+};
+
+struct DiscovererArguments {
+    spion_tensor q, k;
+    const float* lse = nullptr;  // of dense attention
+    const std::int32_t* lengths = nullptr;
+    float* sums = nullptr;
+    std::size_t sum_bytes = 0;
+};
+
+// The pooled map of Q and K, made on the device without L x L scores.
+class Discoverer {
+  public:
+    std::size_t sum_bytes() const {
+        std::size_t bytes = 0;
+        detail::check(spion_discoverer_sum_bytes(handle_.get(), &bytes));
+        return bytes;
+    }
+    void run(const DiscovererArguments& args, void* stream = nullptr) const {
+        const spion_discoverer_args call = {sizeof(spion_discoverer_args),
+                                            args.q,
+                                            args.k,
+                                            args.lse,
+                                            args.lengths,
+                                            args.sums,
+                                            args.sum_bytes};
+        detail::check(spion_discoverer_run(handle_.get(), &call, stream));
+    }
+    // sums: a copy on the host.
+    Pattern finish(std::span<const float> sums) const {
+        spion_pattern* pattern = nullptr;
+        detail::check(spion_discoverer_finish(handle_.get(), sums.data(), sums.size_bytes(),
+                                              nullptr, &pattern));
+        return Pattern::adopt(pattern);
+    }
+
+  private:
+    friend class Context;
+    explicit Discoverer(spion_discoverer* handle) : handle_(handle, spion_discoverer_release) {}
+    std::shared_ptr<spion_discoverer> handle_;
+};
+
+// ------------------------------------------------------------------ context
+
+struct ContextOptions {
+    int threads = 0;                         // of the host; 0: all
+    bool frozen = false;                     // what would compile throws Frozen
+    bool memory_only = false;                // no cache on disk
+    std::optional<std::string> cache = {};   // folder of the cache; nothing: the command's
+    std::optional<std::string> bundle = {};  // folder that is looked in first
+    spion_log_function log = nullptr;
+    void* log_user = nullptr;
+};
+
+// A device and its kernels. Copies share it, and so may threads.
+class Context {
+  public:
+    static Context host(const ContextOptions& options = {}) {
+        return Context(SPION_HOST, 0, options);
+    }
+    static Context cuda(int ordinal = 0, const ContextOptions& options = {}) {
+        return Context(SPION_CUDA, ordinal, options);
+    }
+    std::string device() const { return spion_context_device(handle_.get()); }
+    std::string target() const { return spion_context_target(handle_.get()); }
+    void freeze(bool frozen = true) const {
+        detail::check(spion_context_freeze(handle_.get(), frozen ? 1 : 0));
+    }
+    spion_counters counters() const {
+        spion_counters counters = SPION_COUNTERS_INIT;
+        detail::check(spion_context_counters(handle_.get(), &counters));
+        return counters;
+    }
+    Plan plan(const Attention& attention, const PlanOptions& options = {}) const {
+        const spion_attention operation = attention.c();
+        const spion_plan_options wanted = options.c();
+        spion_plan* plan = nullptr;
+        detail::check(spion_plan_create(handle_.get(), &operation, &wanted, &plan));
+        return Plan(plan);
+    }
+    Discoverer discoverer(const Attention& attention, const Discovery& discovery = {}) const {
+        const spion_attention operation = attention.c();
+        const spion_discovery settings = discovery.c();
+        spion_discoverer* discoverer = nullptr;
+        detail::check(spion_discoverer_create(handle_.get(), &operation, &settings, &discoverer));
+        return Discoverer(discoverer);
+    }
+    void warm_up(std::span<const Attention> attentions) const {
+        std::vector<spion_attention> operations;
+        for (const Attention& attention : attentions) {
+            operations.push_back(attention.c());
+        }
+        detail::check(
+            spion_context_warm_up(handle_.get(), operations.data(), nullptr, operations.size()));
+    }
+    const spion_context* c() const { return handle_.get(); }
+
+  private:
+    Context(std::int32_t device, int ordinal, const ContextOptions& options) {
+        spion_context_options c = SPION_CONTEXT_OPTIONS_INIT;
+        c.device = device;
+        c.ordinal = ordinal;
+        c.threads = options.threads;
+        c.frozen = options.frozen ? 1 : 0;
+        c.cache = options.memory_only ? SPION_CACHE_MEMORY
+                  : options.cache     ? SPION_CACHE_FOLDER
+                                      : SPION_CACHE_DEFAULT;
+        c.cache_folder = options.cache ? options.cache->c_str() : nullptr;
+        c.bundle = options.bundle ? options.bundle->c_str() : nullptr;
+        c.log = options.log;
+        c.log_user = options.log_user;
+        spion_context* context = nullptr;
+        detail::check(spion_context_create(&c, &context));
+        handle_.reset(context, spion_context_release);
+    }
+    std::shared_ptr<spion_context> handle_;
+};
+
+// ------------------------------------------------------------------ without a device
+
+inline std::string emit(const Attention& attention, const std::string& target, Kernel kernel,
+                        Stage stage, const PlanOptions& options = {}) {
+    const spion_attention operation = attention.c();
+    const spion_plan_options wanted = options.c();
+    spion_blob* blob = nullptr;
+    detail::check(spion_emit(&operation, &wanted, target.c_str(), static_cast<std::int32_t>(kernel),
+                             static_cast<std::int32_t>(stage), &blob));
+    return detail::take(blob);
+}
+
+inline std::string explain(const Attention& attention, const std::string& target,
+                           const PlanOptions& options = {}) {
+    const spion_attention operation = attention.c();
+    const spion_plan_options wanted = options.c();
+    spion_blob* text = nullptr;
+    detail::check(spion_explain(&operation, &wanted, target.c_str(), &text));
+    return detail::take(text);
+}
+
+inline void write_bundle(std::span<const Attention> attentions,
+                         std::span<const std::string> targets, const std::string& path) {
+    std::vector<spion_attention> operations;
+    for (const Attention& attention : attentions) {
+        operations.push_back(attention.c());
+    }
+    std::vector<const char*> names;
+    for (const std::string& target : targets) {
+        names.push_back(target.c_str());
+    }
+    detail::check(spion_bundle_write(operations.data(), nullptr, operations.size(), names.data(),
+                                     names.size(), path.c_str()));
+}
+
+inline std::string check_bundle(const std::string& path) {
+    spion_blob* text = nullptr;
+    detail::check(spion_bundle_check(path.c_str(), &text));
+    return detail::take(text);
+}
+
+}  // namespace abi0
+}  // namespace spion
+
+#endif

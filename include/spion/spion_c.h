@@ -1,0 +1,476 @@
+/* spion as a library: block-sparse attention that is compiled while the program runs. C99, and the
+ * whole binary interface of libspion.so; spion.h is C++ over it. docs/versions.md says what stays.
+ *
+ *     context (a device and its kernels) + attention --> plan --+
+ *     pattern (which blocks are computed) -------------> tables +--> forward, backward on a stream
+ *
+ * Functions that can fail return a spion_status as int32_t; spion_last_error() then has one
+ * sentence: what was given, what is allowed, how to mend it. On failure outputs are not written
+ * and nothing has been launched. No function throws, exits or writes to a standard stream.
+ *
+ * Structs that are passed by address begin with their size: set every field to 0 and `size` to
+ * sizeof the struct, or start from the macro SPION_..._INIT. 0 is every other field's default. New
+ * fields are added at the end, so that a program built for an older header goes on.
+ *
+ * Contexts, patterns and plans are immutable and may be shared by threads; a plan keeps its
+ * context. A *_release function takes null, and must not be called while another thread uses the
+ * object or the device still computes with it. */
+#ifndef SPION_SPION_C_H
+#define SPION_SPION_C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SPION_API __attribute__((visibility("default")))
+#else
+#define SPION_API
+#endif
+
+#ifdef __cplusplus
+#define SPION_NOEXCEPT noexcept
+extern "C" {
+#else
+#define SPION_NOEXCEPT
+#endif
+
+/* ------------------------------------------------------------------ versions and errors */
+
+#define SPION_ABI_MAJOR 0
+#define SPION_ABI_MINOR 1
+#define SPION_ABI_VERSION (((uint32_t)SPION_ABI_MAJOR << 16) | (uint32_t)SPION_ABI_MINOR)
+
+/* The library's own: a program works with a library of the same major and no smaller minor number,
+ * which spion_context_create checks. */
+SPION_API uint32_t spion_abi_version(void) SPION_NOEXCEPT;
+/* "0.1.0"; lives as long as the program. */
+SPION_API const char* spion_version(void) SPION_NOEXCEPT;
+
+typedef enum spion_status {
+    SPION_OK = 0,
+    SPION_INVALID = 1,  /* what was asked for is not allowed */
+    SPION_DEVICE = 2,   /* the machine lacks something, or its device failed */
+    SPION_INTERNAL = 3, /* a fault of spion: please report it */
+    SPION_FROZEN = 4    /* a kernel would have to be compiled in a context that may not */
+} spion_status;
+
+/* The sentence of this thread's last failing call; "" before one. Lives until the thread's next
+ * failing call. */
+SPION_API const char* spion_last_error(void) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ bytes and text */
+
+typedef struct spion_blob spion_blob;
+SPION_API const void* spion_blob_data(const spion_blob* blob) SPION_NOEXCEPT; /* then a 0 byte */
+SPION_API size_t spion_blob_size(const spion_blob* blob) SPION_NOEXCEPT; /* without that byte */
+SPION_API void spion_blob_release(spion_blob* blob) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ context */
+
+typedef struct spion_context spion_context;
+
+typedef enum spion_device_kind {
+    SPION_HOST = 0, /* this CPU: fp32, calls return when they are done */
+    SPION_CUDA = 1  /* an NVIDIA GPU of compute capability 8.0 or later */
+} spion_device_kind;
+
+typedef enum spion_cache_kind {
+    SPION_CACHE_DEFAULT = 0, /* the folder that the command uses: $SPION_CACHE_DIR, or below
+                                $XDG_CACHE_HOME or $HOME/.cache */
+    SPION_CACHE_FOLDER = 1,  /* cache_folder */
+    SPION_CACHE_MEMORY = 2   /* nothing on disk */
+} spion_cache_kind;
+
+typedef enum spion_log_level { SPION_LOG_INFO = 0, SPION_LOG_WARNING = 1 } spion_log_level;
+/* One line without its end. May be called on any thread that makes plans, never from
+ * spion_forward or spion_backward; must not throw. */
+typedef void (*spion_log_function)(void* user, int32_t level, const char* line);
+
+typedef struct spion_context_options {
+    size_t size;
+    uint32_t abi_version;     /* SPION_ABI_VERSION */
+    int32_t device;           /* spion_device_kind */
+    int32_t ordinal;          /* of the GPU, among those the process sees; its primary context */
+    int32_t threads;          /* that compute on the host; 0: all that the machine has */
+    int32_t frozen;           /* not 0: what would compile returns SPION_FROZEN instead */
+    int32_t cache;            /* spion_cache_kind */
+    const char* cache_folder; /* with SPION_CACHE_FOLDER: created if need be */
+    const char* bundle;       /* a folder written by spion_bundle_write, or null: looked in first */
+    spion_log_function log;   /* null: silent */
+    void* log_user;
+} spion_context_options;
+#define SPION_CONTEXT_OPTIONS_INIT \
+    { sizeof(spion_context_options), SPION_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* Opens the device. Reads the environment; nothing later does. SPION_DEVICE when there is no such
+ * device, or when a bundle is damaged. */
+SPION_API int32_t spion_context_create(const spion_context_options* options,
+                                       spion_context** context) SPION_NOEXCEPT;
+SPION_API void spion_context_release(spion_context* context) SPION_NOEXCEPT;
+/* The device's name, and the name of its target ("sm_90a", or LLVM's name of the CPU). They live
+ * as long as the context. */
+SPION_API const char* spion_context_device(const spion_context* context) SPION_NOEXCEPT;
+SPION_API const char* spion_context_target(const spion_context* context) SPION_NOEXCEPT;
+/* From now on: 1 as `frozen` in the options, 0 not. For all threads. */
+SPION_API int32_t spion_context_freeze(spion_context* context, int32_t frozen) SPION_NOEXCEPT;
+
+typedef struct spion_counters {
+    size_t size;
+    int64_t compiled; /* kernels that this context has had compiled */
+    int64_t from_disk;
+    int64_t from_bundle;
+    int64_t from_memory;
+} spion_counters;
+#define SPION_COUNTERS_INIT \
+    { sizeof(spion_counters), 0, 0, 0, 0 }
+SPION_API int32_t spion_context_counters(const spion_context* context,
+                                         spion_counters* counters) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ pattern */
+
+/* Which blocks of the L x L map are computed: nb x nb bits, nb = ceil(L / block); the last row and
+ * column of blocks are ragged when L is no multiple of the block. Rows are query blocks, columns
+ * key blocks. `block` is 16, 32, 64 or 128. */
+typedef struct spion_pattern spion_pattern;
+
+/* bits: nb * nb bytes, row-major, not 0 = computed; count: their number. */
+SPION_API int32_t spion_pattern_from_bits(int64_t length, int32_t block, const uint8_t* bits,
+                                          size_t count, spion_pattern** pattern) SPION_NOEXCEPT;
+/* nb lines of nb characters 0 or 1, what spion_pattern_text gives. */
+SPION_API int32_t spion_pattern_from_text(int64_t length, int32_t block, const char* text,
+                                          spion_pattern** pattern) SPION_NOEXCEPT;
+SPION_API int32_t spion_pattern_full(int64_t length, int32_t block,
+                                     spion_pattern** pattern) SPION_NOEXCEPT;
+/* Compressed rows: the columns of row I are columns[offsets[I]] .. columns[offsets[I + 1] - 1].
+ * offsets: nb + 1 of them, from 0 to column_count; columns in [0, nb), each once a row. */
+SPION_API int32_t spion_pattern_from_csr(int64_t length, int32_t block, const int32_t* offsets,
+                                         size_t offset_count, const int32_t* columns,
+                                         size_t column_count,
+                                         spion_pattern** pattern) SPION_NOEXCEPT;
+
+/* The arrays of a FlexAttention BlockMask, those of one batch and head. */
+typedef struct spion_block_mask {
+    size_t size;
+    int64_t rows;                      /* query blocks: nb */
+    int64_t row_pitch;                 /* entries between the rows of the index arrays, >= nb */
+    const int32_t* kv_num_blocks;      /* [rows] */
+    const int32_t* kv_indices;         /* [rows, row_pitch]: the first kv_num_blocks of each row */
+    const int32_t* full_kv_num_blocks; /* likewise, or null */
+    const int32_t* full_kv_indices;
+} spion_block_mask;
+#define SPION_BLOCK_MASK_INIT \
+    { sizeof(spion_block_mask), 0, 0, 0, 0, 0, 0 }
+/* Partly masked blocks (kv_indices) are taken whole, as there is no mask within a block here; a
+ * block must not be in both lists. */
+SPION_API int32_t spion_pattern_from_block_mask(int64_t length, int32_t block,
+                                                const spion_block_mask* mask,
+                                                spion_pattern** pattern) SPION_NOEXCEPT;
+/* A layout of DeepSpeed's sparse attention: [heads, nb, nb] of elements of element_bytes (1, 4 or
+ * 8), not 0 = computed. All heads must have the same one: a plan has one pattern for its heads. */
+SPION_API int32_t spion_pattern_from_layout(int64_t length, int32_t block, const void* layout,
+                                            int32_t element_bytes, int64_t heads, int64_t rows,
+                                            int64_t columns,
+                                            spion_pattern** pattern) SPION_NOEXCEPT;
+/* base_blockmask of Block-Sparse-Attention: [batch, heads, nb, nb] likewise, blocks of 128. */
+SPION_API int32_t spion_pattern_from_base_blockmask(int64_t length, const void* base_blockmask,
+                                                    int32_t element_bytes, int64_t batch,
+                                                    int64_t heads, int64_t rows, int64_t columns,
+                                                    spion_pattern** pattern) SPION_NOEXCEPT;
+/* Keys attend to queries: what the gradients of K and V walk. */
+SPION_API int32_t spion_pattern_transpose(const spion_pattern* pattern,
+                                          spion_pattern** transposed) SPION_NOEXCEPT;
+SPION_API void spion_pattern_release(spion_pattern* pattern) SPION_NOEXCEPT;
+
+typedef struct spion_pattern_info {
+    size_t size;
+    int64_t length;
+    int64_t rows;        /* nb */
+    int64_t block_count; /* computed blocks */
+    double density;      /* computed elements / L^2, ragged edges counted exactly */
+    int32_t block;
+    char digest[36]; /* 32 hex digits of SHA-256 over length, block and bits */
+} spion_pattern_info;
+#define SPION_PATTERN_INFO_INIT                      \
+    {                                                \
+        sizeof(spion_pattern_info), 0, 0, 0, 0, 0, { \
+            0                                        \
+        }                                            \
+    }
+SPION_API int32_t spion_pattern_query(const spion_pattern* pattern,
+                                      spion_pattern_info* info) SPION_NOEXCEPT;
+/* bits: room for nb * nb bytes, count of them; 1 = computed. */
+SPION_API int32_t spion_pattern_bits(const spion_pattern* pattern, uint8_t* bits,
+                                     size_t count) SPION_NOEXCEPT;
+SPION_API int32_t spion_pattern_text(const spion_pattern* pattern,
+                                     spion_blob** text) SPION_NOEXCEPT;
+/* A picture for terminals of at most `columns` columns (0: 64), two block rows a line. */
+SPION_API int32_t spion_pattern_picture(const spion_pattern* pattern, int32_t columns,
+                                        spion_blob** text) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ discovery */
+
+typedef enum spion_variant {
+    SPION_VARIANT_CF = 0, /* diagonal convolution, then flood fill (SPION) */
+    SPION_VARIANT_F = 1,  /* flood fill alone */
+    SPION_VARIANT_C = 2   /* diagonal convolution, then the blocks with most weight */
+} spion_variant;
+
+typedef struct spion_discovery {
+    size_t size;
+    int32_t block;   /* 0: 64 */
+    int32_t variant; /* spion_variant */
+    int32_t filter;  /* edge of the diagonal filter; 0: 31 */
+    int32_t reserved;
+    double
+        quantile; /* of the pooled map, above which blocks are kept; 0: 0.96. Not SPION_VARIANT_C */
+    double density; /* SPION_VARIANT_C alone: of the blocks; 0: 0.04 */
+} spion_discovery;
+#define SPION_DISCOVERY_INIT \
+    { sizeof(spion_discovery), 0, 0, 0, 0, 0, 0 }
+
+/* scores: [L, L] row-major, mean probabilities of dense attention. */
+SPION_API int32_t spion_discover_scores(const spion_discovery* discovery, int64_t length,
+                                        const float* scores,
+                                        spion_pattern** pattern) SPION_NOEXCEPT;
+/* pooled: [nb, nb], as spion_discoverer_finish pools it. */
+SPION_API int32_t spion_discover_pooled(const spion_discovery* discovery, int64_t length,
+                                        const double* pooled,
+                                        spion_pattern** pattern) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ plan */
+
+typedef enum spion_dtype {
+    SPION_BF16 = 0,
+    SPION_FP16 = 1,
+    SPION_FP32 = 2, /* the host's one */
+    SPION_TF32 = 3  /* fp32 storage, products of operands rounded to tf32 */
+} spion_dtype;
+
+typedef enum spion_softmax {
+    SPION_MASKED = 0,     /* what is outside the pattern has a score of -inf, as elsewhere */
+    SPION_PRUNED_ZERO = 1 /* a score of 0, as in the SPION paper */
+} spion_softmax;
+
+typedef struct spion_attention {
+    size_t size;
+    int32_t heads;           /* H */
+    int32_t head_dim;        /* D: a multiple of 16, at most 256 */
+    int64_t length;          /* L */
+    int32_t block;           /* of the patterns; 0: 64 */
+    int32_t dtype;           /* spion_dtype of Q, K, V, O and their gradients */
+    float scale;             /* of Q K^T; 0: 1 / sqrt(D) */
+    int32_t softmax;         /* spion_softmax */
+    int32_t key_padding;     /* not 0: calls are given the number of valid keys of each sample */
+    int32_t key_value_heads; /* 0 or H: there is no grouped-query attention yet */
+    int32_t causal;          /* 0: a causal mask within blocks is not there yet */
+    float dropout;           /* 0: there is none yet */
+} spion_attention;
+#define SPION_ATTENTION_INIT \
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+typedef struct spion_plan spion_plan;
+
+typedef struct spion_plan_options {
+    size_t size;
+    /* What patterns will look like, or null: tile shapes, the way of the backward pass and the
+     * order of work are weighed for it. Other patterns are computed as well, only not as fast. */
+    const spion_pattern* typical;
+    int64_t max_blocks; /* most blocks that a pattern of the plan has; 0: all nb * nb */
+    int64_t batch;      /* B that is usual; 0: 32 */
+} spion_plan_options;
+#define SPION_PLAN_OPTIONS_INIT \
+    { sizeof(spion_plan_options), 0, 0, 0 }
+
+/* Compiles the kernels of forward and backward, or finds them. Slow; thread-safe; equal plans share
+ * kernels. options may be null. Everything that is compiled, loaded or read by a call later on is
+ * here. */
+SPION_API int32_t spion_plan_create(spion_context* context, const spion_attention* attention,
+                                    const spion_plan_options* options,
+                                    spion_plan** plan) SPION_NOEXCEPT;
+SPION_API void spion_plan_release(spion_plan* plan) SPION_NOEXCEPT;
+/* The same for several, in parallel on worker threads, kept by the context until it is released:
+ * plans of these shapes made later take milliseconds. options: `count` of them, or null. */
+SPION_API int32_t spion_context_warm_up(spion_context* context, const spion_attention* attentions,
+                                        const spion_plan_options* options,
+                                        size_t count) SPION_NOEXCEPT;
+
+typedef enum spion_origin {
+    SPION_FROM_MEMORY = 0,
+    SPION_FROM_BUNDLE = 1,
+    SPION_FROM_DISK = 2,
+    SPION_COMPILED = 3
+} spion_origin;
+
+typedef struct spion_plan_info {
+    size_t size;
+    size_t table_bytes; /* of every pattern's tables: one size for a plan */
+    int64_t max_blocks;
+    int32_t origin; /* spion_origin: the dearest of the kernels' */
+    int32_t kernels;
+    double milliseconds; /* that making the plan took */
+} spion_plan_info;
+#define SPION_PLAN_INFO_INIT \
+    { sizeof(spion_plan_info), 0, 0, 0, 0, 0 }
+SPION_API int32_t spion_plan_query(const spion_plan* plan, spion_plan_info* info) SPION_NOEXCEPT;
+/* For people: kernels, tile shapes, where they came from, and why the backward pass goes its way.
+ */
+SPION_API int32_t spion_plan_explain(const spion_plan* plan, spion_blob** text) SPION_NOEXCEPT;
+
+/* The pattern's index tables for this plan: int32 numbers, table_bytes in all, whatever the
+ * pattern. The caller copies them to where the tensors are, 16-byte aligned. A copy may be
+ * overwritten by another pattern's between calls, also between replays of a CUDA graph.
+ * SPION_INVALID when length or block are not the plan's, or the pattern has more than max_blocks
+ * blocks. */
+SPION_API int32_t spion_plan_write_tables(const spion_plan* plan, const spion_pattern* pattern,
+                                          void* tables, size_t bytes) SPION_NOEXCEPT;
+
+typedef enum spion_pass { SPION_FORWARD = 0, SPION_BACKWARD = 1 } spion_pass;
+/* What a call needs beside its tensors, where the tensors are: bytes (never 0) and alignment. */
+SPION_API int32_t spion_plan_workspace(const spion_plan* plan, int64_t batch, int32_t pass,
+                                       size_t* bytes, size_t* alignment) SPION_NOEXCEPT;
+/* Makes fresh memory a workspace for this plan, batch and pass: sets to zero, on `stream`, what
+ * calls expect to be zero and leave so. Once, not before every call; again when the memory has
+ * served another plan, batch or pass, or was written by others. Forward and backward may share one
+ * workspace of the larger size if it is prepared for SPION_BACKWARD. Two calls that may run at the
+ * same time need a workspace each. */
+SPION_API int32_t spion_plan_prepare_workspace(const spion_plan* plan, int64_t batch, int32_t pass,
+                                               void* workspace, size_t bytes,
+                                               void* stream) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ calls */
+
+/* Element (i, j, k, l) of a tensor of rank 4 lies at data + i * strides[0] + ... elements. Strides
+ * count elements, at least 0, any where shape is 1. This struct never changes. */
+typedef struct spion_tensor {
+    void* data;
+    int32_t dtype; /* spion_dtype; SPION_TF32 is stored as SPION_FP32 */
+    int32_t rank;
+    int64_t shape[4];
+    int64_t strides[4];
+} spion_tensor;
+
+typedef enum spion_call_flags {
+    /* The kernels of this call may start while the kernel before them on the stream ends, and wait
+     * for it before they read tensors. Only if that kernel writes neither tables nor lengths. */
+    SPION_OVERLAP = 1
+} spion_call_flags;
+
+/* All memory is where the plan's device reads it: on the GPU of the context, or the host's. q, k, v
+ * and o are [B, H, L, D] with D contiguous; on a GPU, addresses and strides are multiples of 16
+ * bytes. `lse` is [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. */
+typedef struct spion_forward_args {
+    size_t size;
+    spion_tensor q, k, v;
+    spion_tensor o;         /* written */
+    float* lse;             /* written; null: not wanted. backward needs it */
+    const void* tables;     /* spion_plan_write_tables */
+    size_t table_bytes;     /* the plan's table_bytes */
+    const int32_t* lengths; /* [B] in [0, L] with key_padding, else null */
+    void* workspace;
+    size_t workspace_bytes;
+    uint64_t flags; /* spion_call_flags */
+} spion_forward_args;
+
+typedef struct spion_backward_args {
+    size_t size;
+    spion_tensor q, k, v, o, d_o;
+    spion_tensor d_q, d_k, d_v; /* written */
+    const float* lse;           /* of the forward call */
+    const void* tables;
+    size_t table_bytes;
+    const int32_t* lengths;
+    void* workspace;
+    size_t workspace_bytes;
+    uint64_t flags;
+} spion_backward_args;
+
+/* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's
+ * GPU: null is the legacy default stream. On the host `stream` is ignored and the call returns when
+ * it is done. A call allocates nothing, compiles nothing, waits for nothing, reads no environment
+ * and leaves the thread's CUDA context as it was, so it can be captured in a CUDA graph: addresses
+ * and strides are then fixed, the contents of tables and lengths are not. The same inputs give the
+ * same bits, whatever the thread or stream. */
+SPION_API int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
+                                void* stream) SPION_NOEXCEPT;
+SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
+                                 void* stream) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ discovery from Q and K */
+
+/* The kernel that pools the dense map of Q and K on the device without ever holding it: L x L /
+ * tile^2 sums of 7 numbers instead of L x L scores. */
+typedef struct spion_discoverer spion_discoverer;
+
+/* attention: of the layer; its block is the discovery's. The context compiles one kernel. */
+SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
+                                          const spion_discovery* discovery,
+                                          spion_discoverer** discoverer) SPION_NOEXCEPT;
+SPION_API void spion_discoverer_release(spion_discoverer* discoverer) SPION_NOEXCEPT;
+/* Bytes of the sums: float32 numbers, where the tensors are. */
+SPION_API int32_t spion_discoverer_sum_bytes(const spion_discoverer* discoverer,
+                                             size_t* bytes) SPION_NOEXCEPT;
+
+typedef struct spion_discoverer_args {
+    size_t size;
+    spion_tensor q, k;
+    const float* lse; /* [B, H, L] of dense attention: a forward call on the full pattern */
+    const int32_t* lengths;
+    float* sums; /* written: means over batch and heads */
+    size_t sum_bytes;
+} spion_discoverer_args;
+
+/* As spion_forward: on a stream, without waiting. */
+SPION_API int32_t spion_discoverer_run(const spion_discoverer* discoverer,
+                                       const spion_discoverer_args* args,
+                                       void* stream) SPION_NOEXCEPT;
+/* sums: a copy on the host of what a run, that has ended, wrote. pooled: null, or room for nb * nb
+ * numbers that are written. */
+SPION_API int32_t spion_discoverer_finish(const spion_discoverer* discoverer, const float* sums,
+                                          size_t sum_bytes, double* pooled,
+                                          spion_pattern** pattern) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ looking at the compiler */
+
+typedef enum spion_kernel {
+    SPION_KERNEL_FORWARD = 0,
+    SPION_KERNEL_BACKWARD_FIRST = 1, /* dQ, or delta */
+    SPION_KERNEL_BACKWARD_SECOND = 2 /* dK and dV, or all gradients */
+} spion_kernel;
+
+typedef enum spion_stage {
+    SPION_STAGE_ATTENTION = 0, /* the operation, docs/ir.md */
+    SPION_STAGE_PROGRAM = 1,   /* the tile program: tiles and work order of the typical pattern */
+    SPION_STAGE_SOURCE = 2,    /* CUDA C++; host: LLVM IR before optimisation */
+    SPION_STAGE_PTX = 3,       /* CUDA alone */
+    SPION_STAGE_LLVM = 4,      /* host alone: LLVM IR after optimisation */
+    SPION_STAGE_BINARY = 5,    /* cubin, or relocatable object: bytes */
+    SPION_STAGE_ASSEMBLY = 6   /* SASS (needs nvdisasm on this machine), or the CPU's assembly */
+} spion_stage;
+
+/* One stage of one kernel for any target ("sm_80", .., "sm_120", "host"), which need not be here.
+ * options may be null; its `typical` pattern is what the tile program walks (null: the diagonal).
+ */
+SPION_API int32_t spion_emit(const spion_attention* attention, const spion_plan_options* options,
+                             const char* target, int32_t kernel, int32_t stage,
+                             spion_blob** blob) SPION_NOEXCEPT;
+/* For people: every tile shape of each kernel with its predicted cost, or why it cannot run. */
+SPION_API int32_t spion_explain(const spion_attention* attention, const spion_plan_options* options,
+                                const char* target, spion_blob** text) SPION_NOEXCEPT;
+
+/* ------------------------------------------------------------------ bundles */
+
+/* Compiles the kernels of `count` attentions for each target into the new folder `path`: a manifest
+ * and binaries, which a context opens read-only and without a compiler. options: `count` of them,
+ * or null. A bundle is code: open only those whose maker you trust. */
+SPION_API int32_t spion_bundle_write(const spion_attention* attentions,
+                                     const spion_plan_options* options, size_t count,
+                                     const char* const* targets, size_t target_count,
+                                     const char* path) SPION_NOEXCEPT;
+/* Reads and checks every entry; `text`: null, or a line an entry. */
+SPION_API int32_t spion_bundle_check(const char* path, spion_blob** text) SPION_NOEXCEPT;
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif
