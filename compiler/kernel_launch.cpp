@@ -108,15 +108,15 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
     }
 }
 
-std::int64_t KernelLaunch::pieces(std::int64_t batch) const {
-    return batch * attention_.heads * query_granules_ * 2;
+std::int64_t KernelLaunch::query_tiles(std::int64_t batch) const {
+    return batch * attention_.heads * query_granules_;
 }
 
 LaunchBytes KernelLaunch::bytes(std::int64_t batch) const {
-    constexpr std::int64_t kPiece = 64 * 64 * sizeof(float);
+    const std::int64_t share = streamed_box_rows_ * attention_.head_dim * sizeof(float);
     return {.counters = fetches_by_tma_ ? 2 * sizeof(unsigned) : 0,
-            .turns = static_cast<std::size_t>(pieces(batch)) * sizeof(unsigned),
-            .sums = static_cast<std::size_t>(pieces(batch) * kPiece)};
+            .turns = static_cast<std::size_t>(query_tiles(batch)) * sizeof(unsigned),
+            .sums = static_cast<std::size_t>(query_tiles(batch) * share)};
 }
 
 unsigned KernelLaunch::heads_together(std::int64_t heads, std::int64_t blocks,

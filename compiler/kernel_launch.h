@@ -74,7 +74,7 @@ class KernelLaunch {
     SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, int rows,
                             const Device& device) const;
     void describe_tensors(SpionHopperArguments& arguments, const Device& device) const;
-    std::int64_t pieces(std::int64_t batch) const;  // of dQ that are summed in turns
+    std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed in turns
 
     KernelRole role_ = KernelRole::kForward;
     Attention attention_;

@@ -18,9 +18,9 @@ struct SpionHopperArguments {
     //   attention_gradients            k v | q d_o
     SpionTensorMap maps[5];
     SpionAttentionArguments attention;
-    unsigned items;        // B * H * tiles
-    unsigned* counters;    // [2] of this kernel: items handed out, thread blocks done; zeros before
-                           // the first launch, and every launch leaves zeros
+    unsigned items;      // B * H * tiles
+    unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
+                         // the first launch, and every launch leaves zeros
     // Read by the warp_* bodies alone: so many tiles of every (b, h), fewer than all, are taken
     // before the others of any.
     unsigned early_tiles;
@@ -29,7 +29,7 @@ struct SpionHopperArguments {
     unsigned heads_together;
     // Of attention_gradients, else null:
     const int* ranks;        // [listed granules]: the turn of a share, compiler/share_schedule.h
-    float* sums;             // [B, H, query granules, 2, 64 * 64]: pieces of dQ, not initialised
-    unsigned* turns;         // [B, H, query granules, 2], zeros between launches
+    float* sums;             // [B, H, query granules, granule, D]: of dQ, not initialised
+    unsigned* turns;         // [B, H, query granules], zeros between launches
     unsigned pairs_at_once;  // (batch, head) pairs whose work items take turns
 };

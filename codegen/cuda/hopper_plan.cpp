@@ -51,7 +51,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     }
     int exchange = 0;
     if (role == KernelRole::kGradients) {
-        // dS of both warpgroups, twice; their pieces of dQ and what these are added to; barriers.
+        // dS of both warpgroups, twice; two shares of dQ; barriers.
         constexpr int kPiece = 64 * 64 * kFloat;
         exchange = 4 * 64 * streamed_rows * 2 + 4 * kPiece + 7 * kBarrier;
         slot += plan;  // of twice the size
@@ -102,7 +102,7 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
     // The producer of the statistics does with 32 registers, the others with 24; who uses what
     // takes a few more; adders, which are of its warpgroup, want what consumers leave.
     const int for_uses = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
-    plan.producer_registers = role == KernelRole::kGradients          ? (head_dim == 128 ? 40 : 56)
+    plan.producer_registers = role == KernelRole::kGradients          ? 56
                               : role == KernelRole::kKeyValueGradient ? 32 + for_uses
                                                                       : 24 + for_uses;
     plan.producer_registers += more_producer_registers(compiler, {.unit = MatrixUnit::kWgmma,

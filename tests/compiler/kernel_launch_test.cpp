@@ -135,9 +135,9 @@ TEST_F(KernelLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
     }
     EXPECT_EQ(passed_.turns, together.turns);
     EXPECT_EQ(passed_.sums, together.sums);
-    constexpr std::size_t kPieces = 2 * 8 * 2;  // of a sample: heads, granules, halves of D = 64
-    EXPECT_EQ(together.launch.bytes(5).turns, 5 * kPieces * sizeof(unsigned));
-    EXPECT_EQ(together.launch.bytes(6).sums, 6 * kPieces * 64 * 64 * sizeof(float));
+    constexpr std::size_t kQueryTiles = 2 * 8;  // of a sample: heads, granules
+    EXPECT_EQ(together.launch.bytes(5).turns, 5 * kQueryTiles * sizeof(unsigned));
+    EXPECT_EQ(together.launch.bytes(6).sums, 6 * kQueryTiles * 128 * 64 * sizeof(float));
 }
 
 // Nothing of a launch is kept for the next: any thread may make it.

@@ -55,28 +55,41 @@ SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, 
     }
 }
 
-// acc[64, D] += left[64, 16 * kSteps] * streamed[16 * kSteps, D].
-template <int kSteps>
-SPION_DEVICE void start_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
-                            unsigned streamed) {
+// acc[64, D] += left[64, 16 * kSteps] * streamed[16 * kSteps, D]; of these the contraction over
+// steps of 16 from kFirst until kEnd.
+template <int kFirst, int kEnd, int kSteps>
+SPION_DEVICE void start_part_of_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
+                                    unsigned streamed) {
     const unsigned long long right = tile_descriptor<16 * kSteps>(streamed);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = kFirst; step < kEnd; ++step) {
         Wgmma<Element, kHeadDim>::product(acc, left[step], right + step * kSlabBytes);
     }
 }
 
-// An accumulator [64, 8 * kTiles] as the left operand of a product.
-template <int kTiles>
-SPION_DEVICE void pack_operand(unsigned (&left)[kTiles / 2][4], const float (&acc)[kTiles][4]) {
+template <int kSteps>
+SPION_DEVICE void start_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
+                            unsigned streamed) {
+    start_part_of_sum<0, kSteps>(acc, left, streamed);
+}
+
+// An accumulator [64, 8 * kTiles] as the left operand of a product; of its columns those from
+// 8 * kFirst until 8 * kEnd.
+template <int kFirst, int kEnd, int kTiles>
+SPION_DEVICE void pack_part(unsigned (&left)[kTiles / 2][4], const float (&acc)[kTiles][4]) {
 #pragma unroll
-    for (int step = 0; step < kTiles / 2; ++step) {
+    for (int step = kFirst / 2; step < kEnd / 2; ++step) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float(&pair)[4] = acc[2 * step + i / 2];
             left[step][i] = Element::pack(pair[2 * (i % 2)], pair[2 * (i % 2) + 1]);
         }
     }
+}
+
+template <int kTiles>
+SPION_DEVICE void pack_operand(unsigned (&left)[kTiles / 2][4], const float (&acc)[kTiles][4]) {
+    pack_part<0, kTiles>(left, acc);
 }
 
 // Rows [first, kRows) of a tile become zeros, by the 128 threads of a warpgroup; barrier `id` is

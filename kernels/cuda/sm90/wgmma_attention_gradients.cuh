@@ -21,25 +21,30 @@ enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
 #include "kernels/cuda/sm90/wgmma_gradient_shares.cuh"
 
+using Operand = unsigned[kScoreTiles / 2][4];  // P^T or dS^T, rounded: the left one of a product
+
 enum : int { kExchange = 3 };  // the barrier at which both warpgroups have written dS
 
 // The thread's index, read anew: what is computed from it is not kept in registers across a step.
-SPION_DEVICE int thread_now() {
-    int thread;
+SPION_DEVICE unsigned thread_now() {
+    unsigned thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return thread;
 }
 
-// dS^T [64, kStreamedRows] as slabs of 64 columns, 128 bytes a row.
-SPION_DEVICE void store_exchanged(unsigned tile, const unsigned (&operand)[kScoreTiles / 2][4]) {
-    const int thread = thread_now() % 128, lane = thread % 32;
-    const int row = thread / 32 * 16 + lane % 16;
+// dS^T [64, kStreamedRows] lies as slabs of 64 columns, 128 bytes a row. Where, from the tile's
+// start, a lane stores a row of matrices of the first 16 columns.
+SPION_DEVICE unsigned exchanged_place() {
+    const unsigned thread = threadIdx.x % 128, lane = thread % 32;
+    const unsigned row = thread / 32 * 16 + lane % 16;
+    return row * 128 + (lane / 16 * 16 ^ row % 8 * 16);
+}
+
+// place: exchanged_place() of a tile, a shared address.
+SPION_DEVICE void store_exchanged(unsigned place, const Operand& operand) {
 #pragma unroll
     for (int step = 0; step < kScoreTiles / 2; ++step) {
-        const int byte = 32 * step + lane / 16 * 16;
-        const int offset = row * 128 + byte % 128;
-        stmatrix_x4(tile + byte / 128 * 64 * 128 + (offset ^ (offset % 1024 >> 7 << 4)),
-                    operand[step]);
+        stmatrix_x4((place + step / 4 * 64 * 128) ^ step % 4 * 32, operand[step]);
     }
 }
 
@@ -61,10 +66,38 @@ SPION_DEVICE void start_piece(float (&piece)[8][4], int buffer, int group, unsig
     }
 }
 
+// dS^T = P^T * (dP^T - delta), rounded, from P^T as rounded for dV, whose product may be under way.
+SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kScoreTiles][4],
+                                      const Operand& probabilities, unsigned lane_lse,
+                                      const ScoreSlopes<kScoreTiles>& slopes) {
+    const unsigned lane_delta = lane_lse + kStreamedRows * 4;
+#pragma unroll
+    for (int j = 0; j < kScoreTiles; ++j) {
+        const float2 delta = load_shared_float2(lane_delta + j * 32);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int i = 2 * half;
+            const unsigned pair = probabilities[j / 2][j % 2 * 2 + half];
+            left[j / 2][j % 2 * 2 + half] = Element::pack(
+                slopes.gradient(j, i, Element::low(pair), gradient[j][i] - delta.x),
+                slopes.gradient(j, i + 1, Element::high(pair), gradient[j][i + 1] - delta.y));
+        }
+    }
+}
+
+// Whether a key tile may have rows that are padded, or beyond L: they have no share of dQ.
+enum : bool { kKeysMayLack = kKeyPadding || kLength % kStationaryRows != 0 };
+
+// How many of the warp's 16 keys count, of the item in the slot: not kept in a register.
+SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int slot) {
+    const ItemPlan plan = read_plan(slot);
+    return key_limit(args, plan.batch()) - plan.first_row - warp_index() * 16;
+}
+
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
     Place<kSlots> slot;
-    Place<kStages> stage;  // there are two, as of what is exchanged; pieces alternate with them
+    Place<kStages> stage;  // there are two, as of what is exchanged and of pieces
 
     __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
@@ -72,18 +105,17 @@ struct Consumer {
 };
 static_assert(kStages == 2);
 
-// The piece goes to the adder.
+// The piece goes to the adder, whose fence orders it before the transfer.
 __device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) const {
-    mbarrier_wait(share_empty(group), stage.index ^ 1);
-    const unsigned lane_piece = piece_of(group) + thread_now() % 128 * 16;
+    mbarrier_wait(share_empty(stage.index), stage.parity ^ 1);
+    const unsigned lane_piece = piece_of(stage.index, group) + thread_now() % 128 * 16;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
         store_shared_16(lane_piece + j * 2048,
                         make_uint4(__float_as_uint(piece[j][0]), __float_as_uint(piece[j][1]),
                                    __float_as_uint(piece[j][2]), __float_as_uint(piece[j][3])));
     }
-    fence_proxy_async_shared();
-    mbarrier_arrive_by_lanes(share_full(group));
+    mbarrier_arrive_by_lanes(share_full(stage.index));
 }
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
@@ -91,18 +123,16 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const unsigned key_tiles = slot_tile(slot.index, 0);
     const unsigned key_tile = key_tiles + group * kGroupTileBytes;
     const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
-    const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
-    // Of the warp's 16 keys.
-    const int valid_keys = key_limit(args, plan.batch()) - plan.first_row - warp_row;
     if constexpr (kKeyPadding) {
-        const int valid = valid_keys + warp_index() % 4 * 16;
+        const int valid = key_limit(args, plan.batch()) - plan.first_row - group * kGroupRows;
         if (valid < kGroupRows) zero_rows<kGroupRows>(key_tile, max(valid, 0), 1 + group);
     }
 
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     set_zero(key_gradient);
     set_zero(value_gradient);
-    unsigned probabilities[kScoreTiles / 2][4], operand[kScoreTiles / 2][4];
+    Operand probabilities, operand;
+    const unsigned place = exchanged_tile(0, group) + exchanged_place();
 #pragma unroll 1
     for (int left = __shfl_sync(0xFFFFFFFFU, plan.steps(), 0); left > 0; --left) {
         const unsigned query_tile = stage_tile(stage.index, 0);
@@ -110,37 +140,51 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         {
             float scores[kScoreTiles][4], gradient[kScoreTiles][4];
             mbarrier_wait(stage_full(stage.index, 0), stage.parity);
-            warpgroup_fence_operand(scores);
+            warpgroup_discard_operand(scores);
             wgmma_fence();
             start_scores<kStreamedRows>(scores, key_tile, query_tile);
             wgmma_commit_group();
             mbarrier_wait(stage_full(stage.index, 1), stage.parity);
-            warpgroup_fence_operand(gradient);
+            warpgroup_discard_operand(gradient);
             wgmma_fence();
             start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
             wgmma_commit_group();
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
-            const unsigned statistics = lane_statistics(stage.index, thread_now());
-            const ScoreSlopes<kScoreTiles> slopes = take_probabilities(scores, statistics);
-            wgmma_wait_group<0>();
+            // dV starts with half of the probabilities. Its product also keeps the wait for dP,
+            // which ptxas would place before them, behind their exponentials.
+            constexpr int kHalf = kScoreTiles / 2, kSteps = kScoreTiles / 2;
+            const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
+            change_scores(scores);
+            ScoreSlopes<kScoreTiles> slopes;
+            slopes.take(scores);
+            take_part_of_probabilities<0, kHalf>(scores, statistics);
+            pack_part<0, kHalf>(probabilities, scores);
+            warpgroup_fence_operand(value_gradient);
+            warpgroup_fence_operand(probabilities);
+            wgmma_fence();
+            start_part_of_sum<0, kSteps / 2>(value_gradient, probabilities, output_gradient_tile);
+            wgmma_commit_group();
+            wgmma_wait_group<1>();
             warpgroup_fence_operand(gradient);
-            take_score_gradient(gradient, scores, statistics, slopes);
-            // Keys that are padded, or beyond L, have no share.
-            if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
-            pack_operand(probabilities, scores);
-            pack_operand(operand, gradient);
+            take_part_of_probabilities<kHalf, kScoreTiles>(scores, statistics);
+            pack_part<kHalf, kScoreTiles>(probabilities, scores);
+            warpgroup_fence_operand(probabilities);
+            wgmma_fence();
+            start_part_of_sum<kSteps / 2, kSteps>(value_gradient, probabilities,
+                                                  output_gradient_tile);
+            wgmma_commit_group();
+            pack_score_gradient(operand, gradient, probabilities, statistics, slopes);
         }
-        warpgroup_fence_operand(value_gradient);
-        warpgroup_fence_operand(probabilities);
-        wgmma_fence();
-        start_sum(value_gradient, probabilities, output_gradient_tile);
-        wgmma_commit_group();
-        store_exchanged(exchanged_tile(stage.index, group), operand);
-        fence_proxy_async_shared();
+        if constexpr (kKeysMayLack) {
+            const int valid = valid_keys(args, slot.index);
+            if (valid < 16) zero_rows_from(valid, operand);
+        }
+        store_exchanged(place + stage.index * 2 * kExchangedBytes, operand);
         bar_sync(kExchange, kThreads);
+        fence_proxy_async_shared();  // for what both warpgroups have stored
         float piece[8][4];
-        warpgroup_fence_operand(piece);
+        warpgroup_discard_operand(piece);
         warpgroup_fence_operand(key_gradient);
         warpgroup_fence_operand(operand);
         wgmma_fence();
@@ -170,12 +214,12 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, key_gradient);
         zero_rows_from(valid, value_gradient);
     }
+    mbarrier_wait(share_empty(stage.index), stage.parity ^ 1);  // it serves as staging
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
-    mbarrier_wait(share_empty(group), stage.index ^ 1);  // pieces serve as staging
     ResultRows rows;
-    rows.take(piece_of(group), key_gradient, scale);
+    rows.take(piece_of(stage.index, group), key_gradient, scale);
     rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
-    rows.take(piece_of(group), value_gradient, one);
+    rows.take(piece_of(stage.index, group), value_gradient, one);
     rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
 }
 
@@ -195,5 +239,5 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
     };
     run_items<Consumer, false>(
         args, [](const WorkItem&, unsigned) {}, fetch_statistics,
-        [&](int group) { Adder(args, group).run(); });
+        [&](int place) { Adder(args, place).run(); });
 }

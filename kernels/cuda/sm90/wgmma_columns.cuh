@@ -17,16 +17,12 @@ SPION_DEVICE unsigned lane_statistics(int stage, int lane) {
     return stage_statistics(stage) + lane % 4 * 8;
 }
 
-// Scores become probabilities: P^T = exp(kScale * S^T - LSE), 0 where the mask says so.
-// Returns the slopes of the scores.
-SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreTiles][4],
-                                                         unsigned lane_lse,
-                                                         const StepMask& mask = {kStreamedRows}) {
-    change_scores(scores);
-    ScoreSlopes<kScoreTiles> slopes;
-    slopes.take(scores);
+// Scores as change_scores leaves them become probabilities: P^T = exp(kScale * S^T - LSE). Of
+// columns [8 kFirst, 8 kEnd).
+template <int kFirst, int kEnd>
+SPION_DEVICE void take_part_of_probabilities(float (&scores)[kScoreTiles][4], unsigned lane_lse) {
 #pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
+    for (int j = kFirst; j < kEnd; ++j) {
         const float2 lse = load_shared_float2(lane_lse + j * 32);
         const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
 #pragma unroll
@@ -34,6 +30,16 @@ SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreT
             scores[j][i] = probability(scores[j][i], shift[i % 2]);
         }
     }
+}
+
+// All scores become probabilities, 0 where the mask says so. Returns the slopes of the scores.
+SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreTiles][4],
+                                                         unsigned lane_lse,
+                                                         const StepMask& mask = {kStreamedRows}) {
+    change_scores(scores);
+    ScoreSlopes<kScoreTiles> slopes;
+    slopes.take(scores);
+    take_part_of_probabilities<0, kScoreTiles>(scores, lane_lse);
     mask_transposed(scores, mask);
     return slopes;
 }

@@ -88,14 +88,15 @@ SPION_DEVICE unsigned stage_statistics(int stage) {
     return shared_memory_start() + kStageStatisticsStart + stage * kStageStatistics;
 }
 
-SPION_DEVICE unsigned share_full(int group) {
-    return shared_memory_start() + kShareBarriersStart + 24 * group;
+// Of the two places of shares, each with an adder.
+SPION_DEVICE unsigned share_full(int place) {
+    return shared_memory_start() + kShareBarriersStart + 24 * place;
 }
-SPION_DEVICE unsigned share_empty(int group) {
-    return share_full(group) + 8;
+SPION_DEVICE unsigned share_empty(int place) {
+    return share_full(place) + 8;
 }
-SPION_DEVICE unsigned sum_fetched(int group) {
-    return share_full(group) + 16;
+SPION_DEVICE unsigned sum_fetched(int place) {
+    return share_full(place) + 16;
 }
 SPION_DEVICE unsigned item_added() {
     return share_full(kHelperWarps);
@@ -128,10 +129,10 @@ SPION_DEVICE void initialise_barriers() {
             mbarrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
-            for (int group = 0; group < kHelperWarps; ++group) {
-                mbarrier_init(share_full(group), 128);
-                mbarrier_init(share_empty(group), 32);
-                mbarrier_init(sum_fetched(group), 1);
+            for (int place = 0; place < kHelperWarps; ++place) {
+                mbarrier_init(share_full(place), kThreads);
+                mbarrier_init(share_empty(place), 32);
+                mbarrier_init(sum_fetched(place), 1);
             }
             mbarrier_init(item_added(), kHelperWarps);
         }
