@@ -14,7 +14,7 @@
 
 namespace spion {
 
-// One named constexpr line of the generated source.
+// One named constant of the generated source, a line.
 struct Constant {
     std::string name;  // "kHeadDim"
     // string, CUDA only: the name of a struct of the body, emitted as `using name = struct value;`.

@@ -32,9 +32,9 @@ std::int64_t shared_bytes_of(KernelRole role, const TileShape& shape, std::int64
 
 Residency of_wgmma(const Attention& attention, KernelRole role, const TileShape& shape,
                    const Target& target, const Rates& rates) {
-    const HopperPlan plan =
-        plan_hopper(role, attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-                    shape.stages, target.shared_bytes_per_block, shape.packed_rows > 1);
+    const HopperPlan plan = plan_hopper(
+        role, attention.head_dim, shape.stationary_rows, shape.streamed_rows, shape.stages,
+        target.shared_bytes_per_block, target.compiler, shape.packed_rows > 1);
     return {.columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
             .held = false,

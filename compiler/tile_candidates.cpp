@@ -10,6 +10,7 @@
 #include "compiler/layer_roles.h"
 #include "compiler/packing.h"
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 
 namespace spion {
 namespace {
@@ -134,8 +135,8 @@ std::optional<TileShape> block_shape(const Attention& attention, int block, Kern
     return std::nullopt;
 }
 
-std::string why_infeasible(const TileShape& shape, const Residency& resident, const Target& target,
-                           const Rates& rates) {
+std::string why_infeasible(const Attention& attention, KernelRole role, const TileShape& shape,
+                           const Residency& resident, const Target& target, const Rates& rates) {
     if (shape.streamed_rows / shape.granule > kMostGranules) {
         return fmt::format("{} pieces a step, at most {}", shape.streamed_rows / shape.granule,
                            kMostGranules);
@@ -147,7 +148,12 @@ std::string why_infeasible(const TileShape& shape, const Residency& resident, co
         return resident.problem;
     }
     if (shape.wgmma || shape.warp_items) {
-        return "";
+        return why_nvrtc_refuses(target.compiler,
+                                 {.unit = shape.wgmma ? MatrixUnit::kWgmma : MatrixUnit::kMmaWarp,
+                                  .role = role,
+                                  .head_dim = attention.head_dim,
+                                  .streamed_rows = shape.streamed_rows,
+                                  .packed = shape.packed_rows > 1});
     }
     if (resident.shared > target.shared_bytes_per_block) {
         return fmt::format("shared memory: {} bytes of {}", resident.shared,
@@ -164,9 +170,10 @@ TileCandidate candidate_of(const Attention& attention, const StreamedRows& rows,
                            const TileShape& shape, const Target& target, std::int64_t batch,
                            const Rates& rates) {
     const Residency resident = residency(attention, role, shape, target, rates);
-    TileCandidate candidate{.shape = shape,
-                            .infeasible = why_infeasible(shape, resident, target, rates),
-                            .prediction = std::nullopt};
+    TileCandidate candidate{
+        .shape = shape,
+        .infeasible = why_infeasible(attention, role, shape, resident, target, rates),
+        .prediction = std::nullopt};
     if (candidate.infeasible.empty()) {
         candidate.prediction = predict(
             attention, role, shape, summarise(rows, shape, resident.columns), batch, target, rates);

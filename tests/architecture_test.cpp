@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <regex>
 #include <set>
 #include <string>
 #include <vector>
@@ -185,12 +186,30 @@ TEST(Architecture, OneFileWritesToTheTerminal) {
 }
 
 // No file of ours is ever half there: make it with write_file or AtomicFile of
-// runtime/atomic_file.h. (A source that NVRTC rejects is kept for a report, in a folder of its own.)
+// runtime/atomic_file.h, whose OutputFile serves those that need more, a cache entry's and
+// metrics.csv. (A disassembler's output is temporary.)
 TEST(Architecture, OneFileMakesFiles) {
     EXPECT_EQ(files_with({"ofstream", "std::fopen(", "O_CREAT"}),
               (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
-                                     "runtime/cuda/nvrtc.cpp", "tools/disassemble.cpp",
-                                     "train/metrics.cpp"}));
+                                     "tools/disassemble.cpp", "train/metrics.cpp"}));
+}
+
+// NVRTC makes a device variable of a constexpr in a namespace or a struct: enumerators and macros
+// leave nothing in the cubin.
+TEST(Architecture, DeviceTextHasNoVariablesForConstants) {
+    const std::regex constant(
+        "^((inline |static )*constexpr|\\s*static constexpr|const) [^(]*( =|\\{)");
+    for (const fs::directory_entry& entry :
+         fs::recursive_directory_iterator(kRoot / "kernels/cuda")) {
+        std::ifstream file(entry.path());
+        std::string line;
+        while (entry.is_regular_file() && std::getline(file, line)) {
+            EXPECT_FALSE(std::regex_search(line, constant)) << entry.path() << ": " << line;
+        }
+    }
+    EXPECT_TRUE(std::regex_search("constexpr int kRows = 16;", constant));
+    EXPECT_TRUE(std::regex_search("    static constexpr int kRows = 16;", constant));
+    EXPECT_FALSE(std::regex_search("    constexpr int kRows = 16;", constant));  // of a function
 }
 
 // NVRTC has no headers at all, so device text must need none.

@@ -10,6 +10,7 @@
 #include "codegen/cuda/register_plan.h"
 #include "codegen/cuda/warp_plan.h"
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
 
@@ -22,21 +23,22 @@ std::string float_literal(float value) {
     if (digits.find_first_of(".e") == std::string::npos) {
         digits += ".0";
     }
-    return digits + "F";
+    return value < 0 ? fmt::format("({}F)", digits) : digits + "F";
 }
 
+// Enumerators and macros, because NVRTC makes a device variable of every constexpr of a namespace.
 std::string definition(const Constant& constant) {
     if (const auto* value = std::get_if<bool>(&constant.value)) {
-        return fmt::format("constexpr bool {} = {};", constant.name, *value);
+        return fmt::format("enum : bool {{ {} = {} }};", constant.name, *value);
     }
     if (const auto* value = std::get_if<std::int64_t>(&constant.value)) {
         const bool fits = *value >= std::numeric_limits<std::int32_t>::min() &&
                           *value <= std::numeric_limits<std::int32_t>::max();
-        return fmt::format("constexpr {} {} = {};", fits ? "int" : "long long", constant.name,
+        return fmt::format("enum : {} {{ {} = {} }};", fits ? "int" : "long long", constant.name,
                            *value);
     }
     if (const auto* value = std::get_if<float>(&constant.value)) {
-        return fmt::format("constexpr float {} = {};", constant.name, float_literal(*value));
+        return fmt::format("#define {} {}", constant.name, float_literal(*value));
     }
     // The struct itself is defined by the body, which comes later.
     return fmt::format("using {} = struct {};", constant.name,
@@ -138,6 +140,14 @@ int row_bytes(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
 
+KernelKind kind_of(const TileProgram& program) {
+    return {.unit = program.unit,
+            .role = program.role,
+            .head_dim = program.attention.head_dim,
+            .streamed_rows = program.streamed_rows,
+            .packed = program.packed_rows() > 1};
+}
+
 HopperPlan plan_of(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     const bool fits = has_wgmma(target) && storage_bytes(attention.dtype) == 2 &&
@@ -164,9 +174,13 @@ HopperPlan plan_of(const TileProgram& program, const Target& target) {
             program.stationary_rows, program.stages, program.streamed_rows, program.granule,
             attention.head_dim);
     }
-    HopperPlan plan = plan_hopper(program.role, attention.head_dim, program.stationary_rows,
-                                  program.streamed_rows, program.stages,
-                                  target.shared_bytes_per_block, program.packed_rows() > 1);
+    if (const std::string reason = why_nvrtc_refuses(target.compiler, kind_of(program));
+        !reason.empty()) {
+        throw UserError("{}: take other streamed_rows, or unit=mma_sync", reason);
+    }
+    HopperPlan plan = plan_hopper(
+        program.role, attention.head_dim, program.stationary_rows, program.streamed_rows,
+        program.stages, target.shared_bytes_per_block, target.compiler, program.packed_rows() > 1);
     if (!plan.problem.empty()) {
         throw UserError("the program does not fit {}: {}; take fewer stages or rows", target.arch,
                         plan.problem);

@@ -15,6 +15,7 @@
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/environment.h"
 
@@ -41,21 +42,26 @@ int attribute(const Functions& cuda, driver_abi::Device device, int which) {
     return value;
 }
 
-Target describe_target(const Functions& cuda, driver_abi::Device device) {
+// sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
+// SPION_WGMMA=0 does without, to compare.
+std::string arch_of(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
-    // SPION_WGMMA=0 does without, to compare.
     const bool without = !environment_switch("SPION_WGMMA", true);
-    const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
+    return fmt::format("sm_{}{}{}", major, minor, major == 9 && minor == 0 && !without ? "a" : "");
+}
+
+Target describe_target(const Functions& cuda, driver_abi::Device device) {
+    const std::string arch = arch_of(cuda, device);
     return {.back_end = BackEnd::kCuda,
-            .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
+            .arch = arch,
             .features = "",
-            .compute_capability = 10 * major + minor,
+            .compute_capability = 10 * attribute(cuda, device, driver_abi::kDeviceCapabilityMajor) +
+                                  attribute(cuda, device, driver_abi::kDeviceCapabilityMinor),
             .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
             .shared_bytes_per_block =
                 attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-            .compiler = nvrtc_release()};
+            .compiler = nvrtc_release(arch)};
 }
 
 }  // namespace
@@ -64,7 +70,13 @@ std::optional<std::string> cuda_problem() {
     if (auto problem = driver_problem()) {
         return problem;
     }
-    return nvrtc_problem();
+    driver_abi::Device device = 0;
+    check_driver(driver().cuDeviceGet(&device, 0), "cuDeviceGet");
+    const std::string arch = arch_of(driver(), device);
+    if (auto problem = nvrtc_problem(arch)) {
+        return problem;
+    }
+    return nvrtc_driver_problem(arch);
 }
 
 struct CudaDevice::State {
@@ -252,11 +264,11 @@ KernelBinary CudaDevice::compile(const CompileRequest& request) {
 }
 
 std::string CudaDevice::compiler_version() {
-    return nvrtc_version();
+    return nvrtc_version(state_->target.arch);
 }
 
 std::vector<std::string> CudaDevice::compile_options() {
-    return nvrtc_options();
+    return nvrtc_options(state_->target.arch);
 }
 
 std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
