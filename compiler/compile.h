@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/hopper_launch.h"
+#include "compiler/kernel_launch.h"
 #include "compiler/layer_roles.h"
 #include "compiler/passes/pass.h"
 #include "compiler/tile_candidates.h"
@@ -61,6 +61,16 @@ struct CompileOptions {
 TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
                          KernelCache& cache, const CompileOptions& options = {});
 
+// Memory of launches that follow each other on the device's own stream.
+class LaunchRoom {
+  public:
+    // Grows when a batch is larger than those before.
+    LaunchMemory of(const LaunchBytes& bytes, Device& device);
+
+  private:
+    Buffer counters_, turns_;
+};
+
 // The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
   public:
@@ -79,9 +89,11 @@ class CompiledAttention {
     struct Part {  // one of the three
         TileProgram program;
         JitKernel jit;
-        std::unique_ptr<HopperLaunch> hopper;   // of programs that fetch by TMA
-        Buffer order, offsets, granules, uses;  // none where tables are baked
-        LaunchGeometry geometry;                // work_items of one (b, h): tiles
+        KernelLaunch launch;
+        WorkHints hints;
+        WalkTables tables;
+        Buffer walk;  // `tables`; none where they are baked
+        std::unique_ptr<LaunchRoom> room;
     };
     // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
     const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }
@@ -102,7 +114,8 @@ class CompiledAttention {
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled
 // in, the rest of args is the caller's.
 CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device);
-void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
+void launch_part(const CompiledAttention::Part& part, const SpionAttentionArguments& args,
+                 Device& device);
 
 // One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
 // threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile

@@ -25,7 +25,7 @@ std::vector<int> packings(int block, const Target& target);
 TileShape packed_shape(const TileShape& shape, int block, int rows, const Target& target);
 
 // What a packed tile takes on `target`, over what the terms of compiler/cost_model.h add up to; 1
-// for one that is not packed. Held against an H200 (docs/kernels.md).
+// for one that is not packed. Held against an H200 (docs/journal.md).
 double packing_overhead(KernelRole role, int head_dim, const TileShape& shape,
                         const Target& target);
 
