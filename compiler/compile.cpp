@@ -7,26 +7,15 @@
 #include <utility>
 
 #include "codegen/emit.h"
-#include "compiler/autotune.h"
 #include "compiler/lower.h"
+#include "compiler/tune/autotune.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
 
 namespace spion {
 namespace {
 
-constexpr std::size_t kLaunches = std::tuple_size_v<LayerRoles>;
-
-LayerRoles roles_of(const Attention& attention, const BlockPattern& pattern, const Target& target,
-                    const CompileOptions& options) {
-    if (options.roles) {
-        return *options.roles;
-    }
-    return options.shapes[1] || options.shapes[2]
-               ? kGradientsApart
-               : choose_roles(attention, pattern.block(), extent_of(pattern), target,
-                              options.tables);
-}
+constexpr std::size_t kLaunches = std::tuple_size_v<LayerPrograms>;
 
 // Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
 // failure in the order of the jobs.
@@ -123,28 +112,8 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
     return kernels;
 }
 
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
-                         KernelCache& cache, const CompileOptions& options) {
-    TilePrograms programs;
-    for (const KernelRole role : roles_of(attention, pattern, device.target(), options)) {
-        const std::size_t at = launch_of(role);
-        LowerOptions lowering;
-        lowering.packed_rows = options.packed_rows;
-        lowering.batch = options.batch;
-        lowering.tables = options.tables;
-        lowering.shape = options.shapes[at];
-        if (options.autotune && !lowering.shape && !has_one_tile(role)) {
-            lowering.shape = autotune(attention, pattern, role, device, cache,
-                                      {.batch = options.batch, .packed_rows = options.packed_rows})
-                                 .shape;
-        }
-        programs[at] = lower(attention, pattern, role, device.target(), lowering);
-    }
-    return programs;
-}
-
 CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
-                                     TilePrograms programs, std::span<const JitKernel> kernels,
+                                     LayerPrograms programs, std::span<const JitKernel> kernels,
                                      Device& device)
     : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
     for (std::size_t i = 0; i < programs.size(); ++i) {
@@ -186,8 +155,9 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
     launch_part(parts_[which], args, *device_);
 }
 
-CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device) {
-    const EmittedGeometry emitted = geometry(program, device.target());
+CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device) {
+    TileProgram& program = planned.program;
+    const EmittedGeometry& emitted = planned.kernel.plan.geometry;
     CompiledAttention::Part part;
     part.jit = std::move(jit);
     if (program.tables == Tables::kPassed) {
@@ -203,6 +173,7 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
         part.hopper = std::make_unique<HopperLaunch>(program, emitted, device);
     }
     part.program = std::move(program);
+    part.planned = std::move(planned.kernel);
     return part;
 }
 
@@ -225,12 +196,16 @@ void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments ar
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options) {
-    std::vector<TilePrograms> programs;
-    std::vector<KernelSource> sources;  // of layer i and launch n at 3 * i + n
+    std::vector<LayerPrograms> programs;
+    std::vector<KernelSource> sources;  // of layer i and launch n at kLaunches * i + n
     for (const BlockPattern& pattern : patterns) {
-        programs.push_back(lower_layer(attention, pattern, device, cache, options));
-        for (const TileProgram& program : programs.back()) {
-            sources.push_back(emit(program, device.target()));
+        LayerPlan plan = plan_layer(attention, pattern, device.target(), options);
+        if (options.autotune) {
+            autotune(plan, pattern, device, cache);
+        }
+        programs.push_back(lower_layer(plan, pattern));
+        for (const auto& [program, kernel] : programs.back()) {
+            sources.push_back(emit(program, kernel, device.target()));
         }
     }
     const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);

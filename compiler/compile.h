@@ -1,6 +1,6 @@
-// The only orchestrator: from a pattern to kernels that can be launched.
-//     pattern --lower--> TileProgram --emit--> KernelSource --cache, compile--> KernelBinary
-//     --load-->
+// The orchestrator: from a pattern to kernels that can be launched. compile_attention's body is the
+// table of contents. Without a device tools/compile.cpp walks the same way up to the binary:
+// plan_layer, lower_launch, emit, compile.
 #pragma once
 
 #include <array>
@@ -12,9 +12,8 @@
 #include <vector>
 
 #include "compiler/hopper_launch.h"
-#include "compiler/layer_roles.h"
-#include "compiler/passes/pass.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/lower.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -40,32 +39,16 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
-// Of the three kernels of a layer, by launch_of(role).
-using TilePrograms = std::array<TileProgram, 3>;
-
-// What compile_attention does beyond lowering as the cost model says.
-struct CompileOptions {
-    bool autotune = false;               // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;  // B that they are measured with and packing is weighed for
-    // Block rows a tile (compiler/packing.h); nothing: what the cost model or autotuning says.
-    std::optional<int> packed_rows = {};
-    Tables tables = Tables::kPassed;
-    // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
-    // backward launch.
-    std::optional<LayerRoles> roles = {};
-    // Of launch i; nothing: what the cost model or autotuning says.
-    std::array<std::optional<TileShape>, 3> shapes = {};
+// What compile_attention does beyond planning as the cost model says.
+struct CompileOptions : PlanOptions {
+    bool autotune = false;  // take the tile shapes that are fastest when measured on the device
 };
-
-// The three programs of a layer. Autotuning compiles, and measures on the device.
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
-                         KernelCache& cache, const CompileOptions& options = {});
 
 // The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
   public:
     // kernels: of `programs`, one each.
-    CompiledAttention(Attention attention, BlockPattern pattern, TilePrograms programs,
+    CompiledAttention(Attention attention, BlockPattern pattern, LayerPrograms programs,
                       std::span<const JitKernel> kernels, Device& device);
     const Attention& attention() const { return attention_; }
     const BlockPattern& pattern() const { return pattern_; }
@@ -78,6 +61,7 @@ class CompiledAttention {
 
     struct Part {  // one of the three
         TileProgram program;
+        PlannedKernel planned;
         JitKernel jit;
         std::unique_ptr<HopperLaunch> hopper;   // of programs that fetch by TMA
         Buffer order, offsets, granules, uses;  // none where tables are baked
@@ -101,7 +85,7 @@ class CompiledAttention {
 
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled
 // in, the rest of args is the caller's.
-CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device);
+CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device);
 void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
 
 // One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker

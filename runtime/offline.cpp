@@ -36,7 +36,9 @@ constexpr const char* kHost = "host";
 Target gpu_named(const NamedGpu& gpu) {
 #ifdef SPION_CUDA_BACKEND
     Target target = cuda_target(gpu.compute_capability);
-    target.arch = gpu.name;
+    if (target.arch != gpu.name) {
+        target = without_features(target);
+    }
     if (!nvrtc_problem()) {
         target.compiler = nvrtc_release();
     }

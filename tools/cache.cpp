@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/tuning.h"
+#include "compiler/tune/tuning.h"
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/cache_listing.h"

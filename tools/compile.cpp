@@ -16,11 +16,11 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
+#include "compiler/plan/layer_roles.h"
+#include "compiler/plan/runnable.h"
+#include "compiler/plan/tile_candidates.h"
 #include "compiler/report.h"
-#include "compiler/runnable.h"
-#include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "runtime/offline.h"

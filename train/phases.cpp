@@ -43,13 +43,13 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
 // The kernels of the dense phase are those of the sparse one, so that its start compiles nothing;
 // packing depends on the pattern, so tiles may be packed only where kernels are tuned for the
 // pattern, and compiled anew.
-CompileOptions options_of(const TrainSettings& s, const Attention& attention,
-                          const Target& target) {
-    const Extent extent = s.dense ? Extent::kFull : Extent::kSparse;
-    return {.autotune = s.autotune,
-            .batch = s.batch,
-            .packed_rows = s.autotune ? std::nullopt : std::optional(1),
-            .roles = choose_roles(attention, s.discovery.block, extent, target)};
+CompileOptions options_of(const TrainSettings& s) {
+    CompileOptions options;
+    options.autotune = s.autotune;
+    options.batch = s.batch;
+    options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
+    options.extent = s.dense ? Extent::kFull : Extent::kSparse;
+    return options;
 }
 
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {

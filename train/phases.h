@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "compiler/compile.h"
-#include "compiler/tiers.h"
+#include "compiler/tune/tiers.h"
 #include "train/data/dataset.h"
 #include "train/progress.h"
 #include "train/run_folder.h"

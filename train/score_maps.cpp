@@ -1,7 +1,7 @@
 #include "train/score_maps.h"
 
 #include "compiler/discovery/score_summary.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/plan/summary_tile.h"
 
 namespace spion {
 namespace {

@@ -44,19 +44,28 @@ int attribute(const Functions& cuda, driver_abi::Device device, int which) {
 Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    // sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
+    // sm_90a's code runs on 9.0 alone, which is what this is.
+    const std::string arch =
+        fmt::format("sm_{}{}{}", major, minor, major == 9 && minor == 0 ? "a" : "");
+    const Target target{
+        .back_end = BackEnd::kCuda,
+        .arch = arch,
+        .features = "",
+        .compute_capability = 10 * major + minor,
+        .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
+        .shared_bytes_per_block =
+            attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
+        .compiler = nvrtc_release(),
+        .gpu = features_of(arch),
+        .card =
+            card_of(10 * major + minor,
+                    {.clock_khz = attribute(cuda, device, driver_abi::kDeviceClockKhz),
+                     .memory_clock_khz = attribute(cuda, device, driver_abi::kDeviceMemoryClockKhz),
+                     .memory_bus_bits = attribute(cuda, device, driver_abi::kDeviceMemoryBusBits),
+                     .l2_bytes = attribute(cuda, device, driver_abi::kDeviceL2Bytes)})};
     // SPION_WGMMA=0 does without, to compare.
     const char* wgmma = std::getenv("SPION_WGMMA");
-    const bool without = wgmma != nullptr && std::string_view(wgmma) == "0";
-    const char* suffix = major == 9 && minor == 0 && !without ? "a" : "";
-    return {.back_end = BackEnd::kCuda,
-            .arch = fmt::format("sm_{}{}{}", major, minor, suffix),
-            .features = "",
-            .compute_capability = 10 * major + minor,
-            .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
-            .shared_bytes_per_block =
-                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-            .compiler = nvrtc_release()};
+    return wgmma != nullptr && std::string_view(wgmma) == "0" ? without_features(target) : target;
 }
 
 }  // namespace

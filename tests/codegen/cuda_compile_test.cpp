@@ -15,7 +15,7 @@
 
 #include "codegen/emit.h"
 #include "compiler/lower.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/plan/tile_candidates.h"
 #include "runtime/cuda/nvrtc.h"
 
 namespace spion {
@@ -163,12 +163,13 @@ std::vector<Job> tile_jobs(std::initializer_list<int> head_dims, std::initialize
 // in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed.
 TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     const Target target = cuda_target(GetParam());
-    if (!has_wgmma(target)) return;
+    if (!target.gpu.wgmma) return;
     const std::vector<Job> jobs =
         tile_jobs({32, 64, 128}, {16, 32, 64, 128}, target, [](int block, const TileShape& shape) {
             const bool as_of_64 =
                 block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
-            return shape.wgmma && (shape.stages == 2 || block < 64) && !as_of_64;
+            return shape.unit == MatrixUnit::kWgmma && (shape.stages == 2 || block < 64) &&
+                   !as_of_64;
         });
     EXPECT_GT(jobs.size(), 20U);
     compile_all(jobs);
@@ -176,7 +177,7 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
 
 TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
     const Target target = cuda_target(GetParam());
-    if (!has_wgmma(target)) return;
+    if (!target.gpu.wgmma) return;
     std::vector<Job> jobs;
     for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
         const Attention attention = attention_of(variant < 4 ? DType::kBf16 : DType::kFp16,
@@ -192,10 +193,10 @@ TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
 // Every tile that a warp can have for itself; stages change addresses only.
 TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
     const Target target = cuda_target(GetParam());
-    if (!has_wgmma(target)) return;
+    if (!target.gpu.wgmma) return;
     const std::vector<Job> jobs =
         tile_jobs({32, 64}, {16, 32}, target, [](int /*block*/, const TileShape& shape) {
-            return shape.warp_items && shape.stages <= 3;
+            return shape.unit == MatrixUnit::kMmaWarp && shape.stages <= 3;
         });
     EXPECT_EQ(jobs.size(), 14U);
     compile_all(jobs);
@@ -304,7 +305,8 @@ TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
             const auto candidates = tile_candidates(attention, pattern, role, target, 4, rows);
             const auto place =
                 std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
-                    return c.shape.packed_rows == rows && !c.shape.wgmma && c.prediction;
+                    return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
+                           c.prediction;
                 });
             variant += 5;
             if (place == candidates.end()) continue;

@@ -11,8 +11,8 @@
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/warp_plan.h"
 #include "compiler/lower.h"
+#include "compiler/plan/tile_candidates.h"
 #include "compiler/share_schedule.h"
-#include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fake_device.h"
@@ -215,7 +215,7 @@ TEST_F(HopperLaunchTest, GivesWarpsTheirItems) {
                           .granule = 32,
                           .warps = 1,
                           .stages = 2,
-                          .warp_items = true};
+                          .unit = MatrixUnit::kMmaWarp};
     const TileProgram columns =
         lower(attention, pattern, KernelRole::kKeyValueGradient, device_.target(), shape);
     const EmittedGeometry emitted = geometry(columns, device_.target());

@@ -7,7 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "compiler/tiers.h"
+#include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "runtime/offline.h"

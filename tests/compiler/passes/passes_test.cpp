@@ -143,6 +143,7 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
             pick(random, 0, 3) == 0
                 ? Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = ""}
                 : cuda_target(pick(random, 0, 1) == 0 ? 80 : 90);
+        const DType dtype = kDTypes[static_cast<std::size_t>(pick(random, 0, 3))];
         LowerOptions options;
         options.verify_passes = VerifyPasses::kAfterEach;
         options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
@@ -152,10 +153,10 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
                                       .streamed_rows = 128,
                                       .granule = 16 << pick(random, 0, 3),
                                       .warps = stationary / 16,
-                                      .stages = pick(random, 1, 3)};
+                                      .stages = pick(random, 1, 3),
+                                      .unit = matrix_unit(dtype, target)};
         }
-        const std::vector<Recorded> passes = record(
-            pattern, role, target, options, kDTypes[static_cast<std::size_t>(pick(random, 0, 3))]);
+        const std::vector<Recorded> passes = record(pattern, role, target, options, dtype);
         for (const Recorded& pass : passes) {
             const std::string text = to_text(pass.after);
             const IrModule read = parse_ir(text, pass.name);
