@@ -50,6 +50,11 @@ KernelSource emit(const TileProgram& program, const Target& target) {
     return emit(program, plan_kernel(program, target, kernel_families()), target);
 }
 
+std::string why_not_emitted(const TileProgram& program, const Target& target) {
+    const std::string reason = why_not_program(program, target, kernel_families());
+    return reason.empty() && program.tables == Tables::kBaked ? why_not_baked(program) : reason;
+}
+
 KernelSource emit(const ScoreSummaryProgram& program, const Target& target) {
     return dispatch(
         target, [&] { return emit_cuda(program, target); },

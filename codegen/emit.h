@@ -16,9 +16,10 @@
 namespace spion {
 
 // A hand-written body from kernels/ with its constants: text = comment, constants, one include.
-//   CUDA: kernels/<body>.cuh, entry point __global__ void <entry>(const Arguments)
-//   host: kernels/host/<body>.cpp as bitcode, void <entry>(const Arguments*, int64 begin, int64
-//   end)
+//   CUDA: kernels/cuda/<body>.cuh ("sm80/attention_forward"), whose entry point is
+//         __global__ void <entry>(const Arguments)
+//   host: kernels/host/<body>.cpp as bitcode, whose entry point is
+//         void <entry>(const Arguments*, int64 begin, int64 end)
 // Throws InternalError when no such body is embedded.
 KernelSource specialise(const Target& target, std::string_view name, std::string_view body,
                         std::string_view entry, const std::vector<Constant>& constants,
@@ -29,6 +30,9 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
 KernelSource emit(const TileProgram& program, const PlannedKernel& kernel, const Target& target);
 // Of a program that nobody has planned: codegen/kernel_family.h's plan_kernel throws what it cannot.
 KernelSource emit(const TileProgram& program, const Target& target);
+
+// Why emit(program, target) would throw UserError, as a clause; "" when it would not.
+std::string why_not_emitted(const TileProgram& program, const Target& target);
 
 // Why the program's tables cannot be in its source, as a clause ("it has ..."); "" when they can.
 // The rule: kMostBakedEntries numbers at most in order, offsets, granules and bits together. Two

@@ -71,7 +71,7 @@ struct KernelLoad {
 };
 
 // What a launch takes inside the SMs.
-struct KernelTime {
+struct SmTime {
     double compute_seconds = 0;  // work of the SMs' units
     double latency_seconds = 0;  // of work items one after the other
     double ramp_seconds = 0;     // before the first tiles have arrived and after the last

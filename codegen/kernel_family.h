@@ -71,13 +71,13 @@ struct KernelFamily {
     // What its bodies do otherwise than the role alone says: walk twice, stream nothing. Null: no
     // more and no less.
     void (*adjust)(KernelLoad& load) = nullptr;
-    KernelTime (*time)(const KernelLoad& load);
+    SmTime (*time)(const KernelLoad& load);
     // Hardware brings streamed rows, whatever is in flight: bandwidths are reached at once.
     bool prefetched_by_hardware = false;
     // All rows of a tile are multiplied alike; else its warps leave out what they do not use.
     bool multiplies_whole_tiles = false;
 
-    // The body's file (kernels/), less its extension, and its constants beside the operation's and
+    // The body's file (kernels/cuda/ or kernels/host/), less its extension, and its constants beside the operation's and
     // the tile's.
     std::string (*body)(KernelRole role, const KernelPlan& plan);
     std::vector<Constant> (*constants)(const TileProgram& program, const KernelPlan& plan);

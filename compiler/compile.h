@@ -1,6 +1,5 @@
-// The orchestrator: from a pattern to kernels that can be launched. compile_attention's body is the
-// table of contents. Without a device tools/compile.cpp walks the same way up to the binary:
-// plan_layer, lower_launch, emit, compile.
+// Kernels on a device: compiled or fetched, loaded with their tables, and launched. What is decided
+// about them is their plan's (compiler/plan/layer_plan.h).
 #pragma once
 
 #include <array>
@@ -13,7 +12,6 @@
 
 #include "compiler/hopper_launch.h"
 #include "compiler/lower.h"
-#include "compiler/plan/layer_plan.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -38,11 +36,6 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 // that failed has thrown.
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
-
-// What compile_attention does beyond planning as the cost model says.
-struct CompileOptions : PlanOptions {
-    bool autotune = false;  // take the tile shapes that are fastest when measured on the device
-};
 
 // The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
@@ -87,12 +80,5 @@ class CompiledAttention {
 // in, the rest of args is the caller's.
 CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device);
 void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
-
-// One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
-// threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile
-// shapes agree share one binary.
-std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache, const CompileOptions& options = {});
 
 }  // namespace spion

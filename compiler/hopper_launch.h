@@ -1,4 +1,4 @@
-// The launch of a kernel of kernels/cuda/hopper_*.cuh or warp_*.cuh: its tensors as the copy engine
+// The launch of a kernel of kernels/cuda/sm90: its tensors as the copy engine
 // wants them described, and the counters by which its thread blocks share the work.
 #pragma once
 

@@ -1,5 +1,5 @@
 // The order in which the key tiles of one (batch, head) add their shares of dQ, for kernels that
-// sum all gradients together (kernels/cuda/hopper_attention_gradients.cuh).
+// sum all gradients together (kernels/cuda/sm90/wgmma_attention_gradients.cuh).
 #pragma once
 
 #include <cstdint>

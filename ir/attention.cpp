@@ -31,8 +31,11 @@ float default_scale(int head_dim) {
 }
 
 void check(const Attention& attention) {
-    if (attention.heads < 1) {
-        throw UserError("{} heads were given: at least 1 is needed", attention.heads);
+    // H * D numbers the elements of a row of all heads with 32 bits.
+    constexpr int kMaxHeads = 65536;
+    if (attention.heads < 1 || attention.heads > kMaxHeads) {
+        throw UserError("{} heads were given: at least 1 is needed and at most {} are allowed",
+                        attention.heads, kMaxHeads);
     }
     const int d = attention.head_dim;
     if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {

@@ -1,5 +1,5 @@
 // A kernel of the training step besides attention: the name of a hand-written body
-// (kernels/*/train_<name>) and the constants that it is specialised on.
+// (kernels/*/train/<name>) and the constants that it is specialised on.
 #pragma once
 
 #include <string>

@@ -196,6 +196,42 @@ Rates rates_of(const Target& target) {
     return rates_of_gpu(*nearest, target.card);
 }
 
+std::string arch_of(int compute_capability) {
+    for (const KnownGpu& gpu : kKnownGpus) {
+        if (gpu.compute_capability == compute_capability) {
+            return gpu.arch;
+        }
+    }
+    return fmt::format("sm_{}", compute_capability);
+}
+
+const std::vector<std::string>& gpu_names() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> all;
+        for (const KnownGpu& gpu : kKnownGpus) {
+            if (gpu.features != GpuFeatures{}) {
+                all.push_back(without_features(cuda_target(gpu.compute_capability)).arch);
+            }
+            all.emplace_back(gpu.arch);
+        }
+        return all;
+    }();
+    return names;
+}
+
+Target gpu_target(std::string_view name) {
+    for (const KnownGpu& gpu : kKnownGpus) {
+        const Target target = cuda_target(gpu.compute_capability);
+        if (target.arch == name) {
+            return target;
+        }
+        if (without_features(target).arch == name) {
+            return without_features(target);
+        }
+    }
+    throw UserError("GPU '{}' is not known: use one of {}", name, fmt::join(gpu_names(), ", "));
+}
+
 GpuFeatures features_of(std::string_view arch) {
     for (const KnownGpu& gpu : kKnownGpus) {
         if (gpu.arch == arch) {

@@ -53,6 +53,15 @@ struct Target {
 // else sm_XY; `compiler` is kNewestNvrtc. Throws UserError that lists the known ones.
 Target cuda_target(int compute_capability);
 
+// "sm_80", .., "sm_90", "sm_90a", ..: what gpu_target() takes, in the order of age.
+const std::vector<std::string>& gpu_names();
+// sm_90 is sm_90a without its features. Throws UserError that lists the names.
+Target gpu_target(std::string_view name);
+
+// What NVRTC gets for code that runs on this compute capability alone, where that has features of
+// its own: "sm_90a"; else "sm_XY".
+std::string arch_of(int compute_capability);
+
 // What an `arch` has; nothing for one that is not known.
 GpuFeatures features_of(std::string_view arch);
 

@@ -1,13 +1,21 @@
-# cmake -DOUTPUT=embedded.cpp -DHEADER=kernels/embedded.h -DNAMESPACE=spion "-DFILES=a.cuh;b.bc"
-#       -P embed.cmake
+# cmake -DOUTPUT=embedded.cpp -DHEADER=kernels/embedded.h -DNAMESPACE=spion
+#       "-DFILES=/root/kernels/a.cuh;/build/b.bc" "-DROOTS=/root;/build" -P embed.cmake
 # Writes embedded.cpp: every file's bytes as an array, sorted by name, behind the functions that
-# HEADER declares in NAMESPACE as kernels/embedded.h does.
+# HEADER declares in NAMESPACE as kernels/embedded.h does. A file's name is its path below the last
+# of ROOTS that it lies in (here kernels/a.cuh and b.bc).
 set(arrays "")
 set(entries "")
 set(index 0)
 set(sorted "")
 foreach(path IN LISTS FILES)
-    get_filename_component(name ${path} NAME)
+    set(name ${path})
+    foreach(root IN LISTS ROOTS)
+        string(FIND "${path}" "${root}/" at)
+        if(at EQUAL 0)
+            string(LENGTH "${root}/" length)
+            string(SUBSTRING "${path}" ${length} -1 name)
+        endif()
+    endforeach()
     list(APPEND sorted "${name}|${path}")
 endforeach()
 list(SORT sorted)

@@ -7,7 +7,9 @@
 namespace spion {
 
 struct EmbeddedFile {
-    std::string_view name;  // "attention_forward.cuh"; "attention_forward.bc" for host bodies
+    // As #include names it, a path from the root: "kernels/cuda/sm80/attention_forward.cuh". A host
+    // body's bitcode has its path below kernels/host: "attention_forward.bc", "train/adamw.bc".
+    std::string_view name;
     std::string_view text;
 };
 

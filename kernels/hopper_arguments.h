@@ -2,10 +2,10 @@
 // memory accelerator (TMA). Plain C++ without includes, as attention_arguments.h.
 #pragma once
 
-#include "attention_arguments.h"
+#include "kernels/attention_arguments.h"
 
 // An encoded CUtensorMap of a [B, H, L, D] view: dimensions {D, L, H, B}, boxes of one slab of
-// columns (kernels/cuda/hopper_tile.cuh) and as many rows as the kernel fetches at once.
+// columns (kernels/cuda/sm90/tile.cuh) and as many rows as the kernel fetches at once.
 struct alignas(64) SpionTensorMap {
     unsigned long long words[16];
 };
@@ -18,10 +18,10 @@ struct SpionHopperArguments {
     //   attention_gradients            k v | q d_o
     SpionTensorMap maps[5];
     SpionAttentionArguments attention;
-    unsigned items;       // B * H * tiles
-    unsigned* counters;   // [2] of this kernel: items handed out, thread blocks done; zeros before
-                          // the first launch, and every launch leaves zeros
-    unsigned early_tiles;     // of every (b, h), less than all: taken before the others of any
+    unsigned items;        // B * H * tiles
+    unsigned* counters;    // [2] of this kernel: items handed out, thread blocks done; zeros before
+                           // the first launch, and every launch leaves zeros
+    unsigned early_tiles;  // of every (b, h), less than all: taken before the others of any
     unsigned heads_together;  // of the B * H, at most: the items of the last that many are handed
                               // out side by side, longest walks first, the others head after head
     // Of attention_gradients, else null:

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <future>
 #include <mutex>
 #include <system_error>
@@ -15,6 +14,7 @@
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "runtime/cache_entry.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -26,11 +26,6 @@ void append_field(std::string& text, std::string_view name, std::string_view val
     text += fmt::format("{} {}\n", name, value.size());
     text += value;
     text += '\n';
-}
-
-std::optional<std::string> environment(const char* name) {
-    const char* value = std::getenv(name);
-    return value == nullptr || *value == '\0' ? std::nullopt : std::optional<std::string>(value);
 }
 
 // The one line a process that says why kernels are compiled again next time.
@@ -46,9 +41,9 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
         .count();
 }
 
-// With SPION_VERBOSE set, a line a lookup on stderr. It prints, so it is no part of any key.
+// With SPION_VERBOSE=1, a line a lookup on stderr. It prints, so it is no part of any key.
 void tell(const KernelSource& source, const CompileRequest& request, const CachedKernel& kernel) {
-    if (!environment("SPION_VERBOSE")) {
+    if (!environment_switch("SPION_VERBOSE")) {
         return;
     }
     const char* origin = kernel.origin == CacheOrigin::kCompiled ? "compiled"
@@ -147,14 +142,14 @@ const std::optional<fs::path>& KernelCache::root() const {
 }
 
 std::optional<fs::path> KernelCache::default_root() {
-    if (const auto folder = environment("SPION_CACHE_DIR")) {
+    if (const auto folder = environment_value("SPION_CACHE_DIR")) {
         return fs::absolute(*folder);
     }
-    if (const auto folder = environment("XDG_CACHE_HOME");
+    if (const auto folder = environment_value("XDG_CACHE_HOME");
         folder && fs::path(*folder).is_absolute()) {
         return fs::path(*folder) / "spion";
     }
-    if (const auto folder = environment("HOME")) {
+    if (const auto folder = environment_value("HOME")) {
         return fs::path(*folder) / ".cache" / "spion";
     }
     return std::nullopt;
@@ -183,7 +178,7 @@ std::optional<fs::path> KernelCache::checked_root() {
     std::optional<fs::path> root = default_root();
     if (!root) {
         note_once("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
-    } else if (environment("SPION_CACHE_DIR")) {
+    } else if (environment_value("SPION_CACHE_DIR")) {
         if (const auto problem = problem_with(*root)) {
             throw UserError(
                 "SPION_CACHE_DIR names {}, which cannot be written ({}): set it to a folder that "

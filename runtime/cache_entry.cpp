@@ -249,12 +249,15 @@ void write_entry(const fs::path& folder, const std::string& key, const KernelSou
 
 void remove_abandoned(const fs::path& root) noexcept {
     std::error_code error;
-    const auto limit = fs::file_time_type::clock::now() - std::chrono::hours(1);
+    const auto now = fs::file_time_type::clock::now();
     for (fs::directory_iterator item(root, error), end; !error && item != end;
          item.increment(error)) {
         std::error_code ignored;
         if (item->path().filename().string().starts_with(kAsidePrefix) &&
-            fs::last_write_time(item->path(), ignored) < limit && !ignored) {
+            // In either direction: the clock may have gone back since.
+            std::chrono::abs(fs::last_write_time(item->path(), ignored) - now) >
+                std::chrono::hours(1) &&
+            !ignored) {
             fs::remove_all(item->path(), ignored);
         }
     }

@@ -83,9 +83,11 @@ std::uintmax_t bytes_in(const fs::path& folder) {
 double seconds_since(const fs::path& path) {
     std::error_code error;
     const auto written = fs::last_write_time(path, error);
-    return error
-               ? 0
-               : std::chrono::duration<double>(fs::file_time_type::clock::now() - written).count();
+    if (error) {
+        return 0;
+    }
+    const std::chrono::duration<double> age = fs::file_time_type::clock::now() - written;
+    return std::max(0.0, age.count());  // a clock that went back makes no age negative
 }
 
 CacheEntry describe(const fs::path& folder) {

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -91,12 +93,6 @@ bool allowed(const std::string& folder, const std::string& name) {
                        [&](const std::string& pattern) { return matches(name, pattern); });
 }
 
-// Device code is compiled from embedded text, where files have no folders.
-bool is_embedded_name(const std::string& name) {
-    return name.find('/') == std::string::npos &&
-           (fs::exists(kRoot / "kernels/cuda" / name) || fs::exists(kRoot / "kernels" / name));
-}
-
 std::string where(const Include& include) {
     return include.file.string() + ":" + std::to_string(include.line) + " includes " + include.name;
 }
@@ -105,7 +101,7 @@ TEST(Architecture, NoArrowPointsBack) {
     for (const auto& [folder, patterns] : kMayInclude) {
         int checked = 0;
         for (const Include& include : includes_in(folder)) {
-            if (!include.quoted || (folder == "kernels" && is_embedded_name(include.name))) {
+            if (!include.quoted) {
                 continue;
             }
             EXPECT_TRUE(fs::exists(kRoot / include.name))
@@ -114,10 +110,111 @@ TEST(Architecture, NoArrowPointsBack) {
                 << where(include) << ": " << folder << "/ may not";
             ++checked;
         }
-        if (folder != "kernels" && folder != "train") {  // these may stand alone
+        if (folder != "train") {  // which may stand alone
             EXPECT_GT(checked, 0) << folder << " has no include of ours: is it read at all?";
         }
     }
+}
+
+// What the parts of compiler/ may include besides themselves: a plan needs no device, and the passes
+// need no plan.
+const std::map<std::string, std::vector<std::string>> kInsideTheCompiler = {
+    {"compiler/discovery", {"ir/*"}},
+    {"compiler/passes", {"ir/*"}},
+    {"compiler/plan", {"ir/*", "codegen/*"}},
+    {"compiler/tune", {"ir/*", "codegen/emit.h", "runtime/*", "compiler/*"}},
+};
+
+TEST(Architecture, PlansKnowNoDevice) {
+    for (const auto& [folder, patterns] : kInsideTheCompiler) {
+        int checked = 0;
+        for (const Include& include : includes_in(folder)) {
+            if (include.quoted) {
+                const bool own = include.name.starts_with(folder + "/");
+                const bool may = std::any_of(
+                    patterns.begin(), patterns.end(),
+                    [&](const std::string& pattern) { return matches(include.name, pattern); });
+                EXPECT_TRUE(own || may) << where(include) << ": " << folder << "/ may not";
+                ++checked;
+            }
+        }
+        EXPECT_GT(checked, 0) << folder;
+    }
+}
+
+// A kernel family is a value that a table hands out: nobody else asks for one by its name.
+TEST(Architecture, FamiliesAreReachedThroughTheirTable) {
+    int found = 0;
+    for (const auto& [folder, patterns] : kMayInclude) {
+        for (const Include& include : includes_in(folder)) {
+            if (include.name.starts_with("codegen/cuda/families/") ||
+                include.name == "codegen/llvm/host_vectors.h") {
+                const std::string file = include.file.generic_string();
+                EXPECT_TRUE(file == "codegen/kernel_families.cpp" ||
+                            file == "codegen/llvm/host_vectors.cpp" ||
+                            file.starts_with("codegen/cuda/families/"))
+                    << where(include) << ": take codegen/kernel_families.h";
+                ++found;
+            }
+        }
+    }
+    EXPECT_GT(found, 5);
+}
+
+// A unit is a header with its source. includes: of each unit, the others it reaches by its includes.
+using Units = std::map<std::string, std::set<std::string>>;
+
+Units units_in(const std::string& folder) {
+    const auto unit_of = [](fs::path file) { return file.replace_extension().generic_string(); };
+    Units units;
+    for (const Include& include : includes_in(folder)) {
+        if (include.quoted && include.name.starts_with(folder + "/")) {
+            units[unit_of(include.file)].insert(unit_of(include.name));
+        }
+    }
+    return units;
+}
+
+std::set<std::string> reached_from(const Units& units, const std::string& start) {
+    std::set<std::string> reached;
+    std::vector<std::string> next{start};
+    while (!next.empty()) {
+        const auto found = units.find(next.back());
+        next.pop_back();
+        for (const std::string& unit :
+             found == units.end() ? std::set<std::string>{} : found->second) {
+            if (unit != start && reached.insert(unit).second) {
+                next.push_back(unit);
+            }
+        }
+    }
+    return reached;
+}
+
+// Units that reach each other, as "a <-> b".
+std::set<std::string> circles(const Units& units) {
+    std::set<std::string> found;
+    for (const auto& [unit, includes] : units) {
+        for (const std::string& other : reached_from(units, unit)) {
+            if (unit < other && reached_from(units, other).count(unit) != 0) {
+                found.insert(unit + " <-> " + other);
+            }
+        }
+    }
+    return found;
+}
+
+TEST(Architecture, NoCircleInTheCompiler) {
+    const Units units = units_in("compiler");
+    EXPECT_GT(units.size(), 20U);
+    EXPECT_EQ(circles(units), std::set<std::string>{});
+}
+
+TEST(Architecture, CirclesAreSeen) {
+    Units units{{"a", {"b"}}, {"b", {"c"}}, {"c", {}}, {"d", {"d"}}};
+    EXPECT_TRUE(circles(units).empty());
+    units["c"].insert("a");
+    EXPECT_EQ(circles(units), (std::set<std::string>{"a <-> b", "a <-> c", "b <-> c"}));
 }
 
 TEST(Architecture, TheTableTellsArrowsApart) {
@@ -153,6 +250,24 @@ TEST(Architecture, NoHeaderOfTheCudaToolkit) {
             }
         }
     }
+}
+
+// Variables of the environment are read in one place, whose table `spion doctor` prints.
+TEST(Architecture, OneFileReadsTheEnvironment) {
+    std::vector<std::string> readers;
+    for (const auto& [folder, patterns] : kMayInclude) {
+        for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+            if (!entry.is_regular_file() || !is_source(entry.path())) {
+                continue;
+            }
+            std::ifstream file(entry.path());
+            const std::string text{std::istreambuf_iterator<char>(file), {}};
+            if (text.find("getenv(") != std::string::npos) {
+                readers.push_back(entry.path().lexically_relative(kRoot).string());
+            }
+        }
+    }
+    EXPECT_EQ(readers, std::vector<std::string>{"runtime/environment.cpp"});
 }
 
 // NVRTC has no headers at all, so device text must need none.

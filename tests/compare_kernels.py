@@ -300,7 +300,9 @@ def chosen(build, flags, folder):
             text.replace(str(folder), 'FOLDER')]
     for file in sorted(pathlib.Path(folder).glob('*/kernel.*')):
         made.append(f'==> {file.relative_to(folder)} <==\n{file.read_text()}')
-    return '\n'.join(made)
+    # Where the bodies lie is no choice.
+    return '\n'.join(line for line in '\n'.join(made).splitlines()
+                     if not line.startswith(('#include ', 'FOLDER/')))
 
 
 def compare_choice(flags, old, new):

@@ -7,8 +7,9 @@
 #include <random>
 #include <span>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "ir/error.h"
+#include "ir/sizes.h"
 #include "tools/reference_attention.h"
 #include "tools/storage.h"
 
@@ -54,9 +55,7 @@ void check_dtype(DType dtype, const Device& device) {
 }
 
 void check_batch(const AttentionCase& problem) {
-    if (problem.batch < 1) {
-        throw UserError("the batch is {}; give at least 1", problem.batch);
-    }
+    check_batch(problem.attention, problem.batch);
     const std::vector<int>& lengths = problem.lengths;
     if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",

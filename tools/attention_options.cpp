@@ -1,27 +1,12 @@
 #include "tools/attention_options.h"
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-
 #include "ir/error.h"
+#include "ir/sizes.h"
+#include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
 namespace {
-
-std::string read_text(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream text;
-    if (std::filesystem::is_directory(path) || !file || !(text << file.rdbuf())) {
-        throw UserError(
-            "the pattern file {} cannot be read; give a text file of nb lines of nb characters 0 "
-            "or "
-            "1, as `spion discover --format bits` writes it",
-            path);
-    }
-    return text.str();
-}
 
 std::int64_t lines_of_bits(const std::string& text) {
     std::istringstream stream(text);
@@ -46,9 +31,8 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     striped->delimiter(',')->expected(2);
     file->excludes(density)->excludes(striped);
     density->excludes(striped);
-    command
-        .add_option("--pattern-seed", options.pattern_seed, "seed of the random or striped pattern")
-        ->capture_default_str();
+    add_seed_option(command, "--pattern-seed", options.pattern_seed,
+                    "seed of the random or striped pattern");
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
@@ -90,26 +74,33 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
 }
 
 BlockPattern load_pattern(const AttentionOptions& options) {
-    if (!options.pattern_striped.empty() && options.length >= 1) {
-        return striped_pattern(options.length, options.block, options.pattern_striped[0],
+    if (options.length && *options.length < 1) {
+        throw UserError("L is {}: give at least 1 with --length, or leave it out for a file's",
+                        *options.length);
+    }
+    if (!options.pattern_striped.empty() && options.length) {
+        return striped_pattern(*options.length, options.block, options.pattern_striped[0],
                                options.pattern_striped[1], options.pattern_seed);
     }
     if (options.pattern_file.empty()) {
-        if (!options.pattern_density || options.length < 1) {
+        if (!options.pattern_density || !options.length) {
             throw UserError(
                 "no pattern was given; give --pattern FILE, or --pattern-random DENSITY or "
                 "--pattern-striped BAND,STRIPES together with --length L");
         }
-        return random_pattern(options.length, options.block, *options.pattern_density,
+        return random_pattern(*options.length, options.block, *options.pattern_density,
                               options.pattern_seed);
     }
-    const std::string text = read_text(options.pattern_file);
+    const std::string text =
+        read_text_file(options.pattern_file, "the pattern file",
+                       "a text file of nb lines of nb characters 0 or 1, as `spion discover "
+                       "--format bits` writes it");
     const std::int64_t lines = lines_of_bits(text);
     if (lines == 0) {
         throw UserError("the pattern file {} holds no bits; give nb lines of nb characters 0 or 1",
                         options.pattern_file);
     }
-    const std::int64_t length = options.length > 0 ? options.length : lines * options.block;
+    const std::int64_t length = options.length.value_or(lines * options.block);
     return parse_bits(text, length, options.block, options.pattern_file);
 }
 
@@ -126,6 +117,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .key_padding = !options.lengths.empty(),
     };
     check(attention);
+    check_batch(attention, options.batch);
     return attention;
 }
 

@@ -24,8 +24,8 @@ struct AttentionOptions {
     int heads = 1;
     int head_dim = 64;
     std::int64_t batch = 1;
-    std::int64_t length = 0;  // 0: the file's rows * block
-    std::string dtype;        // "": bf16 on a GPU, fp32 on the host
+    std::optional<std::int64_t> length;  // nothing: the file's rows * block
+    std::string dtype;                   // "": bf16 on a GPU, fp32 on the host
     std::string softmax = "pruned_zero";
     std::string device = "auto";
     std::vector<int> lengths;        // empty: no key padding

@@ -162,9 +162,6 @@ void check(const BenchOptions& options) {
     if (options.repeat < 1) {
         throw UserError("--repeat is {}; give at least 1", options.repeat);
     }
-    if (options.attention.batch < 1) {
-        throw UserError("the batch is {}; give at least 1", options.attention.batch);
-    }
     const auto& lengths = options.attention.lengths;
     if (!lengths.empty() && std::ssize(lengths) != options.attention.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
@@ -199,9 +196,9 @@ void bench_attention(const BenchOptions& options) {
 
 void bench_summary(const BenchOptions& options) {
     check(options);
+    const std::int64_t length = options.attention.length.value_or(0);
     const auto device = open_device(options.attention);
-    const Attention attention =
-        describe_attention(options.attention, options.attention.length, device->target());
+    const Attention attention = describe_attention(options.attention, length, device->target());
     const SummaryTimes times =
         measure_summary(attention, options.attention.batch, options.attention.lengths,
                         options.attention.block, options.filter, options.repeat, *device);

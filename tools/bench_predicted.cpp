@@ -12,7 +12,7 @@
 #include "compiler/compile.h"
 #include "compiler/lower.h"
 #include "compiler/plan/cost_model.h"
-#include "compiler/plan/layer_roles.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "tools/bench_attention.h"
 #include "tools/random_pattern.h"

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/sizes.h"
 #include "tools/bench_attention.h"
 #include "tools/profiling_device.h"
 #include "tools/random_pattern.h"
@@ -39,8 +41,8 @@ constexpr Task kTasks[] = {
 struct Options {
     std::string task = "listops";
     std::string device = "auto";
-    int batch = 0;            // 0: the task's
-    std::int64_t length = 0;  // 0: the task's
+    std::optional<int> batch;            // nothing: the task's
+    std::optional<std::int64_t> length;  // nothing: the task's
     bool dense = false;
     bool json = false;
     int repeat = 20;
@@ -50,8 +52,12 @@ Task task_of(const Options& options) {
     std::string known;
     for (Task task : kTasks) {
         if (task.name == options.task) {
-            if (options.batch != 0) task.batch = options.batch;
-            if (options.length != 0) task.length = options.length;
+            task.batch = options.batch.value_or(task.batch);
+            task.length = options.length.value_or(task.length);
+            const Attention attention{
+                .heads = ModelShape{}.heads, .length = task.length, .scale = 1};
+            check(attention);
+            check_batch(attention, task.batch);
             return task;
         }
         known += (known.empty() ? "" : ", ") + std::string(task.name);
@@ -249,10 +255,6 @@ void print_json(const Options& options, const Task& task, const Profile& profile
 void bench_step(const Options& options) {
     if (options.repeat < 1) {
         throw UserError("--repeat is {}; give at least 1", options.repeat);
-    }
-    if (options.batch < 0 || options.length < 0) {
-        throw UserError("--batch {} and --length {} cannot be negative; 0 takes the task's",
-                        options.batch, options.length);
     }
     const Task task = task_of(options);
     const auto device = open_device(parse_device_choice(options.device));

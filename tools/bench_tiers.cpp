@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "codegen/emit.h"
+#include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "tools/attention_buffers.h"

@@ -14,13 +14,12 @@
 #include "runtime/cache.h"
 #include "runtime/cache_listing.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 
 namespace spion {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr int kDamaged = 1;
 
 struct CacheOptions {
     std::string folder;  // "": the one that every command uses
@@ -186,7 +185,7 @@ void run_verify(const CacheOptions& options, int* exit_code) {
     fmt::print("{}{} in {}, {} damaged{}\n", report,
                counted(kept.kernels.size(), kept.tunings.size()), kept.root.string(), damaged,
                damaged == 0 ? "" : ": these are made again when they are needed");
-    *exit_code = damaged == 0 ? 0 : kDamaged;
+    *exit_code = damaged == 0 ? kDone : kNotPassed;
 }
 
 void run_clear(const CacheOptions& options) {

@@ -3,8 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string_view>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <sstream>
 #include <vector>
+
+#include "ir/error.h"
 
 namespace spion {
 namespace {
@@ -110,6 +118,41 @@ std::string describe(const CLI::ParseError& error, const CLI::App& app) {
                             option);
     }
     return with_meaning(fmt::format("`{}`: {}", full_name(command), message), option);
+}
+
+CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,
+                             const std::string& description) {
+    const auto parse = [name, &seed](const std::string& text) {
+        const char* const end = text.data() + text.size();
+        const auto [stop, error] = std::from_chars(text.data(), end, seed);
+        if (error != std::errc() || stop != end) {
+            throw UserError("{} was given {}; a seed is a whole number from 0 to {}", name, text,
+                            std::numeric_limits<std::uint64_t>::max());
+        }
+    };
+    return command.add_option_function<std::string>(name, parse, description)
+        ->type_name("UINT")
+        ->default_str(std::to_string(seed));
+}
+
+std::string read_text_file(const std::string& path, std::string_view what,
+                           std::string_view wanted) {
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) {
+        throw UserError("{} {} is a folder; give {}", what, path, wanted);
+    }
+    errno = 0;
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();  // fails when there is nothing to copy, too
+    if (!file.is_open() || file.bad()) {
+        throw UserError("{} {} cannot be read ({}); give {}", what, path, std::strerror(errno),
+                        wanted);
+    }
+    if (text.view().empty()) {
+        throw UserError("{} {} is empty; give {}", what, path, wanted);
+    }
+    return std::move(text).str();
 }
 
 }  // namespace spion

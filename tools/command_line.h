@@ -3,12 +3,23 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace spion {
 
 // One sentence that names what was given and what is allowed, without a trailing newline. `app` is
 // the root command whose parse() threw `error`.
 std::string describe(const CLI::ParseError& error, const CLI::App& app);
+
+// An option whose value is a whole number of 0 to 2^64 - 1; its default is what `seed` holds.
+// (CLI11 alone takes -1 for 2^64 - 1.) `seed` must outlive the parse.
+CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,
+                             const std::string& description);
+
+// The whole of a text file. Throws UserError for one that is empty, a folder or cannot be read:
+// "`what` `path` is empty; give `wanted`".
+std::string read_text_file(const std::string& path, std::string_view what, std::string_view wanted);
 
 }  // namespace spion

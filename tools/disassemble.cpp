@@ -15,6 +15,7 @@
 #include <sstream>
 
 #include "ir/error.h"
+#include "runtime/environment.h"
 
 extern char** environ;
 
@@ -84,17 +85,16 @@ int run_to_file(const std::string& program, const char* flag, const std::string&
 }  // namespace
 
 std::optional<std::string> find_disassembler() {
-    if (const char* given = std::getenv("SPION_DISASSEMBLER"); given != nullptr && *given != 0) {
-        if (!is_program(given)) {
+    if (const auto given = environment_value("SPION_DISASSEMBLER")) {
+        if (!is_program(*given)) {
             throw UserError(
                 "SPION_DISASSEMBLER names {}, which is no program: set it to the path of nvdisasm "
                 "or cuobjdump, or unset it",
-                given);
+                *given);
         }
         return given;
     }
-    const char* path = std::getenv("PATH");
-    std::istringstream folders(std::string(path == nullptr ? "" : path) + ":/usr/local/cuda/bin");
+    std::istringstream folders(environment_value("PATH").value_or("") + ":/usr/local/cuda/bin");
     for (std::string folder; std::getline(folders, folder, ':');) {
         for (const char* program : kPrograms) {
             if (!folder.empty() && is_program(fs::path(folder) / program)) {

@@ -14,6 +14,7 @@
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
+#include "runtime/environment.h"
 #include "tools/commands.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cublas.h"
@@ -218,6 +219,19 @@ void print_table(const std::vector<Finding>& findings) {
                                                              : "nothing: no device can be used");
 }
 
+// Each variable with its value, if set, and what it means.
+void print_environment() {
+    fmt::print("\nenvironment variables\n");
+    for (const EnvironmentVariable& variable : environment_variables()) {
+        const auto value = environment_value(variable.name);
+        fmt::print("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
+                   variable.meaning, variable.allowed);
+    }
+    for (const std::string& name : unknown_environment_variables()) {
+        fmt::print("{:<24} is set, but spion reads no variable of that name\n", name);
+    }
+}
+
 }  // namespace
 
 void add_doctor(CLI::App& app, int*) {
@@ -227,7 +241,12 @@ void add_doctor(CLI::App& app, int*) {
     command->add_flag("--json", *json, "print an array of objects instead of a table");
     command->callback([json] {
         const std::vector<Finding> findings = examine_all();
-        *json ? print_json(findings) : print_table(findings);
+        if (*json) {
+            print_json(findings);
+        } else {
+            print_table(findings);
+            print_environment();
+        }
     });
 }
 

@@ -1,6 +1,4 @@
-// The `spion` command. Exit codes: 0 done, 1 `verify` above its tolerance or `cache verify` with a
-// damaged entry, 2 a request or a machine that cannot do it (one sentence on stderr), 3 a fault of
-// spion itself, 130 interrupted.
+// The `spion` command. How it ends is a table in tools/exit_codes.h.
 #include <fmt/core.h>
 
 #include <cstdio>
@@ -12,12 +10,10 @@
 #include "ir/error.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 
 namespace spion {
 namespace {
-
-constexpr int kBadRequest = 2;
-constexpr int kInternalFault = 3;
 
 constexpr std::string_view kExamples = R"(
 Examples:
@@ -29,7 +25,10 @@ Examples:
   spion inspect runs/demo --html demo.html
   spion doctor
 
-`spion COMMAND --help` lists a command's options.)";
+`spion COMMAND --help` lists a command's options.
+
+Exit codes:
+)";
 
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
@@ -44,6 +43,15 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_doctor(app, exit_code);
 }
 
+std::string footer() {
+    std::string text(kExamples);
+    for (const auto& [code, meaning] : kExitCodes) {
+        text += fmt::format("  {:<4} {}\n", static_cast<int>(code), meaning);
+    }
+    text.pop_back();
+    return text;
+}
+
 int fail(int exit_code, std::string_view sentence) {
     fmt::print(stderr, "spion: {}\n", sentence);
     return exit_code;
@@ -53,7 +61,7 @@ int run_command(int argc, char** argv) {
     CLI::App app{"spion trains Transformers with block-sparse attention compiled for each pattern.",
                  "spion"};
     app.set_version_flag("--version", "spion " SPION_VERSION);
-    app.footer(std::string(kExamples));
+    app.footer(footer());
     app.failure_message(CLI::FailureMessage::simple);
     int exit_code = 0;
     add_commands(app, &exit_code);
@@ -66,7 +74,7 @@ int run_command(int argc, char** argv) {
     } catch (const CLI::Success& success) {
         return app.exit(success);  // --help and --version print here
     } catch (const CLI::ParseError& error) {
-        return fail(kBadRequest, describe(error, app));
+        return fail(kRefused, describe(error, app));
     }
     return exit_code;
 }
@@ -75,16 +83,15 @@ int run_and_report(int argc, char** argv) {
     try {
         return run_command(argc, argv);
     } catch (const UserError& error) {
-        return fail(kBadRequest, error.what());
+        return fail(kRefused, error.what());
     } catch (const DeviceError& error) {
-        return fail(kBadRequest, error.what());
+        return fail(kRefused, error.what());
     } catch (const std::bad_alloc&) {
-        return fail(kBadRequest, "out of memory on the host; ask for a smaller problem");
+        return fail(kRefused, "out of memory on the host; ask for a smaller problem");
     } catch (const std::length_error&) {
-        return fail(kBadRequest,
-                    "a size is beyond what memory can hold; ask for a smaller problem");
+        return fail(kRefused, "a size is beyond what memory can hold; ask for a smaller problem");
     } catch (const std::exception& error) {
-        return fail(kInternalFault, error.what());
+        return fail(kFault, error.what());
     }
 }
 
@@ -94,7 +101,7 @@ int run_and_report(int argc, char** argv) {
 int main(int argc, char** argv) {
     const int exit_code = spion::run_and_report(argc, argv);
     if (std::fflush(stdout) != 0 && exit_code == 0) {
-        return spion::fail(spion::kBadRequest, "standard output could not be written to the end");
+        return spion::fail(spion::kRefused, "standard output could not be written to the end");
     }
     return exit_code;
 }

@@ -140,6 +140,9 @@ class HeaderReader {
             }
             values.push_back(value);
             text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
+            if (text_.starts_with('L')) {  // of a long integer, as Python 2 wrote every extent
+                text_.remove_prefix(1);
+            }
             if (!accept(',') && peek() != ')') {
                 fail();
             }
@@ -182,6 +185,9 @@ std::string read_file(const std::string& path) {
 
 // Splits off the header; `bytes` becomes the elements.
 Header take_header(std::string_view& bytes, const std::string& path) {
+    if (bytes.empty()) {
+        throw UserError("{}: is empty: {}", path, kAllowed);
+    }
     if (!bytes.starts_with(kMagic) || bytes.size() < 10) {
         throw UserError("{}: is not a .npy file: {}", path, kAllowed);
     }

@@ -9,6 +9,7 @@
 
 #include "ir/error.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 #include "train/data/lra_tsv.h"
 #include "train/phases.h"
 #include "train/report.h"
@@ -17,8 +18,6 @@
 
 namespace spion {
 namespace {
-
-constexpr int kInterrupted = 130;
 
 struct TrainOptions {
     std::string preset = "paper";

@@ -9,13 +9,13 @@
 #include "ir/error.h"
 #include "tools/attention_case.h"
 #include "tools/attention_options.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/exit_codes.h"
 #include "tools/npy.h"
 
 namespace spion {
 namespace {
-
-constexpr int kAboveTolerance = 1;
 
 struct VerifyOptions {
     AttentionOptions attention;
@@ -105,7 +105,7 @@ int verify(const VerifyOptions& options) {
         dump(options.dump, problem, report);
     }
     print_report(report);
-    return report.passed() ? 0 : kAboveTolerance;
+    return report.passed() ? kDone : kNotPassed;
 }
 
 }  // namespace
@@ -116,8 +116,7 @@ void add_verify(CLI::App& app, int* exit_code) {
         "verify", "hold the generated kernels against a float64 reference; exit 1 above tolerance");
     add_pattern_options(*command, options->attention);
     add_attention_options(*command, options->attention);
-    command->add_option("--seed", options->seed, "seed of the random inputs")
-        ->capture_default_str();
+    add_seed_option(*command, "--seed", options->seed, "seed of the random inputs");
     command
         ->add_option("--layout", options->layout,
                      "heads_first ([B,H,L,D]) or packed ([B,L,3,H,D], as training has it)")

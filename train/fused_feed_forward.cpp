@@ -37,7 +37,7 @@ KernelSource fused_feed_forward_source(const FusedFeedForwardShape& shape, const
     const std::string ir =
         fmt::format("step kernel feed_forward kChannels={} kHidden={} kDropout={}", shape.channels,
                     shape.hidden, shape.dropout);
-    return specialise(target, name, "train_feed_forward", "feed_forward", constants, ir);
+    return specialise(target, name, "train/feed_forward", "feed_forward", constants, ir);
 }
 
 int fused_feed_forward_shared_bytes(const FusedFeedForwardShape& shape) {

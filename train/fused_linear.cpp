@@ -54,7 +54,7 @@ KernelSource fused_linear_source(const FusedLinearShape& shape, const Target& ta
     const std::string ir =
         fmt::format("step kernel linear_backward kOut={} kIn={} kGelu={} kDropout={}", shape.out,
                     shape.in, shape.gelu, shape.dropout);
-    return specialise(target, name, "train_linear_backward", "linear_backward", constants, ir);
+    return specialise(target, name, "train/linear_backward", "linear_backward", constants, ir);
 }
 
 int fused_linear_shared_bytes(const FusedLinearShape& shape) {

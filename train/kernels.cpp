@@ -58,7 +58,7 @@ int width_of(Width width, const StepShape& shape) {
 
 // Rows that embedding_backward stages in shared memory at a time, beside the table.
 constexpr int kStagedRows = 128;
-constexpr int kMaxClasses = 1024;  // kernels/host/train_classifier_forward_backward.cpp
+constexpr int kMaxClasses = 1024;  // kernels/host/train/classifier_forward_backward.cpp
 
 int embedding_shared_bytes(int vocabulary, int table_channels) {
     const int bf16_bytes = 2, id_bytes = 2, fp32_bytes = 4;
@@ -161,7 +161,7 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
                                  .comment = "in shared memory"});
         }
     }
-    return specialise(target, name, fmt::format("train_{}", made.entry), made.entry, constants,
+    return specialise(target, name, fmt::format("train/{}", made.entry), made.entry, constants,
                       to_text(program));
 }
 

@@ -160,8 +160,7 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
 AttentionLayers Training::compile_dense() {
     const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
     const Attention attention = attention_of(settings_, model_.dtype());
-    return compile_attention(attention, {&full, 1}, device_, cache_,
-                             options_of(settings_, attention, device_.target()));
+    return compile_attention(attention, {&full, 1}, device_, cache_, options_of(settings_));
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -279,8 +278,8 @@ void Training::turn_sparse() {
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
     const Attention attention = attention_of(settings_, model_.dtype());
-    AttentionLayers sparse = compile_attention(attention, patterns, device_, cache_,
-                                               options_of(settings_, attention, device_.target()));
+    AttentionLayers sparse =
+        compile_attention(attention, patterns, device_, cache_, options_of(settings_));
     device_.synchronize();  // tables have arrived
     report_.stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();

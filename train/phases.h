@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
 #include "train/data/dataset.h"
 #include "train/progress.h"

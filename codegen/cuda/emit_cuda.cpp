@@ -70,7 +70,7 @@ void append_includes(std::vector<SourceFile>& files, std::string_view name,
     }
 }
 
-// The struct of kernels/cuda/element.cuh.
+// The struct of kernels/cuda/common/element.cuh.
 std::string element_name(DType dtype) {
     switch (dtype) {
         case DType::kFp32:
@@ -118,7 +118,7 @@ int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
 KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, std::string_view body,
                              std::string_view entry, const std::vector<Constant>& constants,
                              std::string_view ir) {
-    const std::string file_name = fmt::format("{}.cuh", body);
+    const std::string file_name = fmt::format("kernels/cuda/{}.cuh", body);
     KernelSource source{.name = std::string(name),
                         .entry = std::string(entry),
                         .text = fmt::format("// {}\n", name),
@@ -138,8 +138,7 @@ KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, st
 EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& target) {
     verify(program);
     return {.threads = 2 * program.tile,
-            .shared_bytes =
-                summary_stages(program, target) * 2 * program.tile *
+            .shared_bytes = summary_stages(program, target) * 2 * program.tile *
                             row_bytes_of(program.attention)};
 }
 
@@ -197,7 +196,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
         target,
         fmt::format("score_summary-b{}-D{}-{}-F{}", program.block, attention.head_dim,
                     to_string(attention.dtype), program.filter),
-        "score_summary", "score_summary", constants, to_text(program));
+        "sm80/score_summary", "score_summary", constants, to_text(program));
 }
 
 }  // namespace spion

@@ -1,5 +1,5 @@
 // How an attention kernel for sm_90a divides a processor's registers and shared memory
-// (kernels/cuda/hopper_pipeline.cuh).
+// (kernels/cuda/sm90/wgmma_pipeline.cuh).
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // How an attention kernel for sm_90a whose warps have work items of their own divides a processor
-// (kernels/cuda/warp_pipeline.cuh).
+// (kernels/cuda/sm90/warp_pipeline.cuh).
 #pragma once
 
 #include <string>

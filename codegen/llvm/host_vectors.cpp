@@ -123,7 +123,7 @@ double latency_seconds(const KernelLoad& load, double pass) {
     return std::max(longest, load.pairs * one_head / slots + mean / 2);
 }
 
-KernelTime time(const KernelLoad& load) {
+SmTime time(const KernelLoad& load) {
     const Rates& rates = load.rates;
     const int rows = load.shape.stationary_rows;
     const double elements = static_cast<double>(rows) * load.plan.columns;  // a pass
@@ -132,14 +132,13 @@ KernelTime time(const KernelLoad& load) {
         2 * load.work.products * elements * depth / (kEfficiency * rates.vector_flop);
     const double exponentials = elements / rates.exponentials;
     const double rescale = load.work.products == 2 ? rows * depth : 0;
-    const double instructions =
-        (elements * kScoreInstructions + rescale) / (rates.vector_flop / 2);
+    const double instructions = (elements * kScoreInstructions + rescale) / (rates.vector_flop / 2);
     const double clocks = products + exponentials + instructions;
     const double passes = static_cast<double>(load.walk.multiplied) / rows;
-    return {.compute_seconds =
-                load.pairs * (passes * clocks) / (rates.clock * load.target.processors),
-            .latency_seconds = latency_seconds(load, clocks / rates.clock),
-            .bound = largest(products, 0, exponentials, instructions)};
+    return {
+        .compute_seconds = load.pairs * (passes * clocks) / (rates.clock * load.target.processors),
+        .latency_seconds = latency_seconds(load, clocks / rates.clock),
+        .bound = largest(products, 0, exponentials, instructions)};
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {

@@ -89,21 +89,21 @@ Prediction predict(const KernelCase& launch, const KernelFamily& family, const T
                             batch, walk.items, plan.blocks);
     }
     const Attention& attention = launch.attention;
-    KernelLoad load{.attention = attention,
-                    .role = launch.role,
-                    .shape = shape,
-                    .plan = plan,
-                    .target = launch.target,
-                    .rates = launch.rates,
-                    .work = work_of(launch.role),
-                    .walk = walk,
-                    .pairs = static_cast<double>(batch) * attention.heads,
-                    .row_bytes = static_cast<double>(attention.head_dim) *
-                                 storage_bytes(attention.dtype)};
+    KernelLoad load{
+        .attention = attention,
+        .role = launch.role,
+        .shape = shape,
+        .plan = plan,
+        .target = launch.target,
+        .rates = launch.rates,
+        .work = work_of(launch.role),
+        .walk = walk,
+        .pairs = static_cast<double>(batch) * attention.heads,
+        .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype)};
     if (family.adjust != nullptr) {
         family.adjust(load);
     }
-    const KernelTime time = family.time(load);
+    const SmTime time = family.time(load);
     Prediction result{.compute_seconds = time.compute_seconds,
                       .latency_seconds = time.latency_seconds};
     count(result, load, family);

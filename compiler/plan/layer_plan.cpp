@@ -95,10 +95,10 @@ const TileCandidate& Planner::choose(LaunchPlan& plan) const {
             to_string(attention_.dtype), target_.arch, plan.candidates.back().plan.problem);
     }
     const bool pack = asked ? *asked != 1 : packing_pays(plan.candidates, plain);
-    return pack ? *packed : *std::find_if(plan.candidates.begin(), plan.candidates.end(),
-                                          [&](const TileCandidate& candidate) {
-                                              return candidate.shape == plain;
-                                          });
+    return pack ? *packed
+                : *std::find_if(
+                      plan.candidates.begin(), plan.candidates.end(),
+                      [&](const TileCandidate& candidate) { return candidate.shape == plain; });
 }
 
 std::string percent_apart(double ratio) {
@@ -118,28 +118,31 @@ std::vector<Rival> rivals_of(const LaunchPlan& plan) {
         const double ratio = plan.prediction->seconds / rival.prediction->seconds;
         rivals.push_back(
             {.candidate = at,
-             .lost = fmt::format("it is predicted {}{}", percent_apart(ratio),
-                                 ratio > 1 ? " on this pattern, which shares its kernels with others"
-                                           : "")});
+             .lost = fmt::format(
+                 "it is predicted {}{}", percent_apart(ratio),
+                 ratio > 1 ? " on this pattern, which shares its kernels with others" : "")});
     }
     for (std::size_t at = 0; at < plan.candidates.size(); ++at) {
         if (!plan.candidates[at].prediction) {
-            rivals.push_back({.candidate = at,
-                              .lost = "it cannot run: " + plan.candidates[at].plan.problem});
+            rivals.push_back(
+                {.candidate = at, .lost = "it cannot run: " + plan.candidates[at].plan.problem});
         }
     }
     return rivals;
 }
 
 LaunchPlan Planner::plan(KernelRole role) {
+    LaunchPlan plan;
+    plan.role = role;
+    plan.batch = options_.batch;
     if (const auto& given = options_.shapes[launch_of(role)]) {
-        return {.role = role, .shape = *given, .given = true, .batch = options_.batch};
+        plan.shape = *given;
+        plan.given = true;
+        return plan;
     }
     const KernelCase asked = launch(role);
-    LaunchPlan plan{.role = role,
-                    .batch = options_.batch,
-                    .asked_packed_rows = options_.packed_rows,
-                    .typical = typical(role)};
+    plan.asked_packed_rows = options_.packed_rows;
+    plan.typical = typical(role);
     std::vector<int> packed = packings(asked, families_);
     plan.packing_weighed = !packed.empty();
     if (options_.packed_rows) {
@@ -165,9 +168,9 @@ LaunchPlan Planner::plan(KernelRole role) {
 }  // namespace
 
 void take_shape(LaunchPlan& launch, const TileShape& shape) {
-    const auto found = std::find_if(
-        launch.candidates.begin(), launch.candidates.end(),
-        [&](const TileCandidate& candidate) { return candidate.shape == shape; });
+    const auto found =
+        std::find_if(launch.candidates.begin(), launch.candidates.end(),
+                     [&](const TileCandidate& candidate) { return candidate.shape == shape; });
     if (found == launch.candidates.end() || !found->prediction) {
         throw InternalError("a tile of {} rows for {} is no candidate that can run",
                             shape.stationary_rows, to_string(launch.role));
@@ -195,7 +198,9 @@ LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, co
                                   options.tables);
     }
     for (const KernelRole role : plan.roles) {
-        plan.launches[launch_of(role)] = planner.plan(role);
+        if (options.launches[launch_of(role)]) {
+            plan.launches[launch_of(role)] = planner.plan(role);
+        }
     }
     return plan;
 }

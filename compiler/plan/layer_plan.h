@@ -32,6 +32,8 @@ struct PlanOptions {
     std::optional<LayerRoles> roles = {};
     // Sum dQ as is best for patterns of this extent; nothing: of the pattern's own.
     std::optional<Extent> extent = {};
+    // Which launches to plan; the others are left empty.
+    std::array<bool, 3> launches = {true, true, true};
     // Of launch i; nothing: what the cost model says.
     std::array<std::optional<TileShape>, 3> shapes = {};
 };
@@ -45,7 +47,7 @@ struct Rival {
 struct LaunchPlan {
     KernelRole role = KernelRole::kForward;
     TileShape shape = {};
-    PlannedKernel kernel = {};  // family, registers, shared memory, launch geometry
+    PlannedKernel kernel = {};                  // family, registers, shared memory, launch geometry
     std::optional<Prediction> prediction = {};  // on the pattern, for `batch` samples
 
     // How that was decided; nothing of it where the shape was given.
@@ -70,15 +72,14 @@ struct LayerPlan {
     Tables tables = Tables::kPassed;
     std::int64_t batch = kPlannedBatch;
     LayerRoles roles = kGradientsApart;
-    BackwardPrediction backward = {};          // nothing predicted where the roles were given
-    std::array<LaunchPlan, 3> launches = {};   // by launch_of
+    BackwardPrediction backward = {};         // nothing predicted where the roles were given
+    std::array<LaunchPlan, 3> launches = {};  // by launch_of
 };
 
 // Throws UserError when the pattern's length is not the attention's, when `attention` fails check(),
 // when no tile fits the target's shared memory, or when so many packed rows do not.
 LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, const Target& target,
-                     const PlanOptions& options = {},
-                     KernelFamilies families = kernel_families());
+                     const PlanOptions& options = {}, KernelFamilies families = kernel_families());
 
 // One launch of it.
 LaunchPlan plan_launch(const Attention& attention, const BlockPattern& pattern, KernelRole role,

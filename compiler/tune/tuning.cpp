@@ -186,8 +186,8 @@ std::vector<TuningEntry> list_tunings(const fs::path& root) {
         const auto written = fs::last_write_time(file, error);
         if (!error) {  // else it has just vanished
             entry.bytes = bytes;
-            entry.age_seconds =
-                std::chrono::duration<double>(fs::file_time_type::clock::now() - written).count();
+            const std::chrono::duration<double> age = fs::file_time_type::clock::now() - written;
+            entry.age_seconds = std::max(0.0, age.count());  // the clock may have gone back
         }
         entries.push_back(std::move(entry));
     }

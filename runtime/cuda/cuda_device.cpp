@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <string_view>
 #include <unordered_map>
@@ -17,6 +16,7 @@
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -44,9 +44,7 @@ int attribute(const Functions& cuda, driver_abi::Device device, int which) {
 Target describe_target(const Functions& cuda, driver_abi::Device device) {
     const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
     const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    // sm_90a's code runs on 9.0 alone, which is what this is.
-    const std::string arch =
-        fmt::format("sm_{}{}{}", major, minor, major == 9 && minor == 0 ? "a" : "");
+    const std::string arch = arch_of(10 * major + minor);
     const Target target{
         .back_end = BackEnd::kCuda,
         .arch = arch,
@@ -64,8 +62,7 @@ Target describe_target(const Functions& cuda, driver_abi::Device device) {
                      .memory_bus_bits = attribute(cuda, device, driver_abi::kDeviceMemoryBusBits),
                      .l2_bytes = attribute(cuda, device, driver_abi::kDeviceL2Bytes)})};
     // SPION_WGMMA=0 does without, to compare.
-    const char* wgmma = std::getenv("SPION_WGMMA");
-    return wgmma != nullptr && std::string_view(wgmma) == "0" ? without_features(target) : target;
+    return environment_switch("SPION_WGMMA", true) ? target : without_features(target);
 }
 
 }  // namespace
@@ -143,8 +140,7 @@ CudaDevice::CudaDevice() {
     s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
     s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
-    const char* wait = std::getenv("SPION_WAIT_AFTER_LAUNCH");
-    s.wait_after_launch = wait != nullptr && std::string_view(wait) == "1";
+    s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     check_driver(s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device),
                  fmt::format("{} cannot be opened", s.name));
     s.enter();

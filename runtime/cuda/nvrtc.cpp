@@ -13,6 +13,7 @@
 #include "ir/error.h"
 #include "runtime/cuda/nvrtc_abi.h"
 #include "runtime/cuda/shared_library.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -130,17 +131,9 @@ class Program {
     nvrtc_abi::Program handle_ = nullptr;
 };
 
-// SPION_LINEINFO, for profilers. It changes the binary, so it is an option like any other.
+// For profilers. It changes the binary, so it is an option like any other.
 bool line_info_wanted() {
-    const char* given = std::getenv("SPION_LINEINFO");
-    const std::string_view value = given == nullptr ? "" : given;
-    if (!value.empty() && value != "0" && value != "1") {
-        throw UserError(
-            "SPION_LINEINFO is '{}', but must be 1 (kernels know their source lines) or 0: unset "
-            "it to do without",
-            value);
-    }
-    return value == "1";
+    return environment_switch("SPION_LINEINFO");
 }
 
 // Writes a rejected source with its includes into a fresh folder; "nowhere" if that fails too.

@@ -7,9 +7,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
+
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -111,14 +112,14 @@ void* SharedLibrary::symbol(const char* name) const {
 
 std::vector<std::string> toolkit_candidates(const char* override_variable,
                                             const std::vector<std::string>& names) {
-    if (const char* file = std::getenv(override_variable); file != nullptr && *file != '\0') {
-        return {file};
+    if (const auto file = environment_value(override_variable)) {
+        return {*file};
     }
     std::vector<std::string> candidates = names;
     std::vector<std::string> folders;
     for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
-        if (const char* folder = std::getenv(variable); folder != nullptr && *folder != '\0') {
-            folders.push_back(fmt::format("{}/lib64", folder));
+        if (const auto folder = environment_value(variable)) {
+            folders.push_back(fmt::format("{}/lib64", *folder));
         }
     }
     folders.emplace_back("/usr/local/cuda/lib64");

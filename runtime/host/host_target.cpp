@@ -9,12 +9,12 @@
 #endif
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <thread>
 
 #include "ir/error.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -87,8 +87,8 @@ Target host_target(HostVectors vectors, int threads) {
 }
 
 Target this_host_target(int threads) {
-    const char* features = std::getenv("SPION_HOST_FEATURES");
-    const HostVectors vectors = parse_host_vectors(features == nullptr ? "" : features);
+    const HostVectors vectors =
+        parse_host_vectors(environment_value("SPION_HOST_FEATURES").value_or(""));
     return host_target(vectors, threads != 0 ? threads
                                              : static_cast<int>(std::max(
                                                    1U, std::thread::hardware_concurrency())));

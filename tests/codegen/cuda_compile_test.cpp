@@ -14,9 +14,10 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/lower.h"
-#include "compiler/plan/tile_candidates.h"
+#include "compiler/plan/summary_tile.h"
 #include "runtime/cuda/nvrtc.h"
+#include "tests/compiler/plan/plan_of.h"
+#include "tests/support/lower_planned.h"
 
 namespace spion {
 namespace {
@@ -147,8 +148,8 @@ std::vector<Job> tile_jobs(std::initializer_list<int> head_dims, std::initialize
                     attention_of(variant % 2 == 0 ? DType::kBf16 : DType::kFp16, dim, variant);
                 const BlockPattern pattern = BlockPattern::full(attention.length, block);
                 for (const TileCandidate& candidate :
-                     tile_candidates(attention, pattern, role, target, 4)) {
-                    if (candidate.infeasible.empty() && wanted(block, candidate.shape)) {
+                     test::candidates_of(attention, pattern, role, target, 4)) {
+                    if (candidate.plan.problem.empty() && wanted(block, candidate.shape)) {
                         jobs.push_back(job_of(
                             lower(attention, pattern, role, target, candidate.shape), target));
                     }
@@ -263,7 +264,7 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
                 }
             }
             attention.key_padding = attention.key_padding && !uniform;
-            LowerOptions options;
+            LaunchOptions options;
             options.tables = Tables::kBaked;
             const BlockPattern pattern(attention.length, block, std::move(bits));
             jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
@@ -302,7 +303,7 @@ TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
             const Attention attention =
                 attention_of(kTypes[all ? one / 18 : variant / 6 % 4], dim, variant);
             const BlockPattern pattern = shared_pattern(attention.length, block);
-            const auto candidates = tile_candidates(attention, pattern, role, target, 4, rows);
+            const auto candidates = test::candidates_of(attention, pattern, role, target, 4, rows);
             const auto place =
                 std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
                     return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
@@ -310,7 +311,7 @@ TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
                 });
             variant += 5;
             if (place == candidates.end()) continue;
-            LowerOptions options;
+            LaunchOptions options;
             options.shape = place->shape;
             options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
             jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));

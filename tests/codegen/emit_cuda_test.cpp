@@ -88,14 +88,14 @@ TEST(EmitCuda, WideHeadsMakeTheirGradientsApart) {
         const std::size_t at = source.text.rfind("#include \"");
         return source.text.substr(at);
     };
-    const std::string together = "#include \"attention_key_value_gradient.cuh\"\n";
-    const std::string apart = "#include \"attention_key_value_gradient_apart.cuh\"\n";
+    const std::string body_of = "#include \"kernels/cuda/sm80/attention_key_value_gradient";
+    const std::string together = body_of + ".cuh\"\n", apart = body_of + "_apart.cuh\"\n";
     EXPECT_EQ(body(128, DType::kTf32), together);
     EXPECT_EQ(body(144, DType::kTf32), apart);
     EXPECT_EQ(body(160, DType::kBf16), together);
     EXPECT_EQ(body(176, DType::kFp16), apart);
     program.role = KernelRole::kQueryGradient;
-    EXPECT_NE(emit(program, cuda_target(90)).text.find("attention_query_gradient.cuh"),
+    EXPECT_NE(emit(program, cuda_target(90)).text.find("sm80/attention_query_gradient.cuh"),
               std::string::npos);
 }
 
@@ -204,7 +204,7 @@ TEST(EmitCuda, TooLargeTablesAreNotBaked) {
 TEST(EmitCuda, IncludesAreAllThatTheTextReaches) {
     const KernelSource source = emit(small_program(), cuda_target(90));
     ASSERT_FALSE(source.includes.empty());
-    EXPECT_EQ(source.includes.front().name, "attention_forward.cuh");
+    EXPECT_EQ(source.includes.front().name, "kernels/cuda/sm80/attention_forward.cuh");
     std::set<std::string> names;
     for (const SourceFile& file : source.includes) {
         EXPECT_TRUE(names.insert(file.name).second) << file.name << " twice";
@@ -225,7 +225,8 @@ TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
     const auto text = [](decltype(Constant::value) value) {
         const std::vector<Constant> constants{{.name = "kX", .value = value, .comment = ""}};
         const std::string all =
-            specialise(cuda_target(80), "name", "attention_forward", "entry", constants, "").text;
+            specialise(cuda_target(80), "name", "sm80/attention_forward", "entry", constants, "")
+                .text;
         const std::size_t begin = all.find("\n\n") + 2;
         return all.substr(begin, all.find('\n', begin) - begin);
     };
@@ -258,7 +259,9 @@ TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
     const std::string text = emit(program, target).text;
     EXPECT_NE(text.find("constexpr int kStationaryRows = 32;"), std::string::npos) << text;
     EXPECT_NE(text.find("constexpr int kWarps = 4;"), std::string::npos) << text;
-    EXPECT_NE(text.find("#include \"warp_attention_forward.cuh\""), std::string::npos) << text;
+    EXPECT_NE(text.find("#include \"kernels/cuda/sm90/warp_attention_forward.cuh\""),
+              std::string::npos)
+        << text;
     // A consumer: Q, two stages of K and V, [32, 64] each; a plan, barriers of 16 bytes for each.
     EXPECT_EQ(geometry(program, target).shared_bytes, 4 * (5 * 4096 + 16 + 3 * 16));
     EXPECT_EQ(geometry(program, target).threads, 256);
@@ -274,12 +277,12 @@ TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();
     program.warps = 4;
-    expect_error<InternalError>([&] { emit(program, target); }, "16 rows a warp");
+    expect_error<UserError>([&] { emit(program, target); }, "take 16 rows a warp");
     program = small_program();
     program.streamed_rows = 96;
-    expect_error<InternalError>([&] { geometry(program, target); }, "streamed_rows=96");
+    expect_error<UserError>([&] { geometry(program, target); }, "streamed_rows=96");
     expect_error<InternalError>([&] { specialise(target, "n", "no_such_body", "e", {}, ""); },
-                                "no file named 'no_such_body.cuh'");
+                                "no file named 'kernels/cuda/no_such_body.cuh'");
     const ScoreSummaryProgram summary{.attention = small_program().attention, .tile = 48};
     expect_error<InternalError>([&] { emit(summary, target); }, "tile 48 in block 64");
 }

@@ -10,12 +10,12 @@
 
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/warp_plan.h"
-#include "compiler/lower.h"
-#include "compiler/plan/tile_candidates.h"
 #include "compiler/share_schedule.h"
 #include "ir/error.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/lower_planned.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -49,7 +49,7 @@ class HopperLaunchTest : public testing::Test {
             .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
         const BlockPattern pattern = BlockPattern::full(1000, 64);
         return lower(attention, pattern, role, device_.target(),
-                     measured_shape(attention, 64, role, device_.target()).value());
+                     test::Launch{attention, role, 64, device_.target()}.measured().value());
     }
 
     // [B, H, L, D] tensors one after the other, q at `memory_`.
@@ -170,7 +170,7 @@ TEST_F(HopperLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const KernelRole role = KernelRole::kForward;
     const TileProgram uneven =
         lower(attention, BlockPattern(1000, 64, bits), role, device_.target(),
-              measured_shape(attention, 64, role, device_.target()).value());
+              test::Launch{attention, role, 64, device_.target()}.measured().value());
     HopperLaunch some(uneven, kThreeBlocks, device_);
     launch(some, arguments(5), 10 * 16);  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
     EXPECT_EQ(device_.passed.heads_together, 10U);

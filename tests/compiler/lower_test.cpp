@@ -1,4 +1,3 @@
-#include "compiler/lower.h"
 
 #include <gtest/gtest.h>
 
@@ -11,6 +10,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"

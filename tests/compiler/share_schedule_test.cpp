@@ -9,9 +9,9 @@
 #include <random>
 #include <set>
 
-#include "compiler/lower.h"
 #include "compiler/plan/layer_roles.h"
 #include "ir/error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 #include "tools/random_pattern.h"
 
@@ -30,7 +30,7 @@ TileProgram program_of(std::int64_t length, int head_dim, double density, std::u
 }
 
 // Runs the schedule for `pairs` (b, h) pairs on thread blocks that take their items as
-// kernels/cuda/hopper_pipeline.cuh does, a random block advancing at a time. Returns the steps
+// kernels/cuda/sm90/wgmma_pipeline.cuh does, a random block advancing at a time. Returns the steps
 // that were never reached.
 std::int64_t steps_left(const TileProgram& program, const ShareSchedule& schedule, int processors,
                         int pairs, std::mt19937_64& random) {

@@ -1,5 +1,5 @@
 // Runs the CUDA bodies on the host, one fiber a thread, so that their arithmetic, addresses and
-// synchronisation are tested where there is no GPU. Stands in for kernels/cuda/ptx.cuh and for the
+// synchronisation are tested where there is no GPU. Stands in for kernels/cuda/common/ptx.cuh and for the
 // words that CUDA adds to C++; include it, then the emitted source within a namespace of its own.
 //
 // Stricter than a GPU: fibers run in a shuffled order between synchronisations; shared memory

@@ -1,4 +1,4 @@
-// The maps of kernels/cuda/tile_layout.cuh: every chunk has a place of its own, and none of the
+// The maps of kernels/cuda/common/tile_layout.cuh: every chunk has a place of its own, and none of the
 // access patterns that the engines rely on meets a bank conflict.
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <utility>
 
 #define SPION_DEVICE static inline
-#include "kernels/cuda/tile_layout.cuh"
+#include "kernels/cuda/common/tile_layout.cuh"
 
 namespace {
 

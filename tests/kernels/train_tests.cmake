@@ -15,5 +15,5 @@ spion_test(test_kernels_train_gpu ONE_PROCESS LABEL gpu SOURCES ${train_kernel_t
            LIBRARIES spion_train)
 target_compile_definitions(test_kernels_train_gpu PRIVATE SPION_TEST_ON_GPU)
 if(SPION_CUDA_BACKEND)
-    spion_test(test_kernels_train_nvrtc ONE_PROCESS SOURCES train_nvrtc_test.cpp LIBRARIES spion_train)
+    spion_test(test_kernels_train_nvrtc ONE_PROCESS LABEL slow SOURCES train_nvrtc_test.cpp LIBRARIES spion_train)
 endif()

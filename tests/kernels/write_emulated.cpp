@@ -36,7 +36,8 @@ std::string unfold(const std::string& text, const KernelSource& source,
 }
 
 // `source` in a namespace of its own, and a function that calls its entry with our arguments.
-// Include guards are of no use when text is unfolded once; ptx.cuh's keeps the emulation's words.
+// Include guards are of no use when text is unfolded once; common/ptx.cuh's keeps the emulation's
+// words.
 std::string emulated(const std::string& name, const KernelSource& source,
                      const std::string& arguments = "SpionAttentionArguments") {
     std::set<std::string> done;
@@ -47,7 +48,7 @@ std::string emulated(const std::string& name, const KernelSource& source,
     std::string guards;
     for (const SourceFile& file : source.includes) {
         const std::size_t at = file.text.find("#ifndef SPION_");
-        if (at == std::string::npos || file.name == "ptx.cuh") continue;
+        if (at == std::string::npos || file.name == "kernels/cuda/common/ptx.cuh") continue;
         const std::size_t begin = at + 8;
         guards += "#undef " + file.text.substr(begin, file.text.find('\n', at) - begin) + "\n";
     }

@@ -35,7 +35,7 @@ TEST(MissingNvrtc, IsADeviceErrorWithARemedy) {
 }
 
 TEST(ToolkitCandidates, OrderAndOverride) {
-    unsetenv("SPION_TEST_LIBRARY");
+    unsetenv("SPION_CUBLASLT_LIBRARY");
     setenv("CUDA_HOME", "/home-of-cuda", 1);
     setenv("CUDA_PATH", "/usr/local/cuda", 1);
     const std::vector<std::string> expected{"liba.so.2",
@@ -44,9 +44,9 @@ TEST(ToolkitCandidates, OrderAndOverride) {
                                             "/home-of-cuda/lib64/liba.so",
                                             "/usr/local/cuda/lib64/liba.so.2",
                                             "/usr/local/cuda/lib64/liba.so"};
-    EXPECT_EQ(toolkit_candidates("SPION_TEST_LIBRARY", {"liba.so.2", "liba.so"}), expected);
-    setenv("SPION_TEST_LIBRARY", "/mine/liba.so", 1);
-    EXPECT_EQ(toolkit_candidates("SPION_TEST_LIBRARY", {"liba.so.2", "liba.so"}),
+    EXPECT_EQ(toolkit_candidates("SPION_CUBLASLT_LIBRARY", {"liba.so.2", "liba.so"}), expected);
+    setenv("SPION_CUBLASLT_LIBRARY", "/mine/liba.so", 1);
+    EXPECT_EQ(toolkit_candidates("SPION_CUBLASLT_LIBRARY", {"liba.so.2", "liba.so"}),
               std::vector<std::string>{"/mine/liba.so"});
 }
 

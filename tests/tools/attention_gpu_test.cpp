@@ -6,7 +6,7 @@
 #include <random>
 #include <tuple>
 
-#include "compiler/plan/tile_candidates.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/runtime/gpu_fixture.h"
 #include "tests/support/environment.h"
 #include "tests/support/expect_error.h"
@@ -87,8 +87,8 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
                                        KernelRole role, MatrixUnit unit) {
         std::vector<TileShape> shapes;
         for (const TileCandidate& candidate :
-             tile_candidates(problem.attention, problem.pattern, role, device_->target(), 1)) {
-            if (candidate.shape.unit == unit && candidate.infeasible.empty()) {
+             test::candidates_of(problem.attention, problem.pattern, role, device_->target(), 1)) {
+            if (candidate.shape.unit == unit && candidate.plan.problem.empty()) {
                 shapes.push_back(candidate.shape);
             }
         }

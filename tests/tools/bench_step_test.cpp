@@ -60,7 +60,7 @@ TEST(BenchStep, RefusesWhatItCannotMeasure) {
     expect_refused("bench step --device cpu --task text",
                    {"--task is 'text'", "listops, image, retrieval"});
     expect_refused("bench step --device cpu --repeat 0", {"--repeat is 0", "at least 1"});
-    expect_refused("bench step --device cpu --batch -1", {"--batch -1", "cannot be negative"});
+    expect_refused("bench step --device cpu --batch -1", {"the batch is -1", "at least 1"});
 }
 
 }  // namespace

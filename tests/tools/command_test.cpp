@@ -4,9 +4,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "tests/support/run_command.h"
+#include "tools/exit_codes.h"
 
 namespace spion {
 namespace {
@@ -19,6 +24,20 @@ TEST(Command, WithoutArgumentsPrintsItsHelp) {
         EXPECT_NE(result.out.find(part), std::string::npos) << part;
     }
     EXPECT_EQ(run_command("--help").out, result.out);
+}
+
+// The lines of the help and of the document's table, as "code meaning", are those of the header.
+TEST(Command, HelpAndDocumentGiveTheSameExitCodes) {
+    const std::string help = run_command("--help").out;
+    std::ifstream file(SPION_SOURCE_ROOT "/docs/command.md");
+    const std::string document{std::istreambuf_iterator<char>(file), {}};
+    std::string in_help = "Exit codes:\n", in_document = "| code | meaning |\n|---|---|\n";
+    for (const auto& [code, meaning] : kExitCodes) {
+        in_help += fmt::format("  {:<4} {}\n", static_cast<int>(code), meaning);
+        in_document += fmt::format("| {} | {} |\n", static_cast<int>(code), meaning);
+    }
+    EXPECT_NE(help.find(in_help), std::string::npos) << help;
+    EXPECT_NE(document.find(in_document + "\n"), std::string::npos) << in_document;
 }
 
 TEST(Command, EveryCommandHasHelp) {

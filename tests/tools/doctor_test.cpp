@@ -85,6 +85,17 @@ TEST(Doctor, TheTableHasTheRowsOfTheJson) {
         EXPECT_NE(table.out.find(line), std::string::npos) << line << "\n" << table.out;
     }
     EXPECT_NE(table.out.find("--device auto takes "), std::string::npos) << table.out;
+    EXPECT_NE(table.out.find("\nSPION_CACHE_DIR          " + folder.path().string() + "\n"),
+              std::string::npos)
+        << table.out;
+    EXPECT_EQ(table.out.find("reads no variable"), std::string::npos) << table.out;
+}
+
+TEST(Doctor, NamesAMisspeltVariable) {
+    const Environment misspelt("SPION_CACHE_DIT", "/tmp");
+    EXPECT_NE(run_command("doctor").out.find(
+                  "SPION_CACHE_DIT          is set, but spion reads no variable of that name\n"),
+              std::string::npos);
 }
 
 }  // namespace

@@ -86,7 +86,8 @@ TEST(Npy, RefusesOtherContents) {
         expect_error<UserError>([&] { read_npy(path); }, path + ": " + message);
     };
     const std::string good = dictionary("<f4", "False", "(2, 2)");
-    refuses("", "is not a .npy file: use a .npy file of float32 or float64 in C order");
+    refuses("", "is empty: use a .npy file of float32 or float64 in C order");
+    refuses("NUMPY", "is not a .npy file: use a .npy file of float32 or float64 in C order");
     refuses("PK\x03\x04 and more bytes", "is not a .npy file");
     refuses(npy(good, four, 3), ".npy version 3 is not supported: use version 1 or 2");
     refuses(npy(dictionary("<i8", "False", "(2, 2)"), four), "dtype <i8 is not supported: use a");
@@ -103,6 +104,15 @@ TEST(Npy, RefusesOtherContents) {
     refuses(npy(dictionary("<f4", "False", "(4294967296, 4294967296)"), four), "the shape in its");
 }
 
+TEST(Npy, ReadsTheLongIntegersOfPython2) {
+    const ScratchFolder folder;
+    const std::string path = folder.write("given.npy", npy(dictionary("<f4", "False", "(2L, 1L)"),
+                                                           bytes_of(std::vector<float>{0.5F, -3})));
+    const NpyArray array = read_npy(path);
+    EXPECT_EQ(array.shape, (std::vector<std::int64_t>{2, 1}));
+    EXPECT_EQ(array.values, (std::vector<double>{0.5, -3}));
+}
+
 TEST(Npy, RefusesDamagedHeaders) {
     const ScratchFolder folder;
     for (const char* header :
@@ -111,6 +121,8 @@ TEST(Npy, RefusesDamagedHeaders) {
           "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (x,)}",
+          "{'descr': '<f4', 'fortran_order': False, 'shape': (1LL,)}",
+          "{'descr': '<f4', 'fortran_order': False, 'shape': (L,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1 1)}",
           "{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'extra': 1}",
@@ -128,6 +140,8 @@ TEST(Npy, NamesFilesThatCannotBeRead) {
     expect_error<UserError>([&] { read_npy(missing); },
                             missing + ": cannot be read (No such file or directory)");
     expect_error<UserError>([&] { read_npy(folder.file("")); }, "is a folder");
+    expect_error<UserError>([&] { read_npy(folder.write("empty.npy", "")); },
+                            "empty.npy: is empty");
 }
 
 TEST(Npy, WritesWhatItReads) {

@@ -107,9 +107,16 @@ TEST(Verify, RefusesWhatItCannotDo) {
     const std::string cpu = "verify --device cpu --pattern " + bits + " ";
     expect_refused("verify --device cpu", {"give --pattern FILE"});
     expect_refused("verify --device cpu --pattern " + folder.file("none"), {"none cannot be read"});
-    expect_refused("verify --device cpu --pattern " + folder.file("."), {"cannot be read"});
+    expect_refused("verify --device cpu --pattern " + folder.file("."), {"is a folder"});
     expect_refused("verify --device cpu --pattern " + folder.write("empty", "\n"),
                    {"holds no bits"});
+    expect_refused("verify --device cpu --pattern " + folder.write("nothing", ""),
+                   {"nothing is empty", "spion discover --format bits"});
+    expect_refused(cpu + "--length 0", {"L is 0: give at least 1"});
+    expect_refused(cpu + "--seed -1", {"--seed was given -1", "from 0 to 18446744073709551615"});
+    expect_refused(cpu + "--seed 18446744073709551616", {"a seed is a whole number"});
+    expect_refused(cpu + "--pattern-seed 0x1", {"--pattern-seed was given 0x1"});
+    expect_refused(cpu + "--heads 65537", {"65537 heads were given"});
     expect_refused("verify --device cpu --pattern " + folder.write("two", "10\n21\n"), {"two:2"});
     expect_refused(cpu + "--pattern-random 0.5",
                    {"--pattern", "--pattern-random", "leave one out"});

@@ -5,7 +5,7 @@
 
 #include "codegen/emit.h"
 #include "compiler/lower.h"
-#include "compiler/plan/layer_roles.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "train/model.h"
 #include "train/settings.h"

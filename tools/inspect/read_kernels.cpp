@@ -77,9 +77,9 @@ KernelFacts read_kernel(const fs::path& folder) {
             kernel.code_bytes = code_bytes(*binary);
         }
     }
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
         if (is_include(entry.path())) {
-            kernel.includes.push_back({.name = entry.path().filename().string(),
+            kernel.includes.push_back({.name = entry.path().lexically_relative(folder).string(),
                                        .text = read_if_there(entry.path()).value_or("")});
         }
     }

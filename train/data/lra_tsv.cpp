@@ -85,6 +85,10 @@ Split read_list_ops_tsv(const std::filesystem::path& file, std::int64_t max_toke
             "basic_test.tsv",
             file.string(), input ? "it is a folder" : std::strerror(errno));
     }
+    if (input.peek() == std::ifstream::traits_type::eof() && !input.bad()) {
+        throw UserError("{} is empty; give the header line 'Source<TAB>Target' and samples",
+                        file.string());
+    }
     std::string line;
     if (!std::getline(input, line) || without_carriage_return(line) != kHeader) {
         throw UserError("{}:1: expected the header line 'Source<TAB>Target'", file.string());

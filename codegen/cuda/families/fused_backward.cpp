@@ -24,17 +24,15 @@ bool computes(KernelRole role) {
 
 // kDelta, whose products are none, has a body that runs on every GPU.
 bool multiplies(KernelRole role, MatrixUnit unit, DType dtype, const Target& target) {
-    return role == KernelRole::kDelta
-               ? kMmaSync.multiplies(role, unit, dtype, target)
-               : kWgmma.multiplies(role, unit, dtype, target);
+    return role == KernelRole::kDelta ? kMmaSync.multiplies(role, unit, dtype, target)
+                                      : kWgmma.multiplies(role, unit, dtype, target);
 }
 
 std::string why_not(const KernelCase& launch) {
     const Attention& attention = launch.attention;
     if (!kWgmma.multiplies(KernelRole::kGradients, MatrixUnit::kWgmma, attention.dtype,
                            launch.target)) {
-        return fmt::format("{} has no kernels that sum all gradients together",
-                           launch.target.arch);
+        return fmt::format("{} has no kernels that sum all gradients together", launch.target.arch);
     }
     const bool fits = storage_bytes(attention.dtype) == 2 && launch.block == kBlock &&
                       (attention.head_dim == 64 || attention.head_dim == 128);
@@ -119,13 +117,14 @@ void adjust(KernelLoad& load) {
     }
 }
 
-KernelTime time(const KernelLoad& load) {
+SmTime time(const KernelLoad& load) {
     return load.role == KernelRole::kDelta ? time_of_thread_blocks(load)
                                            : time_of_wgmma(load, kShares);
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
-    return fmt::format("{}{}", role == KernelRole::kGradients ? "hopper_" : "", to_string(role));
+    return fmt::format("{}{}", role == KernelRole::kGradients ? "sm90/wgmma_" : "sm80/",
+                       to_string(role));
 }
 
 std::vector<Constant> constants(const TileProgram& program, const KernelPlan& plan) {

@@ -16,12 +16,12 @@ constexpr int kMostStationaryRows = kRowsOfWarp * kMostWarps;
 
 // Calibrated by medians on an H200; tests/compiler/plan/cost_model_test.cpp holds the model against
 // them.
-constexpr double kIssueOverlap = 0.82;    // work of an SM's units that does not hide
-constexpr double kStallShare = 0.25;      // of a lone thread block's time, hidden by further ones
-constexpr double kItemSeconds = 2.0e-6;   // tables, then stationary rows, then the result's store
-constexpr double kPassSeconds = 0.2e-6;   // dependent products and softmax of one pass
-constexpr double kBarrierSeconds = 1e-8;  // a step and warp
-constexpr double kCopyInstructions = 10;  // a 16-byte chunk, addresses included
+constexpr double kIssueOverlap = 0.82;     // work of an SM's units that does not hide
+constexpr double kStallShare = 0.25;       // of a lone thread block's time, hidden by further ones
+constexpr double kItemSeconds = 2.0e-6;    // tables, then stationary rows, then the result's store
+constexpr double kPassSeconds = 0.2e-6;    // dependent products and softmax of one pass
+constexpr double kBarrierSeconds = 1e-8;   // a step and warp
+constexpr double kCopyInstructions = 10;   // a 16-byte chunk, addresses included
 constexpr double kPackingOverhead = 1.08;  // warps wait for one another
 
 MatrixUnit unit_for(DType dtype) {
@@ -129,21 +129,20 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     const Rates& rates = launch.rates;
     const int threads = 32 * shape.warps;
     const std::int64_t shared = shared_bytes(launch.role, shape, row_bytes(launch.attention));
-    KernelPlan plan{
-        .problem = problem_of(launch, shape, registers, shared),
-        .columns = registers.columns,
-        .held_operands = registers.held ? 1 : 0,
-        .gradients_apart = registers.gradients_apart,
-        .registers = registers.registers,
-        .launch_bound = registers.resident_blocks,
-        .shared_bytes = shared,
-        .blocks = 0,
-        .geometry = {.threads = threads,
-                     .shared_bytes = static_cast<int>(
-                         std::min<std::int64_t>(shared, std::numeric_limits<int>::max()))}};
+    KernelPlan plan{.problem = problem_of(launch, shape, registers, shared),
+                    .columns = registers.columns,
+                    .held_operands = registers.held ? 1 : 0,
+                    .gradients_apart = registers.gradients_apart,
+                    .registers = registers.registers,
+                    .launch_bound = registers.resident_blocks,
+                    .shared_bytes = shared,
+                    .blocks = 0,
+                    .geometry = {.threads = threads,
+                                 .shared_bytes = static_cast<int>(std::min<std::int64_t>(
+                                     shared, std::numeric_limits<int>::max()))}};
     if (plan.problem.empty()) {
-        const auto by_shared = static_cast<int>(
-            rates.resident_shared / (static_cast<double>(shared) + kReservedShared));
+        const auto by_shared = static_cast<int>(rates.resident_shared /
+                                                (static_cast<double>(shared) + kReservedShared));
         plan.blocks = std::min({by_shared, rates.registers / (threads * registers.registers),
                                 registers.resident_blocks, rates.resident_threads / threads,
                                 rates.resident_blocks});
@@ -206,12 +205,12 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
             "take stationary_rows up to the block, {}",
             to_string(program.role), program.attention.head_dim, program.block);
     }
-    return planned.shared_bytes > limit
-               ? fmt::format(
-                     "it needs {} bytes of shared memory, and {} has {} for a thread block: give it "
-                     "fewer stages or streamed_rows",
-                     planned.shared_bytes, target.arch, limit)
-               : "";
+    return planned.shared_bytes > limit ? fmt::format(
+                                              "it needs {} bytes of shared memory, and {} has {} "
+                                              "for a thread block: give it "
+                                              "fewer stages or streamed_rows",
+                                              planned.shared_bytes, target.arch, limit)
+                                        : "";
 }
 
 // dV and then dK: S, dV, then S, dP, dK make 5 products over two walks.
@@ -274,44 +273,43 @@ double latency_seconds(const KernelLoad& load, const Alone& alone) {
 }
 
 std::string body(KernelRole role, const KernelPlan& plan) {
-    return fmt::format("{}{}", to_string(role), plan.gradients_apart ? "_apart" : "");
+    return fmt::format("sm80/{}{}", to_string(role), plan.gradients_apart ? "_apart" : "");
 }
 
 std::vector<Constant> constants(const TileProgram& program, const KernelPlan& plan) {
-    return {integer("kColumns", plan.columns, "streamed rows multiplied at once"),
-            {.name = "kHeldInRegisters",
-             .value = plan.held_operands > 0,
-             .comment = "stationary operands, else fetched at every use"},
-            integer("kWarps", program.warps, ""),
-            integer("kStages", program.stages, "streamed tiles in shared memory at once"),
-            integer("kResidentBlocks", plan.launch_bound,
-                    "a processor has registers for that many"),
-            integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
+    return {
+        integer("kColumns", plan.columns, "streamed rows multiplied at once"),
+        {.name = "kHeldInRegisters",
+         .value = plan.held_operands > 0,
+         .comment = "stationary operands, else fetched at every use"},
+        integer("kWarps", program.warps, ""),
+        integer("kStages", program.stages, "streamed tiles in shared memory at once"),
+        integer("kResidentBlocks", plan.launch_bound, "a processor has registers for that many"),
+        integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
 }
 
 }  // namespace
 
-KernelTime time_of_thread_blocks(const KernelLoad& load) {
+SmTime time_of_thread_blocks(const KernelLoad& load) {
     const Rates& rates = load.rates;
     const TileShape& shape = load.shape;
     const double elements =
         static_cast<double>(shape.stationary_rows) * load.plan.columns;  // a pass
     const double depth = load.attention.head_dim;
-    const double products = 2 * load.work.products * elements * depth /
-                            products_rate(load.attention.dtype, rates);
+    const double products =
+        2 * load.work.products * elements * depth / products_rate(load.attention.dtype, rates);
     // A warp of 16 rows reads the whole streamed operand of every product; fp32 operands reach 4
     // lanes of a warp at a time.
     const double spread = load.attention.dtype == DType::kFp32 ? 4 : 1;
-    const double left = load.plan.held_operands > 0
-                            ? 0
-                            : load.work.stationary_left * shape.stationary_rows;
-    const double shared =
-        (load.work.products * load.plan.columns * shape.warps * spread + left) * load.row_bytes /
-        rates.shared_bytes;
+    const double left =
+        load.plan.held_operands > 0 ? 0 : load.work.stationary_left * shape.stationary_rows;
+    const double shared = (load.work.products * load.plan.columns * shape.warps * spread + left) *
+                          load.row_bytes / rates.shared_bytes;
     const double exponentials = elements / rates.exponentials;
     const double rescale = load.work.products == 2 ? shape.stationary_rows * depth : 0;
     const double instructions = (elements * kScoreInstructions + rescale) / kGpuIssue;
-    const double chunks = 2 * shape.streamed_rows * load.row_bytes / 16;  // a step, padding included
+    const double chunks =
+        2 * shape.streamed_rows * load.row_bytes / 16;  // a step, padding included
     const double copies = chunks * kCopyInstructions / kGpuIssue;
 
     const double clocks = std::max(products, shared) + exponentials + instructions;
@@ -322,8 +320,8 @@ KernelTime time_of_thread_blocks(const KernelLoad& load) {
     // Fewer than 4 warps leave some of an SM's 4 schedulers idle.
     const double alone = std::max(1.0, 4.0 / shape.warps);
     return {.compute_seconds = load.pairs * total * hidden / (rates.clock * load.target.processors),
-            .latency_seconds = latency_seconds(load, {.pass = clocks * alone / rates.clock,
-                                                      .step = copies * alone / rates.clock}),
+            .latency_seconds = latency_seconds(
+                load, {.pass = clocks * alone / rates.clock, .step = copies * alone / rates.clock}),
             .bound = largest(products, shared, exponentials, instructions)};
 }
 

@@ -32,7 +32,8 @@ std::string why_not(const KernelCase& launch) {
         return "";
     }
     return fmt::format(
-        "kernels with a work item a warp take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64) "
+        "kernels with a work item a warp take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: "
+        "64) "
         "and blocks of 32 (forward: or 16), not {} on {} with D={} and blocks of {}",
         to_string(launch.attention.dtype), launch.target.arch, launch.attention.head_dim,
         launch.block);
@@ -64,9 +65,9 @@ int one_block_row(int /*block*/) {
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
-    const WarpPlan warps = plan_warps(launch.role, launch.attention.head_dim,
-                                      shape.stationary_rows, shape.streamed_rows, shape.stages,
-                                      launch.target.shared_bytes_per_block);
+    const WarpPlan warps =
+        plan_warps(launch.role, launch.attention.head_dim, shape.stationary_rows,
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block);
     return {.problem = warps.problem,
             .columns = warps.columns,
             .held_operands = warps.held_operands,
@@ -91,8 +92,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     const bool fits = program.warps == 1 && storage_bytes(attention.dtype) == 2 &&
                       has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
                       program.packed_rows() == 1 && program.granule <= kStreamedRows &&
-                      program.streamed_rows % kStreamedRows == 0 &&
-                      program.stages >= kFewestStages;
+                      program.streamed_rows % kStreamedRows == 0 && program.stages >= kFewestStages;
     if (!fits) {
         return fmt::format(
             "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
@@ -107,15 +107,14 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
 
 // A streamed row is read from shared memory once for all rows of an item. The products of 16 rows
 // wait for each other as long as those of 32 take.
-KernelTime time(const KernelLoad& load) {
+SmTime time(const KernelLoad& load) {
     const Rates& rates = load.rates;
     const TileShape& shape = load.shape;
     const double elements = std::max(32.0, 1.0 * shape.stationary_rows) * load.plan.columns;
     const double products =
         2 * load.work.products * elements * load.attention.head_dim / rates.tensor16_flop;
-    const double left = load.plan.held_operands > 0
-                            ? 0
-                            : load.work.stationary_left * shape.stationary_rows;
+    const double left =
+        load.plan.held_operands > 0 ? 0 : load.work.stationary_left * shape.stationary_rows;
     const double shared =
         (load.work.products * load.plan.columns + left) * load.row_bytes / rates.shared_bytes;
     const double exponentials = elements / rates.exponentials;
@@ -135,15 +134,14 @@ KernelTime time(const KernelLoad& load) {
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
-    return fmt::format("warp_{}", to_string(role));
+    return fmt::format("sm90/warp_{}", to_string(role));
 }
 
 std::vector<Constant> constants(const TileProgram& program, const KernelPlan& plan) {
     return {integer("kColumns", plan.columns, "of S at once"),
             integer("kHeldOperands", plan.held_operands, "stationary, in registers throughout"),
             integer("kWarps", plan.geometry.items_at_once, "that compute, an item each"),
-            integer("kStages", program.stages,
-                    "a warp's streamed tiles in shared memory at once"),
+            integer("kStages", program.stages, "a warp's streamed tiles in shared memory at once"),
             integer("kResidentBlocks", plan.launch_bound, "on a processor"),
             integer("kConsumerRegisters", plan.registers, "a thread"),
             integer("kProducerRegisters", plan.producer_registers, "a thread; 0: as many"),

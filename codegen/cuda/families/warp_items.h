@@ -1,5 +1,5 @@
 // A work item a warp, fetched by TMA and multiplied with mma.sync: sm_90a, for tiles too narrow for
-// a warpgroup (kernels/cuda/warp_pipeline.cuh).
+// a warpgroup (kernels/cuda/sm90/warp_pipeline.cuh).
 #pragma once
 
 #include "codegen/kernel_family.h"

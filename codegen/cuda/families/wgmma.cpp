@@ -90,7 +90,7 @@ int most_packed_rows(int block) {
     return block_rows_in(kGroupRows, block);
 }
 
-// kernels/cuda/hopper_packed.cuh has one warpgroup, whose rows it fills.
+// kernels/cuda/sm90/wgmma_packed_rows.cuh has one warpgroup, whose rows it fills.
 std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) {
     std::vector<TileShape> shapes;
     if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows)) {
@@ -120,22 +120,21 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     return reason.empty() ? why_not_planned(plan_of_wgmma, program, target) : reason;
 }
 
-KernelTime time(const KernelLoad& load) {
-    return time_of_wgmma(
-        load, load.role == KernelRole::kForward ? kForwardShares : kBackwardShares);
+SmTime time(const KernelLoad& load) {
+    return time_of_wgmma(load,
+                         load.role == KernelRole::kForward ? kForwardShares : kBackwardShares);
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
-    return fmt::format("hopper_{}", to_string(role));
+    return fmt::format("sm90/wgmma_{}", to_string(role));
 }
 
 }  // namespace
 
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
-    const HopperPlan plan =
-        plan_hopper(launch.role, launch.attention.head_dim, shape.stationary_rows,
-                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
-                    shape.packed_rows > 1);
+    const HopperPlan plan = plan_hopper(
+        launch.role, launch.attention.head_dim, shape.stationary_rows, shape.streamed_rows,
+        shape.stages, launch.target.shared_bytes_per_block, shape.packed_rows > 1);
     return {.problem = plan.problem,
             .columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
@@ -175,7 +174,7 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.
-KernelTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares) {
+SmTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares) {
     const Rates& rates = load.rates;
     const double elements = static_cast<double>(load.shape.stationary_rows) * load.plan.columns;
     const double products = 2 * load.work.products * elements * load.attention.head_dim /

@@ -1,5 +1,5 @@
 // Persistent thread blocks whose warpgroups multiply with wgmma what another fetches by TMA: sm_90a
-// (kernels/cuda/hopper_pipeline.cuh).
+// (kernels/cuda/sm90/wgmma_pipeline.cuh).
 #pragma once
 
 #include "codegen/kernel_family.h"
@@ -14,7 +14,7 @@ extern const KernelFamily kWgmma;
 struct WgmmaShares {
     double products, scores;
 };
-KernelTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares);
+SmTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares);
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape);
 std::vector<Constant> wgmma_constants(const TileProgram& program, const KernelPlan& plan);
 std::string why_not_wgmma_tile(const TileProgram& program, const Target& target);

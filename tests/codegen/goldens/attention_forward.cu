@@ -20,4 +20,4 @@ constexpr int kStages = 2;  // streamed tiles in shared memory at once
 constexpr int kResidentBlocks = 8;  // a processor has registers for that many
 constexpr int kSharedBytes = 18432;  // of a thread block
 
-#include "attention_forward.cuh"
+#include "kernels/cuda/sm80/attention_forward.cuh"

@@ -18,4 +18,4 @@ constexpr int kStages = 1;  // streamed tiles in shared memory at once
 constexpr int kResidentBlocks = 3;  // a processor has registers for that many
 constexpr int kSharedBytes = 65536;  // of a thread block
 
-#include "score_summary.cuh"
+#include "kernels/cuda/sm80/score_summary.cuh"

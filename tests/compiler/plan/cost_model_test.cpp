@@ -10,9 +10,10 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/lower.h"
 #include "compiler/plan/tile_candidates.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/compiler/plan/tile_cases.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
 
@@ -27,6 +28,9 @@ struct Case {
     Attention attention;
     TileShape shape;
 
+    KernelPlan plan() const {
+        return test::Launch{attention, role, pattern.block(), target}.plan_of(shape);
+    }
     double seconds(std::int64_t batch) const { return seconds_on(pattern, batch); }
     // With another pattern of the same length and block.
     double seconds_on(const BlockPattern& other, std::int64_t batch) const {
@@ -39,7 +43,8 @@ Case pick_case(std::mt19937_64& random, const Target& target, int most_blocks) {
     const KernelRole role = pick_role(random);
     const Attention attention = pick_attention(random, pattern.length());
     std::vector<TileShape> shapes;
-    for (const TileCandidate& candidate : tile_candidates(attention, pattern, role, target, 1)) {
+    for (const TileCandidate& candidate :
+         test::candidates_of(attention, pattern, role, target, 1)) {
         if (candidate.prediction) {
             shapes.push_back(candidate.shape);
         }
@@ -116,8 +121,7 @@ TEST(CostModel, AGreaterBatchNeverTakesLess) {
 TEST(CostModel, CountsTheWalkOfTheLoweredProgram) {
     on_random_cases(100, 12, [](const Case& c, std::mt19937_64& /*random*/) {
         const BlockPattern& pattern = c.pattern;
-        const int columns =
-            residency(c.attention, c.role, c.shape, c.target, rates_of(c.target)).columns;
+        const int columns = c.plan().columns;
         const int packed = c.shape.packed_rows;
         const StreamedRows rows = streamed_rows(pattern, c.role, packed);
         const WalkSummary walk = summarise(rows, c.shape, columns);
@@ -148,8 +152,10 @@ TEST(CostModel, CountsBytesAndWorkExactly) {
     EXPECT_EQ(forward.flop, 6 * 3 * 64 * 64 * 32 * 4);
     EXPECT_EQ(forward.exponentials, 6 * 3 * 64 * 64);
     EXPECT_DOUBLE_EQ(forward.waves, 12.0 / (132 * 4));
-    EXPECT_EQ(forward.residency.blocks, 4);
-    EXPECT_DOUBLE_EQ(forward.residency.occupancy, 0.25);
+    const KernelPlan plan =
+        test::Launch{attention, KernelRole::kForward, 64, cuda_target(90)}.plan_of(shape);
+    EXPECT_EQ(plan.blocks, 4);
+    EXPECT_DOUBLE_EQ(plan.occupancy, 0.25);
     EXPECT_EQ(of(KernelRole::kQueryGradient).memory_bytes, 6 * 128 * (6 * 64 + 8));
     EXPECT_EQ(of(KernelRole::kQueryGradient).flop, 1.5 * forward.flop);
     EXPECT_EQ(of(KernelRole::kKeyValueGradient).memory_bytes, 6 * 128 * (6 * 64 + 8));
@@ -168,8 +174,6 @@ TEST(CostModel, CountsBothWalksOfGradientsMadeApart) {
             cuda_target(90));
     };
     const Prediction together = of(160), apart = of(176);
-    EXPECT_FALSE(together.residency.gradients_apart);
-    EXPECT_TRUE(apart.residency.gradients_apart);
     EXPECT_EQ(together.flop, 6 * 3 * 64 * 64 * 160 * 2 * 4);
     EXPECT_EQ(apart.flop, 6 * 3 * 64 * 64 * 176 * 2 * 5);
     EXPECT_EQ(apart.exponentials, 2 * together.exponentials);
@@ -220,8 +224,7 @@ TEST(CostModel, KnowsTheEmittersSharedMemory) {
     for (int round = 0; round < 100; ++round) {
         const Case c = pick_case(random, pick_gpu(random), 4);
         const TileProgram program = lower(c.attention, c.pattern, c.role, c.target, c.shape);
-        EXPECT_EQ(residency(c.attention, c.role, c.shape, c.target, rates_of(c.target)).shared,
-                  geometry(program, c.target).shared_bytes);
+        EXPECT_EQ(c.plan().shared_bytes, geometry(program, c.target).shared_bytes);
     }
 }
 #endif

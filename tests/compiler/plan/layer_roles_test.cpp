@@ -3,16 +3,40 @@
 
 #include <gtest/gtest.h>
 
-#include "compiler/lower.h"
-#include "compiler/plan/tile_candidates.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 
 namespace spion {
 namespace {
 
 Attention attention_of(int head_dim, DType dtype = DType::kBf16) {
     return {.heads = 16, .head_dim = head_dim, .length = 16384, .dtype = dtype, .scale = 0.1F};
+}
+
+LayerPlan plan_of(const Attention& attention, int block, Extent extent, const Target& target,
+                  Tables tables = Tables::kPassed) {
+    PlanOptions options{.tables = tables, .extent = extent};
+    return plan_layer(attention, BlockPattern::full(attention.length, block), target, options);
+}
+
+BackwardPrediction predict_backward(const Attention& attention, int block, const Target& target) {
+    return plan_of(attention, block, Extent::kFull, target).backward;
+}
+
+LayerRoles choose_roles(const Attention& attention, int block, Extent extent, const Target& target,
+                        Tables tables = Tables::kPassed) {
+    return plan_of(attention, block, extent, target, tables).roles;
+}
+
+std::string why_not_together(const Attention& attention, int block, const Target& target) {
+    return predict_backward(attention, block, target).why_not_together;
+}
+
+std::string explain_roles(const Attention& attention, const BlockPattern& pattern,
+                          const Target& target) {
+    return explain_roles(plan_layer(attention, pattern, target));
 }
 
 TEST(LayerRoles, SumTogetherWhereThatIsPredictedToBeFaster) {

@@ -9,8 +9,10 @@
 #include "compiler/plan/tile_candidates.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/compiler/plan/tile_cases.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
 #include "tools/random_pattern.h"
@@ -52,36 +54,49 @@ TEST(Packing, SharesAreThoseOfTheUnions) {
     EXPECT_DOUBLE_EQ(streamed_share(BlockPattern::full(48, 16), 2), 2.0 / 3);  // 3 rows, 2 tiles
 }
 
+std::vector<int> packings_of(int block, const Target& target) {
+    const test::Launch launch{attention_for(BlockPattern::full(256, block)), KernelRole::kForward,
+                              block, target};
+    return packings(launch.asked(), kernel_families());
+}
+
 TEST(Packing, FillsAThreadBlock) {
-    EXPECT_EQ(packings(16, cuda_target(80)), (std::vector<int>{2, 4, 8}));
-    EXPECT_EQ(packings(32, cuda_target(90)), (std::vector<int>{2, 4}));
-    EXPECT_EQ(packings(64, cuda_target(120)), (std::vector<int>{2}));
-    EXPECT_TRUE(packings(128, cuda_target(90)).empty());
-    EXPECT_TRUE(packings(16, target_named("host")).empty());
+    EXPECT_EQ(packings_of(16, cuda_target(80)), (std::vector<int>{2, 4, 8}));
+    EXPECT_EQ(packings_of(32, cuda_target(90)), (std::vector<int>{2, 4}));
+    EXPECT_EQ(packings_of(64, cuda_target(120)), (std::vector<int>{2}));
+    EXPECT_TRUE(packings_of(128, cuda_target(90)).empty());
+    EXPECT_TRUE(packings_of(16, target_named("host")).empty());
+}
+
+// A packed tile of `rows` block rows, of warps that share an item.
+TileShape packed_shape(int block, int rows, const Target& target) {
+    const test::Launch launch{attention_for(BlockPattern::full(256, block)), KernelRole::kForward,
+                              block, target};
+    require_packable(launch.asked(), rows, kernel_families());
+    const BlockPattern pattern = BlockPattern::full(256, block);
+    const auto candidates = packed_candidates(
+        launch.asked(), streamed_rows(pattern, KernelRole::kForward, rows), 1, kernel_families());
+    return std::find_if(candidates.begin(), candidates.end(),
+                        [](const TileCandidate& one) {
+                            return !fetches_by_tma(one.shape.unit) && one.shape.streamed_rows == 64;
+                        })
+        ->shape;
 }
 
 TEST(Packing, ShapesHoldWholeBlockRows) {
-    const TileShape shape{
-        .stationary_rows = 16, .streamed_rows = 64, .granule = 32, .warps = 1, .stages = 2};
-    const TileShape packed = packed_shape(shape, 32, 4, cuda_target(90));
-    EXPECT_EQ(packed, (TileShape{.stationary_rows = 128,
-                                 .streamed_rows = 64,
-                                 .granule = 32,
-                                 .warps = 8,
-                                 .stages = 2,
-                                 .packed_rows = 4}));
-    // Warps that share an item, whatever the shape's own kind.
-    TileShape own_items = shape;
-    own_items.unit = MatrixUnit::kMmaWarp;
-    EXPECT_EQ(packed_shape(own_items, 32, 4, cuda_target(90)), packed);
-    EXPECT_EQ(packed_shape(shape, 32, 4, target_named("host")).warps, 1);
-    expect_error<UserError>([&] { packed_shape(shape, 32, 5, cuda_target(90)); },
+    EXPECT_EQ(packed_shape(32, 4, cuda_target(90)), (TileShape{.stationary_rows = 128,
+                                                               .streamed_rows = 64,
+                                                               .granule = 32,
+                                                               .warps = 8,
+                                                               .stages = 2,
+                                                               .packed_rows = 4}));
+    EXPECT_EQ(packed_shape(32, 4, target_named("host")).warps, 1);
+    expect_error<UserError>([&] { packed_shape(32, 5, cuda_target(90)); },
                             "5 block rows a tile: give 2 to 4 for blocks of 32 on sm_90");
-    expect_error<UserError>([&] { packed_shape(shape, 16, 0, cuda_target(80)); }, "give 2 to 8");
-    expect_error<UserError>([&] { packed_shape(shape, 128, 2, cuda_target(80)); },
+    expect_error<UserError>([&] { packed_shape(16, 0, cuda_target(80)); }, "give 2 to 8");
+    expect_error<UserError>([&] { packed_shape(128, 2, cuda_target(80)); },
                             "blocks of 128 cannot share a tile on sm_80");
-    expect_error<UserError>([&] { packed_shape(shape, 128, 2, target_named("host")); },
-                            "cannot share");
+    expect_error<UserError>([&] { packed_shape(128, 2, target_named("host")); }, "cannot share");
 }
 
 TEST(Packing, LoweredProgramsCoverTheirPattern) {
@@ -92,7 +107,7 @@ TEST(Packing, LoweredProgramsCoverTheirPattern) {
         const BlockPattern pattern = pick_pattern(random, 16 << pick(random, 0, 2), 9);
         for (const KernelRole role :
              {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
-            LowerOptions options;
+            LaunchOptions options;
             options.packed_rows = 2;
             const TileProgram program =
                 lower(attention_for(pattern), pattern, role, cuda_target(90), options);
@@ -118,7 +133,7 @@ TEST(Packing, NothingIsMultipliedInVain) {
                               .granule = block,
                               .warps = block / 16,
                               .stages = 2};
-        const TileShape packed = packed_shape(alone, block, rows, cuda_target(90));
+        const TileShape packed = packed_shape(block, rows, cuda_target(90));
         const WalkSummary before =
             summarise(streamed_rows(pattern, KernelRole::kForward), alone, 16);
         const WalkSummary after =
@@ -134,7 +149,7 @@ TEST(Packing, WhatDoesNotFitIsRefused) {
     attention.dtype = DType::kFp32;
     const auto packed = [&](int head_dim, KernelRole role, int rows, const Target& target) {
         attention.head_dim = head_dim;
-        LowerOptions options;
+        LaunchOptions options;
         options.packed_rows = rows;
         return lower(attention, BlockPattern::full(256, 32), role, target, options);
     };
@@ -156,13 +171,13 @@ class ChosenPacking : public testing::Test {
   protected:
     TileProgram program(const BlockPattern& pattern, KernelRole role, const Target& target,
                         std::optional<int> rows = {}, int head_dim = 64) {
-        LowerOptions options;
+        LaunchOptions options;
         options.packed_rows = rows;
         return lower(attention_for(pattern, head_dim), pattern, role, target, options);
     }
     std::string why(const BlockPattern& pattern, int head_dim, std::optional<int> rows = {}) {
-        return explain(attention_for(pattern, head_dim), pattern, KernelRole::kForward,
-                       cuda_target(90), kPlannedBatch, rows);
+        return test::explain_launch(attention_for(pattern, head_dim), pattern, KernelRole::kForward,
+                                    cuda_target(90), kPlannedBatch, rows);
     }
 
     BlockPattern striped_ = striped_pattern(8192, 32, 3, 12, 1);
@@ -197,7 +212,8 @@ TEST_F(ChosenPacking, IsExplained) {
     const BlockPattern small = random_pattern(640, 64, 0.6, 1);
     Attention attention = attention_for(small, 32);
     attention.heads = 12;
-    const std::string few = explain(attention, small, KernelRole::kForward, cuda_target(90), 3);
+    const std::string few =
+        test::explain_launch(attention, small, KernelRole::kForward, cuda_target(90), 3);
     EXPECT_NE(few.find("but others are faster without packing"), std::string::npos) << few;
     EXPECT_NE(why(chance_, 64, 2).find("packed, as was asked: "), std::string::npos);
 }

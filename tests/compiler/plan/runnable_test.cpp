@@ -1,5 +1,5 @@
 // Programs that verify and that no body, or not this target's, can run.
-#include "compiler/plan/runnable.h"
+#include "codegen/emit.h"
 
 #include <gtest/gtest.h>
 
@@ -7,9 +7,9 @@
 #include <random>
 
 #include "codegen/emit.h"
-#include "compiler/lower.h"
 #include "ir/verify.h"
 #include "tests/compiler/plan/tile_cases.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -28,11 +28,11 @@ struct Change {
 };
 
 void expect_reasons(const Target& target, DType dtype, const std::vector<Change>& changes) {
-    ASSERT_EQ(why_not_runnable(lowered(target, dtype), target), "");
+    ASSERT_EQ(why_not_emitted(lowered(target, dtype), target), "");
     for (const Change& change : changes) {
         TileProgram program = lowered(target, dtype);
         change.make(program);
-        const std::string reason = why_not_runnable(program, target);
+        const std::string reason = why_not_emitted(program, target);
         EXPECT_NE(reason.find(change.reason), std::string::npos)
             << "without '" << change.reason << "': " << reason;
     }
@@ -110,7 +110,7 @@ TEST(Runnable, WhatIsNotRefusedIsEmitted) {
             continue;
         }
         ++verified;
-        if (!why_not_runnable(program, target).empty()) {
+        if (!why_not_emitted(program, target).empty()) {
             ++refused;
             continue;
         }

@@ -10,13 +10,18 @@
 #include <string>
 
 #include "codegen/cuda/warp_plan.h"
+#include "compiler/plan/summary_tile.h"
 #include "ir/error.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/compiler/plan/tile_cases.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/seed.h"
 
 namespace spion {
 namespace {
+
+using test::explain_launch;
+using test::Launch;
 
 Attention attention_for(std::int64_t length, int head_dim, DType dtype = DType::kBf16) {
     return {.heads = 2, .head_dim = head_dim, .length = length, .dtype = dtype, .scale = 1};
@@ -58,7 +63,7 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
                             .stages = row.head_dim == 128 ? 2 : 3,
                             .unit = MatrixUnit::kWgmma};
             }
-            EXPECT_EQ(choose_tiles(row.attention(), row.block, role, row.target()), expected)
+            EXPECT_EQ((Launch{row.attention(), role, row.block, row.target()}.choose()), expected)
                 << row.name << " " << to_string(role);
         }
     }
@@ -66,7 +71,8 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
 
 TEST(MeasuredShape, StreamsAsManyRowsAsRegistersHold) {
     const auto streamed = [](KernelRole role, DType dtype, int head_dim) {
-        return measured_shape(attention_for(512, head_dim, dtype), 64, role, cuda_target(80))
+        return Launch{attention_for(512, head_dim, dtype), role, 64, cuda_target(80)}
+            .measured()
             .value()
             .streamed_rows;
     };
@@ -84,7 +90,9 @@ TEST(MeasuredShape, StreamsAsManyRowsAsRegistersHold) {
 
 TEST(MeasuredShape, FollowsTheBlock) {
     const auto shape = [](int block, const Target& target) {
-        return measured_shape(attention_for(512, 64), block, KernelRole::kForward, target).value();
+        return Launch{attention_for(512, 64), KernelRole::kForward, block, target}
+            .measured()
+            .value();
     };
     EXPECT_EQ(shape(16, cuda_target(80)), (TileShape{16, 64, 16, 1, 2}));
     EXPECT_EQ(shape(32, cuda_target(80)), (TileShape{32, 64, 32, 2, 2}));
@@ -100,10 +108,10 @@ TEST(MeasuredShape, IsThatOfThreadBlocksWhereItemsAreFew) {
     const Target target = cuda_target(90);
     const auto chosen = [&](std::int64_t length, std::int64_t batch) {
         const Attention attention = attention_for(length, 64);
+        const Launch launch{attention, KernelRole::kForward, 32, target};
         const auto candidates =
-            tile_candidates(attention, 32, planned_rows(length, 32), KernelRole::kForward, target,
-                            batch, rates_of(target));
-        return measured_among(candidates, attention, 32, KernelRole::kForward, target).value();
+            tile_candidates(launch.asked(), planned_rows(length, 32), batch, kernel_families());
+        return measured_among(candidates, launch.asked(), kernel_families()).value();
     };
     EXPECT_EQ(chosen(96, 1), (TileShape{32, 64, 32, 2, 2}));
     EXPECT_EQ(chosen(8192, 16), (TileShape{.stationary_rows = 32,
@@ -117,8 +125,9 @@ TEST(MeasuredShape, IsThatOfThreadBlocksWhereItemsAreFew) {
 TEST(MeasuredShape, FitsSharedMemory) {
     Target target = cuda_target(90);
     const auto shape = [&] {
-        return measured_shape(attention_for(512, 128, DType::kFp32), 64,
-                              KernelRole::kKeyValueGradient, target);
+        return Launch{attention_for(512, 128, DType::kFp32), KernelRole::kKeyValueGradient, 64,
+                      target}
+            .measured();
     };
     // Rows of 128 * 4 bytes: 2 x 64 stationary, 2 x streamed x stages, 8 bytes of statistics.
     const auto bytes = [](int streamed, int stages) {
@@ -150,13 +159,14 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
             for (const int head_dim : {16, 32, 48, 64, 96, 128, 160, 176, 240, 256}) {
                 for (const DType dtype : kEveryDType) {
                     for (const KernelRole role : kEveryRole) {
-                        const Attention attention = attention_for(length, head_dim, dtype);
-                        const TileShape shape = choose_tiles(attention, block, role, target);
-                        const Residency resident =
-                            residency(attention, role, shape, target, rates_of(target));
-                        EXPECT_GE(resident.blocks, 1);
+                        const Launch launch{attention_for(length, head_dim, dtype), role, block,
+                                            target};
+                        const TileShape shape = launch.choose();
+                        const KernelPlan plan = launch.plan_of(shape);
+                        EXPECT_GE(plan.blocks, 1);
+                        EXPECT_EQ(plan.problem, "");
                         if (target.back_end == BackEnd::kCuda) {
-                            EXPECT_LE(resident.shared, target.shared_bytes_per_block);
+                            EXPECT_LE(plan.shared_bytes, target.shared_bytes_per_block);
                             EXPECT_EQ(shape.stationary_rows, 16 * shape.warps);
                         }
                     }
@@ -169,12 +179,12 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
 TEST(TileCandidates, SayWhyTheyCannotRun) {
     const Attention attention = attention_for(256, 128);
     const auto reason = [&](const TileShape& shape, const Rates& rates) -> std::string {
+        const Launch launch{attention, KernelRole::kForward, 128, cuda_target(86), rates};
         for (const TileCandidate& candidate :
-             tile_candidates(attention, 128, planned_rows(256, 128), KernelRole::kForward,
-                             cuda_target(86), 1, rates)) {
+             tile_candidates(launch.asked(), planned_rows(256, 128), 1, kernel_families())) {
             if (candidate.shape == shape) {
-                EXPECT_EQ(candidate.infeasible.empty(), candidate.prediction.has_value());
-                return candidate.infeasible;
+                EXPECT_EQ(candidate.plan.problem.empty(), candidate.prediction.has_value());
+                return candidate.plan.problem;
             }
         }
         return "not a candidate";
@@ -192,9 +202,9 @@ TEST(TileCandidates, SayWhyTheyCannotRun) {
 
 TEST(TileCandidates, TheWinnerIsTheMeasuredShapeUnlessAnotherIsClearlyFaster) {
     const auto candidate = [](int rows, double seconds) {
-        TileCandidate one{.shape = {rows, 64, 64, rows / 16, 2},
-                          .infeasible = seconds > 0 ? "" : "no",
-                          .prediction = std::nullopt};
+        TileCandidate one;
+        one.shape = {rows, 64, 64, rows / 16, 2};
+        one.plan.problem = seconds > 0 ? "" : "no";
         if (seconds > 0) {
             one.prediction = Prediction{};
             one.prediction->seconds = seconds;
@@ -219,8 +229,8 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     Target target = cuda_target(90);
     const BlockPattern pattern = BlockPattern::full(128, 64);
     const auto choose = [&](DType dtype) {
-        return choose_tiles(attention_for(128, 128, dtype), 64, KernelRole::kKeyValueGradient,
-                            target);
+        return Launch{attention_for(128, 128, dtype), KernelRole::kKeyValueGradient, 64, target}
+            .choose();
     };
     // K, V and Q, dO of 16 rows each, LSE and delta of 16 queries.
     target.shared_bytes_per_block = 4 * 16 * 512 + 128;
@@ -237,7 +247,7 @@ TEST(TileCandidates, NothingFitsSaysWhatWould) {
     target.shared_bytes_per_block = 100;
     expect_error<UserError>([&] { choose(DType::kTf32); }, "so use a GPU that offers more");
     expect_error<UserError>(
-        [&] { explain(attention_for(128, 128), pattern, KernelRole::kForward, target); },
+        [&] { explain_launch(attention_for(128, 128), pattern, KernelRole::kForward, target); },
         "no attention_forward tile for D=128 bf16 fits");
 }
 
@@ -287,14 +297,14 @@ TEST(TileCandidates, PlanForRowsAsOfAUniformPattern) {
 
 TEST(ExplainTiles, IsTheGoldenText) {
     const auto text = [](int capability, int head_dim, DType dtype, KernelRole role) {
-        return explain(attention_for(4096, head_dim, dtype), random_pattern(4096, 64, 0.03, 1),
-                       role, cuda_target(capability), 32);
+        return explain_launch(attention_for(4096, head_dim, dtype),
+                              random_pattern(4096, 64, 0.03, 1), role, cuda_target(capability), 32);
     };
     expect_golden(text(90, 32, DType::kBf16, KernelRole::kForward), "explain-forward-sm_90a.txt");
     expect_golden(text(86, 128, DType::kFp32, KernelRole::kKeyValueGradient),
                   "explain-key_value_gradient-sm_86.txt");
-    expect_golden(explain(attention_for(300, 16, DType::kFp32), BlockPattern::full(300, 128),
-                          KernelRole::kQueryGradient, host_with(2), 4),
+    expect_golden(explain_launch(attention_for(300, 16, DType::kFp32), BlockPattern::full(300, 128),
+                                 KernelRole::kQueryGradient, host_with(2), 4),
                   "explain-query_gradient-host.txt");
 }
 

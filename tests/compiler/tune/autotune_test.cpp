@@ -9,7 +9,7 @@
 #include <fstream>
 #include <random>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "ir/error.h"
 #include "tests/compiler/plan/tile_cases.h"
 #include "tests/support/fake_device.h"
@@ -43,6 +43,15 @@ class ClockedDevice : public test::FakeDevice {
     int launches = 0;
 };
 
+// Of a launch that is planned for the device.
+Tuning autotune(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                Device& device, KernelCache& cache, const PlanOptions& planning,
+                const AutotuneOptions& options = {}) {
+    return autotune(attention, pattern,
+                    plan_launch(attention, pattern, role, device.target(), planning), device, cache,
+                    options);
+}
+
 class AutotuneTest : public ::testing::Test {
   protected:
     void SetUp() override {
@@ -56,8 +65,8 @@ class AutotuneTest : public ::testing::Test {
     }
     Tuning tune(const BlockPattern& pattern, std::int64_t batch = 2) {
         KernelCache cache{folder_.file("cache")};
-        return autotune(attention_, pattern, KernelRole::kForward, device_, cache,
-                        {.batch = batch, .candidates = 3, .repeat = 3});
+        return autotune(attention_, pattern, KernelRole::kForward, device_, cache, {.batch = batch},
+                        {.candidates = 3, .repeat = 3});
     }
     std::vector<std::filesystem::path> entries() const {
         std::vector<std::filesystem::path> files;
@@ -147,15 +156,17 @@ TEST_F(AutotuneTest, WithoutAFolderItIsMeasuredEveryTime) {
     KernelCache cache(std::nullopt);
     for (int n = 0; n < 2; ++n) {
         EXPECT_FALSE(autotune(attention_, pattern_, KernelRole::kForward, device_, cache,
-                              {.batch = 1, .candidates = 2, .repeat = 1})
+                              {.batch = 1}, {.candidates = 2, .repeat = 1})
                          .from_cache);
     }
 }
 
 TEST_F(AutotuneTest, CompileAttentionTakesItsShapes) {
     KernelCache cache{folder_.file("cache")};
-    const auto layers = compile_attention(attention_, {&pattern_, 1}, device_, cache,
-                                          {.autotune = true, .batch = 2});
+    CompileOptions options;
+    options.autotune = true;
+    options.batch = 2;
+    const auto layers = compile_attention(attention_, {&pattern_, 1}, device_, cache, options);
     EXPECT_EQ(entries().size(), 3U);
     for (const KernelRole role : kEveryRole) {
         const Tuning tuned = autotune(attention_, pattern_, role, device_, cache, {.batch = 2});
@@ -189,7 +200,7 @@ TEST_F(AutotuneTest, RunsOnTheHost) {
     const auto host = open_device(DeviceChoice::kCpu);
     KernelCache cache{folder_.file("cache")};
     const Tuning tuned = autotune(attention_, pattern_, KernelRole::kQueryGradient, *host, cache,
-                                  {.batch = 1, .candidates = 2, .repeat = 1});
+                                  {.batch = 1}, {.candidates = 2, .repeat = 1});
     EXPECT_GT(tuned.milliseconds, 0);
     EXPECT_FALSE(tuned.from_cache);
     EXPECT_EQ(tuned.shape.warps, 1);

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "codegen/emit.h"
+#include "compiler/compile_attention.h"
 #include "compiler/lower.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
@@ -156,7 +157,8 @@ TEST(WhyNotTier1, FollowsItsRule) {
             for (int i = 0; i < granules_a_tile; ++i) program.granules.push_back(i);
             program.offsets.push_back(static_cast<int>(program.granules.size()));
         }
-        return TilePrograms{program, program, program};
+        return LayerPrograms{PlannedProgram{program}, PlannedProgram{program},
+                             PlannedProgram{program}};
     };
     EXPECT_EQ(why_not_tier1(programs(4, 0)), "the pattern is empty");
     EXPECT_EQ(why_not_tier1(programs(4, 1)), "");

@@ -1,67 +1,16 @@
-// `spion inspect` on a run of seconds and on compiled kernels, and its page in a browser.
+// `spion inspect` on a run of seconds and on compiled kernels.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 
-#include "tests/support/environment.h"
 #include "tests/support/run_command.h"
+#include "tests/tools/inspect/tiny_run.h"
 #include "tests/train/files.h"
 
 namespace spion {
 namespace {
-
-// A run that turns sparse halfway, made once for all tests here.
-const std::string& tiny_run() {
-    static const ScratchFolder folder;
-    static const std::string path = [] {
-        const Environment cache("SPION_CACHE_DIR", folder.file("cache"));
-        const CommandResult result = run_command(
-            "train listops --device cpu --preset demo --length 96 --min-length 10 --max-length 90 "
-            "--layers 2 --heads 1 --head-dim 16 --d-model 16 --feed-forward 16 --batch 4 --block "
-            "16 --train-samples 40 --validation-samples 4 --test-samples 4 --steps 8 --warmup 2 "
-            "--eval-every 2 --transition-step 4 --out " +
-            folder.file("run"));
-        EXPECT_EQ(result.exit_code, 0) << result.err;
-        return folder.file("run");
-    }();
-    return path;
-}
-
-std::optional<std::string> find_chromium() {
-    for (const char* name : {"chromium", "chromium-browser", "google-chrome"}) {
-        for (const char* folder : {"/usr/bin/", "/usr/local/bin/", "/snap/bin/"}) {
-            if (std::filesystem::exists(std::string(folder) + name)) {
-                return std::string(folder) + name;
-            }
-        }
-    }
-    return std::nullopt;
-}
-
-// The page opens from disk, says nothing on the console and has something in every picture.
-void expect_opens(const std::string& page) {
-    const std::optional<std::string> browser = find_chromium();
-    if (!browser) {
-        GTEST_SKIP() << "no chromium in /usr/bin, /usr/local/bin or /snap/bin";
-    }
-    const ScratchFolder folder;
-    const std::string command =
-        "timeout 120 " + *browser +
-        " --headless --no-sandbox --disable-gpu --enable-logging=stderr --user-data-dir=" +
-        folder.file("profile") + " --dump-dom file://" + page + " >" + folder.file("dom") + " 2>" +
-        folder.file("log");
-    ASSERT_EQ(std::system(command.c_str()), 0) << read_file(folder.file("log"));
-    const std::string dom = read_file(folder.file("dom"));
-    EXPECT_EQ(read_file(folder.file("log")).find("CONSOLE"), std::string::npos)
-        << read_file(folder.file("log"));
-    EXPECT_NE(dom.find("data-empty=\"\""), std::string::npos) << dom.substr(0, 300);
-    EXPECT_EQ(dom.find("data-pictures=\"0\""), std::string::npos);
-    EXPECT_NE(dom.find("data-pictures=\""), std::string::npos);
-}
 
 TEST(InspectCommand, ShowsARunOnOnePageThatNeedsNothingElse) {
     const ScratchFolder folder;
@@ -77,7 +26,6 @@ TEST(InspectCommand, ShowsARunOnOnePageThatNeedsNothingElse) {
     for (const char* part : {"http://", "https://", "src=", "@import", "url("}) {
         EXPECT_EQ(page.find(part), std::string::npos) << part;
     }
-    expect_opens(folder.file("page.html"));
 }
 
 TEST(InspectCommand, PrintsTheSameFacts) {
@@ -116,7 +64,6 @@ TEST(InspectCommand, ShowsCompiledKernels) {
     for (const char* part : {"Pattern 0", "kernel.s", "predicted", "of roofline"}) {
         EXPECT_NE(page.find(part), std::string::npos) << part;
     }
-    expect_opens(folder.file("page.html"));
 }
 
 TEST(InspectCommand, ReadsARunThatWasKilled) {

@@ -47,7 +47,7 @@ struct BadFile {
 
 TEST(LraTsv, NamesFileAndLineOfWhatIsWrong) {
     const BadFile cases[] = {
-        {"", ":1: expected the header line 'Source<TAB>Target'"},
+        {"", " is empty; give the header line"},
         {"Source,Target\n1\t1\n", ":1: expected the header"},
         {"Source\tTarget\n", ": no samples follow the header"},
         {"Source\tTarget\n1\t1\n[MAX 1 2 ]\n", ":3: expected an expression, one tab"},

@@ -1,0 +1,27 @@
+#include "ir/sizes.h"
+
+#include <limits>
+
+#include "ir/error.h"
+
+namespace spion {
+
+void check_batch(const Attention& attention, std::int64_t batch) {
+    if (batch < 1) {
+        throw UserError("the batch is {}; give at least 1", batch);
+    }
+    constexpr std::int64_t kMaxBatch = std::numeric_limits<std::int32_t>::max();
+    if (batch > kMaxBatch) {
+        throw UserError("the batch is {}; give at most {}", batch, kMaxBatch);
+    }
+    std::int64_t rows = 0;
+    if (__builtin_mul_overflow(batch * attention.heads, attention.length, &rows) ||
+        rows > kMaxRows) {
+        throw UserError(
+            "the batch is {} with {} heads of length {}, which makes more than {} rows; give a "
+            "smaller batch or shorter samples",
+            batch, attention.heads, attention.length, kMaxRows);
+    }
+}
+
+}  // namespace spion

@@ -1,0 +1,47 @@
+// A tile of rows of one head in shared memory: its size, lanes, and reads of single elements.
+#ifndef SPION_TILE_CUH
+#define SPION_TILE_CUH
+
+#include "kernels/cuda/common/element.cuh"
+#include "kernels/cuda/common/tile_layout.cuh"
+
+constexpr int kRowBytes = kHeadDim * Element::kBytes;
+constexpr int kRowChunks = kRowBytes / 16;
+constexpr int kHeadTiles = kHeadDim / 8;  // accumulator tiles of a [16, D] result
+constexpr int kThreads = 32 * kWarps;
+
+static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
+
+SPION_DEVICE int lane_index() {
+    return (int)(threadIdx.x % 32);
+}
+SPION_DEVICE int warp_index() {
+    return (int)(threadIdx.x / 32);
+}
+
+// fp32 tiles. `start` is the shared address of a row that is a multiple of 8, `row` counts from it;
+// column and more are even. Two floats at columns column + more and column + more + 1, where `more`
+// is a multiple of 8 and column < 8.
+SPION_DEVICE float2 load_pair(unsigned start, int row, int column, int more) {
+    const int offset =
+        offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, column / 4), more / 4);
+    return load_shared_float2(start + offset + column % 4 * 4);
+}
+
+// One float at column + more, likewise.
+SPION_DEVICE float load_single(unsigned start, int row, int column, int more) {
+    const int offset =
+        offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, column / 4), more / 4);
+    return load_shared_float(start + offset + column % 4 * 4);
+}
+
+template <int kTiles>
+SPION_DEVICE void set_zero(float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[j][i] = 0.0F;
+    }
+}
+
+#endif

@@ -1,0 +1,72 @@
+// Rows of a head between global memory and shared memory.
+#ifndef SPION_TILE_COPY_CUH
+#define SPION_TILE_COPY_CUH
+
+#include "kernels/cuda/common/tile.cuh"
+
+constexpr int kWarpCopies = 16 * kRowChunks / 32;  // chunks of a warp's 16 rows a lane moves
+
+// One (batch, head) of a tensor: row l is kHeadDim elements at data + l * row_bytes.
+struct Rows {
+    char* data;
+    int row_bytes;
+
+    __device__ __forceinline__ char* at(int row, int chunk) const {
+        return data + (long long)row * row_bytes + chunk * 16;
+    }
+};
+
+SPION_DEVICE Rows rows_of(const SpionTensor& tensor, int batch, int head) {
+    const long long first = batch * tensor.batch_stride + head * tensor.head_stride;
+    return {(char*)tensor.data + first * Element::kBytes,
+            (int)(tensor.row_stride * Element::kBytes)};
+}
+
+// The warp copies rows [first + warp_row, + 16) to rows [warp_row, + 16) of the tile,
+// asynchronously; those from `limit` on become zeros.
+SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source, int first,
+                                 int limit) {
+#pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
+    for (int i = 0; i < kWarpCopies; ++i) {
+        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
+        copy_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
+                      first + row < limit);
+    }
+}
+
+// The warp writes its result [16, D], rows g scaled by factor[0] and rows g + 8 by factor[1], to
+// rows [first + warp_row, + 16) below `limit` in global memory, 16 bytes a lane. Rows [warp_row, +
+// 16) of the tile serve as staging: no other warp may use them, none of the warp's copies to them
+// be pending.
+SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc)[kHeadTiles][4],
+                                  const float (&factor)[2], const Rows& target, int first,
+                                  int limit) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < kHeadTiles; ++j) {
+        const int byte = (8 * j + 2 * t) * Element::kBytes;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_row + g + 8 * half;
+            int offset = chunk_offset<kRowChunks>(row, byte / 16);
+            if constexpr (kRowChunks > 32) {
+                // The same, with few addresses at once: a lane's result leaves it no registers.
+                offset = offset_further<kRowChunks>(chunk_offset<kRowChunks>(row, t / 2), 2 * j);
+            }
+            store_pair<Element>(tile + offset + byte % 16, acc[j][2 * half] * factor[half],
+                                acc[j][2 * half + 1] * factor[half]);
+        }
+    }
+    __syncwarp();
+#pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
+    for (int i = 0; i < kWarpCopies; ++i) {
+        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
+        const uint4 value = load_shared_16(tile + chunk_offset<kRowChunks>(row, chunk));
+        if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;
+    }
+}
+
+#endif

@@ -1,0 +1,75 @@
+// O and LSE of one query tile.
+//   S [16, n]   = Q [16, D] * K [n, D]^T        a warp's 16 rows, n = kColumns keys at a time
+//   P [16, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row
+//   O [16, D]  += P [16, n] * V [n, D]          rescaled when m grows; at the end O / Z
+// A thread block has one query tile [kStationaryRows, D] of one (b, h); the key and value rows of
+// the tile's granules stream through shared memory, kStreamedRows at a time.
+#include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/packed_rows.cuh"
+
+// Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
+static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
+static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
+
+extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    attention_forward(const __grid_constant__ SpionAttentionArguments args) {
+    const WorkItem item = work_item(args, blockIdx.x);
+    const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
+    const int warp_row = 16 * warp_index();
+    const unsigned query_tile = shared_memory_start();
+    const unsigned stage_tiles = query_tile + kStationaryBytes;
+    const Rows keys = rows_of(args.k, item.batch, item.head);
+    const Rows values = rows_of(args.v, item.batch, item.head);
+
+    copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
+                   kLength);
+    measure_walk(walk, limit);
+    const int steps = walk.steps();
+    const auto copy = [&](int step, int buffer) {
+        const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
+        copy_step(walk, step, tile, keys, tile + kTileBytes, values);
+    };
+    begin_steps(steps, copy);
+    Uses uses = open_uses(args, walk);
+
+    wait_first();
+    __syncwarp();
+    const Stationary<kHeldInRegisters> query(query_tile, warp_row);
+    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(args, walk, uses);
+    OnlineSoftmax softmax(kPrunedZero ? kLength - walk.elements : 0);
+    float out[kHeadTiles][4];
+    set_zero(out);
+
+    for (int step = 0; step < steps; ++step) {
+        const int buffer = await_step(step, steps, copy, [](int) {});
+        const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
+        const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(args, walk, step);
+#pragma unroll 1
+        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
+            float scores[kColumns / 8][4];
+            set_zero(scores);
+            Engine::multiply_transposed(scores, query, key_tile, column);
+            if (valid - column < kColumns) mask_columns(scores, valid - column);
+            softmax.update(scores, out);
+            Engine::multiply(out, scores, key_tile + kTileBytes, column);
+        }
+    }
+
+    copy_wait<0>();
+    softmax.finish();
+    const float factor[2] = {softmax.reciprocal(0), softmax.reciprocal(1)};
+    store_warp_rows(query_tile, warp_row, out, factor, rows_of(args.o, item.batch, item.head),
+                    item.first_row, kLength);
+    const int row = item.first_row + warp_row + lane_index() / 4;
+    if (lane_index() % 4 == 0) {
+        if (row < kLength) args.lse[item.row + row] = softmax.lse(0);
+        if (row + 8 < kLength) args.lse[item.row + row + 8] = softmax.lse(1);
+    }
+}

@@ -1,0 +1,135 @@
+// dK and dV of one key tile. LSE and delta are those of the column.
+//   S^T [16, n]   = K [16, D] * Q [n, D]^T       a warp's 16 keys, n = kColumns queries at a time
+//   P^T [16, n]   = exp(kScale * S^T - LSE)
+//   dS^T [16, n]  = P^T * (V [16, D] * dO [n, D]^T - delta)
+//   dV [16, D]   += P^T [16, n] * dO [n, D]
+//   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
+// A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
+// granules stream past it with their LSE and delta. Rows of padded keys get zeros.
+#include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm80/attention_statistics.cuh"
+#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/packed_rows.cuh"
+
+// Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
+// [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
+constexpr int kStagesBytes = kStages * 2 * kTileBytes;
+static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
+static_assert(kSharedBytes ==
+              2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
+
+// dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
+// output gradient tiles, of which the first `valid` count.
+SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
+                                float (&value_gradient)[kHeadTiles][4],
+                                const Stationary<kHeldInRegisters>& key,
+                                const Stationary<kHeldInRegisters>& value, unsigned query_tile,
+                                unsigned statistics, int column, int valid) {
+    const unsigned output_gradient_tile = query_tile + kTileBytes;
+    // This lane's columns: column + 8 j + 2 t and the next.
+    const unsigned lane_shift = statistics + (column + lane_index() % 4 * 2) * 4;
+    const unsigned lane_delta = lane_shift + kStreamedRows * 4;
+    float scores[kColumns / 8][4], gradient[kColumns / 8][4];
+    set_zero(scores);
+    Engine::multiply_transposed(scores, key, query_tile, column);
+    if (valid < kColumns) mask_columns(scores, valid);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+        const float2 shift = load_shared_float2(lane_shift + j * 32);
+        const float2 delta = load_shared_float2(lane_delta + j * 32);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float column_shift = i % 2 == 0 ? shift.x : shift.y;
+            scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+        }
+    }
+    Engine::multiply(value_gradient, scores, output_gradient_tile, column);
+    Engine::multiply_transposed(gradient, value, output_gradient_tile, column);
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) gradient[j][i] *= scores[j][i];
+    }
+    Engine::multiply(key_gradient, gradient, query_tile, column);
+}
+
+// What the warp's rows from `first` on have gathered is dropped by selection: those of padded keys
+// need not even be finite.
+SPION_DEVICE void zero_rows_from(int first, float (&key_gradient)[kHeadTiles][4],
+                                 float (&value_gradient)[kHeadTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (lane_index() / 4 + 8 * half < first) continue;
+#pragma unroll
+        for (int j = 0; j < kHeadTiles; ++j) {
+            key_gradient[j][2 * half] = key_gradient[j][2 * half + 1] = 0.0F;
+            value_gradient[j][2 * half] = value_gradient[j][2 * half + 1] = 0.0F;
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
+    const WorkItem item = work_item(args, blockIdx.x);
+    const int limit = key_limit(args, item.batch);
+    Walk walk = open_walk(args, item.place);
+    const int warp_row = 16 * warp_index();
+    const unsigned key_tile = shared_memory_start();
+    const unsigned value_tile = key_tile + kStationaryBytes;
+    const unsigned stage_tiles = value_tile + kStationaryBytes;
+    const unsigned stage_statistics = stage_tiles + kStagesBytes;
+    const Rows queries = rows_of(args.q, item.batch, item.head);
+    const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
+
+    copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, item.head), item.first_row,
+                   limit);
+    copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
+                   limit);
+    measure_walk(walk, kLength);
+    const int steps = item.first_row < limit ? walk.steps() : 0;
+    const auto copy = [&](int step, int buffer) {
+        const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
+        copy_step(walk, step, tile, queries, tile + kTileBytes, output_gradients);
+        copy_statistics(walk, step, stage_statistics + buffer * 2 * kStreamedRows * 4,
+                        args.lse + item.row, args.delta + item.row);
+    };
+    const auto arrived = [&](int buffer) {
+        shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
+    };
+    begin_steps(steps, copy);
+    Uses uses = open_uses(args, walk);
+
+    wait_first();
+    __syncwarp();
+    const Stationary<kHeldInRegisters> key(key_tile, warp_row);
+    const Stationary<kHeldInRegisters> value(value_tile, warp_row);
+    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    set_zero(key_gradient);
+    set_zero(value_gradient);
+
+    for (int step = 0; step < steps; ++step) {
+        const int buffer = await_step(step, steps, copy, arrived);
+        const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
+        const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
+        const int valid = walk.valid - step * kStreamedRows;
+        uses.enter(args, walk, step);
+#pragma unroll 1
+        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            if constexpr (kPacked) {
+                if (!uses.at(step, column)) continue;
+            }
+            add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
+                          valid - column);
+        }
+    }
+
+    copy_wait<0>();
+    zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
+    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    store_warp_rows(key_tile, warp_row, key_gradient, scale,
+                    rows_of(args.d_k, item.batch, item.head), item.first_row, kLength);
+    store_warp_rows(value_tile, warp_row, value_gradient, one,
+                    rows_of(args.d_v, item.batch, item.head), item.first_row, kLength);
+}

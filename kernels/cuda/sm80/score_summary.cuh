@@ -1,0 +1,190 @@
+// The pooled map of discovery, one tile of the L x L map a thread block
+// (kernels/attention_arguments.h).
+//   S [16, kTile]   = Q [16, D] * K [kTile, D]^T       a warp's 16 rows of the tile, every (b, h)
+//   A [16, kTile]  += exp(kScale * S - LSE)            kept in registers over all (b, h)
+// then A / (B * H) is written to `scores`, if asked for, and summed with the weights of discovery
+// (compiler/discovery/score_summary.h) into 7 numbers. Sums run in a fixed order.
+#include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/pipeline.cuh"
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/tile_copy.cuh"
+#include "kernels/cuda/sm80/engine.cuh"
+
+constexpr int kTileBytes = kTile * kRowBytes;
+constexpr int kTilesPerSide = (kLength + kTile - 1) / kTile;
+constexpr int kBlocksPerSide = (kLength + kBlock - 1) / kBlock;
+constexpr int kNeighbours = 7;
+
+// Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie
+// there.
+static_assert(kSharedBytes == kStages * 2 * kTileBytes);
+static_assert(kTile == 16 * kWarps && kBlock % kTile == 0);
+static_assert(kSharedBytes >= kWarps * kNeighbours * 4);
+
+// Offset in blocks of neighbour i, in the order of kNeighbours in score_summary.h.
+SPION_DEVICE constexpr int neighbour_row(int i) {
+    return i == 1 || i == 3 ? 1 : i == 4 || i == 6 ? -1 : 0;
+}
+SPION_DEVICE constexpr int neighbour_column(int i) {
+    return i == 2 || i == 3 ? 1 : i == 5 || i == 6 ? -1 : 0;
+}
+
+// Rows of block `index`; 0 if there is no such block.
+SPION_DEVICE int block_rows(int index) {
+    if (index < 0 || index >= kBlocksPerSide) return 0;
+    return min(kBlock, kLength - index * kBlock);
+}
+
+// Number of f in [-(F/2), F - 1 - F/2] with 0 <= r - f < rows and 0 <= c - f < columns, F =
+// kFilter.
+SPION_DEVICE int diagonal_weight(int r, int c, int rows, int columns) {
+    const int first = max(-(kFilter / 2), max(r - rows, c - columns) + 1);
+    const int last = min(kFilter - 1 - kFilter / 2, min(r, c));
+    return max(last - first + 1, 0);
+}
+
+// What the loop over (b, h) keeps of one pair's rows.
+struct PairRows {
+    Rows query, key;
+    const float* lse;
+    int limit;
+};
+
+SPION_DEVICE PairRows pair_rows(const SpionAttentionArguments& args, int pair) {
+    const int batch = pair / kHeads, head = pair % kHeads;
+    int limit = kLength;
+    if constexpr (kKeyPadding) limit = min(args.lengths[batch], kLength);
+    return {rows_of(args.q, batch, head), rows_of(args.k, batch, head),
+            args.lse + (long long)pair * kLength, limit};
+}
+
+SPION_DEVICE float row_shift(const PairRows& rows, int row) {
+    return row < kLength ? probability_shift(rows.lse[row]) : kInfinity;
+}
+
+// The tile's mean probabilities to scores [L, L]: a lane's elements as in an accumulator.
+SPION_DEVICE void write_scores(float* scores, const float (&mean)[kTile / 8][4], int row,
+                               int column) {
+#pragma unroll
+    for (int j = 0; j < kTile / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int r = row + 8 * (i / 2), c = column + 8 * j + i % 2;
+            if (r < kLength && c < kLength) scores[(long long)r * kLength + c] = mean[j][i];
+        }
+    }
+}
+
+// This lane's weighted sum for one neighbour of the block that holds (row, column), its first
+// element.
+SPION_DEVICE float weighted_sum(const float (&mean)[kTile / 8][4], int row, int column,
+                                int neighbour) {
+    const int block_row = row / kBlock + neighbour_row(neighbour);
+    const int block_column = column / kBlock + neighbour_column(neighbour);
+    const int rows = block_rows(block_row), columns = block_rows(block_column);
+    float sum = 0.0F;
+    if (rows == 0 || columns == 0) return sum;
+    const int r = row - block_row * kBlock, c = column - block_column * kBlock;
+#pragma unroll
+    for (int j = 0; j < kTile / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int weight = diagonal_weight(r + 8 * (i / 2), c + 8 * j + i % 2, rows, columns);
+            sum = __fmaf_rn((float)weight, mean[j][i], sum);
+        }
+    }
+    return sum;
+}
+
+// Adds up each neighbour's sums over the block and writes them to summary [7].
+SPION_DEVICE void write_summary(float* summary, const float (&mean)[kTile / 8][4], int row,
+                                int column) {
+    const unsigned sums = shared_memory_start();
+    __syncthreads();
+#pragma unroll 1
+    for (int neighbour = 0; neighbour < kNeighbours; ++neighbour) {
+        float sum = weighted_sum(mean, row, column, neighbour);
+#pragma unroll
+        for (int lanes = 1; lanes < 32; lanes *= 2) {
+            sum += __shfl_xor_sync(0xFFFFFFFFU, sum, lanes);
+        }
+        if (lane_index() == 0) {
+            store_shared_float(sums + (warp_index() * kNeighbours + neighbour) * 4, sum);
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < kNeighbours) {
+        float total = 0.0F;
+        for (int warp = 0; warp < kWarps; ++warp) {
+            total += load_shared_float(sums + (warp * kNeighbours + (int)threadIdx.x) * 4);
+        }
+        summary[threadIdx.x] = total;
+    }
+}
+
+// A += exp(kScale * Q K^T - LSE) of one (b, h), over its first `valid` columns.
+SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_tile, int warp_row,
+                                    int valid, const float (&shift)[2]) {
+    float scores[kTile / 8][4];
+    set_zero(scores);
+    Engine::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
+                                query_tile + kTileBytes, 0);
+    if (valid < kTile) mask_columns(scores, valid);
+#pragma unroll
+    for (int j = 0; j < kTile / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            sum[j][i] += exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    score_summary(const __grid_constant__ SpionAttentionArguments args) {
+    const int tile_row = (int)(blockIdx.x / kTilesPerSide) * kTile;
+    const int tile_column = (int)(blockIdx.x % kTilesPerSide) * kTile;
+    const int warp_row = 16 * warp_index();
+    const int row = tile_row + warp_row + lane_index() / 4;
+    const int pairs = args.batch * kHeads;
+    const unsigned tiles = shared_memory_start();
+
+    const auto copy = [&](int pair, int buffer) {
+        const unsigned query_tile = tiles + buffer * 2 * kTileBytes;
+        const PairRows rows = pair_rows(args, pair);
+        copy_warp_rows(query_tile, warp_row, rows.query, tile_row, kLength);
+        copy_warp_rows(query_tile + kTileBytes, warp_row, rows.key, tile_column, rows.limit);
+    };
+    begin_steps(pairs, copy);
+
+    float mean[kTile / 8][4];
+    set_zero(mean);
+    float shift[2], next_shift[2];
+    const PairRows first = pair_rows(args, 0);
+    next_shift[0] = row_shift(first, row);
+    next_shift[1] = row_shift(first, row + 8);
+    for (int pair = 0; pair < pairs; ++pair) {
+        const int buffer = await_step(pair, pairs, copy, [](int) {});
+        const unsigned query_tile = tiles + buffer * 2 * kTileBytes;
+        const int valid = pair_rows(args, pair).limit - tile_column;
+        shift[0] = next_shift[0];
+        shift[1] = next_shift[1];
+        if (pair + 1 < pairs) {
+            const PairRows next = pair_rows(args, pair + 1);
+            next_shift[0] = row_shift(next, row);
+            next_shift[1] = row_shift(next, row + 8);
+        }
+        if (valid <= 0) continue;
+        add_probabilities(mean, query_tile, warp_row, valid, shift);
+    }
+    copy_wait<0>();
+
+    const float share = 1.0F / (float)pairs;
+#pragma unroll
+    for (int j = 0; j < kTile / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) mean[j][i] *= share;
+    }
+    const int column = tile_column + lane_index() % 4 * 2;
+    if (args.scores != nullptr) write_scores(args.scores, mean, row, column);
+    write_summary(args.summary + (long long)blockIdx.x * kNeighbours, mean, row, column);
+}

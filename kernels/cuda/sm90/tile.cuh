@@ -1,0 +1,158 @@
+// Tiles of 16-bit elements as TMA writes and wgmma reads them, and a warpgroup's products of them.
+//
+// A tile [rows, D] is kept in slabs: slab c holds columns [c * kSlabColumns, + kSlabColumns) of all
+// rows, a row of kSlabBytes after the other. The 16-byte chunks of a slab are permuted by the
+// hardware's swizzle, which repeats every 8 rows; every slab starts at a multiple of 8 rows.
+#ifndef SPION_HOPPER_TILE_CUH
+#define SPION_HOPPER_TILE_CUH
+
+#include "kernels/cuda/common/tile.cuh"
+#include "kernels/cuda/sm90/wgmma.cuh"
+
+constexpr int kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32;
+constexpr int kSlabColumns = kSlabBytes / 2;
+constexpr int kSlabs = kRowBytes / kSlabBytes;
+constexpr int kGroupRows = 64;  // stationary rows of a warpgroup
+constexpr int kGroupTileBytes = kGroupRows * kRowBytes;
+
+// A descriptor is start / 16, the pitch of slabs / 16 at bit 16 (only read across rows), the pitch
+// of groups of 8 rows / 16 at bit 32, and the swizzle at bit 62.
+constexpr unsigned long long kSwizzleCode = kSlabBytes == 128 ? 1 : kSlabBytes == 64 ? 2 : 3;
+
+template <int kRows>
+SPION_DEVICE unsigned long long tile_descriptor(unsigned start) {
+    constexpr unsigned long long kShape = kSwizzleCode << 62 |
+                                          (unsigned long long)(8 * kSlabBytes / 16) << 32 |
+                                          (unsigned long long)(kRows * kSlabBytes / 16) << 16;
+    return kShape | (start >> 4);
+}
+
+// Where bytes [byte, + 4 or + 16) of row `row` of a slab lie, from its start.
+SPION_DEVICE int swizzled(int row, int byte) {
+    const int offset = row * kSlabBytes + byte;
+    return offset ^ (offset % (8 * kSlabBytes) >> 7 << 4);
+}
+
+// The same of a row of a tile of kRows rows, from the tile's start.
+template <int kRows>
+SPION_DEVICE int tile_offset(int row, int byte) {
+    return byte / kSlabBytes * kRows * kSlabBytes + swizzled(row, byte % kSlabBytes);
+}
+
+// acc[64, kRows] = stationary[64, D] * streamed[kRows, D]^T, both tiles in shared memory.
+// Asynchronous, as the next: the caller fences, commits and waits.
+template <int kRows>
+SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, unsigned streamed) {
+    const unsigned long long left = tile_descriptor<kGroupRows>(stationary);
+    const unsigned long long right = tile_descriptor<kRows>(streamed);
+#pragma unroll
+    for (int step = 0; step < kHeadDim / 16; ++step) {
+        const int slab = 32 * step / kSlabBytes, byte = 32 * step % kSlabBytes;
+        Wgmma<Element, kRows>::product(acc, left + (slab * kGroupRows * kSlabBytes + byte) / 16,
+                                       right + (slab * kRows * kSlabBytes + byte) / 16, step > 0);
+    }
+}
+
+// acc[64, D] += left[64, 16 * kSteps] * streamed[16 * kSteps, D].
+template <int kSteps>
+SPION_DEVICE void start_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
+                            unsigned streamed) {
+    const unsigned long long right = tile_descriptor<16 * kSteps>(streamed);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+        Wgmma<Element, kHeadDim>::product(acc, left[step], right + step * kSlabBytes);
+    }
+}
+
+// An accumulator [64, 8 * kTiles] as the left operand of a product.
+template <int kTiles>
+SPION_DEVICE void pack_operand(unsigned (&left)[kTiles / 2][4], const float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int step = 0; step < kTiles / 2; ++step) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float(&pair)[4] = acc[2 * step + i / 2];
+            left[step][i] = Element::pack(pair[2 * (i % 2)], pair[2 * (i % 2) + 1]);
+        }
+    }
+}
+
+// Rows [first, kRows) of a tile become zeros, by the 128 threads of a warpgroup; barrier `id` is
+// the warpgroup's own. What is zeroed need not have been finite.
+template <int kRows>
+SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
+    for (int chunk = first * kRowChunks + (int)threadIdx.x % 128; chunk < kRows * kRowChunks;
+         chunk += 128) {
+        const unsigned address =
+            tile + tile_offset<kRows>(chunk / kRowChunks, chunk % kRowChunks * 16);
+        store_shared_16(address, make_uint4(0, 0, 0, 0));
+    }
+    fence_to_async();
+    named_barrier(id, 128);
+}
+
+// Rows g and g + 8 of the warp's accumulator from `first` on become zeros, by selection: they need
+// not even be finite.
+template <int kTiles>
+SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (lane_index() / 4 + 8 * half < first) continue;
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) acc[j][2 * half] = acc[j][2 * half + 1] = 0.0F;
+    }
+}
+
+// A warp's 16 rows of a result [64, D] on their way to global memory, 16 bytes a lane, through its
+// rows of a tile of the warpgroup. Once they have been taken from there, the tile may be filled
+// anew.
+struct ResultRows {
+    static constexpr int kAtOnce = 32 / kRowChunks;  // rows
+    uint4 chunks[16 / kAtOnce];
+
+    // Rows g of `acc` scaled by factor[0], rows g + 8 by factor[1], rounded.
+    __device__ __forceinline__ void take(unsigned tile, const float (&acc)[kHeadTiles][4],
+                                         const float (&factor)[2]) {
+        const int warp_row = warp_index() % 4 * 16;
+        // A store's matrices: rows 0 to 7 and 8 to 15 of 8 columns, then of the next 8. A tile
+        // starts at a multiple of 1024, so that XOR moves within a slab's row.
+        const int matrix = lane_index() / 8;
+        const unsigned start =
+            tile + swizzled(warp_row + matrix % 2 * 8 + lane_index() % 8, matrix / 2 * 16);
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < kHeadTiles; j += 2) {
+            unsigned values[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const float(&part)[4] = acc[j + i / 2];
+                const int half = i % 2;
+                values[i] =
+                    Element::pack(part[2 * half] * factor[half], part[2 * half + 1] * factor[half]);
+            }
+            const int slab = 16 * j / kSlabBytes, byte = 16 * j % kSlabBytes;
+            store_matrices((start ^ byte) + slab * kGroupRows * kSlabBytes, values);
+        }
+        __syncwarp();
+        const int row = warp_row + lane_index() / kRowChunks;
+        const int byte = lane_index() % kRowChunks * 16;
+#pragma unroll
+        for (int i = 0; i < 16 / kAtOnce; ++i) {
+            chunks[i] = load_shared_16(tile + tile_offset<kGroupRows>(row + i * kAtOnce, byte));
+        }
+    }
+
+    // To rows [first, + 16) below `limit`.
+    __device__ __forceinline__ void store(const Rows& target, int first, int limit) const {
+        const int row = first + lane_index() / kRowChunks;
+        char* const start = target.at(row, lane_index() % kRowChunks);
+#pragma unroll
+        for (int i = 0; i < 16 / kAtOnce; ++i) {
+            if (row + i * kAtOnce < limit) {
+                *(uint4*)(start + (long long)(i * kAtOnce) * target.row_bytes) = chunks[i];
+            }
+        }
+    }
+};
+
+#endif

@@ -1,0 +1,115 @@
+// dK and dV of one key tile of m = kStationaryRows rows, by one warp, on sm_90a. LSE and delta are
+// those of the column.
+//   S^T [m, n]   = K [m, D] * Q [n, D]^T       n = kColumns queries at a time
+//   P^T [m, n]   = exp(kScale * S^T - LSE)
+//   dS^T [m, n]  = P^T * (V [m, D] * dO [n, D]^T - delta)
+//   dV [m, D]   += P^T [m, n] * dO [n, D]
+//   dK [m, D]   += dS^T [m, n] * Q [n, D]      at the end times kScale
+// Rows of padded keys get zeros.
+constexpr int kStationaryTensors = 2;  // K, V; streamed: Q, dO
+constexpr bool kSlotHasStatistics = false;
+constexpr bool kStageHasStatistics = true;  // LSE, delta
+constexpr bool kSlotStaysInUse = kHeldOperands < 2;
+constexpr bool kEmptyHasTiles = false;
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm90/warp_pipeline.cuh"
+
+struct Consumer {
+    Operand<(kHeldOperands > 0)> key;
+    Operand<(kHeldOperands > 1)> value;
+    Result key_gradient, value_gradient;
+
+    __device__ __forceinline__ void begin(const SpionAttentionArguments&,
+                                          const ConsumerMemory& memory, const ItemPlan&) {
+        key.take(memory.slot_tile(0));
+        value.take(memory.slot_tile(1));
+        set_zero(key_gradient);
+        set_zero(value_gradient);
+    }
+
+    // Queries that the step does not have are zeros throughout, LSE and delta too, and add nothing.
+    __device__ __forceinline__ void add(unsigned query_tile, unsigned statistics, int valid) {
+        const unsigned output_gradient_tile = query_tile + kTileBytes;
+#pragma unroll 1
+        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            // This lane's columns: 8 j + 2 t and the next.
+            const unsigned lane_lse = statistics + (column + lane_index() % 4 * 2) * 4;
+            const unsigned lane_delta = lane_lse + kStreamedRows * 4;
+            Scores scores, gradient;
+            set_zero(scores);
+            add_scores(scores, key, query_tile, column);
+#pragma unroll
+            for (int j = 0; j < kScoreTiles; ++j) {
+                const float2 lse = load_shared_float2(lane_lse + j * 32);
+                const float shift[2] = {probability_shift(lse.x), probability_shift(lse.y)};
+                const float2 delta = load_shared_float2(lane_delta + j * 32);
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        scores[m][j][i] =
+                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
+                        gradient[m][j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+                    }
+                }
+            }
+            add_product(value_gradient, scores, output_gradient_tile, column);
+            add_scores(gradient, value, output_gradient_tile, column);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+                for (int j = 0; j < kScoreTiles; ++j) {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) gradient[m][j][i] *= scores[m][j][i];
+                }
+            }
+            add_product(key_gradient, gradient, query_tile, column);
+        }
+    }
+
+    // Rows from `first` on are dropped by selection: what padded keys have gathered need not even
+    // be finite.
+    __device__ __forceinline__ static void zero_rows_from(int first, Result& gradient) {
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                if (16 * m + 8 * half + lane_index() / 4 < first) continue;
+#pragma unroll
+                for (int j = 0; j < kHeadTiles; ++j) {
+                    gradient[m][j][2 * half] = gradient[m][j][2 * half + 1] = 0.0F;
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void finish(const SpionAttentionArguments& args,
+                                           const ItemPlan& plan, unsigned staging) {
+        if constexpr (kKeyPadding) {
+            const int valid = key_limit(args, plan.batch()) - plan.first_row;
+            zero_rows_from(valid, key_gradient);
+            zero_rows_from(valid, value_gradient);
+        }
+        float scale[kRowTiles][2], one[kRowTiles][2];
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+            scale[m][0] = scale[m][1] = kScale;
+            one[m][0] = one[m][1] = 1.0F;
+        }
+        store_result(staging, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
+                     plan.first_row);
+        store_result(staging + kTileBytes, value_gradient, one,
+                     rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+    }
+
+    __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
+                                                 const ItemPlan& plan) {
+        store_zeros(rows_of(args.d_k, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_key_value_gradient(const __grid_constant__ SpionHopperArguments args) {
+    run_items<Consumer, false>(args);
+}

@@ -1,0 +1,114 @@
+// dQ and delta of one query tile of m = kStationaryRows rows, by one warp, on sm_90a.
+//   delta [m]        = rowsum(dO * O)
+//   S [m, n]         = Q [m, D] * K [n, D]^T        n = kColumns keys at a time
+//   P [m, n]         = exp(kScale * S - LSE)
+//   dS [m, n]        = P * (dO [m, D] * V [n, D]^T - delta)
+//   dQ [m, D]       += dS [m, n] * K [n, D]         at the end times kScale
+constexpr int kStationaryTensors = 3;      // Q, dO, O; streamed: K, V
+constexpr bool kSlotHasStatistics = true;  // LSE
+constexpr bool kStageHasStatistics = false;
+constexpr bool kSlotStaysInUse = kHeldOperands < 2;
+constexpr bool kEmptyHasTiles = true;  // delta is wanted of every row
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm90/warp_pipeline.cuh"
+
+struct Consumer {
+    Operand<(kHeldOperands > 0)> query;
+    Operand<(kHeldOperands > 1)> output_gradient;
+    Result query_gradient;
+    float shift[kRowTiles][2], delta[kRowTiles][2];  // of rows 16 m + g and 16 m + g + 8
+
+    __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
+                                          const ConsumerMemory& memory, const ItemPlan& plan) {
+        query.take(memory.slot_tile(0));
+        output_gradient.take(memory.slot_tile(1));
+        Operand<false> output;
+        output.take(memory.slot_tile(2));
+        float sum[kRowTiles][2] = {};
+#pragma unroll
+        for (int step = 0; step < kDepthSteps; ++step) {
+            unsigned a[kRowTiles][4], b[kRowTiles][4];
+            output_gradient.get(a, step);
+            output.get(b, step);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    sum[m][i % 2] = dot_word<Element>(a[m][i], b[m][i], sum[m][i % 2]);
+                }
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                delta[m][half] = quad_sum(sum[m][half]);
+                const int row = 16 * m + 8 * half + lane_index() / 4;
+                const float lse = load_shared_float(memory.slot_statistics() + row * 4);
+                // Rows from L on get the shift that makes every probability 0.
+                const bool inside = plan.first_row + row < kLength;
+                shift[m][half] = inside ? probability_shift(lse) : kInfinity;
+                if (lane_index() % 4 == 0 && inside) {
+                    args.delta[(long long)plan.pair * kLength + plan.first_row + row] =
+                        delta[m][half];
+                }
+            }
+        }
+        set_zero(query_gradient);
+    }
+
+    __device__ __forceinline__ void add(unsigned key_tile, unsigned, int valid) {
+        const unsigned value_tile = key_tile + kTileBytes;
+        if (kKeyPadding && valid < kStreamedRows) {
+            zero_streamed_rows(key_tile, valid);
+            zero_streamed_rows(value_tile, valid);
+        }
+#pragma unroll 1
+        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+            Scores scores, gradient;
+            set_zero(scores);
+            add_scores(scores, query, key_tile, column);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+                for (int j = 0; j < kScoreTiles; ++j) {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) gradient[m][j][i] = -delta[m][i / 2];
+                }
+                if (valid - column < kColumns) mask_columns(scores[m], valid - column);
+            }
+            add_scores(gradient, output_gradient, value_tile, column);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+                for (int j = 0; j < kScoreTiles; ++j) {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        gradient[m][j][i] *=
+                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
+                    }
+                }
+            }
+            add_product(query_gradient, gradient, key_tile, column);
+        }
+    }
+
+    __device__ __forceinline__ void finish(const SpionAttentionArguments& args,
+                                           const ItemPlan& plan, unsigned staging) {
+        float factor[kRowTiles][2];
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = kScale;
+        store_result(staging, query_gradient, factor, rows_of(args.d_q, plan.batch(), plan.head()),
+                     plan.first_row);
+    }
+
+    __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
+                                                 const ItemPlan& plan) {
+        store_zeros(rows_of(args.d_q, plan.batch(), plan.head()), plan.first_row);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_query_gradient(const __grid_constant__ SpionHopperArguments args) {
+    run_items<Consumer, true>(args);
+}

@@ -1,0 +1,359 @@
+// How the rows of a work item reach the warp that computes it, on sm_90a.
+//
+// A thread block has kWarps warps that compute (consumers), each an item of its own, and one that
+// fetches for them by TMA (the producer). A consumer has a *slot* for an item's stationary tiles
+// and a ring of *stages*, each for a step's pair of streamed tiles (first, second). Where it takes
+// all it needs of the stationary tiles into registers, its slot is free for those of its next item
+// while it computes this one. In the producer every consumer has a lane: the lanes read tables and
+// take items from a counter side by side, each as far ahead as its consumer leaves room. Nothing
+// but the barriers of slots and stages ties warps together, and which warp computes an item has no
+// influence on its result.
+#ifndef SPION_WARP_PIPELINE_CUH
+#define SPION_WARP_PIPELINE_CUH
+
+#include "kernels/cuda/sm90/warp_items.cuh"
+#include "kernels/cuda/sm90/warp_tile.cuh"
+
+// Where consumers need more than an even share of the registers, the producer's warp comes with
+// three idle ones: registers move between whole warpgroups only.
+constexpr bool kRegistersMove = kProducerRegisters > 0;
+constexpr int kBlockThreads = kThreads + (kRegistersMove ? 128 : 32);
+constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
+constexpr int kStageBytes = 2 * kTileBytes;
+constexpr int kConsumerTilesBytes = kSlotBytes + kStages * kStageBytes;
+// What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a slot or a stage,
+// LSE and delta; a barrier that says full and one that says empty for the slot and every stage.
+constexpr int kPlanBytes = 16;
+constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
+constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
+constexpr int kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics;
+constexpr int kNotesBytes = kStatisticsEnd + 16 * (1 + kStages);
+
+static_assert(kSharedBytes == kWarps * (kConsumerTilesBytes + kNotesBytes));
+static_assert(kTileBytes % 1024 == 0 && kStationaryBytes % 1024 == 0,
+              "a tile starts at a repeat of the swizzle");
+static_assert(kTileBytes >= kStationaryBytes, "results are staged where a step's tiles were");
+static_assert(kWarps < 32 && kStages >= 2);
+
+// Shared addresses of one consumer: its tiles, then, behind the tiles of all, its notes.
+struct ConsumerMemory {
+    unsigned tiles, notes;
+    __device__ __forceinline__ explicit ConsumerMemory(int consumer)
+        : tiles(shared_memory_start() + consumer * kConsumerTilesBytes),
+          notes(shared_memory_start() + kWarps * kConsumerTilesBytes + consumer * kNotesBytes) {}
+    __device__ __forceinline__ unsigned slot_tile(int tensor) const {
+        return tiles + tensor * kStationaryBytes;
+    }
+    __device__ __forceinline__ unsigned stage_tiles(int stage) const {
+        return tiles + kSlotBytes + stage * kStageBytes;
+    }
+    __device__ __forceinline__ unsigned plan() const { return notes; }
+    __device__ __forceinline__ unsigned slot_statistics() const { return notes + kPlanBytes; }
+    __device__ __forceinline__ unsigned stage_statistics(int stage) const {
+        return notes + kPlanBytes + kSlotStatistics + stage * kStageStatistics;
+    }
+    __device__ __forceinline__ unsigned slot_full() const { return notes + kStatisticsEnd; }
+    __device__ __forceinline__ unsigned slot_empty() const { return slot_full() + 8; }
+    __device__ __forceinline__ unsigned stage_full(int stage) const {
+        return slot_full() + 16 * (1 + stage);
+    }
+    __device__ __forceinline__ unsigned stage_empty(int stage) const {
+        return stage_full(stage) + 8;
+    }
+};
+
+SPION_DEVICE void initialise_barriers() {
+    if (shared_memory_start() % 1024 != 0) __trap();
+    if (threadIdx.x < kWarps) {
+        const ConsumerMemory memory((int)threadIdx.x);
+        // With statistics every lane of the producer arrives when its copies are there.
+        barrier_init(memory.slot_full(), kSlotHasStatistics ? 33 : 1);
+        barrier_init(memory.slot_empty(), 32);
+        for (int stage = 0; stage < kStages; ++stage) {
+            barrier_init(memory.stage_full(stage), kStageHasStatistics ? 33 : 1);
+            barrier_init(memory.stage_empty(stage), kStageHasStatistics ? 32 : 1);
+        }
+        barrier_init_done();
+    }
+    __syncthreads();
+}
+
+// Goes round the stages; `parity` is that of the phase which a reader of the stage waits for.
+struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+    __device__ __forceinline__ void advance() {
+        if (++stage == kStages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// What a consumer is told of an item.
+struct ItemPlan {
+    int pair;       // b * H + h; negative: there are no more items
+    int first_row;  // of the stationary tile
+    int valid;      // rows of the walk that count, see Walk
+    int elements;   // likewise
+
+    __device__ __forceinline__ int batch() const { return pair / kHeads; }
+    __device__ __forceinline__ int head() const { return pair % kHeads; }
+};
+
+// The producer's side of one consumer, on that consumer's lane.
+template <bool kWalksKeys>
+struct Feed {
+    const SpionHopperArguments& args;
+    const ConsumerMemory memory;
+    unsigned item;  // to be opened next
+    bool alive;
+    unsigned slot_parity = 1;
+    Ring ring;
+    // Of the open item.
+    int batch = 0, head = 0, first_row = 0;
+    const GranuleIndex* granules = nullptr;  // of the step to be fetched next
+    int left = 0;                            // rows from there on
+    int upcoming[kGranulesPerStep] = {};     // its granules
+
+    __device__ __forceinline__ explicit Feed(const SpionHopperArguments& args_)
+        : args(args_),
+          memory(min(lane_index(), kWarps - 1)),
+          item(blockIdx.x * kWarps + lane_index()),
+          alive(lane_index() < kWarps) {
+        ring.parity = 1;
+    }
+
+    __device__ __forceinline__ bool can_open() const {
+        return alive && left <= 0 && barrier_passed(memory.slot_empty(), slot_parity);
+    }
+    __device__ __forceinline__ bool can_fetch() const {
+        return alive && left > 0 && barrier_passed(memory.stage_empty(ring.stage), ring.parity);
+    }
+
+    // Rows of the walk that are below `limit`.
+    __device__ __forceinline__ int rows_within(int limit, int listed) const {
+        int count = 0;  // granules that start below it: a prefix
+        for (int more = listed; more > 0; more /= 2) {
+            while (count + more <= listed && granules[count + more - 1] * kGranule < limit) {
+                count += more;
+            }
+        }
+        return count == 0 ? 0 : rows_below(limit, count, granules[count - 1]);
+    }
+
+    __device__ __forceinline__ void read_upcoming() {
+#pragma unroll
+        for (int i = 0; i < kGranulesPerStep; ++i) {
+            if (i * kGranule < left) upcoming[i] = granules[i];
+        }
+    }
+
+    // Fetches the item's stationary tiles, or tells the consumer that there is no item.
+    __device__ __forceinline__ void open() {
+        const unsigned full = memory.slot_full();
+        slot_parity ^= 1;
+        if (item >= args.items) {
+            store_shared_16(memory.plan(), make_uint4(~0U, 0, 0, 0));
+            barrier_arrive(full);
+            alive = false;
+            return;
+        }
+        const WorkItem work = work_item(args, item);
+        const int offset = offset_at(args.attention, work.place);
+        const int listed = offset_at(args.attention, work.place + 1) - offset;
+        granules = granule_table(args.attention) + offset;
+        const int elements = listed == 0 ? 0 : rows_below(kLength, listed, granules[listed - 1]);
+        // Asked for now, needed when this item's steps have been fetched.
+        item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
+        const int limit = key_limit(args.attention, work.batch);
+        left = elements;
+        if (kWalksKeys && limit < kLength) left = rows_within(limit, listed);
+        if (!kWalksKeys && work.first_row >= limit) left = 0;
+        batch = work.batch;
+        head = work.head;
+        first_row = work.first_row;
+        read_upcoming();
+        store_shared_16(memory.plan(),
+                        make_uint4(batch * kHeads + head, first_row, left, elements));
+        if (left == 0 && !kEmptyHasTiles) {
+            barrier_arrive(full);
+            return;
+        }
+        barrier_arrive_expecting(full, kSlotBytes);
+#pragma unroll
+        for (int box = 0; box < kStationaryTensors * kSlabs; ++box) {
+            const int tensor = box / kSlabs, slab = box % kSlabs;
+            copy_box(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
+                     args.maps[tensor], full, slab * kSlabColumns, first_row, head, batch);
+        }
+    }
+
+    // Fetches a step. Granules that it does not have are taken from beyond the tensor's end: zeros.
+    __device__ __forceinline__ void fetch() {
+        const unsigned full = memory.stage_full(ring.stage);
+        const unsigned tiles = memory.stage_tiles(ring.stage);
+        barrier_arrive_expecting(full, kStageBytes);
+#pragma unroll
+        for (int i = 0; i < kGranulesPerStep; ++i) {
+            const int row = i * kGranule < left ? upcoming[i] * kGranule : kLength;
+#pragma unroll
+            for (int box = 0; box < 2 * kSlabs; ++box) {
+                const int tile = box / kSlabs, slab = box % kSlabs;
+                copy_box(
+                    tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
+                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
+                    batch);
+            }
+        }
+        granules += kGranulesPerStep;
+        left -= kStreamedRows;
+        read_upcoming();
+        ring.advance();
+    }
+};
+
+// The producer's lanes copy kRows rows of LSE from row `first` of [B, H, L] on, and for stages of
+// delta; those from `present` on become zeros.
+template <int kRows, bool kWithDelta>
+SPION_DEVICE void copy_statistics(const SpionAttentionArguments& args, unsigned target,
+                                  long long first, int present) {
+    static_assert(kRows <= 32, "one lane a row");
+    const int row = lane_index();
+    if (row >= kRows) return;
+    copy_async_4(target + row * 4, args.lse + first + row, row < present);
+    if constexpr (kWithDelta) {
+        copy_async_4(target + (kStreamedRows + row) * 4, args.delta + first + row, row < present);
+    }
+}
+
+// All lanes of the producer together, for the consumers in `lanes`, whose own lane has seen that
+// there is room: LSE of their slots.
+template <typename Feed>
+SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
+    for (; lanes != 0; lanes &= lanes - 1) {
+        const int lane = __ffs((int)lanes) - 1;
+        const ConsumerMemory memory(lane);
+        const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int first = __shfl_sync(0xFFFFFFFFU, feed.first_row, lane);
+        // Passes at once; open() has moved on to the other parity.
+        barrier_wait(memory.slot_empty(), __shfl_sync(0xFFFFFFFFU, feed.slot_parity, lane) ^ 1);
+        copy_statistics<kStationaryRows, false>(feed.args.attention, memory.slot_statistics(),
+                                                (long long)pair * kLength + first, kLength - first);
+        barrier_arrive_after_copies(memory.slot_full());
+    }
+}
+
+// LSE and delta of the stages that they fetch next.
+template <typename Feed>
+SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
+    for (; lanes != 0; lanes &= lanes - 1) {
+        const int lane = __ffs((int)lanes) - 1;
+        const ConsumerMemory memory(lane);
+        const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
+        const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
+        barrier_wait(memory.stage_empty(stage),
+                     __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
+#pragma unroll
+        for (int i = 0; i < kGranulesPerStep; ++i) {
+            const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGranule;
+            copy_statistics<kGranule, true>(feed.args.attention,
+                                            memory.stage_statistics(stage) + i * kGranule * 4,
+                                            (long long)pair * kLength + first, left - i * kGranule);
+        }
+        barrier_arrive_after_copies(memory.stage_full(stage));
+    }
+}
+
+// The producer warp's life. kWalksKeys: streamed rows are keys, of which a sample may have fewer
+// than L.
+template <bool kWalksKeys>
+SPION_DEVICE void produce(const SpionHopperArguments& args) {
+    Feed<kWalksKeys> feed(args);
+    wait_for_earlier_kernels();
+    while (__any_sync(0xFFFFFFFFU, feed.alive)) {
+        const bool open = feed.can_open();
+        if (open) feed.open();
+        __syncwarp();
+        if constexpr (kSlotHasStatistics) {
+            fetch_slot_statistics(feed, __ballot_sync(0xFFFFFFFFU, open));
+        }
+        const bool fetch = feed.can_fetch();
+        if constexpr (kStageHasStatistics) {
+            fetch_stage_statistics(feed, __ballot_sync(0xFFFFFFFFU, fetch));
+        }
+        if (fetch) feed.fetch();
+        __syncwarp();
+        if (!__any_sync(0xFFFFFFFFU, open || fetch)) __nanosleep(20);
+    }
+    // The last thread block leaves the counters as it found them.
+    if (lane_index() == 0 && atomicAdd(&args.counters[1], 1U) == gridDim.x - 1) {
+        args.counters[0] = args.counters[1] = 0;
+    }
+}
+
+// The consumer is done with a stage.
+SPION_DEVICE void release_stage(unsigned empty) {
+    if constexpr (kStageHasStatistics) {
+        release_by_lanes(empty);
+    } else {
+        release(empty);
+    }
+}
+
+// A consumer's life. Consumer has, each for the whole warp,
+//   begin(attention, memory, plan)       takes what it needs from the slot
+//   add(tiles, statistics, valid)        a step of which `valid` > 0 rows count
+//   finish(attention, plan, staging)     stores the results; `staging`: kStageBytes
+//   finish_empty(attention, plan)        the same of an item without steps
+template <typename Consumer>
+SPION_DEVICE void consume(const SpionAttentionArguments& args) {
+    const ConsumerMemory memory(warp_index());
+    Consumer consumer;
+    Ring ring;
+    for (unsigned parity = 0;; parity ^= 1) {
+        barrier_wait(memory.slot_full(), parity);
+        const uint4 words = load_shared_16(memory.plan());
+        const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+        if (plan.pair < 0) break;
+        if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
+        if constexpr (!kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+        if (plan.valid == 0) {
+            if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+            consumer.finish_empty(args, plan);
+            continue;
+        }
+        int left = plan.valid;
+        while (true) {
+            barrier_wait(memory.stage_full(ring.stage), ring.parity);
+            consumer.add(memory.stage_tiles(ring.stage), memory.stage_statistics(ring.stage), left);
+            left -= kStreamedRows;
+            if (left <= 0) break;
+            release_stage(memory.stage_empty(ring.stage));
+            ring.advance();
+        }
+        consumer.finish(args, plan, memory.stage_tiles(ring.stage));
+        release_stage(memory.stage_empty(ring.stage));
+        if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+        ring.advance();
+    }
+}
+
+// The whole kernel.
+template <typename Consumer, bool kWalksKeys>
+SPION_DEVICE void run_items(const SpionHopperArguments& args) {
+    let_next_kernel_start();
+    initialise_barriers();
+    if (warp_index() >= kWarps) {
+        if constexpr (kRegistersMove) give_registers<kProducerRegisters>();
+        if (warp_index() > kWarps) return;
+        if (lane_index() < kStationaryTensors + 2) prefetch_map(args.maps[lane_index()]);
+        produce<kWalksKeys>(args);
+    } else {
+        if constexpr (kRegistersMove) take_registers<kConsumerRegisters>();
+        consume<Consumer>(args.attention);
+    }
+}
+
+#endif

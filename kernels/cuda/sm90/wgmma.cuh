@@ -1,0 +1,105 @@
+// wgmma.m64nNk16: a warpgroup's product on tensor cores, acc[64, N] (+)= left[64, 16] * right[16,
+// N]. Two forms, which are the two that attention needs:
+//   product(acc, left, right, add)   Both operands lie in shared memory; the contraction runs along
+//                                    their rows.
+//   product(acc, left, right)        left lies in registers; the contraction runs across the rows
+//                                    of right; the product is added.
+// acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/engine.cuh) in the warp's 16 rows; so
+// has the left operand in registers. Operands in shared memory are named by descriptors
+// (sm90/tile.cuh).
+//
+// Products are asynchronous: between wgmma_fence and wgmma_wait nothing may touch acc or left;
+// `keep` holds the compiler to it. A left operand that stays the same for many products belongs in
+// shared memory: held in registers, ptxas 13.0 was seen to give its registers to another operand.
+#ifndef SPION_WGMMA_CUH
+#define SPION_WGMMA_CUH
+
+#include "kernels/cuda/common/element.cuh"
+#include "kernels/cuda/sm90/ptx.cuh"
+
+// Operand lists: the accumulator's registers are %0, %1, ...
+#define SPION_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define SPION_NAMES_16 SPION_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define SPION_NAMES_32 \
+    SPION_NAMES_16     \
+    ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SPION_NAMES_64                                                                 \
+    SPION_NAMES_32                                                                     \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
+    ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define SPION_ACC_4(j) "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3])
+#define SPION_ACC_8(j) SPION_ACC_4(j), SPION_ACC_4(j + 1)
+#define SPION_ACC_16(j) SPION_ACC_8(j), SPION_ACC_8(j + 2)
+#define SPION_ACC_32(j) SPION_ACC_16(j), SPION_ACC_16(j + 4)
+#define SPION_ACC_64(j) SPION_ACC_32(j), SPION_ACC_32(j + 8)
+
+// What follows the registers: a .. e are the operand numbers of the rest.
+#define SPION_WGMMA(element, type, n, registers, a, b, c, d, e)                                 \
+    template <>                                                                                 \
+    struct Wgmma<element, n> {                                                                  \
+        SPION_DEVICE void product(float (&acc)[n / 8][4], unsigned long long left,              \
+                                  unsigned long long right, bool add) {                         \
+            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                              \
+                         ", 0;\n"                                                               \
+                         "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
+                         " {" SPION_NAMES_##registers "}, %" #a ", %" #b ", add, 1, 1, 0, 0; }" \
+                         : SPION_ACC_##registers(0)                                             \
+                         : "l"(left), "l"(right), "r"((int)add));                               \
+        }                                                                                       \
+        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,       \
+                                         unsigned long long right, bool add) {                  \
+            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                              \
+                         ", 0;\n"                                                               \
+                         "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
+                         " {" SPION_NAMES_##registers "}, %" #a ", %" #b ", add, 1, 1, 1, 1; }" \
+                         : SPION_ACC_##registers(0)                                             \
+                         : "l"(left), "l"(right), "r"((int)add));                               \
+        }                                                                                       \
+        SPION_DEVICE void product(float (&acc)[n / 8][4], const unsigned (&left)[4],            \
+                                  unsigned long long right) {                                   \
+            asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
+                         " {" SPION_NAMES_##registers "}, {%" #a ", %" #b ", %" #c ", %" #d     \
+                                                      "}, %" #e ", 1, 1, 1, 1;"                 \
+                         : SPION_ACC_##registers(0)                                             \
+                         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right)); \
+        }                                                                                       \
+    };
+
+template <typename E, int kColumns>
+struct Wgmma;
+SPION_WGMMA(Bf16, "bf16.bf16", 32, 16, 16, 17, 18, 19, 20)
+SPION_WGMMA(Bf16, "bf16.bf16", 64, 32, 32, 33, 34, 35, 36)
+SPION_WGMMA(Bf16, "bf16.bf16", 128, 64, 64, 65, 66, 67, 68)
+SPION_WGMMA(Fp16, "f16.f16", 32, 16, 16, 17, 18, 19, 20)
+SPION_WGMMA(Fp16, "f16.f16", 64, 32, 32, 33, 34, 35, 36)
+SPION_WGMMA(Fp16, "f16.f16", 128, 64, 64, 65, 66, 67, 68)
+
+// Neither reads nor writes of acc move across this.
+template <int kTiles>
+SPION_DEVICE void keep(float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) asm volatile("" : SPION_ACC_4(j)::"memory");
+}
+
+// The same for an acc that products will overwrite: what it holds until then is not kept anywhere.
+template <int kTiles>
+SPION_DEVICE void forget(float (&acc)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+        asm volatile(""
+                     : "=f"(acc[j][0]), "=f"(acc[j][1]), "=f"(acc[j][2]),
+                       "=f"(acc[j][3])::"memory");
+    }
+}
+
+template <int kSteps>
+SPION_DEVICE void keep(unsigned (&left)[kSteps][4]) {
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j) {
+        asm volatile(""
+                     : "+r"(left[j][0]), "+r"(left[j][1]), "+r"(left[j][2]),
+                       "+r"(left[j][3])::"memory");
+    }
+}
+
+#endif

@@ -1,0 +1,151 @@
+// O and LSE of one query tile, on sm_90a, for n = kStreamedRows keys a step.
+//   S [64, n]   = Q [64, D] * K [n, D]^T        a warpgroup's 64 rows
+//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: base and sum of the row (wgmma_softmax.cuh)
+//   O [64, D]  += P [64, n] * V [n, D]          rescaled when m moves; at the end O / Z
+// While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
+constexpr int kStationaryTensors = 1;  // Q, later O; streamed: K, V
+constexpr bool kSlotHasStatistics = false;
+constexpr bool kStageHasStatistics = false;
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+#include "kernels/cuda/sm90/wgmma_pipeline.cuh"
+#include "kernels/cuda/sm90/wgmma_softmax.cuh"
+
+constexpr int kScoreTiles = kStreamedRows / 8;
+
+using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
+
+struct Consumer {
+    int group;  // this warpgroup of the block's consumers
+    Place<kSlots> slot;
+    Place<kStages> key, value;  // the stage whose key or value tile comes next
+
+    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
+
+    // S of the next key tile, not yet masked; returns which of its granules the warp's rows use.
+    __device__ __forceinline__ unsigned start_step(float (&scores)[kScoreTiles][4],
+                                                   unsigned query_tile) {
+        barrier_wait(stage_full(key.index, 0), key.parity);
+        const unsigned uses = uses_of_stage(key.index);
+        keep(scores);
+        wgmma_fence();
+        start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
+        wgmma_commit();
+        return uses;
+    }
+    // What start_step has begun, all but the kPending youngest products done. Keys from `valid` on
+    // and granules that `uses` has not are masked.
+    template <int kPending>
+    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], unsigned uses,
+                                                int valid) {
+        wgmma_wait<kPending>();
+        keep(scores);
+        release_stage(key.index, 0);
+        key.advance();
+        set_unused(scores, uses, kMaskedScore);
+        if (!kStepsAreFull && valid < kStreamedRows) mask_columns(scores, valid);
+    }
+
+    // O += P V of the next value tile, of whose rows the first `valid` count.
+    __device__ __forceinline__ void start_output(float (&out)[kHeadTiles][4],
+                                                 Operand& probabilities, int valid) {
+        barrier_wait(stage_full(value.index, 1), value.parity);
+        const unsigned tile = stage_tile(value.index, 1);
+        if (kKeyPadding && valid < kStreamedRows) zero_rows<kStreamedRows>(tile, valid, 1 + group);
+        keep(out);
+        keep(probabilities);
+        wgmma_fence();
+        start_sum(out, probabilities, tile);
+        wgmma_commit();
+    }
+    __device__ __forceinline__ void finish_output(float (&out)[kHeadTiles][4],
+                                                  Operand& probabilities) {
+        wgmma_wait<0>();
+        keep(out);
+        keep(probabilities);
+        release_stage(value.index, 1);
+        value.advance();
+    }
+
+    // P of the next step, while P V of the step before is under way.
+    __device__ __forceinline__ void advance(BasedSoftmax& softmax, float (&scores)[kScoreTiles][4],
+                                            float (&out)[kHeadTiles][4], unsigned query_tile,
+                                            Operand& before, Operand& next, int valid) {
+        const unsigned uses = start_step(scores, query_tile);
+        start_output(out, before, kStreamedRows);
+        finish_step<1>(scores, uses, valid);
+        float step_sum[2];
+        softmax.take_exponentials(scores, next, step_sum);
+        const bool large = BasedSoftmax::is_large(step_sum);
+        finish_output(out, before);
+        if (large) {
+            float rescale[2];
+            softmax.move_base(scores, rescale);
+            softmax.take_exponentials(scores, next, step_sum);
+            scale_rows(out, rescale);
+        }
+        softmax.add(step_sum);
+    }
+
+    __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
+};
+
+__device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
+                                                  ItemPlan plan) {
+    const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
+    BasedSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
+    if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
+    float out[kHeadTiles][4];
+    set_zero(out);
+
+    if (plan.steps() > 0) {
+        float scores[kScoreTiles][4];
+        Operand even, odd;  // P of even steps, of odd ones
+        const unsigned uses = start_step(scores, query_tile);
+        finish_step<0>(scores, uses, plan.valid);
+        softmax.start(scores, even);
+        int valid = plan.valid;  // rows from the step whose P is the newest on
+#pragma unroll 1
+        while (true) {
+            if (valid <= kStreamedRows) {
+                start_output(out, even, valid);
+                finish_output(out, even);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, even, odd, valid);
+            if (valid <= kStreamedRows) {
+                start_output(out, odd, valid);
+                finish_output(out, odd);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, odd, even, valid);
+        }
+    }
+
+    softmax.finish();
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : reciprocal_fast(softmax.sum[half]);
+    }
+    const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
+    ResultRows rows;
+    rows.take(query_tile, out, factor);
+    fence_to_async();
+    release_by_lanes(slot_empty(slot.index));
+    slot.advance();
+    rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
+    const int row = first + lane_index() / 4;
+    float* const lse = args.lse + (long long)plan.pair * kLength;
+    if (lane_index() % 4 == 0) {
+        if (row < kLength) lse[row] = softmax.lse(0);
+        if (row + 8 < kLength) lse[row + 8] = softmax.lse(1);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_forward(const __grid_constant__ SpionHopperArguments args) {
+    run_items<Consumer, true>(
+        args, [](const WorkItem&, unsigned) {}, [](const WorkItem&, const Walk&, int, unsigned) {});
+}

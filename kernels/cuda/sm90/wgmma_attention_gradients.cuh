@@ -1,0 +1,196 @@
+// dK and dV of one key tile, and its shares of dQ, on sm_90a.
+//   S^T [64, n]   = K [64, D] * Q [n, D]^T       a warpgroup's 64 keys, n = kStreamedRows queries
+//   P^T [64, n]   = exp(kScale * S^T - LSE)
+//   dS^T [64, n]  = P^T * (V [64, D] * dO [n, D]^T - delta)
+//   dV [64, D]   += P^T [64, n] * dO [n, D]
+//   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
+//   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
+// LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
+// through shared memory; how shares of dQ are added up is in wgmma_gradient_shares.cuh.
+constexpr int kStationaryTensors = 2;  // K, V; streamed: Q, dO
+constexpr bool kSlotHasStatistics = false;
+constexpr bool kStageHasStatistics = true;  // LSE, delta
+constexpr int kHelperWarps = 2;             // adders
+constexpr int kPieceBytes = 64 * 64 * 4;
+constexpr int kExchangedBytes = 64 * kStreamedRows * 2;  // dS^T of a warpgroup
+constexpr int kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes;
+#include "kernels/cuda/sm90/wgmma_columns.cuh"
+#include "kernels/cuda/sm90/wgmma_gradient_shares.cuh"
+
+constexpr int kExchange = 3;  // the barrier at which both warpgroups have written dS
+
+// The thread's index, read anew: what is computed from it is not kept in registers across a step.
+SPION_DEVICE int thread_now() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+// dS^T [64, kStreamedRows] as slabs of 64 columns, 128 bytes a row.
+SPION_DEVICE void store_exchanged(unsigned tile, const unsigned (&operand)[kScoreTiles / 2][4]) {
+    const int thread = thread_now() % 128, lane = thread % 32;
+    const int row = thread / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int step = 0; step < kScoreTiles / 2; ++step) {
+        const int byte = 32 * step + lane / 16 * 16;
+        const int offset = row * 128 + byte % 128;
+        store_matrices(tile + byte / 128 * 64 * 128 + (offset ^ (offset % 1024 >> 7 << 4)),
+                       operand[step]);
+    }
+}
+
+// piece [64, 64] = dS [64, 128] * K [128, 64], a warpgroup's keys after the other's. Both operands
+// are contracted across their rows, of 128 bytes in shared memory.
+SPION_DEVICE void start_piece(float (&piece)[8][4], int buffer, int group, unsigned key_tiles) {
+    constexpr unsigned long long kShape = 1ULL << 62 | 64ULL << 32 | 1ULL << 16;
+    constexpr int kSlab = 64 * 128;
+    static_assert(kSlabBytes == 128);
+#pragma unroll
+    for (int step = 0; step < 8; ++step) {
+        const int keys_of = step / 4, row = step % 4 * 16;
+        const unsigned left =
+            exchanged_tile(buffer, keys_of) + (kSplitsRows ? group * kSlab : 0) + row * 128;
+        const unsigned right =
+            key_tiles + keys_of * kGroupTileBytes + (kSplitsRows ? 0 : group * kSlab) + row * 128;
+        Wgmma<Element, 64>::product_across(piece, kShape | left >> 4, kShape | right >> 4,
+                                           step > 0);
+    }
+}
+
+struct Consumer {
+    int group;  // this warpgroup of the block's consumers
+    Place<kSlots> slot;
+    Place<kStages> stage;  // there are two, as of what is exchanged; pieces alternate with them
+
+    __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
+    __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
+    __device__ __forceinline__ void hand_over(const float (&piece)[8][4]) const;
+};
+static_assert(kStages == 2);
+
+// The piece goes to the adder.
+__device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) const {
+    barrier_wait(share_empty(group), stage.index ^ 1);
+    const unsigned lane_piece = piece_of(group) + thread_now() % 128 * 16;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        store_shared_16(lane_piece + j * 2048,
+                        make_uint4(__float_as_uint(piece[j][0]), __float_as_uint(piece[j][1]),
+                                   __float_as_uint(piece[j][2]), __float_as_uint(piece[j][3])));
+    }
+    fence_to_async();
+    release_by_lanes(share_full(group));
+}
+
+__device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
+                                                  ItemPlan plan) {
+    const unsigned key_tiles = slot_tile(slot.index, 0);
+    const unsigned key_tile = key_tiles + group * kGroupTileBytes;
+    const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+    const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
+    // Of the warp's 16 keys.
+    const int valid_keys = key_limit(args, plan.batch()) - plan.first_row - warp_row;
+    if constexpr (kKeyPadding) {
+        const int valid = valid_keys + warp_index() % 4 * 16;
+        if (valid < kGroupRows) zero_rows<kGroupRows>(key_tile, max(valid, 0), 1 + group);
+    }
+
+    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    set_zero(key_gradient);
+    set_zero(value_gradient);
+    unsigned probabilities[kScoreTiles / 2][4], operand[kScoreTiles / 2][4];
+#pragma unroll 1
+    for (int left = __shfl_sync(0xFFFFFFFFU, plan.steps(), 0); left > 0; --left) {
+        const unsigned query_tile = stage_tile(stage.index, 0);
+        const unsigned output_gradient_tile = stage_tile(stage.index, 1);
+        {
+            float scores[kScoreTiles][4], gradient[kScoreTiles][4];
+            barrier_wait(stage_full(stage.index, 0), stage.parity);
+            keep(scores);
+            wgmma_fence();
+            start_scores<kStreamedRows>(scores, key_tile, query_tile);
+            wgmma_commit();
+            barrier_wait(stage_full(stage.index, 1), stage.parity);
+            keep(gradient);
+            wgmma_fence();
+            start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
+            wgmma_commit();
+            wgmma_wait<1>();
+            keep(scores);
+            const unsigned statistics = lane_statistics(stage.index, thread_now());
+            take_probabilities(scores, statistics);
+            wgmma_wait<0>();
+            keep(gradient);
+            take_score_gradient(gradient, scores, statistics);
+            // Keys that are padded, or beyond L, have no share.
+            if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
+            pack_operand(probabilities, scores);
+            pack_operand(operand, gradient);
+        }
+        keep(value_gradient);
+        keep(probabilities);
+        wgmma_fence();
+        start_sum(value_gradient, probabilities, output_gradient_tile);
+        wgmma_commit();
+        store_exchanged(exchanged_tile(stage.index, group), operand);
+        fence_to_async();
+        named_barrier(kExchange, kThreads);
+        float piece[8][4];
+        keep(piece);
+        keep(key_gradient);
+        keep(operand);
+        wgmma_fence();
+        start_piece(piece, stage.index, group, key_tiles);
+        wgmma_commit();
+        start_sum(key_gradient, operand, query_tile);
+        wgmma_commit();
+        wgmma_wait<1>();
+        keep(piece);
+        keep(value_gradient);
+        keep(probabilities);
+        release_stage(stage.index, 1);
+        hand_over(piece);
+        wgmma_wait<0>();
+        keep(key_gradient);
+        keep(operand);
+        release_stage(stage.index, 0);
+        stage.advance();
+    }
+    plan = read_plan(slot.index);  // not kept in registers
+    release_by_lanes(slot_empty(slot.index));
+    slot.advance();
+
+    const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
+    if constexpr (kKeyPadding) {
+        const int valid = key_limit(args, plan.batch()) - first;
+        zero_rows_from(valid, key_gradient);
+        zero_rows_from(valid, value_gradient);
+    }
+    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    barrier_wait(share_empty(group), stage.index ^ 1);  // pieces serve as staging
+    ResultRows rows;
+    rows.take(piece_of(group), key_gradient, scale);
+    rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
+    rows.take(piece_of(group), value_gradient, one);
+    rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_gradients(const __grid_constant__ SpionHopperArguments args) {
+    const auto fetch_statistics = [&](const WorkItem& work, const Walk& walk, int step,
+                                      unsigned target) {
+        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, step & 31);
+#pragma unroll
+        for (int i = 0; i < kStreamedRows / 32; ++i) {
+            const int row = 32 * i + lane_index();
+            const int source = granule * kGranule + row;
+            copy_async_4(target + row * 4, args.attention.lse + work.row + source,
+                         source < kLength);
+            copy_async_4(target + (kStreamedRows + row) * 4,
+                         args.attention.delta + work.row + source, source < kLength);
+        }
+    };
+    run_items<Consumer, false>(
+        args, [](const WorkItem&, unsigned) {}, fetch_statistics,
+        [&](int group) { Adder(args, group).run(); });
+}

@@ -1,0 +1,147 @@
+// dK and dV of one key tile, on sm_90a. LSE and delta are those of the column.
+//   S^T [64, n]   = K [64, D] * Q [n, D]^T       a warpgroup's 64 keys, n = kStreamedRows queries
+//   P^T [64, n]   = exp(kScale * S^T - LSE)
+//   dS^T [64, n]  = P^T * (V [64, D] * dO [n, D]^T - delta)
+//   dV [64, D]   += P^T [64, n] * dO [n, D]
+//   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
+// Rows of padded keys get zeros. S of a step is under way behind dV and dK of the step before, and
+// dP beside the exponentials.
+constexpr int kStationaryTensors = 2;  // K, later dK; V, later dV; streamed: Q, dO
+constexpr bool kSlotHasStatistics = false;
+constexpr bool kStageHasStatistics = true;  // LSE, delta
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+#include "kernels/cuda/sm90/wgmma_columns.cuh"
+
+using Scores = float[kScoreTiles][4];
+using Operand = unsigned[kScoreTiles / 2][4];
+
+struct Consumer {
+    int group;  // this warpgroup of the block's consumers
+    Place<kSlots> slot;
+    Place<kStages> stage;
+    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    Operand probabilities, operand;  // P, dS; of products under way
+
+    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
+
+    // S of the stage that comes next; returns which of its granules the warp's rows use.
+    __device__ __forceinline__ unsigned start_step(Scores& scores, unsigned key_tile) const {
+        barrier_wait(stage_full(stage.index, 0), stage.parity);
+        const unsigned uses = uses_of_stage(stage.index);
+        forget(scores);
+        wgmma_fence();
+        start_scores<kStreamedRows>(scores, key_tile, stage_tile(stage.index, 0));
+        wgmma_commit();
+        return uses;
+    }
+    // From S to the step's shares of dV and dK, which are left under way.
+    __device__ __forceinline__ void start_gradients(Scores& scores, unsigned uses,
+                                                    unsigned value_tile);
+    // When all but the kPending youngest products are done, the stage is free.
+    template <int kPending>
+    __device__ __forceinline__ void finish_gradients(int done) {
+        wgmma_wait<kPending>();
+        keep(key_gradient);
+        keep(value_gradient);
+        keep(probabilities);
+        keep(operand);
+        release_stage(done, 0);
+        release_stage(done, 1);
+    }
+    __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
+};
+
+__device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned uses,
+                                                          unsigned value_tile) {
+    const unsigned output_gradient_tile = stage_tile(stage.index, 1);
+    Scores gradient;
+    barrier_wait(stage_full(stage.index, 1), stage.parity);
+    forget(gradient);
+    wgmma_fence();
+    start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
+    wgmma_commit();
+    const unsigned statistics = lane_statistics(stage.index, lane_index());
+    take_probabilities(scores, statistics);
+    // Probabilities, not scores: a query without any element has an LSE of -infinity.
+    set_unused(scores, uses, 0.0F);
+    wgmma_wait<0>();
+    keep(gradient);
+    take_score_gradient(gradient, scores, statistics);
+    pack_operand(probabilities, scores);
+    pack_operand(operand, gradient);
+    keep(key_gradient);
+    keep(value_gradient);
+    keep(probabilities);
+    keep(operand);
+    wgmma_fence();
+    start_sum(value_gradient, probabilities, output_gradient_tile);
+    start_sum(key_gradient, operand, stage_tile(stage.index, 0));
+    wgmma_commit();
+}
+
+__device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
+                                                  ItemPlan plan) {
+    const unsigned key_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
+    const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+
+    set_zero(key_gradient);
+    set_zero(value_gradient);
+    const int steps = plan.steps();
+    Scores scores;
+    unsigned uses = 0;
+    if (steps > 0) {
+        uses = start_step(scores, key_tile);
+        wgmma_wait<0>();
+        keep(scores);
+    }
+#pragma unroll 1
+    for (int left = steps; left > 0; --left) {
+        start_gradients(scores, uses, value_tile);
+        const int done = stage.index;
+        stage.advance();
+        if (left > 1) {
+            uses = start_step(scores, key_tile);
+            finish_gradients<1>(done);
+            wgmma_wait<0>();
+            keep(scores);
+        } else {
+            finish_gradients<0>(done);
+        }
+    }
+
+    const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
+    if constexpr (kKeyPadding) {
+        const int valid = key_limit(args, plan.batch()) - first;
+        zero_rows_from(valid, key_gradient);
+        zero_rows_from(valid, value_gradient);
+    }
+    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    ResultRows key_rows, value_rows;
+    key_rows.take(key_tile, key_gradient, scale);
+    value_rows.take(value_tile, value_gradient, one);
+    fence_to_async();
+    release_by_lanes(slot_empty(slot.index));
+    slot.advance();
+    key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
+    value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_key_value_gradient(const __grid_constant__ SpionHopperArguments args) {
+    const auto fetch_statistics = [&](const WorkItem& work, const Walk& walk, int step,
+                                      unsigned target) {
+#pragma unroll
+        for (int i = 0; i < kStreamedRows / 32; ++i) {
+            const int row = 32 * i + lane_index();
+            const int place = step * kGranulesPerStep + row / kGranule;
+            const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, place & 31);
+            const int source = granule * kGranule + row % kGranule;
+            const bool present = step * kStreamedRows + row < walk.valid;
+            copy_async_4(target + row * 4, args.attention.lse + work.row + source, present);
+            copy_async_4(target + (kStreamedRows + row) * 4,
+                         args.attention.delta + work.row + source, present);
+        }
+    };
+    run_items<Consumer, false>(
+        args, [](const WorkItem&, unsigned) {}, fetch_statistics);
+}

@@ -1,0 +1,147 @@
+// dQ and delta of one query tile, on sm_90a.
+//   delta [64]       = rowsum(dO * O)                a warpgroup's 64 rows
+//   S [64, n]        = Q [64, D] * K [n, D]^T        n = kStreamedRows keys a step
+//   P [64, n]        = exp(kScale * S - LSE)
+//   dS [64, n]       = P * (dO [64, D] * V [n, D]^T - delta)
+//   dQ [64, D]      += dS [64, n] * K [n, D]         at the end times kScale
+// The product with dS of a step runs beside the products of the next.
+constexpr int kStationaryTensors = 3;      // Q, later dQ; dO; O; streamed: K, V
+constexpr bool kSlotHasStatistics = true;  // LSE
+constexpr bool kStageHasStatistics = false;
+constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm90/wgmma_pipeline.cuh"
+
+constexpr int kScoreTiles = kStreamedRows / 8;
+
+// delta of rows g (0) and g + 8 (1) of the warp: a lane's chunks are every fourth of the row's.
+SPION_DEVICE void group_delta(float (&delta)[2], unsigned output_gradient_tile,
+                              unsigned output_tile) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = warp_index() % 4 * 16 + lane_index() / 4 + 8 * half;
+        float sum = 0.0F;
+#pragma unroll
+        for (int chunk = 0; chunk < kRowChunks; chunk += 4) {
+            if (kRowChunks % 4 != 0 && chunk + lane_index() % 4 >= kRowChunks) break;
+            const int offset = tile_offset<kGroupRows>(row, (chunk + lane_index() % 4) * 16);
+            sum += dot_chunk<Element>(load_shared_16(output_gradient_tile + offset),
+                                      load_shared_16(output_tile + offset));
+        }
+        delta[half] = quad_sum(sum);
+    }
+}
+
+struct Consumer {
+    int group;  // this warpgroup of the block's consumers
+    Place<kSlots> slot;
+    Place<kStages> stage;
+
+    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
+    __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
+};
+
+__device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
+                                                  ItemPlan plan) {
+    const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
+    const unsigned output_gradient_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+    const unsigned output_tile = slot_tile(slot.index, 2) + group * kGroupTileBytes;
+
+    const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
+    const int first = plan.first_row + warp_row;
+    float shift[2], delta[2];
+    group_delta(delta, output_gradient_tile, output_tile);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = lane_index() / 4 + 8 * half;
+        const unsigned lse = slot_statistics(slot.index) + (warp_row + row) * 4;
+        // Rows from L on get the shift that makes every probability 0.
+        shift[half] = first + row < kLength ? probability_shift(load_shared_float(lse)) : kInfinity;
+        if (lane_index() % 4 == 0 && first + row < kLength) {
+            args.delta[(long long)plan.pair * kLength + first + row] = delta[half];
+        }
+    }
+
+    float query_gradient[kHeadTiles][4];
+    set_zero(query_gradient);
+    unsigned operand[kScoreTiles / 2][4];
+    const int steps = plan.steps();
+    int done = 0;  // the stage of the step before
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+        const unsigned key_tile = stage_tile(stage.index, 0),
+                       value_tile = stage_tile(stage.index, 1);
+        const int valid = plan.valid - step * kStreamedRows;
+        float scores[kScoreTiles][4], gradient[kScoreTiles][4];
+        barrier_wait(stage_full(stage.index, 0), stage.parity);
+        const unsigned uses = uses_of_stage(stage.index);
+        if (kKeyPadding && valid < kStreamedRows)
+            zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
+        keep(scores);
+        wgmma_fence();
+        start_scores<kStreamedRows>(scores, query_tile, key_tile);
+        wgmma_commit();
+        barrier_wait(stage_full(stage.index, 1), stage.parity);
+        if (kKeyPadding && valid < kStreamedRows) {
+            zero_rows<kStreamedRows>(value_tile, valid, 1 + group);
+        }
+        keep(gradient);
+        wgmma_fence();
+        start_scores<kStreamedRows>(gradient, output_gradient_tile, value_tile);
+        wgmma_commit();
+        wgmma_wait<1>();
+        keep(scores);
+        keep(query_gradient);
+        keep(operand);
+        if (step > 0) release_stage(done, 0);
+        set_unused(scores, uses, kMaskedScore);
+        if (valid < kStreamedRows) mask_columns(scores, valid);
+#pragma unroll
+        for (int j = 0; j < kScoreTiles; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+            }
+        }
+        wgmma_wait<0>();
+        keep(gradient);
+        release_stage(stage.index, 1);
+#pragma unroll
+        for (int j = 0; j < kScoreTiles; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                gradient[j][i] = (gradient[j][i] - delta[i / 2]) * scores[j][i];
+        }
+        pack_operand(operand, gradient);
+        keep(query_gradient);
+        keep(operand);
+        wgmma_fence();
+        start_sum(query_gradient, operand, key_tile);
+        wgmma_commit();
+        done = stage.index;
+        stage.advance();
+    }
+    wgmma_wait<0>();
+    keep(query_gradient);
+    if (steps > 0) release_stage(done, 0);
+
+    const float factor[2] = {kScale, kScale};
+    ResultRows rows;
+    rows.take(query_tile, query_gradient, factor);
+    fence_to_async();
+    release_by_lanes(slot_empty(slot.index));
+    slot.advance();
+    rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
+    attention_query_gradient(const __grid_constant__ SpionHopperArguments args) {
+    const auto fetch_lse = [&](const WorkItem& work, unsigned target) {
+        for (int row = lane_index(); row < kStationaryRows; row += 32) {
+            const int source = work.first_row + row;
+            copy_async_4(target + row * 4, args.attention.lse + work.row + source,
+                         source < kLength);
+        }
+    };
+    run_items<Consumer, true>(args, fetch_lse, [](const WorkItem&, const Walk&, int, unsigned) {});
+}

@@ -1,0 +1,231 @@
+// The backward pass of y = x W^T + b in one pass over the gradient of y, with W [kOut, kIn]:
+//     d_x = d_y W     d_W = d_y^T x     d_b = column sums of d_y
+// and, where y went on through dropout(gelu(y)) (kGelu), the gradient of that first. A work item
+// walks tiles of 64 rows: a tile and the next one in shared memory, W beside them, its share of d_W
+// and d_b in registers until the end.
+#pragma once
+
+#include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/tile_layout.cuh"
+#include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/random.h"
+#include "kernels/train_arguments.h"
+
+constexpr int kTileRows = kSpionLinearTileRows;
+constexpr int kOutChunks = kOut / 8, kInChunks = kIn / 8;  // of 16 bytes, in a row
+constexpr int kOutTileBytes = kTileRows * kOut * 2, kInTileBytes = kTileRows * kIn * 2;
+constexpr int kStageBytes = (kGelu ? 2 : 1) * kOutTileBytes + kInTileBytes;
+constexpr int kWeightBytes = kOut * kIn * 2;
+
+// Eight warps: four of them share the 64 rows (d_x) or the tiles of 16 outputs (d_W), two halves
+// the columns of x.
+constexpr int kOutTiles = kOut / 64;  // of 16 outputs, a warp
+constexpr int kInTiles = kIn / 16;    // of 8 columns of x, a warp
+static_assert(kThreads == 256 && kOut % 64 == 0 && kIn % 64 == 0, "shapes that tiles cover");
+
+struct Stage {
+    unsigned d_y, x, hidden;  // shared addresses of tiles [64, kOut], [64, kIn], [64, kOut]
+};
+
+SPION_DEVICE Stage stage_of(int index) {
+    const unsigned d_y = shared_memory_start() + kWeightBytes + (index % 2) * kStageBytes;
+    return {d_y, d_y + kOutTileBytes, d_y + kOutTileBytes + kInTileBytes};
+}
+
+// Rows [first, first + 64) below `end` of a tensor; the others become zeros.
+template <int kChunks>
+SPION_DEVICE void load_tile(unsigned tile, const void* source, long long first, long long end) {
+    for (int i = (int)threadIdx.x; i < kTileRows * kChunks; i += kThreads) {
+        const int row = i / kChunks, chunk = i % kChunks;
+        copy_async_16(tile + chunk_offset<kChunks>(row, chunk),
+                      (const char*)source + ((first + row) * kChunks + chunk) * 16,
+                      first + row < end);
+    }
+}
+
+SPION_DEVICE void load_stage(const SpionLinearBackwardArguments& args, const Stage& stage,
+                             long long first, long long end) {
+    load_tile<kOutChunks>(stage.d_y, args.d_y, first, end);
+    load_tile<kInChunks>(stage.x, args.x, first, end);
+    if constexpr (kGelu) load_tile<kOutChunks>(stage.hidden, args.hidden, first, end);
+}
+
+// W, its columns permuted within every 32 so that a lane's share of four result tiles of 8 columns
+// is 8 columns in order: column 8 t + 2 j + e lies where column 2 t + e of tile j is expected.
+SPION_DEVICE void load_weight(const SpionLinearBackwardArguments& args) {
+    const unsigned* words = (const unsigned*)args.weight;
+    for (int i = (int)threadIdx.x; i < kWeightBytes / 4; i += kThreads) {
+        const int row = i / (kIn / 2), word = i % (kIn / 2);
+        const int group = word / 16, t = word % 16 / 4, j = word % 4;
+        store_shared_word(
+            shared_memory_start() + chunk_offset<kInChunks>(row, 4 * group + j) + 4 * t, words[i]);
+    }
+}
+
+// Two neighbouring elements of dropout(d_y) * gelu'(x).
+SPION_DEVICE unsigned gelu_gradient(unsigned d_y, unsigned x, float keep_low, float keep_high) {
+    constexpr float kInverseRootTwoPi = 0.39894228040143268F;
+    const float x_low = __uint_as_float(x << 16), x_high = __uint_as_float(x & 0xFFFF0000U);
+    const NormalTerms low = normal_terms(x_low), high = normal_terms(x_high);
+    const float slope_low = low.distribution + x_low * (kInverseRootTwoPi * low.bell);
+    const float slope_high = high.distribution + x_high * (kInverseRootTwoPi * high.bell);
+    return pack_bf16(slope_low * keep_low * __uint_as_float(d_y << 16),
+                     slope_high * keep_high * __uint_as_float(d_y & 0xFFFF0000U));
+}
+
+// The tile of d_y, which is the gradient of dropout(gelu(hidden)), becomes that of hidden.
+SPION_DEVICE void through_gelu(const SpionLinearBackwardArguments& args, const Stage& stage,
+                               long long first) {
+    constexpr unsigned kThreshold = spion_dropout_threshold(kDropout);
+    constexpr float kKept = 1.0F / (1.0F - kDropout);
+    for (int i = (int)threadIdx.x; i < kTileRows * kOutChunks; i += kThreads) {
+        const int row = i / kOutChunks, chunk = i % kOutChunks;
+        const unsigned offset = chunk_offset<kOutChunks>(row, chunk);
+        const uint4 d_y = load_shared_16(stage.d_y + offset);
+        const uint4 x = load_shared_16(stage.hidden + offset);
+        float keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        if (kDropout > 0.0F && args.dropout.enabled != 0) {
+            const SpionRandomBits bits =
+                spion_random_bits((first + row) * kOutChunks + chunk, args.dropout.stream,
+                                  args.dropout.step, args.dropout.seed);
+#pragma unroll
+            for (int e = 0; e < 8; ++e) keep[e] = spion_keep(bits, e, kThreshold) ? kKept : 0.0F;
+        }
+        store_shared_16(stage.d_y + offset,
+                        make_uint4(gelu_gradient(d_y.x, x.x, keep[0], keep[1]),
+                                   gelu_gradient(d_y.y, x.y, keep[2], keep[3]),
+                                   gelu_gradient(d_y.z, x.z, keep[4], keep[5]),
+                                   gelu_gradient(d_y.w, x.w, keep[6], keep[7])));
+    }
+}
+
+// d_x of the tile's rows below `end`: a warp makes 16 rows of half the columns, 32 at a time.
+SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const Stage& stage,
+                                 int warp, int lane, long long first, long long end) {
+    const LanePlace place = place_by_rows(lane);
+    const int rows = warp % 4 * 16, g = lane / 4, t = lane % 4;
+#pragma unroll 1
+    for (int group = 0; group < kIn / 64; ++group) {
+        const int chunk = (warp / 4 * (kIn / 64) + group) * 4;
+        float acc[4][4] = {};
+#pragma unroll 2
+        for (int k = 0; k < kOut / 16; ++k) {
+            unsigned a[4], b[4];
+            load_matrices(
+                a, stage.d_y + chunk_offset<kOutChunks>(rows + place.row, 2 * k + place.chunk));
+#pragma unroll
+            for (int pair = 0; pair < 2; ++pair) {
+                load_matrices_transposed(
+                    b, shared_memory_start() +
+                           chunk_offset<kInChunks>(16 * k + place.row,
+                                                   chunk + 2 * pair + place.chunk));
+                mma_bf16(acc[2 * pair], a, b[0], b[1]);
+                mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const long long row = first + rows + g + 8 * half;
+            if (row >= end) continue;
+            ((uint4*)args.d_x)[row * kInChunks + chunk + t] =
+                make_uint4(pack_bf16(acc[0][2 * half], acc[0][2 * half + 1]),
+                           pack_bf16(acc[1][2 * half], acc[1][2 * half + 1]),
+                           pack_bf16(acc[2][2 * half], acc[2][2 * half + 1]),
+                           pack_bf16(acc[3][2 * half], acc[3][2 * half + 1]));
+        }
+    }
+}
+
+// A warp's share of d_W, fragments of [16, 8], and of d_b: one fragment, tile i in its column i.
+struct Shares {
+    float weight[kOutTiles][kInTiles][4];
+    float bias[4];
+};
+static_assert(kOutTiles <= 8, "a column for each tile");
+
+// The warp's first output of its tile i, and its first column of x.
+SPION_DEVICE int first_output(int warp, int i) {
+    return 16 * (warp % 4 + 4 * i);
+}
+SPION_DEVICE int first_chunk(int warp) {
+    return warp / 4 * kInTiles;
+}
+
+// Adds the tile's 64 rows.
+SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares& shares) {
+    constexpr unsigned kOnes = 0x3F803F80U;  // two bf16
+    const LanePlace by_rows = place_by_rows(lane), by_chunks = place_by_chunks(lane);
+#pragma unroll 1
+    for (int k = 0; k < kTileRows / 16; ++k) {
+        unsigned a[kOutTiles][4], b[4];
+#pragma unroll
+        for (int i = 0; i < kOutTiles; ++i) {
+            load_matrices_transposed(
+                a[i],
+                stage.d_y + chunk_offset<kOutChunks>(16 * k + by_chunks.row,
+                                                     first_output(warp, i) / 8 + by_chunks.chunk));
+            const unsigned column = lane / 4 == i ? kOnes : 0;
+            if (warp < 4) mma_bf16(shares.bias, a[i], column, column);
+        }
+#pragma unroll
+        for (int n = 0; n < kInTiles; n += 2) {
+            load_matrices_transposed(
+                b, stage.x + chunk_offset<kInChunks>(16 * k + by_rows.row,
+                                                     first_chunk(warp) + n + by_rows.chunk));
+#pragma unroll
+            for (int i = 0; i < kOutTiles; ++i) {
+                mma_bf16(shares.weight[i][n], a[i], b[0], b[1]);
+                mma_bf16(shares.weight[i][n + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// partials[item]: d_W [kOut, kIn], then d_b [kOut].
+SPION_DEVICE void store_shares(const Shares& shares, int warp, int lane, float* out) {
+    const int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int i = 0; i < kOutTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int output = first_output(warp, i) + g + 8 * half;
+#pragma unroll
+            for (int n = 0; n < kInTiles; ++n) {
+                *(float2*)(out + output * kIn + 8 * (first_chunk(warp) + n) + 2 * t) =
+                    make_float2(shares.weight[i][n][2 * half], shares.weight[i][n][2 * half + 1]);
+            }
+            if (warp < 4 && t == i / 2) {
+                out[kOut * kIn + output] = shares.bias[2 * half + i % 2];
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    linear_backward(const __grid_constant__ SpionLinearBackwardArguments args) {
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    const long long begin = blockIdx.x * args.rows_per_item;
+    const long long end =
+        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
+    Shares shares = {};
+    load_stage(args, stage_of(0), begin, end);
+    copy_commit();
+    load_weight(args);
+    for (int tile = 0; tile < tiles; ++tile) {
+        const Stage stage = stage_of(tile);
+        const long long first = begin + (long long)tile * kTileRows;
+        if (tile + 1 < tiles) load_stage(args, stage_of(tile + 1), first + kTileRows, end);
+        copy_commit();
+        copy_wait<1>();
+        __syncthreads();
+        if constexpr (kGelu) {
+            through_gelu(args, stage, first);
+            __syncthreads();
+        }
+        input_gradient(args, stage, warp, lane, first, end);
+        weight_gradient(stage, warp, lane, shares);
+        __syncthreads();  // before the stage is filled again
+    }
+    store_shares(shares, warp, lane, args.partials + (long long)blockIdx.x * (kOut * kIn + kOut));
+}

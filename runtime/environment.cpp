@@ -1,0 +1,86 @@
+#include "runtime/environment.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+// A new variable is a line here and a row in docs/environment.md (a test compares the two).
+constexpr std::array kVariables = {
+    EnvironmentVariable{"SPION_CACHE_DIR", "a folder",
+                        "keeps compiled kernels and tunings; else $XDG_CACHE_HOME/spion, else "
+                        "$HOME/.cache/spion"},
+    EnvironmentVariable{"SPION_VERBOSE", "0 or 1",
+                        "1: a line on stderr for each kernel that is looked up in the cache"},
+    EnvironmentVariable{"SPION_HOST_FEATURES", "best, avx2 or sse",
+                        "widest vector instructions that the CPU's kernels may use; else best"},
+    EnvironmentVariable{"SPION_WGMMA", "0 or 1",
+                        "0: on sm_90a without wgmma and TMA, to compare; else with them"},
+    EnvironmentVariable{"SPION_WAIT_AFTER_LAUNCH", "0 or 1",
+                        "1: wait after each launch on the GPU, so that an error names its kernel"},
+    EnvironmentVariable{"SPION_LINEINFO", "0 or 1",
+                        "1: kernels of the GPU know their source lines, for profilers"},
+    EnvironmentVariable{"SPION_NVRTC_LIBRARY", "path of libnvrtc.so",
+                        "is opened instead of those that are found"},
+    EnvironmentVariable{"SPION_CUBLASLT_LIBRARY", "path of libcublasLt.so",
+                        "is opened instead of those that are found"},
+    EnvironmentVariable{"SPION_DISASSEMBLER", "path of nvdisasm or cuobjdump",
+                        "writes SASS; else the first on PATH or in /usr/local/cuda/bin"},
+    EnvironmentVariable{"CUDA_HOME", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
+    EnvironmentVariable{"CUDA_PATH", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
+    EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
+    EnvironmentVariable{"HOME", "a folder", "see SPION_CACHE_DIR"},
+    EnvironmentVariable{"PATH", "folders", "are searched for a disassembler"},
+};
+
+bool in_table(std::string_view name) {
+    return std::any_of(kVariables.begin(), kVariables.end(),
+                       [&](const EnvironmentVariable& known) { return known.name == name; });
+}
+
+}  // namespace
+
+std::span<const EnvironmentVariable> environment_variables() {
+    return kVariables;
+}
+
+std::optional<std::string> environment_value(std::string_view name) {
+    if (!in_table(name)) {
+        throw InternalError("the environment variable {} is not in the table", name);
+    }
+    const char* value = std::getenv(std::string(name).c_str());
+    return value == nullptr || *value == '\0' ? std::nullopt : std::optional<std::string>(value);
+}
+
+bool environment_switch(std::string_view name, bool otherwise) {
+    const std::optional<std::string> value = environment_value(name);
+    if (!value) {
+        return otherwise;
+    }
+    if (*value != "0" && *value != "1") {
+        throw UserError("{} is '{}', but must be 0 or 1: unset it for {}", name, *value,
+                        otherwise ? 1 : 0);
+    }
+    return *value == "1";
+}
+
+std::vector<std::string> unknown_environment_variables() {
+    std::vector<std::string> names;
+    for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+        const std::string_view text = *entry;
+        const std::string_view name = text.substr(0, text.find('='));
+        if (name.starts_with("SPION_") && !name.starts_with("SPION_TEST_") && !in_table(name)) {
+            names.emplace_back(name);
+        }
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+}  // namespace spion
