@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
-#include <thread>
 #include <utility>
 
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "runtime/threads.h"
 
 namespace spion {
 namespace {
 
-// Runs job(0) .. job(count - 1) on as many threads as there are processors, and throws the first
+// Runs job(0) .. job(count - 1) on thread_count() threads, and throws the first
 // failure in the order of the jobs.
 template <typename Job>
 void in_parallel(std::size_t count, const Job& job) {
@@ -28,14 +28,9 @@ void in_parallel(std::size_t count, const Job& job) {
             }
         }
     };
-    {
-        const std::size_t processors = std::max(1U, std::thread::hardware_concurrency());
-        std::vector<std::jthread> helpers;
-        for (std::size_t i = 1; i < std::min(processors, count); ++i) {
-            helpers.emplace_back(work);
-        }
-        work();
-    }
+    run_on_threads(
+        static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(thread_count()), count)),
+        work);
     for (const std::exception_ptr& failure : failures) {
         if (failure) {
             std::rethrow_exception(failure);

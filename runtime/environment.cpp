@@ -16,6 +16,9 @@ constexpr std::array kVariables = {
     EnvironmentVariable{"SPION_CACHE_DIR", "a folder",
                         "keeps compiled kernels and tunings; else $XDG_CACHE_HOME/spion, else "
                         "$HOME/.cache/spion"},
+    EnvironmentVariable{"SPION_THREADS", "1 to 4096",
+                        "threads of the CPU back end, of compilation and of data; else the "
+                        "processors that affinity and CPU quota allow"},
     EnvironmentVariable{"SPION_VERBOSE", "0 or 1",
                         "1: a line on stderr for each kernel that is looked up in the cache"},
     EnvironmentVariable{"SPION_HOST_FEATURES", "best, avx2 or sse",

@@ -36,6 +36,7 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
+    add_threads_option(command);
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
         ->capture_default_str();
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();

@@ -13,6 +13,7 @@
 #include "ir/error.h"
 #include "ir/sizes.h"
 #include "tools/bench_attention.h"
+#include "tools/command_line.h"
 #include "tools/profiling_device.h"
 #include "tools/random_pattern.h"
 #include "train/model.h"
@@ -269,6 +270,7 @@ void add_bench_step(CLI::App& bench) {
     CLI::App* part =
         bench.add_subcommand("step", "a training step at the paper's settings, kernel by kernel");
     part->add_option("--task", options->task, "listops, image or retrieval")->capture_default_str();
+    add_threads_option(*part);
     part->add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
     part->add_option("--batch", options->batch, "another batch than the task's");
     part->add_option("--length", options->length, "another length than the task's");

@@ -19,6 +19,7 @@
 #include "ir/error.h"
 #include "tools/attention_buffers.h"
 #include "tools/bench_anchors.h"
+#include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -275,6 +276,7 @@ void add_bench_tiers(CLI::App& bench) {
     part->add_option("--repeat", options->repeat, "rounds of both tiers that medians are taken of")
         ->capture_default_str();
     part->add_flag("--all", options->all, "the long sequences too, not only the paper's shapes");
+    add_threads_option(*part);
     part->add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
     part->callback([options, json] {
         options->json = json->count() > 0;

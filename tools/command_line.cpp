@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
 
 namespace spion {
 namespace {
@@ -118,6 +119,15 @@ std::string describe(const CLI::ParseError& error, const CLI::App& app) {
                             option);
     }
     return with_meaning(fmt::format("`{}`: {}", full_name(command), message), option);
+}
+
+void add_threads_option(CLI::App& command) {
+    command
+        .add_option_function<std::string>(
+            "--threads", [](const std::string& number) { set_thread_count(number, "--threads"); },
+            "threads on the host, 1 to 4096; without it SPION_THREADS, else the processors that "
+            "affinity and CPU quota allow")
+        ->type_name("");
 }
 
 CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,

@@ -13,6 +13,10 @@ namespace spion {
 // the root command whose parse() threw `error`.
 std::string describe(const CLI::ParseError& error, const CLI::App& app);
 
+// Adds --threads to a command that computes, compiles or makes data on the host
+// (runtime/threads.h).
+void add_threads_option(CLI::App& command);
+
 // An option whose value is a whole number of 0 to 2^64 - 1; its default is what `seed` holds.
 // (CLI11 alone takes -1 for 2^64 - 1.) `seed` must outlive the parse.
 CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,

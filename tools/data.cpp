@@ -2,9 +2,10 @@
 #include <algorithm>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #include "train/data/lra_tsv.h"
 #include "train/run_folder.h"
@@ -20,8 +21,8 @@ struct DataOptions {
 
 void write_data(const DataOptions& options) {
     check_run_folder(options.out);
-    const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    write_list_ops_folder(generate_list_ops(options.settings.list_ops, threads), options.out);
+    write_list_ops_folder(generate_list_ops(options.settings.list_ops, thread_count()),
+                          options.out);
     fmt::print("wrote basic_train.tsv, basic_val.tsv and basic_test.tsv to {}\n", options.out);
 }
 
@@ -34,6 +35,7 @@ void add_data(CLI::App& app, int*) {
         "listops", "ListOps as Long Range Arena stores it: basic_{train,val,test}.tsv");
     const auto options = std::make_shared<DataOptions>();
     command->add_option("--out", options->out, "new folder for the files")->required();
+    add_threads_option(*command);
     for (const Setting& setting : train_settings()) {
         if (setting.group != "data" || setting.name == "data") continue;
         const std::string name{setting.name};

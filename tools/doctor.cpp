@@ -15,6 +15,7 @@
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cublas.h"
@@ -23,7 +24,9 @@
 #include "runtime/cuda/nvrtc.h"
 #endif
 #ifdef SPION_HOST_BACKEND
+#include "runtime/host/gemm.h"
 #include "runtime/host/host_device.h"
+#include "runtime/host/host_target.h"
 #endif
 
 namespace spion {
@@ -126,6 +129,20 @@ void examine_host(std::vector<Finding>& findings) {
     findings.push_back(examine("CPU", [&](Finding& finding) {
         device = make_host_device();
         finding.version = fmt::format("{}, {}", device->name(), device->target().arch);
+    }));
+    findings.push_back(examine("products", [&](Finding& finding) {
+        if (!device) {
+            throw DeviceError("the CPU cannot be used");
+        }
+        const int lanes = device->target().vector_floats;
+        const int most = host_target(HostVectors::kBest, 1).vector_floats;
+        finding.version =
+            fmt::format("spion's own, {} thread{}, {}", device->target().processors,
+                        device->target().processors == 1 ? "" : "s", gemm_name(lanes));
+        if (lanes < most) {
+            finding.version += fmt::format(
+                "; the processor has vectors of {}: unset SPION_HOST_FEATURES to use them", most);
+        }
     }));
     findings.push_back(examine("LLVM", [&](Finding& finding) {
         if (!device) {
@@ -238,6 +255,7 @@ void add_doctor(CLI::App& app, int*) {
     const auto json = std::make_shared<bool>(false);
     CLI::App* command = app.add_subcommand(
         "doctor", "what was found of device, driver, compilers and cache, and whether it works");
+    add_threads_option(*command);
     command->add_flag("--json", *json, "print an array of objects instead of a table");
     command->callback([json] {
         const std::vector<Finding> findings = examine_all();

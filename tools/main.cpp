@@ -63,6 +63,7 @@ int run_command(int argc, char** argv) {
     app.set_version_flag("--version", "spion " SPION_VERSION);
     app.footer(footer());
     app.failure_message(CLI::FailureMessage::simple);
+    app.option_defaults()->take_last();  // of an option that is given again, as in other commands
     int exit_code = 0;
     add_commands(app, &exit_code);
     if (argc < 2) {

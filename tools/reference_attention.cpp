@@ -4,9 +4,9 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <thread>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
 
 namespace spion {
 namespace {
@@ -197,13 +197,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
             terms[index] = run_head(problem, index, result);
         }
     };
-    std::vector<std::jthread> threads;
-    const unsigned count = std::max(1U, std::thread::hardware_concurrency());
-    for (unsigned n = 1; n < count && n < heads; ++n) {
-        threads.emplace_back(work);
-    }
-    work();
-    threads.clear();  // joins
+    run_on_threads(static_cast<int>(std::min<std::int64_t>(thread_count(), heads)), work);
     for (const HeadTerms& head : terms) {
         result.d_q_terms += head.d_q;
         result.d_k_terms += head.d_k;

@@ -5,9 +5,10 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
+#include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
 #include "train/data/lra_tsv.h"
@@ -56,10 +57,6 @@ TrainSettings resolve(const TrainOptions& options) {
     return settings;
 }
 
-int worker_threads() {
-    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
 Dataset load_data(const TrainSettings& settings, Progress& progress) {
     if (!settings.data.empty()) {
         progress.say(fmt::format("reading {}", settings.data));
@@ -69,7 +66,7 @@ Dataset load_data(const TrainSettings& settings, Progress& progress) {
     progress.say(fmt::format("generating {} + {} + {} ListOps expressions of {} to {} tokens",
                              data.train_samples, data.validation_samples, data.test_samples,
                              data.min_length, data.max_length));
-    return generate_list_ops(data, worker_threads());
+    return generate_list_ops(data, thread_count());
 }
 
 int run_training(const TrainOptions& options) {
@@ -121,6 +118,7 @@ void add_train(CLI::App& app, int* exit_code) {
                         "paper, or demo: some two minutes on two cores without a GPU");
     command->add_option("--config", options->config,
                         "TOML file of settings (key = value, keys are the flags below); flags win");
+    add_threads_option(*command);
     add_settings(*command, *options);
     command->callback([options, exit_code] { *exit_code = run_training(*options); });
 }

@@ -1,6 +1,5 @@
-# Finds LLVM (shared library and headers), the clang of the same major version that compiles
-# kernels/host to bitcode, and OpenBLAS. Sets SPION_LLVM_MAJOR, SPION_CLANG and the targets
-# spion_llvm and spion_openblas.
+# Finds LLVM (shared library and headers) and the clang of the same major version that compiles
+# kernels/host to bitcode. Sets SPION_LLVM_MAJOR, SPION_CLANG and the target spion_llvm.
 enable_language(C)  # LLVM's package looks for libffi with C checks
 # LLVM's package accepts a request for its own major.minor only.
 set(SPION_LLVM_VERSIONS 19.1 20.1 18.1 17.0 16.0 CACHE STRING "Versions of LLVM to try, in order")
@@ -37,14 +36,4 @@ else()
     target_link_libraries(spion_llvm INTERFACE ${llvm_libraries})
 endif()
 
-find_path(OPENBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas-pthread openblas-serial openblas)
-find_library(OPENBLAS_LIBRARY openblas PATH_SUFFIXES openblas-pthread)
-if(NOT OPENBLAS_INCLUDE OR NOT OPENBLAS_LIBRARY)
-    message(FATAL_ERROR "The host back end needs OpenBLAS (Debian, Ubuntu: libopenblas-dev); install "
-                        "it, or configure with -DSPION_HOST_BACKEND=OFF")
-endif()
-add_library(spion_openblas INTERFACE)
-target_include_directories(spion_openblas SYSTEM INTERFACE ${OPENBLAS_INCLUDE})
-target_link_libraries(spion_openblas INTERFACE ${OPENBLAS_LIBRARY})
-
-message(STATUS "Host back end: LLVM ${LLVM_PACKAGE_VERSION}, ${SPION_CLANG}, ${OPENBLAS_LIBRARY}")
+message(STATUS "Host back end: LLVM ${LLVM_PACKAGE_VERSION}, ${SPION_CLANG}")

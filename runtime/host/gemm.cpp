@@ -1,21 +1,34 @@
 #include "runtime/host/gemm.h"
 
-#include <cblas.h>
-
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <vector>
 
 #include "ir/error.h"
+#include "runtime/host/gemm_kernel.h"
 
 namespace spion {
 namespace {
 
-// OpenBLAS's own threads would compete with the pool's: each call computes on its caller's thread.
-void use_one_blas_thread() {
-    static std::once_flag once;
-    std::call_once(once, [] { openblas_set_num_threads(1); });
+struct Workspace {
+    alignas(64) float values[kGemmWorkspace];
+};
+
+// A thread's own, kept for its next product.
+float* workspace() {
+    thread_local const std::unique_ptr<Workspace> own(new Workspace);
+    return own->values;
+}
+
+GemmKernel& kernel_of(int lanes) {
+#if defined(__x86_64__)
+    if (lanes >= 16) return multiply_16_lanes;
+    if (lanes >= 8) return multiply_8_lanes;
+#endif
+    return multiply_4_lanes;
 }
 
 void check(const Gemm& gemm) {
@@ -44,16 +57,23 @@ struct Piece {
     float beta;
 };
 
-void multiply(const Gemm& gemm, const Piece& piece) {
-    const auto* a = static_cast<const float*>(gemm.a);
-    const auto* b = static_cast<const float*>(gemm.b);
-    a += gemm.transpose_a ? piece.k0 * gemm.lda + piece.m0 : piece.m0 * gemm.lda + piece.k0;
-    b += gemm.transpose_b ? piece.k0 : piece.k0 * gemm.ldb;
-    cblas_sgemm(CblasRowMajor, gemm.transpose_a ? CblasTrans : CblasNoTrans,
-                gemm.transpose_b ? CblasTrans : CblasNoTrans, static_cast<int>(piece.m1 - piece.m0),
-                static_cast<int>(gemm.n), static_cast<int>(piece.k1 - piece.k0), gemm.alpha, a,
-                static_cast<int>(gemm.lda), b, static_cast<int>(gemm.ldb), piece.beta, piece.c,
-                static_cast<int>(piece.ldc));
+void multiply(const Gemm& gemm, const Piece& piece, GemmKernel& kernel) {
+    GemmPart part{.m = piece.m1 - piece.m0,
+                  .n = gemm.n,
+                  .k = piece.k1 - piece.k0,
+                  .a = static_cast<const float*>(gemm.a),
+                  .a_row = gemm.transpose_a ? 1 : gemm.lda,
+                  .a_column = gemm.transpose_a ? gemm.lda : 1,
+                  .b = static_cast<const float*>(gemm.b),
+                  .b_row = gemm.transpose_b ? 1 : gemm.ldb,
+                  .b_column = gemm.transpose_b ? gemm.ldb : 1,
+                  .c = piece.c,
+                  .ldc = piece.ldc,
+                  .alpha = gemm.alpha,
+                  .beta = piece.beta};
+    part.a += piece.m0 * part.a_row + piece.k0 * part.a_column;
+    part.b += piece.k0 * part.b_row;
+    kernel(part, workspace());
 }
 
 void add_bias(const Gemm& gemm, std::int64_t m0, std::int64_t m1) {
@@ -73,33 +93,37 @@ constexpr std::int64_t kRowsPerPiece = 256;
 constexpr std::int64_t kProductsPerPiece = 4096;  // of k
 
 // Many rows: pieces of rows.
-void multiply_by_rows(const Gemm& gemm, ThreadPool& pool) {
+void multiply_by_rows(const Gemm& gemm, ThreadPool& pool, GemmKernel& kernel) {
     auto* c = static_cast<float*>(gemm.c);
     pool.parallel_for(gemm.m, kRowsPerPiece, [&](std::int64_t m0, std::int64_t m1) {
-        multiply(gemm, {.m0 = m0,
-                        .m1 = m1,
-                        .k0 = 0,
-                        .k1 = gemm.k,
-                        .c = c + m0 * gemm.ldc,
-                        .ldc = gemm.ldc,
-                        .beta = gemm.beta});
+        multiply(gemm,
+                 {.m0 = m0,
+                  .m1 = m1,
+                  .k0 = 0,
+                  .k1 = gemm.k,
+                  .c = c + m0 * gemm.ldc,
+                  .ldc = gemm.ldc,
+                  .beta = gemm.beta},
+                 kernel);
         add_bias(gemm, m0, m1);
     });
 }
 
 // A small result of long sums, as weight gradients are: pieces of k, added up in order.
-void multiply_by_products(const Gemm& gemm, ThreadPool& pool) {
+void multiply_by_products(const Gemm& gemm, ThreadPool& pool, GemmKernel& kernel) {
     const std::int64_t pieces = (gemm.k + kProductsPerPiece - 1) / kProductsPerPiece;
     const std::int64_t elements = gemm.m * gemm.n;
     std::vector<float> partials(static_cast<std::size_t>(pieces * elements));  // [pieces, m, n]
     pool.parallel_for(pieces, 1, [&](std::int64_t piece, std::int64_t) {
-        multiply(gemm, {.m0 = 0,
-                        .m1 = gemm.m,
-                        .k0 = piece * kProductsPerPiece,
-                        .k1 = std::min((piece + 1) * kProductsPerPiece, gemm.k),
-                        .c = partials.data() + piece * elements,
-                        .ldc = gemm.n,
-                        .beta = 0.0F});
+        multiply(gemm,
+                 {.m0 = 0,
+                  .m1 = gemm.m,
+                  .k0 = piece * kProductsPerPiece,
+                  .k1 = std::min((piece + 1) * kProductsPerPiece, gemm.k),
+                  .c = partials.data() + piece * elements,
+                  .ldc = gemm.n,
+                  .beta = 0.0F},
+                 kernel);
     });
     pool.parallel_for(gemm.m, 16, [&](std::int64_t m0, std::int64_t m1) {
         for (std::int64_t row = m0; row < m1; ++row) {
@@ -116,18 +140,79 @@ void multiply_by_products(const Gemm& gemm, ThreadPool& pool) {
     });
 }
 
+// A product of odd sizes, transposed operands included, against plain sums in double.
+double error_of(GemmKernel& kernel) {
+    constexpr std::int64_t kM = 29, kN = 71, kK = 300;
+    std::vector<float> a(kM * kK), b(kK * kN), c(kM * kN);
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i % 17) - 8.0F;
+    for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(i % 13) - 6.0F;
+    double error = 0;
+    for (const bool transposed : {false, true}) {
+        const GemmPart part{.m = kM,
+                            .n = kN,
+                            .k = kK,
+                            .a = a.data(),
+                            .a_row = transposed ? 1 : kK,
+                            .a_column = transposed ? kM : 1,
+                            .b = b.data(),
+                            .b_row = transposed ? 1 : kN,
+                            .b_column = transposed ? kK : 1,
+                            .c = c.data(),
+                            .ldc = kN};
+        kernel(part, workspace());
+        for (std::int64_t i = 0; i < kM; ++i) {
+            for (std::int64_t j = 0; j < kN; ++j) {
+                double sum = 0;
+                for (std::int64_t p = 0; p < kK; ++p) {
+                    sum += double{part.a[i * part.a_row + p * part.a_column]} *
+                           double{part.b[p * part.b_row + j * part.b_column]};
+                }
+                error = std::max(error,
+                                 std::abs(sum - double{c[static_cast<std::size_t>(i * kN + j)]}));
+            }
+        }
+    }
+    return error;
+}
+
+// All numbers above are whole and their sums exact, so any difference is a fault of the processor
+// or of how this file was compiled.
+void check_once(int lanes) {
+    static std::once_flag checked[3];
+    std::call_once(checked[lanes >= 16  ? 2
+                           : lanes >= 8 ? 1
+                                        : 0],
+                   [&] {
+                       if (const double error = error_of(kernel_of(lanes)); error != 0) {
+                           throw DeviceError(
+                               "a matrix product with vectors of {} floats is wrong by {} on this "
+                               "processor: set "
+                               "SPION_HOST_FEATURES to {}",
+                               lanes, error, lanes >= 16 ? "avx2" : "sse");
+                       }
+                   });
+}
+
 }  // namespace
 
-void host_gemm(const Gemm& gemm, ThreadPool& pool) {
+std::string gemm_name(int lanes) {
+    check_once(lanes);
+    return fmt::format("vectors of {} fp32, checked against plain sums", lanes >= 16  ? 16
+                                                                         : lanes >= 8 ? 8
+                                                                                      : 4);
+}
+
+void host_gemm(const Gemm& gemm, ThreadPool& pool, int lanes) {
     check(gemm);
-    use_one_blas_thread();
+    check_once(lanes);
     if (gemm.m == 0 || gemm.n == 0) {
         return;
     }
+    GemmKernel& kernel = kernel_of(lanes);
     if (gemm.m <= 2 * kRowsPerPiece && gemm.k > 2 * kProductsPerPiece) {
-        multiply_by_products(gemm, pool);
+        multiply_by_products(gemm, pool, kernel);
     } else {
-        multiply_by_rows(gemm, pool);
+        multiply_by_rows(gemm, pool, kernel);
     }
 }
 

@@ -24,7 +24,9 @@ constexpr std::size_t kAlignment = 64;  // a cache line, and an AVX-512 register
 
 class HostDevice : public Device {
   public:
-    HostDevice(Target target, int threads) : target_(std::move(target)), pool_(threads) {}
+    explicit HostDevice(Target target) : target_(std::move(target)), pool_(target_.processors) {
+        target_.processors = pool_.threads();  // those that could be started
+    }
 
     const Target& target() const override { return target_; }
     std::string name() const override {
@@ -96,7 +98,7 @@ class HostDevice : public Device {
         });
     }
 
-    void gemm(const Gemm& gemm) override { host_gemm(gemm, pool_); }
+    void gemm(const Gemm& gemm) override { host_gemm(gemm, pool_, target_.vector_floats); }
 
     void mark(int slot) override { mark_at(slot) = std::chrono::steady_clock::now(); }
     double milliseconds_between(int first_slot, int second_slot) override {
@@ -137,12 +139,11 @@ class HostDevice : public Device {
 
 std::unique_ptr<Device> make_host_device(int threads) {
     if (threads < 0) {
-        throw UserError("{} threads were asked for, but at least 1 is needed: give 0 for all",
-                        threads);
+        throw UserError(
+            "{} threads were asked for, but at least 1 is needed: give 0 for all that may be used",
+            threads);
     }
-    Target target = this_host_target(threads);
-    const int count = target.processors;
-    return std::make_unique<HostDevice>(std::move(target), count);
+    return std::make_unique<HostDevice>(this_host_target(threads));
 }
 
 }  // namespace spion

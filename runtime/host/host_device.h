@@ -8,8 +8,9 @@
 
 namespace spion {
 
-// threads: 0 for all hardware threads. Reads SPION_HOST_FEATURES (runtime/host/host_target.h).
-// Throws UserError for a negative number of threads.
+// threads: 0 for thread_count() of runtime/threads.h; fewer, after a line on stderr, where the
+// system allows no more. Reads SPION_HOST_FEATURES (runtime/host/host_target.h). Throws UserError
+// for a negative number of threads.
 std::unique_ptr<Device> make_host_device(int threads = 0);
 
 }  // namespace spion

@@ -11,10 +11,10 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
-#include <thread>
 
 #include "ir/error.h"
 #include "runtime/environment.h"
+#include "runtime/threads.h"
 
 namespace spion {
 namespace {
@@ -77,21 +77,20 @@ Target host_target(HostVectors vectors, int threads) {
         const auto found = features.find(feature);
         return found != features.end() && found->second;
     };
+    const bool avx2 = has("avx2") && has("fma");
     return {.back_end = BackEnd::kHost,
             .arch = llvm::sys::getHostCPUName().str(),
             .features = text,
             .processors = threads,
-            .vector_floats = has("avx512f") ? 16
-                             : has("avx2")  ? 8
-                                            : 4};
+            .vector_floats = avx2 && has("avx512f") ? 16
+                             : avx2                 ? 8
+                                                    : 4};
 }
 
 Target this_host_target(int threads) {
     const HostVectors vectors =
         parse_host_vectors(environment_value("SPION_HOST_FEATURES").value_or(""));
-    return host_target(vectors, threads != 0 ? threads
-                                             : static_cast<int>(std::max(
-                                                   1U, std::thread::hardware_concurrency())));
+    return host_target(vectors, threads != 0 ? threads : thread_count());
 }
 
 std::string cpu_model() {

@@ -19,8 +19,8 @@ HostVectors parse_host_vectors(std::string_view name);
 // `vectors`; processors = threads.
 Target host_target(HostVectors vectors, int threads);
 
-// The same with the vector instructions that SPION_HOST_FEATURES allows; threads: 0 for all
-// hardware threads. Throws as parse_host_vectors.
+// The same with the vector instructions that SPION_HOST_FEATURES allows; threads: 0 for
+// thread_count() of runtime/threads.h. Throws as parse_host_vectors and thread_count.
 Target this_host_target(int threads = 0);
 
 // "AMD EPYC 9654", or LLVM's name of the CPU where the system does not say.

@@ -14,6 +14,7 @@
 #include <llvm/Linker/Linker.h>
 #include <llvm/MC/TargetRegistry.h>
 #include <llvm/Passes/PassBuilder.h>
+#include <llvm/Support/ErrorHandling.h>
 #include <llvm/Support/SourceMgr.h>
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Support/raw_ostream.h>
@@ -21,6 +22,8 @@
 #include <llvm/Target/TargetOptions.h>
 #include <llvm/Transforms/IPO/GlobalDCE.h>
 #include <llvm/Transforms/IPO/Internalize.h>
+
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
@@ -255,9 +258,22 @@ class Compilation {
     std::unique_ptr<llvm::TargetMachine> machine_;
 };
 
+// LLVM has no way to hand a failed allocation back, and would abort. This says what a user can do
+// and ends the process as a refused request does. It must not allocate.
+[[noreturn]] void end_without_memory(void*, const char*, bool) {
+    constexpr char kSentence[] =
+        "spion: out of memory on the host while compiling a kernel; raise the limit on memory "
+        "(ulimit -v) or lower --threads\n";
+    constexpr int kRefused = 2;
+    [[maybe_unused]] const ssize_t written =
+        ::write(STDERR_FILENO, kSentence, sizeof(kSentence) - 1);
+    ::_exit(kRefused);
+}
+
 void initialise_llvm() {
     static std::once_flag once;
     std::call_once(once, [] {
+        llvm::install_bad_alloc_error_handler(end_without_memory);
         llvm::InitializeNativeTarget();
         llvm::InitializeNativeTargetAsmPrinter();
         llvm::InitializeNativeTargetAsmParser();

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/threads.h"
+
 namespace spion {
 
 struct ThreadPool::State {
@@ -60,8 +62,15 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(threads), state_(std::make_unique<State>()) {
+    state_->workers.reserve(static_cast<std::size_t>(std::max(0, threads - 1)));
     for (int i = 1; i < threads; ++i) {
-        state_->workers.emplace_back([state = state_.get()] { state->run_worker(); });
+        std::thread worker = try_to_start_thread([state = state_.get()] { state->run_worker(); });
+        if (!worker.joinable()) {
+            note_fewer_threads(threads, i);
+            threads_ = i;
+            return;
+        }
+        state_->workers.push_back(std::move(worker));
     }
 }
 

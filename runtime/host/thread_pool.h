@@ -9,7 +9,8 @@ namespace spion {
 
 class ThreadPool {
   public:
-    // threads >= 1, the caller's thread of parallel_for included.
+    // threads >= 1, the caller's thread of parallel_for included. Where the system allows fewer, a
+    // line on stderr says so and threads() is what was started.
     explicit ThreadPool(int threads);
     ~ThreadPool();
     int threads() const { return threads_; }

@@ -230,13 +230,13 @@ void copy_async(unsigned target, const void* source, unsigned bytes, bool presen
     current->running->open_group.push_back(copy);
 }
 
-void copy_commit() {
+void cp_async_commit_group() {
     Fiber& fiber = *current->running;
     fiber.groups.push_back(std::move(fiber.open_group));
     fiber.open_group.clear();
 }
 
-void copy_wait(int pending) {
+void cp_async_wait_group(int pending) {
     auto& groups = current->running->groups;
     while (groups.size() > static_cast<std::size_t>(pending)) {
         for (const PendingCopy& copy : groups.front()) {
@@ -279,7 +279,7 @@ float from_fp16(std::uint16_t bits) {
     return static_cast<float>(value);
 }
 
-void load_matrices(unsigned (&out)[4], unsigned address, bool transposed) {
+void ldmatrix_x4(unsigned (&out)[4], unsigned address, bool transposed) {
     Words mine{};
     check_shared(address, 16);
     read_shared(address, mine.word, 16);

@@ -59,8 +59,8 @@ const Words* exchange(const Words& mine);
 void read_shared(unsigned address, void* data, unsigned bytes);
 void write_shared(unsigned address, const void* data, unsigned bytes);
 void copy_async(unsigned target, const void* source, unsigned bytes, bool present);
-void copy_commit();
-void copy_wait(int pending);
+void cp_async_commit_group();
+void cp_async_wait_group(int pending);
 
 float round_to(float value, int mantissa_bits, bool ties_to_even);
 std::uint16_t to_bf16(float value);
@@ -68,7 +68,7 @@ std::uint16_t to_fp16(float value);
 float from_bf16(std::uint16_t bits);
 float from_fp16(std::uint16_t bits);
 
-void load_matrices(unsigned (&out)[4], unsigned address, bool transposed);
+void ldmatrix_x4(unsigned (&out)[4], unsigned address, bool transposed);
 // a_rows: for tests of 16-bit (k = 16) and tf32 (k = 8) products; decode turns a word into values.
 void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int k,
          float (*decode)(unsigned word, int half));
@@ -80,24 +80,24 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int k,
 SPION_DEVICE unsigned shared_memory_start() {
     return 0;
 }
-SPION_DEVICE void copy_async_16(unsigned target, const void* source, bool present) {
+SPION_DEVICE void cp_async_16(unsigned target, const void* source, bool present) {
     spion::emulation::copy_async(target, source, 16, present);
 }
-SPION_DEVICE void copy_async_4(unsigned target, const void* source, bool present) {
+SPION_DEVICE void cp_async_4(unsigned target, const void* source, bool present) {
     spion::emulation::copy_async(target, source, 4, present);
 }
-SPION_DEVICE void copy_commit() {
-    spion::emulation::copy_commit();
+SPION_DEVICE void cp_async_commit_group() {
+    spion::emulation::cp_async_commit_group();
 }
 template <int kPending>
-SPION_DEVICE void copy_wait() {
-    spion::emulation::copy_wait(kPending);
+SPION_DEVICE void cp_async_wait_group() {
+    spion::emulation::cp_async_wait_group(kPending);
 }
-SPION_DEVICE void load_matrices(unsigned (&out)[4], unsigned address) {
-    spion::emulation::load_matrices(out, address, false);
+SPION_DEVICE void ldmatrix_x4(unsigned (&out)[4], unsigned address) {
+    spion::emulation::ldmatrix_x4(out, address, false);
 }
-SPION_DEVICE void load_matrices_transposed(unsigned (&out)[4], unsigned address) {
-    spion::emulation::load_matrices(out, address, true);
+SPION_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], unsigned address) {
+    spion::emulation::ldmatrix_x4(out, address, true);
 }
 SPION_DEVICE void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     spion::emulation::mma(d, a, b0, b1, 16, [](unsigned word, int half) {
@@ -123,13 +123,13 @@ SPION_DEVICE void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, u
     spion::emulation::mma(d, a, b0, b1, 8,
                           [](unsigned word, int) { return __uint_as_float(word); });
 }
-SPION_DEVICE float exp2_fast(float x) {
+SPION_DEVICE float ex2_approx(float x) {
     return std::exp2(x);
 }
-SPION_DEVICE float log2_fast(float x) {
+SPION_DEVICE float lg2_approx(float x) {
     return std::log2(x);
 }
-SPION_DEVICE float reciprocal_fast(float x) {
+SPION_DEVICE float rcp_approx(float x) {
     return 1.0F / x;
 }
 SPION_DEVICE unsigned pack_bf16(float low, float high) {
@@ -141,7 +141,7 @@ SPION_DEVICE unsigned pack_fp16(float low, float high) {
 SPION_DEVICE float fp16_to_float(unsigned short bits) {
     return spion::emulation::from_fp16(bits);
 }
-SPION_DEVICE unsigned to_tf32(float x) {
+SPION_DEVICE unsigned cvt_rna_tf32(float x) {
     return __float_as_uint(spion::emulation::round_to(x, 10, false));
 }
 SPION_DEVICE float load_shared_float(unsigned address) {

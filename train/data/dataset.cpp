@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
 #include "train/random.h"
 
 namespace spion {
@@ -71,9 +72,11 @@ std::vector<std::int64_t> ShuffledOrder::batch(std::int64_t step, int size) {
 }
 
 BatchStream::BatchStream(const Split& split, std::uint64_t seed, int batch, std::int64_t length)
-    : split_(split), order_(split.samples(), seed), batch_(batch), length_(length), worker_([this] {
-          produce();
-      }) {}
+    : split_(split),
+      order_(split.samples(), seed),
+      batch_(batch),
+      length_(length),
+      worker_(start_thread([this] { produce(); }, "preparing batches beside training")) {}
 
 BatchStream::~BatchStream() {
     {

@@ -5,9 +5,9 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <thread>
 
 #include "ir/error.h"
+#include "runtime/threads.h"
 #include "train/data/listops.h"
 #include "train/random.h"
 
@@ -74,10 +74,7 @@ void parallel_for(std::int64_t count, int threads, const Body& body) {
             next = count;
         }
     };
-    std::vector<std::thread> workers;
-    for (int t = 1; t < threads; ++t) workers.emplace_back(work);
-    work();
-    for (std::thread& worker : workers) worker.join();
+    run_on_threads(threads, work);
     if (error) std::rethrow_exception(error);
 }
 

@@ -179,8 +179,8 @@ SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a
         if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
         const int source = granule * kGranule + row % kGranule;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
-        copy_async_16(tile_a + offset, a.at(source, chunk), row < present);
-        copy_async_16(tile_b + offset, b.at(source, chunk), row < present);
+        cp_async_16(tile_a + offset, a.at(source, chunk), row < present);
+        cp_async_16(tile_b + offset, b.at(source, chunk), row < present);
     }
 }
 

@@ -13,13 +13,13 @@ SPION_DEVICE void begin_steps(int steps, const Copy& copy) {
 #pragma unroll
     for (int stage = 0; stage < kStages; ++stage) {
         if (stage < steps) copy(stage, stage);
-        copy_commit();
+        cp_async_commit_group();
     }
 }
 
 // Waits for this thread's share of what was started before and with step 0.
 SPION_DEVICE void wait_first() {
-    copy_wait<kStages - 1>();
+    cp_async_wait_group<kStages - 1>();
 }
 
 // Called once for every step in order: waits for its rows, calls arrived(buffer) when this thread's
@@ -30,20 +30,20 @@ SPION_DEVICE int await_step(int step, int steps, const Copy& copy, const Arrived
         if (step > 0) {
             __syncthreads();
             copy(step, 0);
-            copy_commit();
+            cp_async_commit_group();
         }
-        copy_wait<0>();
+        cp_async_wait_group<0>();
     } else if (step == 0) {
-        copy_wait<kStages - 1>();
+        cp_async_wait_group<kStages - 1>();
     } else {
-        copy_wait<kStages - 2>();
+        cp_async_wait_group<kStages - 2>();
     }
     arrived(step % kStages);
     __syncthreads();
     if (kStages > 1 && step > 0) {
         const int next = step + kStages - 1;
         if (next < steps) copy(next, next % kStages);
-        copy_commit();
+        cp_async_commit_group();
     }
     return step % kStages;
 }

@@ -13,34 +13,34 @@ SPION_DEVICE unsigned shared_memory_start() {
 }
 
 // Copies 16 bytes from global to shared memory, or writes 16 zeros when `present` is false (source
-// is then not read). Both addresses are multiples of 16. Arrives by copy_wait.
-SPION_DEVICE void copy_async_16(unsigned target, const void* source, bool present) {
+// is then not read). Both addresses are multiples of 16. Arrives by cp_async_wait_group.
+SPION_DEVICE void cp_async_16(unsigned target, const void* source, bool present) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target),
                  "l"(__cvta_generic_to_global(source)), "r"(present ? 16 : 0)
                  : "memory");
 }
 
 // The same for one float.
-SPION_DEVICE void copy_async_4(unsigned target, const void* source, bool present) {
+SPION_DEVICE void cp_async_4(unsigned target, const void* source, bool present) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target),
                  "l"(__cvta_generic_to_global(source)), "r"(present ? 4 : 0)
                  : "memory");
 }
 
 // Closes a group of this thread's copies.
-SPION_DEVICE void copy_commit() {
+SPION_DEVICE void cp_async_commit_group() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 // Waits until all but the kPending youngest groups of this thread have arrived.
 template <int kPending>
-SPION_DEVICE void copy_wait() {
+SPION_DEVICE void cp_async_wait_group() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // Four 8 x 8 matrices of 16-bit elements. Lane i gives the shared address of row i % 8 (16 bytes)
 // of matrix i / 8; out[m] = elements (lane / 4, 2 * (lane % 4) + {0, 1}) of matrix m.
-SPION_DEVICE void load_matrices(unsigned (&out)[4], unsigned address) {
+SPION_DEVICE void ldmatrix_x4(unsigned (&out)[4], unsigned address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(address)
@@ -48,7 +48,7 @@ SPION_DEVICE void load_matrices(unsigned (&out)[4], unsigned address) {
 }
 
 // The same with every matrix transposed: out[m] = elements (2 * (lane % 4) + {0, 1}, lane / 4).
-SPION_DEVICE void load_matrices_transposed(unsigned (&out)[4], unsigned address) {
+SPION_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], unsigned address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(address)
@@ -57,8 +57,8 @@ SPION_DEVICE void load_matrices_transposed(unsigned (&out)[4], unsigned address)
 
 // d[16 x 8] += a[16 x 16] * b[16 x 8]. With g = lane / 4, t = lane % 4:
 //   d: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1)
-//   a: pairs of k at (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8)    b: pairs of k at (2t, g), (2t+8,
-//   g)
+//   a: pairs of k at (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8)
+//   b: pairs of k at (2t, g), (2t+8, g)
 SPION_DEVICE void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -83,20 +83,20 @@ SPION_DEVICE void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, u
 }
 
 // 2^x and log2(x), relative error about 2^-22; 2^-inf = 0, log2(0) = -inf.
-SPION_DEVICE float exp2_fast(float x) {
+SPION_DEVICE float ex2_approx(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-SPION_DEVICE float log2_fast(float x) {
+SPION_DEVICE float lg2_approx(float x) {
     float y;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
 // 1 / x, relative error about 2^-23.
-SPION_DEVICE float reciprocal_fast(float x) {
+SPION_DEVICE float rcp_approx(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
@@ -122,7 +122,7 @@ SPION_DEVICE float fp16_to_float(unsigned short bits) {
 }
 
 // The bits of x rounded to tf32 (ties away from zero), as mma_tf32 takes them.
-SPION_DEVICE unsigned to_tf32(float x) {
+SPION_DEVICE unsigned cvt_rna_tf32(float x) {
     unsigned bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
     return bits;

@@ -95,14 +95,14 @@ struct OnlineSoftmax {
             }
             best = quad_larger_score(best) * kScaleLog2;
             const float next = fmaxf(maximum[half], best);
-            rescale[half] = exp2_fast(maximum[half] - next);
+            rescale[half] = ex2_approx(maximum[half] - next);
             maximum[half] = next;
             sum[half] *= rescale[half];
 #pragma unroll
             for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                    scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -next));
+                    scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -next));
                     sum[half] += scores[j][i];
                 }
             }
@@ -130,7 +130,7 @@ struct OnlineSoftmax {
 
     // Natural log of the row's sum of exp(score); -infinity for a row without any element.
     __device__ __forceinline__ float lse(int half) const {
-        return sum[half] == 0.0F ? -kInfinity : (maximum[half] + log2_fast(sum[half])) * kLn2;
+        return sum[half] == 0.0F ? -kInfinity : (maximum[half] + lg2_approx(sum[half])) * kLn2;
     }
 };
 

@@ -30,8 +30,8 @@ SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source
     for (int i = 0; i < kWarpCopies; ++i) {
         const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
         const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
-        copy_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
-                      first + row < limit);
+        cp_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
+                    first + row < limit);
     }
 }
 

@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         }
     }
 
-    copy_wait<0>();
+    cp_async_wait_group<0>();
     softmax.finish();
     const float factor[2] = {softmax.reciprocal(0), softmax.reciprocal(1)};
     store_warp_rows(query_tile, warp_row, out, factor, rows_of(args.o, item.batch, item.head),

@@ -41,7 +41,7 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-            scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
             gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
         }
     }
@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         }
     }
 
-    copy_wait<0>();
+    cp_async_wait_group<0>();
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,

@@ -39,7 +39,7 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4], const 
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-            scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
         }
     }
 }
@@ -92,7 +92,7 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
             }
         }
     }
-    copy_wait<0>();
+    cp_async_wait_group<0>();
 }
 
 // The warp's result times `factor` to global memory. What rows from `padded` on have gathered is

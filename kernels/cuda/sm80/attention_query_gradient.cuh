@@ -108,7 +108,7 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] *= exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+            gradient[j][i] *= ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
         }
     }
     Engine::multiply(query_gradient, gradient, key_tile, column);
@@ -182,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         }
     }
 
-    copy_wait<0>();
+    cp_async_wait_group<0>();
     const float factor[2] = {kScale, kScale};
     store_warp_rows(query_tile, warp_row, query_gradient, factor,
                     rows_of(args.d_q, item.batch, item.head), item.first_row, kLength);

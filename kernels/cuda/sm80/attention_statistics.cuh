@@ -17,8 +17,8 @@ SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistic
         const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
         if (kStreamedRows % kThreads != 0 && row >= kStreamedRows) break;
         const int source = granule * kGranule + row % kGranule;
-        copy_async_4(statistics + row * 4, lse + source, row < present);
-        copy_async_4(statistics + (kStreamedRows + row) * 4, delta + source, row < present);
+        cp_async_4(statistics + row * 4, lse + source, row < present);
+        cp_async_4(statistics + (kStreamedRows + row) * 4, delta + source, row < present);
     }
 }
 

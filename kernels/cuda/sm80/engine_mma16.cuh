@@ -16,8 +16,8 @@ struct Mma16 {
         const LanePlace place = place_by_rows(lane_index());
         const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
         Fragment a;
-        load_matrices(a.words,
-                      tile + row * kRowBytes + offset_further<kRowChunks>(lane_offset, 2 * step));
+        ldmatrix_x4(a.words,
+                    tile + row * kRowBytes + offset_further<kRowChunks>(lane_offset, 2 * step));
         return a;
     }
 
@@ -36,7 +36,7 @@ struct Mma16 {
 #pragma unroll
             for (int j = 0; j < kTiles; j += 2) {
                 unsigned b[4];
-                load_matrices(b, start + j * 8 * kRowBytes);
+                ldmatrix_x4(b, start + j * 8 * kRowBytes);
                 E::mma(acc[j], a.words, b[0], b[1]);
                 E::mma(acc[j + 1], a.words, b[2], b[3]);
             }
@@ -61,7 +61,7 @@ struct Mma16 {
 #pragma unroll
             for (int j = 0; j < kHeadTiles; j += 2) {
                 unsigned b[4];
-                load_matrices_transposed(b, start + offset_further<kRowChunks>(lane_offset, j));
+                ldmatrix_x4_trans(b, start + offset_further<kRowChunks>(lane_offset, j));
                 E::mma(acc[j], a, b[0], b[1]);
                 E::mma(acc[j + 1], a, b[2], b[3]);
             }

@@ -18,7 +18,8 @@ struct MmaTf32 {
         const unsigned start = tile + row * kRowBytes;
         const float2 top = load_pair(start, g, 2 * t, step * 8);
         const float2 bottom = load_pair(start + 8 * kRowBytes, g, 2 * t, step * 8);
-        return {{to_tf32(top.x), to_tf32(bottom.x), to_tf32(top.y), to_tf32(bottom.y)}};
+        return {{cvt_rna_tf32(top.x), cvt_rna_tf32(bottom.x), cvt_rna_tf32(top.y),
+                 cvt_rna_tf32(bottom.y)}};
     }
 
     template <int kTiles, typename Left>
@@ -32,7 +33,7 @@ struct MmaTf32 {
             for (int j = 0; j < kTiles; ++j) {
                 const unsigned start = tile + (row + 8 * j) * kRowBytes;
                 const float2 b = load_pair(start, g, 2 * t, step * 8);
-                mma_tf32(acc[j], a.words, to_tf32(b.x), to_tf32(b.y));
+                mma_tf32(acc[j], a.words, cvt_rna_tf32(b.x), cvt_rna_tf32(b.y));
             }
         }
     }
@@ -44,13 +45,14 @@ struct MmaTf32 {
 #pragma unroll
         for (int step = 0; step < kTiles; ++step) {
             const float(&c)[4] = left[step];
-            const unsigned a[4] = {to_tf32(c[0]), to_tf32(c[2]), to_tf32(c[1]), to_tf32(c[3])};
+            const unsigned a[4] = {cvt_rna_tf32(c[0]), cvt_rna_tf32(c[2]), cvt_rna_tf32(c[1]),
+                                   cvt_rna_tf32(c[3])};
             const unsigned start = tile + (row + 8 * step) * kRowBytes;
 #pragma unroll
             for (int j = 0; j < kHeadTiles; ++j) {
                 const float b0 = load_single(start, 2 * t, g, 8 * j);
                 const float b1 = load_single(start, 2 * t + 1, g, 8 * j);
-                mma_tf32(acc[j], a, to_tf32(b0), to_tf32(b1));
+                mma_tf32(acc[j], a, cvt_rna_tf32(b0), cvt_rna_tf32(b1));
             }
         }
     }

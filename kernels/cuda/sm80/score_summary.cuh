@@ -134,7 +134,7 @@ SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_t
     for (int j = 0; j < kTile / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            sum[j][i] += exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+            sum[j][i] += ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
         }
     }
 }
@@ -176,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         if (valid <= 0) continue;
         add_probabilities(mean, query_tile, warp_row, valid, shift);
     }
-    copy_wait<0>();
+    cp_async_wait_group<0>();
 
     const float share = 1.0F / (float)pairs;
 #pragma unroll

@@ -87,8 +87,8 @@ SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
             tile + tile_offset<kRows>(chunk / kRowChunks, chunk % kRowChunks * 16);
         store_shared_16(address, make_uint4(0, 0, 0, 0));
     }
-    fence_to_async();
-    named_barrier(id, 128);
+    fence_proxy_async_shared();
+    bar_sync(id, 128);
 }
 
 // Rows g and g + 8 of the warp's accumulator from `first` on become zeros, by selection: they need
@@ -131,7 +131,7 @@ struct ResultRows {
                     Element::pack(part[2 * half] * factor[half], part[2 * half + 1] * factor[half]);
             }
             const int slab = 16 * j / kSlabBytes, byte = 16 * j % kSlabBytes;
-            store_matrices((start ^ byte) + slab * kGroupRows * kSlabBytes, values);
+            stmatrix_x4((start ^ byte) + slab * kGroupRows * kSlabBytes, values);
         }
         __syncwarp();
         const int row = warp_row + lane_index() / kRowChunks;

@@ -66,7 +66,7 @@ struct Consumer {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     scores[m][j][i] =
-                        exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -reference[m][i / 2]));
+                        ex2_approx(__fmaf_rn(scores[m][j][i], kScaleLog2, -reference[m][i / 2]));
                     sum[m][i / 2] += scores[m][j][i];
                 }
             }
@@ -83,7 +83,7 @@ struct Consumer {
                 float next = fmaxf(best[m][half], reference[m][half]);
                 next = fmaxf(next, __shfl_xor_sync(0xFFFFFFFFU, next, 1));
                 next = fmaxf(next, __shfl_xor_sync(0xFFFFFFFFU, next, 2));
-                rescale[half] = exp2_fast(reference[m][half] - next);
+                rescale[half] = ex2_approx(reference[m][half] - next);
                 reference[m][half] = next;
                 sum[m][half] *= rescale[half];
             }
@@ -118,7 +118,7 @@ struct Consumer {
                 const int row = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
                 const float value = sum[m][half] == 0.0F
                                         ? -kInfinity
-                                        : (reference[m][half] + log2_fast(sum[m][half])) * kLn2;
+                                        : (reference[m][half] + lg2_approx(sum[m][half])) * kLn2;
                 if (lane_index() % 4 == 0 && row < kLength) lse[row] = value;
             }
         }
@@ -138,8 +138,8 @@ struct Consumer {
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-            factor[m][0] = reciprocal_fast(sum[m][0]);
-            factor[m][1] = reciprocal_fast(sum[m][1]);
+            factor[m][0] = rcp_approx(sum[m][0]);
+            factor[m][1] = rcp_approx(sum[m][1]);
         }
         store_result(staging, out, factor, rows_of(args.o, plan.batch(), plan.head()),
                      plan.first_row);

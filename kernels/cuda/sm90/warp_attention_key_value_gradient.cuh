@@ -48,7 +48,7 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         scores[m][j][i] =
-                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
+                            ex2_approx(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
                         gradient[m][j][i] = i % 2 == 0 ? -delta.x : -delta.y;
                     }
                 }

@@ -85,7 +85,7 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         gradient[m][j][i] *=
-                            exp2_fast(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
+                            ex2_approx(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
                     }
                 }
             }

@@ -67,13 +67,13 @@ SPION_DEVICE void initialise_barriers() {
     if (threadIdx.x < kWarps) {
         const ConsumerMemory memory((int)threadIdx.x);
         // With statistics every lane of the producer arrives when its copies are there.
-        barrier_init(memory.slot_full(), kSlotHasStatistics ? 33 : 1);
-        barrier_init(memory.slot_empty(), 32);
+        mbarrier_init(memory.slot_full(), kSlotHasStatistics ? 33 : 1);
+        mbarrier_init(memory.slot_empty(), 32);
         for (int stage = 0; stage < kStages; ++stage) {
-            barrier_init(memory.stage_full(stage), kStageHasStatistics ? 33 : 1);
-            barrier_init(memory.stage_empty(stage), kStageHasStatistics ? 32 : 1);
+            mbarrier_init(memory.stage_full(stage), kStageHasStatistics ? 33 : 1);
+            mbarrier_init(memory.stage_empty(stage), kStageHasStatistics ? 32 : 1);
         }
-        barrier_init_done();
+        fence_mbarrier_init();
     }
     __syncthreads();
 }
@@ -125,10 +125,10 @@ struct Feed {
     }
 
     __device__ __forceinline__ bool can_open() const {
-        return alive && left <= 0 && barrier_passed(memory.slot_empty(), slot_parity);
+        return alive && left <= 0 && mbarrier_test_wait(memory.slot_empty(), slot_parity);
     }
     __device__ __forceinline__ bool can_fetch() const {
-        return alive && left > 0 && barrier_passed(memory.stage_empty(ring.stage), ring.parity);
+        return alive && left > 0 && mbarrier_test_wait(memory.stage_empty(ring.stage), ring.parity);
     }
 
     // Rows of the walk that are below `limit`.
@@ -155,7 +155,7 @@ struct Feed {
         slot_parity ^= 1;
         if (item >= args.items) {
             store_shared_16(memory.plan(), make_uint4(~0U, 0, 0, 0));
-            barrier_arrive(full);
+            mbarrier_arrive(full);
             alive = false;
             return;
         }
@@ -177,14 +177,14 @@ struct Feed {
         store_shared_16(memory.plan(),
                         make_uint4(batch * kHeads + head, first_row, left, elements));
         if (left == 0 && !kEmptyHasTiles) {
-            barrier_arrive(full);
+            mbarrier_arrive(full);
             return;
         }
-        barrier_arrive_expecting(full, kSlotBytes);
+        mbarrier_arrive_expect_tx(full, kSlotBytes);
 #pragma unroll
         for (int box = 0; box < kStationaryTensors * kSlabs; ++box) {
             const int tensor = box / kSlabs, slab = box % kSlabs;
-            copy_box(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
+            tma_load(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
                      args.maps[tensor], full, slab * kSlabColumns, first_row, head, batch);
         }
     }
@@ -193,14 +193,14 @@ struct Feed {
     __device__ __forceinline__ void fetch() {
         const unsigned full = memory.stage_full(ring.stage);
         const unsigned tiles = memory.stage_tiles(ring.stage);
-        barrier_arrive_expecting(full, kStageBytes);
+        mbarrier_arrive_expect_tx(full, kStageBytes);
 #pragma unroll
         for (int i = 0; i < kGranulesPerStep; ++i) {
             const int row = i * kGranule < left ? upcoming[i] * kGranule : kLength;
 #pragma unroll
             for (int box = 0; box < 2 * kSlabs; ++box) {
                 const int tile = box / kSlabs, slab = box % kSlabs;
-                copy_box(
+                tma_load(
                     tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
                     args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
                     batch);
@@ -221,9 +221,9 @@ SPION_DEVICE void copy_statistics(const SpionAttentionArguments& args, unsigned 
     static_assert(kRows <= 32, "one lane a row");
     const int row = lane_index();
     if (row >= kRows) return;
-    copy_async_4(target + row * 4, args.lse + first + row, row < present);
+    cp_async_4(target + row * 4, args.lse + first + row, row < present);
     if constexpr (kWithDelta) {
-        copy_async_4(target + (kStreamedRows + row) * 4, args.delta + first + row, row < present);
+        cp_async_4(target + (kStreamedRows + row) * 4, args.delta + first + row, row < present);
     }
 }
 
@@ -237,10 +237,10 @@ SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
         const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int first = __shfl_sync(0xFFFFFFFFU, feed.first_row, lane);
         // Passes at once; open() has moved on to the other parity.
-        barrier_wait(memory.slot_empty(), __shfl_sync(0xFFFFFFFFU, feed.slot_parity, lane) ^ 1);
+        mbarrier_wait(memory.slot_empty(), __shfl_sync(0xFFFFFFFFU, feed.slot_parity, lane) ^ 1);
         copy_statistics<kStationaryRows, false>(feed.args.attention, memory.slot_statistics(),
                                                 (long long)pair * kLength + first, kLength - first);
-        barrier_arrive_after_copies(memory.slot_full());
+        cp_async_mbarrier_arrive_noinc(memory.slot_full());
     }
 }
 
@@ -253,8 +253,8 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
         const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
         const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
-        barrier_wait(memory.stage_empty(stage),
-                     __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
+        mbarrier_wait(memory.stage_empty(stage),
+                      __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
 #pragma unroll
         for (int i = 0; i < kGranulesPerStep; ++i) {
             const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGranule;
@@ -262,7 +262,7 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
                                             memory.stage_statistics(stage) + i * kGranule * 4,
                                             (long long)pair * kLength + first, left - i * kGranule);
         }
-        barrier_arrive_after_copies(memory.stage_full(stage));
+        cp_async_mbarrier_arrive_noinc(memory.stage_full(stage));
     }
 }
 
@@ -271,7 +271,7 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
 template <bool kWalksKeys>
 SPION_DEVICE void produce(const SpionHopperArguments& args) {
     Feed<kWalksKeys> feed(args);
-    wait_for_earlier_kernels();
+    griddepcontrol_wait();
     while (__any_sync(0xFFFFFFFFU, feed.alive)) {
         const bool open = feed.can_open();
         if (open) feed.open();
@@ -296,9 +296,9 @@ SPION_DEVICE void produce(const SpionHopperArguments& args) {
 // The consumer is done with a stage.
 SPION_DEVICE void release_stage(unsigned empty) {
     if constexpr (kStageHasStatistics) {
-        release_by_lanes(empty);
+        mbarrier_arrive_by_lanes(empty);
     } else {
-        release(empty);
+        mbarrier_arrive_by_warp(empty);
     }
 }
 
@@ -313,20 +313,20 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
     Consumer consumer;
     Ring ring;
     for (unsigned parity = 0;; parity ^= 1) {
-        barrier_wait(memory.slot_full(), parity);
+        mbarrier_wait(memory.slot_full(), parity);
         const uint4 words = load_shared_16(memory.plan());
         const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
         if (plan.pair < 0) break;
         if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
-        if constexpr (!kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+        if constexpr (!kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
         if (plan.valid == 0) {
-            if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+            if constexpr (kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
             consumer.finish_empty(args, plan);
             continue;
         }
         int left = plan.valid;
         while (true) {
-            barrier_wait(memory.stage_full(ring.stage), ring.parity);
+            mbarrier_wait(memory.stage_full(ring.stage), ring.parity);
             consumer.add(memory.stage_tiles(ring.stage), memory.stage_statistics(ring.stage), left);
             left -= kStreamedRows;
             if (left <= 0) break;
@@ -335,7 +335,7 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
         }
         consumer.finish(args, plan, memory.stage_tiles(ring.stage));
         release_stage(memory.stage_empty(ring.stage));
-        if constexpr (kSlotStaysInUse) release_by_lanes(memory.slot_empty());
+        if constexpr (kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
         ring.advance();
     }
 }
@@ -343,15 +343,15 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
 // The whole kernel.
 template <typename Consumer, bool kWalksKeys>
 SPION_DEVICE void run_items(const SpionHopperArguments& args) {
-    let_next_kernel_start();
+    griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
-        if constexpr (kRegistersMove) give_registers<kProducerRegisters>();
+        if constexpr (kRegistersMove) setmaxnreg_dec<kProducerRegisters>();
         if (warp_index() > kWarps) return;
-        if (lane_index() < kStationaryTensors + 2) prefetch_map(args.maps[lane_index()]);
+        if (lane_index() < kStationaryTensors + 2) prefetch_tensormap(args.maps[lane_index()]);
         produce<kWalksKeys>(args);
     } else {
-        if constexpr (kRegistersMove) take_registers<kConsumerRegisters>();
+        if constexpr (kRegistersMove) setmaxnreg_inc<kConsumerRegisters>();
         consume<Consumer>(args.attention);
     }
 }

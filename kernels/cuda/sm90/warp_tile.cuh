@@ -34,7 +34,7 @@ struct Operand;
 SPION_DEVICE void load_operand(unsigned (&words)[4], unsigned tile, int m, int step) {
     const LanePlace place = place_by_rows(lane_index());
     const unsigned lane = tile + swizzled(place.row, 16 * place.chunk);
-    load_matrices(words, further_columns<kStationaryRows>(lane, step) + m * 16 * kSlabBytes);
+    ldmatrix_x4(words, further_columns<kStationaryRows>(lane, step) + m * 16 * kSlabBytes);
 }
 
 template <>
@@ -88,7 +88,7 @@ SPION_DEVICE void add_scores(Scores& acc, const Left& left, unsigned tile, int r
 #pragma unroll
         for (int j = 0; j < kScoreTiles; j += 2) {
             unsigned b[4];
-            load_matrices(b, start + j * 8 * kSlabBytes);
+            ldmatrix_x4(b, start + j * 8 * kSlabBytes);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 Element::mma(acc[m][j], a[m], b[0], b[1]);
@@ -110,8 +110,8 @@ SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, in
 #pragma unroll
         for (int j = 0; j < kHeadTiles; j += 2) {
             unsigned b[4];
-            load_matrices_transposed(
-                b, further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSlabBytes);
+            ldmatrix_x4_trans(b,
+                              further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSlabBytes);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 Element::mma(acc[m][j], a[m][step], b[0], b[1]);
@@ -129,7 +129,7 @@ SPION_DEVICE void zero_streamed_rows(unsigned tile, int first) {
         const int offset = tile_offset<kStreamedRows>(chunk / kRowChunks, chunk % kRowChunks * 16);
         store_shared_16(tile + offset, make_uint4(0, 0, 0, 0));
     }
-    fence_to_async();
+    fence_proxy_async_shared();
     __syncwarp();
 }
 
@@ -163,7 +163,7 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
         const uint4 value = load_shared_16(tile + tile_offset<kStationaryRows>(row, chunk * 16));
         if (first + row < kLength) *(uint4*)target.at(first + row, chunk) = value;
     }
-    fence_to_async();
+    fence_proxy_async_shared();
     __syncwarp();
 }
 

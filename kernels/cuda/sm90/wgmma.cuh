@@ -8,9 +8,10 @@
 // has the left operand in registers. Operands in shared memory are named by descriptors
 // (sm90/tile.cuh).
 //
-// Products are asynchronous: between wgmma_fence and wgmma_wait nothing may touch acc or left;
-// `keep` holds the compiler to it. A left operand that stays the same for many products belongs in
-// shared memory: held in registers, ptxas 13.0 was seen to give its registers to another operand.
+// Products are asynchronous: between wgmma_fence and wgmma_wait_group nothing may touch acc or left,
+// and warpgroup_fence_operand holds the compiler to it. A left operand that stays the same for many
+// products belongs in shared memory: held in registers, ptxas 13.0 was seen to give its registers
+// to another operand.
 #ifndef SPION_WGMMA_CUH
 #define SPION_WGMMA_CUH
 
@@ -76,14 +77,14 @@ SPION_WGMMA(Fp16, "f16.f16", 128, 64, 64, 65, 66, 67, 68)
 
 // Neither reads nor writes of acc move across this.
 template <int kTiles>
-SPION_DEVICE void keep(float (&acc)[kTiles][4]) {
+SPION_DEVICE void warpgroup_fence_operand(float (&acc)[kTiles][4]) {
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) asm volatile("" : SPION_ACC_4(j)::"memory");
 }
 
 // The same for an acc that products will overwrite: what it holds until then is not kept anywhere.
 template <int kTiles>
-SPION_DEVICE void forget(float (&acc)[kTiles][4]) {
+SPION_DEVICE void warpgroup_discard_operand(float (&acc)[kTiles][4]) {
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
         asm volatile(""
@@ -93,7 +94,7 @@ SPION_DEVICE void forget(float (&acc)[kTiles][4]) {
 }
 
 template <int kSteps>
-SPION_DEVICE void keep(unsigned (&left)[kSteps][4]) {
+SPION_DEVICE void warpgroup_fence_operand(unsigned (&left)[kSteps][4]) {
 #pragma unroll
     for (int j = 0; j < kSteps; ++j) {
         asm volatile(""

@@ -24,12 +24,12 @@ struct Consumer {
     // S of the next key tile, not yet masked; returns which of its granules the warp's rows use.
     __device__ __forceinline__ unsigned start_step(float (&scores)[kScoreTiles][4],
                                                    unsigned query_tile) {
-        barrier_wait(stage_full(key.index, 0), key.parity);
+        mbarrier_wait(stage_full(key.index, 0), key.parity);
         const unsigned uses = uses_of_stage(key.index);
-        keep(scores);
+        warpgroup_fence_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
-        wgmma_commit();
+        wgmma_commit_group();
         return uses;
     }
     // What start_step has begun, all but the kPending youngest products done. Keys from `valid` on
@@ -37,8 +37,8 @@ struct Consumer {
     template <int kPending>
     __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], unsigned uses,
                                                 int valid) {
-        wgmma_wait<kPending>();
-        keep(scores);
+        wgmma_wait_group<kPending>();
+        warpgroup_fence_operand(scores);
         release_stage(key.index, 0);
         key.advance();
         set_unused(scores, uses, kMaskedScore);
@@ -48,20 +48,20 @@ struct Consumer {
     // O += P V of the next value tile, of whose rows the first `valid` count.
     __device__ __forceinline__ void start_output(float (&out)[kHeadTiles][4],
                                                  Operand& probabilities, int valid) {
-        barrier_wait(stage_full(value.index, 1), value.parity);
+        mbarrier_wait(stage_full(value.index, 1), value.parity);
         const unsigned tile = stage_tile(value.index, 1);
         if (kKeyPadding && valid < kStreamedRows) zero_rows<kStreamedRows>(tile, valid, 1 + group);
-        keep(out);
-        keep(probabilities);
+        warpgroup_fence_operand(out);
+        warpgroup_fence_operand(probabilities);
         wgmma_fence();
         start_sum(out, probabilities, tile);
-        wgmma_commit();
+        wgmma_commit_group();
     }
     __device__ __forceinline__ void finish_output(float (&out)[kHeadTiles][4],
                                                   Operand& probabilities) {
-        wgmma_wait<0>();
-        keep(out);
-        keep(probabilities);
+        wgmma_wait_group<0>();
+        warpgroup_fence_operand(out);
+        warpgroup_fence_operand(probabilities);
         release_stage(value.index, 1);
         value.advance();
     }
@@ -127,13 +127,13 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : reciprocal_fast(softmax.sum[half]);
+        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : rcp_approx(softmax.sum[half]);
     }
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
     ResultRows rows;
     rows.take(query_tile, out, factor);
-    fence_to_async();
-    release_by_lanes(slot_empty(slot.index));
+    fence_proxy_async_shared();
+    mbarrier_arrive_by_lanes(slot_empty(slot.index));
     slot.advance();
     rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
     const int row = first + lane_index() / 4;

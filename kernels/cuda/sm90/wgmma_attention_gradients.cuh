@@ -34,8 +34,8 @@ SPION_DEVICE void store_exchanged(unsigned tile, const unsigned (&operand)[kScor
     for (int step = 0; step < kScoreTiles / 2; ++step) {
         const int byte = 32 * step + lane / 16 * 16;
         const int offset = row * 128 + byte % 128;
-        store_matrices(tile + byte / 128 * 64 * 128 + (offset ^ (offset % 1024 >> 7 << 4)),
-                       operand[step]);
+        stmatrix_x4(tile + byte / 128 * 64 * 128 + (offset ^ (offset % 1024 >> 7 << 4)),
+                    operand[step]);
     }
 }
 
@@ -70,7 +70,7 @@ static_assert(kStages == 2);
 
 // The piece goes to the adder.
 __device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) const {
-    barrier_wait(share_empty(group), stage.index ^ 1);
+    mbarrier_wait(share_empty(group), stage.index ^ 1);
     const unsigned lane_piece = piece_of(group) + thread_now() % 128 * 16;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -78,8 +78,8 @@ __device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) 
                         make_uint4(__float_as_uint(piece[j][0]), __float_as_uint(piece[j][1]),
                                    __float_as_uint(piece[j][2]), __float_as_uint(piece[j][3])));
     }
-    fence_to_async();
-    release_by_lanes(share_full(group));
+    fence_proxy_async_shared();
+    mbarrier_arrive_by_lanes(share_full(group));
 }
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
@@ -105,59 +105,59 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const unsigned output_gradient_tile = stage_tile(stage.index, 1);
         {
             float scores[kScoreTiles][4], gradient[kScoreTiles][4];
-            barrier_wait(stage_full(stage.index, 0), stage.parity);
-            keep(scores);
+            mbarrier_wait(stage_full(stage.index, 0), stage.parity);
+            warpgroup_fence_operand(scores);
             wgmma_fence();
             start_scores<kStreamedRows>(scores, key_tile, query_tile);
-            wgmma_commit();
-            barrier_wait(stage_full(stage.index, 1), stage.parity);
-            keep(gradient);
+            wgmma_commit_group();
+            mbarrier_wait(stage_full(stage.index, 1), stage.parity);
+            warpgroup_fence_operand(gradient);
             wgmma_fence();
             start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
-            wgmma_commit();
-            wgmma_wait<1>();
-            keep(scores);
+            wgmma_commit_group();
+            wgmma_wait_group<1>();
+            warpgroup_fence_operand(scores);
             const unsigned statistics = lane_statistics(stage.index, thread_now());
             take_probabilities(scores, statistics);
-            wgmma_wait<0>();
-            keep(gradient);
+            wgmma_wait_group<0>();
+            warpgroup_fence_operand(gradient);
             take_score_gradient(gradient, scores, statistics);
             // Keys that are padded, or beyond L, have no share.
             if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
             pack_operand(probabilities, scores);
             pack_operand(operand, gradient);
         }
-        keep(value_gradient);
-        keep(probabilities);
+        warpgroup_fence_operand(value_gradient);
+        warpgroup_fence_operand(probabilities);
         wgmma_fence();
         start_sum(value_gradient, probabilities, output_gradient_tile);
-        wgmma_commit();
+        wgmma_commit_group();
         store_exchanged(exchanged_tile(stage.index, group), operand);
-        fence_to_async();
-        named_barrier(kExchange, kThreads);
+        fence_proxy_async_shared();
+        bar_sync(kExchange, kThreads);
         float piece[8][4];
-        keep(piece);
-        keep(key_gradient);
-        keep(operand);
+        warpgroup_fence_operand(piece);
+        warpgroup_fence_operand(key_gradient);
+        warpgroup_fence_operand(operand);
         wgmma_fence();
         start_piece(piece, stage.index, group, key_tiles);
-        wgmma_commit();
+        wgmma_commit_group();
         start_sum(key_gradient, operand, query_tile);
-        wgmma_commit();
-        wgmma_wait<1>();
-        keep(piece);
-        keep(value_gradient);
-        keep(probabilities);
+        wgmma_commit_group();
+        wgmma_wait_group<1>();
+        warpgroup_fence_operand(piece);
+        warpgroup_fence_operand(value_gradient);
+        warpgroup_fence_operand(probabilities);
         release_stage(stage.index, 1);
         hand_over(piece);
-        wgmma_wait<0>();
-        keep(key_gradient);
-        keep(operand);
+        wgmma_wait_group<0>();
+        warpgroup_fence_operand(key_gradient);
+        warpgroup_fence_operand(operand);
         release_stage(stage.index, 0);
         stage.advance();
     }
     plan = read_plan(slot.index);  // not kept in registers
-    release_by_lanes(slot_empty(slot.index));
+    mbarrier_arrive_by_lanes(slot_empty(slot.index));
     slot.advance();
 
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
@@ -167,7 +167,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, value_gradient);
     }
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
-    barrier_wait(share_empty(group), stage.index ^ 1);  // pieces serve as staging
+    mbarrier_wait(share_empty(group), stage.index ^ 1);  // pieces serve as staging
     ResultRows rows;
     rows.take(piece_of(group), key_gradient, scale);
     rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
@@ -184,10 +184,9 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
         for (int i = 0; i < kStreamedRows / 32; ++i) {
             const int row = 32 * i + lane_index();
             const int source = granule * kGranule + row;
-            copy_async_4(target + row * 4, args.attention.lse + work.row + source,
-                         source < kLength);
-            copy_async_4(target + (kStreamedRows + row) * 4,
-                         args.attention.delta + work.row + source, source < kLength);
+            cp_async_4(target + row * 4, args.attention.lse + work.row + source, source < kLength);
+            cp_async_4(target + (kStreamedRows + row) * 4, args.attention.delta + work.row + source,
+                       source < kLength);
         }
     };
     run_items<Consumer, false>(

@@ -26,12 +26,12 @@ struct Consumer {
 
     // S of the stage that comes next; returns which of its granules the warp's rows use.
     __device__ __forceinline__ unsigned start_step(Scores& scores, unsigned key_tile) const {
-        barrier_wait(stage_full(stage.index, 0), stage.parity);
+        mbarrier_wait(stage_full(stage.index, 0), stage.parity);
         const unsigned uses = uses_of_stage(stage.index);
-        forget(scores);
+        warpgroup_discard_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, key_tile, stage_tile(stage.index, 0));
-        wgmma_commit();
+        wgmma_commit_group();
         return uses;
     }
     // From S to the step's shares of dV and dK, which are left under way.
@@ -40,11 +40,11 @@ struct Consumer {
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
     __device__ __forceinline__ void finish_gradients(int done) {
-        wgmma_wait<kPending>();
-        keep(key_gradient);
-        keep(value_gradient);
-        keep(probabilities);
-        keep(operand);
+        wgmma_wait_group<kPending>();
+        warpgroup_fence_operand(key_gradient);
+        warpgroup_fence_operand(value_gradient);
+        warpgroup_fence_operand(probabilities);
+        warpgroup_fence_operand(operand);
         release_stage(done, 0);
         release_stage(done, 1);
     }
@@ -55,28 +55,28 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
                                                           unsigned value_tile) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
-    barrier_wait(stage_full(stage.index, 1), stage.parity);
-    forget(gradient);
+    mbarrier_wait(stage_full(stage.index, 1), stage.parity);
+    warpgroup_discard_operand(gradient);
     wgmma_fence();
     start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
-    wgmma_commit();
+    wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     take_probabilities(scores, statistics);
     // Probabilities, not scores: a query without any element has an LSE of -infinity.
     set_unused(scores, uses, 0.0F);
-    wgmma_wait<0>();
-    keep(gradient);
+    wgmma_wait_group<0>();
+    warpgroup_fence_operand(gradient);
     take_score_gradient(gradient, scores, statistics);
     pack_operand(probabilities, scores);
     pack_operand(operand, gradient);
-    keep(key_gradient);
-    keep(value_gradient);
-    keep(probabilities);
-    keep(operand);
+    warpgroup_fence_operand(key_gradient);
+    warpgroup_fence_operand(value_gradient);
+    warpgroup_fence_operand(probabilities);
+    warpgroup_fence_operand(operand);
     wgmma_fence();
     start_sum(value_gradient, probabilities, output_gradient_tile);
     start_sum(key_gradient, operand, stage_tile(stage.index, 0));
-    wgmma_commit();
+    wgmma_commit_group();
 }
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
@@ -91,8 +91,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     unsigned uses = 0;
     if (steps > 0) {
         uses = start_step(scores, key_tile);
-        wgmma_wait<0>();
-        keep(scores);
+        wgmma_wait_group<0>();
+        warpgroup_fence_operand(scores);
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
@@ -102,8 +102,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         if (left > 1) {
             uses = start_step(scores, key_tile);
             finish_gradients<1>(done);
-            wgmma_wait<0>();
-            keep(scores);
+            wgmma_wait_group<0>();
+            warpgroup_fence_operand(scores);
         } else {
             finish_gradients<0>(done);
         }
@@ -119,8 +119,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     ResultRows key_rows, value_rows;
     key_rows.take(key_tile, key_gradient, scale);
     value_rows.take(value_tile, value_gradient, one);
-    fence_to_async();
-    release_by_lanes(slot_empty(slot.index));
+    fence_proxy_async_shared();
+    mbarrier_arrive_by_lanes(slot_empty(slot.index));
     slot.advance();
     key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
     value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
@@ -137,9 +137,9 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
             const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, place & 31);
             const int source = granule * kGranule + row % kGranule;
             const bool present = step * kStreamedRows + row < walk.valid;
-            copy_async_4(target + row * 4, args.attention.lse + work.row + source, present);
-            copy_async_4(target + (kStreamedRows + row) * 4,
-                         args.attention.delta + work.row + source, present);
+            cp_async_4(target + row * 4, args.attention.lse + work.row + source, present);
+            cp_async_4(target + (kStreamedRows + row) * 4, args.attention.delta + work.row + source,
+                       present);
         }
     };
     run_items<Consumer, false>(

@@ -73,26 +73,26 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                        value_tile = stage_tile(stage.index, 1);
         const int valid = plan.valid - step * kStreamedRows;
         float scores[kScoreTiles][4], gradient[kScoreTiles][4];
-        barrier_wait(stage_full(stage.index, 0), stage.parity);
+        mbarrier_wait(stage_full(stage.index, 0), stage.parity);
         const unsigned uses = uses_of_stage(stage.index);
         if (kKeyPadding && valid < kStreamedRows)
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
-        keep(scores);
+        warpgroup_fence_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, key_tile);
-        wgmma_commit();
-        barrier_wait(stage_full(stage.index, 1), stage.parity);
+        wgmma_commit_group();
+        mbarrier_wait(stage_full(stage.index, 1), stage.parity);
         if (kKeyPadding && valid < kStreamedRows) {
             zero_rows<kStreamedRows>(value_tile, valid, 1 + group);
         }
-        keep(gradient);
+        warpgroup_fence_operand(gradient);
         wgmma_fence();
         start_scores<kStreamedRows>(gradient, output_gradient_tile, value_tile);
-        wgmma_commit();
-        wgmma_wait<1>();
-        keep(scores);
-        keep(query_gradient);
-        keep(operand);
+        wgmma_commit_group();
+        wgmma_wait_group<1>();
+        warpgroup_fence_operand(scores);
+        warpgroup_fence_operand(query_gradient);
+        warpgroup_fence_operand(operand);
         if (step > 0) release_stage(done, 0);
         set_unused(scores, uses, kMaskedScore);
         if (valid < kStreamedRows) mask_columns(scores, valid);
@@ -100,11 +100,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+                scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
             }
         }
-        wgmma_wait<0>();
-        keep(gradient);
+        wgmma_wait_group<0>();
+        warpgroup_fence_operand(gradient);
         release_stage(stage.index, 1);
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
@@ -113,23 +113,23 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                 gradient[j][i] = (gradient[j][i] - delta[i / 2]) * scores[j][i];
         }
         pack_operand(operand, gradient);
-        keep(query_gradient);
-        keep(operand);
+        warpgroup_fence_operand(query_gradient);
+        warpgroup_fence_operand(operand);
         wgmma_fence();
         start_sum(query_gradient, operand, key_tile);
-        wgmma_commit();
+        wgmma_commit_group();
         done = stage.index;
         stage.advance();
     }
-    wgmma_wait<0>();
-    keep(query_gradient);
+    wgmma_wait_group<0>();
+    warpgroup_fence_operand(query_gradient);
     if (steps > 0) release_stage(done, 0);
 
     const float factor[2] = {kScale, kScale};
     ResultRows rows;
     rows.take(query_tile, query_gradient, factor);
-    fence_to_async();
-    release_by_lanes(slot_empty(slot.index));
+    fence_proxy_async_shared();
+    mbarrier_arrive_by_lanes(slot_empty(slot.index));
     slot.advance();
     rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
 }
@@ -139,8 +139,7 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
     const auto fetch_lse = [&](const WorkItem& work, unsigned target) {
         for (int row = lane_index(); row < kStationaryRows; row += 32) {
             const int source = work.first_row + row;
-            copy_async_4(target + row * 4, args.attention.lse + work.row + source,
-                         source < kLength);
+            cp_async_4(target + row * 4, args.attention.lse + work.row + source, source < kLength);
         }
     };
     run_items<Consumer, true>(args, fetch_lse, [](const WorkItem&, const Walk&, int, unsigned) {});

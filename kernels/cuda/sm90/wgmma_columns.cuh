@@ -23,7 +23,7 @@ SPION_DEVICE void take_probabilities(float (&scores)[kScoreTiles][4], unsigned l
         const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            scores[j][i] = exp2_fast(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
+            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
         }
     }
 }

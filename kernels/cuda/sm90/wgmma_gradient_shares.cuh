@@ -55,7 +55,7 @@ struct Adder {
 
 __device__ __forceinline__ unsigned Adder::read_turn(int at) const {
     unsigned turn = 0;
-    if (lane_index() == 0) turn = load_acquire(args.turns + at);
+    if (lane_index() == 0) turn = ld_acquire(args.turns + at);
     return __shfl_sync(0xFFFFFFFFU, turn, 0);
 }
 
@@ -63,9 +63,9 @@ __device__ __forceinline__ unsigned Adder::read_turn(int at) const {
 __device__ __forceinline__ void Adder::pass_turn() {
     if (pending < 0) return;
     if (lane_index() == 0) {
-        bulk_wait<0>();
-        fence_between_proxies();
-        store_release(args.turns + pending, next_turn);
+        cp_async_bulk_wait_group<0>();
+        fence_proxy_async_global();
+        st_release(args.turns + pending, next_turn);
     }
     __syncwarp();
     pending = -1;
@@ -73,14 +73,14 @@ __device__ __forceinline__ void Adder::pass_turn() {
 
 __device__ __forceinline__ void Adder::fetch_sum(const float* sum) {
     if (lane_index() == 0) {
-        fence_between_proxies();
-        fence_to_async();
-        barrier_arrive_expecting(sum_fetched(group), kPieceBytes);
-        bulk_load(piece_of(group) + kSumAfterPiece, sum, kPieceBytes, sum_fetched(group));
+        fence_proxy_async_global();
+        fence_proxy_async_shared();
+        mbarrier_arrive_expect_tx(sum_fetched(group), kPieceBytes);
+        cp_async_bulk_load(piece_of(group) + kSumAfterPiece, sum, kPieceBytes, sum_fetched(group));
     }
     __syncwarp();
     pass_turn();
-    barrier_wait(sum_fetched(group), fetched_parity);
+    mbarrier_wait(sum_fetched(group), fetched_parity);
     fetched_parity ^= 1;
 }
 
@@ -133,24 +133,24 @@ __device__ __forceinline__ void Adder::add(const ItemPlan& plan, int granule, in
         write(plan, granule, has_sum, has_share);
         __syncwarp();
         if (lane_index() == 0) args.turns[at] = 0;  // for the next launch
-        if (has_share) release_by_lanes(share_empty(group));
+        if (has_share) mbarrier_arrive_by_lanes(share_empty(group));
         return;
     }
     if (has_share && lane_index() == 0) {
-        fence_between_proxies();
+        fence_proxy_async_global();
         if (has_sum) {
-            bulk_add(sum, piece_of(group), kPieceBytes);
+            cp_reduce_async_bulk_add(sum, piece_of(group), kPieceBytes);
         } else {
-            bulk_store(sum, piece_of(group), kPieceBytes);
+            cp_async_bulk_store(sum, piece_of(group), kPieceBytes);
         }
-        bulk_commit();
-        bulk_wait_read();
+        cp_async_bulk_commit_group();
+        cp_async_bulk_wait_group_read();
     }
-    if (has_share) release_by_lanes(share_empty(group));
+    if (has_share) mbarrier_arrive_by_lanes(share_empty(group));
     if (has_share && lane_index() == 0 && pending >= 0) {
-        bulk_wait<1>();  // the one before
-        fence_between_proxies();
-        store_release(args.turns + pending, next_turn);
+        cp_async_bulk_wait_group<1>();  // the one before
+        fence_proxy_async_global();
+        st_release(args.turns + pending, next_turn);
     }
     __syncwarp();
     if (!has_share) pass_turn();
@@ -160,11 +160,11 @@ __device__ __forceinline__ void Adder::add(const ItemPlan& plan, int granule, in
 
 __device__ __forceinline__ void Adder::run() {
     Place<kSlots> slot;
-    wait_for_earlier_kernels();
+    griddepcontrol_wait();
     while (true) {
-        barrier_wait(slot_full(slot.index), slot.parity);
+        mbarrier_wait(slot_full(slot.index), slot.parity);
         const ItemPlan plan = read_plan(slot.index);
-        release_by_lanes(slot_empty(slot.index));
+        mbarrier_arrive_by_lanes(slot_empty(slot.index));
         if (plan.pair < 0) break;
         slot.advance();
         const bool has_shares = plan.valid > 0;
@@ -172,17 +172,17 @@ __device__ __forceinline__ void Adder::run() {
         for (int entry = offset_at(args.attention, plan.place); entry < end; ++entry) {
             const int granule = granule_table(args.attention)[entry], rank = args.ranks[entry];
             if (has_shares) {
-                const bool there = barrier_passed(share_full(group), parity);
+                const bool there = mbarrier_test_wait(share_full(group), parity);
                 if (!__all_sync(0xFFFFFFFFU, there)) {
                     pass_turn();  // while there is time
-                    barrier_wait(share_full(group), parity);
+                    mbarrier_wait(share_full(group), parity);
                 }
                 parity ^= 1;
             }
             add(plan, granule, rank, has_shares);
         }
         pass_turn();
-        if (lane_index() == 0) barrier_arrive(item_added());
+        if (lane_index() == 0) mbarrier_arrive(item_added());
     }
 }
 

@@ -106,24 +106,24 @@ SPION_DEVICE void initialise_barriers() {
     if (shared_memory_start() % 1024 != 0) __trap();
     if (threadIdx.x == 0) {
         for (int slot = 0; slot < kSlots; ++slot) {
-            barrier_init(slot_full(slot), kSlotHasStatistics ? 33 : 1);
-            barrier_init(slot_empty(slot), 32 * (kWarps + kHelperWarps));
+            mbarrier_init(slot_full(slot), kSlotHasStatistics ? 33 : 1);
+            mbarrier_init(slot_empty(slot), 32 * (kWarps + kHelperWarps));
         }
         for (int stage = 0; stage < kStages; ++stage) {
-            barrier_init(stage_full(stage, 0), kStageHasStatistics ? 33 : 1);
-            barrier_init(stage_empty(stage, 0), kLanesReadStages ? kThreads : kWarps);
-            barrier_init(stage_full(stage, 1), 1);
-            barrier_init(stage_empty(stage, 1), kWarps);
+            mbarrier_init(stage_full(stage, 0), kStageHasStatistics ? 33 : 1);
+            mbarrier_init(stage_empty(stage, 0), kLanesReadStages ? kThreads : kWarps);
+            mbarrier_init(stage_full(stage, 1), 1);
+            mbarrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
             for (int group = 0; group < kHelperWarps; ++group) {
-                barrier_init(share_full(group), 128);
-                barrier_init(share_empty(group), 32);
-                barrier_init(sum_fetched(group), 1);
+                mbarrier_init(share_full(group), 128);
+                mbarrier_init(share_empty(group), 32);
+                mbarrier_init(sum_fetched(group), 1);
             }
-            barrier_init(item_added(), kHelperWarps);
+            mbarrier_init(item_added(), kHelperWarps);
         }
-        barrier_init_done();
+        fence_mbarrier_init();
     }
     __syncthreads();
 }
@@ -131,9 +131,9 @@ SPION_DEVICE void initialise_barriers() {
 // A consumer warp is done with a tile of a stage, and with what travels with the first one.
 SPION_DEVICE void release_stage(int stage, int tile) {
     if (tile == 0 && kLanesReadStages) {
-        release_by_lanes(stage_empty(stage, tile));
+        mbarrier_arrive_by_lanes(stage_empty(stage, tile));
     } else {
-        release(stage_empty(stage, tile));
+        mbarrier_arrive_by_warp(stage_empty(stage, tile));
     }
 }
 
@@ -168,9 +168,9 @@ SPION_DEVICE ItemPlan read_plan(int slot) {
 // done: items before this one.
 SPION_DEVICE unsigned take_late(const SpionHopperArguments& args, unsigned item, unsigned done) {
     const unsigned together = args.pairs_at_once * (unsigned)tile_count(args.attention);
-    if (done > 0) barrier_wait(item_added(), (done - 1) & 1);
+    if (done > 0) mbarrier_wait(item_added(), (done - 1) & 1);
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
-    if (next / together == item / together) barrier_wait(item_added(), done & 1);
+    if (next / together == item / together) mbarrier_wait(item_added(), done & 1);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
@@ -193,13 +193,13 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
             store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, 0, 0, 0));
         }
         if constexpr (kPacked) store_shared_16(slot_plan(slot) + 16, elements);
-        barrier_arrive_expecting(full, kSlotBytes);
+        mbarrier_arrive_expect_tx(full, kSlotBytes);
     }
     __syncwarp();
     for (int box = lane_index(); box < kBoxes; box += 32) {
         const int slab = box % kSlabs, group = box / kSlabs % kGroups,
                   tensor = box / kSlabs / kGroups;
-        copy_box(slot_tile(slot, tensor) + group * kGroupTileBytes + slab * kGroupRows * kSlabBytes,
+        tma_load(slot_tile(slot, tensor) + group * kGroupTileBytes + slab * kGroupRows * kSlabBytes,
                  args.maps[tensor], full, slab * kSlabColumns, work.first_row + group * kGroupRows,
                  work.head, work.batch);
     }
@@ -210,12 +210,12 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
 SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int granule,
                              int stage, int tile) {
     const unsigned full = stage_full(stage, tile);
-    if (lane_index() == 0) barrier_arrive_expecting(full, kTileBytes);
+    if (lane_index() == 0) mbarrier_arrive_expect_tx(full, kTileBytes);
     __syncwarp();
     if (lane_index() < kGranulesPerStep) {
 #pragma unroll
         for (int slab = 0; slab < kSlabs; ++slab) {
-            copy_box(stage_tile(stage, tile) +
+            tma_load(stage_tile(stage, tile) +
                          (slab * kStreamedRows + lane_index() * kGranule) * kSlabBytes,
                      map, full, slab * kSlabColumns, granule * kGranule, work.head, work.batch);
         }
@@ -227,11 +227,11 @@ SPION_DEVICE void end_items(unsigned* counters, int slot) {
     const unsigned full = slot_full(slot);
     if (lane_index() == 0) {
         store_shared_16(slot_plan(slot), make_uint4(~0U, 0, 0, 0));
-        barrier_arrive(full);
+        mbarrier_arrive(full);
         // The last thread block leaves the counters as it found them.
         if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
     }
-    if constexpr (kSlotHasStatistics) barrier_arrive_after_copies(full);
+    if constexpr (kSlotHasStatistics) cp_async_mbarrier_arrive_noinc(full);
 }
 
 // The item that is handed out as number `turn`. Those of the last heads_together heads go place by
@@ -283,7 +283,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
         Walk walk = open_walk(args.attention, work.place);
         unsigned uses = read_uses(args.attention, walk, 0);
-        if (first_item) wait_for_earlier_kernels();  // the tables are older than those
+        if (first_item) griddepcontrol_wait();  // the tables are older than those
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
@@ -294,11 +294,11 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         measure_walk(walk, kWalksKeys ? limit : kLength);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
-        barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
+        mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
         fetch_slot(args, work, walk, uses, slot.index);
         if constexpr (kSlotHasStatistics) {
             fetch_slot_statistics(work, slot_statistics(slot.index));
-            barrier_arrive_after_copies(slot_full(slot.index));
+            cp_async_mbarrier_arrive_noinc(slot_full(slot.index));
         }
         slot.advance();
 
@@ -312,21 +312,21 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             const bool present = (first + lane_index()) * kGranule < walk.valid;
             const int granule = present ? mine : (kLength + kGranule - 1) / kGranule;
             const unsigned word = uses_of_step(uses, first);
-            barrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
+            mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
             fetch_tile(args.maps[kStationaryTensors], work, granule, stage.index, 0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
-                barrier_arrive_after_copies(stage_full(stage.index, 0));
+                cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
-            barrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
+            mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
             fetch_tile(args.maps[kStationaryTensors + 1], work, granule, stage.index, 1);
         }
         if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, turn, items_done++);
         turn = __shfl_sync(0xFFFFFFFFU, next, 0);
     }
 
-    barrier_wait(slot_empty(slot.index), slot.parity ^ 1);
+    mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
     end_items(counters, slot.index);
 }
 
@@ -342,21 +342,21 @@ SPION_DEVICE void run_items(const SpionHopperArguments& args,
                             const SlotStatistics& fetch_slot_statistics,
                             const StageStatistics& fetch_stage_statistics,
                             const Helper& help = {}) {
-    let_next_kernel_start();
+    griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
-        give_registers<kProducerRegisters>();
+        setmaxnreg_dec<kProducerRegisters>();
         if (warp_index() == kWarps) {
-            if (lane_index() < kStationaryTensors + 2) prefetch_map(args.maps[lane_index()]);
+            if (lane_index() < kStationaryTensors + 2) prefetch_tensormap(args.maps[lane_index()]);
             produce<kWalksKeys>(args, fetch_slot_statistics, fetch_stage_statistics);
         } else if (warp_index() <= kWarps + kHelperWarps) {
             help(warp_index() - kWarps - 1);
         }
     } else {
-        take_registers<kConsumerRegisters>();
+        setmaxnreg_inc<kConsumerRegisters>();
         Consumer consumer;
         while (true) {
-            barrier_wait(slot_full(consumer.slot.index), consumer.slot.parity);
+            mbarrier_wait(slot_full(consumer.slot.index), consumer.slot.parity);
             const ItemPlan plan = read_plan(consumer.slot.index);
             if (plan.pair < 0) break;
             consumer.compute(args.attention, plan);

@@ -30,9 +30,9 @@ struct BasedSoftmax : OnlineSoftmax {
             for (int i = 0; i < 4; ++i) {
                 const float(&pair)[4] = scores[2 * step + i / 2];
                 const int half = i % 2;
-                const float low = exp2_fast(__fmaf_rn(pair[2 * half], kScaleLog2, -maximum[half]));
+                const float low = ex2_approx(__fmaf_rn(pair[2 * half], kScaleLog2, -maximum[half]));
                 const float high =
-                    exp2_fast(__fmaf_rn(pair[2 * half + 1], kScaleLog2, -maximum[half]));
+                    ex2_approx(__fmaf_rn(pair[2 * half + 1], kScaleLog2, -maximum[half]));
                 step_sum[half] += low;
                 step_sum[half] += high;
                 left[step][i] = Element::pack(low, high);
@@ -53,7 +53,7 @@ struct BasedSoftmax : OnlineSoftmax {
                 best = larger_score(best, scores[j][2 * half + 1]);
             }
             const float next = fmaxf(maximum[half], quad_larger_score(best) * kScaleLog2);
-            rescale[half] = exp2_fast(maximum[half] - next);
+            rescale[half] = ex2_approx(maximum[half] - next);
             maximum[half] = next;
             sum[half] *= rescale[half];
         }

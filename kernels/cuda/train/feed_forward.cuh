@@ -33,9 +33,9 @@ SPION_DEVICE void load_x(const SpionFeedForwardArguments& args, int index, long 
                          long long end) {
     for (int i = (int)threadIdx.x; i < kTileRows * kNarrowChunks; i += kThreads) {
         const int row = i / kNarrowChunks, chunk = i % kNarrowChunks;
-        copy_async_16(x_tile(index) + chunk_offset<kNarrowChunks>(row, chunk),
-                      (const char*)args.x + ((first + row) * kNarrowChunks + chunk) * 16,
-                      first + row < end);
+        cp_async_16(x_tile(index) + chunk_offset<kNarrowChunks>(row, chunk),
+                    (const char*)args.x + ((first + row) * kNarrowChunks + chunk) * 16,
+                    first + row < end);
     }
 }
 
@@ -47,8 +47,8 @@ SPION_DEVICE void load_weights(unsigned target, const void* source) {
     for (int i = (int)threadIdx.x; i < kRows * kChunks; i += kThreads) {
         const int row = i / kChunks, chunk = i % kChunks;
         const int place = row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2;
-        copy_async_16(target + chunk_offset<kChunks>(place, chunk), (const char*)source + i * 16,
-                      true);
+        cp_async_16(target + chunk_offset<kChunks>(place, chunk), (const char*)source + i * 16,
+                    true);
     }
 }
 
@@ -61,11 +61,11 @@ SPION_DEVICE void multiply(float (&acc)[4][4], unsigned tile, int row, unsigned 
 #pragma unroll 2
     for (int k = 0; k < kChunks / 2; ++k) {
         unsigned a[4], b[4];
-        load_matrices(a, tile + chunk_offset<kChunks>(row + by_rows.row, 2 * k + by_rows.chunk));
+        ldmatrix_x4(a, tile + chunk_offset<kChunks>(row + by_rows.row, 2 * k + by_rows.chunk));
 #pragma unroll
         for (int pair = 0; pair < 2; ++pair) {
-            load_matrices(b, weights + chunk_offset<kChunks>(32 * group + 16 * pair + by_chunks.row,
-                                                             2 * k + by_chunks.chunk));
+            ldmatrix_x4(b, weights + chunk_offset<kChunks>(32 * group + 16 * pair + by_chunks.row,
+                                                           2 * k + by_chunks.chunk));
             mma_bf16(acc[2 * pair], a, b[0], b[1]);
             mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
         }
@@ -157,12 +157,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
     load_weights<kHidden, kNarrowChunks>(weight1(), args.weight1);
     load_weights<kChannels, kWideChunks>(weight2(), args.weight2);
     load_x(args, 0, begin, end);
-    copy_commit();
+    cp_async_commit_group();
     for (int tile = 0; tile < tiles; ++tile) {
         const long long first = begin + (long long)tile * kTileRows;
         if (tile + 1 < tiles) load_x(args, tile + 1, first + kTileRows, end);
-        copy_commit();
-        copy_wait<1>();
+        cp_async_commit_group();
+        cp_async_wait_group<1>();
         __syncthreads();  // x is here, and the last tile of gated is done with
         first_product(args, x_tile(tile), warp, lane, first, end);
         __syncthreads();  // gated is here, and x done with

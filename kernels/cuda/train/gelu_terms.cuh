@@ -13,8 +13,8 @@ struct NormalTerms {
 __device__ __forceinline__ NormalTerms normal_terms(float x) {
     constexpr float kHalfLog2E = 0.72134752044448170F;  // log2(e) / 2
     constexpr float kSlope = 0.3275911F * 0.70710678118654752F;
-    const float bell = exp2_fast(-kHalfLog2E * (x * x));
-    const float t = reciprocal_fast(1.0F + kSlope * fabsf(x));
+    const float bell = ex2_approx(-kHalfLog2E * (x * x));
+    const float t = rcp_approx(1.0F + kSlope * fabsf(x));
     float tail = 0.5F * 1.061405429F;
     tail = tail * t - 0.5F * 1.453152027F;
     tail = tail * t + 0.5F * 1.421413741F;

@@ -37,9 +37,9 @@ template <int kChunks>
 SPION_DEVICE void load_tile(unsigned tile, const void* source, long long first, long long end) {
     for (int i = (int)threadIdx.x; i < kTileRows * kChunks; i += kThreads) {
         const int row = i / kChunks, chunk = i % kChunks;
-        copy_async_16(tile + chunk_offset<kChunks>(row, chunk),
-                      (const char*)source + ((first + row) * kChunks + chunk) * 16,
-                      first + row < end);
+        cp_async_16(tile + chunk_offset<kChunks>(row, chunk),
+                    (const char*)source + ((first + row) * kChunks + chunk) * 16,
+                    first + row < end);
     }
 }
 
@@ -111,14 +111,13 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
 #pragma unroll 2
         for (int k = 0; k < kOut / 16; ++k) {
             unsigned a[4], b[4];
-            load_matrices(
+            ldmatrix_x4(
                 a, stage.d_y + chunk_offset<kOutChunks>(rows + place.row, 2 * k + place.chunk));
 #pragma unroll
             for (int pair = 0; pair < 2; ++pair) {
-                load_matrices_transposed(
-                    b, shared_memory_start() +
-                           chunk_offset<kInChunks>(16 * k + place.row,
-                                                   chunk + 2 * pair + place.chunk));
+                ldmatrix_x4_trans(b, shared_memory_start() +
+                                         chunk_offset<kInChunks>(16 * k + place.row,
+                                                                 chunk + 2 * pair + place.chunk));
                 mma_bf16(acc[2 * pair], a, b[0], b[1]);
                 mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
             }
@@ -160,16 +159,15 @@ SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares
         unsigned a[kOutTiles][4], b[4];
 #pragma unroll
         for (int i = 0; i < kOutTiles; ++i) {
-            load_matrices_transposed(
-                a[i],
-                stage.d_y + chunk_offset<kOutChunks>(16 * k + by_chunks.row,
-                                                     first_output(warp, i) / 8 + by_chunks.chunk));
+            ldmatrix_x4_trans(a[i], stage.d_y + chunk_offset<kOutChunks>(
+                                                    16 * k + by_chunks.row,
+                                                    first_output(warp, i) / 8 + by_chunks.chunk));
             const unsigned column = lane / 4 == i ? kOnes : 0;
             if (warp < 4) mma_bf16(shares.bias, a[i], column, column);
         }
 #pragma unroll
         for (int n = 0; n < kInTiles; n += 2) {
-            load_matrices_transposed(
+            ldmatrix_x4_trans(
                 b, stage.x + chunk_offset<kInChunks>(16 * k + by_rows.row,
                                                      first_chunk(warp) + n + by_rows.chunk));
 #pragma unroll
@@ -210,14 +208,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
     Shares shares = {};
     load_stage(args, stage_of(0), begin, end);
-    copy_commit();
+    cp_async_commit_group();
     load_weight(args);
     for (int tile = 0; tile < tiles; ++tile) {
         const Stage stage = stage_of(tile);
         const long long first = begin + (long long)tile * kTileRows;
         if (tile + 1 < tiles) load_stage(args, stage_of(tile + 1), first + kTileRows, end);
-        copy_commit();
-        copy_wait<1>();
+        cp_async_commit_group();
+        cp_async_wait_group<1>();
         __syncthreads();
         if constexpr (kGelu) {
             through_gelu(args, stage, first);
