@@ -15,6 +15,7 @@
 #include "ir/sha256.h"
 #include "runtime/cache_entry.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
 
 namespace spion {
 namespace {
@@ -32,7 +33,7 @@ void append_field(std::string& text, std::string_view name, std::string_view val
 void note_once(const std::string& reason) {
     static std::atomic_flag noted = ATOMIC_FLAG_INIT;
     if (!noted.test_and_set()) {
-        fmt::print(stderr, "spion: compiled kernels are not kept: {}\n", reason);
+        say("spion: compiled kernels are not kept: {}\n", reason);
     }
 }
 
@@ -49,8 +50,8 @@ void tell(const KernelSource& source, const CompileRequest& request, const Cache
     const char* origin = kernel.origin == CacheOrigin::kCompiled ? "compiled"
                          : kernel.origin == CacheOrigin::kDisk   ? "read from the disk cache"
                                                                  : "already in memory";
-    fmt::print(stderr, "spion: {} for {}: {} in {:.1f} ms, {}\n", source.name, request.arch, origin,
-               kernel.milliseconds, kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+    say("spion: {} for {}: {} in {:.1f} ms, {}\n", source.name, request.arch, origin,
+        kernel.milliseconds, kernel.folder.empty() ? "not on disk" : kernel.folder.string());
 }
 
 // Creates the folder, for its owner alone: what lies in it is executed.

@@ -13,6 +13,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/atomic_file.h"
 #include "runtime/offline.h"
 
 namespace spion {
@@ -35,48 +36,16 @@ const char* source_file(const CompileRequest& request) {
     throw std::system_error(errno, std::generic_category(), path.string());
 }
 
-// An open file or folder.
-class Descriptor {
-  public:
-    Descriptor(const fs::path& path, int flags)
-        : path_(path), fd_(open(path.c_str(), flags, 0600)) {
-        if (fd_ < 0) {
-            throw_errno(path_);
-        }
-    }
-    ~Descriptor() { close(fd_); }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-
-    void write_all(std::string_view bytes) const {
-        while (!bytes.empty()) {
-            const ssize_t written = write(fd_, bytes.data(), bytes.size());
-            if (written < 0 && errno != EINTR) {
-                throw_errno(path_);
-            }
-            bytes.remove_prefix(written < 0 ? 0 : static_cast<std::size_t>(written));
-        }
-    }
-    void sync() const {
-        if (fsync(fd_) != 0) {
-            throw_errno(path_);
-        }
-    }
-
-  private:
-    fs::path path_;
-    int fd_;
-};
-
 enum class Sync { kNo, kYes };
 
 void write_file(const fs::path& path, std::string_view bytes, Sync sync) {
     fs::create_directories(path.parent_path());
-    const Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC);
-    file.write_all(bytes);
+    OutputFile file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    file.append(bytes);
     if (sync == Sync::kYes) {
         file.sync();
     }
+    file.close();
 }
 
 std::optional<std::string> read_file(const fs::path& path) {
@@ -131,15 +100,15 @@ void fill_folder(const fs::path& folder, const std::string& key, const KernelSou
     for (const SourceFile& file : request.includes) {
         write_file(include_path(folder, file.name), file.text, Sync::kNo);
     }
-    if (const std::string line = rebuild_command(request); !line.empty()) {
-        write_file(folder / "rebuild.sh", line + "\n", Sync::kNo);
+    if (const std::string script = rebuild_script(rebuild_command(request)); !script.empty()) {
+        write_file(folder / "rebuild.sh", script, Sync::kNo);
     }
     write_file(folder / binary_file, binary.code, Sync::kYes);
     // Compilers' logs may hold bytes that are not UTF-8.
     const std::string manifest = manifest_of(key, source, request, binary, binary_file)
                                      .dump(2, ' ', false, json::error_handler_t::replace);
     write_file(folder / kManifest, manifest + "\n", Sync::kYes);
-    Descriptor(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC).sync();
+    sync_folder(folder);
 }
 
 fs::path make_aside(const fs::path& root) {
@@ -237,7 +206,7 @@ void write_entry(const fs::path& folder, const std::string& key, const KernelSou
     try {
         fill_folder(aside, key, source, request, binary);
         if (install(aside, folder, key)) {
-            Descriptor(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC).sync();
+            sync_folder(root);
         } else {
             fs::remove_all(aside, ignored);
         }

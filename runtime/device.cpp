@@ -10,6 +10,7 @@
 #endif
 #ifdef SPION_HOST_BACKEND
 #include "runtime/host/host_device.h"
+#include "runtime/output.h"
 #endif
 
 namespace spion {
@@ -49,8 +50,8 @@ std::unique_ptr<Device> open_any() {
             "it with -DSPION_HOST_BACKEND=ON",
             *problem);
     }
-    fmt::print(stderr, "spion: running on {}{}\n", device->name(),
-               problem ? fmt::format(" (no GPU: {})", *problem) : "");
+    say("spion: running on {}{}\n", device->name(),
+        problem ? fmt::format(" (no GPU: {})", *problem) : "");
     return device;
 }
 

@@ -40,6 +40,10 @@ constexpr std::array kVariables = {
     EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
     EnvironmentVariable{"HOME", "a folder", "see SPION_CACHE_DIR"},
     EnvironmentVariable{"PATH", "folders", "are searched for a disassembler"},
+    EnvironmentVariable{"TERM", "a terminal's name",
+                        "dumb or unset: lines of progress are not redrawn"},
+    EnvironmentVariable{"COLUMNS", "a whole number",
+                        "width of a terminal that does not tell it; else 80"},
 };
 
 bool in_table(std::string_view name) {

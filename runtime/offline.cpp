@@ -123,6 +123,12 @@ std::string rebuild_command(const CompileRequest& request) {
     return "";
 }
 
+std::string rebuild_script(std::string_view command) {
+    // The names in the command are those of the files beside the script.
+    return command.empty() ? ""
+                           : fmt::format("cd -- \"$(dirname -- \"$0\")\" || exit\n{}\n", command);
+}
+
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options) {
     std::string line = fmt::format("nvcc -cubin -arch={} -std=c++20 -I.", arch);
     if (std::count(options.begin(), options.end(), "-lineinfo") != 0) {

@@ -42,5 +42,8 @@ OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
 std::string rebuild_command(const CompileRequest& request);
 // The same for CUDA, of two fields of the request.
 std::string rebuild_command(const std::string& arch, const std::vector<std::string>& options);
+// The shell script rebuild.sh, which runs such a line in its own folder wherever it is called from
+// and ends with the exit code of what failed; "" for "".
+std::string rebuild_script(std::string_view command);
 
 }  // namespace spion

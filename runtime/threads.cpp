@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -18,6 +17,7 @@
 
 #include "ir/error.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
 
 namespace spion {
 namespace {
@@ -168,10 +168,9 @@ void run_on_threads(int count, const std::function<void()>& work) {
 void note_fewer_threads(int wanted, int started) {
     static std::atomic_flag noted = ATOMIC_FLAG_INIT;
     if (noted.test_and_set()) return;
-    fmt::print(stderr,
-               "spion: {} threads were wanted, but the system allows only {} (a limit on processes "
-               "or memory); going on with these\n",
-               wanted, started);
+    say("spion: {} threads were wanted, but the system allows only {} (a limit on processes "
+        "or memory); going on with these\n",
+        wanted, started);
 }
 
 }  // namespace spion

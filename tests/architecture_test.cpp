@@ -252,9 +252,9 @@ TEST(Architecture, NoHeaderOfTheCudaToolkit) {
     }
 }
 
-// Variables of the environment are read in one place, whose table `spion doctor` prints.
-TEST(Architecture, OneFileReadsTheEnvironment) {
-    std::vector<std::string> readers;
+// The sources that hold any of the words.
+std::set<std::string> files_with(const std::vector<std::string>& words) {
+    std::set<std::string> found;
     for (const auto& [folder, patterns] : kMayInclude) {
         for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / folder)) {
             if (!entry.is_regular_file() || !is_source(entry.path())) {
@@ -262,12 +262,36 @@ TEST(Architecture, OneFileReadsTheEnvironment) {
             }
             std::ifstream file(entry.path());
             const std::string text{std::istreambuf_iterator<char>(file), {}};
-            if (text.find("getenv(") != std::string::npos) {
-                readers.push_back(entry.path().lexically_relative(kRoot).string());
+            if (std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+                    return text.find(word) != std::string::npos;
+                })) {
+                found.insert(entry.path().lexically_relative(kRoot).string());
             }
         }
     }
-    EXPECT_EQ(readers, std::vector<std::string>{"runtime/environment.cpp"});
+    return found;
+}
+
+// Variables of the environment are read in one place, whose table `spion doctor` prints.
+TEST(Architecture, OneFileReadsTheEnvironment) {
+    EXPECT_EQ(files_with({"getenv("}), std::set<std::string>{"runtime/environment.cpp"});
+}
+
+// What throws or ends the process on a full disk or a closed terminal is kept in one place: print
+// with write_out, print_out or say of runtime/output.h.
+TEST(Architecture, OneFileWritesToTheTerminal) {
+    EXPECT_EQ(files_with({"fmt::print(", "std::cout", "std::cerr", "std::puts(", "std::fputs(",
+                          "std::fwrite(", "std::printf(", "std::fprintf(", "perror("}),
+              std::set<std::string>{"runtime/output.cpp"});
+}
+
+// No file of ours is ever half there: make it with write_file or AtomicFile of
+// runtime/atomic_file.h. (A source that NVRTC rejects is kept for a report, in a folder of its own.)
+TEST(Architecture, OneFileMakesFiles) {
+    EXPECT_EQ(files_with({"ofstream", "std::fopen(", "O_CREAT"}),
+              (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
+                                     "runtime/cuda/nvrtc.cpp", "tools/disassemble.cpp",
+                                     "train/metrics.cpp"}));
 }
 
 // NVRTC has no headers at all, so device text must need none.

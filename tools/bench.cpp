@@ -7,6 +7,7 @@
 #include <string>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/attention_options.h"
 #include "tools/bench_anchors.h"
 #include "tools/bench_attention.h"
@@ -39,8 +40,8 @@ double gigabytes_per_second(double bytes, double milliseconds) {
 }
 
 void print_pass(const char* name, double milliseconds, double flop, double bytes) {
-    fmt::print("{:<15} {:>10.4f} {:>10.3f} {:>10.1f}\n", name, milliseconds,
-               teraflops(flop, milliseconds), gigabytes_per_second(bytes, milliseconds));
+    print_out("{:<15} {:>10.4f} {:>10.3f} {:>10.1f}\n", name, milliseconds,
+              teraflops(flop, milliseconds), gigabytes_per_second(bytes, milliseconds));
 }
 
 Json pass_json(double milliseconds, double flop, double bytes) {
@@ -124,21 +125,21 @@ void print_json(const Measured& measured, const Device& device) {
             times_json(*measured.dense, work_of(measured.attention, full, measured.batch));
         json["times_faster_than_dense"] = ratio_json(*measured.dense, measured.sparse);
     }
-    fmt::print("{}\n", json.dump(2));
+    print_out("{}\n", json.dump(2));
 }
 
 void print_table(const Measured& measured, const Device& device) {
     const AttentionTimes& sparse = measured.sparse;
     const AttentionWork work = work_of(measured.attention, measured.pattern, measured.batch);
-    fmt::print("{}\n{} B={}\n{} of {} x {} blocks of {}, density {:.4f}\n\n", device.name(),
-               to_text(measured.attention), measured.batch, measured.pattern.block_count(),
-               measured.pattern.rows(), measured.pattern.rows(), measured.pattern.block(),
-               measured.pattern.density());
-    fmt::print("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
+    print_out("{}\n{} B={}\n{} of {} x {} blocks of {}, density {:.4f}\n\n", device.name(),
+              to_text(measured.attention), measured.batch, measured.pattern.block_count(),
+              measured.pattern.rows(), measured.pattern.rows(), measured.pattern.block(),
+              measured.pattern.density());
+    print_out("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
     print_pass("forward", sparse.forward_ms, work.forward_flop, work.forward_bytes);
     print_pass("backward", sparse.backward_ms, work.backward_flop, work.backward_bytes);
     const auto& [first, second, third] = sparse.kernels;
-    fmt::print(
+    print_out(
         "of that {0} {1:.4f} ms, {2} {3:.4f} ms; block rows a tile: {4} forward, {5} {0}, {6} "
         "{2}\n",
         results_of(second.role), second.milliseconds, results_of(third.role), third.milliseconds,
@@ -150,12 +151,12 @@ void print_table(const Measured& measured, const Device& device) {
         const AttentionTimes& dense = *measured.dense;
         print_pass("dense forward", dense.forward_ms, all.forward_flop, all.forward_bytes);
         print_pass("dense backward", dense.backward_ms, all.backward_flop, all.backward_bytes);
-        fmt::print("\ntimes faster than dense: forward {:.2f}, backward {:.2f}, both {:.2f}\n",
-                   dense.forward_ms / sparse.forward_ms, dense.backward_ms / sparse.backward_ms,
-                   both(dense) / both(sparse));
+        print_out("\ntimes faster than dense: forward {:.2f}, backward {:.2f}, both {:.2f}\n",
+                  dense.forward_ms / sparse.forward_ms, dense.backward_ms / sparse.backward_ms,
+                  both(dense) / both(sparse));
     }
-    fmt::print("compilation: {:.1f} ms, {:.1f} ms from the disk cache\n", sparse.compile_cold_ms,
-               sparse.compile_cached_ms);
+    print_out("compilation: {:.1f} ms, {:.1f} ms from the disk cache\n", sparse.compile_cold_ms,
+              sparse.compile_cached_ms);
 }
 
 void check(const BenchOptions& options) {
@@ -203,18 +204,18 @@ void bench_summary(const BenchOptions& options) {
         measure_summary(attention, options.attention.batch, options.attention.lengths,
                         options.attention.block, options.filter, options.repeat, *device);
     if (options.json) {
-        fmt::print("{}\n", Json{{"device", device->name()},
-                                {"summary_ms", times.kernel_ms},
-                                {"discovery_ms", times.discovery_ms},
-                                {"dense_forward_ms", times.forward_ms}}
-                               .dump(2));
+        print_out("{}\n", Json{{"device", device->name()},
+                               {"summary_ms", times.kernel_ms},
+                               {"discovery_ms", times.discovery_ms},
+                               {"dense_forward_ms", times.forward_ms}}
+                              .dump(2));
         return;
     }
-    fmt::print("{}\n{} B={} block={} filter={}\n\n", device->name(), to_text(attention),
-               options.attention.batch, options.attention.block, options.filter);
-    fmt::print("{:<34} {:>10.4f} ms\n", "score summary kernel", times.kernel_ms);
-    fmt::print("{:<34} {:>10.4f} ms\n", "discovery with it, to the pattern", times.discovery_ms);
-    fmt::print("{:<34} {:>10.4f} ms\n", "dense forward pass before it", times.forward_ms);
+    print_out("{}\n{} B={} block={} filter={}\n\n", device->name(), to_text(attention),
+              options.attention.batch, options.attention.block, options.filter);
+    print_out("{:<34} {:>10.4f} ms\n", "score summary kernel", times.kernel_ms);
+    print_out("{:<34} {:>10.4f} ms\n", "discovery with it, to the pattern", times.discovery_ms);
+    print_out("{:<34} {:>10.4f} ms\n", "dense forward pass before it", times.forward_ms);
 }
 
 AttentionTimes measure_anchor(const Anchor& anchor, int repeat, Device& device) {
@@ -243,10 +244,10 @@ void bench_anchors(const BenchOptions& options) {
     const auto device = open_device(DeviceChoice::kCuda);
     Json rows = Json::array();
     if (!options.json) {
-        fmt::print("{}, bf16; target: what others reach, x: times faster than the target\n",
-                   device->name());
-        fmt::print("{:<13} {:>9} {:>7} {:>6} {:>9} {:>7} {:>6} {:>8} {:>7}\n", "", "fwd ms",
-                   "target", "x", "bwd ms", "target", "x", "compile", "cached");
+        print_out("{}, bf16; target: what others reach, x: times faster than the target\n",
+                  device->name());
+        print_out("{:<13} {:>9} {:>7} {:>6} {:>9} {:>7} {:>6} {:>8} {:>7}\n", "", "fwd ms",
+                  "target", "x", "bwd ms", "target", "x", "compile", "cached");
     }
     for (const Anchor& anchor : anchors()) {
         if (!anchor.paper && !options.all) {
@@ -255,17 +256,17 @@ void bench_anchors(const BenchOptions& options) {
         const AttentionTimes times = measure_anchor(anchor, options.repeat, *device);
         rows.push_back(anchor_json(anchor, times));
         if (!options.json) {
-            fmt::print(
+            print_out(
                 "{:<13} {:>9.4f} {:>7.3f} {:>6.2f} {:>9.4f} {:>7.3f} {:>6.2f} {:>8.1f} {:>7.2f}\n",
                 anchor.name, times.forward_ms, anchor.forward_ms,
                 anchor.forward_ms / times.forward_ms, times.backward_ms, anchor.backward_ms,
                 anchor.backward_ms / times.backward_ms, times.compile_cold_ms,
                 times.compile_cached_ms);
-            std::fflush(stdout);  // a row takes a second
+            flush_out();  // a row takes a second
         }
     }
     if (options.json) {
-        fmt::print("{}\n", Json{{"device", device->name()}, {"rows", rows}}.dump(2));
+        print_out("{}\n", Json{{"device", device->name()}, {"rows", rows}}.dump(2));
     }
 }
 

@@ -14,6 +14,7 @@
 #include "compiler/plan/cost_model.h"
 #include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/bench_attention.h"
 #include "tools/random_pattern.h"
 
@@ -142,22 +143,22 @@ std::string sum_text(const Sum& sum) {
 }
 
 void print_row(const Shape& shape, const Passes& passes) {
-    fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7.2f} {} {}  {}, {}, {}\n", shape.name,
-               shape.batch, shape.heads, shape.length, shape.head_dim, shape.block, shape.density,
-               sum_text(sum_of(passes, 0, 0)), sum_text(sum_of(passes, 1, 2)),
-               to_string(passes[0].prediction.bound), to_string(passes[1].prediction.bound),
-               to_string(passes[2].prediction.bound));
-    std::fflush(stdout);  // a row takes a second
+    print_out("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7.2f} {} {}  {}, {}, {}\n", shape.name,
+              shape.batch, shape.heads, shape.length, shape.head_dim, shape.block, shape.density,
+              sum_text(sum_of(passes, 0, 0)), sum_text(sum_of(passes, 1, 2)),
+              to_string(passes[0].prediction.bound), to_string(passes[1].prediction.bound),
+              to_string(passes[2].prediction.bound));
+    flush_out();  // a row takes a second
 }
 
 void print_heading(const std::string& where, bool measured) {
-    fmt::print("{}, bf16, pruned_zero; milliseconds, ratio = predicted / measured\n", where);
+    print_out("{}, bf16, pruned_zero; milliseconds, ratio = predicted / measured\n", where);
     const std::string columns =
         measured ? fmt::format("{:>9} {:>9} {:>6}", "predicted", "measured", "ratio")
                  : fmt::format("{:>9}", "predicted");
-    fmt::print("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {:<{}} {:<{}}\n", "", "", "", "", "", "",
-               "", " forward", columns.size(), " backward", columns.size());
-    fmt::print(
+    print_out("{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {:<{}} {:<{}}\n", "", "", "", "", "", "",
+              "", " forward", columns.size(), " backward", columns.size());
+    print_out(
         "{:<17} {:>3} {:>2} {:>5} {:>3} {:>5} {:>7} {} {}  bound by: O, dQ, dK/dV (or delta, all "
         "three)\n",
         "shape", "B", "H", "L", "D", "block", "density", columns, columns);
@@ -204,7 +205,7 @@ void bench_predicted(const Options& options) {
         }
     }
     if (options.json) {
-        fmt::print("{}\n", Json{{device ? "device" : "target", where}, {"rows", rows}}.dump(2));
+        print_out("{}\n", Json{{device ? "device" : "target", where}, {"rows", rows}}.dump(2));
     }
 }
 

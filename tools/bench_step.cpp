@@ -12,6 +12,7 @@
 
 #include "ir/error.h"
 #include "ir/sizes.h"
+#include "runtime/output.h"
 #include "tools/bench_attention.h"
 #include "tools/command_line.h"
 #include "tools/profiling_device.h"
@@ -209,15 +210,15 @@ double floor_ms(const ProfiledWork& work, const Target& target) {
 
 void print_table(const Options& options, const Task& task, const Profile& profile,
                  const Device& device) {
-    fmt::print("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
-               options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
-    fmt::print("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
-               "GB/s", "TFLOP/s");
+    print_out("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
+              options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
+    print_out("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
+              "GB/s", "TFLOP/s");
     ProfiledWork sum;
     const auto print = [&](const std::string& name, const ProfiledWork& work) {
-        fmt::print("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
-                   work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
-                   work.flop / work.ms * 1e-9);
+        print_out("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
+                  work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
+                  work.flop / work.ms * 1e-9);
     };
     for (const ProfiledWork& work : profile.works) {
         print(work.name, work);
@@ -227,8 +228,8 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         sum.flop += work.flop;
     }
     print("all of them", sum);
-    fmt::print("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
-               profile.step_ms, task.goal_ms);
+    print_out("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
+              profile.step_ms, task.goal_ms);
 }
 
 void print_json(const Options& options, const Task& task, const Profile& profile,
@@ -242,15 +243,15 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                         {"bytes", work.bytes},
                         {"flop", work.flop}});
     }
-    fmt::print("{}\n", Json{{"device", device.name()},
-                            {"task", task.name},
-                            {"phase", options.dense ? "dense" : "sparse"},
-                            {"batch", task.batch},
-                            {"length", task.length},
-                            {"step_ms", profile.step_ms},
-                            {"goal_ms", task.goal_ms},
-                            {"works", rows}}
-                           .dump(2));
+    print_out("{}\n", Json{{"device", device.name()},
+                           {"task", task.name},
+                           {"phase", options.dense ? "dense" : "sparse"},
+                           {"batch", task.batch},
+                           {"length", task.length},
+                           {"step_ms", profile.step_ms},
+                           {"goal_ms", task.goal_ms},
+                           {"works", rows}}
+                          .dump(2));
 }
 
 void bench_step(const Options& options) {

@@ -6,17 +6,20 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "codegen/emit.h"
 #include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
+#include "runtime/output.h"
 #include "tools/attention_buffers.h"
 #include "tools/bench_anchors.h"
 #include "tools/command_line.h"
@@ -213,17 +216,17 @@ Json comparison_json(const TierShape& shape, const Comparison& result) {
 
 void print_comparison(const TierShape& shape, const Comparison& result) {
     if (!result.why_not_baked.empty()) {
-        fmt::print("{:<13} tier 1 does not exist: {}\n", shape.name, result.why_not_baked);
+        print_out("{:<13} tier 1 does not exist: {}\n", shape.name, result.why_not_baked);
     } else {
-        fmt::print("{:<13}", shape.name);
+        print_out("{:<13}", shape.name);
         for (const Pass& pass : {result.forward, result.backward}) {
-            fmt::print(" {:>9.4f} {:>9.4f} {:>6.3f}", pass.tier0_ms, pass.tier1_ms, pass.ratio);
+            print_out(" {:>9.4f} {:>9.4f} {:>6.3f}", pass.tier0_ms, pass.tier1_ms, pass.ratio);
         }
-        fmt::print(" {:>6.3f} {:>8.1f} {:>8.1f}  {}\n", result.both.ratio, result.compile_ms[0],
-                   result.compile_ms[1],
-                   result.why_not_tried.empty() ? "" : "not tried: " + result.why_not_tried);
+        print_out(" {:>6.3f} {:>8.1f} {:>8.1f}  {}\n", result.both.ratio, result.compile_ms[0],
+                  result.compile_ms[1],
+                  result.why_not_tried.empty() ? "" : "not tried: " + result.why_not_tried);
     }
-    std::fflush(stdout);  // a row takes a second
+    flush_out();  // a row takes a second
 }
 
 void bench_tiers(const Options& options) {
@@ -231,20 +234,24 @@ void bench_tiers(const Options& options) {
         throw UserError("--repeat is {}; give at least 1", options.repeat);
     }
     const bool table = !options.json || !options.json_file.empty();
-    std::ofstream file;
-    if (options.json && table) {
-        file.open(options.json_file, std::ios::binary);
-        if (!file) {
-            throw UserError("{} cannot be written; give --json a file in a folder that is there",
-                            options.json_file);
+    std::optional<AtomicFile> file;  // opened now, so that no measurement is lost
+    const auto with_file = [&options](const auto& action) {
+        try {
+            action();
+        } catch (const std::system_error& error) {
+            throw UserError("{} cannot be written: {}; give --json a file that can",
+                            options.json_file, error.code().message());
         }
+    };
+    if (options.json && table) {
+        with_file([&] { file.emplace(options.json_file); });
     }
     const auto device = open_device(parse_device_choice(options.device));
     if (table) {
-        fmt::print("{}; tier 0: tables are passed, 1: in the source; x: times faster\n",
-                   device->name());
-        fmt::print("{:<13} {:>9} {:>9} {:>6} {:>9} {:>9} {:>6} {:>6} {:>8} {:>8}\n", "", "fwd 0 ms",
-                   "fwd 1", "x", "bwd 0 ms", "bwd 1", "x", "both x", "compile0", "compile1");
+        print_out("{}; tier 0: tables are passed, 1: in the source; x: times faster\n",
+                  device->name());
+        print_out("{:<13} {:>9} {:>9} {:>6} {:>9} {:>9} {:>6} {:>6} {:>8} {:>8}\n", "", "fwd 0 ms",
+                  "fwd 1", "x", "bwd 0 ms", "bwd 1", "x", "both x", "compile0", "compile1");
     }
     Json rows = Json::array();
     for (const TierShape& shape : tier_shapes(device->target().back_end, options.all)) {
@@ -256,9 +263,12 @@ void bench_tiers(const Options& options) {
     }
     const std::string text = Json{{"device", device->name()}, {"rows", rows}}.dump(2) + "\n";
     if (!table) {
-        fmt::print("{}", text);
-    } else if (options.json && !(file << text).flush()) {
-        throw UserError("{} cannot be written whole; make room for it", options.json_file);
+        write_out(text);
+    } else if (file) {
+        with_file([&] {
+            file->write(text);
+            file->commit();
+        });
     }
 }
 

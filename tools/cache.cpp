@@ -13,6 +13,7 @@
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/cache_listing.h"
+#include "runtime/output.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
 
@@ -106,7 +107,7 @@ void print_json(const Kept& kept) {
                         {"file", entry.file.string()},
                         {"problem", entry.problem}});
     }
-    fmt::print("{}\n", rows.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_out("{}\n", rows.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 std::string damage_text(const std::string& problem) {
@@ -141,7 +142,7 @@ std::string tuning_table(const std::vector<TuningEntry>& entries, std::size_t wi
 
 void print_table(const Kept& kept) {
     if (kept.kernels.empty() && kept.tunings.empty()) {
-        fmt::print("nothing is kept in {}\n", kept.root.string());
+        print_out("nothing is kept in {}\n", kept.root.string());
         return;
     }
     std::size_t width = 6;
@@ -154,11 +155,11 @@ void print_table(const Kept& kept) {
         width = std::max(width, entry.tuning.kernel.size());
         bytes += entry.bytes;
     }
-    fmt::print("{}{}{}, {} KiB in {}\n",
-               kept.kernels.empty() ? "" : kernel_table(kept.kernels, width),
-               kept.tunings.empty() ? "" : tuning_table(kept.tunings, width),
-               counted(kept.kernels.size(), kept.tunings.size()), (bytes + 1023) / 1024,
-               kept.root.string());
+    print_out("{}{}{}, {} KiB in {}\n",
+              kept.kernels.empty() ? "" : kernel_table(kept.kernels, width),
+              kept.tunings.empty() ? "" : tuning_table(kept.tunings, width),
+              counted(kept.kernels.size(), kept.tunings.size()), (bytes + 1023) / 1024,
+              kept.root.string());
 }
 
 void run_list(const CacheOptions& options) {
@@ -182,9 +183,9 @@ void run_verify(const CacheOptions& options, int* exit_code) {
     for (const TuningEntry& entry : kept.tunings) {
         note(entry.file, entry.problem);
     }
-    fmt::print("{}{} in {}, {} damaged{}\n", report,
-               counted(kept.kernels.size(), kept.tunings.size()), kept.root.string(), damaged,
-               damaged == 0 ? "" : ": these are made again when they are needed");
+    print_out("{}{} in {}, {} damaged{}\n", report,
+              counted(kept.kernels.size(), kept.tunings.size()), kept.root.string(), damaged,
+              damaged == 0 ? "" : ": these are made again when they are needed");
     *exit_code = damaged == 0 ? kDone : kNotPassed;
 }
 
@@ -192,7 +193,7 @@ void run_clear(const CacheOptions& options) {
     const fs::path root = root_of(options);
     const std::size_t kernels = clear_entries(root);
     const std::size_t tunings = clear_tunings(root);
-    fmt::print("removed {} from {}\n", counted(kernels, tunings), root.string());
+    print_out("removed {} from {}\n", counted(kernels, tunings), root.string());
 }
 
 }  // namespace

@@ -4,11 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -22,7 +19,9 @@
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "ir/sizes.h"
+#include "runtime/atomic_file.h"
 #include "runtime/offline.h"
+#include "runtime/output.h"
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
@@ -187,7 +186,7 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     const bool compiles = std::any_of(kinds.begin(), kinds.end(), needs_binary);
     const auto disassembler = wants(EmitKind::kSass) ? find_disassembler() : std::nullopt;
     if (wants(EmitKind::kSass) && !disassembler) {
-        fmt::print(stderr, "spion: {}\n", disassembler_missing());
+        say("spion: {}\n", disassembler_missing());
     }
     std::vector<ShownKernel> kernels;
     std::map<std::string, int> taken;
@@ -217,32 +216,24 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     return kernels;
 }
 
-void write_file(const fs::path& file, const std::string& bytes) {
-    std::error_code error;
-    fs::create_directories(file.parent_path(), error);
-    errno = 0;
-    std::ofstream output(file, std::ios::binary | std::ios::trunc);
-    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    output.close();
-    if (!output) {
-        throw UserError("-o: {} cannot be written: {}; name a folder that can", file.string(),
-                        error ? error.message() : std::strerror(errno));
-    }
-}
-
 // Writes the folder of each kernel; what was written, a line a kernel.
 std::string write_folders(const std::vector<ShownKernel>& kernels,
                           const std::vector<EmitKind>& kinds, const fs::path& root) {
     std::string lines;
     for (const ShownKernel& kernel : kernels) {
         const fs::path folder = root / kernel.name;
-        std::vector<std::string> names;
+        std::vector<KernelFile> files;
         for (const EmitKind kind : kinds) {
-            for (const KernelFile& file : files_of(kernel, kind)) {
-                write_file(folder / file.name, file.bytes);
-                names.push_back(file.name);
-            }
+            const std::vector<KernelFile> more = files_of(kernel, kind);
+            files.insert(files.end(), more.begin(), more.end());
         }
+        std::vector<NamedBytes> whole;
+        std::vector<std::string> names;
+        for (const KernelFile& file : files) {
+            whole.push_back({.path = folder / file.name, .bytes = file.bytes});
+            names.push_back(file.name);
+        }
+        write_files(whole, "name a folder that can with -o");
         lines += fmt::format("{}: {}\n", folder.string(), fmt::join(names, " "));
     }
     return lines;
@@ -289,7 +280,7 @@ void run_compile(const CompileOptions& options) {
             out += write_folders(kernels, kinds, options.folder);
         }
     }
-    fmt::print("{}", out);
+    print_out("{}", out);
 }
 
 }  // namespace

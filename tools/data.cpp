@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "runtime/threads.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
@@ -23,7 +24,7 @@ void write_data(const DataOptions& options) {
     check_run_folder(options.out);
     write_list_ops_folder(generate_list_ops(options.settings.list_ops, thread_count()),
                           options.out);
-    fmt::print("wrote basic_train.tsv, basic_val.tsv and basic_test.tsv to {}\n", options.out);
+    print_out("wrote basic_train.tsv, basic_val.tsv and basic_test.tsv to {}\n", options.out);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include <sstream>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 #include "runtime/environment.h"
 
 extern char** environ;
@@ -72,8 +74,19 @@ int run_to_file(const std::string& program, const char* flag, const std::string&
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
     std::string words[] = {program, flag, input};
     char* arguments[] = {words[0].data(), words[1].data(), words[2].data(), nullptr};
+    // What we ignore ourselves (runtime/output.h) is nothing that the program must.
+    sigset_t usual;
+    sigemptyset(&usual);
+    sigaddset(&usual, SIGPIPE);
+    sigaddset(&usual, SIGXFSZ);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &usual);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     pid_t child = 0;
-    const int failed = posix_spawn(&child, program.c_str(), &actions, nullptr, arguments, environ);
+    const int failed =
+        posix_spawn(&child, program.c_str(), &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     int status = -1;
     if (failed != 0 || waitpid(child, &status, 0) != child) {
@@ -113,7 +126,7 @@ std::string disassembler_missing() {
 std::string disassemble(const std::string& program, const std::string& cubin) {
     const Exchange exchange;
     const std::string input = exchange.file("kernel.cubin");
-    std::ofstream(input, std::ios::binary) << cubin;
+    write_file(input, cubin, "name a folder with room with TMPDIR");
     const bool dumps = fs::path(program).filename() == "cuobjdump";
     const int status = run_to_file(program, dumps ? "-sass" : "-c", input, exchange.file("out"),
                                    exchange.file("err"));

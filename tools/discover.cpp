@@ -13,6 +13,7 @@
 #include "compiler/discovery/discover.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/commands.h"
 #include "tools/npy.h"
 
@@ -83,13 +84,6 @@ std::string to_picture(const Discovered& found) {
            pattern.to_art();
 }
 
-void print(const std::string& text) {
-    const std::size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
-    if (written != text.size() || std::fflush(stdout) != 0) {
-        throw DeviceError("the pattern could not be written to standard output");
-    }
-}
-
 void run_discover(DiscoverOptions options) {
     options.settings.variant = parse_variant(options.variant);
     check(options.settings);
@@ -98,9 +92,9 @@ void run_discover(DiscoverOptions options) {
     }
     const Discovered found = discover_in_file(options.scores, options.settings);
     if (options.format == "json") {
-        print(to_json(found, options.settings.variant));
+        write_out(to_json(found, options.settings.variant));
     } else {
-        print(options.format == "art" ? to_picture(found) : found.pattern.to_bits());
+        write_out(options.format == "art" ? to_picture(found) : found.pattern.to_bits());
     }
 }
 

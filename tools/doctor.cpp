@@ -15,6 +15,7 @@
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
+#include "runtime/output.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #ifdef SPION_CUDA_BACKEND
@@ -211,7 +212,7 @@ void print_json(const std::vector<Finding>& findings) {
                         {"where", finding.where},
                         {"problem", finding.problem}});
     }
-    fmt::print("{}\n", rows.dump(2));
+    print_out("{}\n", rows.dump(2));
 }
 
 void print_table(const std::vector<Finding>& findings) {
@@ -220,10 +221,10 @@ void print_table(const std::vector<Finding>& findings) {
         if (!finding.where.empty()) {
             text += (text.empty() ? "" : "  ") + finding.where;
         }
-        fmt::print("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
-                   text.empty() ? finding.problem : text);
+        print_out("{:<13} {:<7} {}\n", finding.part, finding.problem.empty() ? "usable" : "NO",
+                  text.empty() ? finding.problem : text);
         if (!finding.problem.empty() && !text.empty()) {
-            fmt::print("{:<21} {}\n", "", finding.problem);
+            print_out("{:<21} {}\n", "", finding.problem);
         }
     }
     const auto usable = [&](const char* part) {
@@ -231,21 +232,21 @@ void print_table(const std::vector<Finding>& findings) {
             return finding.part == part && finding.problem.empty();
         });
     };
-    fmt::print("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
-                                             : usable("CPU") ? "the CPU"
-                                                             : "nothing: no device can be used");
+    print_out("\n--device auto takes {}\n", usable("GPU")   ? "the GPU"
+                                            : usable("CPU") ? "the CPU"
+                                                            : "nothing: no device can be used");
 }
 
 // Each variable with its value, if set, and what it means.
 void print_environment() {
-    fmt::print("\nenvironment variables\n");
+    print_out("\nenvironment variables\n");
     for (const EnvironmentVariable& variable : environment_variables()) {
         const auto value = environment_value(variable.name);
-        fmt::print("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
-                   variable.meaning, variable.allowed);
+        print_out("{:<24} {}\n{:<24}   {} ({})\n", variable.name, value ? *value : "not set", "",
+                  variable.meaning, variable.allowed);
     }
     for (const std::string& name : unknown_environment_variables()) {
-        fmt::print("{:<24} is set, but spion reads no variable of that name\n", name);
+        print_out("{:<24} is set, but spion reads no variable of that name\n", name);
     }
 }
 

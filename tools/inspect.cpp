@@ -1,12 +1,10 @@
 // `spion inspect`: what a run has learnt and what was generated for it, on one page or in text.
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <string>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
+#include "runtime/output.h"
 #include "tools/commands.h"
 #include "tools/inspect/analyse.h"
 #include "tools/inspect/page.h"
@@ -22,28 +20,17 @@ struct InspectOptions {
     bool text = false;
 };
 
-void write_page(const std::string& path, const std::string& page) {
-    errno = 0;
-    std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    file.write(page.data(), static_cast<std::streamsize>(page.size()));
-    file.close();
-    if (!file) {
-        throw UserError("--html {} cannot be written: {}; name a file that can", path,
-                        std::strerror(errno));
-    }
-}
-
 void run_inspect(const InspectOptions& options) {
     inspect::Facts facts = inspect::read_folder(options.folder);
     inspect::add_programs(facts);
     facts.findings = inspect::find_answers(facts);
     if (!options.html.empty()) {
-        write_page(options.html, inspect::to_html(facts));
+        write_file(options.html, inspect::to_html(facts), "name a file that can with --html");
     }
     if (options.text || options.html.empty()) {
-        fmt::print("{}", inspect::to_text(facts));
+        print_out("{}", inspect::to_text(facts));
     } else {
-        fmt::print("{}\n", options.html);
+        print_out("{}\n", options.html);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ir/error.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
@@ -108,7 +109,7 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
             break;
         case EmitKind::kCuda:
             append_source(files, kernel, "kernel.cu");
-            files.push_back({.name = "rebuild.sh", .bytes = kernel.rebuild + "\n"});
+            files.push_back({.name = "rebuild.sh", .bytes = rebuild_script(kernel.rebuild)});
             break;
         case EmitKind::kPtx:
             files.push_back({.name = "kernel.ptx", .bytes = kernel.compiled->ptx});
@@ -125,7 +126,7 @@ std::vector<KernelFile> files_of(const ShownKernel& kernel, EmitKind kind) {
         case EmitKind::kLlvm:
             append_source(files, kernel, "kernel.ll");
             files.push_back({.name = "kernel.opt.ll", .bytes = kernel.compiled->optimised_ir});
-            files.push_back({.name = "rebuild.sh", .bytes = kernel.rebuild + "\n"});
+            files.push_back({.name = "rebuild.sh", .bytes = rebuild_script(kernel.rebuild)});
             break;
         case EmitKind::kAsm:
             files.push_back({.name = "kernel.s", .bytes = kernel.compiled->assembly});

@@ -1,13 +1,15 @@
 // The `spion` command. How it ends is a table in tools/exit_codes.h.
 #include <fmt/core.h>
 
-#include <cstdio>
 #include <exception>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
@@ -53,8 +55,16 @@ std::string footer() {
 }
 
 int fail(int exit_code, std::string_view sentence) {
-    fmt::print(stderr, "spion: {}\n", sentence);
+    say("spion: {}\n", sentence);
     return exit_code;
+}
+
+// What --help and --version print.
+int print_asked(const CLI::Success& asked, const CLI::App& app) {
+    std::ostringstream out;
+    app.exit(asked, out, out);
+    write_out(out.view());
+    return kDone;
 }
 
 int run_command(int argc, char** argv) {
@@ -67,13 +77,13 @@ int run_command(int argc, char** argv) {
     int exit_code = 0;
     add_commands(app, &exit_code);
     if (argc < 2) {
-        fmt::print("{}", app.help());
+        write_out(app.help());
         return 0;
     }
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& success) {
-        return app.exit(success);  // --help and --version print here
+        return print_asked(success, app);
     } catch (const CLI::ParseError& error) {
         return fail(kRefused, describe(error, app));
     }
@@ -91,8 +101,14 @@ int run_and_report(int argc, char** argv) {
         return fail(kRefused, "out of memory on the host; ask for a smaller problem");
     } catch (const std::length_error&) {
         return fail(kRefused, "a size is beyond what memory can hold; ask for a smaller problem");
+    } catch (const std::system_error& error) {
+        return fail(kRefused, fmt::format("the system refused: {}", error.what()));
     } catch (const std::exception& error) {
         return fail(kFault, error.what());
+    } catch (...) {
+        return fail(kFault,
+                    "something was thrown that is no exception of ours (internal error: "
+                    "please report it with this message)");
     }
 }
 
@@ -100,9 +116,9 @@ int run_and_report(int argc, char** argv) {
 }  // namespace spion
 
 int main(int argc, char** argv) {
+    spion::prepare_output();
     const int exit_code = spion::run_and_report(argc, argv);
-    if (std::fflush(stdout) != 0 && exit_code == 0) {
-        return spion::fail(spion::kRefused, "standard output could not be written to the end");
-    }
-    return exit_code;
+    const auto problem = spion::finish_out();
+    return problem && exit_code == spion::kDone ? spion::fail(spion::kRefused, *problem)
+                                                : exit_code;
 }

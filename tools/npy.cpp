@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 
 namespace spion {
 namespace {
@@ -264,19 +265,12 @@ void write_npy(const std::string& path, std::span<const std::int64_t> shape,
     if (header.size() > std::numeric_limits<std::uint16_t>::max()) {
         throw InternalError("{}: a header of {} bytes", path, header.size());
     }
-    const std::string partial = path + ".partial";
-    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file << kMagic << '\x01' << '\0' << static_cast<char>(header.size() & 0xFF)
-         << static_cast<char>(header.size() >> 8) << header;
-    file.write(reinterpret_cast<const char*>(values.data()),
-               static_cast<std::streamsize>(values.size_bytes()));
-    file.close();
-    if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
-        const int reason = errno;
-        std::remove(partial.c_str());
-        throw UserError("{}: cannot be written ({}): name a file in a writable folder", path,
-                        std::strerror(reason));
-    }
+    std::string bytes(kMagic);
+    bytes += {'\x01', '\0', static_cast<char>(header.size() & 0xFF),
+              static_cast<char>(header.size() >> 8)};
+    bytes += header;
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    write_file(path, bytes, "name a file in a writable folder");
 }
 
 }  // namespace spion

@@ -1,17 +1,17 @@
 // `spion train listops`: the main job, from random weights to a sparse model and its kernels.
-#include <unistd.h>
-
 #include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "runtime/threads.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
 #include "train/data/lra_tsv.h"
+#include "train/interrupt.h"
 #include "train/phases.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -69,10 +69,21 @@ Dataset load_data(const TrainSettings& settings, Progress& progress) {
     return generate_list_ops(data, thread_count());
 }
 
+// At the end, on the stream that may still be read.
+void tell_lost_messages() {
+    const LostMessages lost = lost_messages();
+    if (lost.count > 0) {
+        print_out(
+            "{} messages could not be written to standard error ({}): the log is not whole, the "
+            "folder of the run is\n",
+            lost.count, lost.reason);
+    }
+}
+
 int run_training(const TrainOptions& options) {
     check_run_folder(options.out);
     const TrainSettings settings = resolve(options);
-    Progress progress(stderr, ::isatty(STDERR_FILENO) == 1);
+    Progress progress;
     const std::unique_ptr<Device> device = open_device(settings.device);
     progress.say(fmt::format("training on {}", device->name()));
     const Dataset data = load_data(settings, progress);
@@ -82,8 +93,10 @@ int run_training(const TrainOptions& options) {
 
     const TrainReport report = train(settings, data, *device, cache, folder, progress);
     folder.write_summary(report_json(report, settings, cache.counters(), *device));
-    fmt::print("{}", report_text(report, settings, cache.counters(), folder));
-    return report.interrupted ? kInterrupted : 0;
+    print_out("{}", report_text(report, settings, cache.counters(), folder));
+    tell_lost_messages();
+    constexpr int kBySignal = 128;
+    return report.interrupted ? kBySignal + interrupting_signal() : kDone;
 }
 
 void add_settings(CLI::App& command, TrainOptions& options) {

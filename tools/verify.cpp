@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #include "tools/attention_case.h"
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
@@ -66,18 +67,17 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
 
 void print_report(const CaseReport& report) {
     for (const TensorError& error : report.errors) {
-        fmt::print("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name,
-                   error.relative, error.tolerance, error.passed() ? "ok" : "FAILED");
+        print_out("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name, error.relative,
+                  error.tolerance, error.passed() ? "ok" : "FAILED");
         if (error.faulty > 0) {
-            fmt::print(stderr,
-                       "spion: {} has {} elements that are NaN, infinite or never written\n",
-                       error.name, error.faulty);
+            say("spion: {} has {} elements that are NaN, infinite or never written\n", error.name,
+                error.faulty);
         }
     }
-    fmt::print("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
-                                                     : "NO, a second run gave other bytes");
+    print_out("repeatable: {}\n", report.repeatable ? "yes, a second run gave the same bytes"
+                                                    : "NO, a second run gave other bytes");
     if (!report.in_bounds) {
-        fmt::print(stderr, "spion: the kernels wrote outside their outputs\n");
+        say("spion: the kernels wrote outside their outputs\n");
     }
 }
 
@@ -98,7 +98,7 @@ int verify(const VerifyOptions& options) {
     if (!options.dump.empty()) {
         create_folder(options.dump);
     }
-    fmt::print(stderr, "{}: {}\n", device->name(), to_text(problem));
+    say("{}: {}\n", device->name(), to_text(problem));
     KernelCache cache(KernelCache::checked_root());
     const CaseReport report = check_case(problem, *device, cache);
     if (!options.dump.empty()) {

@@ -4,10 +4,11 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string_view>
 #include <vector>
+
+#include "runtime/atomic_file.h"
 
 namespace spion {
 
@@ -30,12 +31,13 @@ class MetricsFile {
   public:
     // Writes the header. Throws UserError when the file cannot be written.
     explicit MetricsFile(const std::filesystem::path& file);
-    // Throws UserError when the row cannot be written (a full disk).
+    // Throws UserError when the row cannot be written (a full disk); the rows before it are whole.
     void write(const MetricsRow& row);
 
   private:
-    std::filesystem::path path_;
-    std::ofstream output_;
+    void append(std::string_view text);
+    OutputFile output_;
+    std::int64_t bytes_ = 0;  // of whole rows
 };
 
 // 0 for no values. The mean of the middle two for an even number.

@@ -46,37 +46,56 @@ std::string progress_text(const ProgressState& state, int bar_width) {
     return text;
 }
 
-Progress::Progress(std::FILE* stream, bool terminal) : stream_(stream), terminal_(terminal) {}
+std::string fitted_progress_text(const ProgressState& state, int columns) {
+    const auto room = static_cast<std::size_t>(std::max(columns, 0));
+    std::string text;
+    for (const int width : {kBarWidth, kBarWidth / 2, 0}) {
+        text = progress_text(state, width);
+        if (text.size() <= room) return text;
+    }
+    // From the end, whole figures at a time.
+    while (text.size() > room && text.rfind("  ") != std::string::npos) {
+        text.resize(text.rfind("  "));
+    }
+    return text.substr(0, room);
+}
+
+Progress::Progress() : Progress(write_err, stderr_terminal) {}
+
+Progress::Progress(Write write, AskTerminal terminal)
+    : write_(std::move(write)), terminal_(std::move(terminal)) {}
 
 Progress::~Progress() {
-    if (drawn_) std::fputc('\n', stream_);
+    if (drawn_) write_("\n");
 }
 
 void Progress::clear() {
-    if (drawn_) std::fputs("\r\033[K", stream_);
+    if (drawn_) write_("\r\033[K");
     drawn_ = false;
 }
 
 void Progress::update(const ProgressState& state, bool force) {
     const auto now = std::chrono::steady_clock::now();
     const double since = std::chrono::duration<double>(now - last_).count();
-    if (!force && since < (terminal_ ? kTerminalSeconds : kPlainSeconds)) return;
+    if (!force && since < kTerminalSeconds) return;
+    const Terminal terminal = terminal_();
+    if (!force && since < (terminal.redraws ? kTerminalSeconds : kPlainSeconds)) return;
     last_ = now;
-    if (terminal_) {
+    if (terminal.redraws) {
         clear();
-        std::fputs(progress_text(state, kBarWidth).c_str(), stream_);
+        // A terminal may wrap as soon as its last column is taken.
+        write_(fitted_progress_text(state, terminal.columns - 1));
         drawn_ = true;
     } else {
-        std::fputs((progress_text(state, 0) + "\n").c_str(), stream_);
+        write_((terminal.columns > 0 ? fitted_progress_text(state, terminal.columns - 1)
+                                     : progress_text(state, 0)) +
+               "\n");
     }
-    std::fflush(stream_);
 }
 
 void Progress::say(std::string_view text) {
     clear();
-    std::fwrite(text.data(), 1, text.size(), stream_);
-    if (!text.ends_with('\n')) std::fputc('\n', stream_);
-    std::fflush(stream_);
+    write_(std::string(text) + (text.ends_with('\n') ? "" : "\n"));
 }
 
 }  // namespace spion

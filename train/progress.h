@@ -4,10 +4,11 @@
 
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
+#include <functional>
 #include <string>
 #include <string_view>
 
+#include "runtime/output.h"
 #include "train/metrics.h"
 
 namespace spion {
@@ -23,23 +24,31 @@ struct ProgressState {
 
 // "dense [====>     ] 120/30000  loss 2.210  accuracy 18.2 %  23.1 steps/s  ETA 21:34"
 std::string progress_text(const ProgressState& state, int bar_width);
+// The most of it that `columns` hold: a shorter bar, then none, then fewer figures.
+std::string fitted_progress_text(const ProgressState& state, int columns);
 // "1:02:03", "21:34"
 std::string duration_text(double seconds);
 
 class Progress {
   public:
-    Progress(std::FILE* stream, bool terminal);
+    using Write = std::function<void(std::string_view)>;
+    using AskTerminal = std::function<Terminal()>;
+
+    // Writes to standard error; or as a test wants it.
+    Progress();
+    Progress(Write write, AskTerminal terminal);
     ~Progress();  // ends a line left open
 
-    // Draws at most every 0.1 s on a terminal, every 10 s otherwise; `force` draws at once.
+    // Draws at most every 0.1 s on a terminal that redraws, else a line every 10 s; `force` draws
+    // at once. On a terminal no line is as long as it is wide, since a wrapped one stays.
     void update(const ProgressState& state, bool force = false);
     // A line of its own, above the progress line on a terminal. May hold newlines.
     void say(std::string_view text);
 
   private:
     void clear();
-    std::FILE* stream_;
-    bool terminal_;
+    Write write_;
+    AskTerminal terminal_;
     bool drawn_ = false;
     std::chrono::steady_clock::time_point last_{};
 };

@@ -4,16 +4,19 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/atomic_file.h"
+#include "runtime/offline.h"
 
 namespace spion {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::string_view kMend = "free some space or name another --out folder";
 
 // `path` itself or its nearest ancestor that exists.
 fs::path nearest_existing(fs::path path) {
@@ -88,17 +91,9 @@ RunFolder::RunFolder(const fs::path& path) : path_(path) {
     }
 }
 
-void RunFolder::write(const fs::path& relative, std::string_view bytes) {
-    const fs::path file = path_ / relative;
-    std::error_code error;
-    fs::create_directories(file.parent_path(), error);
-    std::ofstream output(file, std::ios::binary);
-    output.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    output.close();
-    if (!output || error) {
-        throw UserError("cannot write {}: {}; free some space or name another --out folder",
-                        file.string(), error ? error.message() : std::strerror(errno));
-    }
+void RunFolder::write(const fs::path& relative, std::string_view bytes) const {
+    const NamedBytes file{.path = path_ / relative, .bytes = bytes};
+    write_files({&file, 1}, kMend);
 }
 
 void RunFolder::write_config(std::string_view toml) {
@@ -130,18 +125,23 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     }
     if (!kernels_.emplace(name, kernel.source.text).second) return;
     const bool cuda = back_end == BackEnd::kCuda;
-    const fs::path folder = fs::path("kernels") / name;
-    write(folder / "kernel.ir", kernel.source.ir);
-    write(folder / (cuda ? "kernel.cu" : "kernel.ll"), kernel.source.text);
+    const fs::path folder = path_ / "kernels" / name;
+    const std::string report = kernel_json(kernel, back_end);
+    const std::string script = rebuild_script(kernel.rebuild);
+    std::vector<NamedBytes> files{
+        {.path = folder / "kernel.ir", .bytes = kernel.source.ir},
+        {.path = folder / (cuda ? "kernel.cu" : "kernel.ll"), .bytes = kernel.source.text},
+        {.path = folder / (cuda ? "kernel.cubin" : "kernel.o"),
+         .bytes = kernel.cached.binary->code},
+        {.path = folder / "kernel.log", .bytes = kernel.cached.binary->log},
+        {.path = folder / "report.json", .bytes = report}};
     for (const SourceFile& include : kernel.source.includes) {
-        write(folder / include.name, include.text);
+        files.push_back({.path = folder / include.name, .bytes = include.text});
     }
-    write(folder / (cuda ? "kernel.cubin" : "kernel.o"), kernel.cached.binary->code);
-    write(folder / "kernel.log", kernel.cached.binary->log);
-    write(folder / "report.json", kernel_json(kernel, back_end));
-    if (!kernel.rebuild.empty()) {
-        write(folder / "rebuild.sh", kernel.rebuild + "\n");
+    if (!script.empty()) {
+        files.push_back({.path = folder / "rebuild.sh", .bytes = script});
     }
+    write_files(files, kMend);
 }
 
 void RunFolder::write_summary(std::string_view json) {

@@ -44,7 +44,7 @@ class RunFolder {
     void write_summary(std::string_view json);
 
   private:
-    void write(const std::filesystem::path& relative, std::string_view bytes);
+    void write(const std::filesystem::path& relative, std::string_view bytes) const;
     std::filesystem::path path_;
     std::map<std::string, std::string> kernels_;  // folder name -> the kernel's text
 };

@@ -1,7 +1,5 @@
 #include "compiler/tune/tuning.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -12,6 +10,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/atomic_file.h"
 
 namespace spion {
 namespace {
@@ -81,12 +80,17 @@ bool is_key(std::string_view text) {
            text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-// "<key>.txt", or "<key>.txt.<process>" of a writer that died.
+// "<key>.txt", or what a writer that died has left: a name of runtime/atomic_file.h or
+// "<key>.txt.<process>".
 enum class Name { kEntry, kAside, kForeign };
 
 Name kind_of(const fs::path& file) {
     const std::string name = file.filename().string();
     std::error_code ignored;
+    if (is_unfinished(file)) {
+        return fs::symlink_status(file, ignored).type() == fs::file_type::regular ? Name::kAside
+                                                                                  : Name::kForeign;
+    }
     if (name.size() < kKeyDigits + kExtension.size() || !is_key(name.substr(0, kKeyDigits)) ||
         name.substr(kKeyDigits, kExtension.size()) != kExtension ||
         fs::symlink_status(file, ignored).type() != fs::file_type::regular) {
@@ -152,22 +156,13 @@ std::optional<Tuning> read_tuning(const fs::path& file, const std::string& key,
 }
 
 void write_tuning(const fs::path& file, const std::string& key, const Tuning& tuning) {
-    std::error_code error;
-    fs::create_directories(file.parent_path(), error);
-    const fs::path aside = fmt::format("{}.{}", file.string(), getpid());
     const std::string text = entry_text(key, tuning);
-    {
-        std::ofstream stream(aside, std::ios::binary);
-        stream << text << "digest " << digest_of(text) << "\n";
-        if (!stream.flush()) {
-            error = std::make_error_code(std::errc::io_error);
-        }
-    }
-    if (!error) {
-        fs::rename(aside, file, error);
-    }
-    if (error) {
-        fs::remove(aside, error);
+    try {
+        const std::string entry = fmt::format("{}digest {}\n", text, digest_of(text));
+        const NamedBytes whole{.path = file, .bytes = entry};
+        write_files({&whole, 1}, "");
+    } catch (const UserError&) {
+        // Measured again next time.
     }
 }
 

@@ -316,13 +316,14 @@ std::string rebuild_with_llvm(const CompileRequest& request) {
     }
     const std::string level = request.options.empty() ? "O3" : request.options.front();
     return fmt::format(
-        "llvm-link-{0} -S kernel.ll{1} | sed -E '"
+        "llvm-link-{0} -S kernel.ll{1} -o kernel.linked.ll && sed -E '"
         "s/\"(tune-cpu|min-legal-vector-width)\"=\"[^\"]*\" ?//g; "
         "s/\"target-cpu\"=\"[^\"]*\"/\"prefer-vector-width\"=\"{2}\" \"target-cpu\"=\"{3}\"/; "
-        "s/\"target-features\"=\"[^\"]*\"/\"target-features\"=\"{4}\"/' | "
+        "s/\"target-features\"=\"[^\"]*\"/\"target-features\"=\"{4}\"/' "
+        "kernel.linked.ll >kernel.host.ll && "
         "opt-{0} -vectorize-slp=false -passes='internalize,globaldce,default<{5}>' "
-        "-internalize-public-api-list={6} | "
-        "llc-{0} -{5} -relocation-model=pic -filetype=obj -o kernel.rebuilt.o",
+        "-internalize-public-api-list={6} kernel.host.ll -o kernel.host.bc && "
+        "llc-{0} -{5} -relocation-model=pic -filetype=obj kernel.host.bc -o kernel.rebuilt.o",
         LLVM_VERSION_MAJOR, bodies, vector_width(request), request.arch, request.features, level,
         request.entry);
 }

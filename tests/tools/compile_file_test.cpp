@@ -87,7 +87,7 @@ TEST_F(CompileFile, WhatIsMissingIsSaid) {
     expect_refused(compile(kAttention, kTarget), {"f.ir holds no program", "with its pattern"});
     expect_refused(compile(kPattern, kTarget), {"f.ir holds no program", "with its pattern"});
     expect_refused("compile " + scratch_.path().string() + kTarget + " --print",
-                   {"cannot be read", "docs/ir.md"});
+                   {"is a folder", "docs/ir.md"});
     expect_refused(compile("program role=train_adamw\nshape\n", kTarget),
                    {"f.ir holds kernels besides attention", "spion train"});
     // The file says them itself.

@@ -194,7 +194,7 @@ TEST(Npy, SaysWhyItCannotWrite) {
     const std::string path = folder.file("no/such/folder/out.npy");
     const std::vector<std::int64_t> shape = {1};
     expect_error<UserError>([&] { write_npy(path, shape, std::vector<float>(1)); },
-                            path + ": cannot be written (No such file or directory)");
+                            path + " cannot be written: No such file or directory");
     expect_error<InternalError>(
         [&] { write_npy(folder.file("x.npy"), shape, std::vector<float>(2)); },
         "2 values for another shape");

@@ -1,6 +1,9 @@
 #include "train/metrics.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
@@ -45,6 +48,31 @@ TEST(MetricsFile, SaysWhenItCannotBeWritten) {
     expect_error<UserError>([&] { MetricsFile(folder.file("none/metrics.csv")); }, "No such file");
     // A device that is always full stands for a full disk.
     EXPECT_THROW(MetricsFile("/dev/full"), UserError);
+}
+
+// A limit on the size of files stands for the full disk: the row that does not fit is taken back.
+TEST(MetricsFile, KeepsWholeRowsWhereTheNextHasNoRoom) {
+    const ScratchFolder folder;
+    const auto path = folder.file("metrics.csv");
+    MetricsRow row;
+    row.step = 1;
+    row.split = "train";
+    row.loss = 2.25;
+    row.seconds = 1;
+    MetricsFile metrics(path);
+    metrics.write(row);
+    const std::string before = read_file(path);
+    rlimit usual{};
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &usual), 0);
+    const rlimit tight{.rlim_cur = before.size() + 5, .rlim_max = usual.rlim_max};
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    expect_error<UserError>([&] { metrics.write(row); }, "metrics.csv: File too large");
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &usual), 0);
+    std::signal(SIGXFSZ, handler);
+    EXPECT_EQ(read_file(path), before);
+    metrics.write(row);  // there is room again
+    EXPECT_EQ(read_file(path), before + "1,dense,train,2.25,0,,,,,1.000\n");
 }
 
 TEST(Median, IsTheMiddle) {

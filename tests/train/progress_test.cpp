@@ -2,9 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/support/scratch_folder.h"
-#include "tests/train/files.h"
-
 namespace spion {
 namespace {
 
@@ -24,29 +21,46 @@ TEST(Progress, TextNamesPhaseStepLossAccuracyRateAndTimeLeft) {
     EXPECT_EQ(duration_text(3723), "1:02:03");
 }
 
-std::string drawn(bool terminal) {
-    const ScratchFolder folder;
-    const auto path = folder.file("out");
-    std::FILE* stream = std::fopen(path.c_str(), "w");
+// A line is as wide as it may be and says as much as that holds.
+TEST(Progress, TextFitsTheColumns) {
+    const std::string whole = progress_text(kState, 20);
+    EXPECT_EQ(fitted_progress_text(kState, static_cast<int>(whole.size())), whole);
+    EXPECT_EQ(fitted_progress_text(kState, static_cast<int>(whole.size()) - 1),
+              progress_text(kState, 10));
+    EXPECT_EQ(fitted_progress_text(kState, 39), "sparse 50/200  loss 2.125");
+    EXPECT_EQ(fitted_progress_text(kState, 20), "sparse 50/200");
+    EXPECT_EQ(fitted_progress_text(kState, 5), "spars");
+    EXPECT_EQ(fitted_progress_text(kState, 0), "");
+    EXPECT_EQ(fitted_progress_text(kState, -1), "");
+    for (int columns = 0; columns < 100; ++columns) {
+        EXPECT_LE(fitted_progress_text(kState, columns).size(), static_cast<std::size_t>(columns));
+    }
+}
+
+std::string drawn(const Terminal& terminal) {
+    std::string text;
     {
-        Progress progress(stream, terminal);
+        Progress progress([&](std::string_view more) { text += more; }, [&] { return terminal; });
         progress.update(kState);
         progress.update(kState);  // too soon
         progress.say("a line");
         progress.update(kState, true);
     }
-    std::fclose(stream);
-    return read_file(path);
+    return text;
 }
 
 TEST(Progress, RedrawsOneLineOnATerminal) {
     const std::string line = progress_text(kState, 20);
-    EXPECT_EQ(drawn(true), line + "\r\033[Ka line\n" + line + "\n");
+    EXPECT_EQ(drawn({.columns = 200, .redraws = true}), line + "\r\033[Ka line\n" + line + "\n");
+    const std::string narrow = fitted_progress_text(kState, 39);  // the last column stays free
+    EXPECT_EQ(drawn({.columns = 40, .redraws = true}), narrow + "\r\033[Ka line\n" + narrow + "\n");
 }
 
 TEST(Progress, PrintsPlainLinesElsewhere) {
     const std::string line = progress_text(kState, 0) + "\n";
-    EXPECT_EQ(drawn(false), line + "a line\n" + line);
+    EXPECT_EQ(drawn({}), line + "a line\n" + line);
+    const std::string narrow = fitted_progress_text(kState, 39) + "\n";
+    EXPECT_EQ(drawn({.columns = 40, .redraws = false}), narrow + "a line\n" + narrow);
 }
 
 }  // namespace

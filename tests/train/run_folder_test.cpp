@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ir/error.h"
+#include "runtime/offline.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/train/files.h"
@@ -63,7 +64,7 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.cubin"), binary.code);
     EXPECT_EQ(read_file(kernels / "k-b16" / "kernel.log"), "log");
     EXPECT_EQ(read_file(kernels / "k-b16" / "body.cuh"), "body");
-    EXPECT_EQ(read_file(kernels / "k-b16" / "rebuild.sh"), "nvcc kernel.cu\n");
+    EXPECT_EQ(read_file(kernels / "k-b16" / "rebuild.sh"), rebuild_script("nvcc kernel.cu"));
     int folders = 0;
     for (const auto& entry : std::filesystem::directory_iterator(kernels)) {
         ++folders;

@@ -56,6 +56,14 @@ std::string tier_of(const std::string& ir) {
     return line.find(" tables=baked") != std::string::npos ? "1" : "";
 }
 
+// Of a script, the line that does the work; without its end.
+std::string last_line(std::string_view text) {
+    if (text.ends_with('\n')) {
+        text.remove_suffix(1);
+    }
+    return std::string(text.substr(text.rfind('\n') + 1));  // npos + 1 is 0
+}
+
 KernelFacts read_kernel(const fs::path& folder) {
     KernelFacts kernel;
     kernel.name = folder.filename().string();
@@ -85,7 +93,7 @@ KernelFacts read_kernel(const fs::path& folder) {
     }
     std::sort(kernel.includes.begin(), kernel.includes.end(),
               [](const TextFile& a, const TextFile& b) { return a.name < b.name; });
-    kernel.rebuild = read_if_there(folder / "rebuild.sh").value_or("");
+    kernel.rebuild = last_line(read_if_there(folder / "rebuild.sh").value_or(""));
     if (const auto log = read_if_there(folder / "kernel.log")) {
         kernel.warnings = warnings_in(*log);
     }

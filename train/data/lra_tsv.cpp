@@ -5,8 +5,11 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <vector>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 #include "train/data/listops.h"
 
 namespace spion {
@@ -75,6 +78,42 @@ void parse_line(std::string_view line, const Place& place, std::int64_t max_toke
     split.append(tokens, parse_target(line.substr(tab + 1), place));
 }
 
+void append_split(const Split& split, AtomicFile& output) {
+    constexpr std::size_t kChunk = 1 << 20;  // bytes a write
+    std::string text = fmt::format("{}\n", kHeader);
+    for (std::int64_t i = 0; i < split.samples(); ++i) {
+        text += fmt::format("{}\t{}\n", list_ops_text(split.sample(i)),
+                            static_cast<int>(split.labels[static_cast<std::size_t>(i)]));
+        if (text.size() >= kChunk) {
+            output.write(text);
+            text.clear();
+        }
+    }
+    output.write(text);
+}
+
+struct NamedSplit {
+    const Split* split;
+    std::filesystem::path file;
+};
+
+// All of them or none.
+void write_splits(const std::vector<NamedSplit>& splits) {
+    const std::filesystem::path* current = nullptr;
+    try {
+        std::vector<AtomicFile> files;
+        files.reserve(splits.size());
+        for (const NamedSplit& split : splits) {
+            current = &split.file;
+            append_split(*split.split, files.emplace_back(split.file));
+        }
+        AtomicFile::commit(files);
+    } catch (const std::system_error& error) {
+        throw UserError("cannot write {}: {}; name a folder that can be written",
+                        current == nullptr ? "" : current->string(), error.code().message());
+    }
+}
+
 }  // namespace
 
 Split read_list_ops_tsv(const std::filesystem::path& file, std::int64_t max_tokens) {
@@ -111,17 +150,7 @@ Dataset read_list_ops_folder(const std::filesystem::path& folder, std::int64_t m
 }
 
 void write_list_ops_tsv(const Split& split, const std::filesystem::path& file) {
-    std::ofstream output(file);
-    output << kHeader << '\n';
-    for (std::int64_t i = 0; i < split.samples(); ++i) {
-        output << list_ops_text(split.sample(i)) << '\t'
-               << static_cast<int>(split.labels[static_cast<std::size_t>(i)]) << '\n';
-    }
-    output.close();
-    if (!output) {
-        throw UserError("cannot write {}: {}; name a folder that can be written", file.string(),
-                        std::strerror(errno));
-    }
+    write_splits({{&split, file}});
 }
 
 void write_list_ops_folder(const Dataset& data, const std::filesystem::path& folder) {
@@ -131,9 +160,9 @@ void write_list_ops_folder(const Dataset& data, const std::filesystem::path& fol
         throw UserError("cannot create {}: {}; name a folder that can be written", folder.string(),
                         error.message());
     }
-    write_list_ops_tsv(data.train, folder / "basic_train.tsv");
-    write_list_ops_tsv(data.validation, folder / "basic_val.tsv");
-    write_list_ops_tsv(data.test, folder / "basic_test.tsv");
+    write_splits({{&data.train, folder / "basic_train.tsv"},
+                  {&data.validation, folder / "basic_val.tsv"},
+                  {&data.test, folder / "basic_test.tsv"}});
 }
 
 }  // namespace spion
