@@ -1,4 +1,4 @@
-// One named constant of a generated source.
+// One named constant of the generated source, a line.
 #pragma once
 
 #include <cstdint>

@@ -42,8 +42,8 @@ std::string why_not_its_unit(const TileProgram& program, const Target& target,
             "it multiplies {} with unit={}, where {} has kernels for unit={}: take that",
             to_string(dtype), to_string(program.unit), name_of(target), to_string(*unit));
     }
-    return fmt::format("{} has no kernel of this role for {}: name another target",
-                       name_of(target), to_string(dtype));
+    return fmt::format("{} has no kernel of this role for {}: name another target", name_of(target),
+                       to_string(dtype));
 }
 
 }  // namespace
@@ -67,8 +67,8 @@ const KernelFamily* family_of(KernelRole role, MatrixUnit unit, DType dtype, con
 
 std::string why_not_program(const TileProgram& program, const Target& target,
                             KernelFamilies families) {
-    const KernelFamily* const family = family_of(
-        program.role, program.unit, program.attention.dtype, target, families);
+    const KernelFamily* const family =
+        family_of(program.role, program.unit, program.attention.dtype, target, families);
     return family == nullptr ? why_not_its_unit(program, target, families)
                              : family->why_not_program(program, target);
 }
@@ -79,8 +79,8 @@ PlannedKernel plan_kernel(const TileProgram& program, const Target& target,
         throw UserError("{} cannot run on {}: {}", to_string(program.role), name_of(target),
                         reason);
     }
-    const KernelFamily* const family = family_of(
-        program.role, program.unit, program.attention.dtype, target, families);
+    const KernelFamily* const family =
+        family_of(program.role, program.unit, program.attention.dtype, target, families);
     const Rates rates = rates_of(target);
     return {.family = family,
             .plan = family->plan({.attention = program.attention,

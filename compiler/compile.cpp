@@ -8,6 +8,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
+#include "runtime/output.h"
 #include "runtime/threads.h"
 
 namespace spion {
@@ -67,6 +68,10 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
     const CompileRequest request = request_for(source, device);
     CachedKernel cached = cache.get(
         source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
+    if (const std::string note = spill_note(request, *cached.binary);
+        !note.empty() && cached.origin != CacheOrigin::kMemory) {
+        say("spion: {}\n", note);
+    }
     std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
     return {.kernel = std::move(kernel),
             .source = source,

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/nvrtc.h"
 #endif
@@ -29,8 +30,8 @@ constexpr const char* kHost = "host";
 Target gpu_named(std::string_view name) {
 #ifdef SPION_CUDA_BACKEND
     Target target = gpu_target(name);
-    if (!nvrtc_problem()) {
-        target.compiler = nvrtc_release();
+    if (!nvrtc_problem(target.arch)) {
+        target.compiler = nvrtc_release(target.arch);
     }
     return target;
 #else
@@ -79,8 +80,8 @@ CompileRequest request_for(const KernelSource& source, const Target& target) {
                            .compiler = ""};
 #ifdef SPION_CUDA_BACKEND
     if (target.back_end == BackEnd::kCuda) {
-        request.options = nvrtc_options();
-        request.compiler = nvrtc_version();
+        request.options = nvrtc_options(target.arch);
+        request.compiler = nvrtc_version(target.arch);
     }
 #endif
 #ifdef SPION_HOST_BACKEND
@@ -109,6 +110,16 @@ OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end) {
 #endif
     throw InternalError("asked to compile '{}' for a back end that this build lacks",
                         request.entry);
+}
+
+std::string spill_note(const CompileRequest& request, const KernelBinary& binary) {
+    if (binary.spill_bytes == 0) {
+        return "";
+    }
+    return fmt::format(
+        "kernel {} for {} spills {} bytes of registers with {}, so it is right but slower than "
+        "planned: take other tiles, or NVRTC {}, which is known not to",
+        request.entry, request.arch, binary.spill_bytes, request.compiler, to_text(kNewestNvrtc));
 }
 
 std::string rebuild_command(const CompileRequest& request) {

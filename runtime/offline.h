@@ -33,6 +33,10 @@ struct OfflineKernel {
 // Throws InternalError with the compiler's log when it rejects the source.
 OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end);
 
+// For people, where the compiler has kept registers of the kernel in memory: such a kernel is right
+// but slower than was planned. "" where it has not.
+std::string spill_note(const CompileRequest& request, const KernelBinary& binary);
+
 // One line for a shell in a kernel's folder that makes the kernel again, from its files alone:
 //   CUDA  kernel.rebuilt.cubin, from kernel.cu and its includes with nvcc. nvcc's front end is not
 //         NVRTC's: entry and results are the same, the order of instructions need not be.

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <regex>
 #include <set>
 #include <string>
 #include <vector>
@@ -292,6 +293,24 @@ TEST(Architecture, OneFileMakesFiles) {
               (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
                                      "runtime/cuda/nvrtc.cpp", "tools/disassemble.cpp",
                                      "train/metrics.cpp"}));
+}
+
+// NVRTC makes a device variable of a constexpr in a namespace or a struct: enumerators and macros
+// leave nothing in the cubin.
+TEST(Architecture, DeviceTextHasNoVariablesForConstants) {
+    const std::regex constant(
+        "^((inline |static )*constexpr|\\s*static constexpr|const) [^(]*( =|\\{)");
+    for (const fs::directory_entry& entry :
+         fs::recursive_directory_iterator(kRoot / "kernels/cuda")) {
+        std::ifstream file(entry.path());
+        std::string line;
+        while (entry.is_regular_file() && std::getline(file, line)) {
+            EXPECT_FALSE(std::regex_search(line, constant)) << entry.path() << ": " << line;
+        }
+    }
+    EXPECT_TRUE(std::regex_search("constexpr int kRows = 16;", constant));
+    EXPECT_TRUE(std::regex_search("    static constexpr int kRows = 16;", constant));
+    EXPECT_FALSE(std::regex_search("    constexpr int kRows = 16;", constant));  // of a function
 }
 
 // NVRTC has no headers at all, so device text must need none.

@@ -205,6 +205,9 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
             const CompileRequest request = request_for(kernel.source, target);
             kernel.rebuild = rebuild_command(request);
             kernel.compiled = compile_offline(request, target.back_end);
+            if (const auto note = spill_note(request, kernel.compiled->binary); !note.empty()) {
+                say("spion: {}\n", note);
+            }
             kernel.report = report_on(program, planned, target, kernel.name, request,
                                       kernel.compiled->binary, batch);
             if (disassembler) {

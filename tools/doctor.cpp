@@ -1,5 +1,6 @@
 // `spion doctor`: what of this machine can be used, shown by using it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "runtime/environment.h"
@@ -23,6 +25,7 @@
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/nvrtc_library.h"
 #endif
 #ifdef SPION_HOST_BACKEND
 #include "runtime/host/gemm.h"
@@ -38,6 +41,7 @@ struct Finding {
     std::string version;  // or a description; empty when not found
     std::string where;    // file or folder; empty when not found
     std::string problem;  // empty: usable
+    std::vector<std::string> notes = {};
 };
 
 // Completes a finding by trying the part out: what is thrown is why it cannot be used.
@@ -60,8 +64,8 @@ CompileRequest empty_cuda_kernel(const std::string& arch) {
             .includes = {},
             .arch = arch,
             .features = "",
-            .options = nvrtc_options(),
-            .compiler = nvrtc_version()};
+            .options = nvrtc_options(arch),
+            .compiler = nvrtc_version(arch)};
 }
 
 void run_nothing(Device& device) {
@@ -87,6 +91,26 @@ void run_product(Device& device) {
     device.synchronize();
 }
 
+// Of several, the one that is taken for the GPU here, and what it makes badly.
+void examine_nvrtc(Finding& finding, const std::string& arch) {
+    const std::vector<std::string> found = nvrtc_libraries_found();
+    if (found.size() > 1) {
+        finding.notes.push_back(fmt::format(
+            "found: {}; taken is the newest that knows the target and whose kernels the driver "
+            "loads",
+            fmt::join(found, ", ")));
+    }
+    finding.version = nvrtc_version(arch);
+    finding.where = nvrtc_path(arch);
+    for (const std::string& refusal : nvrtc_refusals(nvrtc_release(arch))) {
+        finding.notes.push_back(refusal + ": other tiles are taken");
+    }
+    compile_with_nvrtc(empty_cuda_kernel(arch.empty() ? "sm_90a" : arch));
+    if (const auto problem = nvrtc_driver_problem(arch)) {
+        throw DeviceError("{}", *problem);
+    }
+}
+
 void examine_cuda(std::vector<Finding>& findings) {
     std::unique_ptr<CudaDevice> device;
     findings.push_back(examine("GPU", [&](Finding& finding) {
@@ -98,15 +122,13 @@ void examine_cuda(std::vector<Finding>& findings) {
     }));
     findings.push_back(examine("driver", [](Finding& finding) {
         finding.where = driver_path();
-        if (const std::string release = driver_release(); !release.empty()) {
-            finding.version = "for CUDA up to " + release;
+        if (const auto release = driver_cuda_release()) {
+            finding.version = "for CUDA up to " + to_text(*release);
         }
         driver();
     }));
-    findings.push_back(examine("NVRTC", [](Finding& finding) {
-        finding.version = nvrtc_version();
-        finding.where = nvrtc_path();
-        compile_with_nvrtc(empty_cuda_kernel("sm_90a"));
+    findings.push_back(examine("NVRTC", [&](Finding& finding) {
+        examine_nvrtc(finding, device ? device->target().arch : "");
     }));
     findings.push_back(examine("cuBLASLt", [&](Finding& finding) {
         finding.version = cublas_version();
@@ -210,7 +232,8 @@ void print_json(const std::vector<Finding>& findings) {
                         {"usable", finding.problem.empty()},
                         {"version", finding.version},
                         {"where", finding.where},
-                        {"problem", finding.problem}});
+                        {"problem", finding.problem},
+                        {"notes", finding.notes}});
     }
     print_out("{}\n", rows.dump(2));
 }
@@ -225,6 +248,9 @@ void print_table(const std::vector<Finding>& findings) {
                   text.empty() ? finding.problem : text);
         if (!finding.problem.empty() && !text.empty()) {
             print_out("{:<21} {}\n", "", finding.problem);
+        }
+        for (const std::string& note : finding.notes) {
+            print_out("{:<21} {}\n", "", note);
         }
     }
     const auto usable = [&](const char* part) {

@@ -44,7 +44,7 @@ std::string baked_cuda(const TileProgram& program) {
     };
     std::string text = "\n#define SPION_BAKED_TABLES\n";
     const auto add = [&](std::string_view name, int value, std::string_view comment) {
-        fmt::format_to(std::back_inserter(text), "constexpr int {} = {};  // {}\n", name, value,
+        fmt::format_to(std::back_inserter(text), "enum : int {{ {} = {} }};  // {}\n", name, value,
                        comment);
     };
     add("kTiles", program.tiles(), "work items of one (b, h)");

@@ -20,21 +20,22 @@ std::string float_literal(float value) {
     if (digits.find_first_of(".e") == std::string::npos) {
         digits += ".0";
     }
-    return digits + "F";
+    return value < 0 ? fmt::format("({}F)", digits) : digits + "F";
 }
 
+// Enumerators and macros, because NVRTC makes a device variable of every constexpr of a namespace.
 std::string definition(const Constant& constant) {
     if (const auto* value = std::get_if<bool>(&constant.value)) {
-        return fmt::format("constexpr bool {} = {};", constant.name, *value);
+        return fmt::format("enum : bool {{ {} = {} }};", constant.name, *value);
     }
     if (const auto* value = std::get_if<std::int64_t>(&constant.value)) {
         const bool fits = *value >= std::numeric_limits<std::int32_t>::min() &&
                           *value <= std::numeric_limits<std::int32_t>::max();
-        return fmt::format("constexpr {} {} = {};", fits ? "int" : "long long", constant.name,
+        return fmt::format("enum : {} {{ {} = {} }};", fits ? "int" : "long long", constant.name,
                            *value);
     }
     if (const auto* value = std::get_if<float>(&constant.value)) {
-        return fmt::format("constexpr float {} = {};", constant.name, float_literal(*value));
+        return fmt::format("#define {} {}", constant.name, float_literal(*value));
     }
     // The struct itself is defined by the body, which comes later.
     return fmt::format("using {} = struct {};", constant.name,

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 
 namespace spion {
 namespace {
@@ -92,7 +93,7 @@ bool hopper_head_dim(int head_dim) {
 }
 
 HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit, bool packed) {
+                       int stages, int shared_limit, const CompilerRelease& compiler, bool packed) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int slots) {
         return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed);
@@ -104,6 +105,11 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
     plan.producer_registers = role == KernelRole::kGradients          ? (head_dim == 128 ? 40 : 56)
                               : role == KernelRole::kKeyValueGradient ? 32 + for_uses
                                                                       : 24 + for_uses;
+    plan.producer_registers += more_producer_registers(compiler, {.unit = MatrixUnit::kWgmma,
+                                                                  .role = role,
+                                                                  .head_dim = head_dim,
+                                                                  .streamed_rows = streamed_rows,
+                                                                  .packed = packed});
     plan.shared_bytes = shared_of(1);
     if (plan.shared_bytes > shared_limit) {
         plan.problem =

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "ir/target.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -22,10 +23,11 @@ struct HopperPlan {
 // The head dimensions that the bodies are made for.
 bool hopper_head_dim(int head_dim);
 
-// `shared_limit`: bytes that a block may have. stationary_rows is a multiple of 64, and 64 for
-// packed tiles, streamed_rows 64 or 128, stages at least 2, head_dim one of hopper_head_dim;
-// elements have 2 bytes.
+// `compiler` makes the kernel. `shared_limit`: bytes that a block may have. stationary_rows is a
+// multiple of 64, and 64 for packed tiles, streamed_rows 64 or 128, stages at least 2, head_dim one
+// of hopper_head_dim; elements have 2 bytes.
 HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit, bool packed = false);
+                       int stages, int shared_limit, const CompilerRelease& compiler,
+                       bool packed = false);
 
 }  // namespace spion

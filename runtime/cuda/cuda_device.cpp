@@ -15,6 +15,7 @@
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
+#include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/environment.h"
 
@@ -41,28 +42,41 @@ int attribute(const Functions& cuda, driver_abi::Device device, int which) {
     return value;
 }
 
-Target describe_target(const Functions& cuda, driver_abi::Device device) {
-    const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
-    const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    const std::string arch = arch_of(10 * major + minor);
+int capability_of(const Functions& cuda, driver_abi::Device device) {
+    return 10 * attribute(cuda, device, driver_abi::kDeviceCapabilityMajor) +
+           attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
+}
+
+Card describe_card(const Functions& cuda, driver_abi::Device device) {
+    const auto value = [&](int which) { return attribute(cuda, device, which); };
+    return card_of(capability_of(cuda, device),
+                   {.clock_khz = value(driver_abi::kDeviceClockKhz),
+                    .memory_clock_khz = value(driver_abi::kDeviceMemoryClockKhz),
+                    .memory_bus_bits = value(driver_abi::kDeviceMemoryBusBits),
+                    .l2_bytes = value(driver_abi::kDeviceL2Bytes)});
+}
+
+// Less the compiler. SPION_WGMMA=0 does without the features, to compare.
+Target describe_device(const Functions& cuda, driver_abi::Device device) {
+    const int capability = capability_of(cuda, device);
+    const std::string arch = arch_of(capability);
     const Target target{
         .back_end = BackEnd::kCuda,
         .arch = arch,
         .features = "",
-        .compute_capability = 10 * major + minor,
+        .compute_capability = capability,
         .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
         .shared_bytes_per_block =
             attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-        .compiler = nvrtc_release(),
         .gpu = features_of(arch),
-        .card =
-            card_of(10 * major + minor,
-                    {.clock_khz = attribute(cuda, device, driver_abi::kDeviceClockKhz),
-                     .memory_clock_khz = attribute(cuda, device, driver_abi::kDeviceMemoryClockKhz),
-                     .memory_bus_bits = attribute(cuda, device, driver_abi::kDeviceMemoryBusBits),
-                     .l2_bytes = attribute(cuda, device, driver_abi::kDeviceL2Bytes)})};
-    // SPION_WGMMA=0 does without, to compare.
+        .card = describe_card(cuda, device)};
     return environment_switch("SPION_WGMMA", true) ? target : without_features(target);
+}
+
+Target describe_target(const Functions& cuda, driver_abi::Device device) {
+    Target target = describe_device(cuda, device);
+    target.compiler = nvrtc_release(target.arch);
+    return target;
 }
 
 }  // namespace
@@ -71,7 +85,13 @@ std::optional<std::string> cuda_problem() {
     if (auto problem = driver_problem()) {
         return problem;
     }
-    return nvrtc_problem();
+    driver_abi::Device device = 0;
+    check_driver(driver().cuDeviceGet(&device, 0), "cuDeviceGet");
+    const std::string arch = describe_device(driver(), device).arch;
+    if (auto problem = nvrtc_problem(arch)) {
+        return problem;
+    }
+    return nvrtc_driver_problem(arch);
 }
 
 struct CudaDevice::State {
@@ -259,11 +279,11 @@ KernelBinary CudaDevice::compile(const CompileRequest& request) {
 }
 
 std::string CudaDevice::compiler_version() {
-    return nvrtc_version();
+    return nvrtc_version(state_->target.arch);
 }
 
 std::vector<std::string> CudaDevice::compile_options() {
-    return nvrtc_options();
+    return nvrtc_options(state_->target.arch);
 }
 
 std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,

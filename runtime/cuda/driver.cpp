@@ -18,7 +18,7 @@ constexpr int kOldestCapability = 80;
 struct Driver {
     SharedLibrary library{{"libcuda.so.1"}};
     Functions functions;
-    std::string problem;  // empty: usable
+    std::string problem;  // of the library; empty: it can be called
 };
 
 std::string describe(const Functions& functions, Result result) {
@@ -76,9 +76,7 @@ Driver open_driver() {
         driver.problem = fmt::format(
             "NVIDIA's driver at {} lacks {}: install one that supports CUDA 12 or later",
             driver.library.path(), missing);
-        return driver;
     }
-    driver.problem = device_problem(driver.functions);
     return driver;
 }
 
@@ -87,33 +85,41 @@ const Driver& opened_driver() {
     return driver;
 }
 
+// The same with its GPU: what takes long is done only where a GPU is wanted.
+const std::string& first_problem() {
+    static const std::string problem = [] {
+        const Driver& driver = opened_driver();
+        return driver.problem.empty() ? device_problem(driver.functions) : driver.problem;
+    }();
+    return problem;
+}
+
 }  // namespace
 
 std::optional<std::string> driver_problem() {
-    const std::string& problem = opened_driver().problem;
+    const std::string& problem = first_problem();
     return problem.empty() ? std::nullopt : std::optional(problem);
 }
 
 const Functions& driver() {
-    const Driver& driver = opened_driver();
-    if (!driver.problem.empty()) {
-        throw DeviceError("{}", driver.problem);
+    if (!first_problem().empty()) {
+        throw DeviceError("{}", first_problem());
     }
-    return driver.functions;
+    return opened_driver().functions;
 }
 
 std::string driver_path() {
     return opened_driver().library.path();
 }
 
-std::string driver_release() {
+std::optional<CompilerRelease> driver_cuda_release() {
     int version = 0;  // 1000 * major + 10 * minor
     const Functions& functions = opened_driver().functions;
     if (functions.cuDriverGetVersion == nullptr ||
-        functions.cuDriverGetVersion(&version) != kSuccess) {
-        return {};
+        functions.cuDriverGetVersion(&version) != kSuccess || version <= 0) {
+        return std::nullopt;
     }
-    return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+    return CompilerRelease{.major = version / 1000, .minor = version % 1000 / 10};
 }
 
 std::string describe_driver_error(Result result) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "ir/target.h"
 #include "runtime/cuda/driver_abi.h"
 
 namespace spion {
@@ -17,8 +18,8 @@ const driver_abi::Functions& driver();
 
 // The file that was opened; empty when there is no driver.
 std::string driver_path();
-// The newest CUDA release that the driver supports, as "13.0"; empty when there is no driver.
-std::string driver_release();
+// The CUDA release that the driver is made for; nullopt when there is no driver. Starts no GPU.
+std::optional<CompilerRelease> driver_cuda_release();
 
 // Throws DeviceError "<doing>: CUDA_ERROR_X (its description)" unless `result` is success.
 void check_driver(driver_abi::Result result, const std::string& doing);

@@ -11,8 +11,10 @@
 #include <string_view>
 
 #include "ir/error.h"
+#include "runtime/cache.h"
 #include "runtime/cuda/nvrtc_abi.h"
-#include "runtime/cuda/shared_library.h"
+#include "runtime/cuda/nvrtc_choice.h"
+#include "runtime/cuda/nvrtc_library.h"
 #include "runtime/environment.h"
 
 namespace spion {
@@ -20,50 +22,6 @@ namespace {
 
 using nvrtc_abi::Functions;
 using nvrtc_abi::kSuccess;
-
-struct Nvrtc {
-    SharedLibrary library{toolkit_candidates("SPION_NVRTC_LIBRARY",
-                                             {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"})};
-    Functions functions;
-    int major = 0, minor = 0;
-    std::string problem;  // empty: usable
-};
-
-Nvrtc open_nvrtc() {
-    Nvrtc nvrtc;
-    constexpr const char* kRemedy =
-        "install it (package cuda-nvrtc-13-0 or any CUDA toolkit from 12.0) or set "
-        "SPION_NVRTC_LIBRARY to the path of libnvrtc.so";
-    if (!nvrtc.library.is_open()) {
-        nvrtc.problem =
-            fmt::format("NVRTC, which compiles kernels for GPUs, cannot be opened; {}; tried: {}",
-                        kRemedy, nvrtc.library.failures());
-        return nvrtc;
-    }
-    if (const std::string missing = nvrtc.functions.load(nvrtc.library); !missing.empty()) {
-        nvrtc.problem = fmt::format("NVRTC at {} has no function {}; {}", nvrtc.library.path(),
-                                    missing, kRemedy);
-        return nvrtc;
-    }
-    if (nvrtc.functions.nvrtcVersion(&nvrtc.major, &nvrtc.minor) != kSuccess || nvrtc.major < 12) {
-        nvrtc.problem = fmt::format("NVRTC at {} is release {}.{}, but 12.0 or later is needed; {}",
-                                    nvrtc.library.path(), nvrtc.major, nvrtc.minor, kRemedy);
-    }
-    return nvrtc;
-}
-
-const Nvrtc& opened_nvrtc() {
-    static const Nvrtc nvrtc = open_nvrtc();
-    return nvrtc;
-}
-
-const Nvrtc& usable_nvrtc() {
-    const Nvrtc& nvrtc = opened_nvrtc();
-    if (!nvrtc.problem.empty()) {
-        throw DeviceError("{}", nvrtc.problem);
-    }
-    return nvrtc;
-}
 
 void require(const Functions& nvrtc, nvrtc_abi::Result result, const char* call) {
     if (result != kSuccess) {
@@ -136,53 +94,78 @@ bool line_info_wanted() {
     return environment_switch("SPION_LINEINFO");
 }
 
-// Writes a rejected source with its includes into a fresh folder; "nowhere" if that fails too.
+// Writes a rejected source with its includes into a folder of its own, the same for the same
+// source, and names the source; or says that nothing could be written.
 std::string keep_rejected(const CompileRequest& request) {
+    namespace fs = std::filesystem;
     std::error_code error;
-    const auto temporary = std::filesystem::temp_directory_path(error);
-    std::string folder = (error ? "/tmp" : temporary.string()) + "/spion-rejected.XXXXXX";
-    if (mkdtemp(folder.data()) == nullptr) {
-        return "nowhere: no folder for temporary files can be written";
-    }
+    const auto root = KernelCache::default_root();
+    const fs::path parent =
+        root ? *root / "rejected" : fs::temp_directory_path(error) / "spion-rejected";
+    const fs::path folder = parent / fmt::format("{}.{}", request.entry, cache_key(request));
     const auto write = [&](const std::string& name, const std::string& text) {
-        const std::filesystem::path path = std::filesystem::path(folder) / name;
-        std::filesystem::create_directories(path.parent_path(), error);
-        std::ofstream(path, std::ios::binary) << text;
+        const fs::path path = folder / name;
+        fs::create_directories(path.parent_path(), error);
+        std::ofstream file(path, std::ios::binary);
+        return static_cast<bool>(file << text << std::flush);
     };
-    write("kernel.cu", request.text);
+    bool kept = write("kernel.cu", request.text);
     for (const SourceFile& file : request.includes) {
-        write(file.name, file.text);
+        kept = kept && write(file.name, file.text);
     }
-    return folder + "/kernel.cu";
+    return kept
+               ? fmt::format("its source is kept at {}", (folder / "kernel.cu").string())
+               : fmt::format("its source cannot be kept, as {} cannot be written", folder.string());
+}
+
+std::string name_of(const NvrtcLibrary& nvrtc) {
+    return fmt::format("NVRTC {}.{} at {}", nvrtc.release.major, nvrtc.release.minor,
+                       nvrtc.library.path());
+}
+
+// Throws what a compilation that did not succeed means.
+[[noreturn]] void throw_failure(const NvrtcLibrary& nvrtc, nvrtc_abi::Result result,
+                                const CompileRequest& request, const std::string& log) {
+    if (result == nvrtc_abi::kErrorBuiltinOperation) {
+        throw DeviceError(
+            "{} cannot open its other half, libnvrtc-builtins.so.{}.{}, which belongs beside it: "
+            "{}",
+            name_of(nvrtc), nvrtc.release.major, nvrtc.release.minor, nvrtc_remedy());
+    }
+    const char* const reason = nvrtc.functions.nvrtcGetErrorString(result);
+    if (result != nvrtc_abi::kErrorCompilation && result != nvrtc_abi::kErrorInvalidOption) {
+        throw DeviceError("{} fails with {} on kernel '{}' for {}: {}", name_of(nvrtc), reason,
+                          request.entry, request.arch, nvrtc_remedy());
+    }
+    throw InternalError("{} rejects kernel '{}' for {} ({}); {}; log:\n{}", name_of(nvrtc),
+                        request.entry, request.arch, reason, keep_rejected(request), log);
 }
 
 }  // namespace
 
-std::optional<std::string> nvrtc_problem() {
-    const std::string& problem = opened_nvrtc().problem;
-    return problem.empty() ? std::nullopt : std::optional(problem);
+std::optional<std::string> nvrtc_problem(const std::string& arch) {
+    return nvrtc_library_problem(arch);
 }
 
-std::string nvrtc_version() {
-    const Nvrtc& nvrtc = usable_nvrtc();
-    return fmt::format("nvrtc {}.{} {}", nvrtc.major, nvrtc.minor, nvrtc.library.identity());
+std::string nvrtc_version(const std::string& arch) {
+    const NvrtcLibrary& nvrtc = nvrtc_library(arch);
+    return fmt::format("nvrtc {}.{} {}", nvrtc.release.major, nvrtc.release.minor,
+                       nvrtc.library.identity());
 }
 
-CompilerRelease nvrtc_release() {
-    const Nvrtc& nvrtc = usable_nvrtc();
-    return {.major = nvrtc.major, .minor = nvrtc.minor};
+CompilerRelease nvrtc_release(const std::string& arch) {
+    return nvrtc_library(arch).release;
 }
 
-std::string nvrtc_path() {
-    return usable_nvrtc().library.path();
+std::string nvrtc_path(const std::string& arch) {
+    return nvrtc_library(arch).library.path();
 }
 
-std::vector<std::string> nvrtc_options() {
-    const Nvrtc& nvrtc = usable_nvrtc();
+std::vector<std::string> nvrtc_options(const std::string& arch) {
     // 177: a named constant that this kernel does not use. One ptxas option an argument: lists
     // joined by commas are refused.
     std::vector<std::string> options{"-std=c++20", "-diag-suppress=177", "-Xptxas", "-v"};
-    if (nvrtc.major > 12 || nvrtc.minor >= 9) {
+    if (nvrtc_release(arch) >= CompilerRelease{.major = 12, .minor = 9}) {
         // Its own cache would make compile times mean nothing, and ours is there already.
         options.emplace_back("--no-cache");
     }
@@ -193,23 +176,21 @@ std::vector<std::string> nvrtc_options() {
 }
 
 KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx) {
-    const Functions& functions = usable_nvrtc().functions;
+    const NvrtcLibrary& nvrtc = nvrtc_library(request.arch);
     const auto start = std::chrono::steady_clock::now();
-    Program program(functions, request);
+    Program program(nvrtc.functions, request);
     const nvrtc_abi::Result result = program.compile(request);
     KernelBinary binary;
     binary.log = program.log();
     if (result != kSuccess) {
-        throw InternalError(
-            "NVRTC rejects kernel '{}' for {} ({}); its source is kept at {}; log:\n{}",
-            request.entry, request.arch, functions.nvrtcGetErrorString(result),
-            keep_rejected(request), binary.log);
+        throw_failure(nvrtc, result, request, binary.log);
     }
-    if (const std::string line = serialised_products(binary.log); !line.empty()) {
-        throw InternalError(
-            "ptxas would run kernel '{}' for {} far below its speed: {}; its source is kept at {}; "
-            "take other tiles",
-            request.entry, request.arch, line, keep_rejected(request));
+    if (const std::string line = performance_loss(binary.log); !line.empty()) {
+        throw DeviceError(
+            "{} would make kernel '{}' for {} run far below its speed ({}): take other tiles, or "
+            "another NVRTC, of which {}.{} is the newest that is known to do well",
+            name_of(nvrtc), request.entry, request.arch, line, kNewestNvrtc.major,
+            kNewestNvrtc.minor);
     }
     binary.code = program.cubin();
     if (binary.code.empty()) {
@@ -225,12 +206,16 @@ KernelBinary compile_with_nvrtc(const CompileRequest& request, std::string* ptx)
     return binary;
 }
 
-std::string serialised_products(const std::string& log) {
+std::string performance_loss(const std::string& log) {
     // "(C7512) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ...",
-    // "(C7508) ... setmaxnreg ignored ..."
-    static const std::regex kLoss("[^\\n]*\\(C75\\d\\d\\)[^\\n]*");
-    std::smatch match;
-    return std::regex_search(log, match, kLoss) ? match.str() : "";
+    // "(C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum register ..."
+    constexpr std::string_view kWords = "Potential Performance Loss";
+    const std::size_t at = log.find(kWords);
+    if (at == std::string::npos) {
+        return "";
+    }
+    const std::size_t begin = log.rfind('\n', at) + 1;  // npos + 1 is the beginning
+    return log.substr(begin, log.find('\n', at) - begin);
 }
 
 void read_resources(const std::string& log, KernelBinary& binary) {

@@ -14,11 +14,15 @@ using Program = struct ProgramHandle*;
 
 constexpr Result kSuccess = 0;
 constexpr Result kErrorInvalidOption = 5;
+constexpr Result kErrorCompilation = 6;
+constexpr Result kErrorBuiltinOperation = 7;  // libnvrtc-builtins.so cannot be opened
 
 // X(name, return and parameter types)
 #define SPION_NVRTC_FUNCTIONS(X)                                                             \
     X(nvrtcGetErrorString, const char*(Result))                                              \
     X(nvrtcVersion, Result(int* major, int* minor))                                          \
+    X(nvrtcGetNumSupportedArchs, Result(int*))                                               \
+    X(nvrtcGetSupportedArchs, Result(int*))                                                  \
     X(nvrtcCreateProgram, Result(Program*, const char* text, const char* name, int headers,  \
                                  const char* const* header_texts, const char* const* names)) \
     X(nvrtcDestroyProgram, Result(Program*))                                                 \

@@ -118,12 +118,12 @@ TEST(EmitCuda, BakedTablesAreConstantsOfTheSource) {
     const KernelSource source = emit(program, cuda_target(90));
     EXPECT_EQ(source.name, "attention_forward-b32-D32-bf16-pruned_zero-baked");
     EXPECT_NE(source.text.find("\n#define SPION_BAKED_TABLES\n"
-                               "constexpr int kTiles = 4;  // work items of one (b, h)\n"
-                               "constexpr int kListed = -1;"),
+                               "enum : int { kTiles = 4 };  // work items of one (b, h)\n"
+                               "enum : int { kListed = -1 };"),
               std::string::npos)
         << source.text;
     for (const char* line :
-         {"constexpr int kSteps = -1;", "using GranuleIndex = unsigned short;",
+         {"enum : int { kSteps = -1 };", "using GranuleIndex = unsigned short;",
           "static __constant__ const unsigned short kOrder[] = {\n    1, 0, 2, 3};",
           "static __constant__ const unsigned short kOffsets[] = {\n    0, 3, 4, 5, 5};",
           "static __device__ const unsigned short kGranules[] = {\n    0, 1, 3, 0, 2};"}) {
@@ -152,7 +152,7 @@ TEST(EmitCuda, PackedTilesSaySo) {
               std::string::npos)
         << source.text;
     // What is multiplied at once lies in one granule.
-    EXPECT_NE(source.text.find("constexpr int kColumns = 32;"), std::string::npos);
+    EXPECT_NE(source.text.find("enum : int { kColumns = 32 };"), std::string::npos);
     EXPECT_EQ(source.text.find("kUses"), std::string::npos);
     program.tables = Tables::kBaked;
     const std::string baked = emit(program, cuda_target(90)).text;
@@ -171,16 +171,16 @@ TEST(EmitCuda, BakedTripCountsAreConstantWhereAllRowsAreAlike) {
     };
     program.offsets = {0, 3, 6, 9, 12};  // 2 steps of 2 granules each
     program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 2, 3};
-    EXPECT_TRUE(has("kListed = 3;"));
-    EXPECT_TRUE(has("kSteps = -1;"));  // lengths decide
+    EXPECT_TRUE(has("kListed = 3 };"));
+    EXPECT_TRUE(has("kSteps = -1 };"));  // lengths decide
     program.attention.key_padding = false;
-    EXPECT_TRUE(has("kSteps = 2;"));
+    EXPECT_TRUE(has("kSteps = 2 };"));
     program.offsets = {0, 3, 6, 9, 13};  // as many steps, though not as many granules
     program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 1, 2, 3};
-    EXPECT_TRUE(has("kListed = -1;"));
-    EXPECT_TRUE(has("kSteps = 2;"));
+    EXPECT_TRUE(has("kListed = -1 };"));
+    EXPECT_TRUE(has("kSteps = 2 };"));
     program.offsets = {0, 2, 6, 9, 13};
-    EXPECT_TRUE(has("kSteps = -1;"));
+    EXPECT_TRUE(has("kSteps = -1 };"));
 }
 
 TEST(EmitCuda, TooLargeTablesAreNotBaked) {
@@ -230,12 +230,13 @@ TEST(EmitCuda, ConstantsBecomeLiteralsOfTheirType) {
         const std::size_t begin = all.find("\n\n") + 2;
         return all.substr(begin, all.find('\n', begin) - begin);
     };
-    EXPECT_EQ(text(true), "constexpr bool kX = true;");
-    EXPECT_EQ(text(std::int64_t{-3}), "constexpr int kX = -3;");
-    EXPECT_EQ(text(std::int64_t{1} << 40), "constexpr long long kX = 1099511627776;");
-    EXPECT_EQ(text(1.0F), "constexpr float kX = 1.0F;");
-    EXPECT_EQ(text(0.1F), "constexpr float kX = 0.100000001F;");
-    EXPECT_EQ(text(1e-20F), "constexpr float kX = 9.99999968e-21F;");
+    EXPECT_EQ(text(true), "enum : bool { kX = true };");
+    EXPECT_EQ(text(std::int64_t{-3}), "enum : int { kX = -3 };");
+    EXPECT_EQ(text(std::int64_t{1} << 40), "enum : long long { kX = 1099511627776 };");
+    EXPECT_EQ(text(1.0F), "#define kX 1.0F");
+    EXPECT_EQ(text(0.1F), "#define kX 0.100000001F");
+    EXPECT_EQ(text(1e-20F), "#define kX 9.99999968e-21F");
+    EXPECT_EQ(text(-0.5F), "#define kX (-0.5F)");
     EXPECT_EQ(text(std::string("Bf16")), "using kX = struct Bf16;");
 }
 
@@ -257,8 +258,8 @@ TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
     program.stages = 2;
     const Target target = cuda_target(90);
     const std::string text = emit(program, target).text;
-    EXPECT_NE(text.find("constexpr int kStationaryRows = 32;"), std::string::npos) << text;
-    EXPECT_NE(text.find("constexpr int kWarps = 4;"), std::string::npos) << text;
+    EXPECT_NE(text.find("enum : int { kStationaryRows = 32 };"), std::string::npos) << text;
+    EXPECT_NE(text.find("enum : int { kWarps = 4 };"), std::string::npos) << text;
     EXPECT_NE(text.find("#include \"kernels/cuda/sm90/warp_attention_forward.cuh\""),
               std::string::npos)
         << text;

@@ -73,6 +73,8 @@ using namespace nvrtc_abi;
 SPION_NVRTC_FUNCTIONS(SPION_EXPECT_AGREEMENT)
 static_assert(kSuccess == NVRTC_SUCCESS);
 static_assert(kErrorInvalidOption == NVRTC_ERROR_INVALID_OPTION);
+static_assert(kErrorCompilation == NVRTC_ERROR_COMPILATION);
+static_assert(kErrorBuiltinOperation == NVRTC_ERROR_BUILTIN_OPERATION_FAILURE);
 }  // namespace nvrtc_check
 
 namespace driver_check {

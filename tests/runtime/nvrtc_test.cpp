@@ -29,7 +29,7 @@ class NvrtcTest : public ::testing::Test {
     }
     // Rejected sources are kept below it.
     ScratchFolder temporary_;
-    Environment place_{"TMPDIR", temporary_.path().string()};
+    Environment place_{"SPION_CACHE_DIR", temporary_.path().string()};
 
     // A kernel that writes `addend` plus an included constant.
     CompileRequest request(int addend, const std::string& arch = "sm_90a") {
@@ -48,13 +48,42 @@ class NvrtcTest : public ::testing::Test {
     }
 };
 
-// What ptxas 13.0 says of kernels whose registers do not suffice.
-TEST(NvrtcLog, SerialisedProductsAreSeen) {
-    EXPECT_EQ(serialised_products("ptxas info    : Used 168 registers, used 1 barriers\n"), "");
-    const std::string line =
-        "ptxas info    : (C7512) Potential Performance Loss: wgmma.mma_async instructions are "
-        "serialized due to insufficient register resources";
-    EXPECT_EQ(serialised_products("ptxas info    : 0 bytes gmem\n" + line + "\nmore\n"), line);
+// FILE of tests/runtime/nvrtc_logs/, the log of a real release for one kernel.
+std::string log_of(const std::string& file) {
+    std::ostringstream text;
+    text << std::ifstream(std::string(SPION_TEST_DATA) + "/nvrtc_logs/" + file + ".txt").rdbuf();
+    EXPECT_FALSE(text.str().empty()) << file;
+    return text.str();
+}
+
+TEST(NvrtcLog, IsReadByItsWordsInEveryRelease) {
+    struct Row {
+        const char* file;
+        const char* loss;  // a part of the line, or "" for none
+        int spill_bytes;
+        int registers;
+    };
+    constexpr Row kLogs[] = {
+        {"12.3-serialised", "serialized due to non wgmma instructions defining", 0, 128},
+        {"12.4-setmaxnreg", "'setmaxnreg' ignored; unable to determine register count", 0, 8},
+        {"12.5-note", "", 0, 80},  // C7517: "warpgroup.wait is injected"
+        {"12.6-spills", "", 44, 80},
+        {"13.0-serialised", "serialized due to insufficient register resources", 1284, 168},
+        {"13.5-serialised", "serialized due to insufficient register resources", 1360, 168},
+        {"13.5-setmaxnreg", "'setmaxnreg' ignored", 0, 8},
+        {"13.5-good", "", 0, 80},
+    };
+    for (const Row& row : kLogs) {
+        const std::string log = log_of(row.file);
+        const std::string line = performance_loss(log);
+        KernelBinary binary;
+        read_resources(log, binary);
+        EXPECT_EQ(line.empty(), std::string_view(row.loss).empty()) << row.file << ": " << line;
+        EXPECT_NE(line.find(row.loss), std::string::npos) << row.file << ": " << line;
+        EXPECT_EQ(line.find('\n'), std::string::npos);
+        EXPECT_EQ(binary.spill_bytes, row.spill_bytes) << row.file;
+        EXPECT_EQ(binary.registers, row.registers) << row.file;
+    }
 }
 
 TEST_F(NvrtcTest, AKernelWithSerialisedProductsIsRefused) {
@@ -64,7 +93,7 @@ TEST_F(NvrtcTest, AKernelWithSerialisedProductsIsRefused) {
         "extern \"C\" __global__ void add(float* x) {\n"
         "    asm volatile(\"setmaxnreg.dec.sync.aligned.u32 24;\");\n"
         "    x[threadIdx.x] += 1.0F;\n}\n";
-    expect_error<InternalError>([&] { compile_with_nvrtc(bad); }, "far below its speed");
+    expect_error<DeviceError>([&] { compile_with_nvrtc(bad); }, "far below its speed");
 }
 
 TEST_F(NvrtcTest, MakesACubinForEveryArchitecture) {
@@ -119,7 +148,7 @@ TEST_F(NvrtcTest, ARejectedSourceIsKeptAndNamed) {
         FAIL() << "was accepted";
     } catch (const InternalError& error) {
         const std::string message = error.what();
-        EXPECT_NE(message.find("'add' for sm_90a"), std::string::npos) << message;
+        EXPECT_NE(message.find("rejects kernel 'add' for sm_90a"), std::string::npos) << message;
         EXPECT_NE(message.find("identifier \"undeclared\" is undefined"), std::string::npos)
             << message;
         const auto begin = message.find("kept at ") + 8;
@@ -128,7 +157,7 @@ TEST_F(NvrtcTest, ARejectedSourceIsKeptAndNamed) {
         kept << std::ifstream(path).rdbuf();
         EXPECT_EQ(kept.str(), wrong.text);
         EXPECT_TRUE(std::filesystem::exists(path.parent_path() / "part/constant.cuh"));
-        EXPECT_EQ(path.parent_path().parent_path(), temporary_.path());
+        EXPECT_EQ(path.parent_path().parent_path(), temporary_.path() / "rejected");
     }
 }
 

@@ -227,7 +227,7 @@ TEST_F(Compile, SourceNeedsNoCompiler) {
     const std::string request = pattern_ + "--target sm_80 --role forward";
     const CommandResult result = run_command(request + " --emit ir,tile,cuda" + into_out());
     ASSERT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_NE(contents(kernel() / "kernel.cu").find("kHeadDim = 32;"), std::string::npos);
+    EXPECT_NE(contents(kernel() / "kernel.cu").find("kHeadDim = 32 };"), std::string::npos);
     EXPECT_EQ(
         contents(kernel() / "rebuild.sh"),
         rebuild_script("nvcc -cubin -arch=sm_80 -std=c++20 -I. kernel.cu -o kernel.rebuilt.cubin"));
@@ -282,8 +282,8 @@ TEST_F(Compile, PackedTilesAreAskedForByNameOrByFile) {
 }
 
 TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
-    const Environment place("TMPDIR", scratch_.path().string());
-    const Environment rejecting("SPION_NVRTC_LIBRARY", SPION_REJECTING_NVRTC);
+    const Environment place("SPION_CACHE_DIR", scratch_.path().string());
+    const Environment rejecting("SPION_NVRTC_LIBRARY", SPION_FAKE_NVRTC);
     const CommandResult result = run_command(pattern_ + "--target sm_90a" + into_out());
     EXPECT_EQ(result.exit_code, 3);
     EXPECT_EQ(result.out, "");
@@ -296,6 +296,11 @@ TEST_F(Compile, ARejectedSourceIsOursToMendAndIsKept) {
     const fs::path kept = result.err.substr(begin, result.err.find(';', begin) - begin);
     EXPECT_NE(contents(kept).find("attention_forward"), std::string::npos);
     EXPECT_FALSE(fs::exists(out_));
+    // Once: the same source goes to the same place.
+    EXPECT_EQ(kept.parent_path().parent_path(), scratch_.path() / "rejected");
+    EXPECT_EQ(run_command(pattern_ + "--target sm_90a" + into_out()).err, result.err);
+    const fs::directory_iterator folders(scratch_.path() / "rejected");
+    EXPECT_EQ(std::distance(fs::begin(folders), fs::end(folders)), 1);
 }
 
 class CompileWithNvrtc : public Compile {

@@ -17,8 +17,9 @@ std::string why_not_warps(const TileProgram& program) {
         program.stationary_rows == std::int64_t{kRowsOfWarp} * program.warps) {
         return "";
     }
-    return fmt::format("it has stationary_rows={} warps={}: take {} rows a warp and at most {} warps",
-                       program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
+    return fmt::format(
+        "it has stationary_rows={} warps={}: take {} rows a warp and at most {} warps",
+        program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
 }
 
 std::string why_not_granules(const TileProgram& program) {
@@ -47,9 +48,10 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
                             const TileProgram& program, const Target& target) {
     const Rates rates = rates_of(target);
     const std::string problem = plan(case_of(program, target, rates), shape_of(program)).problem;
-    return problem.empty() ? ""
-                           : fmt::format("the program does not fit {}: {}; take fewer stages or rows",
-                                         target.arch, problem);
+    return problem.empty()
+               ? ""
+               : fmt::format("the program does not fit {}: {}; take fewer stages or rows",
+                             target.arch, problem);
 }
 
 int block_rows_in(int rows, int block) {

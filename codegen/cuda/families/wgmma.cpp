@@ -6,6 +6,7 @@
 
 #include "codegen/cuda/families/gpu_tiles.h"
 #include "codegen/cuda/hopper_plan.h"
+#include "ir/nvrtc_rules.h"
 
 namespace spion {
 namespace {
@@ -28,6 +29,14 @@ bool has_instructions(const Target& target) {
 
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
     return unit == MatrixUnit::kWgmma && has_instructions(target);
+}
+
+KernelKind kind_of(KernelRole role, const Attention& attention, const TileShape& shape) {
+    return {.unit = MatrixUnit::kWgmma,
+            .role = role,
+            .head_dim = attention.head_dim,
+            .streamed_rows = shape.streamed_rows,
+            .packed = shape.packed_rows > 1};
 }
 
 bool takes(const KernelCase& launch, int rows) {
@@ -132,17 +141,22 @@ std::string body(KernelRole role, const KernelPlan& /*plan*/) {
 }  // namespace
 
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
-    const HopperPlan plan = plan_hopper(
-        launch.role, launch.attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-        shape.stages, launch.target.shared_bytes_per_block, shape.packed_rows > 1);
-    return {.problem = plan.problem,
+    const HopperPlan plan =
+        plan_hopper(launch.role, launch.attention.head_dim, shape.stationary_rows,
+                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                    launch.target.compiler, shape.packed_rows > 1);
+    const std::string problem =
+        plan.problem.empty() ? why_nvrtc_refuses(launch.target.compiler,
+                                                 kind_of(launch.role, launch.attention, shape))
+                             : plan.problem;
+    return {.problem = problem,
             .columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
             .producer_registers = plan.producer_registers,
             .launch_bound = plan.resident_blocks,
             .shared_bytes = plan.shared_bytes,
             .slots = plan.slots,
-            .blocks = plan.resident_blocks,
+            .blocks = problem.empty() ? plan.resident_blocks : 0,
             .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
                          launch.rates.resident_threads,
             .geometry = {.threads = plan.threads,
@@ -163,14 +177,19 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
                       (program.streamed_rows == 64 || program.streamed_rows == 128) &&
                       program.stages >= kFewestStages &&
                       (program.packed_rows() == 1 || program.stationary_rows == kGroupRows);
-    return fits ? ""
-                : fmt::format(
-                      "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, "
-                      "stationary_rows in multiples of 64 (64 alone when packed), streamed_rows of "
-                      "64 or 128 and 2 stages or more, not {} on {} with D={} stationary_rows={} "
-                      "streamed_rows={} stages={}: take unit=mma_sync",
-                      to_string(attention.dtype), target.arch, attention.head_dim,
-                      program.stationary_rows, program.streamed_rows, program.stages);
+    if (!fits) {
+        return fmt::format(
+            "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
+            "multiples of 64 (64 alone when packed), streamed_rows of 64 or 128 and 2 stages or "
+            "more, not {} on {} with D={} stationary_rows={} streamed_rows={} stages={}: take "
+            "unit=mma_sync",
+            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
+            program.streamed_rows, program.stages);
+    }
+    const std::string refused =
+        why_nvrtc_refuses(target.compiler, kind_of(program.role, attention, shape_of(program)));
+    return refused.empty() ? ""
+                           : fmt::format("{}: take other streamed_rows, or unit=mma_sync", refused);
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.

@@ -6,12 +6,13 @@
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
-constexpr int kGranulesPerStep = kStreamedRows / kGranule;
+enum : int { kGranulesPerStep = kStreamedRows / kGranule };
 // Whether all rows of every step count.
-constexpr bool kStepsAreFull =
-    kGranulesPerStep == 1 && kLength % kStreamedRows == 0 && !kKeyPadding;
-constexpr int kTileBytes = kStreamedRows * kRowBytes;
-constexpr int kStationaryBytes = kStationaryRows * kRowBytes;
+enum : bool {
+    kStepsAreFull = kGranulesPerStep == 1 && kLength % kStreamedRows == 0 && !kKeyPadding
+};
+enum : int { kTileBytes = kStreamedRows * kRowBytes };
+enum : int { kStationaryBytes = kStationaryRows * kRowBytes };
 
 static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
 static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
@@ -43,7 +44,7 @@ SPION_DEVICE const UseBits* use_table(const SpionAttentionArguments&) {
 #endif
 #else
 using GranuleIndex = int;
-constexpr int kListed = -1, kSteps = -1;
+enum : int { kListed = -1, kSteps = -1 };
 SPION_DEVICE int tile_count(const SpionAttentionArguments& args) {
     return args.tiles;
 }

@@ -6,7 +6,7 @@
 #include "kernels/cuda/common/ptx.cuh"
 
 struct Bf16 {
-    static constexpr int kBytes = 2;
+    enum : int { kBytes = 2 };
     SPION_DEVICE unsigned pack(float low, float high) { return pack_bf16(low, high); }
     SPION_DEVICE float low(unsigned pair) { return __uint_as_float(pair << 16); }
     SPION_DEVICE float high(unsigned pair) { return __uint_as_float(pair & 0xFFFF0000U); }
@@ -16,7 +16,7 @@ struct Bf16 {
 };
 
 struct Fp16 {
-    static constexpr int kBytes = 2;
+    enum : int { kBytes = 2 };
     SPION_DEVICE unsigned pack(float low, float high) { return pack_fp16(low, high); }
     SPION_DEVICE float low(unsigned pair) { return fp16_to_float((unsigned short)pair); }
     SPION_DEVICE float high(unsigned pair) { return fp16_to_float((unsigned short)(pair >> 16)); }
@@ -26,11 +26,11 @@ struct Fp16 {
 };
 
 struct Tf32 {
-    static constexpr int kBytes = 4;
+    enum : int { kBytes = 4 };
 };
 
 struct Fp32 {
-    static constexpr int kBytes = 4;
+    enum : int { kBytes = 4 };
 };
 
 // Two neighbouring elements, rounded and stored to shared memory.

@@ -5,13 +5,13 @@
 
 #include "kernels/cuda/common/ptx.cuh"
 
-constexpr float kInfinity = __builtin_bit_cast(float, 0x7F800000U);
-constexpr float kLog2E = 1.44269504088896341F;
-constexpr float kLn2 = 0.693147180559945309F;
+#define kInfinity (__builtin_bit_cast(float, 0x7F800000U))
+#define kLog2E 1.44269504088896341F
+#define kLn2 0.693147180559945309F
 // exp(kScale * s) = 2^(kScaleLog2 * s). A scale of 0 is replaced by a tiny one, which gives the
 // same uniform probabilities and keeps kScaleLog2 * kMaskedScore = -infinity.
-constexpr float kScaleLog2 = (kScale == 0.0F ? 1e-30F : kScale) * kLog2E;
-constexpr float kMaskedScore = kScaleLog2 > 0.0F ? -kInfinity : kInfinity;
+#define kScaleLog2 ((kScale == 0.0F ? 1e-30F : kScale) * kLog2E)
+#define kMaskedScore (kScaleLog2 > 0.0F ? -kInfinity : kInfinity)
 
 // Of two raw scores the one with the larger exponent.
 SPION_DEVICE float larger_score(float a, float b) {

@@ -5,10 +5,10 @@
 #include "kernels/cuda/common/element.cuh"
 #include "kernels/cuda/common/tile_layout.cuh"
 
-constexpr int kRowBytes = kHeadDim * Element::kBytes;
-constexpr int kRowChunks = kRowBytes / 16;
-constexpr int kHeadTiles = kHeadDim / 8;  // accumulator tiles of a [16, D] result
-constexpr int kThreads = 32 * kWarps;
+enum : int { kRowBytes = kHeadDim * Element::kBytes };
+enum : int { kRowChunks = kRowBytes / 16 };
+enum : int { kHeadTiles = kHeadDim / 8 };  // accumulator tiles of a [16, D] result
+enum : int { kThreads = 32 * kWarps };
 
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/common/tile.cuh"
 
-constexpr int kWarpCopies = 16 * kRowChunks / 32;  // chunks of a warp's 16 rows a lane moves
+enum : int { kWarpCopies = 16 * kRowChunks / 32 };  // chunks of a warp's 16 rows a lane moves
 
 // One (batch, head) of a tensor: row l is kHeadDim elements at data + l * row_bytes.
 struct Rows {

@@ -2,7 +2,7 @@
 // a tile without granules get dQ = 0: no kernel after this one adds to them.
 #include "kernels/cuda/common/attention_walk.cuh"
 
-constexpr int kLanesOfRow = kRowChunks;  // a chunk of 16 bytes each
+enum : int { kLanesOfRow = kRowChunks };  // a chunk of 16 bytes each
 static_assert(32 % kLanesOfRow == 0);
 
 extern "C" __global__ void __launch_bounds__(kThreads)

@@ -14,7 +14,7 @@
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
-constexpr int kStagesBytes = kStages * 2 * kTileBytes;
+enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kSharedBytes ==
               2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);

@@ -13,8 +13,8 @@
 
 // Shared memory: K, later dK, and dV, then V [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
-constexpr int kStagesBytes = kStages * 2 * kTileBytes;
-constexpr int kStatisticsBytes = 2 * kStreamedRows * 4;  // of a stage
+enum : int { kStagesBytes = kStages * 2 * kTileBytes };
+enum : int { kStatisticsBytes = 2 * kStreamedRows * 4 };  // of a stage
 static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStages * kStatisticsBytes);
 static_assert(!kHeldInRegisters, "V arrives when K has been in use for long");

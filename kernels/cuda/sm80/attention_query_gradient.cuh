@@ -14,14 +14,14 @@
 // Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
 // stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
 // first.
-constexpr int kStagesBytes = kStages * 2 * kTileBytes;
+enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
 static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
 // For delta the lanes that share a row of O and dO add up, so that there must be a power of 2 of
 // them: those that copy a row, or, where they are no power of 2, a pair of lanes takes turns along
 // each of the warp's rows.
-constexpr bool kDeltaAsCopied = 32 % kRowChunks == 0;
+enum : bool { kDeltaAsCopied = 32 % kRowChunks == 0 };
 
 SPION_DEVICE int delta_row() {
     return lane_index() / 2;

@@ -41,7 +41,7 @@ struct Stationary;
 
 template <>
 struct Stationary<true> {
-    static constexpr int kUnrolled = kHeadDim / Engine::kStep;
+    enum : int { kUnrolled = kHeadDim / Engine::kStep };
     Engine::Fragment fragments[kHeadDim / Engine::kStep];
     __device__ __forceinline__ Stationary(unsigned tile, int row) {
 #pragma unroll
@@ -56,7 +56,7 @@ struct Stationary<true> {
 
 template <>
 struct Stationary<false> {
-    static constexpr int kUnrolled = 2;
+    enum : int { kUnrolled = 2 };
     unsigned tile;
     int row;
     __device__ __forceinline__ Stationary(unsigned tile_, int row_) : tile(tile_), row(row_) {}

@@ -7,7 +7,7 @@
 #include "kernels/cuda/common/tile.cuh"
 
 struct Fma32 {
-    static constexpr int kStep = 8;
+    enum : int { kStep = 8 };
 
     struct Fragment {
         float values[4];  // as an accumulator tile

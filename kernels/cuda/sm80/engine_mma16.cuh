@@ -6,7 +6,7 @@
 
 template <typename E>
 struct Mma16 {
-    static constexpr int kStep = 16;  // columns of a fragment: 2 chunks
+    enum : int { kStep = 16 };  // columns of a fragment: 2 chunks
 
     struct Fragment {
         unsigned words[4];

@@ -7,7 +7,7 @@
 #include "kernels/cuda/common/tile.cuh"
 
 struct MmaTf32 {
-    static constexpr int kStep = 8;
+    enum : int { kStep = 8 };
 
     struct Fragment {
         unsigned words[4];

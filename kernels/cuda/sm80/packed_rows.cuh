@@ -9,8 +9,8 @@
 
 #ifdef SPION_PACKED_ROWS
 
-constexpr bool kPacked = true;
-constexpr int kBlockRows = kStationaryRows / SPION_PACKED_ROWS;
+enum : bool { kPacked = true };
+enum : int { kBlockRows = kStationaryRows / SPION_PACKED_ROWS };
 static_assert(kBlockRows % 16 == 0, "a warp's rows lie in one block row");
 static_assert(kGranule % kColumns == 0, "what is multiplied at once lies in one granule");
 
@@ -62,7 +62,7 @@ SPION_DEVICE int elements_of(const SpionAttentionArguments& args, const Walk& wa
 
 #else
 
-constexpr bool kPacked = false;
+enum : bool { kPacked = false };
 
 struct Uses {
     __device__ __forceinline__ void enter(const SpionAttentionArguments&, const Walk&, int) {}

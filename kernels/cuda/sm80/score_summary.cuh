@@ -10,10 +10,10 @@
 #include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
-constexpr int kTileBytes = kTile * kRowBytes;
-constexpr int kTilesPerSide = (kLength + kTile - 1) / kTile;
-constexpr int kBlocksPerSide = (kLength + kBlock - 1) / kBlock;
-constexpr int kNeighbours = 7;
+enum : int { kTileBytes = kTile * kRowBytes };
+enum : int { kTilesPerSide = (kLength + kTile - 1) / kTile };
+enum : int { kBlocksPerSide = (kLength + kBlock - 1) / kBlock };
+enum : int { kNeighbours = 7 };
 
 // Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie
 // there.

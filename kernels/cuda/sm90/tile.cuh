@@ -9,15 +9,15 @@
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
 
-constexpr int kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32;
-constexpr int kSlabColumns = kSlabBytes / 2;
-constexpr int kSlabs = kRowBytes / kSlabBytes;
-constexpr int kGroupRows = 64;  // stationary rows of a warpgroup
-constexpr int kGroupTileBytes = kGroupRows * kRowBytes;
+enum : int { kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };
+enum : int { kSlabColumns = kSlabBytes / 2 };
+enum : int { kSlabs = kRowBytes / kSlabBytes };
+enum : int { kGroupRows = 64 };  // stationary rows of a warpgroup
+enum : int { kGroupTileBytes = kGroupRows * kRowBytes };
 
 // A descriptor is start / 16, the pitch of slabs / 16 at bit 16 (only read across rows), the pitch
 // of groups of 8 rows / 16 at bit 32, and the swizzle at bit 62.
-constexpr unsigned long long kSwizzleCode = kSlabBytes == 128 ? 1 : kSlabBytes == 64 ? 2 : 3;
+enum : unsigned long long { kSwizzleCode = kSlabBytes == 128 ? 1 : kSlabBytes == 64 ? 2 : 3 };
 
 template <int kRows>
 SPION_DEVICE unsigned long long tile_descriptor(unsigned start) {
@@ -107,7 +107,7 @@ SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
 // rows of a tile of the warpgroup. Once they have been taken from there, the tile may be filled
 // anew.
 struct ResultRows {
-    static constexpr int kAtOnce = 32 / kRowChunks;  // rows
+    enum : int { kAtOnce = 32 / kRowChunks };  // rows
     uint4 chunks[16 / kAtOnce];
 
     // Rows g of `acc` scaled by factor[0], rows g + 8 by factor[1], rounded.

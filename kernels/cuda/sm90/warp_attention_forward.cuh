@@ -5,15 +5,15 @@
 // The reference is a maximum that lags: it moves, and O and Z with it, when a score has outgrown it
 // by 2^kSlack, which is rare after the first keys. P is then at most 2^kSlack, with the relative
 // error that it has below 1.
-constexpr int kStationaryTensors = 1;  // Q; streamed: K, V
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = false;
-constexpr bool kSlotStaysInUse = kHeldOperands < 1;
-constexpr bool kEmptyHasTiles = false;
+enum : int { kStationaryTensors = 1 };  // Q; streamed: K, V
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = false };
+enum : bool { kSlotStaysInUse = kHeldOperands < 1 };
+enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 
-constexpr float kSlack = 8.0F;
+#define kSlack 8.0F
 
 struct Consumer {
     Operand<(kHeldOperands > 0)> query;

@@ -6,11 +6,11 @@
 //   dV [m, D]   += P^T [m, n] * dO [n, D]
 //   dK [m, D]   += dS^T [m, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros.
-constexpr int kStationaryTensors = 2;  // K, V; streamed: Q, dO
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = true;  // LSE, delta
-constexpr bool kSlotStaysInUse = kHeldOperands < 2;
-constexpr bool kEmptyHasTiles = false;
+enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = true };  // LSE, delta
+enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
+enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 

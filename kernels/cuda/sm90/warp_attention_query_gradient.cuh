@@ -4,11 +4,11 @@
 //   P [m, n]         = exp(kScale * S - LSE)
 //   dS [m, n]        = P * (dO [m, D] * V [n, D]^T - delta)
 //   dQ [m, D]       += dS [m, n] * K [n, D]         at the end times kScale
-constexpr int kStationaryTensors = 3;      // Q, dO, O; streamed: K, V
-constexpr bool kSlotHasStatistics = true;  // LSE
-constexpr bool kStageHasStatistics = false;
-constexpr bool kSlotStaysInUse = kHeldOperands < 2;
-constexpr bool kEmptyHasTiles = true;  // delta is wanted of every row
+enum : int { kStationaryTensors = 3 };      // Q, dO, O; streamed: K, V
+enum : bool { kSlotHasStatistics = true };  // LSE
+enum : bool { kStageHasStatistics = false };
+enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
+enum : bool { kEmptyHasTiles = true };  // delta is wanted of every row
 #include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 

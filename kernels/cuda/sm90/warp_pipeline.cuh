@@ -16,18 +16,18 @@
 
 // Where consumers need more than an even share of the registers, the producer's warp comes with
 // three idle ones: registers move between whole warpgroups only.
-constexpr bool kRegistersMove = kProducerRegisters > 0;
-constexpr int kBlockThreads = kThreads + (kRegistersMove ? 128 : 32);
-constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
-constexpr int kStageBytes = 2 * kTileBytes;
-constexpr int kConsumerTilesBytes = kSlotBytes + kStages * kStageBytes;
+enum : bool { kRegistersMove = kProducerRegisters > 0 };
+enum : int { kBlockThreads = kThreads + (kRegistersMove ? 128 : 32) };
+enum : int { kSlotBytes = kStationaryTensors * kStationaryBytes };
+enum : int { kStageBytes = 2 * kTileBytes };
+enum : int { kConsumerTilesBytes = kSlotBytes + kStages * kStageBytes };
 // What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a slot or a stage,
 // LSE and delta; a barrier that says full and one that says empty for the slot and every stage.
-constexpr int kPlanBytes = 16;
-constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
-constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
-constexpr int kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics;
-constexpr int kNotesBytes = kStatisticsEnd + 16 * (1 + kStages);
+enum : int { kPlanBytes = 16 };
+enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
+enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
+enum : int { kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics };
+enum : int { kNotesBytes = kStatisticsEnd + 16 * (1 + kStages) };
 
 static_assert(kSharedBytes == kWarps * (kConsumerTilesBytes + kNotesBytes));
 static_assert(kTileBytes % 1024 == 0 && kStationaryBytes % 1024 == 0,

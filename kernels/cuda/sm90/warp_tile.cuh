@@ -9,9 +9,9 @@
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
 
-constexpr int kRowTiles = kStationaryRows / 16;
-constexpr int kScoreTiles = kColumns / 8;
-constexpr int kDepthSteps = kHeadDim / 16;
+enum : int { kRowTiles = kStationaryRows / 16 };
+enum : int { kScoreTiles = kColumns / 8 };
+enum : int { kDepthSteps = kHeadDim / 16 };
 
 static_assert(kStationaryRows == 16 || kStationaryRows == 32);
 

@@ -3,14 +3,14 @@
 //   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: base and sum of the row (wgmma_softmax.cuh)
 //   O [64, D]  += P [64, n] * V [n, D]          rescaled when m moves; at the end O / Z
 // While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
-constexpr int kStationaryTensors = 1;  // Q, later O; streamed: K, V
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = false;
-constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+enum : int { kStationaryTensors = 1 };  // Q, later O; streamed: K, V
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = false };
+enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 #include "kernels/cuda/sm90/wgmma_softmax.cuh"
 
-constexpr int kScoreTiles = kStreamedRows / 8;
+enum : int { kScoreTiles = kStreamedRows / 8 };
 
 using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 

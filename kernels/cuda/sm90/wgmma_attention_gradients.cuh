@@ -7,17 +7,17 @@
 //   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
 // LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
 // through shared memory; how shares of dQ are added up is in wgmma_gradient_shares.cuh.
-constexpr int kStationaryTensors = 2;  // K, V; streamed: Q, dO
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = true;  // LSE, delta
-constexpr int kHelperWarps = 2;             // adders
-constexpr int kPieceBytes = 64 * 64 * 4;
-constexpr int kExchangedBytes = 64 * kStreamedRows * 2;  // dS^T of a warpgroup
-constexpr int kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes;
+enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = true };  // LSE, delta
+enum : int { kHelperWarps = 2 };             // adders
+enum : int { kPieceBytes = 64 * 64 * 4 };
+enum : int { kExchangedBytes = 64 * kStreamedRows * 2 };  // dS^T of a warpgroup
+enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
 #include "kernels/cuda/sm90/wgmma_gradient_shares.cuh"
 
-constexpr int kExchange = 3;  // the barrier at which both warpgroups have written dS
+enum : int { kExchange = 3 };  // the barrier at which both warpgroups have written dS
 
 // The thread's index, read anew: what is computed from it is not kept in registers across a step.
 SPION_DEVICE int thread_now() {

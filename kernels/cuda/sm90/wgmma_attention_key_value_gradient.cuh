@@ -6,10 +6,10 @@
 //   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros. S of a step is under way behind dV and dK of the step before, and
 // dP beside the exponentials.
-constexpr int kStationaryTensors = 2;  // K, later dK; V, later dV; streamed: Q, dO
-constexpr bool kSlotHasStatistics = false;
-constexpr bool kStageHasStatistics = true;  // LSE, delta
-constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+enum : int { kStationaryTensors = 2 };  // K, later dK; V, later dV; streamed: Q, dO
+enum : bool { kSlotHasStatistics = false };
+enum : bool { kStageHasStatistics = true };  // LSE, delta
+enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
 
 using Scores = float[kScoreTiles][4];

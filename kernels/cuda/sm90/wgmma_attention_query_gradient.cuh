@@ -5,14 +5,14 @@
 //   dS [64, n]       = P * (dO [64, D] * V [n, D]^T - delta)
 //   dQ [64, D]      += dS [64, n] * K [n, D]         at the end times kScale
 // The product with dS of a step runs beside the products of the next.
-constexpr int kStationaryTensors = 3;      // Q, later dQ; dO; O; streamed: K, V
-constexpr bool kSlotHasStatistics = true;  // LSE
-constexpr bool kStageHasStatistics = false;
-constexpr int kHelperWarps = 0, kExchangeBytes = 0;
+enum : int { kStationaryTensors = 3 };      // Q, later dQ; dO; O; streamed: K, V
+enum : bool { kSlotHasStatistics = true };  // LSE
+enum : bool { kStageHasStatistics = false };
+enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
-constexpr int kScoreTiles = kStreamedRows / 8;
+enum : int { kScoreTiles = kStreamedRows / 8 };
 
 // delta of rows g (0) and g + 8 (1) of the warp: a lane's chunks are every fourth of the row's.
 SPION_DEVICE void group_delta(float (&delta)[2], unsigned output_gradient_tile,

@@ -7,7 +7,7 @@
 #include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
-constexpr int kScoreTiles = kStreamedRows / 8;
+enum : int { kScoreTiles = kStreamedRows / 8 };
 
 // Where the LSE lie of the columns of a lane (or thread), which are 8 j + 2 (lane % 4) and the
 // next.

@@ -12,14 +12,14 @@
 
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
-constexpr bool kSplitsRows = kStreamedRows == 128;
+enum : bool { kSplitsRows = kStreamedRows == 128 };
 static_assert(kGroups == 2 && kGranulesPerStep == 1 && kStreamedRows * kHeadDim == 2 * 64 * 64);
 
 // A turn counts the shares of a piece of dQ that were added; with kHasSum when one of them was more
 // than nothing. A rank is the turn that a share waits for.
-constexpr unsigned kHasSum = 1U << 31;
-constexpr int kLastRank = 1 << 30;
-constexpr int kQueryGranules = (kLength + kGranule - 1) / kGranule;
+enum : unsigned { kHasSum = 1U << 31 };
+enum : int { kLastRank = 1 << 30 };
+enum : int { kQueryGranules = (kLength + kGranule - 1) / kGranule };
 
 // Behind the tiles: dS of both warpgroups, twice, then the pieces, then the sums.
 SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
@@ -28,7 +28,7 @@ SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
 SPION_DEVICE unsigned piece_of(int group) {
     return shared_memory_start() + kExchangeStart + 4 * kExchangedBytes + group * kPieceBytes;
 }
-constexpr int kSumAfterPiece = 2 * kPieceBytes;
+enum : int { kSumAfterPiece = 2 * kPieceBytes };
 
 struct Adder {
     const SpionHopperArguments& args;

@@ -10,7 +10,7 @@
 // Bits of one granule in a step's word, per block row: bit r * kGranulesPerStep + j says that block
 // row r uses the step's granule j.
 #ifdef SPION_PACKED_ROWS
-constexpr int kPackedRows = SPION_PACKED_ROWS;
+enum : int { kPackedRows = SPION_PACKED_ROWS };
 static_assert(kStationaryRows == 64, "one warpgroup");
 static_assert(kPackedRows <= 4 && kPackedRows * kGranulesPerStep <= 32);
 
@@ -73,7 +73,7 @@ SPION_DEVICE void set_unused(float (&elements)[kTiles][4], unsigned uses, float 
     }
 }
 #else
-constexpr int kPackedRows = 1;
+enum : int { kPackedRows = 1 };
 
 SPION_DEVICE unsigned read_uses(const SpionAttentionArguments&, const Walk&, int) {
     return 0;
@@ -91,6 +91,6 @@ template <int kTiles>
 SPION_DEVICE void set_unused(float (&)[kTiles][4], unsigned, float) {}
 #endif
 
-constexpr bool kPacked = kPackedRows > 1;
+enum : bool { kPacked = kPackedRows > 1 };
 
 #endif

@@ -15,30 +15,30 @@
 #include "kernels/cuda/sm90/tile.cuh"
 #include "kernels/cuda/sm90/wgmma_packed_rows.cuh"
 
-constexpr int kGroups = kWarps / 4;  // consumers
+enum : int { kGroups = kWarps / 4 };  // consumers
 // One warp of the producer's warpgroup works: registers move between whole warpgroups only.
-constexpr int kBlockThreads = kThreads + 128;
-constexpr int kSlotBytes = kStationaryTensors * kStationaryBytes;
+enum : int { kBlockThreads = kThreads + 128 };
+enum : int { kSlotBytes = kStationaryTensors * kStationaryBytes };
 // fp32 rows that travel with a slot or a stage: LSE and delta.
-constexpr int kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0;
-constexpr int kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0;
+enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
+enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 // An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles;
 // and a stage's word of uses.
-constexpr int kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16;
-constexpr int kStageUses = kPacked ? 8 : 0;
-constexpr bool kLanesReadStages = kStageHasStatistics || kPacked;
+enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
+enum : int { kStageUses = kPacked ? 8 : 0 };
+enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
 
 // Shared memory, in bytes from its start.
-constexpr int kStagesStart = kSlots * kSlotBytes;
-constexpr int kExchangeStart = kStagesStart + kStages * 2 * kTileBytes;
-constexpr int kSlotStatisticsStart = kExchangeStart + kExchangeBytes;
-constexpr int kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics;
-constexpr int kPlansStart = kStageStatisticsStart + kStages * kStageStatistics;
-constexpr int kUsesStart = kPlansStart + kSlots * kItemBytes;
-constexpr int kBarriersStart = kUsesStart + kStages * kStageUses;
-constexpr int kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages);
-constexpr int kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0);
+enum : int { kStagesStart = kSlots * kSlotBytes };
+enum : int { kExchangeStart = kStagesStart + kStages * 2 * kTileBytes };
+enum : int { kSlotStatisticsStart = kExchangeStart + kExchangeBytes };
+enum : int { kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics };
+enum : int { kPlansStart = kStageStatisticsStart + kStages * kStageStatistics };
+enum : int { kUsesStart = kPlansStart + kSlots * kItemBytes };
+enum : int { kBarriersStart = kUsesStart + kStages * kStageUses };
+enum : int { kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages) };
+enum : int { kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
 static_assert(kSharedBytes == kBarriersEnd);
 static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
 static_assert(kStages >= 2, "a stage is still read while the next one is waited for");

@@ -11,7 +11,7 @@
 
 // A lane's sum over a step beyond which the base moves. Every probability is below it, which leaves
 // fp16 a factor of 64, and sums of 2^20 of them lose nothing in fp32.
-constexpr float kLargestStepSum = 1024.0F;
+#define kLargestStepSum 1024.0F
 
 // OnlineSoftmax::maximum is the base.
 struct BasedSoftmax : OnlineSoftmax {

@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/train/dropout.cuh"
 
-constexpr int kTableOctets = kTableChannels / 8;
+enum : int { kTableOctets = kTableChannels / 8 };
 static_assert(kChannels % kTableChannels == 0, "a slice of channels is whole");
 
 // Stages rows [first, first + kStagedRows) of the slice that starts at octet `slice`, dropped ones

@@ -9,10 +9,10 @@
 #include "kernels/random.h"
 #include "kernels/train_arguments.h"
 
-constexpr int kTileRows = kSpionLinearTileRows;
-constexpr int kNarrowChunks = kChannels / 8, kWideChunks = kHidden / 8;  // of 16 bytes, in a row
-constexpr int kWeightBytes = kChannels * kHidden * 2;
-constexpr int kNarrowTileBytes = kTileRows * kChannels * 2;
+enum : int { kTileRows = kSpionLinearTileRows };
+enum : int { kNarrowChunks = kChannels / 8, kWideChunks = kHidden / 8 };  // of 16 bytes, in a row
+enum : int { kWeightBytes = kChannels * kHidden * 2 };
+enum : int { kNarrowTileBytes = kTileRows * kChannels * 2 };
 static_assert(kThreads == 256 && kChannels % 64 == 0 && kHidden % 64 == 0, "tiles cover it all");
 
 // Shared memory: W1, W2, gated [64, kHidden], x [64, kChannels] twice.

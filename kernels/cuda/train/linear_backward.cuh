@@ -11,16 +11,16 @@
 #include "kernels/random.h"
 #include "kernels/train_arguments.h"
 
-constexpr int kTileRows = kSpionLinearTileRows;
-constexpr int kOutChunks = kOut / 8, kInChunks = kIn / 8;  // of 16 bytes, in a row
-constexpr int kOutTileBytes = kTileRows * kOut * 2, kInTileBytes = kTileRows * kIn * 2;
-constexpr int kStageBytes = (kGelu ? 2 : 1) * kOutTileBytes + kInTileBytes;
-constexpr int kWeightBytes = kOut * kIn * 2;
+enum : int { kTileRows = kSpionLinearTileRows };
+enum : int { kOutChunks = kOut / 8, kInChunks = kIn / 8 };  // of 16 bytes, in a row
+enum : int { kOutTileBytes = kTileRows * kOut * 2, kInTileBytes = kTileRows * kIn * 2 };
+enum : int { kStageBytes = (kGelu ? 2 : 1) * kOutTileBytes + kInTileBytes };
+enum : int { kWeightBytes = kOut * kIn * 2 };
 
 // Eight warps: four of them share the 64 rows (d_x) or the tiles of 16 outputs (d_W), two halves
 // the columns of x.
-constexpr int kOutTiles = kOut / 64;  // of 16 outputs, a warp
-constexpr int kInTiles = kIn / 16;    // of 8 columns of x, a warp
+enum : int { kOutTiles = kOut / 64 };  // of 16 outputs, a warp
+enum : int { kInTiles = kIn / 16 };    // of 8 columns of x, a warp
 static_assert(kThreads == 256 && kOut % 64 == 0 && kIn % 64 == 0, "shapes that tiles cover");
 
 struct Stage {

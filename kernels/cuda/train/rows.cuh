@@ -6,9 +6,9 @@
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/train_arguments.h"
 
-constexpr int kWarpLanes = 32;
-constexpr int kWarps = kThreads / kWarpLanes;
-constexpr unsigned int kAllLanes = 0xFFFFFFFFU;
+enum : int { kWarpLanes = 32 };
+enum : int { kWarps = kThreads / kWarpLanes };
+enum : unsigned int { kAllLanes = 0xFFFFFFFFU };
 
 // Eight neighbouring channels in fp32.
 struct Octet {
@@ -73,16 +73,16 @@ __device__ constexpr int lanes_of_row(int octets) {
 // tiles). A row of 64 channels takes 8 lanes: a warp reads four rows of 128 bytes at once.
 template <int kWidth_>
 struct RowLayout {
-    static constexpr int kWidth = kWidth_;
-    static constexpr int kOctets = kWidth / 8;
+    enum : int { kWidth = kWidth_ };
+    enum : int { kOctets = kWidth / 8 };
     static_assert(kWidth % 8 == 0, "rows are walked sixteen bytes at a time");
 
-    static constexpr int kLanes = lanes_of_row(kOctets);
-    static constexpr int kOctetsPerLane = (kOctets + kLanes - 1) / kLanes;
-    static constexpr int kParts = kOctetsPerLane < 4 ? kOctetsPerLane : 4;
-    static constexpr int kTiles = (kOctetsPerLane + kParts - 1) / kParts;
+    enum : int { kLanes = lanes_of_row(kOctets) };
+    enum : int { kOctetsPerLane = (kOctets + kLanes - 1) / kLanes };
+    enum : int { kParts = kOctetsPerLane < 4 ? kOctetsPerLane : 4 };
+    enum : int { kTiles = (kOctetsPerLane + kParts - 1) / kParts };
     // Rows that a thread block holds at once, one a group of lanes.
-    static constexpr int kGroups = kThreads / kLanes;
+    enum : int { kGroups = kThreads / kLanes };
 
     __device__ static int group() { return static_cast<int>(threadIdx.x) / kLanes; }
     // The octet of a row that this thread holds, and whether the row has it.

@@ -1,0 +1,267 @@
+#include "tests/codegen/compile_jobs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <initializer_list>
+#include <utility>
+
+#include "compiler/plan/summary_tile.h"
+#include "tests/compiler/plan/plan_of.h"
+#include "tests/support/lower_planned.h"
+
+namespace spion::test {
+namespace {
+
+constexpr DType kTypes[] = {DType::kBf16, DType::kFp16, DType::kTf32, DType::kFp32};
+constexpr int kHeadDims[] = {16, 32, 64, 128};
+constexpr int kBlocks[] = {64, 32, 16, 128};
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+
+// Varies what the loops of the callers do not: switches, block and length.
+Attention attention_of(DType dtype, int head_dim, int variant) {
+    return {.heads = 2,
+            .head_dim = head_dim,
+            .length = variant % 3 == 0 ? 1000 : 1024,
+            .dtype = dtype,
+            .scale = default_scale(head_dim),
+            .softmax = variant % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked,
+            .key_padding = variant / 2 % 2 == 0};
+}
+
+std::string tile_of(const TileProgram& program) {
+    const bool packed = program.packed_rows() > 1;
+    return fmt::format("{} {}/{} x{}{}", to_string(program.unit), program.stationary_rows,
+                       program.streamed_rows, program.stages,
+                       packed ? fmt::format(" of {}", program.packed_rows()) : "");
+}
+
+CompileJob job_of(const TileProgram& program, const Target& target) {
+    return {.what = tile_of(program),
+            .source = emit(program, target),
+            .geometry = geometry(program, target),
+            .target = target};
+}
+
+CompileJob attention_job(DType dtype, int head_dim, KernelRole role, const Target& target,
+                         int variant) {
+    const Attention attention = attention_of(dtype, head_dim, variant);
+    const BlockPattern pattern = BlockPattern::full(attention.length, kBlocks[variant % 4]);
+    return job_of(lower(attention, pattern, role, target), target);
+}
+
+CompileJob summary_job(DType dtype, int head_dim, const Target& target, int variant) {
+    const int block = kBlocks[variant % 4];
+    const Attention attention = attention_of(dtype, head_dim, variant);
+    const ScoreSummaryProgram program{.attention = attention,
+                                      .block = block,
+                                      .filter = variant % 2 == 0 ? 31 : 1,
+                                      .tile = choose_summary_tile(attention, block, target)};
+    return {.what = fmt::format("tile {}", program.tile),
+            .source = emit(program, target),
+            .geometry = geometry(program, target),
+            .target = target};
+}
+
+// Full patterns in 16-bit types: every tile that can run and that `wanted` takes. One variant each
+// of type, softmax, padding and length, or with `all` every one.
+CompileJobs tile_jobs(std::initializer_list<int> head_dims, std::initializer_list<int> blocks,
+                      const Target& target, bool all,
+                      const std::function<bool(int block, const TileShape&)>& wanted) {
+    CompileJobs jobs;
+    int count = 0;
+    const auto add = [&](int dim, int block, KernelRole role, DType dtype, int variant) {
+        const Attention attention = attention_of(dtype, dim, variant);
+        const BlockPattern pattern = BlockPattern::full(attention.length, block);
+        for (const TileCandidate& candidate : candidates_of(attention, pattern, role, target, 4)) {
+            if (candidate.plan.problem.empty() && wanted(block, candidate.shape)) {
+                jobs.push_back(
+                    job_of(lower(attention, pattern, role, target, candidate.shape), target));
+            }
+        }
+    };
+    for (const int dim : head_dims) {
+        for (const int block : blocks) {
+            for (const KernelRole role : kRoles) {
+                ++count;
+                for (int variant = 0; all && variant < 4; ++variant) {
+                    add(dim, block, role, DType::kBf16, variant);
+                    add(dim, block, role, DType::kFp16, variant);
+                }
+                if (!all) {
+                    add(dim, block, role, count % 2 == 0 ? DType::kBf16 : DType::kFp16, count);
+                }
+            }
+        }
+    }
+    return jobs;
+}
+
+// The architectures on which baked and packed kernels are compiled.
+bool compiles_every_kind(const Target& target) {
+    return target.compute_capability == 80 || target.compute_capability == 90 ||
+           target.compute_capability == 120;
+}
+
+// A pattern whose neighbouring block rows share blocks.
+BlockPattern shared_pattern(std::int64_t length, int block) {
+    const auto blocks = static_cast<int>((length + block - 1) / block);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+    for (int i = 0; i < blocks; ++i) {
+        bits[static_cast<std::size_t>(i * blocks + i)] = 1;
+        bits[static_cast<std::size_t>(i * blocks + i / 4)] = 1;
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+}  // namespace
+
+CompileJobs chosen_jobs(const Target& target, bool all) {
+    const auto* place =
+        std::find(std::begin(kArchitectures), std::end(kArchitectures), target.compute_capability);
+    const auto third = static_cast<int>(place - std::begin(kArchitectures)) % 3;
+    const bool everything = all || target.compute_capability == 90;
+    CompileJobs jobs;
+    int variant = target.compute_capability;
+    for (int type = 0; type < 4; ++type) {
+        for (int dim = 0; dim < 4; ++dim) {
+            for (KernelRole role : kRoles) {
+                ++variant;
+                if (!everything && (type + dim) % 3 != third) continue;
+                jobs.push_back(attention_job(kTypes[type], kHeadDims[dim], role, target, variant));
+            }
+        }
+    }
+    return jobs;
+}
+
+CompileJobs wgmma_jobs(const Target& target, bool all) {
+    if (!target.gpu.wgmma) return {};
+    return tile_jobs(
+        {32, 64, 128}, {16, 32, 64, 128}, target, all, [](int block, const TileShape& shape) {
+            const bool as_of_64 =
+                block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
+            return shape.unit == MatrixUnit::kWgmma && (shape.stages == 2 || block < 64) &&
+                   !as_of_64;
+        });
+}
+
+CompileJobs together_jobs(const Target& target) {
+    if (!target.gpu.wgmma) return {};
+    CompileJobs jobs;
+    for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
+        const Attention attention = attention_of(variant < 4 ? DType::kBf16 : DType::kFp16,
+                                                 variant % 2 == 0 ? 64 : 128, variant / 2);
+        const BlockPattern pattern = BlockPattern::full(attention.length, 128);
+        for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
+            jobs.push_back(job_of(lower(attention, pattern, role, target), target));
+        }
+    }
+    return jobs;
+}
+
+CompileJobs warp_item_jobs(const Target& target) {
+    if (!target.gpu.wgmma) return {};
+    return tile_jobs({32, 64}, {16, 32}, target, false, [](int /*block*/, const TileShape& shape) {
+        return shape.unit == MatrixUnit::kMmaWarp && shape.stages <= 3;
+    });
+}
+
+CompileJobs other_dimension_jobs(const Target& target, bool all) {
+    constexpr int kFewArchitectures[] = {80, 86, 90, 120};
+    const auto* place = std::find(std::begin(kFewArchitectures), std::end(kFewArchitectures),
+                                  target.compute_capability);
+    if (!all && place == std::end(kFewArchitectures)) return {};
+    const auto quarter = static_cast<int>(place - std::begin(kFewArchitectures));
+    CompileJobs jobs;
+    for (int head_dim = 16; head_dim <= kMaxHeadDim; head_dim += 16) {
+        if (std::count(std::begin(kHeadDims), std::end(kHeadDims), head_dim) > 0) continue;
+        const int step = head_dim / 16;
+        for (int type = 0; type < 4; ++type) {
+            for (int role = 0; role < 4; ++role) {
+                const int variant = target.compute_capability + step + type + role;
+                const bool mine =
+                    type < 2 ? (step + type + role) % 4 == quarter && type == step % 2
+                             : role == step / 4 && type == 2 + step % 2 && step % 4 == quarter;
+                if (!all && !mine) continue;
+                jobs.push_back(role == 3 ? summary_job(kTypes[type], head_dim, target, variant)
+                                         : attention_job(kTypes[type], head_dim, kRoles[role],
+                                                         target, variant));
+            }
+        }
+    }
+    return jobs;
+}
+
+CompileJobs summary_jobs(const Target& target) {
+    CompileJobs jobs;
+    for (int i = 0; i < 4; ++i) {
+        jobs.push_back(
+            summary_job(kTypes[i], kHeadDims[(i + target.compute_capability) % 4], target, i));
+    }
+    return jobs;
+}
+
+CompileJobs baked_jobs(const Target& target) {
+    if (!compiles_every_kind(target)) return {};
+    CompileJobs jobs;
+    int variant = target.compute_capability;
+    for (const int dim : kHeadDims) {
+        for (KernelRole role : kRoles) {
+            const DType dtype = kTypes[variant % 4];
+            Attention attention = attention_of(dtype, dim, variant);
+            const int block = kBlocks[variant++ % 4];
+            const bool uniform = variant % 2 == 0;
+            if (uniform) attention.length = 1024;  // no ragged edge
+            const auto blocks = static_cast<int>((attention.length + block - 1) / block);
+            std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
+            for (int i = 0; i < blocks; ++i) {
+                for (int j = 0; j < (uniform ? 3 : 1 + i % 5); ++j) {
+                    bits[static_cast<std::size_t>(i * blocks + (i + j) % blocks)] = 1;
+                }
+            }
+            attention.key_padding = attention.key_padding && !uniform;
+            LaunchOptions options;
+            options.tables = Tables::kBaked;
+            const BlockPattern pattern(attention.length, block, std::move(bits));
+            jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
+        }
+    }
+    return jobs;
+}
+
+CompileJobs packed_jobs(const Target& target, bool all) {
+    if (!compiles_every_kind(target)) return {};
+    constexpr std::array<std::array<int, 2>, 6> kPackings = {
+        {{16, 2}, {32, 2}, {16, 4}, {64, 2}, {32, 4}, {16, 8}}};  // block, block rows
+    CompileJobs jobs;
+    int variant = target.compute_capability;
+    for (int dim = 16; dim <= 128; dim += 16) {
+        for (std::size_t one = 0; one < std::size(kRoles) * kPackings.size() * 4; ++one) {
+            const KernelRole role = kRoles[one % 3];
+            if (!all && one >= std::size(kRoles)) break;
+            const auto [block, rows] = kPackings[all ? one / 3 % 6 : variant % 6];
+            const Attention attention =
+                attention_of(kTypes[all ? one / 18 : variant / 6 % 4], dim, variant);
+            const BlockPattern pattern = shared_pattern(attention.length, block);
+            const auto candidates = candidates_of(attention, pattern, role, target, 4, rows);
+            const auto place =
+                std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
+                    return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
+                           c.prediction;
+                });
+            variant += 5;
+            if (place == candidates.end()) continue;
+            LaunchOptions options;
+            options.shape = place->shape;
+            options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
+            jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
+        }
+    }
+    return jobs;
+}
+
+}  // namespace spion::test

@@ -1,0 +1,46 @@
+// Attention's CUDA kernels of every family, to be compiled: by the tests for the NVRTC of this
+// machine, and by nvrtc_matrix for any release.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "codegen/emit.h"
+#include "ir/target.h"
+
+namespace spion::test {
+
+struct CompileJob {
+    std::string what;  // family and tile: "wgmma 128/64 x2", for the reader
+    KernelSource source;
+    EmittedGeometry geometry;
+    Target target;
+};
+using CompileJobs = std::vector<CompileJob>;
+
+constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
+
+// Every dtype, a head dimension of 16, 32, 64 and 128 and every role with the tile that is chosen.
+// sm_90a gets all, the others a third each, so that sm_80, 86 and 89 see all between them; with
+// `all`, every architecture gets everything.
+CompileJobs chosen_jobs(const Target& target, bool all);
+// Every tile for wgmma that the plan lets through; stages change addresses only, and blocks of 128
+// in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed. With `all`, each in both
+// types, both softmax kinds, with key padding and without.
+CompileJobs wgmma_jobs(const Target& target, bool all = false);
+// Delta and all gradients together.
+CompileJobs together_jobs(const Target& target);
+// Every tile that a warp can have for itself; stages change addresses only.
+CompileJobs warp_item_jobs(const Target& target);
+// The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
+// spread over sm_80, 86, 90a and 120; with `all`, everything everywhere.
+CompileJobs other_dimension_jobs(const Target& target, bool all);
+// The score summary in every dtype.
+CompileJobs summary_jobs(const Target& target);
+// Tier 1, with rows of one length (constant trip counts) and of several.
+CompileJobs baked_jobs(const Target& target);
+// Packed tiles of single warps, with tables and baked: every role and head dimension with one
+// number of block rows and one element type; with `all`, every one.
+CompileJobs packed_jobs(const Target& target, bool all);
+
+}  // namespace spion::test

@@ -1,0 +1,80 @@
+#include "ir/nvrtc_rules.h"
+
+#include <gtest/gtest.h>
+
+namespace spion {
+namespace {
+
+KernelKind spilling_kind() {
+    return {.unit = MatrixUnit::kWgmma,
+            .role = KernelRole::kKeyValueGradient,
+            .head_dim = 64,
+            .streamed_rows = 128,
+            .packed = true};
+}
+
+TEST(NvrtcRules, RefuseAKindUpToARelease) {
+    for (const CompilerRelease refused : {CompilerRelease{12, 4}, {12, 5}, {12, 8}, {12, 9}}) {
+        EXPECT_EQ(why_nvrtc_refuses(refused, spilling_kind()),
+                  "NVRTC " + to_text(refused) +
+                      " spills registers of packed wgmma kernels of dK and dV with D=64 and 128 "
+                      "streamed rows, and 13.0 does not");
+    }
+    for (const CompilerRelease good : {CompilerRelease{13, 0}, {13, 5}, {14, 0}, kNewestNvrtc}) {
+        EXPECT_EQ(why_nvrtc_refuses(good, spilling_kind()), "") << to_text(good);
+        EXPECT_TRUE(nvrtc_refusals(good).empty());
+    }
+    EXPECT_EQ(nvrtc_refusals({12, 9}),
+              std::vector<std::string>{why_nvrtc_refuses({12, 9}, spilling_kind())});
+}
+
+TEST(NvrtcRules, KnowSinceWhenThereAreTargets) {
+    for (const int capability : {80, 86, 89, 90}) {
+        EXPECT_EQ(oldest_nvrtc_for(capability), kOldestNvrtc);
+    }
+    EXPECT_EQ(oldest_nvrtc_for(100), (CompilerRelease{12, 8}));
+    EXPECT_EQ(oldest_nvrtc_for(120), (CompilerRelease{12, 8}));
+    EXPECT_EQ(oldest_nvrtc_for(121), (CompilerRelease{12, 9}));
+    EXPECT_EQ(oldest_nvrtc_for(150), kNewestNvrtc);
+}
+
+TEST(NvrtcRules, RefuseNoOtherKind) {
+    const CompilerRelease release{12, 9};
+    KernelKind kind = spilling_kind();
+    kind.packed = false;
+    EXPECT_EQ(why_nvrtc_refuses(release, kind), "");
+    kind = spilling_kind();
+    kind.streamed_rows = 64;
+    EXPECT_EQ(why_nvrtc_refuses(release, kind), "");
+    kind = spilling_kind();
+    kind.head_dim = 32;
+    EXPECT_EQ(why_nvrtc_refuses(release, kind), "");
+    kind = spilling_kind();
+    kind.role = KernelRole::kQueryGradient;
+    EXPECT_EQ(why_nvrtc_refuses(release, kind), "");
+    kind = spilling_kind();
+    kind.unit = MatrixUnit::kMmaSync;
+    EXPECT_EQ(why_nvrtc_refuses(release, kind), "");
+}
+
+TEST(NvrtcRules, GiveTheProducerWhatTwoReleasesNeedMore) {
+    const KernelKind forward{.unit = MatrixUnit::kWgmma, .role = KernelRole::kForward};
+    const KernelKind columns{.unit = MatrixUnit::kWgmma, .role = KernelRole::kKeyValueGradient};
+    KernelKind packed = forward;
+    packed.packed = true;
+    KernelKind single = forward;
+    single.unit = MatrixUnit::kMmaSync;
+    for (const CompilerRelease release : {CompilerRelease{12, 5}, {12, 6}}) {
+        EXPECT_EQ(more_producer_registers(release, forward), 8);
+        EXPECT_EQ(more_producer_registers(release, packed), 16);
+        EXPECT_EQ(more_producer_registers(release, columns), 0);
+        EXPECT_EQ(more_producer_registers(release, single), 0);
+    }
+    for (const CompilerRelease release : {CompilerRelease{12, 4}, {12, 8}, {13, 0}, {13, 5}}) {
+        EXPECT_EQ(more_producer_registers(release, forward), 0) << to_text(release);
+        EXPECT_EQ(more_producer_registers(release, packed), 0);
+    }
+}
+
+}  // namespace
+}  // namespace spion
