@@ -1,55 +1,19 @@
 #include "compiler/compile.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/in_parallel.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
-#include "runtime/output.h"
-#include "runtime/threads.h"
 
 namespace spion {
 namespace {
 
-// Runs job(0) .. job(count - 1) on thread_count() threads, and throws the first
-// failure in the order of the jobs.
-template <typename Job>
-void in_parallel(std::size_t count, const Job& job) {
-    std::vector<std::exception_ptr> failures(count);
-    std::atomic<std::size_t> next = 0;
-    const auto work = [&] {
-        for (std::size_t i = next++; i < count; i = next++) {
-            try {
-                job(i);
-            } catch (...) {
-                failures[i] = std::current_exception();
-            }
-        }
-    };
-    run_on_threads(
-        static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(thread_count()), count)),
-        work);
-    for (const std::exception_ptr& failure : failures) {
-        if (failure) {
-            std::rethrow_exception(failure);
-        }
-    }
-}
-
 // Whether both give one binary: names and IR are for the reader.
 bool same_kernel(const KernelSource& a, const KernelSource& b) {
     return a.entry == b.entry && a.text == b.text && a.includes == b.includes;
-}
-
-// [table.size()] on the device; never empty, so that its address can be passed.
-template <typename Entry>
-Buffer upload(const std::vector<Entry>& table, Device& device) {
-    Buffer buffer(device, std::max<std::size_t>(1, table.size()) * sizeof(Entry));
-    device.copy_in(buffer.data(), table.data(), table.size() * sizeof(Entry));
-    return buffer;
 }
 
 }  // namespace
@@ -64,19 +28,41 @@ CompileRequest request_for(const KernelSource& source, Device& device) {
             .compiler = device.compiler_version()};
 }
 
-JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
-    const CompileRequest request = request_for(source, device);
-    CachedKernel cached = cache.get(
-        source, request, [&device](const CompileRequest& seen) { return device.compile(seen); });
-    if (const std::string note = spill_note(request, *cached.binary);
-        !note.empty() && cached.origin != CacheOrigin::kMemory) {
-        say("spion: {}\n", note);
+namespace {
+
+// Without a compiler there is no request; a frozen cache then lacks the kernel, whatever is on
+// disk.
+CompileRequest request_unless_frozen(const KernelSource& source, Device& device,
+                                     const KernelCache& cache) {
+    try {
+        return request_for(source, device);
+    } catch (const DeviceError&) {
+        if (cache.frozen()) {
+            throw cache.frozen_error(source, device.target().arch);
+        }
+        throw;
     }
-    std::shared_ptr<const LoadedKernel> kernel = device.load(source.entry, *cached.binary);
-    return {.kernel = std::move(kernel),
-            .source = source,
-            .cached = std::move(cached),
-            .rebuild = rebuild_command(request)};
+}
+
+}  // namespace
+
+JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache) {
+    JitKernel jit{.kernel = nullptr, .source = source, .cached = {}};
+    if (std::optional<CachedKernel> bundled = cache.find_in_bundle(source, device.target())) {
+        jit.cached = std::move(*bundled);
+    } else {
+        const CompileRequest request = request_unless_frozen(source, device, cache);
+        jit.cached = cache.get(source, request, [&device](const CompileRequest& seen) {
+            return device.compile(seen);
+        });
+        jit.rebuild = rebuild_command(request);
+        if (const std::string note = spill_note(request, *jit.cached.binary);
+            !note.empty() && jit.cached.origin != CacheOrigin::kMemory) {
+            cache.warn(note);
+        }
+    }
+    jit.kernel = device.load(source.entry, *jit.cached.binary);
+    return jit;
 }
 
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
@@ -151,42 +137,46 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
     launch_part(parts_[which], args, *device_);
 }
 
+LaunchMemory LaunchRoom::of(const LaunchBytes& bytes, Device& device) {
+    const auto zeros = [&](Buffer& buffer, std::size_t wanted) {
+        if (buffer.bytes() < wanted) {
+            buffer = Buffer();  // before the larger one
+            buffer = Buffer(device, wanted);
+            device.fill(buffer.data(), 0, wanted);
+        }
+    };
+    zeros(counters_, bytes.counters);
+    zeros(turns_, bytes.turns);
+    return {.counters = counters_.as<unsigned>(),
+            .turns = turns_.as<unsigned>(),
+            .sums = bytes.sums == 0 ? nullptr : static_cast<float*>(device.workspace(bytes.sums))};
+}
+
 CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device) {
     TileProgram& program = planned.program;
-    const EmittedGeometry& emitted = planned.kernel.plan.geometry;
     CompiledAttention::Part part;
     part.jit = std::move(jit);
+    part.launch = KernelLaunch(program, planned.kernel.plan.geometry, device.target());
+    part.hints = work_hints(program);
+    part.room = std::make_unique<LaunchRoom>();
     if (program.tables == Tables::kPassed) {
-        part.order = upload(program.order, device);
-        part.offsets = upload(program.offsets, device);
-        part.granules = upload(program.granules, device);
-        part.uses = upload(program.uses, device);
-    }
-    part.geometry = {.work_items = program.tiles(),
-                     .threads = emitted.threads,
-                     .shared_bytes = emitted.shared_bytes};
-    if (emitted.resident_blocks > 0) {
-        part.hopper = std::make_unique<HopperLaunch>(program, emitted, device);
+        part.tables = walk_tables(program, static_cast<std::int64_t>(program.granules.size()));
+        std::vector<std::int32_t> block(static_cast<std::size_t>(part.tables.size));
+        write_walk(program, part.tables, device.target().processors, block);
+        part.walk = Buffer(device, block.size() * sizeof(std::int32_t));
+        device.copy_in(part.walk.data(), block.data(), part.walk.bytes());
     }
     part.program = std::move(program);
     part.planned = std::move(planned.kernel);
     return part;
 }
 
-void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args,
+void launch_part(const CompiledAttention::Part& part, const SpionAttentionArguments& args,
                  Device& device) {
-    args.order = part.order.as<int>();
-    args.offsets = part.offsets.as<int>();
-    args.granules = part.granules.as<int>();
-    args.uses = part.uses.as<unsigned>();
-    args.tiles = part.program.tiles();
-    LaunchGeometry geometry = part.geometry;
-    geometry.work_items *= std::int64_t{args.batch} * part.program.attention.heads;
-    if (part.hopper) {
-        part.hopper->launch(*part.jit.kernel, geometry, args, device);
-    } else {
-        device.launch(*part.jit.kernel, geometry, args);
-    }
+    const LaunchMemory memory = part.room->of(part.launch.bytes(args.batch), device);
+    const PreparedLaunch launch = part.launch.prepare(args, part.walk.as<std::int32_t>(),
+                                                      part.tables, memory, part.hints, device);
+    device.launch(*part.jit.kernel, launch.geometry, launch.data(), launch.bytes());
 }
 
 }  // namespace spion

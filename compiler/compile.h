@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/hopper_launch.h"
+#include "compiler/kernel_launch.h"
 #include "compiler/lower.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
@@ -37,6 +37,16 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
+// Memory of launches that follow each other on the device's own stream.
+class LaunchRoom {
+  public:
+    // Grows when a batch is larger than those before.
+    LaunchMemory of(const LaunchBytes& bytes, Device& device);
+
+  private:
+    Buffer counters_, turns_;
+};
+
 // The three kernels of one layer with their tables on the device, or baked.
 class CompiledAttention {
   public:
@@ -56,9 +66,11 @@ class CompiledAttention {
         TileProgram program;
         PlannedKernel planned;
         JitKernel jit;
-        std::unique_ptr<HopperLaunch> hopper;   // of programs that fetch by TMA
-        Buffer order, offsets, granules, uses;  // none where tables are baked
-        LaunchGeometry geometry;                // work_items of one (b, h): tiles
+        KernelLaunch launch;
+        WorkHints hints;
+        WalkTables tables;
+        Buffer walk;  // `tables`; none where they are baked
+        std::unique_ptr<LaunchRoom> room;
     };
     // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
     const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }
@@ -79,6 +91,7 @@ class CompiledAttention {
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled
 // in, the rest of args is the caller's.
 CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device);
-void launch_part(const CompiledAttention::Part& part, SpionAttentionArguments args, Device& device);
+void launch_part(const CompiledAttention::Part& part, const SpionAttentionArguments& args,
+                 Device& device);
 
 }  // namespace spion

@@ -58,13 +58,6 @@ std::vector<std::int64_t> expected_starts(const std::vector<int>& steps, int pro
     return result;
 }
 
-// Measured on an H200: all processors on one pair, where it has granules for them, else 8 pairs; 2
-// to 6 are slower in both cases.
-int pairs_at_once(int sequence, int processors) {
-    constexpr int kPairs = 8;
-    return 2 * sequence >= 3 * processors ? 1 : std::min(kPairs, processors);
-}
-
 // Whether every work item has the same granules, as under a full pattern.
 bool all_alike(const TileProgram& program) {
     const auto begin = program.granules.begin();
@@ -221,6 +214,13 @@ ShareSchedule in_order(const TileProgram& program, int processors) {
 }
 
 }  // namespace
+
+// Measured on an H200: all processors on one pair, where it has granules for them, else 8 pairs; 2
+// to 6 are slower in both cases.
+int pairs_at_once(int sequence, int processors) {
+    constexpr int kPairs = 8;
+    return 2 * sequence >= 3 * processors ? 1 : std::min(kPairs, processors);
+}
 
 ShareSchedule schedule_shares(const TileProgram& program, int processors) {
     if (program.role != KernelRole::kGradients || program.granule != program.streamed_rows) {

@@ -24,6 +24,9 @@ struct ShareSchedule {
     int pairs_at_once = 1;
 };
 
+// ShareSchedule::pairs_at_once of every program with `sequence` granules in its sequence.
+int pairs_at_once(int sequence, int processors);
+
 // A list schedule of the steps: the thread blocks of a (batch, head) take a step each at a time, of
 // granules that no other has just added to, so that turns come when they are expected and nobody
 // waits. program: kGradients, one granule a step.

@@ -26,6 +26,11 @@ SoftmaxKind parse_softmax_kind(std::string_view name) {
     throw UserError("softmax kind '{}' is not known: use pruned_zero or masked", name);
 }
 
+Coverage coverage(const Attention& attention, std::int64_t row_end, std::int64_t key_end) {
+    const bool inside = row_end <= attention.length && key_end <= attention.length;
+    return inside && !attention.key_padding ? Coverage::kFull : Coverage::kPartial;
+}
+
 float default_scale(int head_dim) {
     return 1.0F / std::sqrt(static_cast<float>(head_dim));
 }

@@ -31,7 +31,7 @@ constexpr int kMaxHeadDim = 256;
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
 struct Attention {
-    int heads = 1;               // H >= 1
+    int heads = 1;               // H >= 1, of Q and of K and V: each query head reads its own
     int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
     std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
@@ -42,6 +42,19 @@ struct Attention {
 
     friend bool operator==(const Attention&, const Attention&) = default;
 };
+
+// The three things in which attentions differ, and where each is said; the device code has one file
+// a back end for each of them (CONTRIBUTING.md):
+//   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
+//   what happens to a score             scale; kernels/cuda/common/score.cuh
+//   which head of K and V is read       heads; kernels/cuda/common/heads.cuh
+
+// Whether all elements of a rectangle of the score map count, or a kernel has to ask which do.
+enum class Coverage { kFull, kPartial };
+
+// Of positions below row_end x key_end. Partial: those with positions from L on, and all where keys
+// may be padded, as only the launch knows how many are.
+Coverage coverage(const Attention& attention, std::int64_t row_end, std::int64_t key_end);
 
 // 1/sqrt(D).
 float default_scale(int head_dim);

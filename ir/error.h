@@ -19,6 +19,12 @@ class UserError : public std::runtime_error {
         : std::runtime_error(fmt::format(format, std::forward<Args>(args)...)) {}
 };
 
+// A kernel would have to be compiled, and the caller has said that none may be.
+class FrozenError : public UserError {
+  public:
+    using UserError::UserError;
+};
+
 // The machine lacks a device, library, file or permission, or a device call failed.
 class DeviceError : public std::runtime_error {
   public:

@@ -102,6 +102,16 @@ TileShape shape_of(const TileProgram& program) {
             .packed_rows = program.packed_rows()};
 }
 
+Coverage step_coverage(const TileProgram& program) {
+    // A step of several granules may be the last of its work item, and then has fewer.
+    if (program.granule != program.streamed_rows) {
+        return Coverage::kPartial;
+    }
+    const Attention& attention = program.attention;
+    const std::int64_t steps = (attention.length + program.granule - 1) / program.granule;
+    return coverage(attention, attention.length, steps * program.granule);
+}
+
 RowClass row_class(const TileProgram& program, int index) {
     const Item item = item_of(program, index);
     const std::size_t count = item.end - item.begin;

@@ -1,5 +1,5 @@
 // The lowered form of attention on a block pattern: which tiles are computed, from which pieces, in
-// which order. Both back ends and all three kernels are generated from it.
+// which order. Both back ends and all kernels of attention are generated from it.
 //
 // A kernel keeps one *stationary* tile and streams others past it:
 //   kForward, kQueryGradient   stationary: query rows (Q, O, dO, dQ)   streamed: key rows (K, V)
@@ -106,6 +106,10 @@ struct TileProgram {
 };
 
 TileShape shape_of(const TileProgram& program);
+
+// kFull when all elements of all steps count, whatever the pattern and the launch: then a kernel
+// asks for none of them.
+Coverage step_coverage(const TileProgram& program);
 
 // The class of work item `item`, computed from its granules.
 RowClass row_class(const TileProgram& program, int item);

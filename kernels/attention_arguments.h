@@ -12,13 +12,18 @@ struct SpionTensor {
     long long row_stride;
 };
 
+// What a pruned element counts as (ir/attention.h), the values of the constant kSoftmax.
+enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPION_SOFTMAXES };
+
 // Which fields a kernel reads and writes (R, W):
 //   attention_forward              R q k v        W o lse
 //   attention_query_gradient       R q k v o d_o lse   W d_q delta
 //   attention_key_value_gradient   R q k v d_o lse delta   W d_k d_v
+//   attention_delta                R o d_o        W delta, d_q of tiles without granules
+//   attention_gradients            R q k v d_o lse delta   W d_k d_v d_q
 //   score_summary                  R q k lse      W summary, scores unless null
 // Work items: for attention kernels B * H * tiles, item = (b * H + h) * tiles + w with w the
-// position in TileProgram::order; for score_summary see kernels/score_summary notes below.
+// position in TileProgram::order; for score_summary see `summary` below.
 struct SpionAttentionArguments {
     SpionTensor q, k, v, o;
     SpionTensor d_o, d_q, d_k, d_v;

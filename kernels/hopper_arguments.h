@@ -21,9 +21,12 @@ struct SpionHopperArguments {
     unsigned items;        // B * H * tiles
     unsigned* counters;    // [2] of this kernel: items handed out, thread blocks done; zeros before
                            // the first launch, and every launch leaves zeros
-    unsigned early_tiles;  // of every (b, h), less than all: taken before the others of any
-    unsigned heads_together;  // of the B * H, at most: the items of the last that many are handed
-                              // out side by side, longest walks first, the others head after head
+    // Read by the warp_* bodies alone: so many tiles of every (b, h), fewer than all, are taken
+    // before the others of any.
+    unsigned early_tiles;
+    // Read by the wgmma_* bodies alone: the items of the last so many of the B * H heads are handed
+    // out side by side, longest walks first, those of the others head after head.
+    unsigned heads_together;
     // Of attention_gradients, else null:
     const int* ranks;        // [listed granules]: the turn of a share, compiler/share_schedule.h
     float* sums;             // [B, H, query granules, 2, 64 * 64]: pieces of dQ, not initialised

@@ -5,15 +5,16 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <future>
 #include <mutex>
+#include <set>
 #include <system_error>
 #include <unordered_map>
 
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "runtime/cache_entry.h"
+#include "runtime/cache_prune.h"
 #include "runtime/environment.h"
 #include "runtime/output.h"
 
@@ -29,12 +30,22 @@ void append_field(std::string& text, std::string_view name, std::string_view val
     text += '\n';
 }
 
-// The one line a process that says why kernels are compiled again next time.
-void note_once(const std::string& reason) {
-    static std::atomic_flag noted = ATOMIC_FLAG_INIT;
-    if (!noted.test_and_set()) {
-        say("spion: compiled kernels are not kept: {}\n", reason);
+constexpr const char* kHowToTrust =
+    "what lies in it would be run: name a folder of your own that only you may write, or set "
+    "SPION_CACHE_TRUST=1 to take this one";
+
+// A warning is told once a process, however many caches and kernels it concerns.
+void note_once(const std::string& line) {
+    static std::mutex mutex;
+    static std::set<std::string> told;
+    const std::lock_guard lock(mutex);
+    if (told.insert(line).second) {
+        say("spion: {}\n", line);
     }
+}
+
+std::string not_kept(const std::string& reason) {
+    return fmt::format("compiled kernels are not kept: {}", reason);
 }
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
@@ -42,16 +53,34 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
         .count();
 }
 
-// With SPION_VERBOSE=1, a line a lookup on stderr. It prints, so it is no part of any key.
-void tell(const KernelSource& source, const CompileRequest& request, const CachedKernel& kernel) {
-    if (!environment_switch("SPION_VERBOSE")) {
-        return;
+const char* describe(CacheOrigin origin) {
+    switch (origin) {
+        case CacheOrigin::kCompiled:
+            return "compiled";
+        case CacheOrigin::kDisk:
+            return "read from the disk cache";
+        case CacheOrigin::kBundle:
+            return "read from the bundle";
+        case CacheOrigin::kMemory:
+            return "already in memory";
     }
-    const char* origin = kernel.origin == CacheOrigin::kCompiled ? "compiled"
-                         : kernel.origin == CacheOrigin::kDisk   ? "read from the disk cache"
-                                                                 : "already in memory";
-    say("spion: {} for {}: {} in {:.1f} ms, {}\n", source.name, request.arch, origin,
-        kernel.milliseconds, kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+    throw InternalError("a kernel of origin {}", static_cast<int>(origin));
+}
+
+// A line a lookup. It tells, so it is no part of any key.
+std::string line_of(const KernelSource& source, const std::string& arch,
+                    const CachedKernel& kernel) {
+    return fmt::format("{} for {}: {} in {:.1f} ms, {}", source.name, arch, describe(kernel.origin),
+                       kernel.milliseconds,
+                       kernel.folder.empty() ? "not on disk" : kernel.folder.string());
+}
+
+void print(bool warning, const std::string& line) {
+    if (warning) {
+        note_once(line);
+    } else if (environment_switch("SPION_VERBOSE")) {
+        say("spion: {}\n", line);
+    }
 }
 
 // Creates the folder, for its owner alone: what lies in it is executed.
@@ -95,20 +124,64 @@ struct KernelCache::State {
     };
 
     std::optional<fs::path> root;
+    std::vector<fs::path> read_only;
+    std::uintmax_t limit = 0;  // bytes below `root`; 0: none
+    std::shared_ptr<const Bundle> bundle;
+    Log log;
+    std::atomic<bool> frozen = false;
     std::once_flag swept;
     mutable std::mutex mutex;  // guards what follows
     std::unordered_map<std::string, std::shared_future<Found>> kernels;
     Counters counters;
 
+    FrozenError frozen_error(const KernelSource& source, const std::string& arch) const {
+        return FrozenError(
+            "{} for {} is not in the cache, and a frozen context compiles nothing: compile it "
+            "before, or open a bundle that has it{}",
+            source.name, arch,
+            bundle ? fmt::format(" ({} has {})", bundle->path().string(), bundle->targets()) : "");
+    }
+
+    // Logs and counts a lookup.
+    void count(const KernelSource& source, const std::string& arch, const CachedKernel& kernel) {
+        log(false, line_of(source, arch, kernel));
+        const std::lock_guard lock(mutex);
+        switch (kernel.origin) {
+            case CacheOrigin::kCompiled:
+                ++counters.compiled;
+                break;
+            case CacheOrigin::kDisk:
+                ++counters.from_disk;
+                break;
+            case CacheOrigin::kMemory:
+                ++counters.from_memory;
+                break;
+            case CacheOrigin::kBundle:
+                ++counters.from_bundle;
+                break;
+        }
+    }
+
     // Looks on disk, else compiles and keeps the result there.
     Found find(const std::string& key, const KernelSource& source, const CompileRequest& request,
                const Compile& compile) {
-        const fs::path folder = root ? *root / entry_folder_name(source.name, key) : fs::path();
+        const std::string name = entry_folder_name(source.name, key);
+        const fs::path folder = root ? *root / name : fs::path();
         if (root) {
             if (std::optional<KernelBinary> kept = read_entry(folder, key)) {
+                note_use(folder);
                 return {std::make_shared<KernelBinary>(std::move(*kept)), CacheOrigin::kDisk,
                         folder};
             }
+        }
+        for (const fs::path& layer : read_only) {
+            if (std::optional<KernelBinary> baked = read_entry(layer / name, key)) {
+                return {std::make_shared<KernelBinary>(std::move(*baked)), CacheOrigin::kDisk,
+                        layer / name};
+            }
+        }
+        if (frozen) {
+            throw frozen_error(source, request.arch);
         }
         auto binary = std::make_shared<const KernelBinary>(compile(request));
         const bool stored = root && store(folder, key, source, request, *binary);
@@ -121,19 +194,40 @@ struct KernelCache::State {
             create_root(*root);
             std::call_once(swept, [this] { remove_abandoned(*root); });
             write_entry(folder, key, source, request, binary);
+            if (limit > 0) {
+                keep_limit(folder);
+            }
             return true;
         } catch (const std::system_error& error) {
-            note_once(
-                fmt::format("cache folder {} cannot be written ({}); set SPION_CACHE_DIR to "
-                            "one that can",
-                            root->string(), error.code().message()));
+            log(true, not_kept(fmt::format("cache folder {} cannot be written ({}); set "
+                                           "SPION_CACHE_DIR to one that can",
+                                           root->string(), error.code().message())));
             return false;
+        }
+    }
+
+    // What was just made stays, even where it alone is above the limit.
+    void keep_limit(const fs::path& made) {
+        try {
+            prune_entries(*root, {.bytes = limit, .spare = made});
+        } catch (const DeviceError& error) {
+            log(true, fmt::format("the limit of {} bytes is not kept: {}", limit, error.what()));
         }
     }
 };
 
-KernelCache::KernelCache(std::optional<fs::path> root) : state_(std::make_unique<State>()) {
+KernelCache::KernelCache(std::optional<fs::path> root, std::shared_ptr<const Bundle> bundle,
+                         Log log)
+    : state_(std::make_unique<State>()) {
     state_->root = std::move(root);
+    state_->bundle = std::move(bundle);
+    state_->log = log ? std::move(log) : Log(print);
+}
+
+KernelCache::KernelCache(const CacheFolders& folders, std::shared_ptr<const Bundle> bundle, Log log)
+    : KernelCache(folders.kept, std::move(bundle), std::move(log)) {
+    state_->read_only = folders.read_only;
+    state_->limit = folders.limit;
 }
 
 KernelCache::~KernelCache() = default;
@@ -142,18 +236,12 @@ const std::optional<fs::path>& KernelCache::root() const {
     return state_->root;
 }
 
+const std::vector<fs::path>& KernelCache::read_only() const {
+    return state_->read_only;
+}
+
 std::optional<fs::path> KernelCache::default_root() {
-    if (const auto folder = environment_value("SPION_CACHE_DIR")) {
-        return fs::absolute(*folder);
-    }
-    if (const auto folder = environment_value("XDG_CACHE_HOME");
-        folder && fs::path(*folder).is_absolute()) {
-        return fs::path(*folder) / "spion";
-    }
-    if (const auto folder = environment_value("HOME")) {
-        return fs::path(*folder) / ".cache" / "spion";
-    }
-    return std::nullopt;
+    return cache_folders().kept;
 }
 
 std::optional<std::string> KernelCache::problem_with(const fs::path& root) {
@@ -175,19 +263,51 @@ std::optional<std::string> KernelCache::problem_with(const fs::path& root) {
     return written ? std::nullopt : std::optional(std::move(reason));
 }
 
-std::optional<fs::path> KernelCache::checked_root() {
-    std::optional<fs::path> root = default_root();
-    if (!root) {
-        note_once("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
-    } else if (environment_value("SPION_CACHE_DIR")) {
-        if (const auto problem = problem_with(*root)) {
-            throw UserError(
-                "SPION_CACHE_DIR names {}, which cannot be written ({}): set it to a folder that "
-                "can, or unset it",
-                root->string(), *problem);
+CacheFolders KernelCache::checked_folders(const Log& given) {
+    const Log log = given ? given : Log(print);
+    CacheFolders folders = cache_folders();
+    const bool named = environment_value("SPION_CACHE_DIR").has_value();
+    if (!named) {
+        if (!folders.kept) {
+            log(true, not_kept("none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set"));
+        } else if (const auto reason = why_not_trusted(*folders.kept)) {
+            log(true, not_kept(fmt::format("cache folder {} {}; {}", folders.kept->string(),
+                                           *reason, kHowToTrust)));
+            folders.kept.reset();
+        }
+        return folders;
+    }
+    std::vector<fs::path> all = folders.read_only;
+    if (folders.kept) {
+        all.insert(all.begin(), *folders.kept);
+    }
+    for (const fs::path& folder : all) {
+        if (const auto reason = why_not_trusted(folder)) {
+            throw UserError("SPION_CACHE_DIR names {}, which {}: {}", folder.string(), *reason,
+                            kHowToTrust);
         }
     }
-    return root;
+    std::error_code ignored;
+    if (const auto problem = folders.kept ? problem_with(*folders.kept) : std::nullopt;
+        problem && !fs::is_directory(*folders.kept, ignored)) {
+        throw UserError(
+            "SPION_CACHE_DIR names {}, which cannot be written ({}): set it to a folder that "
+            "can, or unset it",
+            folders.kept->string(), *problem);
+    }
+    for (const fs::path& folder : folders.read_only) {
+        if (!fs::is_directory(folder, ignored)) {
+            throw UserError(
+                "SPION_CACHE_DIR names {} to be read, which is no folder: name one, or "
+                "leave it out",
+                folder.string());
+        }
+    }
+    return folders;
+}
+
+std::optional<fs::path> KernelCache::checked_root() {
+    return checked_folders().kept;
 }
 
 CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& request,
@@ -221,20 +341,46 @@ CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& 
                         .origin = first ? found.origin : CacheOrigin::kMemory,
                         .milliseconds = milliseconds_since(start),
                         .folder = found.folder};
-    tell(source, request, kernel);
-    const std::lock_guard lock(state_->mutex);
-    switch (kernel.origin) {
-        case CacheOrigin::kCompiled:
-            ++state_->counters.compiled;
-            break;
-        case CacheOrigin::kDisk:
-            ++state_->counters.from_disk;
-            break;
-        case CacheOrigin::kMemory:
-            ++state_->counters.from_memory;
-            break;
-    }
+    state_->count(source, request.arch, kernel);
     return kernel;
+}
+
+std::optional<CachedKernel> KernelCache::find_in_bundle(const KernelSource& source,
+                                                        const Target& target) {
+    if (!state_->bundle) {
+        return std::nullopt;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    std::optional<KernelBinary> binary = state_->bundle->find(source, target);
+    if (!binary) {
+        return std::nullopt;
+    }
+    CachedKernel kernel{.binary = std::make_shared<const KernelBinary>(std::move(*binary)),
+                        .origin = CacheOrigin::kBundle,
+                        .milliseconds = milliseconds_since(start),
+                        .folder = state_->bundle->path()};
+    state_->count(source, target.arch, kernel);
+    return kernel;
+}
+
+Target KernelCache::as_compiled_for(const Target& target) const {
+    return state_->bundle ? state_->bundle->as_compiled_for(target) : target;
+}
+
+void KernelCache::warn(const std::string& line) const {
+    state_->log(true, line);
+}
+
+void KernelCache::freeze(bool frozen) {
+    state_->frozen = frozen;
+}
+
+bool KernelCache::frozen() const {
+    return state_->frozen;
+}
+
+FrozenError KernelCache::frozen_error(const KernelSource& source, const std::string& arch) const {
+    return state_->frozen_error(source, arch);
 }
 
 KernelCache::Counters KernelCache::counters() const {

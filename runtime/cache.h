@@ -5,7 +5,8 @@
 // written aside, synced and renamed into place, so that a reader sees a whole entry or none; with
 // several processes at once the first rename wins and the others use it. The manifest holds the
 // digest of the binary: a damaged, truncated, foreign or half-written entry is a miss and is
-// rebuilt. A cache folder that cannot be read or written costs time, never a failure; one line on
+// rebuilt; that shows damage, not origin, so folders of others are refused (cache_folders.h). A
+// cache folder that cannot be read or written costs time, never a failure; one line on
 // stderr says so.
 #pragma once
 
@@ -14,15 +15,20 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "ir/error.h"
 #include "ir/kernel_source.h"
+#include "ir/target.h"
+#include "runtime/bundle.h"
+#include "runtime/cache_folders.h"
 
 namespace spion {
 
 // 32 hex digits over every field of the request, each with its name and length.
 std::string cache_key(const CompileRequest& request);
 
-enum class CacheOrigin { kCompiled, kDisk, kMemory };
+enum class CacheOrigin { kCompiled, kDisk, kMemory, kBundle };
 
 struct CachedKernel {
     std::shared_ptr<const KernelBinary> binary;
@@ -33,16 +39,28 @@ struct CachedKernel {
 
 class KernelCache {
   public:
-    // nullopt: memory only.
-    explicit KernelCache(std::optional<std::filesystem::path> root);
+    // Whoever hears what became of lookups. warning: of something that costs time.
+    using Log = std::function<void(bool warning, const std::string& line)>;
+    // nullopt: memory only. Without a log, lines go to stderr: warnings once a process, the others
+    // with SPION_VERBOSE in the environment.
+    explicit KernelCache(std::optional<std::filesystem::path> root,
+                         std::shared_ptr<const Bundle> bundle = nullptr, Log log = nullptr);
+    // Looks into the read-only folders too, and keeps the limit.
+    explicit KernelCache(const CacheFolders& folders,
+                         std::shared_ptr<const Bundle> bundle = nullptr, Log log = nullptr);
     ~KernelCache();
+    // Those that are only read, in the order in which they are looked into.
+    const std::vector<std::filesystem::path>& read_only() const;
     const std::optional<std::filesystem::path>& root() const;
 
-    // $SPION_CACHE_DIR, else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion, else nullopt. Empty
-    // variables count as unset, and so does a relative $XDG_CACHE_HOME, as its specification asks.
+    // Where cache_folders() keeps what is compiled.
     static std::optional<std::filesystem::path> default_root();
-    // default_root() for a command. Throws UserError when $SPION_CACHE_DIR is set and cannot be
-    // created or written: whoever names a folder means it. The other ones only cost time.
+    // cache_folders() for a command. Throws UserError when $SPION_CACHE_DIR names a folder that
+    // can be neither created, written nor read, or that is not to be trusted (why_not_trusted):
+    // whoever names a folder means it. One that can only be read is read. The usual folders, where
+    // they cannot be used, only cost time, and a warning.
+    static CacheFolders checked_folders(const Log& log = nullptr);
+    // Where these keep what is compiled.
     static std::optional<std::filesystem::path> checked_root();
     // Why no entry can be written below `root` ("Permission denied"), which is created if need be;
     // nullopt when one can.
@@ -54,8 +72,24 @@ class KernelCache {
     CachedKernel get(const KernelSource& source, const CompileRequest& request,
                      const Compile& compile);
 
+    // What the bundle has of it, which needs no compiler to be asked for; nullopt when there is no
+    // bundle, or no such kernel in it. Throws as Bundle::find. Thread-safe.
+    std::optional<CachedKernel> find_in_bundle(const KernelSource& source, const Target& target);
+
+    // The target to choose kernels for: of the bundle, where it has this one's (Bundle).
+    Target as_compiled_for(const Target& target) const;
+
+    // Tells whoever hears of lookups.
+    void warn(const std::string& line) const;
+
+    // While set, a kernel that is found nowhere throws FrozenError instead of being compiled.
+    void freeze(bool frozen);
+    bool frozen() const;
+    // The error of a frozen cache that lacks this kernel.
+    FrozenError frozen_error(const KernelSource& source, const std::string& arch) const;
+
     struct Counters {
-        int compiled = 0, from_disk = 0, from_memory = 0;
+        int compiled = 0, from_disk = 0, from_memory = 0, from_bundle = 0;
     };
     Counters counters() const;
 

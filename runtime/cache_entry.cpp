@@ -216,6 +216,17 @@ void write_entry(const fs::path& folder, const std::string& key, const KernelSou
     }
 }
 
+bool remove_entry(const fs::path& folder) {
+    const fs::path aside = make_aside(folder.parent_path());
+    std::error_code error, ignored;
+    fs::rename(folder, aside / "removed", error);
+    fs::remove_all(aside, ignored);
+    if (error && error != std::errc::no_such_file_or_directory) {
+        throw std::system_error(error, folder.string());
+    }
+    return !error;
+}
+
 void remove_abandoned(const fs::path& root) noexcept {
     std::error_code error;
     const auto now = fs::file_time_type::clock::now();

@@ -33,6 +33,10 @@ void write_entry(const std::filesystem::path& folder, const std::string& key,
                  const KernelSource& source, const CompileRequest& request,
                  const KernelBinary& binary);
 
+// Removes an entry at once for whoever looks: it is moved aside first. False: it was not there, or
+// another process was faster. Throws std::system_error when it cannot be removed.
+bool remove_entry(const std::filesystem::path& folder);
+
 // Removes what write_entry left aside in `root` more than an hour ago: its process died.
 void remove_abandoned(const std::filesystem::path& root) noexcept;
 

@@ -90,6 +90,14 @@ double seconds_since(const fs::path& path) {
     return std::max(0.0, age.count());  // a clock that went back makes no age negative
 }
 
+// A use is noted as the time of the manifest (runtime/cache_prune.h); the folder keeps that of its
+// writing.
+double unused_seconds(const fs::path& folder) {
+    std::error_code ignored;
+    const fs::path manifest = folder / kManifest;
+    return seconds_since(fs::exists(manifest, ignored) ? manifest : folder);
+}
+
 CacheEntry describe(const fs::path& folder) {
     const std::string full = folder.filename().string();
     CacheEntry entry{.folder = folder,
@@ -99,7 +107,8 @@ CacheEntry describe(const fs::path& folder) {
                      .arch = {},
                      .compiler = {},
                      .bytes = bytes_in(folder),
-                     .age_seconds = seconds_since(folder)};
+                     .age_seconds = seconds_since(folder),
+                     .unused_seconds = unused_seconds(folder)};
     read_entry(folder, entry.key, &entry.problem);
     const json manifest = json::parse(read_text(folder / kManifest), nullptr, false);
     if (manifest.is_object()) {
@@ -125,6 +134,17 @@ std::vector<CacheEntry> list_entries(const fs::path& root) {
         }
     }
     return entries;
+}
+
+std::vector<EntryUse> entry_uses(const fs::path& root) {
+    std::vector<EntryUse> uses;
+    for (const fs::path& item : items_in(root)) {
+        if (is_entry(item)) {
+            uses.push_back(
+                {.folder = item, .bytes = bytes_in(item), .unused_seconds = unused_seconds(item)});
+        }
+    }
+    return uses;
 }
 
 std::string verify_entry(const CacheEntry& entry) {

@@ -14,9 +14,19 @@ struct CacheEntry {
     std::string problem;         // why a lookup would miss it; empty: it is whole
     std::string arch, compiler;  // these and compile_ms: of the manifest, where it can be read
     double compile_ms = 0;
-    std::uintmax_t bytes = 0;  // of all files in the folder
-    double age_seconds = 0;    // since it was written
+    std::uintmax_t bytes = 0;   // of all files in the folder
+    double age_seconds = 0;     // since it was written
+    double unused_seconds = 0;  // since it was last used
 };
+
+// What pruning goes by; no file of the entry is read for it.
+struct EntryUse {
+    std::filesystem::path folder;
+    std::uintmax_t bytes = 0;
+    double unused_seconds = 0;
+};
+// As list_entries.
+std::vector<EntryUse> entry_uses(const std::filesystem::path& root);
 
 // Entries are folders named <name>.<32 hex digits> that hold something a kernel's folder holds;
 // whatever else lies in `root` is foreign and not listed. Sorted by folder. Empty when there is no

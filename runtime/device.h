@@ -94,8 +94,13 @@ struct Gemm {
     const void* bias = nullptr;  // [n] of type `output`, added to every row of c; null for none
 };
 
-// Work is asynchronous and in order on one stream; copies to the host and `synchronize` wait for
-// it. Not thread-safe, except `load`.
+// A cudaStream_t or CUstream of the device, as one sees it from outside; null is CUDA's legacy
+// default stream. The host has none and does not look at it.
+using ForeignStream = void*;
+
+// Work is asynchronous and in order on one stream of the device's own; copies to the host and
+// `synchronize` wait for it. Not thread-safe, except `load` and the const functions, which keep no
+// state: launches on streams of others, by as many threads as there are.
 class Device {
   public:
     virtual ~Device() = default;
@@ -126,6 +131,24 @@ class Device {
     // pointer parameter points to (host).
     virtual void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
                         const void* arguments, std::size_t argument_bytes) = 0;
+    // Whatever the driver would do at the kernel's first launch with this geometry, so that later
+    // ones allocate nothing and can be captured in a graph.
+    virtual void prepare(const LoadedKernel& /*kernel*/, const LaunchGeometry& /*geometry*/) const {
+    }
+    // The same launch on a stream of the caller's: allocates nothing, waits for nothing, takes no
+    // lock. The host returns when it is done.
+    virtual void launch_on(ForeignStream /*stream*/, const LoadedKernel& kernel,
+                           const LaunchGeometry& /*geometry*/, const void* /*arguments*/,
+                           std::size_t /*argument_bytes*/) const {
+        throw InternalError("{} cannot launch '{}' on a stream of others", name(), kernel.entry());
+    }
+    virtual void fill_on(ForeignStream /*stream*/, void* /*device*/, unsigned char /*byte*/,
+                         std::size_t /*bytes*/) const {
+        throw InternalError("{} cannot fill memory on a stream of others", name());
+    }
+    // What is wrong with `data` as an address of this device's memory, as a clause ("is memory of
+    // the host"); "" when nothing is known to be.
+    virtual const char* problem_with_address(const void* /*data*/) const { return ""; }
     template <typename T>
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const T& arguments) {
         launch(kernel, geometry, &arguments, sizeof(T));
@@ -133,7 +156,7 @@ class Device {
 
     // The CUtensorMap of `boxes`: reads beyond L give zeros. Throws InternalError on a device
     // without the accelerator, DeviceError when the driver refuses.
-    virtual std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& /*boxes*/) {
+    virtual std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& /*boxes*/) const {
         throw InternalError("{} has no tensor memory accelerator", name());
     }
 

@@ -13,9 +13,14 @@ namespace {
 
 // A new variable is a line here and a row in docs/environment.md (a test compares the two).
 constexpr std::array kVariables = {
-    EnvironmentVariable{"SPION_CACHE_DIR", "a folder",
-                        "keeps compiled kernels and tunings; else $XDG_CACHE_HOME/spion, else "
-                        "$HOME/.cache/spion"},
+    EnvironmentVariable{"SPION_CACHE_DIR", "folders, with : between",
+                        "the first keeps compiled kernels and tunings, the others are only read; "
+                        "else $XDG_CACHE_HOME/spion, else $HOME/.cache/spion"},
+    EnvironmentVariable{
+        "SPION_CACHE_LIMIT", "bytes, or such as 2G",
+        "above it the kernels that were unused for longest are removed; else never"},
+    EnvironmentVariable{"SPION_CACHE_TRUST", "0 or 1",
+                        "1: takes cache folders of other users or that others may write"},
     EnvironmentVariable{"SPION_THREADS", "1 to 4096",
                         "threads of the CPU back end, of compilation and of data; else the "
                         "processors that affinity and CPU quota allow"},

@@ -92,6 +92,25 @@ CompileRequest request_for(const KernelSource& source, const Target& target) {
     return request;
 }
 
+KernelBinary compile_binary(const CompileRequest& request, BackEnd back_end) {
+    switch (back_end) {
+        case BackEnd::kCuda:
+#ifdef SPION_CUDA_BACKEND
+            return compile_with_nvrtc(request);
+#else
+            break;
+#endif
+        case BackEnd::kHost:
+#ifdef SPION_HOST_BACKEND
+            return compile_with_llvm(request);
+#else
+            break;
+#endif
+    }
+    throw InternalError("asked to compile '{}' for a back end that this build lacks",
+                        request.entry);
+}
+
 OfflineKernel compile_offline(const CompileRequest& request, BackEnd back_end) {
     OfflineKernel kernel;
 #ifdef SPION_CUDA_BACKEND

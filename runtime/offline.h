@@ -23,6 +23,9 @@ Target target_named(std::string_view name);
 // that compiler is not on this machine.
 CompileRequest request_for(const KernelSource& source, const Target& target);
 
+// The binary alone. Throws InternalError with the compiler's log when it rejects the source.
+KernelBinary compile_binary(const CompileRequest& request, BackEnd back_end);
+
 // A binary with the texts that lie between it and its source.
 struct OfflineKernel {
     KernelBinary binary;

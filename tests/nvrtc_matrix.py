@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attention's kernels under every release of NVRTC, from the packages of PyPI.
+"""The kernels under every release of NVRTC, from the packages of PyPI.
 
     nvrtc_matrix.py fetch RELEASE...              fetches what is not there yet; prints the libraries
     nvrtc_matrix.py check RELEASE --program P     compiles a sample; fails where one is not good

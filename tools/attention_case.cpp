@@ -25,16 +25,23 @@ constexpr double kCancelled = 1e-3;
 TensorError compare(std::string name, std::span<const float> actual,
                     std::span<const double> reference, double terms, double tolerance) {
     TensorError error{.name = std::move(name), .tolerance = tolerance};
-    double distance = 0, norm = 0;
+    double distance = 0, norm = 0, farthest = 0;
     for (std::size_t n = 0; n < reference.size(); ++n) {
         const double x = actual[n];
-        if (std::isinf(reference[n])) {
-            error.faulty += x == reference[n] ? 0 : 1;
-        } else if (!std::isfinite(x)) {
-            ++error.faulty;
-        } else {
-            distance += (x - reference[n]) * (x - reference[n]);
+        const bool infinite = std::isinf(reference[n]);
+        const bool faulty = infinite ? x != reference[n] : !std::isfinite(x);
+        const double off = infinite || faulty ? 0 : std::abs(x - reference[n]);
+        if (!infinite && !faulty) {
+            distance += off * off;
             norm += reference[n] * reference[n];
+        }
+        error.faulty += faulty ? 1 : 0;
+        const bool first_fault = faulty && error.faulty == 1;
+        if (first_fault || (error.faulty == 0 && off > farthest)) {
+            farthest = off;
+            error.worst = static_cast<std::int64_t>(n);
+            error.got = x;
+            error.wanted = reference[n];
         }
     }
     const bool cancelled = std::sqrt(norm) < kCancelled * terms;
@@ -133,6 +140,44 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
     return inputs;
 }
 
+std::string place_text(const AttentionCase& problem, const std::string& tensor,
+                       std::int64_t index) {
+    const Attention& a = problem.attention;
+    std::string column;
+    if (tensor != "lse") {
+        column = fmt::format(", {}", index % a.head_dim);
+        index /= a.head_dim;
+    }
+    const std::int64_t rows = index / a.length;
+    return fmt::format("[{}, {}, {}{}]", rows / a.heads, rows % a.heads, index % a.length, column);
+}
+
+namespace {
+
+// The case's own tensors rounded to its dtype, random where it has none.
+AttentionInputs inputs_of(const AttentionCase& problem) {
+    AttentionInputs inputs = random_inputs(problem);
+    if (!problem.inputs) {
+        return inputs;
+    }
+    for (auto tensor :
+         {&AttentionInputs::q, &AttentionInputs::k, &AttentionInputs::v, &AttentionInputs::d_o}) {
+        const std::vector<float>& given = *problem.inputs.*tensor;
+        if (given.empty() && tensor == &AttentionInputs::d_o) {
+            continue;
+        }
+        if (given.size() != (inputs.*tensor).size()) {
+            throw InternalError("a tensor of {} elements for a problem with {}", given.size(),
+                                (inputs.*tensor).size());
+        }
+        std::transform(given.begin(), given.end(), (inputs.*tensor).begin(),
+                       [&](float value) { return round_to(problem.attention.dtype, value); });
+    }
+    return inputs;
+}
+
+}  // namespace
+
 std::vector<TensorError> compare_outputs(const AttentionCase& problem,
                                          const AttentionInputs& inputs,
                                          const AttentionOutputs& outputs) {
@@ -162,7 +207,7 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);
     CaseReport report;
-    report.inputs = random_inputs(problem);
+    report.inputs = inputs_of(problem);
     buffers.set_inputs(report.inputs);
     const auto run = [&] {
         buffers.poison_outputs();

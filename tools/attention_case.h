@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct AttentionCase {
     std::uint64_t seed = 1;    // of the inputs
     Layout layout = Layout::kHeadsFirst;
     std::optional<int> packed_rows = {};  // block rows a tile; nothing: the cost model's choice
+    // Nothing: random_inputs(). An empty d_o is random too. Rounded to the dtype before use.
+    std::shared_ptr<const AttentionInputs> inputs = {};
 };
 
 // One line: shapes, pattern, lengths, layout and seed; enough to repeat the case.
@@ -34,6 +37,9 @@ struct TensorError {
     double relative = 0;  // ||x - ref|| / ||ref|| over the elements whose reference is finite
     double tolerance = 0;
     std::int64_t faulty = 0;  // NaN (unwritten ones too), or infinite where the reference is not
+    // The element that is farthest off, or the first faulty one: its place in C order; -1: none is.
+    std::int64_t worst = -1;
+    double got = 0, wanted = 0;  // there
     bool passed() const { return faulty == 0 && relative <= tolerance; }
 };
 
@@ -57,6 +63,9 @@ void check(const AttentionCase& problem, const Device& device);
 
 // Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
+
+// "[0, 1, 17, 5]": where element `index` of a tensor ("lse" is [B, H, L], others [B, H, L, D]) is.
+std::string place_text(const AttentionCase& problem, const std::string& tensor, std::int64_t index);
 
 // The reference's verdict on o, lse, dq, dk and dv.
 std::vector<TensorError> compare_outputs(const AttentionCase& problem,

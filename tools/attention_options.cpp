@@ -1,27 +1,18 @@
 #include "tools/attention_options.h"
 
+#include "io/pattern_file.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
+#include "runtime/output.h"
 #include "tools/command_line.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
-namespace {
-
-std::int64_t lines_of_bits(const std::string& text) {
-    std::istringstream stream(text);
-    std::int64_t count = 0;
-    for (std::string line; std::getline(stream, line);) {
-        count += line.find_first_of("01") != std::string::npos ? 1 : 0;
-    }
-    return count;
-}
-
-}  // namespace
 
 void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     auto* file = command.add_option("--pattern", options.pattern_file,
-                                    "file of nb lines of nb characters 0 or 1");
+                                    "file of nb lines of nb characters 0 or 1, or JSON of `spion "
+                                    "discover`, CSV, PNG, a mask of NumPy, SciPy or safetensors");
     auto* density =
         command.add_option("--pattern-random", options.pattern_density,
                            "a random pattern of this density instead, 0 to 1; 1 is dense");
@@ -38,7 +29,8 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
     add_threads_option(command);
     command.add_option("--block", options.block, "edge of a block: 16, 32, 64 or 128")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->each([&options](const std::string&) { options.block_given = true; });
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
     command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
         ->capture_default_str();
@@ -92,17 +84,15 @@ BlockPattern load_pattern(const AttentionOptions& options) {
         return random_pattern(*options.length, options.block, *options.pattern_density,
                               options.pattern_seed);
     }
-    const std::string text =
-        read_text_file(options.pattern_file, "the pattern file",
-                       "a text file of nb lines of nb characters 0 or 1, as `spion discover "
-                       "--format bits` writes it");
-    const std::int64_t lines = lines_of_bits(text);
-    if (lines == 0) {
-        throw UserError("the pattern file {} holds no bits; give nb lines of nb characters 0 or 1",
-                        options.pattern_file);
+    const PatternRequest request{
+        .block = options.block_given ? std::optional(options.block) : std::nullopt,
+        .length = options.length.value_or(0)};
+    FoundPattern found = open_pattern(options.pattern_file, request);
+    if (found.partial_blocks > 0) {
+        say("spion: {} sets parts of {} blocks, which are computed whole\n", options.pattern_file,
+            found.partial_blocks);
     }
-    const std::int64_t length = options.length.value_or(lines * options.block);
-    return parse_bits(text, length, options.block, options.pattern_file);
+    return std::move(found.pattern);
 }
 
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,

@@ -16,11 +16,12 @@
 namespace spion {
 
 struct AttentionOptions {
-    std::string pattern_file;               // bits; or
+    std::string pattern_file;               // a name for open_pattern(); or
     std::optional<double> pattern_density;  // of a random pattern
     std::vector<int> pattern_striped;       // band, stripes of a striped one; empty: none
     std::uint64_t pattern_seed = 1;
     int block = 64;
+    bool block_given = false;  // by its flag: a pattern file may say another one otherwise
     int heads = 1;
     int head_dim = 64;
     std::int64_t batch = 1;
@@ -43,7 +44,8 @@ void add_attention_options(CLI::App& command, AttentionOptions& options);
 std::unique_ptr<Device> open_device(const AttentionOptions& options);
 
 // The pattern and the operation that the flags describe, the dtype chosen for `target`. Throw
-// UserError for values out of range and files that cannot be read.
+// UserError for values out of range and files that cannot be read. A pattern's file may say its
+// length and block itself. One line on stderr says so when a mask sets parts of blocks.
 BlockPattern load_pattern(const AttentionOptions& options);
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,
                              const Target& target);

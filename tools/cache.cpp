@@ -3,16 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "compiler/tune/tuning.h"
 #include "ir/error.h"
 #include "runtime/cache.h"
+#include "runtime/cache_folders.h"
 #include "runtime/cache_listing.h"
+#include "runtime/cache_prune.h"
 #include "runtime/output.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
@@ -25,6 +30,8 @@ namespace fs = std::filesystem;
 struct CacheOptions {
     std::string folder;  // "": the one that every command uses
     bool json = false;
+    std::string unused_for;  // "30d"; "": whatever its age
+    std::string max_size;    // "2G"; "": whatever its size
 };
 
 fs::path root_of(const CacheOptions& options) {
@@ -39,8 +46,8 @@ fs::path root_of(const CacheOptions& options) {
     const auto root = KernelCache::default_root();
     if (!root) {
         throw UserError(
-            "there is no cache: none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME is set; set one "
-            "or name a folder with --dir");
+            "there is no cache: none of SPION_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder to "
+            "keep it in; set one or name a folder with --dir");
     }
     return *root;
 }
@@ -85,6 +92,7 @@ void print_json(const Kept& kept) {
                         {"compiler", entry.compiler},
                         {"bytes", entry.bytes},
                         {"age_seconds", entry.age_seconds},
+                        {"unused_seconds", entry.unused_seconds},
                         {"compile_ms", entry.compile_ms},
                         {"folder", entry.folder.string()},
                         {"problem", entry.problem}});
@@ -196,6 +204,48 @@ void run_clear(const CacheOptions& options) {
     print_out("removed {} from {}\n", counted(kernels, tunings), root.string());
 }
 
+// "30d": a number and s, m, h, d or w, in seconds.
+double parse_age(const std::string& text) {
+    double number = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, number);
+    const std::string_view unit(stop, static_cast<std::size_t>(end - stop));
+    constexpr double kMinute = 60, kHour = 60 * kMinute, kDay = 24 * kHour, kWeek = 7 * kDay;
+    constexpr std::pair<std::string_view, double> kUnits[] = {
+        {"s", 1}, {"m", kMinute}, {"h", kHour}, {"d", kDay}, {"w", kWeek}};
+    for (const auto& [name, seconds] : kUnits) {
+        if (error == std::errc{} && unit == name && number >= 0) {
+            return number * seconds;
+        }
+    }
+    throw UserError(
+        "--unused-for is {}: give a number with s, m, h, d or w, such as 30d for thirty days",
+        text);
+}
+
+void run_prune(const CacheOptions& options) {
+    if (options.unused_for.empty() && options.max_size.empty()) {
+        throw UserError(
+            "nothing says what to remove: give --unused-for 30d, --max-size 2G or both, or use "
+            "`spion cache clear`");
+    }
+    PruneRules rules;
+    if (!options.unused_for.empty()) {
+        rules.unused_seconds = parse_age(options.unused_for);
+    }
+    if (!options.max_size.empty()) {
+        rules.bytes = parse_size(options.max_size, "--max-size");
+    }
+    const fs::path root = root_of(options);
+    const Pruned pruned = prune_entries(root, rules);
+    const auto text = [](std::size_t kernels, std::uintmax_t bytes) {
+        return fmt::format("{} kernel{} of {} KiB", kernels, kernels == 1 ? "" : "s",
+                           (bytes + 1023) / 1024);
+    };
+    print_out("removed {} from {}, {} left\n", text(pruned.kernels, pruned.bytes), root.string(),
+              text(pruned.kernels_left, pruned.bytes_left));
+}
+
 }  // namespace
 
 void add_cache(CLI::App& app, int* exit_code) {
@@ -209,12 +259,19 @@ void add_cache(CLI::App& app, int* exit_code) {
         "verify", "compute every digest again; exit code 1 when an entry is damaged");
     CLI::App* clear =
         command->add_subcommand("clear", "remove kernels and tunings, and nothing else");
-    for (CLI::App* subcommand : {list, verify, clear}) {
+    CLI::App* prune = command->add_subcommand(
+        "prune", "remove kernels by last use and size; tunings, which are small, stay");
+    prune->add_option("--unused-for", options->unused_for,
+                      "those not used for longer: a number with s, m, h, d or w, such as 30d");
+    prune->add_option("--max-size", options->max_size,
+                      "then those unused for longest, until no more is left: bytes, or such as 2G");
+    for (CLI::App* subcommand : {list, verify, clear, prune}) {
         subcommand->add_option("--dir", options->folder,
                                "cache folder; without it, the one that every command uses");
     }
     list->callback([options] { run_list(*options); });
     verify->callback([options, exit_code] { run_verify(*options, exit_code); });
+    prune->callback([options] { run_prune(*options); });
     clear->callback([options] { run_clear(*options); });
 }
 

@@ -14,6 +14,7 @@ void add_data(CLI::App& app, int* exit_code);
 void add_discover(CLI::App& app, int* exit_code);
 void add_compile(CLI::App& app, int* exit_code);
 void add_inspect(CLI::App& app, int* exit_code);
+void add_bundle(CLI::App& app, int* exit_code);
 void add_verify(CLI::App& app, int* exit_code);
 void add_bench(CLI::App& app, int* exit_code);
 void add_cache(CLI::App& app, int* exit_code);

@@ -20,12 +20,12 @@
 #include "ir/parser.h"
 #include "ir/sizes.h"
 #include "runtime/atomic_file.h"
+#include "runtime/disassemble.h"
 #include "runtime/offline.h"
 #include "runtime/output.h"
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
-#include "tools/disassemble.h"
 #include "tools/kernel_files.h"
 
 namespace spion {

@@ -1,9 +1,13 @@
 // `spion discover`: a saved score map -> the block pattern that SPION finds in it.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <memory>
+#include <numeric>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,55 +15,141 @@
 #include <nlohmann/json.hpp>
 
 #include "compiler/discovery/discover.h"
+#include "io/array_file.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
 #include "runtime/output.h"
 #include "tools/commands.h"
-#include "tools/npy.h"
 
 namespace spion {
 namespace {
 
 struct DiscoverOptions {
-    std::string scores;  // path of a .npy, [L, L]
+    std::string scores;  // a name for open_array(): [L, L], [H, L, L] or [B, H, L, L]
     DiscoverySettings settings;
     std::string variant = "cf";
     std::string format = "bits";
+    std::string maps = "mean";
 };
 
 struct Discovered {
+    std::string map;  // "b,h" or "h" of one map among several, "" of the only one or the mean
     BlockPattern pattern;
     double threshold;  // the quantile of the pooled map, also where the variant does not use it
 };
 
-// Reads a square map of finite scores; returns its edge L.
-std::int64_t read_scores(const std::string& path, std::vector<double>& scores) {
-    NpyArray array = read_npy(path);
-    if (array.shape.size() != 2 || array.shape[0] != array.shape[1] || array.shape[0] < 1) {
-        throw UserError("{}: scores of shape ({}) are not a square map: give one of shape (L, L)",
-                        path, fmt::join(array.shape, ", "));
+// Square maps, one after the other.
+struct MapFile {
+    Array array;
+    std::int64_t length;  // L
+    std::int64_t count;   // B * H
+};
+
+MapFile open_maps(const std::string& name) {
+    Array array = open_array(name);
+    const std::vector<std::int64_t>& shape = array.shape;
+    const std::size_t axes = shape.size();
+    if (axes < 2 || axes > 4 || shape[axes - 1] != shape[axes - 2] || array.count() < 1) {
+        throw UserError(
+            "{}: scores of shape {} are not square maps: give (L, L), (H, L, L) or (B, H, L, L)",
+            array.origin, array.shape_text());
     }
-    const std::int64_t length = array.shape[0];
-    for (std::size_t i = 0; i < array.values.size(); ++i) {
-        if (!std::isfinite(array.values[i])) {
-            throw UserError("{}: score [{}, {}] is {}: give finite scores, such as a softmax's",
-                            path, static_cast<std::int64_t>(i) / length,
-                            static_cast<std::int64_t>(i) % length, array.values[i]);
+    const std::int64_t length = shape.back();
+    const std::int64_t count = array.count() / (length * length);
+    return {.array = std::move(array), .length = length, .count = count};
+}
+
+// "b,h", or "h" where the file has no batch.
+std::string map_name(const MapFile& maps, std::int64_t index) {
+    if (maps.array.shape.size() < 4) {
+        return std::to_string(index);
+    }
+    const std::int64_t heads = maps.array.shape[1];
+    return fmt::format("{},{}", index / heads, index % heads);
+}
+
+// One row of one map, held against what a score may be: any finite number, or -inf for masked.
+void read_row(const MapFile& maps, std::int64_t map, std::int64_t row, std::span<double> out) {
+    maps.array.read((map * maps.length + row) * maps.length, out);
+    for (std::size_t j = 0; j < out.size(); ++j) {
+        if (std::isnan(out[j]) || out[j] == std::numeric_limits<double>::infinity()) {
+            throw UserError(
+                "{}: score [{}{}, {}] is {}: give finite scores, such as a softmax's, and -inf for "
+                "masked ones",
+                maps.array.origin, maps.array.shape.size() > 2 ? map_name(maps, map) + ", " : "",
+                row, j, out[j]);
         }
     }
-    scores = std::move(array.values);
-    return length;
 }
 
-Discovered discover_in_file(const std::string& path, const DiscoverySettings& settings) {
-    std::vector<double> scores;  // [L, L]
-    const std::int64_t length = read_scores(path, scores);
-    const std::vector<double> pooled = pool_scores(scores, length, settings);
-    return Discovered{.pattern = discover(pooled, length, settings),
-                      .threshold = quantile(pooled, settings.quantile)};
+// Of one row: the mean over `indices` of what is not masked; -inf where every map is.
+void read_mean_row(const MapFile& maps, std::span<const std::int64_t> indices, std::int64_t row,
+                   std::span<double> out) {
+    if (indices.size() == 1) {
+        read_row(maps, indices.front(), row, out);
+        return;
+    }
+    std::vector<double> one(out.size()), present(out.size(), 0.0);
+    std::fill(out.begin(), out.end(), 0.0);
+    for (const std::int64_t index : indices) {
+        read_row(maps, index, row, one);
+        for (std::size_t j = 0; j < out.size(); ++j) {
+            const bool masked = std::isinf(one[j]);
+            out[j] += masked ? 0.0 : one[j];
+            present[j] += masked ? 0.0 : 1.0;
+        }
+    }
+    for (std::size_t j = 0; j < out.size(); ++j) {
+        out[j] = present[j] == 0.0 ? -std::numeric_limits<double>::infinity() : out[j] / present[j];
+    }
 }
 
-std::string to_json(const Discovered& found, Variant variant) {
+Discovered discover_mean(const MapFile& maps, std::span<const std::int64_t> indices,
+                         const DiscoverySettings& settings, std::string name) {
+    const auto rows = [&](std::int64_t row, std::span<double> out) {
+        read_mean_row(maps, indices, row, out);
+    };
+    const std::vector<double> pooled = pool_masked_scores(rows, maps.length, settings);
+    return Discovered{.map = std::move(name),
+                      .pattern = discover_masked(pooled, maps.length, settings),
+                      .threshold = masked_quantile(pooled, settings.quantile)};
+}
+
+// The index of the map that --maps names: "h", or "b,h".
+std::int64_t named_map(const MapFile& maps, const std::string& name) {
+    for (std::int64_t index = 0; index < maps.count; ++index) {
+        if (name == map_name(maps, index)) {
+            return index;
+        }
+    }
+    throw UserError(
+        "--maps {} is not known for scores of shape {}: use mean, each, or one map's {} counted "
+        "from 0",
+        name, maps.array.shape_text(),
+        maps.array.shape.size() == 4 ? "sample and head as B,H" : "head");
+}
+
+std::vector<Discovered> discover_in_file(const DiscoverOptions& options) {
+    const MapFile maps = open_maps(options.scores);
+    std::vector<std::int64_t> all(static_cast<std::size_t>(maps.count));
+    std::iota(all.begin(), all.end(), std::int64_t{0});
+    if (options.maps == "mean") {
+        std::vector<Discovered> mean;
+        mean.push_back(discover_mean(maps, all, options.settings, ""));
+        return mean;
+    }
+    if (options.maps != "each") {
+        all = {named_map(maps, options.maps)};
+    }
+    std::vector<Discovered> found;
+    for (const std::int64_t index : all) {
+        found.push_back(discover_mean(maps, std::span(&index, 1), options.settings,
+                                      maps.array.shape.size() == 2 ? "" : map_name(maps, index)));
+    }
+    return found;
+}
+
+nlohmann::ordered_json to_json(const Discovered& found, Variant variant) {
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
     std::string_view bits;
     const std::string text = found.pattern.to_bits();
@@ -67,6 +157,9 @@ std::string to_json(const Discovered& found, Variant variant) {
         rows.push_back(std::string(bits.substr(0, bits.find('\n'))));
     }
     nlohmann::ordered_json json;
+    if (!found.map.empty()) {
+        json["map"] = found.map;
+    }
     json["block"] = found.pattern.block();
     json["length"] = found.pattern.length();
     json["nb"] = found.pattern.rows();
@@ -74,12 +167,13 @@ std::string to_json(const Discovered& found, Variant variant) {
     json["threshold"] = found.threshold;
     json["variant"] = std::string(to_string(variant));
     json["pattern"] = std::move(rows);
-    return json.dump(2) + "\n";
+    return json;
 }
 
 std::string to_picture(const Discovered& found) {
     const BlockPattern& pattern = found.pattern;
-    return fmt::format("length={} block={} nb={} blocks={} density={:.4f}\n", pattern.length(),
+    return (found.map.empty() ? "" : fmt::format("map={} ", found.map)) +
+           fmt::format("length={} block={} nb={} blocks={} density={:.4f}\n", pattern.length(),
                        pattern.block(), pattern.rows(), pattern.block_count(), pattern.density()) +
            pattern.to_art();
 }
@@ -90,12 +184,21 @@ void run_discover(DiscoverOptions options) {
     if (options.format != "bits" && options.format != "art" && options.format != "json") {
         throw UserError("format '{}' is not known: use bits, art or json", options.format);
     }
-    const Discovered found = discover_in_file(options.scores, options.settings);
+    const std::vector<Discovered> found = discover_in_file(options);
     if (options.format == "json") {
-        write_out(to_json(found, options.settings.variant));
-    } else {
-        write_out(options.format == "art" ? to_picture(found) : found.pattern.to_bits());
+        nlohmann::ordered_json all = nlohmann::ordered_json::array();
+        for (const Discovered& one : found) {
+            all.push_back(to_json(one, options.settings.variant));
+        }
+        write_out((options.maps == "each" ? all : all.front()).dump(2) + "\n");
+        return;
     }
+    std::string text;
+    for (const Discovered& one : found) {
+        text += text.empty() ? "" : "\n";  // an empty line between two
+        text += options.format == "art" ? to_picture(one) : one.pattern.to_bits();
+    }
+    write_out(text);
 }
 
 }  // namespace
@@ -104,9 +207,18 @@ void add_discover(CLI::App& app, int* /*exit_code: errors are thrown*/) {
     CLI::App* command =
         app.add_subcommand("discover", "Find the block pattern in a saved attention score map");
     const auto options = std::make_shared<DiscoverOptions>();
-    command->add_option("scores", options->scores, "Score map, a .npy of shape (L, L)")
+    command
+        ->add_option(
+            "scores", options->scores,
+            "Score maps of shape (L, L), (H, L, L) or (B, H, L, L): a .npy, FILE.npz:NAME, "
+            "FILE.safetensors:NAME, or - for one of these from standard input")
         ->required()
-        ->type_name("SCORES.npy");
+        ->type_name("SCORES");
+    command
+        ->add_option("--maps", options->maps,
+                     "Of several maps: their mean, each (a pattern a map), or one as HEAD or "
+                     "SAMPLE,HEAD, counted from 0")
+        ->capture_default_str();
     command->add_option("--block", options->settings.block, "Block edge: 16, 32, 64 or 128")
         ->capture_default_str();
     command->add_option("--filter", options->settings.filter, "Edge of the diagonal filter, >= 1")

@@ -217,6 +217,12 @@ std::vector<Finding> examine_all() {
                 "anew by every process: set one");
         }
         finding.where = root->string();
+        for (const std::filesystem::path& folder : cache_folders().read_only) {
+            finding.where += fmt::format(", read only {}", folder.string());
+        }
+        if (const auto reason = why_not_trusted(*root)) {
+            throw UserError("{}: set SPION_CACHE_DIR to a folder of your own", *reason);
+        }
         if (const auto problem = KernelCache::problem_with(*root)) {
             throw UserError("cannot be written ({}): set SPION_CACHE_DIR to a folder that can",
                             *problem);

@@ -39,6 +39,7 @@ void add_commands(CLI::App& app, int* exit_code) {
     add_discover(app, exit_code);
     add_compile(app, exit_code);
     add_inspect(app, exit_code);
+    add_bundle(app, exit_code);
     add_verify(app, exit_code);
     add_bench(app, exit_code);
     add_cache(app, exit_code);

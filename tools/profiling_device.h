@@ -51,7 +51,7 @@ class ProfilingDevice final : public Device {
     using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
-    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override {
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) const override {
         return inner_.tensor_map(boxes);
     }
     void gemm(const Gemm& gemm) override;

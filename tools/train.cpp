@@ -87,7 +87,7 @@ int run_training(const TrainOptions& options) {
     const std::unique_ptr<Device> device = open_device(settings.device);
     progress.say(fmt::format("training on {}", device->name()));
     const Dataset data = load_data(settings, progress);
-    KernelCache cache(KernelCache::checked_root());
+    KernelCache cache(KernelCache::checked_folders());
     RunFolder folder(options.out);
     folder.write_config(to_toml(settings));
 

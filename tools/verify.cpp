@@ -1,19 +1,23 @@
 // `spion verify`: the kernels generated for one attention problem, against the float64 reference.
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <system_error>
 
+#include "io/npy.h"
 #include "ir/error.h"
 #include "runtime/output.h"
 #include "tools/attention_case.h"
+#include "tools/attention_inputs.h"
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
-#include "tools/npy.h"
 
 namespace spion {
 namespace {
@@ -23,6 +27,10 @@ struct VerifyOptions {
     std::uint64_t seed = 1;
     std::string layout = "heads_first";
     std::string dump;  // a folder, or "" for none
+    TensorFiles files;
+    std::optional<float> scale;  // nothing: 1/sqrt(D)
+    // Flags that were given, and therefore have to agree with the tensors.
+    bool heads_given = false, head_dim_given = false, batch_given = false;
 };
 
 Layout parse_layout(const std::string& name) {
@@ -65,10 +73,15 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     write("dv", tensor, report.outputs.d_v);
 }
 
-void print_report(const CaseReport& report) {
+void print_report(const AttentionCase& problem, const CaseReport& report) {
     for (const TensorError& error : report.errors) {
-        print_out("{:<4} relative error {:.3e}  tolerance {:.0e}  {}\n", error.name, error.relative,
+        print_out("{:<4} relative error {:.3e}  tolerance {:.0e}  {}", error.name, error.relative,
                   error.tolerance, error.passed() ? "ok" : "FAILED");
+        if (error.worst >= 0) {
+            print_out("  worst at {}: got {:.7g}, wanted {:.7g}",
+                      place_text(problem, error.name, error.worst), error.got, error.wanted);
+        }
+        print_out("\n");
         if (error.faulty > 0) {
             say("spion: {} has {} elements that are NaN, infinite or never written\n", error.name,
                 error.faulty);
@@ -81,30 +94,63 @@ void print_report(const CaseReport& report) {
     }
 }
 
-int verify(const VerifyOptions& options) {
+void require_equal(const char* flag, bool given, std::int64_t value, std::int64_t tensors) {
+    if (given && value != tensors) {
+        throw UserError("{} is {} and the tensors have {}: leave it out", flag, value, tensors);
+    }
+}
+
+// Takes B, H, L and D from the tensors; the flags that were given have to say the same.
+std::shared_ptr<const AttentionInputs> take_tensors(VerifyOptions& options) {
+    if (!options.files.any()) {
+        return nullptr;
+    }
+    GivenTensors given = read_tensors(options.files);
+    AttentionOptions& attention = options.attention;
+    require_equal("--batch", options.batch_given, attention.batch, given.batch);
+    require_equal("--heads", options.heads_given, attention.heads, given.heads);
+    require_equal("--head-dim", options.head_dim_given, attention.head_dim, given.head_dim);
+    require_equal("--length", attention.length.has_value(), attention.length.value_or(0),
+                  given.length);
+    constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+    attention.batch = given.batch;
+    attention.heads = static_cast<int>(std::min(given.heads, kMost));
+    attention.head_dim = static_cast<int>(std::min(given.head_dim, kMost));
+    attention.length = given.length;
+    return std::make_shared<const AttentionInputs>(std::move(given.tensors));
+}
+
+int verify(VerifyOptions options) {
     const Layout layout = parse_layout(options.layout);
+    const auto inputs = take_tensors(options);
     BlockPattern pattern = load_pattern(options.attention);
     const auto device = open_device(options.attention);
+    Attention attention = describe_attention(options.attention, pattern.length(), device->target());
+    if (options.scale) {
+        attention.scale = *options.scale;
+        check(attention);
+    }
     const AttentionCase problem{
-        .attention = describe_attention(options.attention, pattern.length(), device->target()),
+        .attention = attention,
         .pattern = std::move(pattern),
         .batch = options.attention.batch,
         .lengths = options.attention.lengths,
         .seed = options.seed,
         .layout = layout,
         .packed_rows = options.attention.packed_rows,
+        .inputs = inputs,
     };
     check(problem, *device);
     if (!options.dump.empty()) {
         create_folder(options.dump);
     }
     say("{}: {}\n", device->name(), to_text(problem));
-    KernelCache cache(KernelCache::checked_root());
+    KernelCache cache(KernelCache::checked_folders());
     const CaseReport report = check_case(problem, *device, cache);
     if (!options.dump.empty()) {
         dump(options.dump, problem, report);
     }
-    print_report(report);
+    print_report(problem, report);
     return report.passed() ? kDone : kNotPassed;
 }
 
@@ -123,7 +169,23 @@ void add_verify(CLI::App& app, int* exit_code) {
         ->capture_default_str();
     command->add_option("--dump", options->dump,
                         "folder for q, k, v, do, o, lse, dq, dk, dv as .npy (float32)");
-    command->callback([options, exit_code] { *exit_code = verify(*options); });
+    command->add_option("--inputs", options->files.all,
+                        "one's own tensors instead of random ones: a folder with q.npy, k.npy, "
+                        "v.npy and do.npy, or an .npz or .safetensors with these names");
+    command->add_option("--q", options->files.q,
+                        "Q alone, of shape (B, H, L, D), (H, L, D), (L, D)");
+    command->add_option("--k", options->files.k, "K alone, of the same shape");
+    command->add_option("--v", options->files.v, "V alone, of the same shape");
+    command->add_option("--do", options->files.d_o,
+                        "dO alone, of the same shape; random where none is given");
+    command->add_option("--scale", options->scale, "of Q K^T; without it, 1/sqrt(D)");
+    command->callback([options, command, exit_code] {
+        const auto given = [command](const char* flag) { return command->count(flag) > 0; };
+        options->heads_given = given("--heads");
+        options->head_dim_given = given("--head-dim");
+        options->batch_given = given("--batch");
+        *exit_code = verify(*options);
+    });
 }
 
 }  // namespace spion

@@ -20,6 +20,8 @@ std::string origin_text(const CachedKernel& cached) {
             return fmt::format("compiled in {:.0f} ms", cached.milliseconds);
         case CacheOrigin::kDisk:
             return fmt::format("from the disk cache in {:.1f} ms", cached.milliseconds);
+        case CacheOrigin::kBundle:
+            return fmt::format("from the bundle in {:.1f} ms", cached.milliseconds);
         case CacheOrigin::kMemory:
             return "already in memory";
     }

@@ -34,6 +34,8 @@ std::string_view origin_name(CacheOrigin origin) {
             return "compiled";
         case CacheOrigin::kDisk:
             return "disk";
+        case CacheOrigin::kBundle:
+            return "bundle";
         case CacheOrigin::kMemory:
             return "memory";
     }

@@ -4,9 +4,8 @@
 
 #include <vector>
 
-#include "codegen/emit.h"
-#include "compiler/compile.h"
 #include "compiler/discovery/discover.h"
+#include "compiler/score_summary_plan.h"
 
 namespace spion {
 
@@ -24,13 +23,11 @@ class ScoreMaps {
     // for the device.
     Map take(SpionAttentionArguments arguments);
 
-    const JitKernel& kernel() const { return jit_; }
+    const JitKernel& kernel() const { return plan_.jit; }
 
   private:
-    ScoreSummaryProgram program_;
+    ScoreSummaryPlan plan_;
     Device* device_;
-    JitKernel jit_;
-    LaunchGeometry geometry_;
     Buffer summary_;  // fp32 [tiles^2, 7]
     Buffer scores_;   // fp32 [L, L]
 };

@@ -95,9 +95,8 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         integer("kHeadDim", attention.head_dim, "D"),
         integer("kLength", attention.length, "L"),
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
-        {.name = "kPrunedZero",
-         .value = attention.softmax == SoftmaxKind::kPrunedZero,
-         .comment = "pruned elements count as a score of 0"},
+        integer("kSoftmax", static_cast<int>(attention.softmax),
+                fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))),
         {.name = "kKeyPadding",
          .value = attention.key_padding,
          .comment = "lengths say which keys are valid"},
@@ -150,6 +149,9 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
+    constants.push_back({.name = "kStepsAreFull",
+                         .value = step_coverage(program) == Coverage::kFull,
+                         .comment = "all elements of all steps count"});
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
     }

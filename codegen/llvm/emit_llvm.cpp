@@ -68,9 +68,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
         {.name = "kLength", .value = attention.length, .comment = "L"},
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
-        {.name = "kPrunedZero",
-         .value = attention.softmax == SoftmaxKind::kPrunedZero,
-         .comment = "pruned elements count as a score of 0"},
+        {.name = "kSoftmax",
+         .value = std::int64_t{static_cast<int>(attention.softmax)},
+         .comment = fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))},
         {.name = "kKeyPadding", .value = attention.key_padding, .comment = ""},
     };
 }

@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <iterator>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -27,18 +29,54 @@ double sum_as_numpy(std::span<const double> values) {
     return sum;
 }
 
-// out[j] = sum over f of scores[row + f, j + f], f ascending, zero padded. scores: [L, L].
-void convolve_row(std::span<const double> scores, std::int64_t length, std::int64_t row, int filter,
+// The rows of a map that one row of the convolution needs, with 0 for masked scores.
+class RowWindow {
+  public:
+    RowWindow(const ScoreRows& rows, std::int64_t length, int filter)
+        : rows_(rows),
+          length_(length),
+          kept_(std::min<std::int64_t>(filter, length)),
+          scores_(static_cast<std::size_t>(kept_ * length)),
+          masks_(scores_.size()) {}
+
+    // Reads up to and including `row`.
+    void advance(std::int64_t row) {
+        for (; next_ <= row; ++next_) {
+            const std::span<double> scores(scores_.data() + place(next_),
+                                           static_cast<std::size_t>(length_));
+            rows_(next_, scores);
+            for (std::size_t j = 0; j < scores.size(); ++j) {
+                const bool masked = scores[j] == -std::numeric_limits<double>::infinity();
+                masks_[static_cast<std::size_t>(place(next_)) + j] = masked ? 1 : 0;
+                scores[j] = masked ? 0.0 : scores[j];
+            }
+        }
+    }
+    const double* scores(std::int64_t row) const { return scores_.data() + place(row); }
+    const std::uint8_t* mask(std::int64_t row) const { return masks_.data() + place(row); }
+
+  private:
+    std::int64_t place(std::int64_t row) const { return row % kept_ * length_; }
+
+    const ScoreRows& rows_;
+    std::int64_t length_, kept_, next_ = 0;
+    std::vector<double> scores_;       // [kept, L]
+    std::vector<std::uint8_t> masks_;  // [kept, L]: 1 where masked
+};
+
+// out[j] = sum over f of scores[row + f, j + f], f ascending, zero padded.
+void convolve_row(RowWindow& window, std::int64_t length, std::int64_t row, int filter,
                   std::span<double> out) {
     const std::int64_t half = filter / 2;
     const std::int64_t first = std::max(-half, -row);
     const std::int64_t last = std::min(filter - 1 - half, length - 1 - row);
+    window.advance(row + std::max<std::int64_t>(last, 0));
     std::fill(out.begin(), out.end(), 0.0);
     for (std::int64_t f = first; f <= last; ++f) {
-        const double* shifted = scores.data() + (row + f) * length + f;  // element j is A[i+f, j+f]
+        const double* scores = window.scores(row + f);
         const std::int64_t end = std::min(length, length - f);
         for (std::int64_t j = std::max<std::int64_t>(0, -f); j < end; ++j) {
-            out[static_cast<std::size_t>(j)] += shifted[j];
+            out[static_cast<std::size_t>(j)] += scores[j + f];
         }
     }
 }
@@ -100,37 +138,57 @@ int effective_filter(const DiscoverySettings& settings) {
     return settings.variant == Variant::kF ? 1 : settings.filter;
 }
 
-// Convolved and pooled row by row, in the order of the reference specification (shifts ascending, a
-// block's rows one after the other): equal blocks get equal bits, so that the ties of flood_fill
-// are ties here too. Running sums would cost less and break them.
 std::vector<double> pool_scores(std::span<const double> scores, std::int64_t length,
                                 const DiscoverySettings& settings) {
-    check(settings);
     if (length < 1 || static_cast<std::int64_t>(scores.size()) != length * length) {
         throw UserError("a score map of {} elements was given: length {} needs {} x {}",
                         scores.size(), length, length, length);
     }
+    const auto rows = [&](std::int64_t row, std::span<double> out) {
+        const auto begin = static_cast<std::size_t>(row) * out.size();
+        for (std::size_t j = 0; j < out.size(); ++j) {
+            const double score = scores[begin + j];  // nothing is masked here: infinity is a fault
+            out[j] = std::isfinite(score) ? score : std::numeric_limits<double>::quiet_NaN();
+        }
+    };
+    return pool_masked_scores(rows, length, settings);
+}
+
+// Convolved and pooled row by row, in the order of the reference specification (shifts ascending, a
+// block's rows one after the other): equal blocks get equal bits, so that the ties of flood_fill
+// are ties here too. Running sums would cost less and break them.
+std::vector<double> pool_masked_scores(const ScoreRows& rows, std::int64_t length,
+                                       const DiscoverySettings& settings) {
+    check(settings);
     const std::int64_t block = settings.block;
     const std::int64_t nb = (length + block - 1) / block;
     const int filter = effective_filter(settings);
+    RowWindow window(rows, length, filter);
     std::vector<double> pooled(static_cast<std::size_t>(nb * nb), 0.0);
+    std::vector<std::int64_t> counts(pooled.size(), 0);  // of elements that are not masked
     std::vector<double> row(static_cast<std::size_t>(length));
-    const auto rows_of = [&](std::int64_t index) {
-        return static_cast<std::size_t>(std::min(block, length - index * block));
-    };
     for (std::int64_t i = 0; i < length; ++i) {
-        convolve_row(scores, length, i, filter, row);
-        double* sums = pooled.data() + i / block * nb;  // [nb]
+        convolve_row(window, length, i, filter, row);
+        const std::uint8_t* mask = window.mask(i);
         for (std::int64_t column = 0; column < nb; ++column) {
-            sums[column] += sum_as_numpy(std::span<const double>(row).subspan(
-                static_cast<std::size_t>(column * block), rows_of(column)));
+            const std::int64_t begin = column * block;
+            const std::int64_t width = std::min(block, length - begin);
+            std::int64_t present = width;
+            for (std::int64_t j = begin; j < begin + width; ++j) {
+                if (mask[j] != 0) {
+                    row[static_cast<std::size_t>(j)] = 0.0;
+                    --present;
+                }
+            }
+            const auto cell = static_cast<std::size_t>(i / block * nb + column);
+            counts[cell] += present;
+            pooled[cell] += sum_as_numpy(std::span<const double>(row).subspan(
+                static_cast<std::size_t>(begin), static_cast<std::size_t>(width)));
         }
     }
-    for (std::int64_t i = 0; i < nb; ++i) {
-        for (std::int64_t j = 0; j < nb; ++j) {
-            pooled[static_cast<std::size_t>(i * nb + j)] /=
-                static_cast<double>(rows_of(i)) * static_cast<double>(rows_of(j));
-        }
+    for (std::size_t cell = 0; cell < pooled.size(); ++cell) {
+        pooled[cell] = counts[cell] == 0 ? -std::numeric_limits<double>::infinity()
+                                         : pooled[cell] / static_cast<double>(counts[cell]);
     }
     return pooled;
 }
@@ -184,8 +242,18 @@ std::vector<std::uint8_t> flood_fill(std::span<const double> pooled, int blocks,
     return marks;
 }
 
-BlockPattern discover(std::span<const double> pooled, std::int64_t length,
-                      const DiscoverySettings& settings) {
+double masked_quantile(std::span<const double> pooled, double q) {
+    std::vector<double> present;
+    std::copy_if(pooled.begin(), pooled.end(), std::back_inserter(present),
+                 [](double x) { return x != -std::numeric_limits<double>::infinity(); });
+    if (present.empty()) {
+        throw UserError("every score is masked (-inf): give a map with scores that are not");
+    }
+    return quantile(present, q);
+}
+
+BlockPattern discover_masked(std::span<const double> pooled, std::int64_t length,
+                             const DiscoverySettings& settings) {
     check(settings);
     const std::int64_t nb = (length + settings.block - 1) / settings.block;
     if (length < 1 || static_cast<std::int64_t>(pooled.size()) != nb * nb) {
@@ -193,21 +261,36 @@ BlockPattern discover(std::span<const double> pooled, std::int64_t length,
             "a pooled map of {} values was given: length {} in blocks of {} needs {} x {}",
             pooled.size(), length, settings.block, nb, nb);
     }
-    if (!std::all_of(pooled.begin(), pooled.end(), [](double x) { return std::isfinite(x); })) {
+    constexpr double kMasked = -std::numeric_limits<double>::infinity();
+    if (!std::all_of(pooled.begin(), pooled.end(),
+                     [](double x) { return x == kMasked || std::isfinite(x); })) {
         throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
     }
+    const double threshold = masked_quantile(pooled, settings.quantile);
     std::vector<std::uint8_t> marks;  // [nb, nb]
     if (settings.variant == Variant::kC) {
         const double side = static_cast<double>(nb);
         const double keep = side * side * settings.density - side;
-        marks = mark_largest(pooled, keep > 0.0 ? static_cast<std::int64_t>(keep) : 0);
+        const auto present =
+            std::count_if(pooled.begin(), pooled.end(), [](double x) { return x != kMasked; });
+        marks = mark_largest(
+            pooled,
+            std::min<std::int64_t>(keep > 0.0 ? static_cast<std::int64_t>(keep) : 0, present));
     } else {
-        marks = flood_fill(pooled, static_cast<int>(nb), quantile(pooled, settings.quantile));
+        marks = flood_fill(pooled, static_cast<int>(nb), threshold);
     }
     for (std::int64_t i = 0; i < nb; ++i) {
         marks[static_cast<std::size_t>(i * nb + i)] = 1;
     }
     return BlockPattern(length, settings.block, std::move(marks));
+}
+
+BlockPattern discover(std::span<const double> pooled, std::int64_t length,
+                      const DiscoverySettings& settings) {
+    if (!std::all_of(pooled.begin(), pooled.end(), [](double x) { return std::isfinite(x); })) {
+        throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
+    }
+    return discover_masked(pooled, length, settings);
 }
 
 }  // namespace spion

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -20,10 +21,10 @@ std::string_view to_string(Variant variant);
 Variant parse_variant(std::string_view name);  // throws UserError listing them
 
 struct DiscoverySettings {
-    int block = 64;           // 16, 32, 64 or 128
-    int filter = 31;          // F >= 1, edge of the identity filter; unused by kF
-    double quantile = 0.96;   // in [0, 1]; unused by kC
-    double density = 0.04;    // in [0, 1]; kC only
+    int block = 64;          // 16, 32, 64 or 128
+    int filter = 31;         // F >= 1, edge of the identity filter; unused by kF
+    double quantile = 0.96;  // in [0, 1]; unused by kC
+    double density = 0.04;   // in [0, 1]; kC only
     Variant variant = Variant::kCF;
 };
 // Throws UserError on a setting out of range.
@@ -35,6 +36,23 @@ int effective_filter(const DiscoverySettings& settings);
 // Steps 1 and 2 on a whole map: scores [L, L] row-major -> pooled [nb, nb]. fp64 throughout.
 std::vector<double> pool_scores(std::span<const double> scores, std::int64_t length,
                                 const DiscoverySettings& settings);
+
+// Writes row i of a map, L scores. Called once for each row, i ascending.
+using ScoreRows = std::function<void(std::int64_t row, std::span<double> scores)>;
+// The same from rows that are made when they are needed; keeps no more than F of them. A score of
+// -infinity is masked: it counts as absent, adds nothing to the sum along its diagonal, and a
+// block's mean runs over its other elements. A block without any other pools to -infinity. (In
+// numpy's words, with NaN for masked: nansum along the diagonal, NaN where the element itself is,
+// then nanmean.)
+std::vector<double> pool_masked_scores(const ScoreRows& rows, std::int64_t length,
+                                       const DiscoverySettings& settings);
+
+// As discover(), where a block of -infinity is wholly masked: it counts for no quantile and is set
+// by its place on the diagonal alone. Throws UserError when no block is left.
+BlockPattern discover_masked(std::span<const double> pooled, std::int64_t length,
+                             const DiscoverySettings& settings);
+// The threshold that it takes: the quantile of the blocks that are not masked.
+double masked_quantile(std::span<const double> pooled, double q);
 
 // Linear interpolation between order statistics, as numpy.quantile's default.
 double quantile(std::span<const double> values, double q);

@@ -183,8 +183,12 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, const L
     }
     const std::string key = tuning_key(sources, pattern, device, launch.batch);
     const auto file = cache.root() ? std::optional(tuning_file(*cache.root(), key)) : std::nullopt;
-    if (file) {
-        if (std::optional<Tuning> kept = read_tuning(*file, key)) {
+    std::vector<std::filesystem::path> folders = cache.read_only();
+    if (cache.root()) {
+        folders.insert(folders.begin(), *cache.root());
+    }
+    for (const std::filesystem::path& folder : folders) {
+        if (std::optional<Tuning> kept = read_tuning(tuning_file(folder, key), key)) {
             return *kept;
         }
     }

@@ -6,7 +6,7 @@
  *
  * Functions that can fail return a spion_status as int32_t; spion_last_error() then has one
  * sentence: what was given, what is allowed, how to mend it. On failure outputs are not written
- * and nothing has been launched. No function throws, exits or writes to a standard stream.
+ * and nothing has been launched. No function throws or exits.
  *
  * Structs that are passed by address begin with their size: set every field to 0 and `size` to
  * sizeof the struct, or start from the macro SPION_..._INIT. 0 is every other field's default. New
@@ -102,8 +102,8 @@ typedef struct spion_context_options {
 #define SPION_CONTEXT_OPTIONS_INIT \
     { sizeof(spion_context_options), SPION_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
-/* Opens the device. Reads the environment; nothing later does. SPION_DEVICE when there is no such
- * device, or when a bundle is damaged. */
+/* Opens the device. Contexts and plans read the environment (docs/environment.md), calls do not.
+ * SPION_DEVICE when there is no such device, or when a bundle cannot be read. */
 SPION_API int32_t spion_context_create(const spion_context_options* options,
                                        spion_context** context) SPION_NOEXCEPT;
 SPION_API void spion_context_release(spion_context* context) SPION_NOEXCEPT;

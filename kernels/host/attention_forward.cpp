@@ -4,11 +4,11 @@
 
 namespace {
 
-// The softmax so far: sum over elements of 2^(score - maximum) is `total`, their weighted values
-// are in the item's sums [D][lanes].
+// The softmax so far: the sum over elements of 2^(score - row_max) is row_sum, their weighted
+// values are in the item's sums [D][lanes].
 struct Softmax {
-    RowValues maximum;  // base 2
-    RowValues total;
+    RowValues row_max;  // base 2
+    RowValues row_sum;
 };
 
 SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
@@ -18,15 +18,15 @@ SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
             listed += Step{work.granules, work.granule_count, kLength}.rows(i);
         }
     }
-    const bool pruned = kPrunedZero && listed < kLength;
-    set_all(softmax.maximum, pruned ? 0.0F : -__builtin_inff());
-    set_all(softmax.total, pruned ? static_cast<float>(kLength - listed) : 0.0F);
+    const long long pruned = pruned_elements(listed);
+    set_all(softmax.row_max, pruned > 0 ? 0.0F : -__builtin_inff());
+    set_all(softmax.row_sum, pruned > 0 ? static_cast<float>(pruned) : 0.0F);
 }
 
-// Turns a step's scores [rows][lanes] into weights 2^(score - maximum), and rescales what is there.
+// Turns a step's scores [rows][lanes] into weights 2^(score - row_max), and rescales what is there.
 SPION_INLINE void absorb(Softmax& softmax, int rows, Scores& scores, Operand& sums) {
     for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
-        const Floats before = load(softmax.maximum.data + lane);
+        const Floats before = load(softmax.row_max.data + lane);
         Floats maximum = before;
         for (int n = 0; n < rows; ++n) {
             maximum = larger(maximum, load(scores.data + n * kStationaryRows + lane));
@@ -34,13 +34,13 @@ SPION_INLINE void absorb(Softmax& softmax, int rows, Scores& scores, Operand& su
         Floats total = 0.0F;
         for (int n = 0; n < rows; ++n) {
             float* at = scores.data + n * kStationaryRows + lane;
-            const Floats weight = exp2_of(load(at) - maximum);
+            const Floats weight = probability(load(at), maximum);
             store(at, weight);
             total += weight;
         }
         const Floats rescale = exp2_of(before - maximum);
-        store(softmax.total.data + lane, load(softmax.total.data + lane) * rescale + total);
-        store(softmax.maximum.data + lane, maximum);
+        store(softmax.row_sum.data + lane, load(softmax.row_sum.data + lane) * rescale + total);
+        store(softmax.row_max.data + lane, maximum);
         for (int d = 0; d < kHeadDim; ++d) {
             float* at = sums.data + d * kStationaryRows + lane;
             store(at, load(at) * rescale);
@@ -52,8 +52,8 @@ SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& 
                          const WorkItem& work, const Operand& sums) {
     RowValues inverse, lse;
     for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
-        const Floats total = load(softmax.total.data + lane);
-        const Floats natural = load(softmax.maximum.data + lane) * kLn2 + log_of(total);
+        const Floats total = load(softmax.row_sum.data + lane);
+        const Floats natural = load(softmax.row_max.data + lane) * kLn2 + log_of(total);
         store(inverse.data + lane, total == 0.0F ? Floats(0.0F) : 1.0F / total);
         store(lse.data + lane, total == 0.0F ? Floats(-__builtin_inff()) : natural);
     }
@@ -77,14 +77,14 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
             continue;
         }
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
-                        kScale * kLog2E, queries);
+                        score_factor(), queries);
         set_zero(sums);
         start(softmax, work);
         for_each_step(work, work.valid_keys, [&](const Step& step) {
-            const int rows = score_step(step, args->k, work, queries, scores);
+            const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
             if (rows > 0) {
                 absorb(softmax, rows, scores, sums);
-                accumulate_step(step, args->v, work, scores, sums);
+                accumulate_step(step, args->v, work, key_head(work.head), scores, sums);
             }
         });
         finish(softmax, *args, work, sums);

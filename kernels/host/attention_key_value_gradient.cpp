@@ -12,7 +12,7 @@ SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores)
         for (int n = 0; n < step.rows(i); ++n) {
             const Floats base2 = granule_lse[n] * kLog2E;
             for (int lane = 0; lane < kStationaryRows; lane += kLanes, at += kLanes) {
-                store(at, exp2_of(load(at) - base2));
+                store(at, probability(load(at), base2));
             }
         }
     }
@@ -28,7 +28,7 @@ SPION_INLINE void to_score_gradients(const Step& step, const float* delta,
         for (int n = 0; n < step.rows(i); ++n) {
             const Floats row_delta = granule_delta[n];
             for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
-                store(at, load(at) * (load(gradient) - row_delta));
+                store(at, score_gradient(load(at), load(gradient), row_delta));
                 at += kLanes;
                 gradient += kLanes;
             }
@@ -42,7 +42,7 @@ SPION_INLINE void write_gradient(const Operand& sums, float factor, const SpionT
     for (int row = 0; row < kStationaryRows; ++row) {
         factors.data[row] = row < valid ? factor : 0.0F;
     }
-    store_transposed(sums, factors.data, row_of(tensor, work, work.first), tensor.row_stride,
+    store_transposed(sums, factors.data, key_row_of(tensor, work, work.first), tensor.row_stride,
                      work.rows);
 }
 
@@ -64,17 +64,17 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
         set_zero(key_sums);
         set_zero(value_sums);
         if (valid > 0) {
-            load_transposed(row_of(args->k, work, work.first), args->k.row_stride, valid,
-                            kScale * kLog2E, keys);
-            load_transposed(row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
+            load_transposed(key_row_of(args->k, work, work.first), args->k.row_stride, valid,
+                            score_factor(), keys);
+            load_transposed(key_row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
                             values);
             for_each_step(work, kLength, [&](const Step& step) {
-                score_step(step, args->q, work, keys, weights);
+                score_step(step, args->q, work, work.head, keys, weights);
                 to_weights(step, args->lse + work.row_base, weights);
-                accumulate_step(step, args->d_o, work, weights, value_sums);
-                score_step(step, args->d_o, work, values, weight_gradients);
+                accumulate_step(step, args->d_o, work, work.head, weights, value_sums);
+                score_step(step, args->d_o, work, work.head, values, weight_gradients);
                 to_score_gradients(step, args->delta + work.row_base, weight_gradients, weights);
-                accumulate_step(step, args->q, work, weights, key_sums);
+                accumulate_step(step, args->q, work, work.head, weights, key_sums);
             });
         }
         // Padded keys take no part in the softmax: their gradients are zero whatever was summed.

@@ -34,9 +34,9 @@ SPION_INLINE void to_score_gradients(int rows, const RowValues& lse, const RowVa
     for (int n = 0; n < rows; ++n) {
         for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
             const int at = n * kStationaryRows + lane;
-            const Floats p = exp2_of(load(scores.data + at) - load(lse.data + lane));
+            const Floats p = probability(load(scores.data + at), load(lse.data + lane));
             store(scores.data + at,
-                  p * (load(weight_gradients.data + at) - load(delta.data + lane)));
+                  score_gradient(p, load(weight_gradients.data + at), load(delta.data + lane)));
         }
     }
 }
@@ -55,17 +55,17 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
             continue;
         }
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
-                        kScale * kLog2E, queries);
+                        score_factor(), queries);
         load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows, 1.0F,
                         output_gradient);
         load_lse(args->lse + work.row_base + work.first, work.rows, lse);
         write_delta(*args, work, output_gradient, sums, delta);
         set_zero(sums);
         for_each_step(work, work.valid_keys, [&](const Step& step) {
-            const int rows = score_step(step, args->k, work, queries, scores);
-            score_step(step, args->v, work, output_gradient, weight_gradients);
+            const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
+            score_step(step, args->v, work, key_head(work.head), output_gradient, weight_gradients);
             to_score_gradients(rows, lse, delta, weight_gradients, scores);
-            accumulate_step(step, args->k, work, scores, sums);
+            accumulate_step(step, args->k, work, key_head(work.head), scores, sums);
         });
         store_transposed(sums, scale.data, row_of(args->d_q, work, work.first),
                          args->d_q.row_stride, work.rows);

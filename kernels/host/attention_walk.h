@@ -3,17 +3,15 @@
 #pragma once
 
 #include "kernels/attention_arguments.h"
+#include "kernels/host/heads.h"
+#include "kernels/host/mask.h"
+#include "kernels/host/score.h"
 #include "kernels/host/tile.h"
 
 extern "C" {
 extern const int kHeads;         // H
-extern const int kLength;        // L
-extern const float kScale;       // of Q K^T
-extern const int kGranule;       // streamed rows that are adjacent in memory
 extern const int kStreamedRows;  // of one step, a multiple of kGranule
-extern const bool kPrunedZero;
-extern const bool kKeyPadding;
-extern const int kPackedRows;  // block rows of a tile, kStationaryRows each
+extern const int kPackedRows;    // block rows of a tile, kStationaryRows each
 }
 
 // Where the walk's tables come from: the arguments (tier 0), or constants of the source (tier 1).
@@ -97,7 +95,7 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long p
     work.granule_count = granule_count(args, position);
     work.uses = kPackedRows > 1 ? use_table(args) + offset_at(args, position) : nullptr;
     work.row_base = batch_head * kLength;
-    work.valid_keys = kKeyPadding ? args.lengths[work.batch] : kLength;
+    work.valid_keys = key_limit(args, work.batch);
     return work;
 }
 
@@ -111,10 +109,19 @@ SPION_INLINE bool uses_granule(const WorkItem& work, int i) {
     return kPackedRows == 1 || (work.uses[i] >> work.row & 1) != 0;
 }
 
-// Row `row` of the item's head.
+SPION_INLINE float* row_in_head(const SpionTensor& tensor, int batch, int head, long long row) {
+    return static_cast<float*>(tensor.data) + batch * tensor.batch_stride +
+           head * tensor.head_stride + row * tensor.row_stride;
+}
+
+// Row `row` of the item's head in a tensor of queries: Q, O, dO, dQ.
 SPION_INLINE float* row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return static_cast<float*>(tensor.data) + work.batch * tensor.batch_stride +
-           work.head * tensor.head_stride + row * tensor.row_stride;
+    return row_in_head(tensor, work.batch, work.head, row);
+}
+
+// The same in a tensor of keys: K, V, dK, dV.
+SPION_INLINE float* key_row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
+    return row_in_head(tensor, work.batch, key_head(work.head), row);
 }
 
 // One step's streamed rows: the granules [begin, end) of the list, gathered side by side.
@@ -126,10 +133,7 @@ struct Step {
     SPION_INLINE_MEMBER long long first(int i) const {
         return static_cast<long long>(granules[i]) * kGranule;
     }
-    SPION_INLINE_MEMBER int rows(int i) const {
-        const long long left = limit - first(i);
-        return static_cast<int>(left < 0 ? 0 : left < kGranule ? left : kGranule);
-    }
+    SPION_INLINE_MEMBER int rows(int i) const { return rows_below(first(i), limit); }
 };
 
 // Calls visit(step) on the granules that the item's rows use, in order, kStreamedRows / kGranule at
@@ -157,14 +161,15 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     }
 }
 
-// scores[n][lane] of a step; returns the number of rows n.
+// scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of
+// rows n.
 SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                            const Operand& stationary, Scores& scores) {
+                            int head, const Operand& stationary, Scores& scores) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        score(row_of(tensor, work, step.first(i)), tensor.row_stride, rows, stationary,
-              scores.data + gathered * kStationaryRows);
+        score(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+              stationary, scores.data + gathered * kStationaryRows);
         gathered += rows;
     }
     return gathered;
@@ -172,11 +177,11 @@ SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const W
 
 // sums[d][lane] += sum over the step's rows n of streamed[n][d] * weights[n][lane].
 SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                                  const Scores& weights, Operand& sums) {
+                                  int head, const Scores& weights, Operand& sums) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        accumulate(row_of(tensor, work, step.first(i)), tensor.row_stride, rows,
+        accumulate(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
                    weights.data + gathered * kStationaryRows, sums);
         gathered += rows;
     }

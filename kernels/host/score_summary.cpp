@@ -2,13 +2,13 @@
 // item recomputes one tile of mean probabilities over batch and heads from Q, K and LSE, and leaves
 // its seven weighted sums. Lanes are query rows.
 #include "kernels/attention_arguments.h"
+#include "kernels/host/heads.h"
+#include "kernels/host/mask.h"
+#include "kernels/host/score.h"
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;    // H
-extern const int kLength;   // L
-extern const float kScale;  // of Q K^T
-extern const bool kKeyPadding;
+extern const int kHeads;   // H
 extern const int kBlock;   // edge of a pattern block
 extern const int kTile;    // rows and columns of a work item, kStationaryRows
 extern const int kFilter;  // F
@@ -40,7 +40,7 @@ SPION_INLINE const float* row_of(const SpionTensor& tensor, int batch, int head,
 SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const SummaryTile& tile,
                                     int batch, int head, Operand& queries, Scores& scores,
                                     Scores& means) {
-    const int keys = kKeyPadding ? args.lengths[batch] : kLength;
+    const int keys = key_limit(args, batch);
     const int left = keys - tile.column;
     const int columns = left < tile.columns ? left : tile.columns;
     if (columns <= 0) {
@@ -52,13 +52,13 @@ SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const S
         base2.data[row] = row < tile.rows ? lse[tile.row + row] * kLog2E : __builtin_inff();
     }
     load_transposed(row_of(args.q, batch, head, tile.row), args.q.row_stride, tile.rows,
-                    kScale * kLog2E, queries);
-    score(row_of(args.k, batch, head, tile.column), args.k.row_stride, columns, queries,
+                    score_factor(), queries);
+    score(row_of(args.k, batch, key_head(head), tile.column), args.k.row_stride, columns, queries,
           scores.data);
     for (int n = 0; n < columns; ++n) {
         for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
             const int at = n * kStationaryRows + lane;
-            const Floats p = exp2_of(load(scores.data + at) - load(base2.data + lane));
+            const Floats p = probability(load(scores.data + at), load(base2.data + lane));
             store(means.data + at, load(means.data + at) + p);
         }
     }

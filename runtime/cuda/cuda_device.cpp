@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/driver.h"
@@ -60,23 +61,30 @@ Card describe_card(const Functions& cuda, driver_abi::Device device) {
 Target describe_device(const Functions& cuda, driver_abi::Device device) {
     const int capability = capability_of(cuda, device);
     const std::string arch = arch_of(capability);
-    const Target target{
-        .back_end = BackEnd::kCuda,
-        .arch = arch,
-        .features = "",
-        .compute_capability = capability,
-        .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
-        .shared_bytes_per_block =
-            attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-        .gpu = features_of(arch),
-        .card = describe_card(cuda, device)};
+    const Target target{.back_end = BackEnd::kCuda,
+                        .arch = arch,
+                        .features = "",
+                        .compute_capability = capability,
+                        .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
+                        .shared_bytes_per_block =
+                            attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
+                        .gpu = features_of(arch),
+                        .card = describe_card(cuda, device)};
     return environment_switch("SPION_WGMMA", true) ? target : without_features(target);
 }
 
 Target describe_target(const Functions& cuda, driver_abi::Device device) {
     Target target = describe_device(cuda, device);
-    target.compiler = nvrtc_release(target.arch);
+    target.compiler = nvrtc_problem() ? kNewestNvrtc : nvrtc_release(target.arch);
     return target;
+}
+
+const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
+    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
+    if (loaded == nullptr) {
+        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
+    }
+    return *loaded;
 }
 
 }  // namespace
@@ -115,7 +123,7 @@ struct CudaDevice::State {
     std::unique_ptr<Cublas> cublas;
 
     // The context is current to a thread, and callers may come on any.
-    void enter() const { check_driver(cuda.cuCtxSetCurrent(context), "cuCtxSetCurrent"); }
+    ContextScope enter() const { return {cuda, context}; }
 
     void check(driver_abi::Result result, const char* doing) const {
         if (result != kSuccess && !launched.empty()) {
@@ -146,13 +154,19 @@ struct CudaDevice::State {
     }
 };
 
-CudaDevice::CudaDevice() {
-    if (const auto problem = cuda_problem()) {
+CudaDevice::CudaDevice(int ordinal, Compiler compiler) {
+    if (const auto problem = compiler == Compiler::kNeeded ? cuda_problem() : driver_problem()) {
         throw DeviceError("{}", *problem);
     }
     state_ = std::make_unique<State>();
     State& s = *state_;
-    check_driver(s.cuda.cuDeviceGet(&s.device, 0), "cuDeviceGet");
+    int count = 0;
+    check_driver(s.cuda.cuDeviceGetCount(&count), "cuDeviceGetCount");
+    if (ordinal < 0 || ordinal >= count) {
+        throw UserError("GPU {} was asked for, and this process sees {}: give 0 to {}", ordinal,
+                        count, count - 1);
+    }
+    check_driver(s.cuda.cuDeviceGet(&s.device, ordinal), "cuDeviceGet");
     char name[256] = "";
     check_driver(s.cuda.cuDeviceGetName(name, sizeof(name), s.device), "cuDeviceGetName");
     s.name = name;
@@ -161,9 +175,11 @@ CudaDevice::CudaDevice() {
     s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
     s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
-    check_driver(s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device),
-                 fmt::format("{} cannot be opened", s.name));
-    s.enter();
+    if (const auto result = s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device);
+        result != kSuccess) {
+        throw DeviceError("{} cannot be opened: {}", s.name, describe_driver_error(result));
+    }
+    const ContextScope scope = s.enter();
     check_driver(s.cuda.cuStreamCreate(&s.stream, driver_abi::kStreamNonBlocking),
                  "cuStreamCreate");
     s.staging = std::make_unique<Staging>(s.cuda, s.stream);
@@ -171,7 +187,12 @@ CudaDevice::CudaDevice() {
 
 CudaDevice::~CudaDevice() {
     State& s = *state_;
-    s.cuda.cuCtxSetCurrent(s.context);
+    std::optional<ContextScope> scope;
+    try {
+        scope.emplace(s.cuda, s.context);
+    } catch (const DeviceError&) {
+        return;  // the driver is gone, and all that was in it
+    }
     s.cuda.cuStreamSynchronize(s.stream);
     s.cublas.reset();
     s.staging.reset();
@@ -184,6 +205,7 @@ CudaDevice::~CudaDevice() {
         s.cuda.cuMemFree_v2(address_of(data));
     }
     s.cuda.cuStreamDestroy_v2(s.stream);
+    scope.reset();
     s.cuda.cuDevicePrimaryCtxRelease_v2(s.device);
 }
 
@@ -205,7 +227,7 @@ std::size_t CudaDevice::peak_bytes() const {
 
 void* CudaDevice::allocate(std::size_t bytes) {
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     driver_abi::Pointer address = 0;
     const driver_abi::Result result =
         s.cuda.cuMemAlloc_v2(&address, std::max<std::size_t>(bytes, 1));
@@ -234,8 +256,12 @@ void CudaDevice::release(void* data) noexcept {
     if (found == s.allocations.end()) {
         return;
     }
-    s.cuda.cuCtxSetCurrent(s.context);
-    s.cuda.cuMemFree_v2(address_of(data));  // waits for work that may use it
+    try {
+        const ContextScope scope = s.enter();
+        s.cuda.cuMemFree_v2(address_of(data));  // waits for work that may use it
+    } catch (const DeviceError&) {
+        // The driver is gone, and the memory with it.
+    }
     s.allocated_bytes -= found->second;
     s.allocations.erase(found);
 }
@@ -245,13 +271,13 @@ void CudaDevice::copy_in(void* device, const void* host, std::size_t bytes) {
         return;
     }
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     s.check(s.staging->copy_in(address_of(device), host, bytes), "copying to the device");
 }
 
 void CudaDevice::copy_out(void* host, const void* device, std::size_t bytes) {
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     if (bytes != 0) {
         s.check(s.cuda.cuMemcpyDtoHAsync_v2(host, address_of(device), bytes, s.stream),
                 "copying from the device");
@@ -264,13 +290,13 @@ void CudaDevice::fill(void* device, unsigned char byte, std::size_t bytes) {
         return;
     }
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     s.check(s.cuda.cuMemsetD8Async(address_of(device), byte, bytes, s.stream),
             "filling device memory");
 }
 
 void CudaDevice::synchronize() {
-    state_->enter();
+    const ContextScope scope = state_->enter();
     state_->wait("waiting for the device");
 }
 
@@ -288,17 +314,31 @@ std::vector<std::string> CudaDevice::compile_options() {
 
 std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
                                                const KernelBinary& binary) {
-    state_->enter();
+    const ContextScope scope = state_->enter();
     return std::make_unique<CudaKernel>(state_->cuda, state_->context, entry, binary);
+}
+
+void CudaDevice::prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const {
+    const ContextScope scope = state_->enter();
+    cuda_kernel(kernel).allow_shared_bytes(geometry.shared_bytes);
 }
 
 void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
                         const void* arguments, std::size_t /*argument_bytes*/) {
     State& s = *state_;
-    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
-    if (loaded == nullptr) {
-        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
+    prepare(kernel, geometry);
+    launch_on(s.stream, kernel, geometry, arguments, 0);
+    s.remember(kernel.entry());
+    if (s.wait_after_launch) {
+        const ContextScope scope = s.enter();
+        s.wait("running a kernel");
     }
+}
+
+void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
+                           const LaunchGeometry& geometry, const void* arguments,
+                           std::size_t /*argument_bytes*/) const {
+    const State& s = *state_;
     if (geometry.work_items < 0 || geometry.work_items > std::numeric_limits<int>::max() ||
         geometry.threads < 1 || geometry.threads > s.max_threads || geometry.shared_bytes < 0 ||
         geometry.shared_bytes > s.target.shared_bytes_per_block) {
@@ -311,17 +351,39 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     if (geometry.work_items == 0) {
         return;
     }
-    s.enter();
-    loaded->launch(geometry, arguments, s.stream);
-    s.remember(kernel.entry());
-    if (s.wait_after_launch) {
-        s.wait("running a kernel");
-    }
+    const ContextScope scope = s.enter();
+    cuda_kernel(kernel).launch(geometry, arguments, static_cast<driver_abi::Stream>(stream));
 }
 
-std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) {
-    State& s = *state_;
-    s.enter();
+void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,
+                         std::size_t bytes) const {
+    const State& s = *state_;
+    const ContextScope scope = s.enter();
+    check_driver(s.cuda.cuMemsetD8Async(address_of(device), byte, bytes,
+                                        static_cast<driver_abi::Stream>(stream)),
+                 "filling device memory");
+}
+
+const char* CudaDevice::problem_with_address(const void* data) const {
+    const State& s = *state_;
+    const ContextScope scope = s.enter();
+    int asked[] = {driver_abi::kPointerMemoryType, driver_abi::kPointerDeviceOrdinal};
+    unsigned type = 0;
+    int ordinal = 0;
+    void* answers[] = {&type, &ordinal};
+    if (s.cuda.cuPointerGetAttributes(2, asked, answers, address_of(data)) != kSuccess) {
+        return "";
+    }
+    if (type == 0) {
+        return "is an address that CUDA does not know";
+    }
+    return type == driver_abi::kMemoryOfDevice && ordinal != s.device ? "is memory of another GPU"
+                                                                      : "";
+}
+
+std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) const {
+    const State& s = *state_;
+    const ContextScope scope = s.enter();
     unsigned long long extent[4], stride[3];
     std::copy_n(boxes.extent, 4, extent);
     std::copy_n(boxes.stride, 3, stride);
@@ -332,21 +394,23 @@ std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) {
                         : boxes.columns == 32 ? driver_abi::kTensorMapSwizzle64
                                               : driver_abi::kTensorMapSwizzle32;
     alignas(64) std::array<std::uint64_t, 16> map{};
-    check_driver(
-        s.cuda.cuTensorMapEncodeTiled(
-            map.data(), driver_abi::kTensorMapTwoByteFloats, 4, const_cast<void*>(boxes.data),
-            extent, stride, box, one, driver_abi::kTensorMapNoInterleave, swizzle,
-            driver_abi::kTensorMapPromote256, driver_abi::kTensorMapZerosOutside),
-        fmt::format("describing a tensor [{}, {}, {}, {}] at {} to the copy engine, with row, head "
-                    "and batch strides of {}, {} and {} bytes",
-                    extent[3], extent[2], extent[1], extent[0], boxes.data, stride[0], stride[1],
-                    stride[2]));
+    const driver_abi::Result result = s.cuda.cuTensorMapEncodeTiled(
+        map.data(), driver_abi::kTensorMapTwoByteFloats, 4, const_cast<void*>(boxes.data), extent,
+        stride, box, one, driver_abi::kTensorMapNoInterleave, swizzle,
+        driver_abi::kTensorMapPromote256, driver_abi::kTensorMapZerosOutside);
+    if (result != kSuccess) {
+        throw DeviceError(
+            "describing a tensor [{}, {}, {}, {}] at {} to the copy engine, with row, head and "
+            "batch strides of {}, {} and {} bytes: {}",
+            extent[3], extent[2], extent[1], extent[0], boxes.data, stride[0], stride[1], stride[2],
+            describe_driver_error(result));
+    }
     return map;
 }
 
 void CudaDevice::gemm(const Gemm& gemm) {
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     if (!s.cublas) {
         if (s.workspace == nullptr) {
             s.workspace = allocate(kCublasWorkspaceBytes);
@@ -362,7 +426,7 @@ void CudaDevice::mark(int slot) {
     if (slot < 0 || slot >= kMarkSlots) {
         throw InternalError("mark: slot {} is not in 0..{}", slot, kMarkSlots - 1);
     }
-    s.enter();
+    const ContextScope scope = s.enter();
     driver_abi::Event& event = s.events[static_cast<std::size_t>(slot)];
     if (event == nullptr) {
         s.check(s.cuda.cuEventCreate(&event, driver_abi::kEventDefault), "creating an event");
@@ -372,7 +436,7 @@ void CudaDevice::mark(int slot) {
 
 double CudaDevice::milliseconds_between(int first_slot, int second_slot) {
     State& s = *state_;
-    s.enter();
+    const ContextScope scope = s.enter();
     const auto finished = [&s](int slot) {
         if (slot < 0 || slot >= kMarkSlots || s.events[static_cast<std::size_t>(slot)] == nullptr) {
             throw InternalError("milliseconds_between: slot {} was never marked", slot);

@@ -19,9 +19,12 @@ std::optional<std::string> cuda_problem();
 // launch is waited for, and the message names the one.
 class CudaDevice : public Device {
   public:
-    // The first GPU that CUDA_VISIBLE_DEVICES leaves. Throws DeviceError with cuda_problem()'s
-    // sentence.
-    CudaDevice();
+    // Whether a device without NVRTC is of use: where every kernel comes from a bundle or a cache.
+    enum class Compiler { kNeeded, kOptional };
+    // GPU `ordinal` of those that CUDA_VISIBLE_DEVICES leaves, by its primary context, which is the
+    // one of CUDA's runtime. Throws DeviceError with cuda_problem()'s sentence, UserError for an
+    // ordinal that is not there.
+    explicit CudaDevice(int ordinal = 0, Compiler compiler = Compiler::kNeeded);
     ~CudaDevice() override;
     CudaDevice(const CudaDevice&) = delete;
     CudaDevice& operator=(const CudaDevice&) = delete;
@@ -49,7 +52,15 @@ class CudaDevice : public Device {
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
 
-    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) override;
+    void prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const override;
+    // Throw DeviceError when the stream is of another context, or cannot be captured.
+    void launch_on(ForeignStream stream, const LoadedKernel& kernel, const LaunchGeometry& geometry,
+                   const void* arguments, std::size_t argument_bytes) const override;
+    void fill_on(ForeignStream stream, void* device, unsigned char byte,
+                 std::size_t bytes) const override;
+    const char* problem_with_address(const void* data) const override;
+
+    std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) const override;
     void gemm(const Gemm& gemm) override;
 
     void mark(int slot) override;

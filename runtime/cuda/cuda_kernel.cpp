@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/driver.h"
 
 namespace spion {
@@ -30,23 +31,28 @@ CudaKernel::CudaKernel(const driver_abi::Functions& functions, driver_abi::Conte
 }
 
 CudaKernel::~CudaKernel() {
-    cuda_.cuCtxSetCurrent(context_);
-    cuda_.cuModuleUnload(module_);
+    try {
+        const ContextScope scope(cuda_, context_);
+        cuda_.cuModuleUnload(module_);
+    } catch (const DeviceError&) {
+        // The driver is gone, and the module with it.
+    }
 }
 
 void CudaKernel::allow_shared_bytes(int bytes) const {
     if (bytes > allowed_shared_bytes_) {
-        check_driver(
-            cuda_.cuFuncSetAttribute(function_, driver_abi::kFunctionMaxDynamicSharedBytes, bytes),
-            fmt::format("kernel '{}' wants {} bytes of dynamic shared memory a block", entry_,
-                        bytes));
+        if (const auto result = cuda_.cuFuncSetAttribute(
+                function_, driver_abi::kFunctionMaxDynamicSharedBytes, bytes);
+            result != kSuccess) {
+            throw DeviceError("kernel '{}' wants {} bytes of dynamic shared memory a block: {}",
+                              entry_, bytes, describe_driver_error(result));
+        }
         allowed_shared_bytes_ = bytes;
     }
 }
 
 void CudaKernel::launch(const LaunchGeometry& geometry, const void* arguments,
                         driver_abi::Stream stream) const {
-    allow_shared_bytes(geometry.shared_bytes);
     // By address, so that the driver puts it where the kernel expects it: a struct with an
     // alignment of 64 does not lie at the start of the parameters.
     void* parameters[] = {const_cast<void*>(arguments)};

@@ -1,6 +1,7 @@
 // A kernel's binary on the GPU, ready to be launched.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 #include "runtime/cuda/driver_abi.h"
@@ -21,21 +22,22 @@ class CudaKernel : public LoadedKernel {
 
     const std::string& entry() const override { return entry_; }
 
+    // Memory of a block beyond 48 KiB must be asked for before a launch with it; the kernel is then
+    // on the device, too. Thread-safe; its context must be current.
+    void allow_shared_bytes(int bytes) const;
+
     // Puts a launch into `stream`, whose context must be current. `arguments` is the kernel's
-    // struct. Throws DeviceError with the driver's reason.
+    // struct. Keeps no state. Throws DeviceError with the driver's reason.
     void launch(const LaunchGeometry& geometry, const void* arguments,
                 driver_abi::Stream stream) const;
 
   private:
-    // Memory of a block beyond 48 KiB must be asked for once a kernel.
-    void allow_shared_bytes(int bytes) const;
-
     const driver_abi::Functions& cuda_;
     driver_abi::Context context_;
     std::string entry_;
     driver_abi::Module module_ = nullptr;
     driver_abi::Function function_ = nullptr;
-    mutable int allowed_shared_bytes_ = 0;
+    mutable std::atomic<int> allowed_shared_bytes_ = -1;
 };
 
 }  // namespace spion

@@ -126,7 +126,7 @@ std::string describe_driver_error(Result result) {
     return describe(opened_driver().functions, result);
 }
 
-void check_driver(Result result, const std::string& doing) {
+void check_driver(Result result, const char* doing) {
     if (result != kSuccess) {
         throw DeviceError("{}: {}", doing, describe_driver_error(result));
     }

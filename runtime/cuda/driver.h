@@ -22,7 +22,7 @@ std::string driver_path();
 std::optional<CompilerRelease> driver_cuda_release();
 
 // Throws DeviceError "<doing>: CUDA_ERROR_X (its description)" unless `result` is success.
-void check_driver(driver_abi::Result result, const std::string& doing);
+void check_driver(driver_abi::Result result, const char* doing);
 // "CUDA_ERROR_X (its description)".
 std::string describe_driver_error(driver_abi::Result result);
 

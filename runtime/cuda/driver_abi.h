@@ -36,6 +36,10 @@ constexpr int kDeviceSharedBytesPerBlockOptIn = 97;
 
 constexpr int kFunctionMaxDynamicSharedBytes = 8;
 
+constexpr int kPointerMemoryType = 2;
+constexpr int kPointerDeviceOrdinal = 9;
+constexpr unsigned kMemoryOfDevice = 2;
+
 // CUtensorMapEncodeTiled's enumerations.
 constexpr int kTensorMapTwoByteFloats = 9;  // bf16; a copy does not look at the format
 constexpr int kTensorMapNoInterleave = 0;
@@ -84,7 +88,11 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuDeviceGetAttribute, Result(int*, int attribute, Device))                                \
     X(cuDevicePrimaryCtxRetain, Result(Context*, Device))                                       \
     X(cuDevicePrimaryCtxRelease_v2, Result(Device))                                             \
-    X(cuCtxSetCurrent, Result(Context))                                                         \
+    X(cuCtxGetCurrent, Result(Context*))                                                        \
+    X(cuCtxPushCurrent_v2, Result(Context))                                                     \
+    X(cuCtxPopCurrent_v2, Result(Context*))                                                     \
+    X(cuPointerGetAttributes,                                                                   \
+      Result(unsigned count, int* attributes, void** values, Pointer))                          \
     X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                           \
     X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                             \
     X(cuMemFree_v2, Result(Pointer))                                                            \

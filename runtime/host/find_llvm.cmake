@@ -28,12 +28,29 @@ add_library(spion_llvm INTERFACE)
 target_include_directories(spion_llvm SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS})
 separate_arguments(llvm_definitions NATIVE_COMMAND "${LLVM_DEFINITIONS}")
 target_compile_definitions(spion_llvm INTERFACE ${llvm_definitions})
-if(LLVM_LINK_LLVM_DYLIB)
+llvm_map_components_to_libnames(llvm_archives bitreader bitwriter asmparser linker ipo passes
+                                orcjit native)
+# Whoever links it and sets the property SPION_STATIC_LLVM gets the archives, so that a library of
+# ours carries its own LLVM, hidden (api/CMakeLists.txt); the others the shared library where LLVM
+# has one, which links in a moment.
+set(static_llvm OFF)
+find_library(SPION_LLVM_ARCHIVE NAMES libLLVMOrcJIT.a HINTS ${LLVM_LIBRARY_DIRS} NO_DEFAULT_PATH)
+if(SPION_LLVM_ARCHIVE AND (TARGET zstd::libzstd_shared OR NOT LLVM_ENABLE_ZSTD))
+    set(static_llvm ON)
+endif()
+option(SPION_STATIC_LLVM "Link LLVM's archives into libspion.so (Debian, Ubuntu: libzstd-dev)"
+       ${static_llvm})
+if(NOT SPION_STATIC_LLVM)
+    message(STATUS "libspion.so will need libLLVM.so: install libzstd-dev for one of its own")
+endif()
+if(LLVM_LINK_LLVM_DYLIB AND SPION_STATIC_LLVM)
+    set(use_archives $<BOOL:$<TARGET_PROPERTY:SPION_STATIC_LLVM>>)
+    target_link_libraries(spion_llvm INTERFACE "$<${use_archives}:${llvm_archives}>"
+                                               "$<$<NOT:${use_archives}>:LLVM>")
+elseif(LLVM_LINK_LLVM_DYLIB)
     target_link_libraries(spion_llvm INTERFACE LLVM)
 else()
-    llvm_map_components_to_libnames(llvm_libraries bitreader bitwriter asmparser linker ipo
-                                    passes orcjit native)
-    target_link_libraries(spion_llvm INTERFACE ${llvm_libraries})
+    target_link_libraries(spion_llvm INTERFACE ${llvm_archives})
 endif()
 
 message(STATUS "Host back end: LLVM ${LLVM_PACKAGE_VERSION}, ${SPION_CLANG}")

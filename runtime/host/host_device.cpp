@@ -72,9 +72,7 @@ class HostDevice : public Device {
         copy(host, device, bytes);
     }
     void fill(void* device, unsigned char byte, std::size_t bytes) override {
-        if (bytes != 0) {
-            std::memset(device, byte, bytes);
-        }
+        fill_on(nullptr, device, byte, bytes);
     }
     void synchronize() override {}  // launches have ended when they return
 
@@ -88,7 +86,17 @@ class HostDevice : public Device {
     }
 
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
-                std::size_t) override {
+                std::size_t argument_bytes) override {
+        launch_on(nullptr, kernel, geometry, arguments, argument_bytes);
+    }
+    void fill_on(ForeignStream, void* device, unsigned char byte,
+                 std::size_t bytes) const override {
+        if (bytes != 0) {
+            std::memset(device, byte, bytes);
+        }
+    }
+    void launch_on(ForeignStream, const LoadedKernel& kernel, const LaunchGeometry& geometry,
+                   const void* arguments, std::size_t) const override {
         const HostFunction function = dynamic_cast<const HostKernel&>(kernel).function();
         // Several chunks a thread even out items of unequal length.
         const std::int64_t chunk =

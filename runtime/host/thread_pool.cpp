@@ -13,6 +13,7 @@
 namespace spion {
 
 struct ThreadPool::State {
+    std::mutex in_use;  // by the caller whose work the workers share
     std::mutex mutex;
     std::condition_variable start, done;
     std::uint64_t round = 0;  // counts calls of parallel_for; a worker joins each once
@@ -21,7 +22,7 @@ struct ThreadPool::State {
     std::exception_ptr error;
 
     // The round in progress.
-    const Work* work = nullptr;
+    Ranges ranges = {};
     std::int64_t items = 0, chunk = 1;
     std::atomic<std::int64_t> next{0};
 
@@ -31,7 +32,7 @@ struct ThreadPool::State {
         try {
             for (std::int64_t begin = next.fetch_add(chunk); begin < items;
                  begin = next.fetch_add(chunk)) {
-                (*work)(begin, std::min(begin + chunk, items));
+                ranges.call(ranges.context, begin, std::min(begin + chunk, items));
             }
         } catch (...) {
             const std::lock_guard lock(mutex);
@@ -85,17 +86,19 @@ ThreadPool::~ThreadPool() {
     }
 }
 
-void ThreadPool::parallel_for(std::int64_t items, std::int64_t chunk, const Work& work) {
-    if (items <= chunk || threads_ == 1) {
+void ThreadPool::run(std::int64_t items, std::int64_t chunk, Ranges ranges) const {
+    State& state = *state_;
+    const bool alone = items <= chunk || threads_ == 1;
+    std::unique_lock workers(state.in_use, std::defer_lock);
+    if (alone || !workers.try_lock()) {
         for (std::int64_t begin = 0; begin < items; begin += chunk) {
-            work(begin, std::min(begin + chunk, items));
+            ranges.call(ranges.context, begin, std::min(begin + chunk, items));
         }
         return;
     }
-    State& state = *state_;
     {
         const std::lock_guard lock(state.mutex);
-        state.work = &work;
+        state.ranges = ranges;
         state.items = items;
         state.chunk = chunk;
         state.next = 0;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 namespace spion {
@@ -16,12 +15,24 @@ class ThreadPool {
     int threads() const { return threads_; }
 
     // Calls work(begin, end) on disjoint ranges of at most `chunk` items that cover [0, items), on
-    // all threads, and returns when all are done. Which thread takes which range is not fixed.
-    // One call at a time; the first exception of `work` is rethrown here.
-    using Work = std::function<void(std::int64_t begin, std::int64_t end)>;
-    void parallel_for(std::int64_t items, std::int64_t chunk, const Work& work);
+    // all threads, and returns when all are done. Which thread takes which range is not fixed. The
+    // first exception of `work` is rethrown here. Thread-safe and without allocation: a caller that
+    // finds the workers busy with the call of another computes on its own thread alone.
+    template <typename Work>
+    void parallel_for(std::int64_t items, std::int64_t chunk, const Work& work) const {
+        const auto call = [](const void* context, std::int64_t begin, std::int64_t end) {
+            (*static_cast<const Work*>(context))(begin, end);
+        };
+        run(items, chunk, {.call = call, .context = &work});
+    }
 
   private:
+    struct Ranges {  // a `Work` of whoever waits for it
+        void (*call)(const void* context, std::int64_t begin, std::int64_t end);
+        const void* context;
+    };
+    void run(std::int64_t items, std::int64_t chunk, Ranges ranges) const;
+
     struct State;
     int threads_;
     std::unique_ptr<State> state_;

@@ -274,6 +274,15 @@ TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
     expect_error<UserError>([&] { emit(program, cuda_target(80)); }, "unit=mma_sync");
 }
 
+TEST(EmitCuda, SaysWhetherAllStepsAreFull) {
+    TileProgram program = small_program();
+    EXPECT_NE(emit(program, cuda_target(90)).text.find("kStepsAreFull = false"), std::string::npos);
+    program.attention.key_padding = false;
+    program.attention.length = 128;
+    program.streamed_rows = 32;
+    EXPECT_NE(emit(program, cuda_target(90)).text.find("kStepsAreFull = true"), std::string::npos);
+}
+
 TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();

@@ -1,16 +1,21 @@
-// nvrtc_matrix sample|all|variants: compiles attention's kernels with the NVRTC that is found, and prints a
-// line of tabs for each: family, target, kernel, tile, registers, bytes of spills, milliseconds,
-// and why it was refused. tests/nvrtc_matrix.py runs it for every release.
+// nvrtc_matrix sample|all|variants: compiles attention's and the training step's kernels with the
+// NVRTC that is found, and prints a line with tabs for each: family, target, kernel, tile,
+// registers, bytes of spills, milliseconds, and why it was refused. tests/nvrtc_matrix.py runs it
+// for every release.
 #include <fmt/format.h>
 
 #include <cstdio>
 #include <exception>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "ir/error.h"
 #include "runtime/cuda/nvrtc.h"
 #include "tests/codegen/compile_jobs.h"
+#include "train/fused_feed_forward.h"
+#include "train/fused_linear.h"
+#include "train/kernels.h"
 
 namespace {
 
@@ -48,6 +53,30 @@ void print_family(const std::string& family, const test::CompileJobs& jobs, std:
     }
 }
 
+// The training step's kernels at the paper's settings and at the widest, with those that do a layer
+// or two in one.
+test::CompileJobs training_jobs(const Target& target) {
+    const StepShape paper = {};
+    const StepShape widest = {
+        .channels = 1024, .feed_forward = 4096, .vocabulary = 512, .dropout = 0.1F};
+    test::CompileJobs jobs;
+    const auto add = [&](const char* what, KernelSource source) {
+        jobs.push_back(
+            {.what = what, .source = std::move(source), .geometry = {}, .target = target});
+    };
+    for (int i = 0; i < kStepKernels; ++i) {
+        add("paper", step_kernel_source(static_cast<StepKernel>(i), paper, target));
+        add("widest", step_kernel_source(static_cast<StepKernel>(i), widest, target));
+    }
+    for (const auto& [channels, hidden] : {std::pair{64, 128}, {64, 256}, {128, 128}}) {
+        const FusedFeedForwardShape both{.channels = channels, .hidden = hidden, .dropout = 0.1F};
+        if (can_fuse(both, target)) add("fused", fused_feed_forward_source(both, target));
+        const FusedLinearShape one{.out = channels, .in = hidden, .gelu = true, .dropout = 0.1F};
+        if (can_fuse(one, target)) add("fused", fused_linear_source(one, target));
+    }
+    return jobs;
+}
+
 // The kernels that are asked for, of one target: one of `step`.
 void print_target(const Target& target, std::size_t step) {
     print_family("chosen", test::chosen_jobs(target, false), step);
@@ -58,6 +87,7 @@ void print_target(const Target& target, std::size_t step) {
     print_family("summary", test::summary_jobs(target), step);
     print_family("baked", test::baked_jobs(target), step);
     print_family("packed", test::packed_jobs(target, false), step);
+    print_family("training", training_jobs(target), step);
 }
 
 void print_wanted(std::string_view wanted) {

@@ -37,6 +37,16 @@ TEST(Attention, PrintsOneLine) {
               "dropout=0");
 }
 
+TEST(Attention, CoverageIsPartialBeyondLAndWithPaddedKeys) {
+    Attention attention = valid();
+    attention.key_padding = false;
+    EXPECT_EQ(coverage(attention, 2048, 2048), Coverage::kFull);
+    EXPECT_EQ(coverage(attention, 2049, 64), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, 64, 2049), Coverage::kPartial);
+    attention.key_padding = true;
+    EXPECT_EQ(coverage(attention, 64, 64), Coverage::kPartial);
+}
+
 TEST(Attention, SoftmaxKindNames) {
     EXPECT_EQ(parse_softmax_kind("pruned_zero"), SoftmaxKind::kPrunedZero);
     EXPECT_EQ(parse_softmax_kind("masked"), SoftmaxKind::kMasked);

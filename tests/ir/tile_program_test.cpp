@@ -229,6 +229,22 @@ TEST(TileProgram, GranulesMayHoldSeveralBlocks) {
                                 "tile 5 streams granule 2 outside the pattern (block row 5)");
 }
 
+TEST(TileProgram, StepsAreFullOnlyWhereNoElementCanBeMissing) {
+    TileProgram program;
+    program.attention.length = 512;
+    program.attention.key_padding = false;
+    program.granule = program.streamed_rows = 64;
+    EXPECT_EQ(step_coverage(program), Coverage::kFull);
+    program.attention.length = 500;  // the last step reaches beyond L
+    EXPECT_EQ(step_coverage(program), Coverage::kPartial);
+    program.attention.length = 512;
+    program.attention.key_padding = true;  // lengths come with the launch
+    EXPECT_EQ(step_coverage(program), Coverage::kPartial);
+    program.attention.key_padding = false;
+    program.streamed_rows = 128;  // the last step may have one granule
+    EXPECT_EQ(step_coverage(program), Coverage::kPartial);
+}
+
 TEST(TileProgram, RowsAreClassed) {
     TileProgram program = small_program();
     program.order = {0, 1, 2, 3, 4};

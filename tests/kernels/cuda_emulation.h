@@ -206,6 +206,17 @@ SPION_DEVICE unsigned __ballot_sync(unsigned, bool predicate) {
     for (int lane = 0; lane < 32; ++lane) result |= all[lane].word[0] << lane;
     return result;
 }
+SPION_DEVICE bool __any_sync(unsigned, bool predicate) {
+    return __ballot_sync(0xFFFFFFFFU, predicate) != 0;
+}
+SPION_DEVICE unsigned __reduce_add_sync(unsigned, unsigned value) {
+    spion::emulation::Words mine{};
+    mine.word[0] = value;
+    const spion::emulation::Words* all = spion::emulation::exchange(mine);
+    unsigned result = 0;
+    for (int lane = 0; lane < 32; ++lane) result += all[lane].word[0];
+    return result;
+}
 SPION_DEVICE int __popc(unsigned bits) {
     return __builtin_popcount(bits);
 }

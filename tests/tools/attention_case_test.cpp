@@ -92,6 +92,26 @@ TEST_P(Judge, MeasuresTheErrorOfOneTensorAlone) {
     EXPECT_TRUE(error("o").passed());
 }
 
+TEST_P(Judge, NamesTheWorstElement) {
+    SCOPED_TRACE(to_text(problem_));
+    const std::int64_t heads = problem_.attention.heads, length = problem_.attention.length,
+                       head_dim = problem_.attention.head_dim;
+    const std::int64_t index = ((1 * heads + 0) * length + 17) * head_dim + 5;
+    const auto at = static_cast<std::size_t>(index);
+    const float right = outputs_.d_v[at];
+    outputs_.d_v[at] = right + 40;
+    EXPECT_EQ(error("dv").worst, index);
+    EXPECT_EQ(error("dv").got, outputs_.d_v[at]);
+    EXPECT_NEAR(error("dv").wanted, right, 0.01 * std::abs(right));
+    EXPECT_EQ(place_text(problem_, "dv", index), "[1, 0, 17, 5]");
+    EXPECT_EQ(place_text(problem_, "lse", (1 * heads + 0) * length + 17), "[1, 0, 17]");
+    // A faulty element is worse than any that is far off, and of several the first is named.
+    outputs_.d_v[at - 3] = outputs_.d_v[at + 3] = std::nanf("");
+    EXPECT_EQ(error("dv").worst, index - 3);
+    EXPECT_TRUE(std::isnan(error("dv").got));
+    EXPECT_EQ(error("dv").faulty, 2);
+}
+
 TEST_P(Judge, CountsEveryElementThatWasNeverWritten) {
     outputs_.o[3] = std::nanf("");
     outputs_.o[4] = std::numeric_limits<float>::infinity();

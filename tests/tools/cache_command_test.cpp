@@ -142,6 +142,35 @@ TEST_F(CacheCommand, ClearLeavesForeignFilesAlone) {
     EXPECT_EQ(json::parse(run_command("cache list --json").out).size(), 0U);
 }
 
+TEST_F(CacheCommand, PrunesByLastUseAndSize) {
+    for (int i = 0; i < 3; ++i) {
+        fs::last_write_time(add_entry(i) / "manifest.json",
+                            fs::file_time_type::clock::now() - std::chrono::hours(24 * 20 * i));
+    }
+    add_tuning('a');
+    expect_refused("cache prune", {"nothing says what to remove: give --unused-for 30d"});
+    expect_refused("cache prune --unused-for 30", {"--unused-for is 30: give a number with s, m"});
+    expect_refused("cache prune --unused-for -3d", {"--unused-for is -3d: give a number"});
+    expect_refused("cache prune --max-size 3X", {"--max-size is 3X: give a number of bytes"});
+    const json rows = json::parse(run_command("cache list --json").out);
+    double longest = 0;
+    for (const json& row : rows) {
+        if (row.at("kind") == "kernel") {
+            longest = std::max(longest, row.at("unused_seconds").get<double>());
+            EXPECT_LT(row.at("age_seconds"), 3600.0) << "a use is no writing";
+        }
+    }
+    EXPECT_NEAR(longest, 40 * 24 * 3600.0, 3600.0);
+    const CommandResult aged = run_command("cache prune --unused-for 30d");
+    EXPECT_EQ(aged.exit_code, 0) << aged.err;
+    EXPECT_NE(aged.out.find("removed 1 kernel of "), std::string::npos) << aged.out;
+    EXPECT_NE(aged.out.find(" from " + root_.string() + ", 2 kernels of "), std::string::npos)
+        << aged.out;
+    const CommandResult all = run_command("cache prune --max-size 0 --unused-for 1w");
+    EXPECT_NE(all.out.find("removed 2 kernels of "), std::string::npos) << all.out;
+    EXPECT_EQ(json::parse(run_command("cache list --json").out).size(), 1U) << "the tuning stays";
+}
+
 TEST_F(CacheCommand, KnowsTunings) {
     const fs::path whole = add_tuning('a'), damaged = add_tuning('b');
     overwrite(damaged, contents(damaged).substr(0, 60));

@@ -26,7 +26,7 @@ inline std::string bytes_of(const AttentionCase& problem, Tables tables, Device&
         const auto& part = layers.front()->part(static_cast<KernelRole>(role));
         EXPECT_EQ(part.program.tables, tables);
         // Baked kernels have no tables to be passed: none are uploaded, none can be read.
-        EXPECT_EQ(static_cast<bool>(part.granules), tables == Tables::kPassed);
+        EXPECT_EQ(static_cast<bool>(part.walk), tables == Tables::kPassed);
     }
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);

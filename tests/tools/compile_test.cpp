@@ -15,13 +15,13 @@
 
 #include "compiler/report.h"
 #include "ir/parser.h"
+#include "runtime/disassemble.h"
 #include "runtime/offline.h"
 #include "tests/support/environment.h"
 #include "tests/support/random_case.h"
 #include "tests/support/run_command.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
-#include "tools/disassemble.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/nvrtc.h"
 #endif

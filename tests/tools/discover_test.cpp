@@ -1,7 +1,9 @@
 // `spion discover` through the command line that tools/main.cpp builds.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -11,12 +13,14 @@
 #include <nlohmann/json.hpp>
 
 #include "compiler/discovery/discover.h"
+#include "io/array_file.h"
+#include "io/npy.h"
+#include "io/safetensors.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/scratch_folder.h"
 #include "tools/commands.h"
-#include "tools/npy.h"
 
 namespace spion {
 namespace {
@@ -131,19 +135,114 @@ TEST(DiscoverCommand, RefusesBadScores) {
         expect_error<UserError>([&] { run("discover " + path); }, path + ": " + message);
     };
     refuses({32, 16}, std::vector<float>(512),
-            "scores of shape (32, 16) are not a square map: give one of shape (L, L)");
-    refuses({1, 16, 16}, std::vector<float>(256), "scores of shape (1, 16, 16) are not a square");
-    refuses({256}, std::vector<float>(256), "scores of shape (256) are not a square map");
-    refuses({0, 0}, {}, "scores of shape (0, 0) are not a square map");
+            "scores of shape (32, 16) are not square maps: give (L, L), (H, L, L) or (B, H, L, L)");
+    refuses({2, 16, 8}, std::vector<float>(256), "scores of shape (2, 16, 8) are not square maps");
+    refuses({256}, std::vector<float>(256), "scores of shape (256,) are not square maps");
+    refuses({1, 1, 1, 16, 16}, std::vector<float>(256), "scores of shape (1, 1, 1, 16, 16) are");
+    refuses({0, 0}, {}, "scores of shape (0, 0) are not square maps");
     std::vector<float> values(256);
     values[35] = std::numeric_limits<float>::quiet_NaN();
     refuses({16, 16}, values, "score [2, 3] is nan: give finite scores");
     values[35] = std::numeric_limits<float>::infinity();
     refuses({16, 16}, values, "score [2, 3] is inf");
+    refuses({1, 16, 16}, values, "score [0, 2, 3] is inf");
+    refuses({1, 1, 16, 16}, values, "score [0,0, 2, 3] is inf");
+    const std::string masked = write_map(
+        folder, {16, 16}, std::vector<float>(256, -std::numeric_limits<float>::infinity()));
+    expect_error<UserError>([&] { run("discover " + masked); }, "every score is masked (-inf)");
     expect_error<UserError>([&] { run("discover " + folder.file("none.npy")); },
-                            "none.npy: cannot be read");
+                            "none.npy cannot be read");
     const std::string text = folder.write("scores.npy", "0.1 0.2\n0.3 0.4\n");
-    expect_error<UserError>([&] { run("discover " + text); }, "is not a .npy file");
+    expect_error<UserError>([&] { run("discover " + text); }, "is not a .npy, .npz or .saf");
+    const std::string empty = folder.write("empty.npy", "");
+    expect_error<UserError>([&] { run("discover " + empty); }, "empty.npy is empty");
+}
+
+// NumPy's nan functions, with NaN for masked, found the same: causal maps, and padded samples.
+TEST(DiscoverCommand, LeavesMaskedScoresOut) {
+    std::ifstream file(SPION_IO_GOLDENS "/masked.json");
+    const nlohmann::json golden = nlohmann::json::parse(file);
+    const std::string command = std::string("discover " SPION_IO_GOLDENS "/masked.npz") +
+                                " --block " + golden["block"].dump() + " --filter " +
+                                golden["filter"].dump() + " --quantile " +
+                                golden["quantile"].dump() + " --format json";
+    for (const char* map : {"mean", "0,0", "0,1", "1,0", "1,1"}) {
+        SCOPED_TRACE(map);
+        const nlohmann::json json = nlohmann::json::parse(run(command + " --maps " + map));
+        EXPECT_EQ(json["pattern"], golden[map]["pattern"]);
+        EXPECT_NEAR(json["threshold"], golden[map]["threshold"], 1e-12);
+        EXPECT_EQ(json.value("map", "mean"), map);
+    }
+    const nlohmann::json each = nlohmann::json::parse(run(command + " --maps each"));
+    ASSERT_EQ(each.size(), 4U);
+    for (const nlohmann::json& one : each) {
+        EXPECT_EQ(one["pattern"], golden[std::string(one["map"])]["pattern"]);
+    }
+    expect_error<UserError>([&] { run(command + " --maps 2,0"); },
+                            "--maps 2,0 is not known for scores of shape (2, 2, 72, 72): use mean, "
+                            "each, or one map's sample and head as B,H counted from 0");
+}
+
+// Above the diagonal nothing is found in a causal map, whatever the rest looks like.
+TEST(DiscoverCommand, SetsNoBlockThatIsWhollyMasked) {
+    const ScratchFolder folder;
+    std::vector<float> values(64 * 64);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        values[i] = i % 64 > i / 64 ? -std::numeric_limits<float>::infinity() : -5.0F;
+    }
+    const std::string path = write_map(folder, {64, 64}, values);
+    for (const char* variant : {"cf --quantile 0", "f --quantile 0", "c --density 1"}) {
+        const std::string bits = run("discover " + path + " --block 16 --variant " + variant);
+        for (std::size_t row = 0; row < 4; ++row) {
+            for (std::size_t column = row + 1; column < 4; ++column) {
+                EXPECT_EQ(bits[row * 5 + column], '0') << variant << "\n" << bits;
+            }
+        }
+    }
+}
+
+// The same map in other types, orders and files gives the same pattern.
+TEST(DiscoverCommand, TakesOneMapInEveryForm) {
+    const nlohmann::json golden = goldens()[3];
+    const std::string scores = SPION_GOLDENS "/" + std::string(golden["scores"]);
+    const std::string options = options_of(golden);
+    const std::string bits = run("discover " + scores + options);
+    const ScratchFolder folder;
+    const std::vector<double> doubles = open_array(scores).values();
+    const std::vector<float> values(doubles.begin(), doubles.end());
+    const auto length = static_cast<std::int64_t>(std::sqrt(values.size()));
+    const std::string three = write_map(folder, {1, length, length}, values);
+    EXPECT_EQ(run("discover " + three + options), bits);
+    EXPECT_EQ(run("discover " + three + options + " --maps each"), bits);
+    EXPECT_EQ(run("discover " + three + options + " --maps 0"), bits);
+    const std::string tensors = folder.file("maps.safetensors");
+    const std::vector<NamedTensor> named{
+        {.name = "layer.0", .shape = {length, length}, .values = values}};
+    write_safetensors(tensors, named);
+    EXPECT_EQ(run("discover " + tensors + ":layer.0" + options), bits);
+    const std::string command = SPION_COMMAND;
+    const auto shell = [&](const std::string& line) {
+        const std::string out = folder.file("out");
+        EXPECT_EQ(std::system((line + " >" + out).c_str()), 0) << line;
+        std::ifstream file(out, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    EXPECT_EQ(shell(command + " discover -" + options + " <" + scores), bits);
+    EXPECT_EQ(shell("cat " + scores + " | " + command + " discover -" + options), bits);
+}
+
+TEST(DiscoverCommand, PrintsAPatternAMap) {
+    const ScratchFolder folder;
+    std::vector<float> values(3 * 32 * 32);
+    for (std::size_t i = 16; i < 32; ++i) {  // head 1, the lower left block
+        std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(1024 + 32 * i), 16, 1.0F);
+    }
+    const std::string path = write_map(folder, {3, 32, 32}, values);
+    const std::string bits = run("discover " + path + " --block 16 --quantile 0.4 --maps each");
+    EXPECT_EQ(bits, "10\n01\n\n10\n11\n\n10\n01\n");
+    EXPECT_NE(
+        run("discover " + path + " --block 16 --maps each --format art").find("map=2 length="),
+        std::string::npos);
 }
 
 TEST(DiscoverCommand, NeedsAScoreMap) {

@@ -111,6 +111,29 @@ TEST_F(NvrtcCommand, SaysAloudThatAKernelSpills) {
     EXPECT_NE(result.err.find("attention_forward"), std::string::npos) << result.err;
 }
 
+TEST_F(NvrtcCommand, DoctorSaysWhichOfSeveralIsTaken) {
+    const fs::path conda = scratch_.path() / "conda/lib/libnvrtc.so.13";
+    const fs::path package =
+        scratch_.path() / "venv/lib/python3.11/site-packages/nvidia/cu13/lib/libnvrtc.so.13";
+    for (const fs::path& file : {conda, package}) {
+        fs::create_directories(file.parent_path());
+        fs::copy_file(SPION_FAKE_NVRTC, file);
+    }
+    const Environment nothing_named("SPION_NVRTC_LIBRARY", std::nullopt);
+    const Environment first("CONDA_PREFIX", (scratch_.path() / "conda").string());
+    const Environment second("VIRTUAL_ENV", (scratch_.path() / "venv").string());
+    const Environment newer_than_any("FAKE_NVRTC_RELEASE", "13.99");
+    const nlohmann::json taken = row();
+    EXPECT_TRUE(taken.at("usable")) << taken.dump();
+    EXPECT_EQ(taken.at("version").get<std::string>().find("nvrtc 13.99 "), 0U) << taken.dump();
+    EXPECT_EQ(taken.at("where"), conda.string());
+    ASSERT_EQ(taken.at("notes").size(), 1U);
+    const std::string note = taken.at("notes")[0];
+    EXPECT_EQ(note.find("found: "), 0U) << note;
+    EXPECT_NE(note.find("13.99 at " + conda.string() + ", "), std::string::npos) << note;
+    EXPECT_NE(note.find("13.99 at " + package.string()), std::string::npos) << note;
+}
+
 TEST_F(NvrtcCommand, DoctorSaysWhatAReleaseMakesBadly) {
     const Environment older("FAKE_NVRTC_RELEASE", "12.9");
     EXPECT_TRUE(row().at("usable"));

@@ -8,6 +8,7 @@
 #include <system_error>
 #include <vector>
 
+#include "io/printable.h"
 #include "ir/error.h"
 #include "runtime/atomic_file.h"
 #include "train/data/listops.h"
@@ -41,7 +42,7 @@ std::vector<std::uint16_t> parse_source(std::string_view source, const Place& pl
         if (!token) {
             throw UserError(
                 "{}: '{}' is no ListOps token; allowed are [MIN [MAX [MED [SM 0..9 ] ( )",
-                place.text(), word);
+                place.text(), printable(word));
         }
         if (*token < kListOpsFirstDigit) ++depth;
         if (*token == kListOpsClose && --depth < 0) {
@@ -60,7 +61,7 @@ std::vector<std::uint16_t> parse_source(std::string_view source, const Place& pl
 int parse_target(std::string_view target, const Place& place) {
     if (target.size() != 1 || target[0] < '0' || target[0] > '9') {
         throw UserError("{}: the target is '{}', but it must be one digit 0..9", place.text(),
-                        target);
+                        printable(target));
     }
     return target[0] - '0';
 }

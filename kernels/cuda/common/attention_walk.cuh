@@ -3,14 +3,13 @@
 #define SPION_ATTENTION_WALK_CUH
 
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/heads.cuh"
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
 enum : int { kGranulesPerStep = kStreamedRows / kGranule };
-// Whether all rows of every step count.
-enum : bool {
-    kStepsAreFull = kGranulesPerStep == 1 && kLength % kStreamedRows == 0 && !kKeyPadding
-};
 enum : int { kTileBytes = kStreamedRows * kRowBytes };
 enum : int { kStationaryBytes = kStationaryRows * kRowBytes };
 
@@ -80,12 +79,6 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
     const unsigned tiles = (unsigned)tile_count(args);
     const unsigned pair = item / tiles;
     return work_item(args, pair, (int)(item - pair * tiles));
-}
-
-// Number of keys of the sample that are not padded.
-SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
-    if constexpr (kKeyPadding) return min(args.lengths[batch], kLength);
-    return kLength;
 }
 
 // The granules of a work item as a sequence of rows, granule after granule. Granules that start at

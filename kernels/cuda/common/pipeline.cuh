@@ -2,9 +2,8 @@
 #ifndef SPION_PIPELINE_CUH
 #define SPION_PIPELINE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/ptx.cuh"
-
-static_assert(kStages >= 1);
 
 // `copy(step, buffer)` starts a step's copies. begin_steps starts all that fit before anything
 // waits; copies that the caller started earlier arrive with step 0.

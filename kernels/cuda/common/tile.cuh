@@ -2,6 +2,7 @@
 #ifndef SPION_TILE_CUH
 #define SPION_TILE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/element.cuh"
 #include "kernels/cuda/common/tile_layout.cuh"
 
@@ -10,13 +11,22 @@ enum : int { kRowChunks = kRowBytes / 16 };
 enum : int { kHeadTiles = kHeadDim / 8 };  // accumulator tiles of a [16, D] result
 enum : int { kThreads = 32 * kWarps };
 
-static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
-
 SPION_DEVICE int lane_index() {
     return (int)(threadIdx.x % 32);
 }
 SPION_DEVICE int warp_index() {
     return (int)(threadIdx.x / 32);
+}
+
+// Reductions over the 4 lanes that share a row of an accumulator.
+SPION_DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(0xFFFFFFFFU, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFFU, x, 2);
+}
+
+SPION_DEVICE float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 2));
 }
 
 // fp32 tiles. `start` is the shared address of a row that is a multiple of 8, `row` counts from it;

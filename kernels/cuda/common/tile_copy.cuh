@@ -2,6 +2,7 @@
 #ifndef SPION_TILE_COPY_CUH
 #define SPION_TILE_COPY_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 enum : int { kWarpCopies = 16 * kRowChunks / 32 };  // chunks of a warp's 16 rows a lane moves

@@ -3,6 +3,10 @@
 #ifndef SPION_TILE_LAYOUT_CUH
 #define SPION_TILE_LAYOUT_CUH
 
+#ifndef SPION_DEVICE  // as common/ptx.cuh has it; the test that runs on the host says another
+#define SPION_DEVICE static __device__ __forceinline__
+#endif
+
 // A tile is rows of kRowChunks chunks of 16 bytes, an even number, without padding. The chunks of a
 // row are permuted in aligned groups of kGroup, the largest power of 2 in kRowChunks but 8 at most:
 // by XOR with a number below kGroup made from the row. Groups stay whole, so a row never reaches

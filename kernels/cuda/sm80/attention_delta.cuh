@@ -1,6 +1,7 @@
 // delta of one query tile: delta [kStationaryRows] = rowsum(dO * O), a warp's 16 rows each. Rows of
 // a tile without granules get dQ = 0: no kernel after this one adds to them.
 #include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/contract.cuh"
 
 enum : int { kLanesOfRow = kRowChunks };  // a chunk of 16 bytes each
 static_assert(32 % kLanesOfRow == 0);

@@ -5,13 +5,13 @@
 // A thread block has one query tile [kStationaryRows, D] of one (b, h); the key and value rows of
 // the tile's granules stream through shared memory, kStreamedRows at a time.
 #include "kernels/cuda/common/attention_walk.cuh"
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/online_softmax.cuh"
+#include "kernels/cuda/common/packed_rows.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
-#include "kernels/cuda/sm80/packed_rows.cuh"
 
 // Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == kStationaryBytes + kStages * 2 * kTileBytes);
+SPION_REQUIRE_SHARED_BYTES(kStationaryBytes + kStages * 2 * kTileBytes);
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {
@@ -21,8 +21,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const int warp_row = 16 * warp_index();
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
-    const Rows keys = rows_of(args.k, item.batch, item.head);
-    const Rows values = rows_of(args.v, item.batch, item.head);
+    const Rows keys = rows_of(args.k, item.batch, key_head(item.head));
+    const Rows values = rows_of(args.v, item.batch, key_head(item.head));
 
     copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
                    kLength);
@@ -38,8 +38,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     wait_first();
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
-    if constexpr (kPacked && kPrunedZero) walk.elements = elements_of(args, walk, uses);
-    OnlineSoftmax softmax(kPrunedZero ? kLength - walk.elements : 0);
+    if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, uses);
+    OnlineSoftmax softmax(pruned_elements(walk.elements));
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -56,7 +56,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             float scores[kColumns / 8][4];
             set_zero(scores);
             Engine::multiply_transposed(scores, query, key_tile, column);
-            if (valid - column < kColumns) mask_columns(scores, valid - column);
+            change_scores(scores);
+            mask_scores(scores, ScoreMask<>{valid - column});
             softmax.update(scores, out);
             Engine::multiply(out, scores, key_tile + kTileBytes, column);
         }

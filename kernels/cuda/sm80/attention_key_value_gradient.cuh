@@ -7,17 +7,16 @@
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
 // granules stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "kernels/cuda/common/attention_walk.cuh"
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/mask.cuh"
+#include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
-#include "kernels/cuda/sm80/packed_rows.cuh"
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes ==
-              2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
 
 // dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
 // output gradient tiles, of which the first `valid` count.
@@ -33,7 +32,10 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     set_zero(scores);
     Engine::multiply_transposed(scores, key, query_tile, column);
-    if (valid < kColumns) mask_columns(scores, valid);
+    change_scores(scores);
+    ScoreSlopes<kColumns / 8> slopes;
+    slopes.take(scores);
+    mask_scores(scores, ScoreMask<>{valid});
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
@@ -41,7 +43,7 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            scores[j][i] = probability(scores[j][i], column_shift);
             gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
         }
     }
@@ -50,24 +52,11 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) gradient[j][i] *= scores[j][i];
-    }
-    Engine::multiply(key_gradient, gradient, query_tile, column);
-}
-
-// What the warp's rows from `first` on have gathered is dropped by selection: those of padded keys
-// need not even be finite.
-SPION_DEVICE void zero_rows_from(int first, float (&key_gradient)[kHeadTiles][4],
-                                 float (&value_gradient)[kHeadTiles][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (lane_index() / 4 + 8 * half < first) continue;
-#pragma unroll
-        for (int j = 0; j < kHeadTiles; ++j) {
-            key_gradient[j][2 * half] = key_gradient[j][2 * half + 1] = 0.0F;
-            value_gradient[j][2 * half] = value_gradient[j][2 * half + 1] = 0.0F;
+        for (int i = 0; i < 4; ++i) {
+            gradient[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i]);
         }
     }
+    Engine::multiply(key_gradient, gradient, query_tile, column);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
@@ -83,10 +72,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Rows queries = rows_of(args.q, item.batch, item.head);
     const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
 
-    copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, item.head), item.first_row,
-                   limit);
-    copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
-                   limit);
+    copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
+                   item.first_row, limit);
+    copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
+                   item.first_row, limit);
     measure_walk(walk, kLength);
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
@@ -129,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
-                    rows_of(args.d_k, item.batch, item.head), item.first_row, kLength);
+                    rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kLength);
     store_warp_rows(value_tile, warp_row, value_gradient, one,
-                    rows_of(args.d_v, item.batch, item.head), item.first_row, kLength);
+                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kLength);
 }

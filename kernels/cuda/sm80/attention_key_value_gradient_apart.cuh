@@ -7,16 +7,16 @@
 //   dS^T [16, n]  = P^T * (V [16, D] * dO [n, D]^T - delta)
 //   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
 #include "kernels/cuda/common/attention_walk.cuh"
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
 // Shared memory: K, later dK, and dV, then V [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 enum : int { kStatisticsBytes = 2 * kStreamedRows * 4 };  // of a stage
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStages * kStatisticsBytes);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * kStatisticsBytes);
 static_assert(!kHeldInRegisters, "V arrives when K has been in use for long");
 
 struct Tiles {
@@ -25,27 +25,31 @@ struct Tiles {
 };
 
 // P^T of the queries at rows [column, + kColumns), of which the first `valid` count.
-SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4], const Tiles& tiles,
+SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
+                                        ScoreSlopes<kColumns / 8>& slopes, const Tiles& tiles,
                                         int warp_row, int column, int valid) {
     const Stationary<false> key(tiles.key, warp_row);
     // This lane's columns: column + 8 j + 2 t and the next.
     const unsigned lane_shift = tiles.statistics + (column + lane_index() % 4 * 2) * 4;
     set_zero(scores);
     Engine::multiply_transposed(scores, key, tiles.query, column);
-    if (valid < kColumns) mask_columns(scores, valid);
+    change_scores(scores);
+    slopes.take(scores);
+    mask_scores(scores, ScoreMask<>{valid});
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float column_shift = i % 2 == 0 ? shift.x : shift.y;
-            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -column_shift));
+            scores[j][i] = probability(scores[j][i], column_shift);
         }
     }
 }
 
 // P^T becomes dS^T.
-SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4], const Tiles& tiles,
+SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
+                                     const ScoreSlopes<kColumns / 8>& slopes, const Tiles& tiles,
                                      int warp_row, int column) {
     const Stationary<false> value(tiles.value, warp_row);
     const unsigned lane_delta =
@@ -61,7 +65,9 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4], const Til
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) scores[j][i] *= gradient[j][i];
+        for (int i = 0; i < 4; ++i) {
+            scores[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i]);
+        }
     }
 }
 
@@ -83,9 +89,10 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             float scores[kColumns / 8][4];
-            compute_probabilities(scores, tiles, warp_row, column, valid - column);
+            ScoreSlopes<kColumns / 8> slopes;
+            compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column);
             if constexpr (kOfKey) {
-                to_score_gradients(scores, tiles, warp_row, column);
+                to_score_gradients(scores, slopes, tiles, warp_row, column);
                 Engine::multiply(sum, scores, tiles.query, column);
             } else {
                 Engine::multiply(sum, scores, tiles.query + kTileBytes, column);
@@ -99,12 +106,7 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
 // dropped by selection: those of padded keys need not even be finite.
 SPION_DEVICE void store_gradient(unsigned tile, int warp_row, float (&sum)[kHeadTiles][4],
                                  float factor, const Rows& target, int first, int padded) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (lane_index() / 4 + 8 * half < padded) continue;
-#pragma unroll
-        for (int j = 0; j < kHeadTiles; ++j) sum[j][2 * half] = sum[j][2 * half + 1] = 0.0F;
-    }
+    zero_rows_from(padded, sum);
     const float factors[2] = {factor, factor};
     store_warp_rows(tile, warp_row, sum, factors, target, first, kLength);
 }
@@ -122,8 +124,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Rows queries = rows_of(args.q, item.batch, item.head);
     const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
 
-    copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, item.head), item.first_row,
-                   limit);
+    copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
+                   item.first_row, limit);
     measure_walk(walk, kLength);
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
@@ -138,18 +140,18 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 
     float sum[kHeadTiles][4];
     sum_gradient<false>(sum, tiles, warp_row, walk.valid, steps, copy, arrived);
-    store_gradient(tiles.value, warp_row, sum, 1.0F, rows_of(args.d_v, item.batch, item.head),
-                   item.first_row, padded);
+    store_gradient(tiles.value, warp_row, sum, 1.0F,
+                   rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
 
     // Every warp is done with the stages, every lane of this one with the rows that V takes.
     __syncthreads();
     walk.window = read_window(walk, 0);
-    copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, item.head), item.first_row,
-                   limit);
+    copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
+                   item.first_row, limit);
     sum_gradient<true>(sum, tiles, warp_row, walk.valid, steps, copy, arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);
-    store_gradient(tiles.key, staging_row, sum, kScale, rows_of(args.d_k, item.batch, item.head),
-                   item.first_row, padded);
+    store_gradient(tiles.key, staging_row, sum, kScale,
+                   rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, padded);
 }

@@ -7,16 +7,16 @@
 // A thread block has one query tile [kStationaryRows, D] of one (b, h); key and value rows stream
 // past it as in attention_forward.cuh.
 #include "kernels/cuda/common/attention_walk.cuh"
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/online_softmax.cuh"
+#include "kernels/cuda/common/packed_rows.cuh"
+#include "kernels/cuda/sm80/contract.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
-#include "kernels/cuda/sm80/packed_rows.cuh"
 
 // Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
 // stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
 // first.
 enum : int { kStagesBytes = kStages * 2 * kTileBytes };
-static_assert(kStationaryRows == 16 * kWarps, "a warp has 16 stationary rows");
-static_assert(kSharedBytes == 2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
+SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStationaryRows * 4);
 
 // For delta the lanes that share a row of O and dO add up, so that there must be a power of 2 of
 // them: those that copy a row, or, where they are no power of 2, a pair of lanes takes turns along
@@ -103,12 +103,16 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
         for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
     }
     Engine::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
-    if (valid < kColumns) mask_columns(scores, valid);
+    change_scores(scores);
+    ScoreSlopes<kColumns / 8> slopes;
+    slopes.take(scores);
+    mask_scores(scores, ScoreMask<>{valid});
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] *= ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+            gradient[j][i] =
+                slopes.gradient(j, i, probability(scores[j][i], shift[i / 2]), gradient[j][i]);
         }
     }
     Engine::multiply(query_gradient, gradient, key_tile, column);
@@ -125,8 +129,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned output_gradient_tile = query_tile + kStationaryBytes;
     const unsigned stage_tiles = output_gradient_tile + kStationaryBytes;
     const unsigned shared_delta = stage_tiles + kStagesBytes + warp_row * 4;
-    const Rows keys = rows_of(args.k, item.batch, item.head);
-    const Rows values = rows_of(args.v, item.batch, item.head);
+    const Rows keys = rows_of(args.k, item.batch, key_head(item.head));
+    const Rows values = rows_of(args.v, item.batch, key_head(item.head));
 
     copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
                    kLength);

@@ -4,7 +4,8 @@
 #define SPION_ATTENTION_STATISTICS_CUH
 
 #include "kernels/cuda/common/attention_walk.cuh"
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/score.cuh"
 
 // Starts copying the step's LSE and delta to `statistics`, LSE first; zeros where there is no row.
 SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistics, const float* lse,

@@ -14,6 +14,7 @@
 #ifndef SPION_ENGINE_CUH
 #define SPION_ENGINE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/sm80/engine_fma32.cuh"
 #include "kernels/cuda/sm80/engine_mma16.cuh"

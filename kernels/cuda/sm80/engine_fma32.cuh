@@ -4,6 +4,7 @@
 #ifndef SPION_ENGINE_FMA32_CUH
 #define SPION_ENGINE_FMA32_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 struct Fma32 {

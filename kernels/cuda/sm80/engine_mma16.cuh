@@ -2,6 +2,7 @@
 #ifndef SPION_ENGINE_MMA16_CUH
 #define SPION_ENGINE_MMA16_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 template <typename E>

@@ -4,6 +4,7 @@
 #ifndef SPION_ENGINE_MMA_TF32_CUH
 #define SPION_ENGINE_MMA_TF32_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 struct MmaTf32 {

@@ -4,9 +4,15 @@
 //   A [16, kTile]  += exp(kScale * S - LSE)            kept in registers over all (b, h)
 // then A / (B * H) is written to `scores`, if asked for, and summed with the weights of discovery
 // (compiler/discovery/score_summary.h) into 7 numbers. Sums run in a fixed order.
+//
+// Beside what common/contract.cuh lists the generated text says kBlock, the edge of a pattern
+// block, kTile, rows and columns of a work item, and kFilter, the length of the diagonal filter; it
+// says nothing of stationary and streamed rows.
 #include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/heads.cuh"
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
-#include "kernels/cuda/common/softmax.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm80/engine.cuh"
 
@@ -17,7 +23,7 @@ enum : int { kNeighbours = 7 };
 
 // Shared memory: a stage each: Q, K [kTile, D]. At the end the warps' sums [kWarps, 7] fp32 lie
 // there.
-static_assert(kSharedBytes == kStages * 2 * kTileBytes);
+SPION_REQUIRE_SHARED_BYTES(kStages * 2 * kTileBytes);
 static_assert(kTile == 16 * kWarps && kBlock % kTile == 0);
 static_assert(kSharedBytes >= kWarps * kNeighbours * 4);
 
@@ -52,9 +58,8 @@ struct PairRows {
 
 SPION_DEVICE PairRows pair_rows(const SpionAttentionArguments& args, int pair) {
     const int batch = pair / kHeads, head = pair % kHeads;
-    int limit = kLength;
-    if constexpr (kKeyPadding) limit = min(args.lengths[batch], kLength);
-    return {rows_of(args.q, batch, head), rows_of(args.k, batch, head),
+    const int limit = key_limit(args, batch);
+    return {rows_of(args.q, batch, head), rows_of(args.k, batch, key_head(head)),
             args.lse + (long long)pair * kLength, limit};
 }
 
@@ -129,12 +134,13 @@ SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_t
     set_zero(scores);
     Engine::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
                                 query_tile + kTileBytes, 0);
-    if (valid < kTile) mask_columns(scores, valid);
+    change_scores(scores);
+    mask_scores(scores, ScoreMask<>{valid});
 #pragma unroll
     for (int j = 0; j < kTile / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            sum[j][i] += ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+            sum[j][i] += probability(scores[j][i], shift[i / 2]);
         }
     }
 }

@@ -1,7 +1,7 @@
 // The instructions of sm_90a beyond common/ptx.cuh: barriers that count bytes, tensor copies, and
 // what orders wgmma. One function each. "Shared address" = 32-bit address in the shared window.
-#ifndef SPION_HOPPER_PTX_CUH
-#define SPION_HOPPER_PTX_CUH
+#ifndef SPION_SM90_PTX_CUH
+#define SPION_SM90_PTX_CUH
 
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/hopper_arguments.h"
@@ -13,7 +13,7 @@ SPION_DEVICE void mbarrier_init(unsigned barrier, int arrivals) {
                  : "memory");
 }
 
-// Makes initialised barriers visible to the copy engine.
+// Makes initialised barriers visible to TMA.
 SPION_DEVICE void fence_mbarrier_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }

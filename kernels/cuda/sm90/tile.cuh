@@ -3,10 +3,12 @@
 // A tile [rows, D] is kept in slabs: slab c holds columns [c * kSlabColumns, + kSlabColumns) of all
 // rows, a row of kSlabBytes after the other. The 16-byte chunks of a slab are permuted by the
 // hardware's swizzle, which repeats every 8 rows; every slab starts at a multiple of 8 rows.
-#ifndef SPION_HOPPER_TILE_CUH
-#define SPION_HOPPER_TILE_CUH
+#ifndef SPION_SM90_TILE_CUH
+#define SPION_SM90_TILE_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
+#include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
 
 enum : int { kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };
@@ -89,18 +91,6 @@ SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
     }
     fence_proxy_async_shared();
     bar_sync(id, 128);
-}
-
-// Rows g and g + 8 of the warp's accumulator from `first` on become zeros, by selection: they need
-// not even be finite.
-template <int kTiles>
-SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (lane_index() / 4 + 8 * half < first) continue;
-#pragma unroll
-        for (int j = 0; j < kTiles; ++j) acc[j][2 * half] = acc[j][2 * half + 1] = 0.0F;
-    }
 }
 
 // A warp's 16 rows of a result [64, D] on their way to global memory, 16 bytes a lane, through its

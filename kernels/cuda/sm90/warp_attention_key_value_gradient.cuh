@@ -6,12 +6,15 @@
 //   dV [m, D]   += P^T [m, n] * dO [n, D]
 //   dK [m, D]   += dS^T [m, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros.
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
 enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
 enum : bool { kEmptyHasTiles = false };
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 
 struct Consumer {
@@ -38,6 +41,12 @@ struct Consumer {
             Scores scores, gradient;
             set_zero(scores);
             add_scores(scores, key, query_tile, column);
+            ScoreSlopes<kScoreTiles> slopes[kRowTiles];
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                change_scores(scores[m]);
+                slopes[m].take(scores[m]);
+            }
 #pragma unroll
             for (int j = 0; j < kScoreTiles; ++j) {
                 const float2 lse = load_shared_float2(lane_lse + j * 32);
@@ -47,11 +56,14 @@ struct Consumer {
                 for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
-                        scores[m][j][i] =
-                            ex2_approx(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[i % 2]));
+                        scores[m][j][i] = probability(scores[m][j][i], shift[i % 2]);
                         gradient[m][j][i] = i % 2 == 0 ? -delta.x : -delta.y;
                     }
                 }
+            }
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                mask_transposed(scores[m], ScoreMask<>{valid - column});
             }
             add_product(value_gradient, scores, output_gradient_tile, column);
             add_scores(gradient, value, output_gradient_tile, column);
@@ -60,26 +72,13 @@ struct Consumer {
 #pragma unroll
                 for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) gradient[m][j][i] *= scores[m][j][i];
+                    for (int i = 0; i < 4; ++i) {
+                        gradient[m][j][i] =
+                            slopes[m].gradient(j, i, scores[m][j][i], gradient[m][j][i]);
+                    }
                 }
             }
             add_product(key_gradient, gradient, query_tile, column);
-        }
-    }
-
-    // Rows from `first` on are dropped by selection: what padded keys have gathered need not even
-    // be finite.
-    __device__ __forceinline__ static void zero_rows_from(int first, Result& gradient) {
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                if (16 * m + 8 * half + lane_index() / 4 < first) continue;
-#pragma unroll
-                for (int j = 0; j < kHeadTiles; ++j) {
-                    gradient[m][j][2 * half] = gradient[m][j][2 * half + 1] = 0.0F;
-                }
-            }
         }
     }
 

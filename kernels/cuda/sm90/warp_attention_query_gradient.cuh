@@ -4,12 +4,15 @@
 //   P [m, n]         = exp(kScale * S - LSE)
 //   dS [m, n]        = P * (dO [m, D] * V [n, D]^T - delta)
 //   dQ [m, D]       += dS [m, n] * K [n, D]         at the end times kScale
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 3 };      // Q, dO, O; streamed: K, V
 enum : bool { kSlotHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };
 enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
 enum : bool { kEmptyHasTiles = true };  // delta is wanted of every row
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 
 struct Consumer {
@@ -59,13 +62,14 @@ struct Consumer {
 
     __device__ __forceinline__ void add(unsigned key_tile, unsigned, int valid) {
         const unsigned value_tile = key_tile + kTileBytes;
-        if (kKeyPadding && valid < kStreamedRows) {
+        if (may_have_padded_rows<kStreamedRows>(valid)) {
             zero_streamed_rows(key_tile, valid);
             zero_streamed_rows(value_tile, valid);
         }
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             Scores scores, gradient;
+            ScoreSlopes<kScoreTiles> slopes[kRowTiles];
             set_zero(scores);
             add_scores(scores, query, key_tile, column);
 #pragma unroll
@@ -75,7 +79,9 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) gradient[m][j][i] = -delta[m][i / 2];
                 }
-                if (valid - column < kColumns) mask_columns(scores[m], valid - column);
+                change_scores(scores[m]);
+                slopes[m].take(scores[m]);
+                mask_scores(scores[m], ScoreMask<>{valid - column});
             }
             add_scores(gradient, output_gradient, value_tile, column);
 #pragma unroll
@@ -84,8 +90,8 @@ struct Consumer {
                 for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
-                        gradient[m][j][i] *=
-                            ex2_approx(__fmaf_rn(scores[m][j][i], kScaleLog2, -shift[m][i / 2]));
+                        const float p = probability(scores[m][j][i], shift[m][i / 2]);
+                        gradient[m][j][i] = slopes[m].gradient(j, i, p, gradient[m][j][i]);
                     }
                 }
             }

@@ -3,6 +3,8 @@
 #ifndef SPION_WARP_ITEMS_CUH
 #define SPION_WARP_ITEMS_CUH
 
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/hopper_arguments.h"
 

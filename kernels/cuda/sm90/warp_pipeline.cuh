@@ -11,6 +11,8 @@
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
 
+#include "kernels/cuda/sm90/warp_body_contract.cuh"
+
 #include "kernels/cuda/sm90/warp_items.cuh"
 #include "kernels/cuda/sm90/warp_tile.cuh"
 
@@ -29,11 +31,10 @@ enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 
 enum : int { kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics };
 enum : int { kNotesBytes = kStatisticsEnd + 16 * (1 + kStages) };
 
-static_assert(kSharedBytes == kWarps * (kConsumerTilesBytes + kNotesBytes));
+SPION_REQUIRE_SHARED_BYTES(kWarps*(kConsumerTilesBytes + kNotesBytes));
 static_assert(kTileBytes % 1024 == 0 && kStationaryBytes % 1024 == 0,
               "a tile starts at a repeat of the swizzle");
 static_assert(kTileBytes >= kStationaryBytes, "results are staged where a step's tiles were");
-static_assert(kWarps < 32 && kStages >= 2);
 
 // Shared addresses of one consumer: its tiles, then, behind the tiles of all, its notes.
 struct ConsumerMemory {
@@ -185,7 +186,8 @@ struct Feed {
         for (int box = 0; box < kStationaryTensors * kSlabs; ++box) {
             const int tensor = box / kSlabs, slab = box % kSlabs;
             tma_load(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
-                     args.maps[tensor], full, slab * kSlabColumns, first_row, head, batch);
+                     args.maps[tensor], full, slab * kSlabColumns, first_row,
+                     head_in_tensor<!kWalksKeys>(head), batch);
         }
     }
 
@@ -202,8 +204,8 @@ struct Feed {
                 const int tile = box / kSlabs, slab = box % kSlabs;
                 tma_load(
                     tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
-                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row, head,
-                    batch);
+                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row,
+                    head_in_tensor<kWalksKeys>(head), batch);
             }
         }
         granules += kGranulesPerStep;

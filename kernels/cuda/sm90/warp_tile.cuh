@@ -6,14 +6,14 @@
 #ifndef SPION_WARP_TILE_CUH
 #define SPION_WARP_TILE_CUH
 
+#include "kernels/cuda/sm90/warp_contract.cuh"
+
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
 
 enum : int { kRowTiles = kStationaryRows / 16 };
 enum : int { kScoreTiles = kColumns / 8 };
 enum : int { kDepthSteps = kHeadDim / 16 };
-
-static_assert(kStationaryRows == 16 || kStationaryRows == 32);
 
 using Scores = float[kRowTiles][kScoreTiles][4];
 using Result = float[kRowTiles][kHeadTiles][4];

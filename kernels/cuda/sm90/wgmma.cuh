@@ -8,13 +8,14 @@
 // has the left operand in registers. Operands in shared memory are named by descriptors
 // (sm90/tile.cuh).
 //
-// Products are asynchronous: between wgmma_fence and wgmma_wait_group nothing may touch acc or left,
-// and warpgroup_fence_operand holds the compiler to it. A left operand that stays the same for many
-// products belongs in shared memory: held in registers, ptxas 13.0 was seen to give its registers
-// to another operand.
+// Products are asynchronous: between wgmma_fence and wgmma_wait_group nothing may touch acc or
+// left, and warpgroup_fence_operand holds the compiler to it. A left operand that stays the same
+// for many products belongs in shared memory: held in registers, ptxas 13.0 was seen to give its
+// registers to another operand.
 #ifndef SPION_WGMMA_CUH
 #define SPION_WGMMA_CUH
 
+#include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/element.cuh"
 #include "kernels/cuda/sm90/ptx.cuh"
 

@@ -1,14 +1,17 @@
 // O and LSE of one query tile, on sm_90a, for n = kStreamedRows keys a step.
 //   S [64, n]   = Q [64, D] * K [n, D]^T        a warpgroup's 64 rows
-//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: base and sum of the row (wgmma_softmax.cuh)
+//   P [64, n]   = 2^(S * kScaleLog2 - m)        m, Z: row max and sum (StepSumSoftmax)
 //   O [64, D]  += P [64, n] * V [n, D]          rescaled when m moves; at the end O / Z
 // While the exponentials of a step are taken, the tensor cores multiply P V of the step before.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 1 };  // Q, later O; streamed: K, V
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = false };
 enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
+#include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
-#include "kernels/cuda/sm90/wgmma_softmax.cuh"
 
 enum : int { kScoreTiles = kStreamedRows / 8 };
 
@@ -32,17 +35,16 @@ struct Consumer {
         wgmma_commit_group();
         return uses;
     }
-    // What start_step has begun, all but the kPending youngest products done. Keys from `valid` on
-    // and granules that `uses` has not are masked.
+    // What start_step has begun, all but the kPending youngest products done.
     template <int kPending>
-    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4], unsigned uses,
-                                                int valid) {
+    __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4],
+                                                const StepMask& mask) {
         wgmma_wait_group<kPending>();
         warpgroup_fence_operand(scores);
         release_stage(key.index, 0);
         key.advance();
-        set_unused(scores, uses, kMaskedScore);
-        if (!kStepsAreFull && valid < kStreamedRows) mask_columns(scores, valid);
+        change_scores(scores);
+        mask_scores<kStepsAreFull>(scores, mask);
     }
 
     // O += P V of the next value tile, of whose rows the first `valid` count.
@@ -50,7 +52,8 @@ struct Consumer {
                                                  Operand& probabilities, int valid) {
         mbarrier_wait(stage_full(value.index, 1), value.parity);
         const unsigned tile = stage_tile(value.index, 1);
-        if (kKeyPadding && valid < kStreamedRows) zero_rows<kStreamedRows>(tile, valid, 1 + group);
+        if (may_have_padded_rows<kStreamedRows>(valid))
+            zero_rows<kStreamedRows>(tile, valid, 1 + group);
         warpgroup_fence_operand(out);
         warpgroup_fence_operand(probabilities);
         wgmma_fence();
@@ -67,19 +70,20 @@ struct Consumer {
     }
 
     // P of the next step, while P V of the step before is under way.
-    __device__ __forceinline__ void advance(BasedSoftmax& softmax, float (&scores)[kScoreTiles][4],
+    __device__ __forceinline__ void advance(StepSumSoftmax& softmax,
+                                            float (&scores)[kScoreTiles][4],
                                             float (&out)[kHeadTiles][4], unsigned query_tile,
                                             Operand& before, Operand& next, int valid) {
         const unsigned uses = start_step(scores, query_tile);
         start_output(out, before, kStreamedRows);
-        finish_step<1>(scores, uses, valid);
+        finish_step<1>(scores, step_mask(valid, uses));
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
-        const bool large = BasedSoftmax::is_large(step_sum);
+        const bool large = StepSumSoftmax::is_large(step_sum);
         finish_output(out, before);
         if (large) {
             float rescale[2];
-            softmax.move_base(scores, rescale);
+            softmax.follow(scores, rescale);
             softmax.take_exponentials(scores, next, step_sum);
             scale_rows(out, rescale);
         }
@@ -92,7 +96,7 @@ struct Consumer {
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
     const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
-    BasedSoftmax softmax(kPrunedZero ? kLength - plan.elements : 0);
+    StepSumSoftmax softmax(pruned_elements(plan.elements));
     if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
     float out[kHeadTiles][4];
     set_zero(out);
@@ -101,8 +105,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         float scores[kScoreTiles][4];
         Operand even, odd;  // P of even steps, of odd ones
         const unsigned uses = start_step(scores, query_tile);
-        finish_step<0>(scores, uses, plan.valid);
-        softmax.start(scores, even);
+        finish_step<0>(scores, step_mask(plan.valid, uses));
+        softmax.first_step(scores, even);
         int valid = plan.valid;  // rows from the step whose P is the newest on
 #pragma unroll 1
         while (true) {
@@ -127,7 +131,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        factor[half] = softmax.sum[half] == 0.0F ? 0.0F : rcp_approx(softmax.sum[half]);
+        factor[half] = softmax.row_sum[half] == 0.0F ? 0.0F : rcp_approx(softmax.row_sum[half]);
     }
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
     ResultRows rows;

@@ -7,6 +7,10 @@
 //   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
 // LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
 // through shared memory; how shares of dQ are added up is in wgmma_gradient_shares.cuh.
+#define SPION_SAMPLE_ROWS 128
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
@@ -118,10 +122,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
             const unsigned statistics = lane_statistics(stage.index, thread_now());
-            take_probabilities(scores, statistics);
+            const ScoreSlopes<kScoreTiles> slopes = take_probabilities(scores, statistics);
             wgmma_wait_group<0>();
             warpgroup_fence_operand(gradient);
-            take_score_gradient(gradient, scores, statistics);
+            take_score_gradient(gradient, scores, statistics, slopes);
             // Keys that are padded, or beyond L, have no share.
             if (valid_keys < 16) zero_rows_from(valid_keys, gradient);
             pack_operand(probabilities, scores);

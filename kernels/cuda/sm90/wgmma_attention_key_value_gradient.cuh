@@ -6,6 +6,9 @@
 //   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
 // Rows of padded keys get zeros. S of a step is under way behind dV and dK of the step before, and
 // dP beside the exponentials.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, later dK; V, later dV; streamed: Q, dO
 enum : bool { kSlotHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
@@ -61,12 +64,11 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
-    take_probabilities(scores, statistics);
-    // Probabilities, not scores: a query without any element has an LSE of -infinity.
-    set_unused(scores, uses, 0.0F);
+    const ScoreSlopes<kScoreTiles> slopes =
+        take_probabilities(scores, statistics, step_mask(kStreamedRows, uses));
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
-    take_score_gradient(gradient, scores, statistics);
+    take_score_gradient(gradient, scores, statistics, slopes);
     pack_operand(probabilities, scores);
     pack_operand(operand, gradient);
     warpgroup_fence_operand(key_gradient);

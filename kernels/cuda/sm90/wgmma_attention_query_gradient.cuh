@@ -5,11 +5,14 @@
 //   dS [64, n]       = P * (dO [64, D] * V [n, D]^T - delta)
 //   dQ [64, D]      += dS [64, n] * K [n, D]         at the end times kScale
 // The product with dS of a step runs beside the products of the next.
+#include "kernels/cuda/sm90/wgmma_contract.cuh"
+
+#define SPION_BODY
 enum : int { kStationaryTensors = 3 };      // Q, later dQ; dO; O; streamed: K, V
 enum : bool { kSlotHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };
 enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
 enum : int { kScoreTiles = kStreamedRows / 8 };
@@ -75,14 +78,14 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         float scores[kScoreTiles][4], gradient[kScoreTiles][4];
         mbarrier_wait(stage_full(stage.index, 0), stage.parity);
         const unsigned uses = uses_of_stage(stage.index);
-        if (kKeyPadding && valid < kStreamedRows)
+        if (may_have_padded_rows<kStreamedRows>(valid))
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
         warpgroup_fence_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, key_tile);
         wgmma_commit_group();
         mbarrier_wait(stage_full(stage.index, 1), stage.parity);
-        if (kKeyPadding && valid < kStreamedRows) {
+        if (may_have_padded_rows<kStreamedRows>(valid)) {
             zero_rows<kStreamedRows>(value_tile, valid, 1 + group);
         }
         warpgroup_fence_operand(gradient);
@@ -94,13 +97,15 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         warpgroup_fence_operand(query_gradient);
         warpgroup_fence_operand(operand);
         if (step > 0) release_stage(done, 0);
-        set_unused(scores, uses, kMaskedScore);
-        if (valid < kStreamedRows) mask_columns(scores, valid);
+        change_scores(scores);
+        ScoreSlopes<kScoreTiles> slopes;
+        slopes.take(scores);
+        mask_scores(scores, step_mask(valid, uses));
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i / 2]));
+                scores[j][i] = probability(scores[j][i], shift[i / 2]);
             }
         }
         wgmma_wait_group<0>();
@@ -109,8 +114,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                gradient[j][i] = (gradient[j][i] - delta[i / 2]) * scores[j][i];
+            for (int i = 0; i < 4; ++i) {
+                gradient[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i] - delta[i / 2]);
+            }
         }
         pack_operand(operand, gradient);
         warpgroup_fence_operand(query_gradient);

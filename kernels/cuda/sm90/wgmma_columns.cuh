@@ -1,10 +1,12 @@
 // P^T and dS^T of a step on sm_90a, [64, n] a warpgroup: rows are keys, columns queries, whose LSE
 // and delta lie in shared memory with the step. Queries that the step does not have are zeros
 // throughout, LSE and delta too, and add nothing.
-#ifndef SPION_HOPPER_COLUMNS_CUH
-#define SPION_HOPPER_COLUMNS_CUH
+#ifndef SPION_WGMMA_COLUMNS_CUH
+#define SPION_WGMMA_COLUMNS_CUH
 
-#include "kernels/cuda/common/softmax.cuh"
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
+
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
 enum : int { kScoreTiles = kStreamedRows / 8 };
@@ -15,31 +17,40 @@ SPION_DEVICE unsigned lane_statistics(int stage, int lane) {
     return stage_statistics(stage) + lane % 4 * 8;
 }
 
-// Scores become probabilities: P^T = exp(kScale * S^T - LSE).
-SPION_DEVICE void take_probabilities(float (&scores)[kScoreTiles][4], unsigned lane_lse) {
+// Scores become probabilities: P^T = exp(kScale * S^T - LSE), 0 where the mask says so.
+// Returns the slopes of the scores.
+SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreTiles][4],
+                                                         unsigned lane_lse,
+                                                         const StepMask& mask = {kStreamedRows}) {
+    change_scores(scores);
+    ScoreSlopes<kScoreTiles> slopes;
+    slopes.take(scores);
 #pragma unroll
     for (int j = 0; j < kScoreTiles; ++j) {
         const float2 lse = load_shared_float2(lane_lse + j * 32);
         const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            scores[j][i] = ex2_approx(__fmaf_rn(scores[j][i], kScaleLog2, -shift[i % 2]));
+            scores[j][i] = probability(scores[j][i], shift[i % 2]);
         }
     }
+    mask_transposed(scores, mask);
+    return slopes;
 }
 
 // dP^T becomes dS^T = P^T * (dP^T - delta).
 SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
                                       const float (&probabilities)[kScoreTiles][4],
-                                      unsigned lane_lse) {
+                                      unsigned lane_lse,
+                                      const ScoreSlopes<kScoreTiles>& slopes = {}) {
     const unsigned lane_delta = lane_lse + kStreamedRows * 4;
 #pragma unroll
     for (int j = 0; j < kScoreTiles; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] =
-                (gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y)) * probabilities[j][i];
+            gradient[j][i] = slopes.gradient(j, i, probabilities[j][i],
+                                             gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y));
         }
     }
 }

@@ -5,10 +5,13 @@
 // 64. A piece lies in shared memory as the accumulator that it was: float4 j of thread t at
 // 16 * (128 * j + t). A warp beside the producer, the adder of the warpgroup's pieces, brings each
 // to the sum in device memory when it is its turn (compiler/share_schedule.h says which is when).
-// The first is stored, later ones are added by the copy engine in L2, and the last one's adder
+// The first is stored, later ones are added in L2 by cp.reduce.async.bulk, and the last one's adder
 // fetches the sum and writes dQ.
-#ifndef SPION_HOPPER_GRADIENT_SHARES_CUH
-#define SPION_HOPPER_GRADIENT_SHARES_CUH
+#ifndef SPION_WGMMA_GRADIENT_SHARES_CUH
+#define SPION_WGMMA_GRADIENT_SHARES_CUH
+
+#define SPION_SAMPLE_ROWS 128
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
 
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 

@@ -2,18 +2,20 @@
 //
 // A thread block has kWarps / 4 warpgroups that multiply (consumers) and one producer warp. It
 // computes one work item after the other, each taken from a counter when there is room for it, so
-// that no processor runs out of work before the others, the last long ones early for the same
-// reason. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
+// that no SM runs out of work before the others; for the same reason the longest of the last items
+// come first. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
 // tiles and *stages* with its steps' pairs of streamed tiles (first, second), across the ends of
 // items, by TMA. A slot, and each tile of a stage, has a barrier that says it is full and one that
 // says that every consumer warp is done with it. Which thread block computes an item has no
 // influence on its result.
-#ifndef SPION_HOPPER_PIPELINE_CUH
-#define SPION_HOPPER_PIPELINE_CUH
+#ifndef SPION_WGMMA_PIPELINE_CUH
+#define SPION_WGMMA_PIPELINE_CUH
+
+#include "kernels/cuda/sm90/wgmma_body_contract.cuh"
 
 #include "kernels/cuda/common/attention_walk.cuh"
+#include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
-#include "kernels/cuda/sm90/wgmma_packed_rows.cuh"
 
 enum : int { kGroups = kWarps / 4 };  // consumers
 // One warp of the producer's warpgroup works: registers move between whole warpgroups only.
@@ -28,6 +30,17 @@ enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
 enum : int { kStageUses = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
+static_assert(!kPacked || (kStationaryRows == 64 && kPackedRows <= 4 &&
+                           kPackedRows * kGranulesPerStep <= 32),
+              "packed rows are those of one warpgroup, a step's bits one word");
+
+// Which of a step's scores count, for one warp.
+using StepMask = ScoreMask<kGranulesPerStep>;
+
+// Of a step whose first `valid` rows exist. uses: uses_of_stage().
+SPION_DEVICE StepMask step_mask(int valid, unsigned uses) {
+    return {valid, kPacked ? uses : ~0U};
+}
 
 // Shared memory, in bytes from its start.
 enum : int { kStagesStart = kSlots * kSlotBytes };
@@ -39,9 +52,8 @@ enum : int { kUsesStart = kPlansStart + kSlots * kItemBytes };
 enum : int { kBarriersStart = kUsesStart + kStages * kStageUses };
 enum : int { kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages) };
 enum : int { kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
-static_assert(kSharedBytes == kBarriersEnd);
-static_assert(kStationaryRows == kGroupRows * kGroups && kWarps % 4 == 0);
-static_assert(kStages >= 2, "a stage is still read while the next one is waited for");
+SPION_REQUIRE_SHARED_BYTES(kBarriersEnd);
+static_assert(kStationaryRows == kGroupRows * kGroups);
 static_assert(kTileBytes % 1024 == 0, "a tile starts at a repeat of the swizzle");
 
 // Shared addresses. `tile` of a stage: 0 is its first tile, 1 its second.
@@ -181,6 +193,7 @@ SPION_DEVICE unsigned uses_of_stage(int stage) {
 }
 
 // One lane a box: a slot's stationary tiles. uses: read_uses() of the walk's start.
+template <bool kWalksKeys>
 SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& work,
                              const Walk& walk, unsigned uses, int slot) {
     const uint4 elements = elements_of_rows(args.attention, walk, uses);
@@ -201,12 +214,13 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
                   tensor = box / kSlabs / kGroups;
         tma_load(slot_tile(slot, tensor) + group * kGroupTileBytes + slab * kGroupRows * kSlabBytes,
                  args.maps[tensor], full, slab * kSlabColumns, work.first_row + group * kGroupRows,
-                 work.head, work.batch);
+                 head_in_tensor<!kWalksKeys>(work.head), work.batch);
     }
 }
 
 // One lane a box: a tile of a stage, granule after granule. Granules that the step does not have
 // are taken from beyond the tensor's end: zeros.
+template <bool kWalksKeys>
 SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int granule,
                              int stage, int tile) {
     const unsigned full = stage_full(stage, tile);
@@ -217,7 +231,8 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
         for (int slab = 0; slab < kSlabs; ++slab) {
             tma_load(stage_tile(stage, tile) +
                          (slab * kStreamedRows + lane_index() * kGranule) * kSlabBytes,
-                     map, full, slab * kSlabColumns, granule * kGranule, work.head, work.batch);
+                     map, full, slab * kSlabColumns, granule * kGranule,
+                     head_in_tensor<kWalksKeys>(work.head), work.batch);
         }
     }
 }
@@ -295,7 +310,7 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
         mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-        fetch_slot(args, work, walk, uses, slot.index);
+        fetch_slot<kWalksKeys>(args, work, walk, uses, slot.index);
         if constexpr (kSlotHasStatistics) {
             fetch_slot_statistics(work, slot_statistics(slot.index));
             cp_async_mbarrier_arrive_noinc(slot_full(slot.index));
@@ -314,13 +329,14 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             const unsigned word = uses_of_step(uses, first);
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
-            fetch_tile(args.maps[kStationaryTensors], work, granule, stage.index, 0);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], work, granule, stage.index, 0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
                 cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
             mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
-            fetch_tile(args.maps[kStationaryTensors + 1], work, granule, stage.index, 1);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], work, granule, stage.index,
+                                   1);
         }
         if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, turn, items_done++);
         turn = __shfl_sync(0xFFFFFFFFU, next, 0);

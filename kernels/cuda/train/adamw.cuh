@@ -1,6 +1,7 @@
 // One step of AdamW on clipped gradient values, and the parameters' bf16 copy.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)

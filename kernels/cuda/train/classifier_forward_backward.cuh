@@ -3,6 +3,7 @@
 // a sample. Dynamic shared memory: x [C], hidden [hidden], its gradient [hidden], logits [classes].
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 // The dot product of two rows of `count` values, in every lane of the warp.

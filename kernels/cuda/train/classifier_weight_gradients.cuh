@@ -3,6 +3,7 @@
 // order.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)

@@ -1,6 +1,7 @@
 // partials[item, c] = sum of x[row, c] over the item's rows: the share of a bias gradient.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 using Layout = RowLayout<kChannels>;

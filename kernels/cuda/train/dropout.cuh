@@ -1,6 +1,7 @@
 // The dropout of an octet. Needs the constant kDropout of the generated source.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 #include "kernels/random.h"
 

@@ -3,6 +3,7 @@
 // v % kWarps alone, a lane owning channels. Dynamic shared memory: the table, then the staged rows.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 
 enum : int { kTableOctets = kTableChannels / 8 };

@@ -2,6 +2,7 @@
 // in registers and meets it with that position's token of eight samples.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 
 using Layout = RowLayout<kChannels>;

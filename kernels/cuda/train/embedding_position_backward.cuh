@@ -1,6 +1,7 @@
 // d_position[l, :] = sum over the samples b of dropout(d_x[b, l, :]); one thread block a position.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 
 using Layout = RowLayout<kChannels>;

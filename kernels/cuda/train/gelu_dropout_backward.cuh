@@ -2,6 +2,7 @@
 // share.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
 

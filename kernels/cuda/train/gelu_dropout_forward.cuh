@@ -1,6 +1,7 @@
 // y = dropout(gelu(x)), elementwise; rows matter to the work items only.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/train/contract.cuh"
 
 struct NormalTerms {
     float distribution;  // P(x)

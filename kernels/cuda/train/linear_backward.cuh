@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/cuda/common/tile_layout.cuh"
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
 #include "kernels/random.h"
 #include "kernels/train_arguments.h"

@@ -1,6 +1,7 @@
 // d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)

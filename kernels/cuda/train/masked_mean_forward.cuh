@@ -1,6 +1,7 @@
 // y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b]; one thread block a sample.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 using Layout = RowLayout<kChannels>;

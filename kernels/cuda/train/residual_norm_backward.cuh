@@ -4,6 +4,7 @@
 // up at the end.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 
 using Layout = RowLayout<kChannels>;

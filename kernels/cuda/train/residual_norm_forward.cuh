@@ -2,6 +2,7 @@
 // variance are sums of a few shuffles over values held in registers.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 
 using Layout = RowLayout<kChannels>;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/train_arguments.h"
 
 enum : int { kWarpLanes = 32 };

@@ -3,6 +3,7 @@
 // are added by shuffles, and the warps in order.
 #pragma once
 
+#include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/rows.cuh"
 
 static_assert(kSpionSumColumnsPerItem == 8, "two float4 a row");

@@ -8,11 +8,12 @@ enum : int { kHeads = 2 };  // H
 enum : int { kHeadDim = 32 };  // D
 enum : int { kLength = 100 };  // L
 #define kScale 0.176776692F  // of Q K^T
-enum : bool { kPrunedZero = true };  // pruned elements count as a score of 0
+enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kStationaryRows = 32 };  // of a work item
 enum : int { kStreamedRows = 64 };  // of one step
 enum : int { kGranule = 32 };  // streamed rows adjacent in memory
+enum : bool { kStepsAreFull = false };  // all elements of all steps count
 enum : int { kColumns = 64 };  // streamed rows multiplied at once
 enum : bool { kHeldInRegisters = true };  // stationary operands, else fetched at every use
 enum : int { kWarps = 2 };

@@ -8,7 +8,7 @@ enum : int { kHeads = 4 };  // H
 enum : int { kHeadDim = 128 };  // D
 enum : int { kLength = 1024 };  // L
 #define kScale 0.0883883461F  // of Q K^T
-enum : bool { kPrunedZero = false };  // pruned elements count as a score of 0
+enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kBlock = 128 };  // edge of a pattern block
 enum : int { kTile = 64 };  // rows and columns of a work item

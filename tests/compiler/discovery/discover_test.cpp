@@ -14,11 +14,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/array_file.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
-#include "tools/npy.h"
 
 namespace spion {
 namespace {
@@ -29,7 +29,7 @@ TEST(Discover, EqualsEveryGolden) {
     ASSERT_EQ(cases.size(), 18U);
     for (const nlohmann::json& golden : cases) {
         const std::string name = golden["scores"];
-        const NpyArray scores = read_npy(SPION_GOLDENS "/" + name);
+        const Array scores = open_array(SPION_GOLDENS "/" + name);
         ASSERT_EQ(scores.shape.size(), 2U);
         const std::int64_t length = scores.shape[0];
         const DiscoverySettings settings{.block = golden["block"],
@@ -38,7 +38,7 @@ TEST(Discover, EqualsEveryGolden) {
                                          .density = golden["density"],
                                          .variant = parse_variant(std::string(golden["variant"]))};
         SCOPED_TRACE(name + " " + std::string(golden["variant"]));
-        const std::vector<double> pooled = pool_scores(scores.values, length, settings);
+        const std::vector<double> pooled = pool_scores(scores.values(), length, settings);
         const double sum = golden["pooled_sum"];
         EXPECT_NEAR(std::accumulate(pooled.begin(), pooled.end(), 0.0), sum, 1e-12 * sum);
         EXPECT_DOUBLE_EQ(quantile(pooled, settings.quantile), double(golden["threshold"]));

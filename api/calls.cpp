@@ -1,0 +1,169 @@
+// spion_forward and spion_backward: everything that can be wrong is looked at before anything is
+// launched, and nothing here allocates unless it fails.
+#include <array>
+#include <cstdint>
+#include <limits>
+
+#include "api/plan.h"
+#include "api/tensors.h"
+
+namespace spion::api {
+namespace {
+
+// What both calls have besides their tensors.
+struct CallMemory {
+    const void* tables;
+    std::size_t table_bytes;
+    const std::int32_t* lengths;
+    void* workspace;
+    std::size_t workspace_bytes;
+    std::uint64_t flags;
+};
+
+void check_tables(const spion_plan& plan, const CallMemory& memory, bool on_host) {
+    const AttentionPlan& made = *plan.plan;
+    if (memory.tables == nullptr || memory.table_bytes != made.table_bytes()) {
+        throw UserError(
+            "tables of {} bytes at {}, and this plan's are {}: pass what spion_plan_write_tables "
+            "of "
+            "this plan has written, and table_bytes of its spion_plan_info",
+            memory.table_bytes, memory.tables, made.table_bytes());
+    }
+    check_address(memory.tables, "tables", 16, plan.context->device());
+    if (on_host) {
+        const std::string problem =
+            made.problem_with_tables(static_cast<const std::int32_t*>(memory.tables));
+        if (!problem.empty()) {
+            throw UserError(
+                "the tables {}: pass what spion_plan_write_tables of this plan has written",
+                problem);
+        }
+    }
+}
+
+void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
+                   bool on_host) {
+    const Attention& attention = plan.plan->request().attention;
+    if ((memory.lengths != nullptr) != attention.key_padding) {
+        throw UserError("lengths are {} and the plan was made with key_padding = {}: {}",
+                        memory.lengths == nullptr ? "null" : "given", attention.key_padding ? 1 : 0,
+                        attention.key_padding ? "pass the number of valid keys of each sample"
+                                              : "pass null, or make the plan with key_padding = 1");
+    }
+    if (memory.lengths == nullptr) {
+        return;
+    }
+    check_address(memory.lengths, "lengths", sizeof(std::int32_t), plan.context->device());
+    for (std::int64_t sample = 0; on_host && sample < batch; ++sample) {
+        const std::int32_t length = memory.lengths[sample];
+        if (length < 0 || length > attention.length) {
+            throw UserError("lengths[{}] is {}: give 0 to L = {}", sample, length,
+                            attention.length);
+        }
+    }
+}
+
+void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
+                     PlanPass pass) {
+    const WorkspaceLayout layout = plan.plan->workspace(batch);
+    const std::size_t wanted =
+        pass == PlanPass::kForward ? layout.forward_bytes : layout.backward_bytes;
+    if (memory.workspace == nullptr || memory.workspace_bytes < wanted) {
+        throw UserError(
+            "a workspace of {} bytes at {}, and batch {} needs {}: ask spion_plan_workspace",
+            memory.workspace_bytes, memory.workspace, batch, wanted);
+    }
+    const Device& device = plan.context->device();
+    check_address(memory.workspace, "the workspace", workspace_alignment(device), device);
+}
+
+struct NamedTensor {
+    const char* name;
+    const spion_tensor& given;
+    SpionTensor SpionAttentionArguments::*place;
+    Access access;
+};
+
+template <std::size_t kCount>
+void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kCount>& tensors,
+         float* lse, const CallMemory& memory, void* stream) {
+    plan.context->check_process();
+    const PlanRequest& request = plan.plan->request();
+    const Device& device = plan.context->device();
+    const bool on_host = device.target().back_end == BackEnd::kHost;
+    const std::int64_t batch = batch_of(tensors[0].given, tensors[0].name);
+    SpionAttentionArguments args = {};
+    args.batch = static_cast<int>(batch);
+    for (const NamedTensor& tensor : tensors) {
+        args.*tensor.place =
+            read_tensor(tensor.given, tensor.name, request.attention, batch, tensor.access, device);
+    }
+    if (lse != nullptr) {
+        check_address(lse, "lse", sizeof(float), device);
+    } else if (pass == PlanPass::kBackward) {
+        throw UserError("lse is null: pass what the forward call has written");
+    }
+    if ((memory.flags & ~std::uint64_t{SPION_OVERLAP}) != 0) {
+        throw UserError("flags are {:#x}: this spion knows SPION_OVERLAP alone", memory.flags);
+    }
+    args.lse = lse;
+    args.lengths = memory.lengths;
+    check_tables(plan, memory, on_host);
+    check_lengths(plan, memory, batch, on_host);
+    check_workspace(plan, memory, batch, pass);
+    plan.plan->run(pass, args, static_cast<const std::int32_t*>(memory.tables), memory.workspace,
+                   (memory.flags & SPION_OVERLAP) != 0, device, stream);
+}
+
+}  // namespace
+}  // namespace spion::api
+
+extern "C" {
+
+using spion::PlanPass;
+using spion::api::Access;
+using spion::api::guarded;
+using spion::api::present;
+using spion::api::read_struct;
+using Arguments = SpionAttentionArguments;
+
+int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
+                      void* stream) noexcept {
+    return guarded([&] {
+        const spion_plan& made = present(plan, "plan");
+        const spion_forward_args call = read_struct(args, "spion_forward_args");
+        const std::array<spion::api::NamedTensor, 4> tensors = {
+            {{"q", call.q, &Arguments::q, Access::kRead},
+             {"k", call.k, &Arguments::k, Access::kRead},
+             {"v", call.v, &Arguments::v, Access::kRead},
+             {"o", call.o, &Arguments::o, Access::kWrite}}};
+        spion::api::run(made, PlanPass::kForward, tensors, call.lse,
+                        {call.tables, call.table_bytes, call.lengths, call.workspace,
+                         call.workspace_bytes, call.flags},
+                        stream);
+    });
+}
+
+int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
+                       void* stream) noexcept {
+    return guarded([&] {
+        const spion_plan& made = present(plan, "plan");
+        const spion_backward_args call = read_struct(args, "spion_backward_args");
+        const std::array<spion::api::NamedTensor, 8> tensors = {
+            {{"q", call.q, &Arguments::q, Access::kRead},
+             {"k", call.k, &Arguments::k, Access::kRead},
+             {"v", call.v, &Arguments::v, Access::kRead},
+             {"o", call.o, &Arguments::o, Access::kRead},
+             {"d_o", call.d_o, &Arguments::d_o, Access::kRead},
+             {"d_q", call.d_q, &Arguments::d_q, Access::kWrite},
+             {"d_k", call.d_k, &Arguments::d_k, Access::kWrite},
+             {"d_v", call.d_v, &Arguments::d_v, Access::kWrite}}};
+        // Kernels of the backward pass read it.
+        spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
+                        {call.tables, call.table_bytes, call.lengths, call.workspace,
+                         call.workspace_bytes, call.flags},
+                        stream);
+    });
+}
+
+}  // extern "C"

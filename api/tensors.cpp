@@ -1,0 +1,132 @@
+#include "api/tensors.h"
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+
+#include "ir/dtype.h"
+#include "ir/error.h"
+
+namespace spion::api {
+namespace {
+
+constexpr std::int64_t kEngineBytes = 16;  // of rows that kernels of a GPU copy at once
+
+const char* name_of(std::int32_t dtype) {
+    switch (dtype) {
+        case SPION_BF16:
+            return "SPION_BF16";
+        case SPION_FP16:
+            return "SPION_FP16";
+        case SPION_FP32:
+            return "SPION_FP32";
+        case SPION_TF32:
+            return "SPION_TF32";
+        default:
+            return "no dtype";
+    }
+}
+
+// How tensors of the attention are stored: tf32 is a way to multiply.
+bool is_stored_as(DType dtype, std::int32_t given) {
+    switch (dtype) {
+        case DType::kBf16:
+            return given == SPION_BF16;
+        case DType::kFp16:
+            return given == SPION_FP16;
+        case DType::kFp32:
+        case DType::kTf32:
+            return given == SPION_FP32 || given == SPION_TF32;
+    }
+    return false;
+}
+
+void check_shape(const spion_tensor& tensor, const char* name, const Attention& attention,
+                 std::int64_t batch) {
+    const std::int64_t wanted[] = {batch, attention.heads, attention.length, attention.head_dim};
+    if (tensor.rank != 4 || !std::equal(wanted, wanted + 4, tensor.shape)) {
+        throw UserError(
+            "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, D] = [{}, {}, "
+            "{}, {}]",
+            name, tensor.rank, tensor.shape[0], tensor.shape[1], tensor.shape[2], tensor.shape[3],
+            wanted[0], wanted[1], wanted[2], wanted[3]);
+    }
+    if (!is_stored_as(attention.dtype, tensor.dtype)) {
+        throw UserError(
+            "{} is of dtype {} ({}), and the plan is for {}: convert it, or make a plan "
+            "for its dtype",
+            name, tensor.dtype, name_of(tensor.dtype), to_string(attention.dtype));
+    }
+}
+
+// Of a dimension of more than one element, in elements.
+void check_stride(const spion_tensor& tensor, const char* name, int dimension, std::int64_t bytes,
+                  Access access, bool on_host) {
+    constexpr const char* kDimensions[] = {"batch", "head", "row"};
+    const std::int64_t stride = tensor.strides[dimension];
+    const bool aligned = on_host || stride * bytes % kEngineBytes == 0;
+    const bool counts = dimension < 2 || stride * bytes <= std::numeric_limits<std::int32_t>::max();
+    if (stride < (access == Access::kWrite ? 1 : 0) || !aligned || !counts) {
+        throw UserError(
+            "{} has a {} stride of {} elements of {} bytes: it must be {}{}{}; make it contiguous",
+            name, kDimensions[dimension], stride, bytes,
+            access == Access::kWrite ? "above 0" : "at least 0",
+            on_host ? "" : ", a multiple of 16 bytes",
+            dimension < 2 ? "" : ", less than 2^31 bytes");
+    }
+}
+
+}  // namespace
+
+std::int64_t batch_of(const spion_tensor& tensor, const char* name) {
+    const std::int64_t batch = tensor.shape[0];
+    if (tensor.rank != 4 || batch < 1 || batch > std::numeric_limits<std::int32_t>::max()) {
+        throw UserError(
+            "{} has rank {} and shape[0] = {}: give a tensor [B, H, L, D] with B of at "
+            "least 1",
+            name, tensor.rank, batch);
+    }
+    return batch;
+}
+
+SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
+                        std::int64_t batch, Access access, const Device& device) {
+    const bool on_host = device.target().back_end == BackEnd::kHost;
+    const std::int64_t bytes = storage_bytes(attention.dtype);
+    check_shape(tensor, name, attention, batch);
+    if (tensor.strides[3] != 1) {
+        throw UserError("{} has a stride of {} elements along D: it must be 1; make it contiguous",
+                        name, tensor.strides[3]);
+    }
+    std::int64_t strides[3];
+    for (int dimension = 0; dimension < 3; ++dimension) {
+        strides[dimension] = attention.head_dim;  // of one element: any will do
+        if (tensor.shape[dimension] > 1) {
+            check_stride(tensor, name, dimension, bytes, access, on_host);
+            strides[dimension] = tensor.strides[dimension];
+        }
+    }
+    check_address(tensor.data, name, static_cast<std::size_t>(on_host ? bytes : kEngineBytes),
+                  device);
+    return {.data = tensor.data,
+            .batch_stride = strides[0],
+            .head_stride = strides[1],
+            .row_stride = strides[2]};
+}
+
+void check_address(const void* data, const char* name, std::size_t alignment,
+                   const Device& device) {
+    if (data == nullptr) {
+        throw UserError("{} is null: pass memory of {}", name, device.name());
+    }
+    if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0) {
+        throw UserError("{} is at {}: its address must be a multiple of {} bytes", name, data,
+                        alignment);
+    }
+    if (const std::string_view problem = device.problem_with_address(data); !problem.empty()) {
+        throw UserError("{} is at {}, which {}: pass memory of {}", name, data, problem,
+                        device.name());
+    }
+}
+
+}  // namespace spion::api

@@ -1,0 +1,27 @@
+// The caller's tensors as kernels take them, or a sentence about what is wrong with them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "api/border.h"
+#include "ir/attention.h"
+#include "kernels/attention_arguments.h"
+#include "runtime/device.h"
+
+namespace spion::api {
+
+enum class Access { kRead, kWrite };
+
+// B of a [B, H, L, D] tensor. Throws UserError when it has no four dimensions, or is no batch.
+std::int64_t batch_of(const spion_tensor& tensor, const char* name);
+
+// A [B, H, L, D] tensor of the attention. Throws UserError for another shape or dtype, and for
+// strides, an address or memory that the device's kernels cannot take.
+SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
+                        std::int64_t batch, Access access, const Device& device);
+
+// Throws UserError when `data` is null, no multiple of `alignment`, or no memory of the device.
+void check_address(const void* data, const char* name, std::size_t alignment, const Device& device);
+
+}  // namespace spion::api

@@ -1,0 +1,74 @@
+#include "compiler/walk_tables.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "compiler/share_schedule.h"
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr std::int64_t kAlignment = 4;  // numbers
+
+std::int64_t aligned(std::int64_t numbers) {
+    return (numbers + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+WalkTables walk_tables(const TileProgram& program, std::int64_t capacity) {
+    const std::int64_t tiles =
+        (program.attention.length + program.stationary_rows - 1) / program.stationary_rows;
+    WalkTables tables{.capacity = capacity};
+    tables.offsets = aligned(tiles);
+    tables.granules = tables.offsets + aligned(tiles + 1);
+    tables.uses = tables.granules + aligned(std::max<std::int64_t>(1, capacity));
+    tables.turns = tables.uses + (program.packed_rows() > 1 ? aligned(capacity) : 0);
+    tables.size = tables.turns + (program.role == KernelRole::kGradients ? aligned(capacity) : 0);
+    return tables;
+}
+
+std::int64_t most_granules(const TileProgram& program, std::int64_t blocks) {
+    if (program.granule > program.block) {
+        throw InternalError("granules of {} in blocks of {}: their number depends on the pattern",
+                            program.granule, program.block);
+    }
+    const std::int64_t tiles_a_block =
+        program.stationary_rows < program.block ? program.block / program.stationary_rows : 1;
+    return blocks * tiles_a_block * (program.block / program.granule);
+}
+
+void write_walk(const TileProgram& program, const WalkTables& tables, int processors,
+                std::span<std::int32_t> block) {
+    const auto listed = static_cast<std::int64_t>(program.granules.size());
+    if (listed > tables.capacity || static_cast<std::int64_t>(block.size()) != tables.size) {
+        throw InternalError("a walk of {} granules for tables of {}, {} numbers for {}", listed,
+                            tables.capacity, block.size(), tables.size);
+    }
+    const auto write = [&](std::int64_t at, const auto& table) {
+        if (!table.empty()) {
+            std::memcpy(block.data() + at, table.data(), table.size() * sizeof(std::int32_t));
+        }
+    };
+    std::fill(block.begin(), block.end(), 0);
+    write(tables.order, program.order);
+    write(tables.offsets, program.offsets);
+    if (program.role == KernelRole::kGradients) {
+        const ShareSchedule schedule = schedule_shares(program, processors);
+        write(tables.granules, schedule.granules);
+        write(tables.turns, schedule.turns);
+    } else {
+        write(tables.granules, program.granules);
+        write(tables.uses, program.uses);
+    }
+}
+
+void point_at(const std::int32_t* block, const WalkTables& tables, SpionAttentionArguments& args) {
+    args.order = block + tables.order;
+    args.offsets = block + tables.offsets;
+    args.granules = block + tables.granules;
+    args.uses = reinterpret_cast<const unsigned*>(block + tables.uses);
+}
+
+}  // namespace spion

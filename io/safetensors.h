@@ -1,0 +1,34 @@
+// The safetensors format: the length of a JSON header in 8 bytes, the header, the tensors.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/array.h"
+
+namespace spion {
+
+// Whether bytes may be such a file: a plausible length and the header's brace.
+bool is_safetensors(std::string_view bytes);
+
+// The names of its tensors, sorted. Throws UserError that begins with `origin` for a damaged file.
+std::vector<std::string> safetensors_names(std::string_view bytes, const std::string& origin);
+
+// One tensor. Throws UserError that begins with `origin` for a damaged file, a name that it does
+// not hold, and dtypes that are not NumPy's or bfloat16 (float8, complex).
+Array parse_safetensors(const Bytes& bytes, const std::string& name, const std::string& origin);
+
+struct NamedTensor {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    std::span<const float> values;  // C order
+};
+
+// Writes float32. The file appears whole or not at all. Throws UserError naming the file and the
+// reason when it cannot be written.
+void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors);
+
+}  // namespace spion

@@ -1,0 +1,69 @@
+// What the generated text says ahead of every body of attention: the text is these names, one a
+// line, and then one #include of the body. Each family's contract adds to them: sm80/contract.cuh,
+// sm90/warp_contract.cuh, sm90/wgmma_contract.cuh. codegen/cuda/emit_cuda.cpp writes them.
+//
+//   Element           using Element = struct ...; Fp32, Tf32, Bf16 or Fp16 of element.cuh
+//   kHeads            H
+//   kHeadDim          D, a multiple of 16 up to 256
+//   kLength           L
+//   kScale            a float, of Q K^T
+//   kSoftmax          a SpionSoftmax (kernels/attention_arguments.h): what pruned elements count as
+//   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
+//   kWarps            warps of a thread block that compute
+//   kStages           streamed tiles in shared memory at once
+//   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
+//   kSharedBytes      dynamic shared memory of a thread block (not delta)
+// and, of all but the score summary,
+//   kStationaryRows   rows of a work item's stationary tile
+//   kStreamedRows     rows of one step's streamed tiles
+//   kGranule          streamed rows that are adjacent in memory; a step has a whole number of them
+//   kColumns          streamed rows that are multiplied at once; a step is a multiple of them
+//   kStepsAreFull     whether all elements of all steps count, whatever the launch
+// Packed tiles also have SPION_PACKED_ROWS (packed_rows.cuh), baked tables SPION_BAKED_TABLES and
+// the tables (attention_walk.cuh).
+//
+// A file that is compiled alone, with -DSPION_SAMPLE, gets the sample below instead.
+#ifndef SPION_CONTRACT_CUH
+#define SPION_CONTRACT_CUH
+
+#include "kernels/attention_arguments.h"
+#include "kernels/cuda/common/ptx.cuh"
+
+#ifdef SPION_SAMPLE
+#ifndef SPION_SAMPLE_ROWS
+#define SPION_SAMPLE_ROWS 64
+#endif
+using Element = struct Bf16;
+enum : int { kHeads = 2, kHeadDim = 64, kLength = 1000 };
+#define kScale 0.125F
+enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
+enum : bool { kKeyPadding = true };
+enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
+enum : int { kGranule = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
+enum : bool { kStepsAreFull = false };
+enum : int {
+    kWarps = SPION_SAMPLE_ROWS < 64 ? 4 : SPION_SAMPLE_ROWS / 16,
+    kStages = 2,
+    kResidentBlocks = 1,
+    kSharedBytes = 65536
+};
+enum : bool { kHeldInRegisters = false };  // sm80
+enum : int { kHeldOperands = 1 };          // sm90, a warp an item
+enum : int { kSlots = 2 };                 // sm90, wgmma
+enum : int { kConsumerRegisters = SPION_SAMPLE_ROWS > 64 ? 240 : 160, kProducerRegisters = 24 };
+enum : int { kBlock = 64, kTile = 64, kFilter = 3 };  // score summary
+// A sample cannot have the bytes that every body wants.
+#define SPION_REQUIRE_SHARED_BYTES(bytes) static_assert((bytes) > 0)
+#else
+#define SPION_REQUIRE_SHARED_BYTES(bytes) \
+    static_assert(kSharedBytes == (bytes), "shared memory is planned as the body lays it out")
+#endif
+
+static_assert(kHeads >= 1 && kLength >= 1);
+static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
+static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
+static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
+static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
+static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
+
+#endif

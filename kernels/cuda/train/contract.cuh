@@ -1,0 +1,32 @@
+// What the generated text says ahead of a body of the training step: names, one a line, and then
+// one #include of the body. train/kernels.cpp and train/fused_*.cpp write them. Every body has
+//   kThreads        of a thread block, a multiple of 32
+// and of these those that its text uses, no other:
+//   kChannels       of a row of activations, a multiple of 8
+//   kDropout        a float, the probability of dropping; 0: nothing is dropped
+//   kEpsilon        a float, of the layer norm
+//   kTableChannels  channels of the embedding's table that a work item gathers
+//   kStagedRows     rows that the embedding's gradient stages at once
+//   kOut, kIn       of the weights [kOut, kIn] of linear_backward, multiples of 64
+//   kGelu           whether linear_backward's y goes on through dropout(gelu(y))
+//   kHidden         of feed_forward, a multiple of 64
+// Those that a body uses are checked where it uses them: a name that is not said is an error there.
+//
+// A file that is compiled alone, with -DSPION_SAMPLE, gets the sample below instead.
+#ifndef SPION_TRAIN_CONTRACT_CUH
+#define SPION_TRAIN_CONTRACT_CUH
+
+#include "kernels/cuda/common/ptx.cuh"
+#include "kernels/train_arguments.h"
+
+#ifdef SPION_SAMPLE
+enum : int { kThreads = 256, kChannels = 64, kHidden = 128, kOut = 64, kIn = 64 };
+enum : int { kTableChannels = 32, kStagedRows = 64 };
+enum : bool { kGelu = true };
+#define kDropout 0.1F
+#define kEpsilon 1e-5F
+#endif
+
+static_assert(kThreads % 32 == 0 && kThreads >= 32 && kThreads <= 1024);
+
+#endif

@@ -1,0 +1,187 @@
+// Measures the library on a GPU: device time of a call in graph replay, and the CPU's time for a
+// call beside a bare launch of an empty kernel with as large a parameter.
+//     test_api_measure LENGTH BLOCK HEADS HEAD_DIM BATCH DENSITY
+// The pattern is that of `spion bench attention --pattern-random DENSITY --pattern-seed 1
+// --softmax masked`, and as many sets of tensors take turns as there, so that both read from
+// memory what does not fit the L2 cache.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "tests/api/count_allocations.h"
+#include "tests/api/cuda_calls.h"
+
+namespace spion::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kRotatedBytes = 120e6;  // twice the largest L2
+constexpr std::size_t kMostSets = 32;
+
+// The fewest microseconds a call, of several rounds of calls that do not fill the driver's queue.
+template <typename Call>
+double cpu_microseconds(const cuda::Stream& stream, const Call& call) {
+    constexpr int kRounds = 50, kCalls = 100;
+    double least = 1e9;
+    for (int round = 0; round < kRounds; ++round) {
+        stream.wait();
+        const auto start = Clock::now();
+        for (int i = 0; i < kCalls; ++i) call();
+        const std::chrono::duration<double, std::micro> spent = Clock::now() - start;
+        least = std::min(least, spent.count() / kCalls);
+    }
+    stream.wait();
+    return least;
+}
+
+class Events {
+  public:
+    Events() {
+        SPION_TEST_CUDA(cuEventCreate, &first_, 0U);
+        SPION_TEST_CUDA(cuEventCreate, &second_, 0U);
+    }
+    template <typename Work>
+    double milliseconds(const cuda::Stream& stream, const Work& work) const {
+        SPION_TEST_CUDA(cuEventRecord, first_, stream.get());
+        work();
+        SPION_TEST_CUDA(cuEventRecord, second_, stream.get());
+        SPION_TEST_CUDA(cuEventSynchronize, second_);
+        float spent = 0;
+        SPION_TEST_CUDA(cuEventElapsedTime, &spent, first_, second_);
+        return spent;
+    }
+
+  private:
+    void* first_ = nullptr;
+    void* second_ = nullptr;
+};
+
+// The median of graphs that make every set's call several times.
+template <typename Enqueue>
+double graph_microseconds(const cuda::Stream& stream, std::size_t sets, const Enqueue& enqueue) {
+    const std::size_t calls = std::max<std::size_t>(1, 64 / sets) * sets;
+    const cuda::Graph graph(stream, [&] {
+        for (std::size_t n = 0; n < calls; ++n) enqueue(n % sets);
+    });
+    const Events events;
+    for (double warm = 0; warm < 60;) {
+        warm += events.milliseconds(stream, [&] { graph.launch(stream); });
+    }
+    std::vector<double> all;
+    for (int i = 0; i < 21; ++i) {
+        all.push_back(events.milliseconds(stream, [&] { graph.launch(stream); }));
+    }
+    std::nth_element(all.begin(), all.begin() + 10, all.end());
+    return 1e3 * all[10] / static_cast<double>(calls);
+}
+
+double bare_launch_microseconds(const cuda::Stream& stream) {
+    const char* const ptx =
+        ".version 8.0\n.target sm_80\n.address_size 64\n"
+        ".visible .entry empty(.param .align 64 .b8 p[1152]) { ret; }\n";
+    void* const library = dlopen("libcuda.so.1", RTLD_NOW);
+    const auto load =
+        reinterpret_cast<int (*)(void**, const void*)>(dlsym(library, "cuModuleLoadData"));
+    const auto find = reinterpret_cast<int (*)(void**, void*, const char*)>(
+        dlsym(library, "cuModuleGetFunction"));
+    const auto launch =
+        reinterpret_cast<int (*)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                                 unsigned, void*, void**, void**)>(
+            dlsym(library, "cuLaunchKernel"));
+    void* module = nullptr;
+    void* function = nullptr;
+    cuda::check(load(&module, ptx), "cuModuleLoadData");
+    cuda::check(find(&function, module, "empty"), "cuModuleGetFunction");
+    alignas(64) char parameter[1152] = {};
+    void* parameters[] = {parameter};
+    return cpu_microseconds(stream, [&] {
+        launch(function, 132, 1, 1, 256, 1, 1, 0, stream.get(), parameters, nullptr);
+    });
+}
+
+int measure(char** given) {
+    const std::int64_t length = std::atoll(given[1]);
+    const int block = std::atoi(given[2]), heads = std::atoi(given[3]), width = std::atoi(given[4]);
+    const std::int64_t batch = std::atoll(given[5]);
+    const double density = std::atof(given[6]);
+    oracle::Problem problem;
+    problem.heads = heads;
+    problem.head_dim = width;
+    problem.block = block;
+    problem.length = length;
+    problem.batch = batch;
+    problem.bits = oracle::random_bits(length, block, density, 1);
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal;
+    problem.q.resize(static_cast<std::size_t>(batch * heads * length * width));
+    for (std::size_t i = 0; i < problem.q.size(); ++i) {
+        problem.q[i] = i < 1000003 ? normal(generator) : problem.q[i - 1000003];
+    }
+    problem.k = problem.v = problem.d_o = problem.q;
+
+    const cuda::Primary primary;
+    const cuda::Stream stream;
+    const auto start = Clock::now();
+    const Context context = Context::cuda(0, {.memory_only = true});
+    const auto opened = Clock::now();
+    const Plan plan = context.plan(cuda_attention(problem),
+                                   {.typical = CudaCall::pattern_of(problem), .batch = batch});
+    const std::chrono::duration<double, std::milli> opening = opened - start,
+                                                    planning = Clock::now() - opened;
+    std::vector<std::unique_ptr<CudaCall>> calls;
+    double bytes = 0;
+    do {
+        calls.push_back(std::make_unique<CudaCall>(plan, problem, stream.get()));
+        bytes += 4.0 * static_cast<double>(problem.q.size()) * 2;
+    } while (bytes < kRotatedBytes && calls.size() < kMostSets);
+    for (const auto& call : calls) call->run(stream.get());
+    stream.wait();
+    std::vector<ForwardArguments> forward;
+    std::vector<BackwardArguments> backward;
+    for (const auto& call : calls) {
+        forward.push_back(call->forward_arguments(SPION_OVERLAP));
+        backward.push_back(call->backward_arguments(SPION_OVERLAP));
+    }
+    const auto plain = calls[0]->forward_arguments();
+    const double forward_us = graph_microseconds(
+        stream, calls.size(), [&](std::size_t n) { plan.forward(forward[n], stream.get()); });
+    const double apart_us = graph_microseconds(stream, calls.size(), [&](std::size_t n) {
+        ForwardArguments args = forward[n];
+        args.flags = 0;
+        plan.forward(args, stream.get());
+    });
+    const double backward_us = graph_microseconds(
+        stream, calls.size(), [&](std::size_t n) { plan.backward(backward[n], stream.get()); });
+    const long before = allocations();
+    const double cpu_us = cpu_microseconds(stream, [&] { plan.forward(plain, stream.get()); });
+    const long allocated = allocations() - before;
+    std::printf(
+        "%s L=%lld block=%d H=%d D=%d B=%lld density=%g sets=%zu: forward %.2f us "
+        "(%.2f without overlap), backward %.2f us; cpu %.2f us a forward call, bare launch "
+        "%.2f us, %ld allocations; open %.0f ms, plan %.0f ms\n",
+        context.device().c_str(), static_cast<long long>(length), block, heads, width,
+        static_cast<long long>(batch), density, calls.size(), forward_us, apart_us, backward_us,
+        cpu_us, bare_launch_microseconds(stream), allocated, opening.count(), planning.count());
+    return 0;
+}
+
+}  // namespace
+}  // namespace spion::test
+
+int main(int argc, char** argv) {
+    if (argc != 7) {
+        std::fprintf(stderr, "usage: %s LENGTH BLOCK HEADS HEAD_DIM BATCH DENSITY\n", argv[0]);
+        return 2;
+    }
+    try {
+        return spion::test::measure(argv);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 1;
+    }
+}
