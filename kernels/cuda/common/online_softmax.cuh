@@ -146,7 +146,7 @@ struct StepSumSoftmax : OnlineSoftmax {
 
     // scores [16, 8 * kTiles] to probabilities relative to the row max, as the left operand of a
     // product, and adds them up to step_sum.
-    template <int kTiles>
+    template <int kTiles, typename E = Element>
     __device__ __forceinline__ void take_exponentials(const float (&scores)[kTiles][4],
                                                       unsigned (&left)[kTiles / 2][4],
                                                       float (&step_sum)[2]) const {
@@ -161,7 +161,7 @@ struct StepSumSoftmax : OnlineSoftmax {
                 const float high = probability(pair[2 * half + 1], row_max[half]);
                 step_sum[half] += low;
                 step_sum[half] += high;
-                left[step][i] = Element::pack(low, high);
+                left[step][i] = E::pack(low, high);  // E: an fp32 element has none
             }
         }
     }
