@@ -14,6 +14,7 @@
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_kernel.h"
+#include "runtime/cuda/cuda_target.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
@@ -35,48 +36,6 @@ driver_abi::Pointer address_of(const void* data) {
 
 double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (std::size_t{1} << 30);
-}
-
-int attribute(const Functions& cuda, driver_abi::Device device, int which) {
-    int value = 0;
-    check_driver(cuda.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
-    return value;
-}
-
-int capability_of(const Functions& cuda, driver_abi::Device device) {
-    return 10 * attribute(cuda, device, driver_abi::kDeviceCapabilityMajor) +
-           attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-}
-
-Card describe_card(const Functions& cuda, driver_abi::Device device) {
-    const auto value = [&](int which) { return attribute(cuda, device, which); };
-    return card_of(capability_of(cuda, device),
-                   {.clock_khz = value(driver_abi::kDeviceClockKhz),
-                    .memory_clock_khz = value(driver_abi::kDeviceMemoryClockKhz),
-                    .memory_bus_bits = value(driver_abi::kDeviceMemoryBusBits),
-                    .l2_bytes = value(driver_abi::kDeviceL2Bytes)});
-}
-
-// Less the compiler. SPION_WGMMA=0 does without the features, to compare.
-Target describe_device(const Functions& cuda, driver_abi::Device device) {
-    const int capability = capability_of(cuda, device);
-    const std::string arch = arch_of(capability);
-    const Target target{.back_end = BackEnd::kCuda,
-                        .arch = arch,
-                        .features = "",
-                        .compute_capability = capability,
-                        .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
-                        .shared_bytes_per_block =
-                            attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-                        .gpu = features_of(arch),
-                        .card = describe_card(cuda, device)};
-    return environment_switch("SPION_WGMMA", true) ? target : without_features(target);
-}
-
-Target describe_target(const Functions& cuda, driver_abi::Device device) {
-    Target target = describe_device(cuda, device);
-    target.compiler = nvrtc_problem() ? kNewestNvrtc : nvrtc_release(target.arch);
-    return target;
 }
 
 const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
@@ -171,8 +130,8 @@ CudaDevice::CudaDevice(int ordinal, Compiler compiler) {
     check_driver(s.cuda.cuDeviceGetName(name, sizeof(name), s.device), "cuDeviceGetName");
     s.name = name;
     s.target = describe_target(s.cuda, s.device);
-    s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
-    s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
+    s.max_threads = device_attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
+    s.l2_bytes = device_attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
     s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     if (const auto result = s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device);
