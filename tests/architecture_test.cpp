@@ -298,7 +298,7 @@ TEST(Architecture, OneFileWritesToTheTerminal) {
 TEST(Architecture, OneFileMakesFiles) {
     EXPECT_EQ(files_with({"ofstream", "std::fopen(", "O_CREAT"}),
               (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
-                                     "runtime/cuda/nvrtc.cpp", "tools/disassemble.cpp",
+                                     "runtime/cuda/nvrtc.cpp", "runtime/disassemble.cpp",
                                      "train/metrics.cpp"}));
 }
 

@@ -109,7 +109,7 @@ TEST(InspectCommand, RefusesBadInputInOneSentence) {
     expect_refused("inspect " + folder.file("none"), {"is no folder"});
     expect_refused("inspect " + folder.file(""), {"holds neither"});
     expect_refused("inspect " + tiny_run() + " --html /nowhere/page.html",
-                   {"--html /nowhere/page.html cannot be written"});
+                   {"/nowhere/page.html cannot be written"});
     folder.write("metrics.csv", "step,phase,split,loss,accuracy\n1,dense,train,x,0\n");
     expect_refused("inspect " + folder.file(""), {"metrics.csv:2: loss is 'x'"});
 }
