@@ -64,7 +64,8 @@ TEST(LayerPlan, TakesTheShapeThatWasAskedFor) {
     const auto [program, kernel] = lower_launch(plan, plan.launches[2], pattern);
     EXPECT_EQ(shape_of(program), shape);
     EXPECT_EQ(kernel.plan.geometry, geometry(program, target));
-    EXPECT_EQ(plan.launches[0].shape.unit, MatrixUnit::kWgmma);
+    EXPECT_FALSE(plan.launches[0].given);
+    EXPECT_NE(plan.launches[0].kernel.family, nullptr);
 
     options.shapes[2]->stages = 100;
     expect_error<UserError>(
