@@ -30,6 +30,7 @@ TileProgram small_program() {
             .granule = 32,
             .warps = 1,
             .stages = 1,
+            .unit = MatrixUnit::kVector,
             .order = {0, 2, 1},
             .offsets = {0, 2, 3, 3},
             .granules = {0, 2, 1}};
