@@ -3,7 +3,7 @@ started by peers.py.
 
 Prints a line of JSON when everything is compiled and warm, waits for a line on standard input (so
 that compilations overlap and measurements do not), measures, prints a last line of JSON. What fails
-is named in that line. SETTING: flex:KERNEL[:autotune] or sdpa:BACKEND."""
+is named in that line. SETTING: flex:KERNEL[:autotune], sdpa:BACKEND, fa4:KERNEL or bsa:blocks."""
 
 import json
 import math
@@ -123,6 +123,89 @@ def sdpa_call(torch, backend):
     return call
 
 
+def flash4_passes(torch, shape, pattern, kernel, sets, device):
+    """FlashAttention-4, whose tensors are [B, L, H, D]. KERNEL: `dense`, `deterministic` (the same
+    with dQ summed in one order), or `blocks` of the pattern, listed by rows of queries forward and
+    by columns of keys backward."""
+    from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
+    from flash_attn.cute.interface import _flash_attn_bwd, _flash_attn_fwd
+
+    def lists(bits):
+        counts, columns = index_tensors(torch, bits)
+        return BlockSparseTensorsTorch(
+            mask_block_cnt=torch.zeros_like(counts),  # no block needs a mask inside
+            mask_block_idx=torch.zeros_like(columns),
+            full_block_cnt=counts,
+            full_block_idx=columns,
+            block_size=(shape.block, shape.block),
+        )
+
+    rows, columns = {}, {"deterministic": True} if kernel == "deterministic" else {}
+    if kernel == "blocks":
+        bits = torch.tensor(pattern, dtype=torch.bool, device=device)
+        rows = {"block_sparse_tensors": lists(bits)}
+        columns = {"block_sparse_tensors": lists(bits.t().contiguous())}
+
+    def heads_inside(tensor):
+        return tensor.detach().transpose(1, 2).contiguous()
+
+    inputs = [[heads_inside(tensor) for tensor in one] for one in sets.inputs]
+    gradients = [heads_inside(tensor) for tensor in sets.gradients]
+
+    def forward(n):
+        return _flash_attn_fwd(*inputs[n % len(sets)], return_lse=True, **rows)
+
+    def backward(index, outputs):
+        out, lse = outputs[:2]
+        _flash_attn_bwd(*inputs[index], out, gradients[index], lse, **columns)
+
+    return explicit_passes(forward, backward, len(sets))
+
+
+def block_sparse_cudnn_passes(torch, shape, pattern, sets, device):
+    """cuDNN's block-sparse attention: blocks of 64 or 128, each query block's list of key blocks
+    for every (batch, head)."""
+    from cudnn import block_sparse_attention
+
+    bits = torch.tensor(pattern, dtype=torch.bool, device=device)
+    counts, columns = index_tensors(torch, bits)
+    common = {
+        "q2k_block_index": columns.expand(shape.batch, shape.heads, -1, -1).contiguous(),
+        "q2k_block_nums": counts.expand(shape.batch, shape.heads, -1).contiguous(),
+        "sparse_block_size": shape.block,
+    }
+    inputs = [[tensor.detach() for tensor in one] for one in sets.inputs]
+
+    def forward(n):
+        return block_sparse_attention.block_sparse_attention_forward(
+            *inputs[n % len(sets)], **common
+        )
+
+    def backward(index, outputs):
+        block_sparse_attention.block_sparse_attention_backward(
+            sets.gradients[index],
+            *inputs[index],
+            outputs["o_tensor"],
+            outputs["lse_tensor"],
+            **common,
+        )
+
+    return explicit_passes(forward, backward, len(sets))
+
+
+def explicit_passes(forward, backward, count):
+    """passes_of() for a peer without autograd: forward(n) returns what backward(index, that) takes."""
+    outputs = {}
+
+    def backward_pass(n):
+        index = n % count
+        if index not in outputs:
+            outputs[index] = forward(index)
+        backward(index, outputs[index])
+
+    return {"forward": forward, "backward": backward_pass}
+
+
 def passes_of(torch, call, sets):
     """{"forward": f(n), "backward": f(n)}: enqueue the n-th call of a pass on the n-th set."""
     outputs = {}
@@ -181,13 +264,18 @@ def prepare(torch, shape, pattern, setting, sets, device):
     kind, kernel, *rest = setting.split(":")
     passes, failures, compile_seconds = {}, {}, {}
     try:
-        if kind == "flex":
+        if kind == "fa4":
+            wanted = flash4_passes(torch, shape, pattern, kernel, sets, device)
+        elif kind == "bsa":
+            wanted = block_sparse_cudnn_passes(torch, shape, pattern, sets, device)
+        elif kind == "flex":
             call = flex_call(torch, shape, pattern, kernel, rest == ["autotune"], device)
+            wanted = passes_of(torch, call, sets)
         else:
-            call = sdpa_call(torch, kernel)
+            wanted = passes_of(torch, sdpa_call(torch, kernel), sets)
     except Exception as error:  # whatever a peer throws is its result
         return {}, {name: reason(error) for name in shapes.PASSES}, {}
-    for name, run in passes_of(torch, call, sets).items():
+    for name, run in wanted.items():
         began = time.perf_counter()
         try:
             run(0)

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Measures spion and its peers on the same patterns, in one run on one machine.
 
-    bench/peers.py --spion build/spion --out DIR [--shapes NAME,...] [--only ours,flex,sdpa]
+    bench/peers.py --spion build/spion --out DIR [--shapes NAME,...]
+                   [--only ours,flex,sdpa,fa4,bsa]
 
 Peers: FlexAttention (PyTorch, compiled) with its own tiles, with tiles equal to the pattern's block
 and with 128-wide blocks masked inside; cuDNN and FlashAttention-2 through PyTorch, which compute the
-whole map whatever the pattern. Writes DIR/peers.md and DIR/peers.json, and the patterns, after every
+whole map whatever the pattern; FlashAttention-4 (package flash-attn-4) and cuDNN's block-sparse
+attention (package nvidia-cudnn-frontend, cudnn.BSA), both on the pattern's blocks. A package that is
+not installed is a failure that the table names. Writes DIR/peers.md and DIR/peers.json, and the patterns, after every
 batch. bf16; medians over device events around back-to-back calls, long enough for an event's
 resolution; forward without gradients, backward alone. Buffers take turns where one problem's forward
 tensors are below 120 MB, on both sides. Exit status 1 if ours failed anywhere."""
@@ -24,7 +27,7 @@ import shapes
 import table
 import workers
 
-KINDS = ("ours", "flex", "sdpa")
+KINDS = ("ours", "flex", "sdpa", "fa4", "bsa")
 OURS_SECONDS = 120  # one shape
 
 
@@ -41,7 +44,7 @@ def parse_arguments(argv):
     parser.add_argument("--spion", default="build/spion", help="the command to measure")
     parser.add_argument("--out", default="runs/peers", type=pathlib.Path, help="folder to write")
     parser.add_argument("--shapes", type=names, help="these alone, with commas between them")
-    parser.add_argument("--only", type=names, default=list(KINDS), help="ours, flex, sdpa")
+    parser.add_argument("--only", type=names, default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--softmax", default="masked", help="of ours: masked or pruned_zero")
     parser.add_argument("--spion-flags", default="", help="more flags of `spion bench attention`")
     parser.add_argument(

@@ -1,17 +1,25 @@
 """The result as rows, as a markdown table, and as JSON. Only the standard library.
 
 ours:  {shape name: {"forward": {"ms": ..} or {"failure": ".."}, "backward": ..}}
-peers: [{"shape": name, "setting": "flex:tiles" | "sdpa:cudnn" | .., "forward": .., "backward": ..}]"""
+peers: [{"shape": name, "setting": "flex:tiles" | "sdpa:cudnn" | "fa4:blocks" | .., "forward": .., "backward": ..}]"""
 
 import shapes
 
-COLUMNS = {"flex": "FlexAttention", "cudnn": "cuDNN", "flash2": "FlashAttention-2"}
+COLUMNS = {
+    "flex": "FlexAttention",
+    "cudnn": "cuDNN",
+    "flash2": "FlashAttention-2",
+    "fa4": "FlashAttention-4",
+    "bsa": "cuDNN BSA",
+}
+SEVERAL_SETTINGS = ("flex", "fa4")  # whose cells name the fastest
+WHOLE_MAP = ("cudnn", "flash2")  # whatever the pattern
 NOT_RUN = "not run"
 
 
 def column_of(setting):
     kind, kernel = setting.split(":")[:2]
-    return "flex" if kind == "flex" else kernel
+    return kernel if kind == "sdpa" else kind
 
 
 def best(results, name):
@@ -119,8 +127,8 @@ def markdown(rows):
             reached,
         ]
         for column in COLUMNS:
-            text, ratio = peer_cells(row["peers"][column], column == "flex")
-            if column != "flex" and row["density"] < 1 and "ms" in row["peers"][column]:
+            text, ratio = peer_cells(row["peers"][column], column in SEVERAL_SETTINGS)
+            if column in WHOLE_MAP and row["density"] < 1 and "ms" in row["peers"][column]:
                 text += " (whole map)"
             cells += [text, ratio]
         lines.append(cells)

@@ -18,6 +18,7 @@ LONGEST_REASON = 90  # characters, in a table
 SCRIPT = pathlib.Path(__file__).with_name("peer_worker.py")
 FLEX_KERNELS = {True: ("plain",), False: ("default", "tiles", "masked")}  # by Shape.dense
 BACKENDS = ("cudnn", "flash2")
+FA4_KERNELS = {True: ("dense", "deterministic"), False: ("blocks",)}  # by Shape.dense
 
 
 def settings_of(shape, peers, autotune):
@@ -31,6 +32,10 @@ def settings_of(shape, peers, autotune):
             settings += [f"{setting}:autotune" for setting in settings]
     if "sdpa" in peers:
         settings += [f"sdpa:{backend}" for backend in BACKENDS]
+    if "fa4" in peers:
+        settings += [f"fa4:{kernel}" for kernel in FA4_KERNELS[shape.dense]]
+    if "bsa" in peers:
+        settings.append("bsa:blocks")
     return settings
 
 

@@ -2,7 +2,7 @@
 # NVRTC makes a device variable of every constexpr of a namespace or a struct, even of one that the
 # kernel never names: it stands in the PTX as .global with its value and in the cubin with a symbol,
 # static or inline or in an unnamed namespace alike. Enumerators, constants of a function and variable
-# templates leave nothing. With some fifty of them, cubins of 30 KiB were 5 to 15 % larger, of the
+# templates leave nothing. With some fifty of them, cubins of 30 KiB were 4 to 15 % larger, of the
 # same instructions.
 #
 # Seen with nvidia-cuda-nvrtc-cu12 12.4.127 and nvidia-cuda-nvrtc 13.5.37 (Linux, x86_64), sm_90a:

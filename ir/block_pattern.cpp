@@ -6,6 +6,7 @@
 
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "ir/text_reader.h"
 
 namespace spion {
 namespace {
@@ -158,6 +159,7 @@ std::string BlockPattern::to_art(int width) const {
 BlockPattern parse_bits(std::string_view text, std::int64_t length, int block,
                         std::string_view origin) {
     const auto nb = static_cast<std::size_t>(count_blocks(length, block));
+    text = without_byte_order_mark(text);
     std::vector<std::uint8_t> bits;
     std::size_t matrix_rows = 0;
     for (std::size_t line = 1; !text.empty(); ++line) {

@@ -6,32 +6,52 @@ namespace spion {
 namespace {
 
 struct Rule {
-    CompilerRelease last;  // of those that refuse, from kOldestNvrtc on
-    KernelKind kind;
-    const char* what;
-    CompilerRelease first_good;
+    CompilerRelease first, last;  // of those that refuse
+    bool (*covers)(const KernelKind& kind);
+    const char* fault;
+    CompilerRelease good;
 };
 
 constexpr Rule kRules[] = {
-    {.last = {12, 9},
-     .kind = {.unit = MatrixUnit::kWgmma,
-              .role = KernelRole::kKeyValueGradient,
-              .head_dim = 64,
-              .streamed_rows = 128,
-              .packed = true},
-     .what =
+    {.first = {12, 5},
+     .last = {12, 5},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kKeyValueGradient;
+         },
+     .fault = "runs the products of wgmma kernels of dK and dV one after the other",
+     .good = {12, 6}},
+    {.first = kOldestNvrtc,
+     .last = {12, 9},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kKeyValueGradient &&
+                    kind.head_dim == 64 && kind.streamed_rows >= 128 && kind.packed;
+         },
+     .fault =
          "spills registers of packed wgmma kernels of dK and dV with D=64 and 128 streamed rows",
-     .first_good = {13, 0}},
+     .good = {13, 0}},
+    {.first = {12, 8},
+     .last = {12, 8},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.compute_capability == 100 && kind.unit == MatrixUnit::kMmaSync &&
+                    kind.role == KernelRole::kForward && kind.head_dim == 16 &&
+                    kind.streamed_rows >= 64;
+         },
+     .fault =
+         "spills registers of mma.sync kernels of the forward pass for sm_100 with D=16 and 64 "
+         "streamed rows or more",
+     .good = {12, 9}},
 };
 
-std::string clause(const CompilerRelease& release, const Rule& rule) {
-    return fmt::format("NVRTC {} {}, and {} does not", to_text(release), rule.what,
-                       to_text(rule.first_good));
+bool refuses(const CompilerRelease& release, const Rule& rule) {
+    return release >= rule.first && release <= rule.last;
 }
 
-bool covers(const KernelKind& rule, const KernelKind& kind) {
-    return rule.unit == kind.unit && rule.role == kind.role && rule.head_dim == kind.head_dim &&
-           rule.streamed_rows == kind.streamed_rows && rule.packed == kind.packed;
+std::string clause(const CompilerRelease& release, const Rule& rule) {
+    return fmt::format("NVRTC {} {}, and {} does not", to_text(release), rule.fault,
+                       to_text(rule.good));
 }
 
 }  // namespace
@@ -61,7 +81,7 @@ CompilerRelease oldest_nvrtc_for(int compute_capability) {
 
 std::string why_nvrtc_refuses(const CompilerRelease& release, const KernelKind& kind) {
     for (const Rule& rule : kRules) {
-        if (release <= rule.last && covers(rule.kind, kind)) {
+        if (refuses(release, rule) && rule.covers(kind)) {
             return clause(release, rule);
         }
     }
@@ -71,7 +91,7 @@ std::string why_nvrtc_refuses(const CompilerRelease& release, const KernelKind& 
 std::vector<std::string> nvrtc_refusals(const CompilerRelease& release) {
     std::vector<std::string> clauses;
     for (const Rule& rule : kRules) {
-        if (release <= rule.last) {
+        if (refuses(release, rule)) {
             clauses.push_back(clause(release, rule));
         }
     }

@@ -22,6 +22,7 @@ CompilerRelease oldest_nvrtc_for(int compute_capability);
 
 // What a kernel's registers depend on.
 struct KernelKind {
+    int compute_capability = 0;
     MatrixUnit unit = MatrixUnit::kMmaSync;
     KernelRole role = KernelRole::kForward;
     int head_dim = 0;

@@ -24,4 +24,11 @@ void check_batch(const Attention& attention, std::int64_t batch) {
     }
 }
 
+void check_summary_filter(int filter, int block) {
+    if (filter < 1 || filter > 2 * block + 1) {
+        throw UserError("filter {} reaches beyond the neighbours of block {}: give 1 to {}", filter,
+                        block, 2 * block + 1);
+    }
+}
+
 }  // namespace spion

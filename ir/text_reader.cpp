@@ -47,7 +47,7 @@ std::string printable(std::string_view bytes) {
 }  // namespace
 
 TextReader::TextReader(std::string_view text, std::string_view origin)
-    : text_(text), origin_(origin) {
+    : text_(without_byte_order_mark(text)), origin_(origin) {
     load_line();
 }
 

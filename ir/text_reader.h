@@ -8,7 +8,13 @@
 
 namespace spion {
 
-// Blank lines, lines that begin with '#', carriage returns before a line's end and spaces around
+// `text` without the mark EF BB BF that some editors write before UTF-8.
+inline std::string_view without_byte_order_mark(std::string_view text) {
+    constexpr std::string_view kMark = "\xEF\xBB\xBF";
+    return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+}
+
+// A byte-order mark, blank lines, lines that begin with '#', carriage returns before a line's end and spaces around
 // words are skipped. Every failure is a UserError "origin:line:column: message", then the line and
 // a caret below the column.
 class TextReader {

@@ -201,9 +201,8 @@ void write_bundle(const fs::path& path, std::string_view spion_version,
                                {"spion", std::string(spion_version)},
                                {"targets", std::move(targets)},
                                {"kernels", std::move(records)}};
-        AtomicFile file(aside / kBundleManifest);
-        file.write(manifest.dump(2) + '\n');
-        file.commit();
+        write_file(aside / kBundleManifest, manifest.dump(2) + "\n",
+                   "give the bundle a path in a folder that can");
         fs::rename(aside, path);
     } catch (const std::system_error& error) {
         fs::remove_all(aside, ignored);

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -66,6 +67,16 @@ int columns_by_environment() {
     return columns > 0 ? columns : kUsual;
 }
 
+Terminal terminal_of(int descriptor) {
+    if (isatty(descriptor) != 1) {
+        return {};
+    }
+    winsize window{};
+    const bool known = ioctl(descriptor, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
+    return {.columns = known ? window.ws_col : columns_by_environment(),
+            .redraws = environment_value("TERM").value_or("dumb") != "dumb"};
+}
+
 }  // namespace
 
 void prepare_output() {
@@ -120,13 +131,16 @@ LostMessages lost_messages() {
 }
 
 Terminal stderr_terminal() {
-    if (isatty(STDERR_FILENO) != 1) {
-        return {};
-    }
-    winsize window{};
-    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
-    return {.columns = known ? window.ws_col : columns_by_environment(),
-            .redraws = environment_value("TERM").value_or("dumb") != "dumb"};
+    return terminal_of(STDERR_FILENO);
+}
+
+Terminal stdout_terminal() {
+    return terminal_of(STDOUT_FILENO);
+}
+
+int picture_columns(const Terminal& terminal) {
+    constexpr int kWidest = 64;
+    return terminal.columns > 0 ? std::min(terminal.columns, kWidest) : kWidest;
 }
 
 }  // namespace spion

@@ -47,7 +47,7 @@ struct LostMessages {
 };
 LostMessages lost_messages();
 
-// What standard error leads to.
+// What standard output or standard error leads to.
 struct Terminal {
     // 0: no terminal, so that lines may be of any length.
     int columns = 0;
@@ -57,5 +57,9 @@ struct Terminal {
 // Asked anew each time: windows change their size. Where that is not known, COLUMNS in the
 // environment counts, else 80. Where TERM is dumb or missing nothing is redrawn.
 Terminal stderr_terminal();
+Terminal stdout_terminal();
+
+// Characters that a line of a picture may have: the terminal's, 64 at most.
+int picture_columns(const Terminal& terminal);
 
 }  // namespace spion

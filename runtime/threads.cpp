@@ -1,6 +1,5 @@
 #include "runtime/threads.h"
 
-#include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>

@@ -4,7 +4,8 @@
 # peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
-# set CMAKE_PREFIX_PATH.
+# set CMAKE_PREFIX_PATH. Headers that such a machine lacks and cannot install, as toml++, may lie below
+# .carry/include, a folder that git ignores (cp -r /usr/include/toml++ .carry/include/).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
@@ -39,6 +40,7 @@ host_backend() {
 }
 
 build() {
+    export CMAKE_PREFIX_PATH="$PWD/.carry${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}"
     cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DSPION_HOST_BACKEND="${SPION_HOST_BACKEND:-$(host_backend)}" && cmake --build "$build"
 }

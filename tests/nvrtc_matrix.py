@@ -130,22 +130,25 @@ def cell(rows):
     return text + (f" ({refused} refused)" if refused else "")
 
 
+def group_of(row):
+    """A line of the table: sm_80 and sm_90a stand for themselves."""
+    return row.family, row.arch if row.arch in ("sm_80", "sm_90a") else "the others"
+
+
 def table(program, releases, kernels):
     found = {}
     for release in releases:
         found[release] = compile_kernels(program, release, kernels)
         print(f"nvrtc_matrix: {release}: {len(found[release])} kernels", file=sys.stderr)
-    groups = []
-    for rows in found.values():
-        groups += [(row.family, row.arch) for row in rows if (row.family, row.arch) not in groups]
+    groups = sorted({group_of(row) for rows in found.values() for row in rows})
     print("kernels: most registers of a thread / bytes of spills, all together / mean "
           "milliseconds of a compilation\n")
     print("| kernels | target | " + " | ".join(releases) + " |")
     print("|---|---|" + "---|" * len(releases))
-    for family, arch in groups:
-        cells = [cell([row for row in found[release] if (row.family, row.arch) == (family, arch)])
+    for group in groups:
+        cells = [cell([row for row in found[release] if group_of(row) == group])
                  for release in releases]
-        print(f"| {family} | {arch} | " + " | ".join(cells) + " |")
+        print(f"| {group[0]} | {group[1]} | " + " | ".join(cells) + " |")
     bad = [(release, row) for release in releases for row in found[release] if not is_good(row)]
     for release, row in bad:
         print(f"\nNOT GOOD with NVRTC {release}: {describe(row)}")

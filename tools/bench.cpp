@@ -7,6 +7,7 @@
 #include <string>
 
 #include "ir/error.h"
+#include "ir/sizes.h"
 #include "runtime/output.h"
 #include "tools/attention_options.h"
 #include "tools/bench_anchors.h"
@@ -198,6 +199,7 @@ void bench_attention(const BenchOptions& options) {
 void bench_summary(const BenchOptions& options) {
     check(options);
     const std::int64_t length = options.attention.length.value_or(0);
+    check_summary_filter(options.filter, options.attention.block);
     const auto device = open_device(options.attention);
     const Attention attention = describe_attention(options.attention, length, device->target());
     const SummaryTimes times =

@@ -1,6 +1,4 @@
 // `spion bundle`: kernels for machines without a compiler.
-#include <fmt/format.h>
-
 #include <memory>
 #include <string>
 #include <vector>

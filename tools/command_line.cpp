@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/text_reader.h"
 #include "runtime/threads.h"
 
 namespace spion {
@@ -159,10 +160,11 @@ std::string read_text_file(const std::string& path, std::string_view what,
         throw UserError("{} {} cannot be read ({}); give {}", what, path, std::strerror(errno),
                         wanted);
     }
-    if (text.view().empty()) {
+    const std::string_view content = without_byte_order_mark(text.view());
+    if (content.empty()) {
         throw UserError("{} {} is empty; give {}", what, path, wanted);
     }
-    return std::move(text).str();
+    return std::string(content);
 }
 
 }  // namespace spion

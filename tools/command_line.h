@@ -22,7 +22,7 @@ void add_threads_option(CLI::App& command);
 CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,
                              const std::string& description);
 
-// The whole of a text file. Throws UserError for one that is empty, a folder or cannot be read:
+// The whole of a text file, without a byte-order mark. Throws UserError for one that is empty, a folder or cannot be read:
 // "`what` `path` is empty; give `wanted`".
 std::string read_text_file(const std::string& path, std::string_view what, std::string_view wanted);
 

@@ -175,7 +175,7 @@ std::string to_picture(const Discovered& found) {
     return (found.map.empty() ? "" : fmt::format("map={} ", found.map)) +
            fmt::format("length={} block={} nb={} blocks={} density={:.4f}\n", pattern.length(),
                        pattern.block(), pattern.rows(), pattern.block_count(), pattern.density()) +
-           pattern.to_art();
+           pattern.to_art(picture_columns(stdout_terminal()));
 }
 
 void run_discover(DiscoverOptions options) {

@@ -28,7 +28,7 @@ void run_inspect(const InspectOptions& options) {
         write_file(options.html, inspect::to_html(facts), "name a file that can with --html");
     }
     if (options.text || options.html.empty()) {
-        print_out("{}", inspect::to_text(facts));
+        write_out(inspect::to_text(facts, picture_columns(stdout_terminal())));
     } else {
         print_out("{}\n", options.html);
     }

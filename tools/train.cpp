@@ -16,6 +16,7 @@
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
+#include "train/settings_file.h"
 
 namespace spion {
 namespace {
@@ -27,29 +28,10 @@ struct TrainOptions {
     std::map<std::string, std::string, std::less<>> given;  // flag name -> value as written
 };
 
-// Keys are setting names, at the top level.
-void apply_config(TrainSettings& settings, const std::string& file) {
-    std::vector<CLI::ConfigItem> items;
-    try {
-        items = CLI::ConfigTOML().from_file(file);
-    } catch (const CLI::Error& error) {
-        throw UserError("--config {} cannot be read ({}); give a TOML file of settings", file,
-                        error.what());
-    }
-    for (const CLI::ConfigItem& item : items) {
-        if (item.name == "++" || item.name == "--") continue;  // CLI11's marks around a [section]
-        const std::string given = fmt::format("{}: {}", file, item.fullname());
-        if (!item.parents.empty() || item.inputs.size() != 1) {
-            throw UserError("{} is not of the form setting = value", given);
-        }
-        apply_setting(settings, item.name, item.inputs.front(), given);
-    }
-}
-
 // The preset, changed by the config file, changed by the flags.
 TrainSettings resolve(const TrainOptions& options) {
     TrainSettings settings = preset_settings(options.preset);
-    if (!options.config.empty()) apply_config(settings, options.config);
+    if (!options.config.empty()) apply_settings_file(settings, options.config);
     for (const auto& [name, value] : options.given) {
         apply_setting(settings, name, value, "--" + name);
     }
@@ -95,6 +77,7 @@ int run_training(const TrainOptions& options) {
     folder.write_summary(report_json(report, settings, cache.counters(), *device));
     print_out("{}", report_text(report, settings, cache.counters(), folder));
     tell_lost_messages();
+    if (report.divergence && report.divergence->ended_training) return kDiverged;
     constexpr int kBySignal = 128;
     return report.interrupted ? kBySignal + interrupting_signal() : kDone;
 }

@@ -42,6 +42,14 @@ const Recipe& recipe(StepKernel kernel) {
     return kRecipes[static_cast<std::size_t>(kernel)];
 }
 
+// Where every warp's sums of a row lie in shared memory, so many threads that these are not more
+// than the 48 KiB that a kernel has without asking.
+int threads_of(StepKernel kernel, const StepShape& shape) {
+    constexpr int kWidest = 768, kFewer = 256;
+    const bool wide = kernel == StepKernel::kMaskedMeanForward && shape.channels > kWidest;
+    return wide ? kFewer : recipe(kernel).threads;
+}
+
 int width_of(Width width, const StepShape& shape) {
     switch (width) {
         case Width::kNone:
@@ -153,8 +161,9 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
         add("t", {.name = "kTableChannels", .value = slice, .comment = "of a work item"}, slice);
     }
     if (target.back_end == BackEnd::kCuda) {
-        constants.push_back(
-            {.name = "kThreads", .value = std::int64_t{made.threads}, .comment = "of a block"});
+        constants.push_back({.name = "kThreads",
+                             .value = std::int64_t{threads_of(kernel, shape)},
+                             .comment = "of a block"});
         if (kernel == StepKernel::kEmbeddingBackward) {
             constants.push_back({.name = "kStagedRows",
                                  .value = std::int64_t{kStagedRows},
@@ -181,8 +190,9 @@ void StepKernels::launch(StepKernel kernel, std::int64_t work_items, int shared_
     if (work_items < 1) {
         throw InternalError("{} was launched on nothing", recipe(kernel).entry);
     }
-    const LaunchGeometry geometry = {
-        .work_items = work_items, .threads = recipe(kernel).threads, .shared_bytes = shared_bytes};
+    const LaunchGeometry geometry = {.work_items = work_items,
+                                     .threads = threads_of(kernel, shape_),
+                                     .shared_bytes = shared_bytes};
     device_->launch(*kernels_[static_cast<std::size_t>(kernel)].kernel, geometry, arguments);
 }
 

@@ -67,7 +67,7 @@ class Training {
              RunFolder& folder, Progress& progress);
 
     bool goes_on() const {
-        return runner_.steps_done() < settings_.steps && !interrupt_.requested();
+        return runner_.steps_done() < settings_.steps && !interrupt_.requested() && !diverged();
     }
     bool turns_sparse() const { return turns_sparse_; }
     void step();
@@ -75,6 +75,9 @@ class Training {
     TrainReport finish();
 
   private:
+    // Training ends because its values are not finite.
+    bool diverged() const { return report_.divergence && report_.divergence->ended_training; }
+    void note(const Divergence& divergence);
     void collect();
     void decide_tiers();
     void evaluate_now();
@@ -191,6 +194,7 @@ void Training::step() {
     const std::int64_t done = runner_.steps_done();
     const bool evaluation = done % settings_.eval_every == 0;
     if (runner_.due() || evaluation || done == settings_.steps) collect();
+    if (diverged()) return;
     if (phase_ == Phase::kDense && !settings_.dense) {
         const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
         const bool by_step = transition_.reached(done);
@@ -200,13 +204,26 @@ void Training::step() {
             take_score_maps();
             report_.stall.maps_ms = milliseconds_since(begin);
         }
-        turns_sparse_ = (by_rule || by_step) && done < settings_.steps;
+        turns_sparse_ = (by_rule || by_step) && done < settings_.steps && !diverged();
     }
-    if (evaluation) evaluate_now();
+    if (evaluation && !diverged()) evaluate_now();
+}
+
+// The first divergence is said and kept; a later one may be the first that training cannot go on from.
+void Training::note(const Divergence& divergence) {
+    if (report_.divergence && !divergence.ended_training) return;
+    progress_.say(divergence.sentence());
+    report_.divergence = divergence;
 }
 
 void Training::collect() {
     for (const StepRecord& step : runner_.collect()) {
+        if (has_diverged(step) && !report_.divergence) {
+            Divergence found =
+                find_divergence(step, step.step == runner_.steps_done(), model_, device_);
+            found.ended_training = settings_.on_divergence == OnDivergence::kStop;
+            note(found);
+        }
         metrics_.write({.step = step.step,
                         .phase = phase_,
                         .split = "train",
@@ -250,6 +267,11 @@ bool Training::take_score_maps() {
     std::vector<double> distances;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         ScoreMaps::Map map = score_maps_->take(model_.attention_arguments(layer));
+        if (const auto found =
+                find_divergence(runner_.steps_done(), layer, map.pooled, map.scores)) {
+            note(*found);
+            return false;
+        }
         if (map.scores.empty()) map.scores.assign(map.pooled.begin(), map.pooled.end());
         pooled_[static_cast<std::size_t>(layer)] = std::move(map.pooled);
         if (const auto distance = history_.advance(layer, map.scores)) {
@@ -272,7 +294,7 @@ void Training::turn_sparse() {
         patterns.push_back(discover(pooled, settings_.length, settings_.discovery));
         folder_.write_pattern(layer, patterns.back(), pooled);
         report_.densities.push_back(patterns.back().density());
-        progress_.say(pattern_text(layer, patterns.back()));
+        progress_.say(pattern_text(layer, patterns.back(), progress_.picture_columns()));
     }
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
@@ -347,7 +369,7 @@ TrainReport Training::finish() {
         tiers_.reset();
     }
     report_.interrupted = interrupt_.requested() && runner_.steps_done() < settings_.steps;
-    if (!report_.interrupted) {
+    if (!report_.interrupted && !diverged()) {
         report_.test = evaluate(model_, device_, data_.test, settings_.batch);
         record("test", *report_.test);
     }

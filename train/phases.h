@@ -9,6 +9,7 @@
 #include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
 #include "train/data/dataset.h"
+#include "train/divergence.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
@@ -45,6 +46,7 @@ struct TrainReport {
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted
     std::int64_t not_finite_gradients = 0;
+    std::optional<Divergence> divergence;        // the first, and whether training ended there
     std::size_t peak_bytes = 0;                  // of device memory
     int attention_batch = 0;                     // B of the launches below
     std::vector<AttentionTime> attention_times;  // [layers]; empty when no step was done
@@ -52,7 +54,8 @@ struct TrainReport {
 };
 
 // Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it
-// after the step at hand. The same settings on the same device give the same losses, bit for bit.
+// after the step at hand; so does the first step whose loss or gradients are not finite, unless the
+// settings say to go on (on a GPU, whose steps are not waited for, up to 32 steps later). The same settings on the same device give the same losses, bit for bit.
 TrainReport train(const TrainSettings& settings, const Dataset& data, Device& device,
                   KernelCache& cache, RunFolder& folder, Progress& progress);
 

@@ -44,6 +44,8 @@ class Progress {
     void update(const ProgressState& state, bool force = false);
     // A line of its own, above the progress line on a terminal. May hold newlines.
     void say(std::string_view text);
+    // Of a picture that is said (runtime/output.h).
+    int picture_columns() const { return spion::picture_columns(terminal_()); }
 
   private:
     void clear();

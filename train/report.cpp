@@ -55,10 +55,11 @@ std::string compiled_text(const KernelCache::Counters& counters) {
                        plural(counters.compiled), counters.from_disk);
 }
 
-std::string pattern_text(int layer, const BlockPattern& pattern) {
+std::string pattern_text(int layer, const BlockPattern& pattern, int columns) {
     const std::int64_t all = static_cast<std::int64_t>(pattern.rows()) * pattern.rows();
     return fmt::format("layer {}: {} of {} blocks, density {:.1f} %\n{}", layer,
-                       pattern.block_count(), all, 100.0 * pattern.density(), pattern.to_art());
+                       pattern.block_count(), all, 100.0 * pattern.density(),
+                       pattern.to_art(columns));
 }
 
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings) {
@@ -111,15 +112,19 @@ void smooth(ProgressState& state, double loss, double accuracy, double step_ms) 
 
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const RunFolder& folder) {
-    std::string text = fmt::format(
-        "{} {} of {} steps\n",
-        report.interrupted ? "interrupted after" : "done:", report.steps_done, settings.steps);
+    const bool diverged = report.divergence && report.divergence->ended_training;
+    std::string text = fmt::format("{} {} of {} steps\n",
+                                   report.interrupted ? "interrupted after"
+                                   : diverged         ? "diverged, ended after"
+                                                      : "done:",
+                                   report.steps_done, settings.steps);
+    if (report.divergence) text += report.divergence->sentence() + "\n";
     if (report.transition_step) {
         text += fmt::format(
             "turned sparse after step {}, density {:.1f} % on average; training stood still for "
             "{:.1f} ms\n",
             *report.transition_step, 100.0 * mean_of(report.densities), report.stall.total_ms);
-    } else if (!settings.dense && !report.interrupted) {
+    } else if (!settings.dense && !report.interrupted && !diverged) {
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
     }
@@ -165,6 +170,15 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["seed"] = settings.seed;
     json["steps"] = report.steps_done;
     json["interrupted"] = report.interrupted;
+    json["diverged"] = nullptr;
+    if (const auto& found = report.divergence) {
+        json["diverged"] = {{"step", found->step},
+                            {"layer", nullptr},
+                            {"tensor", found->tensor},
+                            {"reason", found->reason},
+                            {"ended_training", found->ended_training}};
+        if (found->layer) json["diverged"]["layer"] = *found->layer;
+    }
     json["transition_step"] = nullptr;
     if (report.transition_step) json["transition_step"] = *report.transition_step;
     json["stall_ms"] = nullptr;

@@ -17,8 +17,9 @@ namespace spion {
 // cache".
 std::string compiled_text(const KernelCache::Counters& counters);
 
-// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture.
-std::string pattern_text(int layer, const BlockPattern& pattern);
+// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture
+// of at most so many columns.
+std::string pattern_text(int layer, const BlockPattern& pattern, int columns);
 
 // "score maps moved by 3.1, 20.2 % a layer; ..."
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings);
@@ -37,6 +38,8 @@ std::string device_json(Device& device);
 // RUN/summary.json:
 //   device, arch          name and Target::arch
 //   seed, steps           steps done; interrupted: by Ctrl-C
+//   diverged              {step, layer or null, tensor, reason, ended_training}: the first step whose
+//                         values were not finite, or null
 //   transition_step       dense steps before training turned sparse, or null
 //   densities             [layers], empty when it stayed dense
 //   dense_step_ms, sparse_step_ms   medians, 0 for no such steps

@@ -28,6 +28,17 @@ fs::path nearest_existing(fs::path path) {
     return path;
 }
 
+// Other than what a killed process left before its files had their names. True where that cannot be
+// told.
+bool holds_files(const fs::path& folder) {
+    std::error_code error;
+    for (fs::directory_iterator item(folder, error), end; !error && item != end;
+         item.increment(error)) {
+        if (!is_unfinished(item->path())) return true;
+    }
+    return static_cast<bool>(error);
+}
+
 std::string_view origin_name(CacheOrigin origin) {
     switch (origin) {
         case CacheOrigin::kCompiled:
@@ -67,7 +78,7 @@ void check_run_folder(const fs::path& path) {
         if (!fs::is_directory(path, error)) {
             throw UserError("--out {} is a file; name a new folder for the run", path.string());
         }
-        if (!fs::is_empty(path, error) || error) {
+        if (holds_files(path)) {
             throw UserError("--out {} is not empty; name a new folder, or remove it first",
                             path.string());
         }

@@ -23,7 +23,8 @@
 
 namespace spion {
 
-// Throws UserError when `path` exists and is not an empty folder, or cannot be created or written.
+// Throws UserError when `path` exists and is not an empty folder (what a killed process left
+// unfinished does not count), or cannot be created or written.
 // Leaves nothing behind.
 void check_run_folder(const std::filesystem::path& path);
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "train/kernels.h"
+#include "train/settings_file.h"
 
 namespace spion {
 namespace {
@@ -42,13 +42,15 @@ ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     throw UserError("{} is '{}', but it takes exact or pooled", given, text);
 }
 
-std::string quoted(std::string_view text) {
-    std::string result = "\"";
-    for (const char c : text) {
-        if (c == '"' || c == '\\') result += '\\';
-        result += c;
+// A number as TOML; beyond its 64 bits with a sign, as a string, which is read as well.
+template <typename T>
+std::string toml_number(T value) {
+    if constexpr (std::is_unsigned_v<T>) {
+        if (value > static_cast<T>(std::numeric_limits<std::int64_t>::max())) {
+            return fmt::format("\"{}\"", value);
+        }
     }
-    return result + '"';
+    return fmt::format("{}", value);
 }
 
 // `field` returns a reference to the setting's variable inside a TrainSettings.
@@ -69,7 +71,7 @@ Setting number(std::string_view group, std::string_view name, std::string_view h
                 },
             .toml =
                 [=](const TrainSettings& settings) {
-                    return fmt::format("{}", field(const_cast<TrainSettings&>(settings)));
+                    return toml_number(field(const_cast<TrainSettings&>(settings)));
                 }};
 }
 
@@ -82,7 +84,7 @@ Setting words(std::string_view group, std::string_view name, std::string_view he
             .help = help,
             .is_flag = false,
             .parse = read,
-            .toml = [=](const TrainSettings& settings) { return quoted(write(settings)); }};
+            .toml = [=](const TrainSettings& settings) { return toml_string(write(settings)); }};
 }
 
 template <typename Field>
@@ -123,6 +125,20 @@ std::vector<Setting> general_settings() {
         number(group, "eval-every",
                "steps between evaluations (validation; in the dense phase also the score maps)",
                SPION_FIELD(eval_every), 1),
+        words(
+            group, "on-divergence",
+            "at the first step whose loss or gradients are not finite: stop, with exit code 4, or "
+            "continue, while patterns can be found",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "stop" && text != "continue") {
+                    throw UserError("{} is '{}', but it takes stop or continue", given, text);
+                }
+                s.on_divergence = text == "stop" ? OnDivergence::kStop : OnDivergence::kContinue;
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.on_divergence == OnDivergence::kStop ? "stop"
+                                                                               : "continue");
+            }),
         flag(group, "autotune", "measure attention's tile shapes and take the fastest",
              SPION_FIELD(autotune)),
     };
@@ -224,7 +240,15 @@ std::vector<Setting> data_settings() {
             group, "data",
             "folder with Long Range Arena's basic_{train,val,test}.tsv; without it samples are "
             "generated",
-            [](TrainSettings& s, std::string_view text, std::string_view) { s.data = text; },
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (!is_utf8(text)) {
+                    throw UserError(
+                        "{} names a folder that is not UTF-8, which config.toml could not hold: "
+                        "rename the folder",
+                        given);
+                }
+                s.data = text;
+            },
             [](const TrainSettings& s) { return std::string_view(s.data); }),
         number(group, "data-seed", "seed of the generated samples", SPION_FIELD(list_ops.seed), 0),
         number(group, "train-samples", "generated", SPION_FIELD(list_ops.train_samples), 1),
@@ -290,81 +314,6 @@ void apply_setting(TrainSettings& settings, std::string_view name, std::string_v
         });
     throw UserError("{} is no setting of train listops; the nearest is '{}' (see --help for all)",
                     given, nearest->name);
-}
-
-TrainSettings preset_settings(std::string_view name) {
-    if (name == "paper") return {};
-    if (name != "demo") {
-        throw UserError("--preset is '{}', but it takes paper or demo", name);
-    }
-    TrainSettings settings;
-    settings.steps = 800;
-    settings.batch = 16;
-    settings.eval_every = 100;
-    settings.length = 1024;  // long enough for attention to be most of a dense step
-    settings.layers = 2;
-    settings.learning_rate = 4e-3;
-    settings.warmup = 50;
-    settings.discovery.block = 32;
-    settings.discovery.quantile = 0.95;
-    settings.discovery.density = 0.07;
-    settings.transition_step = 250;  // in so short a run the rule holds early, late or never
-    settings.list_ops.train_samples = 12000;
-    settings.list_ops.validation_samples = 128;
-    settings.list_ops.test_samples = 1000;
-    settings.list_ops.min_length = 200;
-    settings.list_ops.max_length = 1000;
-    settings.list_ops.max_depth = 4;  // wide and shallow: much is learnt within minutes
-    settings.list_ops.max_arguments = 30;
-    return settings;
-}
-
-void check(const TrainSettings& s) {
-    if (s.d_model != s.heads * s.head_dim) {
-        throw UserError("d-model is {}, but heads * head-dim is {} * {} = {}: make them equal",
-                        s.d_model, s.heads, s.head_dim, s.heads * s.head_dim);
-    }
-    if (s.warmup > s.steps) {
-        throw UserError("warmup is {} steps of only {}: lower --warmup or raise --steps", s.warmup,
-                        s.steps);
-    }
-    if (!s.dense && s.transition_step >= s.steps) {
-        throw UserError(
-            "transition-step is {}, but it must come before the last of the {} steps (0: by the "
-            "rule)",
-            s.transition_step, s.steps);
-    }
-    constexpr std::int64_t kExactLimit = 16384;
-    if (!s.dense && s.transition_step == 0 && s.scores == ScoreMode::kExact &&
-        s.length > kExactLimit) {
-        throw UserError(
-            "scores is exact at length {}, but it allows {} at most: use --scores pooled", s.length,
-            kExactLimit);
-    }
-    check(s.discovery);
-    check(attention_of(s, DType::kFp32));
-    check(StepShape{.channels = s.d_model,
-                    .feed_forward = s.feed_forward,
-                    .vocabulary = s.vocabulary,
-                    .dropout = static_cast<float>(s.dropout)});
-    if (!s.data.empty()) return;
-    check(s.list_ops);
-    if (s.list_ops.max_length > s.length) {
-        throw UserError("max-length is {}, but length allows {}: lower it or raise --length",
-                        s.list_ops.max_length, s.length);
-    }
-}
-
-// The paper drops attention probabilities too; the operation does not do that yet.
-Attention attention_of(const TrainSettings& settings, DType dtype) {
-    return {.heads = settings.heads,
-            .head_dim = settings.head_dim,
-            .length = settings.length,
-            .dtype = dtype,
-            .scale = default_scale(settings.head_dim),
-            .softmax = settings.softmax,
-            .key_padding = true,
-            .dropout = 0.0F};
 }
 
 std::string to_toml(const TrainSettings& settings) {

@@ -24,6 +24,9 @@ enum class ScoreMode {
               // anywhere
 };
 
+// What training does at the first step whose loss or gradients are not finite.
+enum class OnDivergence { kStop, kContinue };
+
 struct TrainSettings {
     DeviceChoice device = DeviceChoice::kAuto;
     std::uint64_t seed = 0;  // initial values, shuffling, dropout
@@ -31,6 +34,7 @@ struct TrainSettings {
     int batch = 256;
     std::int64_t eval_every = 500;
     bool autotune = false;  // attention's tile shapes are measured
+    OnDivergence on_divergence = OnDivergence::kStop;
 
     // Model.
     std::int64_t length = 2048;  // L

@@ -1,6 +1,7 @@
 #include "train/step_runner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -49,12 +50,23 @@ void StepRunner::run(double learning_rate) {
     model_->update(steps_done_, learning_rate, optimiser_, results(slot));
     device_->mark(slot + 1);
     ++steps_done_;
-    pending_.push_back({.step = steps_done_, .learning_rate = learning_rate});
+    pending_.push_back({.step = steps_done_, .learning_rate = learning_rate, .items = {}});
+    must_look_ = device_->target().back_end == BackEnd::kHost && !last_step_is_finite();
+}
+
+// On the host: results lie in its memory, and the step is done.
+bool StepRunner::last_step_is_finite() const {
+    const StepResults step = results(static_cast<int>(pending_.size()) - 1);
+    return std::all_of(step.losses, step.losses + batch_,
+                       [](float loss) { return std::isfinite(loss); }) &&
+           std::all_of(step.not_finite, step.not_finite + model_->not_finite_items(),
+                       [](int count) { return count == 0; });
 }
 
 bool StepRunner::due() const {
-    return full() || (!pending_.empty() &&
-                      std::chrono::steady_clock::now() - last_collect_ >= kCollectInterval);
+    return full() || must_look_ ||
+           (!pending_.empty() &&
+            std::chrono::steady_clock::now() - last_collect_ >= kCollectInterval);
 }
 
 std::vector<StepRecord> StepRunner::collect() {
@@ -72,9 +84,13 @@ std::vector<StepRecord> StepRunner::collect() {
         record.loss = sum(losses, batch, 0.0) / batch_;
         record.accuracy = static_cast<double>(sum(correct, batch, std::int64_t{0})) / batch_;
         record.not_finite = sum(not_finite, items, std::int64_t{0});
+        for (std::size_t item = 0; item < items; ++item) {
+            if (not_finite[s * items + item] > 0) record.items.push_back(static_cast<int>(item));
+        }
         record.step_ms =
             device_->milliseconds_between(static_cast<int>(s), static_cast<int>(s) + 1);
     }
+    must_look_ = false;
     last_collect_ = std::chrono::steady_clock::now();
     return std::exchange(pending_, {});
 }

@@ -18,6 +18,7 @@ struct StepRecord {
     double learning_rate = 0;
     double step_ms = 0;           // between this step's end and the one's before, on the device
     std::int64_t not_finite = 0;  // gradient values that were no finite number
+    std::vector<int> items;       // work items of AdamW that counted some of them, in order
 };
 
 class StepRunner {
@@ -30,7 +31,8 @@ class StepRunner {
     void run(double learning_rate);
     std::int64_t steps_done() const { return steps_done_; }
     bool full() const { return static_cast<int>(pending_.size()) == kPending; }
-    // full(), or some steps are pending and the last collect() was a while ago.
+    // full(), or some steps are pending and the last collect() was a while ago, or the last step is
+    // known not to have been finite: on the host, where looking costs nothing, at once.
     bool due() const;
 
     // Waits for the pending steps and returns their records, oldest first.
@@ -40,6 +42,7 @@ class StepRunner {
     // One mark a step and one before the first fit into the device's 64 slots.
     static constexpr int kPending = 32;
     StepResults results(int slot) const;
+    bool last_step_is_finite() const;
 
     Model* model_;
     Device* device_;
@@ -48,6 +51,7 @@ class StepRunner {
     int batch_;
     std::int64_t steps_done_ = 0;
     std::vector<StepRecord> pending_;  // step and learning rate filled in
+    bool must_look_ = false;           // the last step was not finite
     Buffer losses_;                    // fp32 [kPending, B]
     Buffer correct_;                   // int32 [kPending, B]
     Buffer not_finite_;                // int32 [kPending, items]

@@ -242,6 +242,12 @@ std::vector<std::uint8_t> flood_fill(std::span<const double> pooled, int blocks,
     return marks;
 }
 
+[[noreturn]] void refuse_not_finite() {
+    throw UserError(
+        "the pooled map holds values that are not finite: scores are NaN or infinite, or so large "
+        "that their sums overflow; give smaller ones");
+}
+
 double masked_quantile(std::span<const double> pooled, double q) {
     std::vector<double> present;
     std::copy_if(pooled.begin(), pooled.end(), std::back_inserter(present),
@@ -264,7 +270,7 @@ BlockPattern discover_masked(std::span<const double> pooled, std::int64_t length
     constexpr double kMasked = -std::numeric_limits<double>::infinity();
     if (!std::all_of(pooled.begin(), pooled.end(),
                      [](double x) { return x == kMasked || std::isfinite(x); })) {
-        throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
+        refuse_not_finite();
     }
     const double threshold = masked_quantile(pooled, settings.quantile);
     std::vector<std::uint8_t> marks;  // [nb, nb]
@@ -288,7 +294,7 @@ BlockPattern discover_masked(std::span<const double> pooled, std::int64_t length
 BlockPattern discover(std::span<const double> pooled, std::int64_t length,
                       const DiscoverySettings& settings) {
     if (!std::all_of(pooled.begin(), pooled.end(), [](double x) { return std::isfinite(x); })) {
-        throw UserError("the pooled map holds NaN or infinity: give finite attention scores");
+        refuse_not_finite();
     }
     return discover_masked(pooled, length, settings);
 }

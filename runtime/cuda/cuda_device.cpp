@@ -325,7 +325,6 @@ void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,
 
 const char* CudaDevice::problem_with_address(const void* data) const {
     const State& s = *state_;
-    const ContextScope scope = s.enter();
     int asked[] = {driver_abi::kPointerMemoryType, driver_abi::kPointerDeviceOrdinal};
     unsigned type = 0;
     int ordinal = 0;

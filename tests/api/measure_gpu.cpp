@@ -61,19 +61,25 @@ class Events {
     void* second_ = nullptr;
 };
 
-// The median of graphs that make every set's call several times.
+// The median of replays of a graph that makes every set's call. As long a load as bench attention
+// puts on the GPU: under a longer one its clocks fall.
 template <typename Enqueue>
 double graph_microseconds(const cuda::Stream& stream, std::size_t sets, const Enqueue& enqueue) {
-    const std::size_t calls = std::max<std::size_t>(1, 64 / sets) * sets;
+    constexpr double kReplayMs = 0.25, kWarmUpMs = 30;
+    const Events events;
+    enqueue(0);
+    const double one = events.milliseconds(stream, [&] { enqueue(0); });
+    const auto rounds = static_cast<std::size_t>(kReplayMs / (one * static_cast<double>(sets)));
+    const std::size_t calls = std::clamp<std::size_t>(rounds, 1, 50) * sets;
     const cuda::Graph graph(stream, [&] {
         for (std::size_t n = 0; n < calls; ++n) enqueue(n % sets);
     });
-    const Events events;
-    for (double warm = 0; warm < 60;) {
+    for (double warm = 0; warm < kWarmUpMs;) {
         warm += events.milliseconds(stream, [&] { graph.launch(stream); });
     }
     std::vector<double> all;
     for (int i = 0; i < 21; ++i) {
+        graph.launch(stream);  // not timed, so that the GPU is never idle before the one that is
         all.push_back(events.milliseconds(stream, [&] { graph.launch(stream); }));
     }
     std::nth_element(all.begin(), all.begin() + 10, all.end());
@@ -118,11 +124,12 @@ int measure(char** given) {
     problem.bits = oracle::random_bits(length, block, density, 1);
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    problem.q.resize(static_cast<std::size_t>(batch * heads * length * width));
-    for (std::size_t i = 0; i < problem.q.size(); ++i) {
-        problem.q[i] = i < 1000003 ? normal(generator) : problem.q[i - 1000003];
+    for (auto* values : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
+        values->resize(static_cast<std::size_t>(batch * heads * length * width));
+        for (std::size_t i = 0; i < values->size(); ++i) {  // few that repeat: quick to make
+            (*values)[i] = i < 1000003 ? normal(generator) : (*values)[i - 1000003];
+        }
     }
-    problem.k = problem.v = problem.d_o = problem.q;
 
     const cuda::Primary primary;
     const cuda::Stream stream;

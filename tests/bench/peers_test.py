@@ -108,6 +108,10 @@ class Table(unittest.TestCase):
             self.peer("retrieval", "flex:masked", {"ms": 0.08}, {"ms": 0.7}),
             self.peer("retrieval", "sdpa:cudnn", {"failure": "out of memory"}, {"ms": 1.4}),
             self.peer("dense-8k-64", "sdpa:cudnn", {"ms": 1.1}, {"ms": 3.0}),
+            self.peer("retrieval", "fa4:blocks", {"ms": 0.1}, {"failure": "refused"}),
+            self.peer("dense-8k-64", "fa4:dense", {"ms": 1.0}, {"ms": 2.6}),
+            self.peer("dense-8k-64", "fa4:deterministic", {"ms": 1.2}, {"ms": 2.5}),
+            self.peer("dense-8k-64", "bsa:blocks", {"ms": 1.2}, {"failure": "D=128 alone"}),
         ]
         counts = {"retrieval": 123, "dense-8k-64": 4096}
         self.rows = table.rows_of([retrieval, dense], counts, ours, self.peers)
@@ -122,7 +126,7 @@ class Table(unittest.TestCase):
 
     def test_every_line_has_every_column(self):
         self.assertEqual(len(self.lines), 2 + 4)
-        self.assertEqual({line.count("|") for line in self.lines}, {17})
+        self.assertEqual({line.count("|") for line in self.lines}, {21})
 
     def test_takes_the_fastest_setting_of_a_peer(self):
         cells = self.cells(0)
@@ -143,6 +147,11 @@ class Table(unittest.TestCase):
     def test_marks_peers_that_compute_the_whole_map(self):
         self.assertEqual(self.cells(1)[12:14], ["1.400 (whole map)", "10.00"])
         self.assertEqual(self.cells(3)[12:14], ["3.000", "1.50"])
+
+    def test_peers_that_know_patterns_are_not_marked(self):
+        self.assertEqual(self.cells(0)[16:19], ["0.1000 (blocks)", "5.00", "not run"])
+        self.assertEqual(self.cells(1)[16:18], ["refused", ""])
+        self.assertEqual(self.cells(3)[16:19], ["2.500 (deterministic)", "1.25", "D=128 alone"])
 
     def test_rates_count_the_pattern_alone(self):
         row = self.rows[0]
@@ -167,6 +176,12 @@ class Settings(unittest.TestCase):
         self.assertEqual(of(named("dense-8k-64"), kinds, False), ["flex:plain"] + sdpa)
         self.assertEqual(
             of(named("dense-8k-64"), ["flex"], True), ["flex:plain", "flex:plain:autotune"]
+        )
+        own_lists = ["fa4", "bsa"]
+        self.assertEqual(of(named("16k-64-b128"), own_lists, False), ["fa4:blocks", "bsa:blocks"])
+        self.assertEqual(
+            of(named("dense-8k-64"), own_lists, True),
+            ["fa4:dense", "fa4:deterministic", "bsa:blocks"],
         )
         self.assertEqual(of(named("image"), ["ours"], True), [])
 
@@ -232,6 +247,27 @@ class Workers(unittest.TestCase):
         results, _ = self.run_settings(["fine:1", "fine:2"], time.monotonic() - 1)
         for result in results.values():
             self.assertEqual(result["backward"], {"failure": "not run: time was up"})
+
+
+class ExplicitPasses(unittest.TestCase):
+    def test_forward_runs_once_a_set_before_backward(self):
+        """On as many sets as there are, in turn, whatever pass runs first."""
+        ran = []
+
+        def forward(n):
+            ran.append(f"forward {n}")
+            return f"output {n}"
+
+        passes = peer_worker.explicit_passes(
+            forward, lambda index, output: ran.append(f"backward {index} of {output}"), 2
+        )
+        self.assertEqual(list(passes), list(shapes.PASSES))
+        for n in range(3):
+            passes["backward"](n)
+        again = "backward 0 of output 0"
+        self.assertEqual(
+            ran, ["forward 0", again, "forward 1", "backward 1 of output 1", again]
+        )
 
 
 class Reasons(unittest.TestCase):

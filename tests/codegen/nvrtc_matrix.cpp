@@ -1,10 +1,11 @@
-// nvrtc_matrix sample|all|variants: compiles attention's and the training step's kernels with the
+// nvrtc_matrix sample|all|variants [80]: compiles attention's and the training step's kernels with the
 // NVRTC that is found, and prints a line with tabs for each: family, target, kernel, tile,
-// registers, bytes of spills, milliseconds, and why it was refused. tests/nvrtc_matrix.py runs it
-// for every release.
+// registers, bytes of spills, milliseconds, and why it was refused; for every compute capability,
+// or for one. tests/nvrtc_matrix.py runs it for every release.
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <string_view>
@@ -90,15 +91,19 @@ void print_target(const Target& target, std::size_t step) {
     print_family("training", training_jobs(target), step);
 }
 
-void print_wanted(std::string_view wanted) {
+void print_wanted(std::string_view wanted, int only) {
     for (const int capability : test::kArchitectures) {
+        if (only != 0 && capability != only) continue;
         Target target = cuda_target(capability);
         if (nvrtc_problem(target.arch)) continue;  // the release is too old for it
         target.compiler = nvrtc_release(target.arch);
         if (wanted == "all") {
             print_target(target, 1);
         } else if (wanted == "variants") {
-            print_family("wgmma variants", test::wgmma_jobs(target, true), 1);
+            print_family("chosen", test::chosen_jobs(target, true), 1);
+            print_family("wgmma", test::wgmma_jobs(target, true), 1);
+            print_family("other D", test::other_dimension_jobs(target, true), 1);
+            print_family("packed", test::packed_jobs(target, true), 1);
         } else if (capability == 80 || capability == 90) {
             print_target(target, capability == 90 ? 12 : 24);
         }
@@ -108,13 +113,14 @@ void print_wanted(std::string_view wanted) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    const std::string_view wanted = count == 2 ? arguments[1] : "";
+    const std::string_view wanted = count >= 2 ? arguments[1] : "";
+    const int only = count == 3 ? std::atoi(arguments[2]) : 0;
     if (wanted != "sample" && wanted != "all" && wanted != "variants") {
-        fmt::print(stderr, "usage: nvrtc_matrix sample|all|variants\n");
+        fmt::print(stderr, "usage: nvrtc_matrix sample|all|variants [80]\n");
         return 2;
     }
     try {
-        print_wanted(wanted);
+        print_wanted(wanted, only);
     } catch (const std::exception& error) {
         fmt::print(stderr, "nvrtc_matrix: {}\n", error.what());
         return 2;

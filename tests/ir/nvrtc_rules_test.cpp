@@ -14,7 +14,7 @@ KernelKind spilling_kind() {
 }
 
 TEST(NvrtcRules, RefuseAKindUpToARelease) {
-    for (const CompilerRelease refused : {CompilerRelease{12, 4}, {12, 5}, {12, 8}, {12, 9}}) {
+    for (const CompilerRelease refused : {CompilerRelease{12, 4}, {12, 6}, {12, 8}, {12, 9}}) {
         EXPECT_EQ(why_nvrtc_refuses(refused, spilling_kind()),
                   "NVRTC " + to_text(refused) +
                       " spills registers of packed wgmma kernels of dK and dV with D=64 and 128 "
@@ -26,6 +26,45 @@ TEST(NvrtcRules, RefuseAKindUpToARelease) {
     }
     EXPECT_EQ(nvrtc_refusals({12, 9}),
               std::vector<std::string>{why_nvrtc_refuses({12, 9}, spilling_kind())});
+    EXPECT_EQ(nvrtc_refusals({12, 8}).size(), 2U);
+}
+
+TEST(NvrtcRules, RefuseEveryTileOfARoleInOneRelease) {
+    KernelKind kind{.unit = MatrixUnit::kWgmma, .role = KernelRole::kKeyValueGradient};
+    for (const int head_dim : {32, 64, 128}) {
+        kind.head_dim = head_dim;
+        EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind),
+                  "NVRTC 12.5 runs the products of wgmma kernels of dK and dV one after the other, "
+                  "and 12.6 does not");
+        EXPECT_EQ(why_nvrtc_refuses({12, 4}, kind), "");
+        EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    }
+    kind.role = KernelRole::kForward;
+    EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    kind.role = KernelRole::kGradients;
+    EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 2U);
+    EXPECT_EQ(nvrtc_refusals({12, 6}).size(), 1U);
+}
+
+TEST(NvrtcRules, RefuseAKindOfOneTargetInOneRelease) {
+    KernelKind kind{.compute_capability = 100,
+                    .unit = MatrixUnit::kMmaSync,
+                    .role = KernelRole::kForward,
+                    .head_dim = 16,
+                    .streamed_rows = 64};
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind),
+              "NVRTC 12.8 spills registers of mma.sync kernels of the forward pass for sm_100 with "
+              "D=16 and 64 streamed rows or more, and 12.9 does not");
+    EXPECT_EQ(why_nvrtc_refuses({12, 9}, kind), "");
+    EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    kind.streamed_rows = 128;
+    EXPECT_NE(why_nvrtc_refuses({12, 8}, kind), "");
+    kind.streamed_rows = 32;
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind), "");
+    kind.streamed_rows = 64;
+    kind.compute_capability = 120;
+    EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind), "");
 }
 
 TEST(NvrtcRules, KnowSinceWhenThereAreTargets) {

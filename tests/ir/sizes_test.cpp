@@ -30,5 +30,14 @@ TEST(Sizes, RowsAreCountedWithoutWrapping) {
     expect_refused(2147483647, 65536, 2147483647, "give a smaller batch or shorter samples");
 }
 
+TEST(Sizes, AFilterReachesTheNeighboursOfABlock) {
+    check_summary_filter(1, 16);
+    check_summary_filter(33, 16);
+    for (const int filter : {34, 257, 0, -1}) {
+        expect_error<UserError>([&] { check_summary_filter(filter, 16); },
+                                "reaches beyond the neighbours of block 16: give 1 to 33");
+    }
+}
+
 }  // namespace
 }  // namespace spion

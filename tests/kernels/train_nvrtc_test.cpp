@@ -35,6 +35,7 @@ std::string compile(const Job& job) {
                                                     .compiler = nvrtc_version()});
     if (binary.code.empty()) return name + ": no code";
     if (binary.registers == 0) return name + ": no register count in the log";
+    if (binary.static_shared_bytes > 48 * 1024) return name + ": cannot be launched";
     if (binary.spill_bytes > 0) return fmt::format("{}: spills {}", name, binary.spill_bytes);
     return "";
 }

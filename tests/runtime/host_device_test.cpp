@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "ir/error.h"
@@ -100,6 +101,27 @@ TEST(ThreadPool, VisitsEveryItemOnce) {
             }
         }
     }
+}
+
+// A caller that finds the workers busy computes alone: also one within another's work.
+TEST(ThreadPool, ServesSeveralCallersAtOnce) {
+    const ThreadPool pool(3);
+    std::atomic<std::int64_t> sum{0};
+    {
+        std::vector<std::jthread> callers;
+        for (int caller = 0; caller < 4; ++caller) {
+            callers.emplace_back([&] {
+                for (int round = 0; round < 50; ++round) {
+                    pool.parallel_for(20, 1, [&](std::int64_t begin, std::int64_t) {
+                        pool.parallel_for(5, 1, [&](std::int64_t inner, std::int64_t) {
+                            sum += 5 * begin + inner;
+                        });
+                    });
+                }
+            });
+        }
+    }
+    EXPECT_EQ(sum.load(), 4 * 50 * (99 * 100 / 2));
 }
 
 TEST(ThreadPool, HandsOnTheFirstExceptionAndWorksAgain) {

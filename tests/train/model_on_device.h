@@ -59,6 +59,7 @@ class ModelOnDevice {
                    .not_finite = nullptr};
     }
 
+    Device& device() { return *device_; }
     // Of the last pass.
     double mean_loss() {
         std::vector<float> losses(static_cast<std::size_t>(batch_));

@@ -29,6 +29,10 @@ TEST(RunFolder, ChecksWithoutLeavingAnything) {
     EXPECT_FALSE(std::filesystem::exists(folder.file("a")));
     std::filesystem::create_directories(path);
     EXPECT_NO_THROW(check_run_folder(path));
+    folder.write("a/b/.spion-1-0.unfinished", "half");
+    EXPECT_NO_THROW(check_run_folder(path));
+    folder.write("a/b/.other", "x");
+    expect_error<UserError>([&] { check_run_folder(path); }, "is not empty");
 }
 
 TEST(RunFolder, HoldsPatternsAndKernels) {

@@ -5,8 +5,6 @@
 #include <sstream>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"
@@ -15,28 +13,13 @@
 #include "tools/inspect/read_kernels.h"
 #include "tools/inspect/read_metrics.h"
 #include "train/settings.h"
+#include "train/settings_file.h"
 
 namespace spion::inspect {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-void read_settings(Facts& facts, const fs::path& file) {
-    std::istringstream text(*read_if_there(file));
-    std::vector<CLI::ConfigItem> items;
-    try {
-        items = CLI::ConfigTOML().from_config(text);
-    } catch (const CLI::Error& error) {
-        throw UserError("{} is damaged ({}); a run's config.toml has a setting a line",
-                        file.string(), error.what());
-    }
-    for (const CLI::ConfigItem& item : items) {
-        if (item.inputs.size() == 1) {
-            facts.settings.emplace_back(item.fullname(), item.inputs.front());
-        }
-    }
-}
 
 void read_device(Facts& facts, const json& device) {
     facts.device = member<std::string>(device, "device").value_or("");
@@ -258,10 +241,10 @@ Facts read_run(const fs::path& folder) {
             "There is no device.json: tile programs and the roofline need to know the device.");
     }
     if (fs::is_regular_file(config)) {
-        read_settings(facts, config);
         TrainSettings settings;
-        for (const auto& [name, value] : facts.settings) {
-            apply_setting(settings, name, value, config.string() + ": " + name);
+        for (const FileSetting& setting : read_settings_file(config)) {
+            apply_setting(settings, setting.name, setting.value, setting.given);
+            facts.settings.emplace_back(setting.name, setting.value);
         }
         facts.planned_steps = settings.steps;
         facts.batch = settings.batch;

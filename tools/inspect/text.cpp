@@ -52,12 +52,12 @@ std::string step_times(const Facts& facts) {
                                         phase(facts.sparse_step_ms, facts.sparse_attention_ms));
 }
 
-std::string layer_text(const LayerFacts& layer) {
+std::string layer_text(const LayerFacts& layer, int columns) {
     const BlockPattern& pattern = layer.pattern;
     std::string text =
         fmt::format("\nLayer {}: {} of {} blocks of {}, density {}\n{}", layer.layer,
                     pattern.block_count(), std::int64_t{pattern.rows()} * pattern.rows(),
-                    pattern.block(), per_cent(pattern.density()), pattern.to_art());
+                    pattern.block(), per_cent(pattern.density()), pattern.to_art(columns));
     for (const ProgramFacts& program : layer.programs) {
         text += fmt::format("  {:<30} {:>4} tiles of {} x {}, {:>10} predicted, bound by {}{}\n",
                             to_string(program.program.role), program.program.tiles(),
@@ -145,7 +145,7 @@ std::string sparkline(std::span<const double> values, int width) {
     return text;
 }
 
-std::string to_text(const Facts& facts) {
+std::string to_text(const Facts& facts, int columns) {
     std::string text;
     for (const std::string& answer : facts.findings) {
         text += printable(answer) + "\n";
@@ -158,7 +158,7 @@ std::string to_text(const Facts& facts) {
                 curve(facts, "train", true) + curve(facts, "validation", true) + step_times(facts);
     }
     for (const LayerFacts& layer : facts.layers) {
-        text += layer_text(layer);
+        text += layer_text(layer, columns);
     }
     text += roofline_text(facts) + kernels_text(facts);
     if (!facts.settings.empty()) {

@@ -8,7 +8,8 @@
 
 namespace spion::inspect {
 
-std::string to_text(const Facts& facts);
+// columns: of a pattern's picture, at most.
+std::string to_text(const Facts& facts, int columns);
 
 // Values as bars of eighths, `width` characters at most (means of neighbours when there are more).
 std::string sparkline(std::span<const double> values, int width = 64);

@@ -10,6 +10,7 @@
 
 #include "io/printable.h"
 #include "ir/error.h"
+#include "ir/text_reader.h"
 #include "runtime/atomic_file.h"
 #include "train/data/listops.h"
 
@@ -130,7 +131,8 @@ Split read_list_ops_tsv(const std::filesystem::path& file, std::int64_t max_toke
                         file.string());
     }
     std::string line;
-    if (!std::getline(input, line) || without_carriage_return(line) != kHeader) {
+    if (!std::getline(input, line) ||
+        without_carriage_return(without_byte_order_mark(line)) != kHeader) {
         throw UserError("{}:1: expected the header line 'Source<TAB>Target'", file.string());
     }
     Split split;

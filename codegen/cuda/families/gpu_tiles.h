@@ -31,10 +31,16 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
 // Why a shape's step has too many granules; "".
 std::string why_not_pieces(const TileShape& shape);
 
+// Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
+std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+                          const Target& target);
+// The same of a program, with what to take instead.
+std::string why_not_nvrtc(const TileProgram& program, const Target& target);
+
 // Block rows of a tile of at most `rows` rows: 1 where there is room for one alone.
 int block_rows_in(int rows, int block);
 
-double no_packing_overhead(const KernelCase& launch, const TileShape& shape);  // 1
+double no_packing_overhead(const KernelCase& launch, const TileShape& shape);        // 1
 std::vector<TileShape> no_packed_shapes(const KernelCase& launch, int packed_rows);  // none
 
 // The case of a program; `rates` outlives the result.

@@ -148,6 +148,9 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
                                 rates.resident_blocks});
     }
     plan.occupancy = static_cast<double>(plan.blocks * threads) / rates.resident_threads;
+    if (plan.problem.empty()) {
+        plan.problem = why_not_nvrtc(launch.role, launch.attention, shape, launch.target);
+    }
     return plan;
 }
 

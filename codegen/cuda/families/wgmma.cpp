@@ -6,7 +6,6 @@
 
 #include "codegen/cuda/families/gpu_tiles.h"
 #include "codegen/cuda/hopper_plan.h"
-#include "ir/nvrtc_rules.h"
 
 namespace spion {
 namespace {
@@ -29,14 +28,6 @@ bool has_instructions(const Target& target) {
 
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
     return unit == MatrixUnit::kWgmma && has_instructions(target);
-}
-
-KernelKind kind_of(KernelRole role, const Attention& attention, const TileShape& shape) {
-    return {.unit = MatrixUnit::kWgmma,
-            .role = role,
-            .head_dim = attention.head_dim,
-            .streamed_rows = shape.streamed_rows,
-            .packed = shape.packed_rows > 1};
 }
 
 bool takes(const KernelCase& launch, int rows) {
@@ -146,8 +137,7 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
                     shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
                     launch.target.compiler, shape.packed_rows > 1);
     const std::string problem =
-        plan.problem.empty() ? why_nvrtc_refuses(launch.target.compiler,
-                                                 kind_of(launch.role, launch.attention, shape))
+        plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
                              : plan.problem;
     return {.problem = problem,
             .columns = shape.streamed_rows,
@@ -156,7 +146,7 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
             .launch_bound = plan.resident_blocks,
             .shared_bytes = plan.shared_bytes,
             .slots = plan.slots,
-            .blocks = problem.empty() ? plan.resident_blocks : 0,
+            .blocks = plan.resident_blocks,
             .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
                          launch.rates.resident_threads,
             .geometry = {.threads = plan.threads,
@@ -186,10 +176,7 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
             to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
             program.streamed_rows, program.stages);
     }
-    const std::string refused =
-        why_nvrtc_refuses(target.compiler, kind_of(program.role, attention, shape_of(program)));
-    return refused.empty() ? ""
-                           : fmt::format("{}: take other streamed_rows, or unit=mma_sync", refused);
+    return why_not_nvrtc(program, target);
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.

@@ -267,7 +267,7 @@ TEST(Discover, RefusesBadMaps) {
                 [&] {
                     discover(std::vector<double>{0.0, bad, 0.0, 0.0}, 32, with);
                 },
-                "the pooled map holds NaN or infinity");
+                "the pooled map holds values that are not finite");
         }
     }
 }

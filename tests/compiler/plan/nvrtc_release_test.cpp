@@ -48,6 +48,37 @@ TEST(NvrtcRelease, AnotherTileIsTakenWhereOneIsRefused) {
     EXPECT_EQ(why_not_emitted(older, with_nvrtc({12, 9})), "");
 }
 
+// Where no wgmma tile of a role is left, mma.sync multiplies.
+TEST(NvrtcRelease, MmaSyncIsTakenWhereWgmmaIsRefused) {
+    const BlockPattern pattern = BlockPattern::full(1024, 64);
+    for (const KernelRole role : {KernelRole::kForward, kRole}) {
+        const auto unit = [&](const CompilerRelease& release) {
+            return lower(kAttention, pattern, role, with_nvrtc(release)).unit;
+        };
+        EXPECT_EQ(unit({12, 6}), MatrixUnit::kWgmma);
+        EXPECT_EQ(unit({12, 5}), role == kRole ? MatrixUnit::kMmaSync : MatrixUnit::kWgmma);
+    }
+    const std::string table = test::explain_launch(kAttention, pattern, kRole, with_nvrtc({12, 5}));
+    EXPECT_NE(table.find(" cannot run: NVRTC 12.5 runs the products of wgmma kernels of "
+                         "dK and dV one after the other, and 12.6 does not\n"),
+              std::string::npos)
+        << table;
+}
+
+// The tile that was measured to be good is refused on one target.
+TEST(NvrtcRelease, FewerRowsAreTakenOnOneTarget) {
+    Attention attention = kAttention;
+    attention.head_dim = 16;
+    const auto tile = [&](int capability, const CompilerRelease& release) {
+        Target target = cuda_target(capability);
+        target.compiler = release;
+        return test::Launch{attention, KernelRole::kForward, 64, target}.choose();
+    };
+    EXPECT_EQ(tile(100, {12, 9}).streamed_rows, 64);
+    EXPECT_LT(tile(100, {12, 8}).streamed_rows, 64);
+    EXPECT_EQ(tile(120, {12, 8}), tile(120, {12, 9}));
+}
+
 TEST(NvrtcRelease, TheReasonIsPrinted) {
     const BlockPattern pattern = BlockPattern::full(1024, 16);
     const auto table = [&](const CompilerRelease& release) {
@@ -63,7 +94,7 @@ TEST(NvrtcRelease, AProgramWrittenByHandIsRefusedWithTheReason) {
     const TileProgram program = packed_program({13, 0});
     EXPECT_EQ(why_not_emitted(program, with_nvrtc({13, 0})), "");
     EXPECT_EQ(why_not_emitted(program, with_nvrtc({12, 9})),
-              fmt::format("{}: take other streamed_rows, or unit=mma_sync", kSentence));
+              fmt::format("{}: take fewer streamed_rows", kSentence));
     expect_error<UserError>([&] { emit(program, with_nvrtc({12, 9})); }, kSentence);
 }
 

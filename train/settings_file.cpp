@@ -1,0 +1,146 @@
+#include "train/settings_file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <vector>
+
+#include "ir/error.h"
+
+#define TOML_HEADER_ONLY 1
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
+
+namespace spion {
+namespace {
+
+std::string read_settings_text(const std::filesystem::path& file) {
+    std::error_code ignored;
+    const bool folder = std::filesystem::is_directory(file, ignored);
+    errno = 0;
+    std::ifstream input(file, std::ios::binary);
+    std::string text;
+    if (!folder && input.is_open()) text.assign(std::istreambuf_iterator<char>(input), {});
+    if (folder || !input.is_open() || input.bad()) {
+        throw UserError("the settings file {} cannot be read ({}); give a TOML file of settings",
+                        file.string(), folder ? "it is a folder" : std::strerror(errno));
+    }
+    return text;
+}
+
+std::string place(const std::filesystem::path& file, const toml::source_region& source) {
+    return fmt::format("{}:{}:{}", file.string(), source.begin.line, source.begin.column);
+}
+
+// What the parser found, in our words where its own do not say what a user did.
+std::string meaning(std::string_view description) {
+    constexpr std::string_view kTwice = "cannot redefine existing ";
+    const std::size_t at = description.find(kTwice);
+    const std::size_t open = at == std::string_view::npos ? at : description.find('\'', at);
+    const std::size_t close =
+        open == std::string_view::npos ? open : description.find('\'', open + 1);
+    if (close == std::string_view::npos) return std::string(description);
+    return fmt::format("the key {} is given twice", description.substr(open, close + 1 - open));
+}
+
+toml::table parse(const std::filesystem::path& file) {
+    const std::string text = read_settings_text(file);
+    try {
+        return toml::parse(std::string_view(text));
+    } catch (const toml::parse_error& error) {
+        throw UserError("{}: {}; give a TOML file of settings", place(file, error.source()),
+                        meaning(error.description()));
+    }
+}
+
+// As apply_setting takes it; nullopt for tables, arrays, dates and times.
+std::optional<std::string> text_of(const toml::node& value) {
+    if (const auto* text = value.as_string()) return text->get();
+    if (const auto* number = value.as_integer()) return fmt::format("{}", number->get());
+    if (const auto* number = value.as_floating_point()) return fmt::format("{}", number->get());
+    if (const auto* truth = value.as_boolean()) return truth->get() ? "true" : "false";
+    return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<FileSetting> read_settings_file(const std::filesystem::path& file) {
+    const toml::table table = parse(file);
+    struct Entry {
+        const toml::key* key;
+        const toml::node* value;
+    };
+    std::vector<Entry> entries;
+    for (const auto& [key, value] : table) entries.push_back({&key, &value});
+    const auto line_and_column = [](const Entry& entry) {
+        const toml::source_position& begin = entry.key->source().begin;
+        return std::pair(begin.line, begin.column);
+    };
+    std::sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
+        return line_and_column(a) < line_and_column(b);
+    });
+    std::vector<FileSetting> settings;
+    for (const auto& [key, value] : entries) {
+        std::string given = fmt::format("{}: {}", place(file, key->source()), key->str());
+        std::optional<std::string> text = text_of(*value);
+        if (!text) throw UserError("{} is not of the form setting = value", given);
+        settings.push_back({.name = std::string(key->str()),
+                            .value = std::move(*text),
+                            .given = std::move(given)});
+    }
+    return settings;
+}
+
+void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file) {
+    for (const FileSetting& setting : read_settings_file(file)) {
+        apply_setting(settings, setting.name, setting.value, setting.given);
+    }
+}
+
+std::string toml_string(std::string_view text) {
+    std::string result = "\"";
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == '"' || c == '\\') {
+            result += '\\';
+            result += c;
+        } else if (byte < 0x20 || byte == 0x7F) {
+            result += fmt::format("\\u{:04X}", byte);
+        } else {
+            result += c;
+        }
+    }
+    return result + '"';
+}
+
+bool is_utf8(std::string_view text) {
+    for (std::size_t i = 0; i < text.size();) {
+        const auto byte = [&](std::size_t at) {
+            return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U;
+        };
+        const unsigned first = byte(i);
+        const int more = first < 0x80       ? 0
+                         : first >> 5 == 6  ? 1
+                         : first >> 4 == 14 ? 2
+                         : first >> 3 == 30 ? 3
+                                            : -1;
+        if (more < 0) return false;
+        unsigned code = more == 0 ? first : first & (0x3FU >> more);
+        for (int n = 1; n <= more; ++n) {
+            const unsigned next = byte(i + static_cast<std::size_t>(n));
+            if (next >> 6 != 2) return false;
+            code = code << 6 | (next & 0x3FU);
+        }
+        constexpr unsigned kSmallest[] = {0, 0x80, 0x800, 0x10000};  // shorter forms must be used
+        if (code < kSmallest[more] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) {
+            return false;
+        }
+        i += static_cast<std::size_t>(more) + 1;
+    }
+    return true;
+}
+
+}  // namespace spion

@@ -1,0 +1,35 @@
+// Settings as a TOML file: any file of TOML 1.0 whose top level holds settings, and the text that
+// such a file is written with.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "train/settings.h"
+
+namespace spion {
+
+struct FileSetting {
+    std::string name;
+    std::string value;  // as apply_setting takes it
+    std::string given;  // "FILE:LINE:COLUMN: name"
+};
+
+// Each "setting = value" of the file, in its order; names and values are not looked at. A number may
+// be written as a string too. Throws UserError, beginning with "FILE:LINE:COLUMN: " where there is a
+// place, for a file that cannot be read or is a folder, for what is not TOML (a key that is given
+// twice, for one), and for tables, arrays and dates.
+std::vector<FileSetting> read_settings_file(const std::filesystem::path& file);
+
+// Applies them. Throws as that and as apply_setting does.
+void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file);
+
+// A basic string of TOML, quotes included, that reads back as `text`, which must be UTF-8.
+std::string toml_string(std::string_view text);
+
+// Whether `text` is well-formed UTF-8 (RFC 3629), as TOML demands of the whole file.
+bool is_utf8(std::string_view text);
+
+}  // namespace spion
