@@ -19,7 +19,7 @@ struct EmittedGeometry {
 };
 
 struct KernelPlan {
-    std::string problem = {};  // why not even one thread block fits an SM; empty: one does
+    std::string problem = {};  // why it cannot run, as not even one thread block fits; or empty
     // Registers of a thread.
     int columns = 0;        // streamed rows multiplied at once
     int held_operands = 0;  // stationary operands that stay in registers; others are fetched at use
@@ -31,7 +31,7 @@ struct KernelPlan {
     std::int64_t shared_bytes = 0;  // of a thread block; 0 on the host
     int slots = 1;                  // stationary tiles in shared memory at once
     // What an SM holds.
-    int blocks = 1;        // thread blocks at once; 0: there is a problem
+    int blocks = 1;        // thread blocks at once; 0: not even one fits
     double occupancy = 0;  // their threads, of those that an SM could have
     EmittedGeometry geometry = {};
     friend bool operator==(const KernelPlan&, const KernelPlan&) = default;

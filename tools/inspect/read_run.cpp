@@ -5,8 +5,6 @@
 #include <sstream>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"

@@ -1,11 +1,11 @@
 #include "codegen/cuda/families/gpu_tiles.h"
 
-#include "ir/nvrtc_rules.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
+
+#include "ir/nvrtc_rules.h"
 
 namespace spion {
 
@@ -39,16 +39,6 @@ std::string why_not_granules(const TileProgram& program) {
         program.streamed_rows, program.granule, kRowsOfWarp, kMostGranules);
 }
 
-std::string why_nvrtc_refuses(const KernelCase& launch, const TileShape& shape, MatrixUnit unit) {
-    return why_nvrtc_refuses(launch.target.compiler,
-                             {.compute_capability = launch.target.compute_capability,
-                              .unit = unit,
-                              .role = launch.role,
-                              .head_dim = launch.attention.head_dim,
-                              .streamed_rows = shape.streamed_rows,
-                              .packed = shape.packed_rows > 1});
-}
-
 std::string why_not_pieces(const TileShape& shape) {
     const int pieces = shape.streamed_rows / shape.granule;
     return pieces > kMostGranules
@@ -64,6 +54,22 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
                ? ""
                : fmt::format("the program does not fit {}: {}; take fewer stages or rows",
                              target.arch, problem);
+}
+
+std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+                          const Target& target) {
+    return why_nvrtc_refuses(target.compiler, {.compute_capability = target.compute_capability,
+                                               .unit = shape.unit,
+                                               .role = role,
+                                               .head_dim = attention.head_dim,
+                                               .streamed_rows = shape.streamed_rows,
+                                               .packed = shape.packed_rows > 1});
+}
+
+std::string why_not_nvrtc(const TileProgram& program, const Target& target) {
+    const std::string reason =
+        why_not_nvrtc(program.role, program.attention, shape_of(program), target);
+    return reason.empty() ? "" : fmt::format("{}: take fewer streamed_rows", reason);
 }
 
 int block_rows_in(int rows, int block) {

@@ -28,11 +28,14 @@ std::string why_not_warps(const TileProgram& program);
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
                             const TileProgram& program, const Target& target);
 
-// Why NVRTC's release makes such a kernel badly (ir/nvrtc_rules.h), as a clause; "" when it does not.
-std::string why_nvrtc_refuses(const KernelCase& launch, const TileShape& shape, MatrixUnit unit);
-
 // Why a shape's step has too many granules; "".
 std::string why_not_pieces(const TileShape& shape);
+
+// Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
+std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+                          const Target& target);
+// The same of a program, with what to take instead.
+std::string why_not_nvrtc(const TileProgram& program, const Target& target);
 
 // Block rows of a tile of at most `rows` rows: 1 where there is room for one alone.
 int block_rows_in(int rows, int block);

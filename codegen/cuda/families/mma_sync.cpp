@@ -119,10 +119,9 @@ std::string problem_of(const KernelCase& launch, const TileShape& shape,
                            launch.target.shared_bytes_per_block);
     }
     const int needed = 32 * shape.warps * registers.registers;
-    if (needed > launch.rates.registers) {
-        return fmt::format("registers: {} of {}", needed, launch.rates.registers);
-    }
-    return why_nvrtc_refuses(launch, shape, shape.unit);
+    return needed > launch.rates.registers
+               ? fmt::format("registers: {} of {}", needed, launch.rates.registers)
+               : "";
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
@@ -149,6 +148,9 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
                                 rates.resident_blocks});
     }
     plan.occupancy = static_cast<double>(plan.blocks * threads) / rates.resident_threads;
+    if (plan.problem.empty()) {
+        plan.problem = why_not_nvrtc(launch.role, launch.attention, shape, launch.target);
+    }
     return plan;
 }
 
@@ -199,12 +201,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
             limit, target.arch, limit);
     }
     const Rates rates = rates_of(target);
-    const KernelCase launch = case_of(program, target, rates);
-    if (const std::string refused = why_nvrtc_refuses(launch, shape_of(program), program.unit);
-        !refused.empty()) {
-        return fmt::format("{}: take fewer streamed_rows", refused);
-    }
-    const KernelPlan planned = plan(launch, shape_of(program));
+    const KernelPlan planned = plan(case_of(program, target, rates), shape_of(program));
     if (program.packed_rows() > 1 && planned.gradients_apart) {
         return fmt::format(
             "the program packs several block rows into a tile, which no body of {} does for D={}: "

@@ -68,7 +68,9 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     const WarpPlan warps =
         plan_warps(launch.role, launch.attention.head_dim, shape.stationary_rows,
                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block);
-    return {.problem = warps.problem,
+    return {.problem = warps.problem.empty()
+                           ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
+                           : warps.problem,
             .columns = warps.columns,
             .held_operands = warps.held_operands,
             .registers = warps.consumer_registers,
@@ -102,7 +104,8 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
             to_string(attention.dtype), target.arch, to_string(program.role), attention.head_dim,
             program.stationary_rows, program.granule, program.streamed_rows, program.stages);
     }
-    return why_not_planned(plan, program, target);
+    const std::string refused = why_not_nvrtc(program, target);
+    return refused.empty() ? why_not_planned(plan, program, target) : refused;
 }
 
 // A streamed row is read from shared memory once for all rows of an item. The products of 16 rows

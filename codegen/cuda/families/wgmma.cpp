@@ -137,7 +137,8 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
                     shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
                     launch.target.compiler, shape.packed_rows > 1);
     const std::string problem =
-        plan.problem.empty() ? why_nvrtc_refuses(launch, shape, MatrixUnit::kWgmma) : plan.problem;
+        plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
+                             : plan.problem;
     return {.problem = problem,
             .columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
@@ -145,7 +146,7 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
             .launch_bound = plan.resident_blocks,
             .shared_bytes = plan.shared_bytes,
             .slots = plan.slots,
-            .blocks = problem.empty() ? plan.resident_blocks : 0,
+            .blocks = plan.resident_blocks,
             .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
                          launch.rates.resident_threads,
             .geometry = {.threads = plan.threads,
@@ -175,11 +176,7 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
             to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
             program.streamed_rows, program.stages);
     }
-    const Rates rates = rates_of(target);
-    const std::string refused =
-        why_nvrtc_refuses(case_of(program, target, rates), shape_of(program), MatrixUnit::kWgmma);
-    return refused.empty() ? ""
-                           : fmt::format("{}: take fewer streamed_rows, or unit=mma_sync", refused);
+    return why_not_nvrtc(program, target);
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.
