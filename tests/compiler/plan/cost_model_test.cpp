@@ -41,7 +41,10 @@ struct Case {
 Case pick_case(std::mt19937_64& random, const Target& target, int most_blocks) {
     const BlockPattern pattern = pick_pattern(random, pick_block(random), most_blocks);
     const KernelRole role = pick_role(random);
-    const Attention attention = pick_attention(random, pattern.length());
+    Attention attention = pick_attention(random, pattern.length());
+    if (target.back_end == BackEnd::kHost) {
+        attention.dtype = DType::kFp32;
+    }
     std::vector<TileShape> shapes;
     for (const TileCandidate& candidate :
          test::candidates_of(attention, pattern, role, target, 1)) {
