@@ -247,13 +247,18 @@ CompileJobs packed_jobs(const Target& target, bool all) {
             const Attention attention =
                 attention_of(kTypes[all ? one / 18 : variant / 6 % 4], dim, variant);
             const BlockPattern pattern = shared_pattern(attention.length, block);
-            const auto candidates = candidates_of(attention, pattern, role, target, 4, rows);
+            variant += 5;
+            std::vector<TileCandidate> candidates;
+            try {
+                candidates = candidates_of(attention, pattern, role, target, 4, rows);
+            } catch (const UserError&) {  // so many rows fit no tile
+                continue;
+            }
             const auto place =
                 std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
                     return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
                            c.prediction;
                 });
-            variant += 5;
             if (place == candidates.end()) continue;
             LaunchOptions options;
             options.shape = place->shape;
