@@ -1,4 +1,5 @@
 #include "tests/codegen/compile_jobs.h"
+#include "ir/error.h"
 
 #include <fmt/format.h>
 
