@@ -4,9 +4,8 @@
 
 #include "api/context.h"
 #include "codegen/emit.h"
-#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/parser.h"
 #include "runtime/disassemble.h"
 #include "runtime/offline.h"
@@ -44,8 +43,8 @@ std::string stage_of(const PlanRequest& request, const char* target_name, std::i
             "kernel {} is not known: use SPION_KERNEL_FORWARD, _BACKWARD_FIRST or _BACKWARD_SECOND",
             kernel);
     }
-    const TilePrograms programs = plan_programs(request, target);
-    const TileProgram& program = programs[static_cast<std::size_t>(kernel)];
+    const LayerPrograms programs = plan_programs(request, target);
+    const auto& [program, planned] = programs[static_cast<std::size_t>(kernel)];
     switch (stage) {
         case SPION_STAGE_ATTENTION:
             return to_text(IrModule{.attention = request.attention,
@@ -54,11 +53,11 @@ std::string stage_of(const PlanRequest& request, const char* target_name, std::i
         case SPION_STAGE_PROGRAM:
             return to_text(program);
         case SPION_STAGE_SOURCE:
-            return emit(program, target).text;
+            return emit(program, planned, target).text;
         default:
             break;
     }
-    const CompileRequest asked = request_for(emit(program, target), target);
+    const CompileRequest asked = request_for(emit(program, planned, target), target);
     switch (stage) {
         case SPION_STAGE_PTX:
             return compile_offline(asked, target.back_end).ptx;
@@ -76,11 +75,12 @@ std::string stage_of(const PlanRequest& request, const char* target_name, std::i
 std::string explain_all(const PlanRequest& request, const char* target_name) {
     const Target target = target_named(target_name);
     const BlockPattern pattern = typical_pattern(request);
+    const LayerPlan plan = plan_of(request, target);
     std::string text;
-    for (const TileProgram& program : plan_programs(request, target)) {
-        text += explain(request.attention, pattern, program.role, target, request.batch) + "\n";
+    for (const LaunchPlan& launch : plan.launches) {
+        text += explain(plan, launch, pattern) + "\n";
     }
-    return text + explain_roles(request.attention, pattern, target);
+    return text + explain_roles(plan);
 }
 
 }  // namespace

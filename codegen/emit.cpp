@@ -1,6 +1,7 @@
 #include "codegen/emit.h"
 
 #include "codegen/cuda/emit_cuda.h"
+#include "codegen/kernel_families.h"
 #include "codegen/llvm/emit_llvm.h"
 #include "ir/error.h"
 
@@ -39,10 +40,19 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
         [&] { return specialise_host(target, name, body, entry, constants, ir); });
 }
 
-KernelSource emit(const TileProgram& program, const Target& target) {
+KernelSource emit(const TileProgram& program, const PlannedKernel& kernel, const Target& target) {
     return dispatch(
-        target, [&] { return emit_cuda(program, target); },
-        [&] { return emit_host(program, target); });
+        target, [&] { return emit_cuda(program, kernel, target); },
+        [&] { return emit_host(program, kernel, target); });
+}
+
+KernelSource emit(const TileProgram& program, const Target& target) {
+    return emit(program, plan_kernel(program, target, kernel_families()), target);
+}
+
+std::string why_not_emitted(const TileProgram& program, const Target& target) {
+    const std::string reason = why_not_program(program, target, kernel_families());
+    return reason.empty() && program.tables == Tables::kBaked ? why_not_baked(program) : reason;
 }
 
 KernelSource emit(const ScoreSummaryProgram& program, const Target& target) {
@@ -52,8 +62,7 @@ KernelSource emit(const ScoreSummaryProgram& program, const Target& target) {
 }
 
 EmittedGeometry geometry(const TileProgram& program, const Target& target) {
-    return dispatch(
-        target, [&] { return geometry_cuda(program, target); }, [] { return EmittedGeometry{}; });
+    return plan_kernel(program, target, kernel_families()).plan.geometry;
 }
 
 EmittedGeometry geometry(const ScoreSummaryProgram& program, const Target& target) {

@@ -4,23 +4,16 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "codegen/kernel_constant.h"
+#include "codegen/kernel_family.h"
 #include "ir/kernel_source.h"
 #include "ir/score_summary_program.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
 namespace spion {
-
-// One named constant of the generated source, a line.
-struct Constant {
-    std::string name;  // "kHeadDim"
-    // string, CUDA only: the name of a struct of the body, emitted as `using name = struct value;`.
-    std::variant<bool, std::int64_t, float, std::string> value;
-    std::string comment;  // "" or what it means, with units
-};
 
 // A hand-written body from kernels/ with its constants: text = comment, constants, one include.
 //   CUDA: kernels/cuda/<body>.cuh ("sm80/attention_forward"), whose entry point is
@@ -32,8 +25,14 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
                         std::string_view entry, const std::vector<Constant>& constants,
                         std::string_view ir);
 
-// A kernel of attention. Throws UserError for baked tables when why_not_baked() has a reason.
+// A kernel of attention, as planned. Throws UserError for baked tables when why_not_baked() has a
+// reason.
+KernelSource emit(const TileProgram& program, const PlannedKernel& kernel, const Target& target);
+// Of a program that nobody has planned: codegen/kernel_family.h's plan_kernel throws what it cannot.
 KernelSource emit(const TileProgram& program, const Target& target);
+
+// Why emit(program, target) would throw UserError, as a clause; "" when it would not.
+std::string why_not_emitted(const TileProgram& program, const Target& target);
 
 // Why the program's tables cannot be in its source, as a clause ("it has ..."); "" when they can.
 // The rule: kMostBakedEntries numbers at most in order, offsets, granules and bits together. Two
@@ -42,15 +41,7 @@ KernelSource emit(const TileProgram& program, const Target& target);
 constexpr std::int64_t kMostBakedEntries = 32768;
 std::string why_not_baked(const TileProgram& program);
 
-// What the launch needs besides the tables: threads a block and dynamic shared bytes (CUDA).
-struct EmittedGeometry {
-    int threads = 1;
-    int shared_bytes = 0;
-    // 0: a thread block a work item. Else thread blocks take work items until there are no more
-    // (kernels/hopper_arguments.h), and a processor holds this many at once.
-    int resident_blocks = 0;
-    int items_at_once = 1;  // of such a thread block
-};
+// Of a program that nobody has planned. Throws as plan_kernel does.
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 
 // The kernel of discovery. Throws InternalError unless the program verifies.

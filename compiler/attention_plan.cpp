@@ -5,10 +5,6 @@
 #include <utility>
 
 #include "codegen/emit.h"
-#include "compiler/layer_roles.h"
-#include "compiler/lower.h"
-#include "compiler/tile_candidates.h"
-#include "compiler/walk_summary.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
 
@@ -81,27 +77,22 @@ BlockPattern typical_pattern(const PlanRequest& request) {
     return request.typical ? *request.typical : diagonal(request.attention.length, request.block);
 }
 
-TilePrograms plan_programs(const PlanRequest& request, const Target& target) {
+LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     check(request);
-    const Attention& attention = request.attention;
-    check_dtype(attention, target);
+    check_dtype(request.attention, target);
     const BlockPattern typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
-    const Extent extent = request.typical ? extent_of(typical) : Extent::kSparse;
-    TilePrograms programs;
-    for (const KernelRole role : choose_roles(attention, request.block, extent, target)) {
-        TileShape shape = has_one_tile(role)
-                              ? together_shape(attention, role)
-                              : choose_tiles_for(attention, typical, role, target,
-                                                 request.typical ? std::nullopt : std::optional(1),
-                                                 request.batch);
-        shape.granule = std::min(shape.granule, request.block);
-        programs[launch_of(role)] = lower(attention, typical, role, target, shape);
-    }
-    return programs;
+    return plan_layer(request.attention, typical, target,
+                      {.batch = request.batch,
+                       .packed_rows = request.typical ? std::nullopt : std::optional(1),
+                       .extent = request.typical ? extent_of(typical) : Extent::kSparse});
 }
 
-AttentionPlan::AttentionPlan(PlanRequest request, TilePrograms programs,
+LayerPrograms plan_programs(const PlanRequest& request, const Target& target) {
+    return lower_layer(plan_of(request, target), typical_pattern(request));
+}
+
+AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
                              std::vector<JitKernel> kernels, const Device& device)
     : request_(std::move(request)),
       programs_(std::move(programs)),
@@ -112,8 +103,8 @@ AttentionPlan::AttentionPlan(PlanRequest request, TilePrograms programs,
     std::string text = fmt::format("{} {} {} {}", to_text(request_.attention), request_.block,
                                    max_blocks_, target_.processors);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-        const TileProgram& program = programs_[i];
-        launches_[i] = KernelLaunch(program, geometry(program, device.target()), device.target());
+        const auto& [program, kernel] = programs_[i];
+        launches_[i] = KernelLaunch(program, kernel.plan.geometry, device.target());
         hints_[i] = work_hints(program);
         tables_[i] = walk_tables(program, most_granules(program, max_blocks_));
         table_starts_[i] = table_numbers_;
@@ -147,7 +138,7 @@ void AttentionPlan::write_tables(const BlockPattern& pattern,
     numbers[kBlocksAt] = static_cast<std::int32_t>(
         std::min<std::int64_t>(pattern.block_count(), std::numeric_limits<std::int32_t>::max()));
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-        const TileProgram walked = lower_as(programs_[i], request_, pattern, target_);
+        const TileProgram walked = lower_as(programs_[i].program, request_, pattern, target_);
         write_walk(walked, tables_[i], target_.processors,
                    numbers.subspan(static_cast<std::size_t>(table_starts_[i]),
                                    static_cast<std::size_t>(tables_[i].size)));
@@ -223,10 +214,10 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const std::
 }
 
 AttentionPlan make_plan(const PlanRequest& request, Device& device, KernelCache& cache) {
-    TilePrograms programs = plan_programs(request, cache.as_compiled_for(device.target()));
+    LayerPrograms programs = plan_programs(request, cache.as_compiled_for(device.target()));
     std::vector<KernelSource> sources;
-    for (const TileProgram& program : programs) {
-        sources.push_back(emit(program, device.target()));
+    for (const auto& [program, kernel] : programs) {
+        sources.push_back(emit(program, kernel, device.target()));
     }
     std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
     return {request, std::move(programs), std::move(kernels), device};
@@ -235,7 +226,7 @@ AttentionPlan make_plan(const PlanRequest& request, Device& device, KernelCache&
 std::string to_text(const AttentionPlan& plan, const Target& target) {
     std::string text = to_text(plan.request().attention) + "\n";
     for (std::size_t i = 0; i < plan.programs().size(); ++i) {
-        const TileProgram& program = plan.programs()[i];
+        const TileProgram& program = plan.programs()[i].program;
         const JitKernel& jit = plan.kernels()[i];
         const char* const origin = jit.cached.origin == CacheOrigin::kCompiled ? "compiled"
                                    : jit.cached.origin == CacheOrigin::kDisk   ? "from the cache"
@@ -249,8 +240,7 @@ std::string to_text(const AttentionPlan& plan, const Target& target) {
                                       : "",
             origin, jit.cached.milliseconds);
     }
-    const PlanRequest& request = plan.request();
-    return text + explain_roles(request.attention, typical_pattern(request), target);
+    return text + explain_roles(plan_of(plan.request(), target));
 }
 
 }  // namespace spion

@@ -1,6 +1,6 @@
 // One layer's kernels for every pattern of its length and block: compiled once, immutable, launched
 // on the caller's memory and stream by any number of threads.
-//     attention, typical pattern --choose_plan--> programs --compile--> AttentionPlan
+//     attention, typical pattern --plan_of--> programs --compile--> AttentionPlan
 //     pattern --write_tables--> numbers that the caller puts where the tensors are
 // Tile shapes, packing and the way of the backward pass are the plan's, weighed for the typical
 // pattern; another pattern changes only the tables.
@@ -16,6 +16,8 @@
 
 #include "compiler/compile.h"
 #include "compiler/kernel_launch.h"
+#include "compiler/lower.h"
+#include "compiler/plan/layer_plan.h"
 #include "compiler/walk_tables.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
@@ -43,9 +45,12 @@ void check_dtype(const Attention& attention, const Target& target);
 // What the programs of plan_programs walk.
 BlockPattern typical_pattern(const PlanRequest& request);
 
-// The three programs, walking the typical pattern. Granules are not longer than blocks, so that
-// every pattern can be walked. Needs no device; throws as lower does.
-TilePrograms plan_programs(const PlanRequest& request, const Target& target);
+// What is decided about the layer's kernels, for the typical pattern. Needs no device; throws as
+// check and plan_layer do.
+LayerPlan plan_of(const PlanRequest& request, const Target& target);
+// Its three programs, walking the typical pattern. Granules are not longer than blocks, so that
+// every pattern can be walked.
+LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
 
 enum class PlanPass { kForward, kBackward };
 
@@ -63,12 +68,12 @@ struct WorkspaceLayout {
 class AttentionPlan {
   public:
     // programs: as plan_programs gives them; kernels: of each.
-    AttentionPlan(PlanRequest request, TilePrograms programs, std::vector<JitKernel> kernels,
+    AttentionPlan(PlanRequest request, LayerPrograms programs, std::vector<JitKernel> kernels,
                   const Device& device);
 
     const PlanRequest& request() const { return request_; }
     const std::vector<JitKernel>& kernels() const { return kernels_; }
-    const TilePrograms& programs() const { return programs_; }
+    const LayerPrograms& programs() const { return programs_; }
     std::int64_t max_blocks() const { return max_blocks_; }
 
     std::size_t table_bytes() const { return static_cast<std::size_t>(table_numbers_) * 4; }
@@ -91,7 +96,7 @@ class AttentionPlan {
     static constexpr std::int64_t kHead = 16;  // numbers
 
     PlanRequest request_;
-    TilePrograms programs_;  // walking the typical pattern
+    LayerPrograms programs_;  // walking the typical pattern
     std::vector<JitKernel> kernels_;
     Target target_;
     std::int64_t max_blocks_ = 0, table_numbers_ = 0;

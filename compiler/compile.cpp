@@ -4,27 +4,12 @@
 #include <utility>
 
 #include "codegen/emit.h"
-#include "compiler/autotune.h"
 #include "compiler/in_parallel.h"
-#include "compiler/lower.h"
 #include "ir/error.h"
 #include "runtime/offline.h"
 
 namespace spion {
 namespace {
-
-constexpr std::size_t kLaunches = std::tuple_size_v<LayerRoles>;
-
-LayerRoles roles_of(const Attention& attention, const BlockPattern& pattern, const Target& target,
-                    const CompileOptions& options) {
-    if (options.roles) {
-        return *options.roles;
-    }
-    return options.shapes[1] || options.shapes[2]
-               ? kGradientsApart
-               : choose_roles(attention, pattern.block(), extent_of(pattern), target,
-                              options.tables);
-}
 
 // Whether both give one binary: names and IR are for the reader.
 bool same_kernel(const KernelSource& a, const KernelSource& b) {
@@ -109,28 +94,8 @@ std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, De
     return kernels;
 }
 
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
-                         KernelCache& cache, const CompileOptions& options) {
-    TilePrograms programs;
-    for (const KernelRole role : roles_of(attention, pattern, device.target(), options)) {
-        const std::size_t at = launch_of(role);
-        LowerOptions lowering;
-        lowering.packed_rows = options.packed_rows;
-        lowering.batch = options.batch;
-        lowering.tables = options.tables;
-        lowering.shape = options.shapes[at];
-        if (options.autotune && !lowering.shape && !has_one_tile(role)) {
-            lowering.shape = autotune(attention, pattern, role, device, cache,
-                                      {.batch = options.batch, .packed_rows = options.packed_rows})
-                                 .shape;
-        }
-        programs[at] = lower(attention, pattern, role, device.target(), lowering);
-    }
-    return programs;
-}
-
 CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
-                                     TilePrograms programs, std::span<const JitKernel> kernels,
+                                     LayerPrograms programs, std::span<const JitKernel> kernels,
                                      Device& device)
     : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
     for (std::size_t i = 0; i < programs.size(); ++i) {
@@ -187,10 +152,11 @@ LaunchMemory LaunchRoom::of(const LaunchBytes& bytes, Device& device) {
             .sums = bytes.sums == 0 ? nullptr : static_cast<float*>(device.workspace(bytes.sums))};
 }
 
-CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device) {
+CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device) {
+    TileProgram& program = planned.program;
     CompiledAttention::Part part;
     part.jit = std::move(jit);
-    part.launch = KernelLaunch(program, geometry(program, device.target()), device.target());
+    part.launch = KernelLaunch(program, planned.kernel.plan.geometry, device.target());
     part.hints = work_hints(program);
     part.room = std::make_unique<LaunchRoom>();
     if (program.tables == Tables::kPassed) {
@@ -201,6 +167,7 @@ CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& de
         device.copy_in(part.walk.data(), block.data(), part.walk.bytes());
     }
     part.program = std::move(program);
+    part.planned = std::move(planned.kernel);
     return part;
 }
 
@@ -210,27 +177,6 @@ void launch_part(const CompiledAttention::Part& part, const SpionAttentionArgume
     const PreparedLaunch launch = part.launch.prepare(args, part.walk.as<std::int32_t>(),
                                                       part.tables, memory, part.hints, device);
     device.launch(*part.jit.kernel, launch.geometry, launch.data(), launch.bytes());
-}
-
-std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache, const CompileOptions& options) {
-    std::vector<TilePrograms> programs;
-    std::vector<KernelSource> sources;  // of layer i and launch n at 3 * i + n
-    for (const BlockPattern& pattern : patterns) {
-        programs.push_back(lower_layer(attention, pattern, device, cache, options));
-        for (const TileProgram& program : programs.back()) {
-            sources.push_back(emit(program, device.target()));
-        }
-    }
-    const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
-    std::vector<std::unique_ptr<CompiledAttention>> layers;
-    for (std::size_t i = 0; i < patterns.size(); ++i) {
-        layers.push_back(std::make_unique<CompiledAttention>(
-            attention, patterns[i], std::move(programs[i]),
-            std::span(kernels).subspan(i * kLaunches, kLaunches), device));
-    }
-    return layers;
 }
 
 }  // namespace spion

@@ -1,6 +1,5 @@
-// The only orchestrator: from a pattern to kernels that can be launched.
-//     pattern --lower--> TileProgram --emit--> KernelSource --cache, compile--> KernelBinary
-//     --load-->
+// Kernels on a device: compiled or fetched, loaded with their tables, and launched. What is decided
+// about them is their plan's (compiler/plan/layer_plan.h).
 #pragma once
 
 #include <array>
@@ -12,9 +11,7 @@
 #include <vector>
 
 #include "compiler/kernel_launch.h"
-#include "compiler/layer_roles.h"
-#include "compiler/passes/pass.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/lower.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
@@ -40,27 +37,6 @@ JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache
 std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
                                        KernelCache& cache);
 
-// Of the three kernels of a layer, by launch_of(role).
-using TilePrograms = std::array<TileProgram, 3>;
-
-// What compile_attention does beyond lowering as the cost model says.
-struct CompileOptions {
-    bool autotune = false;               // take the tile shapes that are fastest when measured
-    std::int64_t batch = kPlannedBatch;  // B that they are measured with and packing is weighed for
-    // Block rows a tile (compiler/packing.h); nothing: what the cost model or autotuning says.
-    std::optional<int> packed_rows = {};
-    Tables tables = Tables::kPassed;
-    // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
-    // backward launch.
-    std::optional<LayerRoles> roles = {};
-    // Of launch i; nothing: what the cost model or autotuning says.
-    std::array<std::optional<TileShape>, 3> shapes = {};
-};
-
-// The three programs of a layer. Autotuning compiles, and measures on the device.
-TilePrograms lower_layer(const Attention& attention, const BlockPattern& pattern, Device& device,
-                         KernelCache& cache, const CompileOptions& options = {});
-
 // Memory of launches that follow each other on the device's own stream.
 class LaunchRoom {
   public:
@@ -75,7 +51,7 @@ class LaunchRoom {
 class CompiledAttention {
   public:
     // kernels: of `programs`, one each.
-    CompiledAttention(Attention attention, BlockPattern pattern, TilePrograms programs,
+    CompiledAttention(Attention attention, BlockPattern pattern, LayerPrograms programs,
                       std::span<const JitKernel> kernels, Device& device);
     const Attention& attention() const { return attention_; }
     const BlockPattern& pattern() const { return pattern_; }
@@ -88,6 +64,7 @@ class CompiledAttention {
 
     struct Part {  // one of the three
         TileProgram program;
+        PlannedKernel planned;
         JitKernel jit;
         KernelLaunch launch;
         WorkHints hints;
@@ -113,15 +90,8 @@ class CompiledAttention {
 
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled
 // in, the rest of args is the caller's.
-CompiledAttention::Part load_part(TileProgram program, JitKernel jit, Device& device);
+CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device);
 void launch_part(const CompiledAttention::Part& part, const SpionAttentionArguments& args,
                  Device& device);
-
-// One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
-// threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile
-// shapes agree share one binary.
-std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
-    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
-    KernelCache& cache, const CompileOptions& options = {});
 
 }  // namespace spion

@@ -1,6 +1,5 @@
 #include "compiler/lower.h"
 
-#include "compiler/tile_candidates.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -31,35 +30,39 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
                        .granules = {}};
 }
 
-MatrixUnit matrix_unit(DType dtype, const Target& target) {
-    if (target.back_end == BackEnd::kHost) {
-        return MatrixUnit::kVector;
-    }
-    return dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync;
-}
-
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const Target& target, const LowerOptions& options) {
+                  const Target& target, const TileShape& shape, const LowerOptions& options) {
     check_operands(attention, pattern);
-    const bool by_columns = walks_columns(role);
-    const BlockPattern walked = by_columns ? pattern.transpose() : pattern;
+    const BlockPattern walked = walks_columns(role) ? pattern.transpose() : pattern;
     const PassContext context{.pattern = pattern,
                               .walked = walked,
                               .target = target,
-                              .shape = options.shape
-                                           ? *options.shape
-                                           : choose_tiles_for(attention, pattern, role, target,
-                                                              options.packed_rows, options.batch),
+                              .shape = shape,
                               .tables = options.tables};
     return run_passes(pipeline(), seed_program(attention, pattern, role), context, options.observer,
                       options.verify_passes);
 }
 
-TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
-                  const Target& target, const TileShape& shape) {
-    LowerOptions options;
-    options.shape = shape;
-    return lower(attention, pattern, role, target, options);
+PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
+                            const BlockPattern& pattern, const PassObserver& observer) {
+    PlannedProgram lowered{
+        .program = lower(plan.attention, pattern, launch.role, plan.target, launch.shape,
+                         {.tables = plan.tables, .observer = observer}),
+        .kernel = launch.kernel};
+    // Passes may give a shape that was asked for smaller granules, and it may be one that no body
+    // has.
+    if (launch.given) {
+        lowered.kernel = plan_kernel(lowered.program, plan.target, plan.families);
+    }
+    return lowered;
+}
+
+LayerPrograms lower_layer(const LayerPlan& plan, const BlockPattern& pattern) {
+    LayerPrograms programs;
+    for (std::size_t i = 0; i < programs.size(); ++i) {
+        programs[i] = lower_launch(plan, plan.launches[i], pattern);
+    }
+    return programs;
 }
 
 }  // namespace spion

@@ -20,8 +20,8 @@ void make_bundle(std::span<const BundledPlan> plans, const std::filesystem::path
     std::vector<NewBundledKernel> kernels;
     for (const BundledPlan& plan : plans) {
         const Target target = target_named(plan.target);
-        for (const TileProgram& program : plan_programs(plan.request, target)) {
-            KernelSource source = emit(program, target);
+        for (const auto& [program, kernel] : plan_programs(plan.request, target)) {
+            KernelSource source = emit(program, kernel, target);
             CompileRequest wanted = request_for(source, target);
             kernels.push_back({.target = target,
                                .source = std::move(source),

@@ -43,28 +43,6 @@ std::int64_t elements_of(const TileProgram& program, int item) {
     return elements;
 }
 
-struct RoleWork {
-    int products;  // matrix products over the elements
-    int tensors;   // of [H, L, D], read or written
-    int vectors;   // of [H, L] fp32: LSE, delta
-};
-
-RoleWork work_of_role(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:  // S, O; q k v o; lse
-            return {.products = 2, .tensors = 4, .vectors = 1};
-        case KernelRole::kQueryGradient:  // S, dP, dQ; q k v o do dq; lse delta
-            return {.products = 3, .tensors = 6, .vectors = 2};
-        case KernelRole::kKeyValueGradient:  // S, dP, dV, dK; q k v do dk dv; lse delta
-            return {.products = 4, .tensors = 6, .vectors = 2};
-        case KernelRole::kDelta:  // o do; delta
-            return {.products = 0, .tensors = 2, .vectors = 1};
-        case KernelRole::kGradients:  // S, dP, dV, dK, dQ; q k v do dq dk dv; lse delta
-            return {.products = 5, .tensors = 7, .vectors = 2};
-    }
-    throw InternalError("kernel role {} has no work", static_cast<int>(role));
-}
-
 template <typename Header>
 bool read_header(std::string_view elf, std::uint64_t at, Header& header) {
     if (at > elf.size() || elf.size() - at < sizeof(Header)) {
@@ -138,25 +116,27 @@ Occupancy occupancy(const Rates& rates, int threads, int registers, int shared_b
 
 KernelWork work_of(const TileProgram& program) {
     const Attention& attention = program.attention;
-    const RoleWork role = work_of_role(program.role);
+    const RoleWork role = work_of(program.role);
+    const int tensors = role.loaded + role.stored + role.streamed;
     KernelWork work;
     for (int item = 0; item < program.tiles(); ++item) {
         work.elements += attention.heads * elements_of(program, item);
     }
     const std::int64_t rows = attention.heads * attention.length;
     constexpr int kFloat = 4;
-    work.flop = 2 * role.products * work.elements * attention.head_dim;
+    work.flop = 2 * static_cast<std::int64_t>(role.products) * work.elements * attention.head_dim;
     work.bytes =
-        rows * (std::int64_t{role.tensors} * attention.head_dim * storage_bytes(attention.dtype) +
-                role.vectors * kFloat);
+        rows * (std::int64_t{tensors} * attention.head_dim * storage_bytes(attention.dtype) +
+                role.statistics * kFloat);
     work.work_items = std::int64_t{attention.heads} * program.tiles();
     return work;
 }
 
-KernelReport report_on(const TileProgram& program, const Target& target, const std::string& name,
+KernelReport report_on(const TileProgram& program, const PlannedKernel& kernel,
+                       const Target& target, const std::string& name,
                        const CompileRequest& request, const KernelBinary& binary,
                        std::int64_t batch) {
-    const EmittedGeometry emitted = geometry(program, target);
+    const EmittedGeometry& emitted = kernel.plan.geometry;
     KernelReport report{.name = name,
                         .entry = request.entry,
                         .back_end = target.back_end,
@@ -176,7 +156,7 @@ KernelReport report_on(const TileProgram& program, const Target& target, const s
                         .occupancy = {},
                         .work = work_of(program),
                         .batch = batch,
-                        .prediction = predict(program, batch, target),
+                        .prediction = predict(program, kernel, batch, target),
                         .rebuild = ""};
     if (target.back_end == BackEnd::kCuda) {
         report.rebuild = rebuild_command(request.arch, request.options);

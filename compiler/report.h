@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "compiler/cost_model.h"
+#include "compiler/plan/cost_model.h"
 #include "ir/kernel_source.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
@@ -62,9 +62,10 @@ struct KernelReport {
     std::string rebuild;  // a shell line, or ""
 };
 
-// `request` and `binary` are those of the program's emitted source. batch: samples that the
+// `kernel` is the program's plan, `request` and `binary` are those of the program's emitted source. batch: samples that the
 // predicted time is for, at least 1.
-KernelReport report_on(const TileProgram& program, const Target& target, const std::string& name,
+KernelReport report_on(const TileProgram& program, const PlannedKernel& kernel,
+                       const Target& target, const std::string& name,
                        const CompileRequest& request, const KernelBinary& binary,
                        std::int64_t batch);
 

@@ -2,7 +2,7 @@
 
 #include "codegen/emit.h"
 #include "compiler/discovery/score_summary.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/plan/summary_tile.h"
 
 namespace spion {
 

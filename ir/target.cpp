@@ -1,6 +1,9 @@
 #include "ir/target.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "ir/error.h"
 
@@ -25,6 +28,7 @@ struct KnownGpu {
     double vector_flop;
     int resident_threads;
     int resident_blocks;
+    GpuFeatures features = {};
 };
 
 // Clocks are the boost clocks of the parts. Memory: 0.9 of the published bandwidth, which is what
@@ -86,7 +90,8 @@ constexpr KnownGpu kKnownGpus[] = {
      .wgmma_flop = 4096,
      .vector_flop = 256,
      .resident_threads = 2048,
-     .resident_blocks = 32},
+     .resident_blocks = 32,
+     .features = {.tma = true, .wgmma = true}},
     // B200: 1.97 GHz, 8 TB/s, 80 TFLOP/s fp32
     {.compute_capability = 100,
      .arch = "sm_100",
@@ -115,11 +120,35 @@ constexpr KnownGpu kKnownGpus[] = {
      .resident_blocks = 24},
 };
 
-Rates rates_of_gpu(const KnownGpu& gpu) {
-    return {.clock = gpu.clock,
-            .memory_bytes = gpu.memory_bytes,
+// Cards of one architecture. published_bytes: the data sheet's bandwidth, by which they are told
+// apart.
+struct KnownCard {
+    const char* name;
+    int compute_capability;
+    double published_bytes;
+    Card card;
+};
+
+constexpr KnownCard kKnownCards[] = {
+    // Of an H100, SXM, nine tenths of the published bandwidth.
+    {.name = "h100",
+     .compute_capability = 90,
+     .published_bytes = 3.35e12,
+     .card = {.clock = 1.98e9, .memory_bytes = 3.0e12, .cache_capacity = 50 * kMega}},
+    // The card that kKnownGpus' 90 was measured on.
+    {.name = "h200", .compute_capability = 90, .published_bytes = 4.8e12, .card = {}},
+};
+
+// `own` where the card says it, else what is known.
+double known_or(double own, double known) {
+    return own > 0 ? own : known;
+}
+
+Rates rates_of_gpu(const KnownGpu& gpu, const Card& card) {
+    return {.clock = known_or(card.clock, gpu.clock),
+            .memory_bytes = known_or(card.memory_bytes, gpu.memory_bytes),
             .cache_bytes = gpu.cache_bytes,
-            .cache_capacity = gpu.cache_capacity,
+            .cache_capacity = known_or(card.cache_capacity, gpu.cache_capacity),
             .tensor16_flop = gpu.tensor16_flop,
             .wgmma_flop = gpu.wgmma_flop,
             .tensor32_flop = gpu.tensor16_flop / 2,
@@ -164,11 +193,100 @@ Rates rates_of(const Target& target) {
             nearest = &gpu;
         }
     }
-    return rates_of_gpu(*nearest);
+    return rates_of_gpu(*nearest, target.card);
 }
 
-bool has_wgmma(const Target& target) {
-    return target.arch == "sm_90a";
+std::string arch_of(int compute_capability) {
+    for (const KnownGpu& gpu : kKnownGpus) {
+        if (gpu.compute_capability == compute_capability) {
+            return gpu.arch;
+        }
+    }
+    return fmt::format("sm_{}", compute_capability);
+}
+
+const std::vector<std::string>& gpu_names() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> all;
+        for (const KnownGpu& gpu : kKnownGpus) {
+            if (gpu.features != GpuFeatures{}) {
+                all.push_back(without_features(cuda_target(gpu.compute_capability)).arch);
+            }
+            all.emplace_back(gpu.arch);
+        }
+        return all;
+    }();
+    return names;
+}
+
+Target gpu_target(std::string_view name) {
+    for (const KnownGpu& gpu : kKnownGpus) {
+        const Target target = cuda_target(gpu.compute_capability);
+        if (target.arch == name) {
+            return target;
+        }
+        if (without_features(target).arch == name) {
+            return without_features(target);
+        }
+    }
+    throw UserError("GPU '{}' is not known: use one of {}", name, fmt::join(gpu_names(), ", "));
+}
+
+GpuFeatures features_of(std::string_view arch) {
+    for (const KnownGpu& gpu : kKnownGpus) {
+        if (gpu.arch == arch) {
+            return gpu.features;
+        }
+    }
+    return {};
+}
+
+Target without_features(Target target) {
+    target.arch = fmt::format("sm_{}", target.compute_capability);
+    target.gpu = {};
+    return target;
+}
+
+const std::vector<std::string>& card_names() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> all;
+        for (const KnownCard& known : kKnownCards) {
+            all.emplace_back(known.name);
+        }
+        return all;
+    }();
+    return names;
+}
+
+Card card_named(std::string_view name, const Target& target) {
+    for (const KnownCard& known : kKnownCards) {
+        if (known.name != name) {
+            continue;
+        }
+        if (known.compute_capability != target.compute_capability) {
+            throw UserError("card {} is no {}: give it with target sm_{}a", name, target.arch,
+                            known.compute_capability);
+        }
+        return known.card;
+    }
+    throw UserError("card '{}' is not known: use {}", name, fmt::join(card_names(), " or "));
+}
+
+Card card_of(int compute_capability, const CardAttributes& attributes) {
+    constexpr double kSame = 0.05;          // drivers and data sheets round clocks
+    constexpr double kCopiesReach = 0.9;    // of the memory's bandwidth
+    constexpr double kTransfersAClock = 2;  // double data rate
+    const double bandwidth =
+        kTransfersAClock * 1e3 * attributes.memory_clock_khz * attributes.memory_bus_bits / 8;
+    for (const KnownCard& known : kKnownCards) {
+        if (known.compute_capability == compute_capability &&
+            std::abs(bandwidth / known.published_bytes - 1) < kSame) {
+            return known.card;
+        }
+    }
+    return {.clock = 1e3 * attributes.clock_khz,
+            .memory_bytes = kCopiesReach * bandwidth,
+            .cache_capacity = static_cast<double>(attributes.l2_bytes)};
 }
 
 Target cuda_target(int compute_capability) {
@@ -181,6 +299,7 @@ Target cuda_target(int compute_capability) {
                 .compute_capability = compute_capability,
                 .processors = gpu.processors,
                 .shared_bytes_per_block = gpu.shared_kib * kKilo,
+                .gpu = gpu.features,
             };
         }
     }

@@ -1,18 +1,13 @@
 #include "ir/tile_program.h"
 
 #include <algorithm>
-#include <array>
 #include <iterator>
-#include <span>
-#include <utility>
 
 #include "ir/error.h"
+#include "ir/names.h"
 
 namespace spion {
 namespace {
-
-template <typename Enum, std::size_t kCount>
-using Names = std::array<std::pair<Enum, std::string_view>, kCount>;
 
 constexpr Names<KernelRole, 5> kRoles = {
     {{KernelRole::kForward, "attention_forward"},
@@ -21,39 +16,11 @@ constexpr Names<KernelRole, 5> kRoles = {
      {KernelRole::kDelta, "attention_delta"},
      {KernelRole::kGradients, "attention_gradients"}}};
 constexpr Names<Tables, 2> kTables = {{{Tables::kPassed, "passed"}, {Tables::kBaked, "baked"}}};
-constexpr Names<MatrixUnit, 5> kUnits = {{{MatrixUnit::kVector, "vector"},
-                                          {MatrixUnit::kFma, "fma"},
-                                          {MatrixUnit::kMmaSync, "mma_sync"},
-                                          {MatrixUnit::kMmaWarp, "mma_warp"},
-                                          {MatrixUnit::kWgmma, "wgmma"}}};
 constexpr Names<RowClass, 5> kClasses = {{{RowClass::kEmpty, "empty"},
                                           {RowClass::kDense, "dense"},
                                           {RowClass::kBand, "band"},
                                           {RowClass::kRuns, "runs"},
                                           {RowClass::kIrregular, "irregular"}}};
-
-template <typename Enum, std::size_t kCount>
-std::string_view name_of(const Names<Enum, kCount>& names, Enum value, const char* kind) {
-    for (const auto& [known, name] : names) {
-        if (known == value) {
-            return name;
-        }
-    }
-    throw InternalError("{} {} has no name", kind, static_cast<int>(value));
-}
-
-template <typename Enum, std::size_t kCount>
-Enum value_of(const Names<Enum, kCount>& names, std::string_view name, const char* kind) {
-    std::string known;
-    for (std::size_t i = 0; i < kCount; ++i) {
-        if (names[i].second == name) {
-            return names[i].first;
-        }
-        known += i == 0 ? "" : i + 1 == kCount ? " or " : ", ";
-        known += names[i].second;
-    }
-    throw UserError("{} '{}' is not known: use {}", kind, name, known);
-}
 
 // The granules of a work item and their bits (all 1 in a program that is not packed).
 struct Item {
@@ -111,9 +78,6 @@ std::string_view to_string(KernelRole role) {
 std::string_view to_string(Tables tables) {
     return name_of(kTables, tables, "kind of tables");
 }
-std::string_view to_string(MatrixUnit unit) {
-    return name_of(kUnits, unit, "matrix unit");
-}
 std::string_view to_string(RowClass row_class) {
     return name_of(kClasses, row_class, "row class");
 }
@@ -124,11 +88,18 @@ KernelRole parse_kernel_role(std::string_view name) {
 Tables parse_tables(std::string_view name) {
     return value_of(kTables, name, "kind of tables");
 }
-MatrixUnit parse_matrix_unit(std::string_view name) {
-    return value_of(kUnits, name, "matrix unit");
-}
 RowClass parse_row_class(std::string_view name) {
     return value_of(kClasses, name, "row class");
+}
+
+TileShape shape_of(const TileProgram& program) {
+    return {.stationary_rows = program.stationary_rows,
+            .streamed_rows = program.streamed_rows,
+            .granule = program.granule,
+            .warps = program.warps,
+            .stages = program.stages,
+            .unit = program.unit,
+            .packed_rows = program.packed_rows()};
 }
 
 Coverage step_coverage(const TileProgram& program) {

@@ -27,7 +27,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
-#include "ir/target.h"
+#include "ir/tile_shape.h"
 
 namespace spion {
 
@@ -55,20 +55,6 @@ enum class Tables {
     kBaked,   // in the source
 };
 
-// What multiplies the tiles. fp32 operands need exact products: kVector or kFma.
-enum class MatrixUnit {
-    kVector,   // host: SIMD lanes
-    kFma,      // CUDA: fp32 units
-    kMmaSync,  // CUDA: tensor cores, one warp a product
-    kMmaWarp,  // CUDA sm_90a: the same, and every warp has a work item of its own, fetched by TMA
-    kWgmma,    // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product, by TMA
-};
-
-// Whether the unit's kernels take work items from a counter and fetch their rows by TMA.
-constexpr bool fetches_by_tma(MatrixUnit unit) {
-    return unit == MatrixUnit::kMmaWarp || unit == MatrixUnit::kWgmma;
-}
-
 // What a work item's granules look like. A run is a stretch of adjacent granules that the same
 // block rows use.
 enum class RowClass {
@@ -79,14 +65,11 @@ enum class RowClass {
     kIrregular,  // anything else
 };
 
-std::string_view to_string(Tables tables);  // "passed", "baked"
-// "vector", "fma", "mma_sync", "mma_warp", "wgmma"
-std::string_view to_string(MatrixUnit unit);
+std::string_view to_string(Tables tables);       // "passed", "baked"
 std::string_view to_string(RowClass row_class);  // "empty", "dense", "band", "runs", "irregular"
 // The inverse. Throw UserError that lists the allowed names.
 KernelRole parse_kernel_role(std::string_view name);
 Tables parse_tables(std::string_view name);
-MatrixUnit parse_matrix_unit(std::string_view name);
 RowClass parse_row_class(std::string_view name);
 
 struct TileProgram {
@@ -121,6 +104,8 @@ struct TileProgram {
     int tiles() const { return static_cast<int>(order.size()); }
     friend bool operator==(const TileProgram&, const TileProgram&) = default;
 };
+
+TileShape shape_of(const TileProgram& program);
 
 // kFull when all elements of all steps count, whatever the pattern and the launch: then a kernel
 // asks for none of them.

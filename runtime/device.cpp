@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "runtime/output.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cuda_device.h"
 #endif
 #ifdef SPION_HOST_BACKEND
 #include "runtime/host/host_device.h"
-#include "runtime/output.h"
 #endif
 
 namespace spion {

@@ -17,13 +17,6 @@
 namespace spion {
 namespace {
 
-struct NamedGpu {
-    const char* name;
-    int compute_capability;
-};
-
-constexpr NamedGpu kGpus[] = {{"sm_80", 80},  {"sm_86", 86},   {"sm_89", 89},  {"sm_90", 90},
-                              {"sm_90a", 90}, {"sm_100", 100}, {"sm_120", 120}};
 constexpr const char* kHost = "host";
 
 [[maybe_unused]] [[noreturn]] void refuse(std::string_view name, const char* back_end,
@@ -34,16 +27,15 @@ constexpr const char* kHost = "host";
         name, back_end, option);
 }
 
-Target gpu_named(const NamedGpu& gpu) {
+Target gpu_named(std::string_view name) {
 #ifdef SPION_CUDA_BACKEND
-    Target target = cuda_target(gpu.compute_capability);
-    target.arch = gpu.name;
+    Target target = gpu_target(name);
     if (!nvrtc_problem(target.arch)) {
         target.compiler = nvrtc_release(target.arch);
     }
     return target;
 #else
-    refuse(gpu.name, "CUDA", "SPION_CUDA_BACKEND");
+    refuse(name, "CUDA", "SPION_CUDA_BACKEND");
 #endif
 }
 
@@ -59,10 +51,7 @@ Target host_named() {
 
 const std::vector<std::string>& target_names() {
     static const std::vector<std::string> names = [] {
-        std::vector<std::string> all;
-        for (const NamedGpu& gpu : kGpus) {
-            all.emplace_back(gpu.name);
-        }
+        std::vector<std::string> all = gpu_names();
         all.emplace_back(kHost);
         return all;
     }();
@@ -73,13 +62,12 @@ Target target_named(std::string_view name) {
     if (name == kHost) {
         return host_named();
     }
-    const auto* gpu = std::find_if(std::begin(kGpus), std::end(kGpus),
-                                   [&](const NamedGpu& known) { return known.name == name; });
-    if (gpu == std::end(kGpus)) {
+    const std::vector<std::string>& known = gpu_names();
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
         throw UserError("target '{}' is not known: use one of {}", name,
                         fmt::join(target_names(), ", "));
     }
-    return gpu_named(*gpu);
+    return gpu_named(name);
 }
 
 CompileRequest request_for(const KernelSource& source, const Target& target) {

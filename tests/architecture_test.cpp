@@ -124,6 +124,107 @@ TEST(Architecture, NoArrowPointsBack) {
     }
 }
 
+// What the parts of compiler/ may include besides themselves: a plan needs no device, and the passes
+// need no plan.
+const std::map<std::string, std::vector<std::string>> kInsideTheCompiler = {
+    {"compiler/discovery", {"ir/*"}},
+    {"compiler/passes", {"ir/*"}},
+    {"compiler/plan", {"ir/*", "codegen/*"}},
+    {"compiler/tune", {"ir/*", "codegen/emit.h", "runtime/*", "compiler/*"}},
+};
+
+TEST(Architecture, PlansKnowNoDevice) {
+    for (const auto& [folder, patterns] : kInsideTheCompiler) {
+        int checked = 0;
+        for (const Include& include : includes_in(folder)) {
+            if (include.quoted) {
+                const bool own = include.name.starts_with(folder + "/");
+                const bool may = std::any_of(
+                    patterns.begin(), patterns.end(),
+                    [&](const std::string& pattern) { return matches(include.name, pattern); });
+                EXPECT_TRUE(own || may) << where(include) << ": " << folder << "/ may not";
+                ++checked;
+            }
+        }
+        EXPECT_GT(checked, 0) << folder;
+    }
+}
+
+// A kernel family is a value that a table hands out: nobody else asks for one by its name.
+TEST(Architecture, FamiliesAreReachedThroughTheirTable) {
+    int found = 0;
+    for (const auto& [folder, patterns] : kMayInclude) {
+        for (const Include& include : includes_in(folder)) {
+            if (include.name.starts_with("codegen/cuda/families/") ||
+                include.name == "codegen/llvm/host_vectors.h") {
+                const std::string file = include.file.generic_string();
+                EXPECT_TRUE(file == "codegen/kernel_families.cpp" ||
+                            file == "codegen/llvm/host_vectors.cpp" ||
+                            file.starts_with("codegen/cuda/families/"))
+                    << where(include) << ": take codegen/kernel_families.h";
+                ++found;
+            }
+        }
+    }
+    EXPECT_GT(found, 5);
+}
+
+// A unit is a header with its source. includes: of each unit, the others it reaches by its includes.
+using Units = std::map<std::string, std::set<std::string>>;
+
+Units units_in(const std::string& folder) {
+    const auto unit_of = [](fs::path file) { return file.replace_extension().generic_string(); };
+    Units units;
+    for (const Include& include : includes_in(folder)) {
+        if (include.quoted && include.name.starts_with(folder + "/")) {
+            units[unit_of(include.file)].insert(unit_of(include.name));
+        }
+    }
+    return units;
+}
+
+std::set<std::string> reached_from(const Units& units, const std::string& start) {
+    std::set<std::string> reached;
+    std::vector<std::string> next{start};
+    while (!next.empty()) {
+        const auto found = units.find(next.back());
+        next.pop_back();
+        for (const std::string& unit :
+             found == units.end() ? std::set<std::string>{} : found->second) {
+            if (unit != start && reached.insert(unit).second) {
+                next.push_back(unit);
+            }
+        }
+    }
+    return reached;
+}
+
+// Units that reach each other, as "a <-> b".
+std::set<std::string> circles(const Units& units) {
+    std::set<std::string> found;
+    for (const auto& [unit, includes] : units) {
+        for (const std::string& other : reached_from(units, unit)) {
+            if (unit < other && reached_from(units, other).count(unit) != 0) {
+                found.insert(unit + " <-> " + other);
+            }
+        }
+    }
+    return found;
+}
+
+TEST(Architecture, NoCircleInTheCompiler) {
+    const Units units = units_in("compiler");
+    EXPECT_GT(units.size(), 20U);
+    EXPECT_EQ(circles(units), std::set<std::string>{});
+}
+
+TEST(Architecture, CirclesAreSeen) {
+    Units units{{"a", {"b"}}, {"b", {"c"}}, {"c", {}}, {"d", {"d"}}};
+    EXPECT_TRUE(circles(units).empty());
+    units["c"].insert("a");
+    EXPECT_EQ(circles(units), (std::set<std::string>{"a <-> b", "a <-> c", "b <-> c"}));
+}
+
 TEST(Architecture, TheTableTellsArrowsApart) {
     EXPECT_TRUE(allowed("compiler", "runtime/device.h"));
     EXPECT_FALSE(allowed("runtime", "compiler/compile.h"));
@@ -193,12 +294,12 @@ TEST(Architecture, OneFileWritesToTheTerminal) {
 }
 
 // No file of ours is ever half there: make it with write_file or AtomicFile of
-// runtime/atomic_file.h. (A source that NVRTC rejects is kept for a report, in a folder of its own.)
+// runtime/atomic_file.h, whose OutputFile serves those that need more, a cache entry's and
+// metrics.csv. (A disassembler's output is temporary.)
 TEST(Architecture, OneFileMakesFiles) {
     EXPECT_EQ(files_with({"ofstream", "std::fopen(", "O_CREAT"}),
               (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
-                                     "runtime/cuda/nvrtc.cpp", "runtime/disassemble.cpp",
-                                     "train/metrics.cpp"}));
+                                     "runtime/disassemble.cpp", "train/metrics.cpp"}));
 }
 
 // NVRTC makes a device variable of a constexpr in a namespace or a struct: enumerators and macros

@@ -300,7 +300,18 @@ def chosen(build, flags, folder):
             text.replace(str(folder), 'FOLDER')]
     for file in sorted(pathlib.Path(folder).glob('*/kernel.*')):
         made.append(f'==> {file.relative_to(folder)} <==\n{file.read_text()}')
-    return '\n'.join(made)
+    # Neither where the bodies lie nor how a constant is written is a choice.
+    return '\n'.join(plain_constant(line) for line in '\n'.join(made).splitlines()
+                     if not line.startswith(('#include ', 'FOLDER/')))
+
+
+def plain_constant(line):
+    """'kName = value  // comment' of a constant's definition; any other line as it is."""
+    return re.sub(r'^(?:constexpr [a-z ]+ (?P<a>k\w+) = (?P<b>.*?);|'
+                  r'enum : [a-z ]+ \{ (?P<c>k\w+) = (?P<d>.*?) \};|'
+                  r'#define (?P<e>k\w+) \(?(?P<f>\S+?)\)?)(?P<rest>  //.*)?$',
+                  lambda m: f'{m["a"] or m["c"] or m["e"]} = {m["b"] or m["d"] or m["f"]}'
+                            f'{m["rest"] or ""}', line)
 
 
 def compare_choice(flags, old, new):

@@ -7,7 +7,7 @@
 #include <random>
 #include <span>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
 #include "tools/reference_attention.h"

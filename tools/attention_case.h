@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "runtime/cache.h"

@@ -12,9 +12,10 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "compiler/discovery/discover.h"
 #include "compiler/discovery/score_summary.h"
+#include "compiler/plan/summary_tile.h"
 #include "ir/error.h"
 #include "tools/attention_buffers.h"
 

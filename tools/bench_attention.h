@@ -6,7 +6,7 @@
 #include <functional>
 #include <span>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "runtime/device.h"

@@ -10,9 +10,9 @@
 #include <string>
 
 #include "compiler/compile.h"
-#include "compiler/cost_model.h"
-#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
+#include "compiler/plan/cost_model.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "runtime/output.h"
 #include "tools/bench_attention.h"
@@ -104,11 +104,11 @@ Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* d
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(shape.length, shape.block, shape.density, 1);
     Passes passes;
-    const LayerRoles roles = choose_roles(attention, shape.block, extent_of(pattern), target);
+    const LayerPlan plan = plan_layer(attention, pattern, target);
     for (std::size_t i = 0; i < passes.size(); ++i) {
-        passes[i].role = roles[i];
-        passes[i].prediction =
-            predict(lower(attention, pattern, roles[i], target), shape.batch, target);
+        passes[i].role = plan.roles[i];
+        const auto [program, kernel] = lower_launch(plan, plan.launches[i], pattern);
+        passes[i].prediction = predict(program, kernel, shape.batch, target);
     }
     if (device != nullptr) {
         const auto measured = measure_kernels(attention, pattern, shape.batch, repeat, *device);

@@ -15,7 +15,8 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/tiers.h"
+#include "compiler/compile_attention.h"
+#include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "runtime/atomic_file.h"
 #include "runtime/output.h"
@@ -169,10 +170,12 @@ Comparison compare(const TierShape& shape, int repeat, Device& device) {
     Comparison result;
     const auto tier0 =
         compile_tier(attention, pattern, Tables::kPassed, device, result.compile_ms[0]);
-    TilePrograms programs;
+    LayerPrograms programs;
     for (std::size_t i = 0; i < programs.size(); ++i) {
-        programs[i] = tier0->part(static_cast<KernelRole>(i)).program;
-        if (result.why_not_baked.empty()) result.why_not_baked = why_not_baked(programs[i]);
+        programs[i].program = tier0->part(static_cast<KernelRole>(i)).program;
+        if (result.why_not_baked.empty()) {
+            result.why_not_baked = why_not_baked(programs[i].program);
+        }
     }
     result.why_not_tried = why_not_tier1(programs);
     if (result.why_not_baked.empty()) {

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "compiler/tuning.h"
+#include "compiler/tune/tuning.h"
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/cache_folders.h"

@@ -12,11 +12,10 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/layer_roles.h"
+#include "codegen/kernel_families.h"
 #include "compiler/lower.h"
+#include "compiler/plan/layer_plan.h"
 #include "compiler/report.h"
-#include "compiler/runnable.h"
-#include "compiler/tile_candidates.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "ir/sizes.h"
@@ -39,6 +38,7 @@ struct CompileOptions {
     AttentionOptions attention;
     bool key_padding = false;
     std::string target;
+    std::string card;  // "": the one that the target is known by
     std::string role = "all";
     std::vector<std::string> emit{"all"};
     std::string folder;
@@ -50,8 +50,9 @@ struct CompileOptions {
 // What is compiled. A kernel.ir brings a program alone, everything else an operation on a pattern.
 struct Job {
     IrModule asked;  // less its programs
-    std::vector<TileProgram> programs;
-    std::string passes;  // what --print-after asks for
+    std::vector<PlannedProgram> programs;
+    std::optional<LayerPlan> plan;  // that they were made by, unless they came from a file
+    std::string passes;             // what --print-after asks for
 };
 
 constexpr const char* kRoleNames[] = {"forward", "dq", "dkdv"};  // by launch_of
@@ -69,24 +70,29 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
     throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
 }
 
+// plan_layer, lower_launch: the way of compile_attention (compiler/compile.h), without a device.
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
     check_batch(*asked.attention, options.attention.batch);
     Job job;
-    LowerOptions lowering;
-    lowering.packed_rows = options.attention.packed_rows;
-    lowering.batch = options.attention.batch;
+    PassObserver observer;
     if (!options.print_after.empty()) {
-        lowering.observer =
+        observer =
             print_after(options.print_after, [&](std::string_view text) { job.passes += text; });
     }
-    const LayerRoles roles = choose_roles(*asked.attention, asked.pattern->block(),
-                                          extent_of(*asked.pattern), target, lowering.tables);
-    for (const std::size_t launch : parse_roles(options.role)) {
-        const KernelRole role = roles[launch];
-        if (lowering.observer) {
-            job.passes += fmt::format("==> {} <==\n", to_string(role));
+    const std::vector<std::size_t> launches = parse_roles(options.role);
+    PlanOptions planning{.batch = options.attention.batch,
+                         .packed_rows = options.attention.packed_rows};
+    planning.launches = {};
+    for (const std::size_t launch : launches) {
+        planning.launches[launch] = true;
+    }
+    job.plan = plan_layer(*asked.attention, *asked.pattern, target, planning);
+    for (const std::size_t at : launches) {
+        const LaunchPlan& launch = job.plan->launches[at];
+        if (observer) {
+            job.passes += fmt::format("==> {} <==\n", to_string(launch.role));
         }
-        job.programs.push_back(lower(*asked.attention, *asked.pattern, role, target, lowering));
+        job.programs.push_back(lower_launch(*job.plan, launch, *asked.pattern, observer));
     }
     job.asked = std::move(asked);
     return job;
@@ -100,12 +106,14 @@ Job job_from_pattern(const CompileOptions& options, const Target& target) {
 }
 
 // A program from a file may be for anything. index: of the file's programs, from 0.
-void require_runnable(const TileProgram& program, std::size_t index, const std::string& file,
-                      const std::string& target_name, const Target& target) {
-    if (const std::string reason = why_not_runnable(program, target); !reason.empty()) {
+PlannedProgram planned_from_file(TileProgram program, std::size_t index, const std::string& file,
+                                 const std::string& target_name, const Target& target) {
+    if (const std::string reason = why_not_emitted(program, target); !reason.empty()) {
         throw UserError("{}: program {}, {}, cannot run on {}: {}", file, index + 1,
                         to_string(program.role), target_name, reason);
     }
+    PlannedKernel kernel = plan_kernel(program, target, kernel_families());
+    return {.program = std::move(program), .kernel = std::move(kernel)};
 }
 
 Job job_from_file(const CompileOptions& options, const Target& target) {
@@ -137,8 +145,8 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
         const std::size_t launch = launch_of(ir.programs[i].role);
         if (std::find(launches.begin(), launches.end(), launch) != launches.end()) {
             check_batch(ir.programs[i].attention, options.attention.batch);
-            require_runnable(ir.programs[i], i, options.file, options.target, target);
-            job.programs.push_back(std::move(ir.programs[i]));
+            job.programs.push_back(planned_from_file(std::move(ir.programs[i]), i, options.file,
+                                                     options.target, target));
         }
     }
     if (job.programs.empty()) {
@@ -150,20 +158,18 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
     return job;
 }
 
-std::string explain_all(const CompileOptions& options, const Job& job, const Target& target) {
-    if (!job.asked.attention || !job.asked.pattern) {
+std::string explain_all(const CompileOptions& options, const Job& job) {
+    if (!job.plan) {
         throw UserError(
             "--explain weighs tile shapes of a pattern, and {} holds none: give an "
             "attention with its pattern",
             options.file);
     }
     std::string text;
-    for (const TileProgram& program : job.programs) {
-        text += explain(*job.asked.attention, *job.asked.pattern, program.role, target,
-                        options.attention.batch, options.attention.packed_rows) +
-                "\n";
+    for (const std::size_t launch : parse_roles(options.role)) {
+        text += explain(*job.plan, job.plan->launches[launch], *job.asked.pattern) + "\n";
     }
-    return text + explain_roles(*job.asked.attention, *job.asked.pattern, target);
+    return text + explain_roles(*job.plan);
 }
 
 // A kernel's folder, unlike that of any before it.
@@ -184,12 +190,12 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
     }
     std::vector<ShownKernel> kernels;
     std::map<std::string, int> taken;
-    for (const TileProgram& program : job.programs) {
+    for (const auto& [program, planned] : job.programs) {
         ShownKernel kernel{
             .name = {},
             .ir = job.asked.pattern ? to_text(job.asked) : "",
             .program = program,
-            .source = emit(program, target),
+            .source = emit(program, planned, target),
             .rebuild = target.back_end == BackEnd::kCuda ? rebuild_command(target.arch, {}) : "",
             .compiled = {},
             .report = {},
@@ -202,8 +208,8 @@ std::vector<ShownKernel> compile_all(const Job& job, const Target& target,
             if (const auto note = spill_note(request, kernel.compiled->binary); !note.empty()) {
                 say("spion: {}\n", note);
             }
-            kernel.report =
-                report_on(program, target, kernel.name, request, kernel.compiled->binary, batch);
+            kernel.report = report_on(program, planned, target, kernel.name, request,
+                                      kernel.compiled->binary, batch);
             if (disassembler) {
                 kernel.sass = disassemble(*disassembler, kernel.compiled->binary.code);
             }
@@ -256,14 +262,17 @@ void run_compile(const CompileOptions& options) {
         options.print_after.empty()) {
         throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
     }
-    const Target target = target_named(options.target);
+    Target target = target_named(options.target);
+    if (!options.card.empty()) {
+        target.card = card_named(options.card, target);
+    }
     const std::vector<EmitKind> kinds =
         parse_emit_kinds(options.emit, options.target, target.back_end);
     const Job job =
         options.file.empty() ? job_from_pattern(options, target) : job_from_file(options, target);
     // stdout stays empty until nothing can go wrong any more.
     std::string out = job.passes;
-    out += options.explain ? explain_all(options, job, target) : "";
+    out += options.explain ? explain_all(options, job) : "";
     if (!options.folder.empty() || options.print) {
         const std::vector<ShownKernel> kernels =
             compile_all(job, target, kinds, options.attention.batch);
@@ -300,6 +309,9 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
         ->add_option("--target", options->target,
                      fmt::format("one of {}", fmt::join(target_names(), ", ")))
         ->required();
+    command->add_option("--card", options->card,
+                        fmt::format("what predictions are for: {}; of sm_90a an H200 without it",
+                                    fmt::join(card_names(), " or ")));
     command->add_option("--role", options->role, "forward, dq, dkdv or all")->capture_default_str();
     command
         ->add_option("--emit", options->emit,

@@ -43,13 +43,13 @@ OptimiserSettings optimiser_settings(const TrainSettings& s) {
 // The kernels of the dense phase are those of the sparse one, so that its start compiles nothing;
 // packing depends on the pattern, so tiles may be packed only where kernels are tuned for the
 // pattern, and compiled anew.
-CompileOptions options_of(const TrainSettings& s, const Attention& attention,
-                          const Target& target) {
-    const Extent extent = s.dense ? Extent::kFull : Extent::kSparse;
-    return {.autotune = s.autotune,
-            .batch = s.batch,
-            .packed_rows = s.autotune ? std::nullopt : std::optional(1),
-            .roles = choose_roles(attention, s.discovery.block, extent, target)};
+CompileOptions options_of(const TrainSettings& s) {
+    CompileOptions options;
+    options.autotune = s.autotune;
+    options.batch = s.batch;
+    options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
+    options.extent = s.dense ? Extent::kFull : Extent::kSparse;
+    return options;
 }
 
 OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
@@ -163,8 +163,7 @@ Training::Training(const TrainSettings& settings, const Dataset& data, Device& d
 AttentionLayers Training::compile_dense() {
     const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
     const Attention attention = attention_of(settings_, model_.dtype());
-    return compile_attention(attention, {&full, 1}, device_, cache_,
-                             options_of(settings_, attention, device_.target()));
+    return compile_attention(attention, {&full, 1}, device_, cache_, options_of(settings_));
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -301,8 +300,8 @@ void Training::turn_sparse() {
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
     const Attention attention = attention_of(settings_, model_.dtype());
-    AttentionLayers sparse = compile_attention(attention, patterns, device_, cache_,
-                                               options_of(settings_, attention, device_.target()));
+    AttentionLayers sparse =
+        compile_attention(attention, patterns, device_, cache_, options_of(settings_));
     device_.synchronize();  // tables have arrived
     report_.stall.kernels_ms = milliseconds_since(compilation);
     const auto after = cache_.counters();

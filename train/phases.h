@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "compiler/compile.h"
-#include "compiler/tiers.h"
+#include "compiler/compile_attention.h"
+#include "compiler/tune/tiers.h"
 #include "train/data/dataset.h"
 #include "train/divergence.h"
 #include "train/progress.h"

@@ -75,10 +75,6 @@ std::vector<Constant> attention_constants(const Attention& attention) {
     };
 }
 
-// The bodies keep a tile's scores and operands on the stack (kernels/host/tile.h).
-constexpr int kMaxStationaryRows = 64;
-constexpr int kMaxStreamedRows = 128;
-
 void require_supported(const Attention& attention) {
     if (attention.dtype != DType::kFp32) {
         throw UserError("the CPU back end computes in fp32, not {}: choose fp32 or a GPU",
@@ -147,35 +143,21 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
     return source;
 }
 
-KernelSource emit_host(const TileProgram& program, const Target& target) {
+KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
+                       const Target& target) {
     require_supported(program.attention);
-    const int lanes = program.stationary_rows / program.packed_rows();
-    if (lanes > kMaxStationaryRows || lanes % 16 != 0 || program.streamed_rows > kMaxStreamedRows) {
-        throw InternalError(
-            "host tiles have 16, 32, 48 or 64 stationary rows of a block row and at most {} "
-            "streamed rows, not {} and {}",
-            kMaxStreamedRows, lanes, program.streamed_rows);
-    }
     std::vector<Constant> constants = attention_constants(program.attention);
-    constants.push_back({.name = "kStationaryRows",
-                         .value = std::int64_t{lanes},
-                         .comment = "of a block row of a work item, in lanes"});
-    constants.push_back({.name = "kPackedRows",
-                         .value = std::int64_t{program.packed_rows()},
-                         .comment = "block rows of a work item"});
-    constants.push_back({.name = "kStreamedRows",
-                         .value = std::int64_t{program.streamed_rows},
-                         .comment = "of one step"});
-    constants.push_back({.name = "kGranule",
-                         .value = std::int64_t{program.granule},
-                         .comment = "streamed rows adjacent in memory"});
+    for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
+        constants.push_back(std::move(constant));
+    }
     const std::string_view role = to_string(program.role);
     // Where the walk is passed as tables, the text names only what shapes the code, so that layers
     // whose patterns differ share one kernel.
     const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
     const std::string shape = full.substr(0, full.find("walk "));
-    const std::string body = fmt::format("{}{}", role, baked ? "_baked" : "");
+    const std::string body = fmt::format("{}{}", kernel.family->body(program.role, kernel.plan),
+                                         baked ? "_baked" : "");
     KernelSource source =
         specialise_host(target, attention_name(role, program), body, role, constants, shape);
     if (baked) {

@@ -12,7 +12,8 @@ namespace spion {
 KernelSource specialise_host(const Target& target, std::string_view name, std::string_view body,
                              std::string_view entry, const std::vector<Constant>& constants,
                              std::string_view ir);
-KernelSource emit_host(const TileProgram& program, const Target& target);
+KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
+                       const Target& target);
 KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target);
 
 }  // namespace spion

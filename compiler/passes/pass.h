@@ -10,19 +10,6 @@
 
 namespace spion {
 
-// The tile of one kernel on one target.
-struct TileShape {
-    int stationary_rows;
-    int streamed_rows;
-    int granule;
-    int warps;
-    int stages;
-    bool wgmma = false;       // multiplied by wgmma, else by what lower.h's matrix_unit says
-    bool warp_items = false;  // by MatrixUnit::kMmaWarp instead
-    int packed_rows = 1;      // block rows that stationary_rows has: more in a packed tile
-    friend bool operator==(const TileShape&, const TileShape&) = default;
-};
-
 // What passes may know besides the program. The references outlive the pipeline's run.
 struct PassContext {
     const BlockPattern& pattern;  // as the attention has it

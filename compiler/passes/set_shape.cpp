@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "compiler/lower.h"
-
 namespace spion {
 
 TileProgram set_shape(TileProgram program, const PassContext& context) {
@@ -12,13 +10,11 @@ TileProgram set_shape(TileProgram program, const PassContext& context) {
     program.streamed_rows = shape.streamed_rows;
     program.granule = std::min(shape.granule, program.block);
     // Warps of the rows that are left, 16 each.
-    program.warps = shape.stationary_rows > program.block && !shape.warp_items
+    program.warps = shape.stationary_rows > program.block && shape.unit != MatrixUnit::kMmaWarp
                         ? program.stationary_rows / 16
                         : shape.warps;
     program.stages = shape.stages;
-    program.unit = shape.wgmma        ? MatrixUnit::kWgmma
-                   : shape.warp_items ? MatrixUnit::kMmaWarp
-                                      : matrix_unit(program.attention.dtype, context.target);
+    program.unit = shape.unit;
     return program;
 }
 

@@ -16,84 +16,15 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
-#include <type_traits>
-#include <utility>
 #include <vector>
 
+#include "spion/error.h"
+#include "spion/pattern.h"
 #include "spion/spion_c.h"
 
 namespace spion {
 inline namespace abi0 {  // as SPION_ABI_MAJOR
-
-// ------------------------------------------------------------------ errors
-
-class Error : public std::runtime_error {
-  public:
-    Error(std::int32_t status, const char* sentence)
-        : std::runtime_error(sentence), status_(static_cast<spion_status>(status)) {}
-    spion_status status() const { return status_; }
-
-  private:
-    spion_status status_;
-};
-// What was asked for is not allowed.
-class UserError : public Error {
-    using Error::Error;
-};
-// The machine lacks something, or its device failed.
-class DeviceError : public Error {
-    using Error::Error;
-};
-// A fault of spion.
-class InternalError : public Error {
-    using Error::Error;
-};
-// A kernel would have to be compiled in a frozen context.
-class Frozen : public Error {
-    using Error::Error;
-};
-
-namespace detail {
-
-[[noreturn]] inline void raise(std::int32_t status) {
-    const char* const sentence = spion_last_error();
-    switch (status) {
-        case SPION_INVALID:
-            throw UserError(status, sentence);
-        case SPION_DEVICE:
-            throw DeviceError(status, sentence);
-        case SPION_FROZEN:
-            throw Frozen(status, sentence);
-        default:
-            throw InternalError(status, sentence);
-    }
-}
-
-inline void check(std::int32_t status) {
-    if (status != SPION_OK) {
-        raise(status);
-    }
-}
-
-// Calls the release function that it names.
-template <auto kRelease>
-struct Release {
-    template <typename Handle>
-    void operator()(Handle* handle) const noexcept {
-        kRelease(handle);
-    }
-};
-template <typename Handle, auto kRelease>
-using Owned = std::unique_ptr<Handle, Release<kRelease>>;
-
-inline std::string take(spion_blob* blob) {
-    const Owned<spion_blob, spion_blob_release> owned(blob);
-    return {static_cast<const char*>(spion_blob_data(blob)), spion_blob_size(blob)};
-}
-
-}  // namespace detail
 
 // ------------------------------------------------------------------ nouns
 
@@ -118,11 +49,6 @@ enum class Stage : std::int32_t {
     kLlvm = SPION_STAGE_LLVM,
     kBinary = SPION_STAGE_BINARY,
     kAssembly = SPION_STAGE_ASSEMBLY
-};
-enum class Variant : std::int32_t {
-    kCF = SPION_VARIANT_CF,
-    kF = SPION_VARIANT_F,
-    kC = SPION_VARIANT_C
 };
 enum class Origin : std::int32_t {
     kMemory = SPION_FROM_MEMORY,
@@ -156,111 +82,6 @@ struct Attention {
     }
 };
 
-// Immutable; copies share it.
-class Pattern {
-  public:
-    // bits: nb * nb bytes row-major, nb = ceil(length / block), not 0 = computed.
-    static Pattern from_bits(std::int64_t length, int block, std::span<const std::uint8_t> bits) {
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_bits(length, block, bits.data(), bits.size(), out);
-        });
-    }
-    static Pattern from_text(std::int64_t length, int block, const std::string& text) {
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_text(length, block, text.c_str(), out);
-        });
-    }
-    static Pattern full(std::int64_t length, int block) {
-        return make([&](spion_pattern** out) { return spion_pattern_full(length, block, out); });
-    }
-    static Pattern from_csr(std::int64_t length, int block, std::span<const std::int32_t> offsets,
-                            std::span<const std::int32_t> columns) {
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_csr(length, block, offsets.data(), offsets.size(),
-                                          columns.data(), columns.size(), out);
-        });
-    }
-    static Pattern from_block_mask(std::int64_t length, int block, const spion_block_mask& mask) {
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_block_mask(length, block, &mask, out);
-        });
-    }
-    // layout: [heads, rows, columns], integers or bool.
-    template <typename Element>
-    static Pattern from_layout(std::int64_t length, int block, std::span<const Element> layout,
-                               std::int64_t heads, std::int64_t rows, std::int64_t columns) {
-        static_assert(std::is_integral_v<Element>);
-        if (static_cast<std::int64_t>(layout.size()) != heads * rows * columns) {
-            throw UserError(SPION_INVALID,
-                            "the layout has not heads * rows * columns elements: pass them all");
-        }
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_layout(length, block, layout.data(), sizeof(Element), heads,
-                                             rows, columns, out);
-        });
-    }
-    // base_blockmask: [batch, heads, rows, columns].
-    template <typename Element>
-    static Pattern from_base_blockmask(std::int64_t length, std::span<const Element> mask,
-                                       std::int64_t batch, std::int64_t heads, std::int64_t rows,
-                                       std::int64_t columns) {
-        static_assert(std::is_integral_v<Element>);
-        if (static_cast<std::int64_t>(mask.size()) != batch * heads * rows * columns) {
-            throw UserError(SPION_INVALID,
-                            "the base_blockmask has not batch * heads * rows * columns elements: "
-                            "pass them all");
-        }
-        return make([&](spion_pattern** out) {
-            return spion_pattern_from_base_blockmask(length, mask.data(), sizeof(Element), batch,
-                                                     heads, rows, columns, out);
-        });
-    }
-    // Takes over a pattern of the C interface.
-    static Pattern adopt(spion_pattern* pattern) { return Pattern(pattern); }
-
-    Pattern transpose() const {
-        return make([&](spion_pattern** out) { return spion_pattern_transpose(c(), out); });
-    }
-    std::int64_t length() const { return info().length; }
-    int block() const { return info().block; }
-    std::int64_t rows() const { return info().rows; }  // nb
-    std::int64_t block_count() const { return info().block_count; }
-    double density() const { return info().density; }
-    std::string digest() const { return info().digest; }
-    std::vector<std::uint8_t> bits() const {  // [nb, nb]
-        const std::int64_t nb = rows();
-        std::vector<std::uint8_t> bits(static_cast<std::size_t>(nb * nb));
-        detail::check(spion_pattern_bits(c(), bits.data(), bits.size()));
-        return bits;
-    }
-    std::string text() const {
-        spion_blob* blob = nullptr;
-        detail::check(spion_pattern_text(c(), &blob));
-        return detail::take(blob);
-    }
-    std::string picture(int columns = 64) const {
-        spion_blob* blob = nullptr;
-        detail::check(spion_pattern_picture(c(), columns, &blob));
-        return detail::take(blob);
-    }
-    spion_pattern_info info() const {
-        spion_pattern_info info = SPION_PATTERN_INFO_INIT;
-        detail::check(spion_pattern_query(c(), &info));
-        return info;
-    }
-    const spion_pattern* c() const { return handle_.get(); }
-
-  private:
-    explicit Pattern(spion_pattern* handle) : handle_(handle, spion_pattern_release) {}
-    template <typename Create>
-    static Pattern make(const Create& create) {
-        spion_pattern* handle = nullptr;
-        detail::check(create(&handle));
-        return Pattern(handle);
-    }
-    std::shared_ptr<spion_pattern> handle_;
-};
-
 struct PlanOptions {
     std::optional<Pattern> typical = {};
     std::int64_t max_blocks = 0;  // 0: all
@@ -274,36 +95,6 @@ struct PlanOptions {
         return c;
     }
 };
-
-struct Discovery {
-    int block = 64;
-    Variant variant = Variant::kCF;
-    int filter = 31;
-    double quantile = 0.96;
-    double density = 0.04;
-
-    spion_discovery c() const {
-        spion_discovery c = SPION_DISCOVERY_INIT;
-        c.block = block;
-        c.variant = static_cast<std::int32_t>(variant);
-        c.filter = filter;
-        c.quantile = quantile;
-        c.density = density;
-        return c;
-    }
-};
-
-// scores: [L, L] mean probabilities.
-inline Pattern discover_scores(const Discovery& discovery, std::int64_t length,
-                               std::span<const float> scores) {
-    if (static_cast<std::int64_t>(scores.size()) != length * length) {
-        throw UserError(SPION_INVALID, "the scores are not length * length numbers: pass them all");
-    }
-    const spion_discovery c = discovery.c();
-    spion_pattern* pattern = nullptr;
-    detail::check(spion_discover_scores(&c, length, scores.data(), &pattern));
-    return Pattern::adopt(pattern);
-}
 
 // ------------------------------------------------------------------ calls
 

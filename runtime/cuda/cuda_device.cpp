@@ -14,6 +14,7 @@
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_kernel.h"
+#include "runtime/cuda/cuda_target.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
@@ -37,34 +38,6 @@ double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (std::size_t{1} << 30);
 }
 
-int attribute(const Functions& cuda, driver_abi::Device device, int which) {
-    int value = 0;
-    check_driver(cuda.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
-    return value;
-}
-
-// sm_90a adds wgmma and setmaxnreg; its code runs on 9.0 alone, which is what this is.
-// SPION_WGMMA=0 does without, to compare.
-std::string arch_of(const Functions& cuda, driver_abi::Device device) {
-    const int major = attribute(cuda, device, driver_abi::kDeviceCapabilityMajor);
-    const int minor = attribute(cuda, device, driver_abi::kDeviceCapabilityMinor);
-    const bool without = !environment_switch("SPION_WGMMA", true);
-    return fmt::format("sm_{}{}{}", major, minor, major == 9 && minor == 0 && !without ? "a" : "");
-}
-
-Target describe_target(const Functions& cuda, driver_abi::Device device) {
-    const std::string arch = arch_of(cuda, device);
-    return {.back_end = BackEnd::kCuda,
-            .arch = arch,
-            .features = "",
-            .compute_capability = 10 * attribute(cuda, device, driver_abi::kDeviceCapabilityMajor) +
-                                  attribute(cuda, device, driver_abi::kDeviceCapabilityMinor),
-            .processors = attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
-            .shared_bytes_per_block =
-                attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
-            .compiler = nvrtc_problem() ? kNewestNvrtc : nvrtc_release(arch)};
-}
-
 const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
     const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
     if (loaded == nullptr) {
@@ -81,7 +54,7 @@ std::optional<std::string> cuda_problem() {
     }
     driver_abi::Device device = 0;
     check_driver(driver().cuDeviceGet(&device, 0), "cuDeviceGet");
-    const std::string arch = arch_of(driver(), device);
+    const std::string arch = describe_device(driver(), device).arch;
     if (auto problem = nvrtc_problem(arch)) {
         return problem;
     }
@@ -157,8 +130,8 @@ CudaDevice::CudaDevice(int ordinal, Compiler compiler) {
     check_driver(s.cuda.cuDeviceGetName(name, sizeof(name), s.device), "cuDeviceGetName");
     s.name = name;
     s.target = describe_target(s.cuda, s.device);
-    s.max_threads = attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
-    s.l2_bytes = attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
+    s.max_threads = device_attribute(s.cuda, s.device, driver_abi::kDeviceMaxThreadsPerBlock);
+    s.l2_bytes = device_attribute(s.cuda, s.device, driver_abi::kDeviceL2Bytes);
     check_driver(s.cuda.cuDeviceTotalMem_v2(&s.memory_bytes, s.device), "cuDeviceTotalMem");
     s.wait_after_launch = environment_switch("SPION_WAIT_AFTER_LAUNCH");
     if (const auto result = s.cuda.cuDevicePrimaryCtxRetain(&s.context, s.device);

@@ -25,7 +25,10 @@ constexpr Result kErrorNoDevice = 100;
 constexpr Result kErrorNoBinaryForGpu = 209;
 
 constexpr int kDeviceMaxThreadsPerBlock = 1;
+constexpr int kDeviceClockKhz = 13;
 constexpr int kDeviceMultiprocessors = 16;
+constexpr int kDeviceMemoryClockKhz = 36;
+constexpr int kDeviceMemoryBusBits = 37;
 constexpr int kDeviceL2Bytes = 38;
 constexpr int kDeviceCapabilityMajor = 75;
 constexpr int kDeviceCapabilityMinor = 76;

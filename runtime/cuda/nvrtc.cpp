@@ -6,11 +6,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <regex>
 #include <string_view>
+#include <system_error>
+#include <vector>
 
 #include "ir/error.h"
+#include "runtime/atomic_file.h"
 #include "runtime/cache.h"
 #include "runtime/cuda/nvrtc_abi.h"
 #include "runtime/cuda/nvrtc_choice.h"
@@ -103,19 +105,16 @@ std::string keep_rejected(const CompileRequest& request) {
     const fs::path parent =
         root ? *root / "rejected" : fs::temp_directory_path(error) / "spion-rejected";
     const fs::path folder = parent / fmt::format("{}.{}", request.entry, cache_key(request));
-    const auto write = [&](const std::string& name, const std::string& text) {
-        const fs::path path = folder / name;
-        fs::create_directories(path.parent_path(), error);
-        std::ofstream file(path, std::ios::binary);
-        return static_cast<bool>(file << text << std::flush);
-    };
-    bool kept = write("kernel.cu", request.text);
+    std::vector<NamedBytes> files{{.path = folder / "kernel.cu", .bytes = request.text}};
     for (const SourceFile& file : request.includes) {
-        kept = kept && write(file.name, file.text);
+        files.push_back({.path = folder / file.name, .bytes = file.text});
     }
-    return kept
-               ? fmt::format("its source is kept at {}", (folder / "kernel.cu").string())
-               : fmt::format("its source cannot be kept, as {} cannot be written", folder.string());
+    try {
+        write_files(files, "");
+    } catch (const UserError&) {
+        return fmt::format("its source cannot be kept, as {} cannot be written", folder.string());
+    }
+    return fmt::format("its source is kept at {}", (folder / "kernel.cu").string());
 }
 
 std::string name_of(const NvrtcLibrary& nvrtc) {

@@ -1,4 +1,5 @@
 #include "tests/codegen/compile_jobs.h"
+#include "ir/error.h"
 
 #include <fmt/format.h>
 
@@ -8,8 +9,9 @@
 #include <initializer_list>
 #include <utility>
 
-#include "compiler/lower.h"
-#include "compiler/tile_candidates.h"
+#include "compiler/plan/summary_tile.h"
+#include "tests/compiler/plan/plan_of.h"
+#include "tests/support/lower_planned.h"
 
 namespace spion::test {
 namespace {
@@ -75,9 +77,8 @@ CompileJobs tile_jobs(std::initializer_list<int> head_dims, std::initializer_lis
     const auto add = [&](int dim, int block, KernelRole role, DType dtype, int variant) {
         const Attention attention = attention_of(dtype, dim, variant);
         const BlockPattern pattern = BlockPattern::full(attention.length, block);
-        for (const TileCandidate& candidate :
-             tile_candidates(attention, pattern, role, target, 4)) {
-            if (candidate.infeasible.empty() && wanted(block, candidate.shape)) {
+        for (const TileCandidate& candidate : candidates_of(attention, pattern, role, target, 4)) {
+            if (candidate.plan.problem.empty() && wanted(block, candidate.shape)) {
                 jobs.push_back(
                     job_of(lower(attention, pattern, role, target, candidate.shape), target));
             }
@@ -139,17 +140,18 @@ CompileJobs chosen_jobs(const Target& target, bool all) {
 }
 
 CompileJobs wgmma_jobs(const Target& target, bool all) {
-    if (!has_wgmma(target)) return {};
+    if (!target.gpu.wgmma) return {};
     return tile_jobs(
         {32, 64, 128}, {16, 32, 64, 128}, target, all, [](int block, const TileShape& shape) {
             const bool as_of_64 =
                 block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
-            return shape.wgmma && (shape.stages == 2 || block < 64) && !as_of_64;
+            return shape.unit == MatrixUnit::kWgmma && (shape.stages == 2 || block < 64) &&
+                   !as_of_64;
         });
 }
 
 CompileJobs together_jobs(const Target& target) {
-    if (!has_wgmma(target)) return {};
+    if (!target.gpu.wgmma) return {};
     CompileJobs jobs;
     for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
         const Attention attention = attention_of(variant < 4 ? DType::kBf16 : DType::kFp16,
@@ -163,9 +165,9 @@ CompileJobs together_jobs(const Target& target) {
 }
 
 CompileJobs warp_item_jobs(const Target& target) {
-    if (!has_wgmma(target)) return {};
+    if (!target.gpu.wgmma) return {};
     return tile_jobs({32, 64}, {16, 32}, target, false, [](int /*block*/, const TileShape& shape) {
-        return shape.warp_items && shape.stages <= 3;
+        return shape.unit == MatrixUnit::kMmaWarp && shape.stages <= 3;
     });
 }
 
@@ -223,7 +225,7 @@ CompileJobs baked_jobs(const Target& target) {
                 }
             }
             attention.key_padding = attention.key_padding && !uniform;
-            LowerOptions options;
+            LaunchOptions options;
             options.tables = Tables::kBaked;
             const BlockPattern pattern(attention.length, block, std::move(bits));
             jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
@@ -246,14 +248,20 @@ CompileJobs packed_jobs(const Target& target, bool all) {
             const Attention attention =
                 attention_of(kTypes[all ? one / 18 : variant / 6 % 4], dim, variant);
             const BlockPattern pattern = shared_pattern(attention.length, block);
-            const auto candidates = tile_candidates(attention, pattern, role, target, 4, rows);
+            variant += 5;
+            std::vector<TileCandidate> candidates;
+            try {
+                candidates = candidates_of(attention, pattern, role, target, 4, rows);
+            } catch (const UserError&) {  // so many rows fit no tile
+                continue;
+            }
             const auto place =
                 std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
-                    return c.shape.packed_rows == rows && !c.shape.wgmma && c.prediction;
+                    return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
+                           c.prediction;
                 });
-            variant += 5;
             if (place == candidates.end()) continue;
-            LowerOptions options;
+            LaunchOptions options;
             options.shape = place->shape;
             options.tables = variant % 3 == 0 ? Tables::kBaked : Tables::kPassed;
             jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));

@@ -75,7 +75,7 @@ TEST_P(CudaCompile, AttentionHasNoSpills) {
 
 TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
     const CompileJobs jobs = test::wgmma_jobs(target);
-    if (has_wgmma(target) && target.compiler.major >= 13) {
+    if (target.gpu.wgmma && target.compiler.major >= 13) {
         EXPECT_GT(jobs.size(), 20U);
     }
     compile_all(jobs);
@@ -87,7 +87,7 @@ TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
 
 TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
     const CompileJobs jobs = test::warp_item_jobs(target);
-    if (has_wgmma(target) && target.compiler.major >= 13) {
+    if (target.gpu.wgmma && target.compiler.major >= 13) {
         EXPECT_EQ(jobs.size(), 14U);
     }
     compile_all(jobs);

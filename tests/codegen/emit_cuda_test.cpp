@@ -287,10 +287,10 @@ TEST(EmitCuda, RefusesWhatTheBodiesCannotDo) {
     const Target target = cuda_target(90);
     TileProgram program = small_program();
     program.warps = 4;
-    expect_error<InternalError>([&] { emit(program, target); }, "16 rows a warp");
+    expect_error<UserError>([&] { emit(program, target); }, "take 16 rows a warp");
     program = small_program();
     program.streamed_rows = 96;
-    expect_error<InternalError>([&] { geometry(program, target); }, "streamed_rows=96");
+    expect_error<UserError>([&] { geometry(program, target); }, "streamed_rows=96");
     expect_error<InternalError>([&] { specialise(target, "n", "no_such_body", "e", {}, ""); },
                                 "no file named 'kernels/cuda/no_such_body.cuh'");
     const ScoreSummaryProgram summary{.attention = small_program().attention, .tile = 48};

@@ -30,6 +30,7 @@ TileProgram small_program() {
             .granule = 32,
             .warps = 1,
             .stages = 1,
+            .unit = MatrixUnit::kVector,
             .order = {0, 2, 1},
             .offsets = {0, 2, 3, 3},
             .granules = {0, 2, 1}};
@@ -128,7 +129,7 @@ TEST(EmitHost, RefusesOtherTypesAndTiles) {
     expect_error<InternalError>([&] { emit(program, kTarget); }, "16, 32, .. 256, not 272");
     program = small_program();
     program.streamed_rows = 160;
-    expect_error<InternalError>([&] { emit(program, kTarget); }, "at most 128 streamed rows");
+    expect_error<UserError>([&] { emit(program, kTarget); }, "take 128 at most on the host");
     ScoreSummaryProgram summary{
         .attention = small_program().attention, .block = 32, .filter = 66, .tile = 32};
     expect_error<InternalError>([&] { emit(summary, kTarget); }, "filter 66");

@@ -1,6 +1,6 @@
 // The orchestrator on a device that records what it is asked to do: what is compiled, how often,
 // and with which tables and geometry kernels are launched.
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 
 #include <gtest/gtest.h>
 
@@ -11,9 +11,9 @@
 #include <set>
 
 #include "codegen/emit.h"
-#include "compiler/lower.h"
 #include "ir/error.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 
 namespace spion {

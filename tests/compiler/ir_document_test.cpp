@@ -8,9 +8,9 @@
 #include <string>
 
 #include "codegen/emit.h"
-#include "compiler/lower.h"
 #include "compiler/passes/pipeline.h"
 #include "ir/parser.h"
+#include "tests/support/lower_planned.h"
 
 namespace spion {
 namespace {

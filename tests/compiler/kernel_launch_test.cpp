@@ -10,12 +10,12 @@
 
 #include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/warp_plan.h"
-#include "compiler/lower.h"
 #include "compiler/share_schedule.h"
-#include "compiler/tile_candidates.h"
 #include "ir/error.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/lower_planned.h"
 #include "tools/random_pattern.h"
 
 namespace spion {
@@ -58,7 +58,7 @@ class KernelLaunchTest : public testing::Test {
             .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};
         const BlockPattern pattern = BlockPattern::full(1000, 64);
         return lower(attention, pattern, role, device_.target(),
-                     measured_shape(attention, 64, role, device_.target()).value());
+                     test::Launch{attention, role, 64, device_.target()}.measured().value());
     }
 
     // [B, H, L, D] tensors one after the other, q at `memory_`.
@@ -184,7 +184,7 @@ TEST_F(KernelLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
     const KernelRole role = KernelRole::kForward;
     const TileProgram uneven =
         lower(attention, BlockPattern(1000, 64, bits), role, device_.target(),
-              measured_shape(attention, 64, role, device_.target()).value());
+              test::Launch{attention, role, 64, device_.target()}.measured().value());
     Launcher some(uneven, kThreeBlocks, device_.target());
     launch(some, arguments(5));  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
     EXPECT_EQ(passed_.heads_together, 10U);
@@ -228,7 +228,7 @@ TEST_F(KernelLaunchTest, GivesWarpsTheirItems) {
                           .granule = 32,
                           .warps = 1,
                           .stages = 2,
-                          .warp_items = true};
+                          .unit = MatrixUnit::kMmaWarp};
     const TileProgram columns =
         lower(attention, pattern, KernelRole::kKeyValueGradient, device_.target(), shape);
     const EmittedGeometry emitted = geometry(columns, device_.target());

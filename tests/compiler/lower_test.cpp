@@ -1,4 +1,3 @@
-#include "compiler/lower.h"
 
 #include <gtest/gtest.h>
 
@@ -11,6 +10,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
@@ -123,7 +123,7 @@ TEST(Lower, LongestFirstAndStable) {
 TEST(Lower, WideBlocksBecomeSeveralTiles) {
     const BlockPattern pattern(300, 128, {1, 0, 1, 0, 0, 0, 0, 1, 1});
     Target target = cuda_target(90);
-    target.arch = "sm_90";  // without wgmma
+    target = without_features(target);
     const TileProgram program =
         lower(attention_for(pattern), pattern, KernelRole::kForward, target);
     EXPECT_EQ(to_text(program),

@@ -6,7 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "compiler/lower.h"
+#include "codegen/kernel_families.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
 
@@ -112,7 +113,8 @@ TEST(Report, TextAndJsonTellTheSame) {
                               .spill_bytes = 24,
                               .compile_ms = 7};
 #ifdef SPION_CUDA_BACKEND
-    const KernelReport report = report_on(program, target, "some-kernel", request, binary, 8);
+    const KernelReport report = report_on(program, plan_kernel(program, target, kernel_families()),
+                                          target, "some-kernel", request, binary, 8);
     const std::string text = to_text(report);
     for (const char* part :
          {"some-kernel for sm_80", "200 a thread", "16 bytes static", "24 bytes", "2 thread blocks",

@@ -9,9 +9,9 @@
 #include <random>
 #include <set>
 
-#include "compiler/layer_roles.h"
-#include "compiler/lower.h"
+#include "compiler/plan/layer_roles.h"
 #include "ir/error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 #include "tools/random_pattern.h"
 

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "compiler/lower.h"
 #include "compiler/share_schedule.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tools/random_pattern.h"
 
 namespace spion {

@@ -71,6 +71,7 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
             .granule = c.granule,
             .warps = c.stationary_rows / 16,
             .stages = c.stages,
+            .unit = c.dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync,
             .order = {},
             .offsets = {0},
             .granules = {}};

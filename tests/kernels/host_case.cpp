@@ -113,7 +113,7 @@ void run_kernel(Device& device, const Target& target, const HostCase& host_case,
     args.offsets = program.offsets.data();
     args.granules = program.granules.data();
     args.tiles = program.tiles();
-    run_source(device, target, emit_host(program, target),
+    run_source(device, target, emit(program, target),
                std::int64_t{host_case.batch} * program.attention.heads * program.tiles(), args);
 }
 

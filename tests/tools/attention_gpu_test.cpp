@@ -6,7 +6,7 @@
 #include <random>
 #include <tuple>
 
-#include "compiler/tile_candidates.h"
+#include "tests/compiler/plan/plan_of.h"
 #include "tests/runtime/gpu_fixture.h"
 #include "tests/support/environment.h"
 #include "tests/support/expect_error.h"
@@ -79,17 +79,16 @@ INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                                     std::to_string(std::get<1>(tested.param));
                          });
 
-// Tiles of one kind of sm_90a's kernels, whatever the cost model prefers.
+// Tiles of one unit of sm_90a's kernels, whatever the cost model prefers.
 class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
   protected:
-    // `kind`: the member of TileShape that says so. nullopt, the cost model's choice, for roles
-    // that have none of the kind.
+    // nullopt, the cost model's choice, for roles that `unit` multiplies no tile of.
     std::optional<TileShape> pick_tile(std::mt19937_64& random, const AttentionCase& problem,
-                                       KernelRole role, bool TileShape::*kind) {
+                                       KernelRole role, MatrixUnit unit) {
         std::vector<TileShape> shapes;
         for (const TileCandidate& candidate :
-             tile_candidates(problem.attention, problem.pattern, role, device_->target(), 1)) {
-            if (candidate.shape.*kind && candidate.infeasible.empty()) {
+             test::candidates_of(problem.attention, problem.pattern, role, device_->target(), 1)) {
+            if (candidate.shape.unit == unit && candidate.plan.problem.empty()) {
                 shapes.push_back(candidate.shape);
             }
         }
@@ -100,7 +99,7 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
     }
 
     // Blocks of these edges, both softmax kinds, tables passed and baked.
-    void expect_any_tile_passes(bool TileShape::*kind, const std::vector<int>& blocks) {
+    void expect_any_tile_passes(MatrixUnit unit, const std::vector<int>& blocks) {
         const std::uint64_t seed = test::fresh_seed();
         SCOPED_TRACE(test::seed_note(seed));
         std::mt19937_64 random(seed);
@@ -116,7 +115,7 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
             std::string tiles;
             for (std::size_t role = 0; role < options.shapes.size(); ++role) {
                 options.shapes[role] =
-                    pick_tile(random, problem, static_cast<KernelRole>(role), kind);
+                    pick_tile(random, problem, static_cast<KernelRole>(role), unit);
                 if (const auto& shape = options.shapes[role]) {
                     ++picked;
                     tiles += fmt::format(" {}/{} x{} of {}", shape->stationary_rows,
@@ -135,10 +134,10 @@ class GpuWgmma : public GpuTiles {};
 
 // Blocks below 64 are packed.
 TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
-    if (!has_wgmma(device_->target())) {
+    if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU
     }
-    expect_any_tile_passes(&TileShape::wgmma, {16, 32, 64, 128});
+    expect_any_tile_passes(MatrixUnit::kWgmma, {16, 32, 64, 128});
 }
 
 // Scores so far apart that the largest so far grows by more than 2^10 within a walk, again and
@@ -176,10 +175,10 @@ INSTANTIATE_TEST_SUITE_P(All, GpuWgmma,
 class GpuWarpItems : public GpuTiles {};
 
 TEST_P(GpuWarpItems, AnyTileEqualsTheReference) {
-    if (!has_wgmma(device_->target())) {
+    if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU
     }
-    expect_any_tile_passes(&TileShape::warp_items, {16, 32});
+    expect_any_tile_passes(MatrixUnit::kMmaWarp, {16, 32});
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,
@@ -194,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,
 TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
     const Environment without("SPION_WGMMA", "0");
     device_ = std::make_unique<CudaDevice>();
-    EXPECT_FALSE(has_wgmma(device_->target()));
+    EXPECT_FALSE(device_->target().gpu.wgmma);
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
@@ -218,7 +217,7 @@ class GpuTogether : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, h
 
 TEST_P(GpuTogether, EqualsTheReference) {
     const auto [dtype, head_dim] = GetParam();
-    if (!has_wgmma(device_->target())) {
+    if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU
     }
     const std::uint64_t seed = test::fresh_seed();
@@ -235,7 +234,7 @@ TEST_P(GpuTogether, EqualsTheReference) {
 // rows and columns that have nothing.
 TEST_P(GpuTogether, ManyThreadBlocksKeepTheirTurns) {
     const auto [dtype, head_dim] = GetParam();
-    if (!has_wgmma(device_->target())) {
+    if (!device_->target().gpu.wgmma) {
         return;
     }
     constexpr std::int64_t kLength = 1500;

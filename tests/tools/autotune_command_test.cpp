@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "compiler/tuning.h"
+#include "compiler/tune/tuning.h"
 #include "tests/support/environment.h"
 #include "tests/support/run_command.h"
 

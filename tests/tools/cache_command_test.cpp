@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "compiler/tuning.h"
+#include "compiler/tune/tuning.h"
 #include "ir/error.h"
 #include "tests/runtime/cache_fixture.h"
 #include "tests/support/environment.h"

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "tools/attention_buffers.h"
 #include "tools/attention_case.h"
 

@@ -235,6 +235,16 @@ TEST_F(Compile, SourceNeedsNoCompiler) {
     expect_refused(request + " --emit ptx" + into_out(), {"NVRTC", "SPION_NVRTC_LIBRARY"});
 }
 
+TEST_F(Compile, PredictsForTheCardThatIsNamed) {
+    const std::string request = pattern_ + "--target sm_90a --role forward --explain --card ";
+    const CommandResult h100 = run_command(request + "h100"), h200 = run_command(request + "h200");
+    ASSERT_EQ(h100.exit_code, 0) << h100.err;
+    EXPECT_NE(h100.out, h200.out);
+    EXPECT_EQ(h200.out, run_command(pattern_ + "--target sm_90a --role forward --explain").out);
+    expect_refused(request + "h300", {"card 'h300' is not known", "h100 or h200"});
+    expect_refused(pattern_ + "--target sm_80 --explain --card h100", {"target sm_90a"});
+}
+
 TEST_F(Compile, AFileCanBakeItsTables) {
     const std::string request = " --target sm_80 --emit tile,cuda -o ";
     ASSERT_EQ(run_command(pattern_ + "--role forward" + request + out_.string()).exit_code, 0);

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/compile_attention.h"
 #include "tests/train/test_cache.h"
 #include "train/model.h"
 

@@ -4,8 +4,8 @@
 #include <string>
 
 #include "codegen/emit.h"
-#include "compiler/layer_roles.h"
 #include "compiler/lower.h"
+#include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "train/model.h"
 #include "train/settings.h"
@@ -118,13 +118,10 @@ void add_programs(Facts& facts) {
     for (LayerFacts& layer : facts.layers) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
-            for (const KernelRole role :
-                 choose_roles(attention, layer.pattern.block(), extent_of(layer.pattern), target,
-                              layer.tables)) {
-                LowerOptions options;
-                options.tables = layer.tables;
-                options.packed_rows = 1;  // train/phases.cpp
-                TileProgram program = lower(attention, layer.pattern, role, target, options);
+            const LayerPlan plan =
+                plan_layer(attention, layer.pattern, target,
+                           {.packed_rows = 1, .tables = layer.tables});  // train/phases.cpp
+            for (auto& [program, planned] : lower_layer(plan, layer.pattern)) {
                 std::string kernel = kernel_of(facts, program, target);
                 layer.programs.push_back({.program = std::move(program),
                                           .work = {},

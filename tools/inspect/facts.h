@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "compiler/cost_model.h"
+#include "compiler/plan/cost_model.h"
 #include "compiler/report.h"
 #include "ir/block_pattern.h"
 #include "ir/target.h"

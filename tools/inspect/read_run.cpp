@@ -5,7 +5,7 @@
 #include <sstream>
 #include <string>
 
-#include "compiler/tiers.h"
+#include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "runtime/offline.h"
@@ -40,7 +40,8 @@ void read_device(Facts& facts, const json& device) {
                .compute_capability = number("compute_capability", 0),
                .processors = std::max(1, number("processors", 1)),
                .shared_bytes_per_block = number("shared_bytes_per_block", 0),
-               .vector_floats = std::max(1, number("vector_floats", defaults.vector_floats))};
+               .vector_floats = std::max(1, number("vector_floats", defaults.vector_floats)),
+               .gpu = features_of(*arch)};
 }
 
 std::optional<std::pair<double, double>> evaluation(const json& summary, const char* name) {

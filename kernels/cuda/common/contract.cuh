@@ -1,6 +1,7 @@
 // What the generated text says ahead of every body of attention: the text is these names, one a
-// line, and then the line that includes the body. Each family's contract adds to them: sm80/contract.cuh,
-// sm90/warp_contract.cuh, sm90/wgmma_contract.cuh. codegen/cuda/emit_cuda.cpp writes them.
+// line, and then the line that includes the body. Each family's contract adds to them:
+// sm80/contract.cuh, sm90/warp_contract.cuh, sm90/wgmma_contract.cuh. codegen/cuda/emit_cuda.cpp
+// writes them.
 //
 //   Element           using Element = struct ...; Fp32, Tf32, Bf16 or Fp16 of element.cuh
 //   kHeads            H

@@ -13,12 +13,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "compiler/lower.h"
 #include "compiler/passes/pipeline.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "ir/verify.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
@@ -45,8 +45,8 @@ Attention attention_for(const BlockPattern& pattern, DType dtype = DType::kBf16,
 }
 
 // Every pass has something to do: two block rows a tile, two blocks a granule, baked.
-LowerOptions wide_options() {
-    LowerOptions options;
+LaunchOptions wide_options() {
+    LaunchOptions options;
     options.shape = TileShape{
         .stationary_rows = 32, .streamed_rows = 64, .granule = 32, .warps = 2, .stages = 2};
     options.tables = Tables::kBaked;
@@ -60,7 +60,7 @@ struct Recorded {
 };
 
 std::vector<Recorded> record(const BlockPattern& pattern, KernelRole role, const Target& target,
-                             LowerOptions options, DType dtype = DType::kBf16) {
+                             LaunchOptions options, DType dtype = DType::kBf16) {
     std::vector<Recorded> passes;
     options.observer = [&](const PassResult& result) {
         passes.push_back({std::string(result.pass.name), result.before, result.after});
@@ -96,7 +96,7 @@ TEST(Passes, EachDoesItsPartOfASmallPattern) {
 
 TEST(Passes, MergeAndPackNeedAShapeThatAsks) {
     const BlockPattern pattern = small_pattern();
-    LowerOptions options = wide_options();
+    LaunchOptions options = wide_options();
     options.shape->stationary_rows = 16;
     options.shape->warps = 1;
     options.shape->granule = 16;
@@ -109,7 +109,7 @@ TEST(Passes, MergeAndPackNeedAShapeThatAsks) {
 
 TEST(Passes, GranulesAreMergedOnlyWhereAllComeInGroups) {
     const auto granule = [](const std::string& bits, int streamed_rows, int asked) {
-        LowerOptions options = wide_options();
+        LaunchOptions options = wide_options();
         options.shape = TileShape{.stationary_rows = 16,
                                   .streamed_rows = streamed_rows,
                                   .granule = asked,
@@ -143,19 +143,23 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
             pick(random, 0, 3) == 0
                 ? Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = ""}
                 : cuda_target(pick(random, 0, 1) == 0 ? 80 : 90);
-        LowerOptions options;
+        const DType dtype = kDTypes[static_cast<std::size_t>(pick(random, 0, 3))];
+        LaunchOptions options;
         options.verify_passes = VerifyPasses::kAfterEach;
         options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
         if (pick(random, 0, 2) != 0) {
             const int stationary = 16 << pick(random, 0, 3);
-            options.shape = TileShape{.stationary_rows = stationary,
-                                      .streamed_rows = 128,
-                                      .granule = 16 << pick(random, 0, 3),
-                                      .warps = stationary / 16,
-                                      .stages = pick(random, 1, 3)};
+            options.shape =
+                TileShape{.stationary_rows = stationary,
+                          .streamed_rows = 128,
+                          .granule = 16 << pick(random, 0, 3),
+                          .warps = stationary / 16,
+                          .stages = pick(random, 1, 3),
+                          .unit = target.back_end == BackEnd::kHost ? MatrixUnit::kVector
+                                  : dtype == DType::kFp32           ? MatrixUnit::kFma
+                                                                    : MatrixUnit::kMmaSync};
         }
-        const std::vector<Recorded> passes = record(
-            pattern, role, target, options, kDTypes[static_cast<std::size_t>(pick(random, 0, 3))]);
+        const std::vector<Recorded> passes = record(pattern, role, target, options, dtype);
         for (const Recorded& pass : passes) {
             const std::string text = to_text(pass.after);
             const IrModule read = parse_ir(text, pass.name);
@@ -207,7 +211,7 @@ TEST(Passes, WorkIsOrderedByLengthThenByTile) {
     for (int round = 0; round < 50; ++round) {
         const BlockPattern pattern = pick_pattern(random, 16, 12);
         const KernelRole role = kRoles[static_cast<std::size_t>(pick(random, 0, 2))];
-        LowerOptions options = wide_options();
+        LaunchOptions options = wide_options();
         options.shape->warps = pick(random, 1, 2);
         options.shape->stationary_rows = 16 * options.shape->warps;
         for (const Recorded& pass : record(pattern, role, cuda_target(90), options)) {
@@ -258,7 +262,7 @@ TEST(Pipeline, ABadPassIsNamedWhenPassesAreVerified) {
 
 TEST(Pipeline, PrintsWhatIsAskedFor) {
     const BlockPattern pattern = small_pattern();
-    const auto printed = [&](const std::string& names, LowerOptions options) {
+    const auto printed = [&](const std::string& names, LaunchOptions options) {
         std::string text;
         options.observer = print_after(names, [&](std::string_view part) { text += part; });
         lower(attention_for(pattern), pattern, KernelRole::kForward, cuda_target(90), options);

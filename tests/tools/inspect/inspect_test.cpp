@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <random>
 
-#include "compiler/lower.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/lower_planned.h"
 #include "tests/support/random_case.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"

@@ -1,0 +1,95 @@
+#include "codegen/cuda/families/gpu_tiles.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "ir/nvrtc_rules.h"
+
+namespace spion {
+
+bool computes_apart(KernelRole role) {
+    return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
+           role == KernelRole::kKeyValueGradient;
+}
+
+std::string why_not_warps(const TileProgram& program) {
+    if (program.warps <= kMostWarps &&
+        program.stationary_rows == std::int64_t{kRowsOfWarp} * program.warps) {
+        return "";
+    }
+    return fmt::format(
+        "it has stationary_rows={} warps={}: take {} rows a warp and at most {} warps",
+        program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
+}
+
+std::string why_not_granules(const TileProgram& program) {
+    const int pieces = program.streamed_rows / program.granule;
+    const auto power_of_2 = [](int value) {
+        return std::has_single_bit(static_cast<unsigned>(value));
+    };
+    if (program.granule >= kRowsOfWarp && power_of_2(program.granule) && pieces <= kMostGranules &&
+        power_of_2(pieces) && program.streamed_rows % program.granule == 0) {
+        return "";
+    }
+    return fmt::format(
+        "it has streamed_rows={} granule={}: take granules of {} rows or twice, four times .. as "
+        "many, and 1, 2, 4, 8, 16 or {} of them",
+        program.streamed_rows, program.granule, kRowsOfWarp, kMostGranules);
+}
+
+std::string why_not_pieces(const TileShape& shape) {
+    const int pieces = shape.streamed_rows / shape.granule;
+    return pieces > kMostGranules
+               ? fmt::format("{} pieces a step, at most {}", pieces, kMostGranules)
+               : "";
+}
+
+std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
+                            const TileProgram& program, const Target& target) {
+    const Rates rates = rates_of(target);
+    const std::string problem = plan(case_of(program, target, rates), shape_of(program)).problem;
+    return problem.empty()
+               ? ""
+               : fmt::format("the program does not fit {}: {}; take fewer stages or rows",
+                             target.arch, problem);
+}
+
+std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+                          const Target& target) {
+    return why_nvrtc_refuses(target.compiler, {.compute_capability = target.compute_capability,
+                                               .unit = shape.unit,
+                                               .role = role,
+                                               .head_dim = attention.head_dim,
+                                               .streamed_rows = shape.streamed_rows,
+                                               .packed = shape.packed_rows > 1});
+}
+
+std::string why_not_nvrtc(const TileProgram& program, const Target& target) {
+    const std::string reason =
+        why_not_nvrtc(program.role, program.attention, shape_of(program), target);
+    return reason.empty() ? "" : fmt::format("{}: take fewer streamed_rows", reason);
+}
+
+int block_rows_in(int rows, int block) {
+    return std::max(1, rows / block);
+}
+
+double no_packing_overhead(const KernelCase& /*launch*/, const TileShape& /*shape*/) {
+    return 1;
+}
+
+std::vector<TileShape> no_packed_shapes(const KernelCase& /*launch*/, int /*packed_rows*/) {
+    return {};
+}
+
+KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates) {
+    return {.attention = program.attention,
+            .role = program.role,
+            .block = program.block,
+            .target = target,
+            .rates = rates};
+}
+
+}  // namespace spion

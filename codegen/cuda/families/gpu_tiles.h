@@ -1,0 +1,49 @@
+// What the tiles of all families for GPUs have in common.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "codegen/kernel_family.h"
+
+namespace spion {
+
+constexpr int kRowsOfWarp = 16;    // that a warp multiplies with mma.sync, or a quarter of wgmma's
+constexpr int kMostWarps = 8;      // of a thread block that multiply
+constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
+constexpr double kReservedShared = 1024;  // bytes of a resident thread block, by the driver
+
+inline std::int64_t row_bytes(const Attention& attention) {
+    return std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
+}
+
+// Whether the role is of a layer whose gradients are computed by two kernels.
+bool computes_apart(KernelRole role);
+
+// Why a granule, or a step of them, is none of a GPU's, as a clause; "" when it is.
+std::string why_not_granules(const TileProgram& program);
+// The same of its warps, which have 16 stationary rows each.
+std::string why_not_warps(const TileProgram& program);
+// The problem of the program's plan, as a sentence's clause; "" when it has none.
+std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
+                            const TileProgram& program, const Target& target);
+
+// Why a shape's step has too many granules; "".
+std::string why_not_pieces(const TileShape& shape);
+
+// Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
+std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+                          const Target& target);
+// The same of a program, with what to take instead.
+std::string why_not_nvrtc(const TileProgram& program, const Target& target);
+
+// Block rows of a tile of at most `rows` rows: 1 where there is room for one alone.
+int block_rows_in(int rows, int block);
+
+double no_packing_overhead(const KernelCase& launch, const TileShape& shape);        // 1
+std::vector<TileShape> no_packed_shapes(const KernelCase& launch, int packed_rows);  // none
+
+// The case of a program; `rates` outlives the result.
+KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates);
+
+}  // namespace spion

@@ -1,0 +1,231 @@
+#include "codegen/cuda/families/wgmma.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "codegen/cuda/families/gpu_tiles.h"
+#include "codegen/cuda/hopper_plan.h"
+
+namespace spion {
+namespace {
+
+constexpr int kGroupRows = 64;  // that a warpgroup multiplies
+constexpr int kMostStages = 4, kFewestStages = 2;
+constexpr WgmmaShares kForwardShares{.products = 0.79, .scores = 0.82};
+constexpr WgmmaShares kBackwardShares{.products = 1.3, .scores = 0.73};
+constexpr double kRampSeconds = 5e-6;
+constexpr double kCacheShare = 0.7;  // reads run ahead of the work
+constexpr double kInstructionsOfScore = 5;
+// Of packed tiles.
+constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are small
+constexpr double kColumnsOverhead = 1.2;   // dK and dV up to D = 64: columns of unequal length
+constexpr double kSmallBoxes = 1.3;        // more, for granules of 16
+
+bool has_instructions(const Target& target) {
+    return target.gpu.tma && target.gpu.wgmma;
+}
+
+bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
+    return unit == MatrixUnit::kWgmma && has_instructions(target);
+}
+
+bool takes(const KernelCase& launch, int rows) {
+    return has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
+           hopper_head_dim(launch.attention.head_dim) && rows % kGroupRows == 0;
+}
+
+// Of blocks within one tile; smaller ones are packed.
+std::string why_not(const KernelCase& launch) {
+    if (takes(launch, launch.block)) {
+        return "";
+    }
+    return fmt::format(
+        "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128 and blocks of 64 or 128, or "
+        "smaller ones packed into 64 rows, not {} on {} with D={} and blocks of {}",
+        to_string(launch.attention.dtype), launch.target.arch, launch.attention.head_dim,
+        launch.block);
+}
+
+std::vector<TileShape> shapes_up_to(int rows) {
+    std::vector<TileShape> shapes;
+    for (int stationary = rows; stationary >= kGroupRows; stationary /= 2) {
+        for (const int streamed : {128, 64}) {
+            for (int stages = kMostStages; stages >= kFewestStages; --stages) {
+                shapes.push_back({.stationary_rows = stationary,
+                                  .streamed_rows = streamed,
+                                  .granule = std::min(rows, streamed),
+                                  .warps = stationary / kRowsOfWarp,
+                                  .stages = stages,
+                                  .unit = MatrixUnit::kWgmma});
+            }
+        }
+    }
+    return shapes;
+}
+
+std::vector<TileShape> shapes(const KernelCase& launch) {
+    return shapes_up_to(launch.block);
+}
+
+int measured_stages(const Attention& attention) {
+    return attention.head_dim == 128 ? 2 : 3;
+}
+
+// A second warpgroup shares what the first has fetched where registers leave room for one block
+// only.
+std::optional<TileShape> measured(const KernelCase& launch) {
+    const bool pair = launch.attention.head_dim == 128 && launch.block == 128 &&
+                      launch.role != KernelRole::kQueryGradient;
+    const int streamed = pair && launch.role == KernelRole::kForward ? 128 : 64;
+    return TileShape{.stationary_rows = pair ? 128 : 64,
+                     .streamed_rows = streamed,
+                     .granule = std::min(launch.block, streamed),
+                     .warps = pair ? 8 : 4,
+                     .stages = measured_stages(launch.attention),
+                     .unit = MatrixUnit::kWgmma};
+}
+
+int most_packed_rows(int block) {
+    return block_rows_in(kGroupRows, block);
+}
+
+// kernels/cuda/sm90/wgmma_packed_rows.cuh has one warpgroup, whose rows it fills.
+std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) {
+    std::vector<TileShape> shapes;
+    if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows)) {
+        return shapes;
+    }
+    for (TileShape shape : shapes_up_to(kGroupRows)) {
+        if (shape.stages == measured_stages(launch.attention)) {
+            shape.granule = launch.block;
+            shape.packed_rows = packed_rows;
+            shapes.push_back(shape);
+        }
+    }
+    return shapes;
+}
+
+double packing_overhead(const KernelCase& launch, const TileShape& shape) {
+    double overhead = kPackingOverhead;
+    if (launch.role == KernelRole::kKeyValueGradient) {
+        // At D = 128 the kernels that are not packed exceed their terms by as much.
+        overhead = launch.attention.head_dim <= 64 ? kColumnsOverhead : 1;
+    }
+    return overhead * (shape.granule < 32 ? kSmallBoxes : 1);
+}
+
+std::string why_not_program(const TileProgram& program, const Target& target) {
+    const std::string reason = why_not_wgmma_tile(program, target);
+    return reason.empty() ? why_not_planned(plan_of_wgmma, program, target) : reason;
+}
+
+SmTime time(const KernelLoad& load) {
+    return time_of_wgmma(load,
+                         load.role == KernelRole::kForward ? kForwardShares : kBackwardShares);
+}
+
+std::string body(KernelRole role, const KernelPlan& /*plan*/) {
+    return fmt::format("sm90/wgmma_{}", to_string(role));
+}
+
+}  // namespace
+
+KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
+    const HopperPlan plan =
+        plan_hopper(launch.role, launch.attention.head_dim, shape.stationary_rows,
+                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                    launch.target.compiler, shape.packed_rows > 1);
+    const std::string problem =
+        plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
+                             : plan.problem;
+    return {.problem = problem,
+            .columns = shape.streamed_rows,
+            .registers = plan.consumer_registers,
+            .producer_registers = plan.producer_registers,
+            .launch_bound = plan.resident_blocks,
+            .shared_bytes = plan.shared_bytes,
+            .slots = plan.slots,
+            .blocks = plan.resident_blocks,
+            .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
+                         launch.rates.resident_threads,
+            .geometry = {.threads = plan.threads,
+                         .shared_bytes = plan.shared_bytes,
+                         .resident_blocks = plan.resident_blocks}};
+}
+
+std::string why_not_wgmma_tile(const TileProgram& program, const Target& target) {
+    if (std::string reason = why_not_warps(program); !reason.empty()) {
+        return reason;
+    }
+    if (std::string reason = why_not_granules(program); !reason.empty()) {
+        return reason;
+    }
+    const Attention& attention = program.attention;
+    const bool fits = storage_bytes(attention.dtype) == 2 && hopper_head_dim(attention.head_dim) &&
+                      program.stationary_rows % kGroupRows == 0 &&
+                      (program.streamed_rows == 64 || program.streamed_rows == 128) &&
+                      program.stages >= kFewestStages &&
+                      (program.packed_rows() == 1 || program.stationary_rows == kGroupRows);
+    if (!fits) {
+        return fmt::format(
+            "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
+            "multiples of 64 (64 alone when packed), streamed_rows of 64 or 128 and 2 stages or "
+            "more, not {} on {} with D={} stationary_rows={} streamed_rows={} stages={}: take "
+            "unit=mma_sync",
+            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
+            program.streamed_rows, program.stages);
+    }
+    return why_not_nvrtc(program, target);
+}
+
+// Fetches run ahead of the work across items, so that no item waits for its own.
+SmTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares) {
+    const Rates& rates = load.rates;
+    const double elements = static_cast<double>(load.shape.stationary_rows) * load.plan.columns;
+    const double products = 2 * load.work.products * elements * load.attention.head_dim /
+                            rates.wgmma_flop * shares.products;
+    const double exponentials = elements / rates.exponentials * shares.scores;
+    const double instructions = elements * kInstructionsOfScore / kGpuIssue * shares.scores;
+    const double clocks = products + exponentials + instructions;
+    // The longest item has its share of an SM.
+    const double longest =
+        static_cast<double>(load.walk.longest_passes) * clocks * load.plan.blocks;
+    return {.compute_seconds = load.pairs * static_cast<double>(load.walk.passes) * clocks /
+                               (rates.clock * load.target.processors),
+            .latency_seconds = kRampSeconds + longest / rates.clock,
+            .ramp_seconds = kRampSeconds,
+            .cache_share = kCacheShare,
+            .bound = largest(products, 0, exponentials, instructions)};
+}
+
+std::vector<Constant> wgmma_constants(const TileProgram& program, const KernelPlan& plan) {
+    return {integer("kColumns", program.streamed_rows, "of S at once"),
+            integer("kWarps", program.warps, "that multiply"),
+            integer("kStages", program.stages, "streamed tiles in shared memory at once"),
+            integer("kSlots", plan.slots, "stationary tiles in shared memory at once"),
+            integer("kResidentBlocks", plan.launch_bound, "on a processor"),
+            integer("kConsumerRegisters", plan.registers, "a thread"),
+            integer("kProducerRegisters", plan.producer_registers, "a thread"),
+            integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
+}
+
+const KernelFamily kWgmma{.name = "wgmma on sm_90a",
+                          .mark = "wgmma",
+                          .computes = computes_apart,
+                          .multiplies = multiplies,
+                          .why_not = why_not,
+                          .shapes = shapes,
+                          .measured = measured,
+                          .most_packed_rows = most_packed_rows,
+                          .packing_can_pay = true,
+                          .packed_shapes = packed_shapes,
+                          .packing_overhead = packing_overhead,
+                          .why_not_program = why_not_program,
+                          .plan = plan_of_wgmma,
+                          .time = time,
+                          .multiplies_whole_tiles = true,
+                          .body = body,
+                          .constants = wgmma_constants};
+
+}  // namespace spion

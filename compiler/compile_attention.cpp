@@ -1,0 +1,38 @@
+#include "compiler/compile_attention.h"
+
+#include <tuple>
+#include <utility>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "compiler/tune/autotune.h"
+
+namespace spion {
+
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
+    KernelCache& cache, const CompileOptions& options, KernelFamilies families) {
+    constexpr std::size_t kLaunches = std::tuple_size_v<LayerPrograms>;
+    std::vector<LayerPrograms> programs;
+    std::vector<KernelSource> sources;  // of layer i and launch n at kLaunches * i + n
+    for (const BlockPattern& pattern : patterns) {
+        LayerPlan plan = plan_layer(attention, pattern, device.target(), options, families);
+        if (options.autotune) {
+            autotune(plan, pattern, device, cache);
+        }
+        programs.push_back(lower_layer(plan, pattern));
+        for (const auto& [program, kernel] : programs.back()) {
+            sources.push_back(emit(program, kernel, device.target()));
+        }
+    }
+    const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
+    std::vector<std::unique_ptr<CompiledAttention>> layers;
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+        layers.push_back(std::make_unique<CompiledAttention>(
+            attention, patterns[i], std::move(programs[i]),
+            std::span(kernels).subspan(i * kLaunches, kLaunches), device));
+    }
+    return layers;
+}
+
+}  // namespace spion

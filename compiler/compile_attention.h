@@ -1,0 +1,29 @@
+// The orchestrator: from patterns to kernels that can be launched. The body of compile_attention is
+// the table of contents. Without a device tools/compile.cpp goes the same way up to the binary:
+// plan_layer, lower_launch, emit, compile.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "codegen/kernel_families.h"
+#include "compiler/compile.h"
+#include "compiler/plan/layer_plan.h"
+
+namespace spion {
+
+// What compile_attention does beyond planning as the cost model says.
+struct CompileOptions : PlanOptions {
+    bool autotune = false;  // take the tile shapes that are fastest when measured on the device
+};
+
+// One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker
+// threads. Equal kernels are compiled once: with the pattern passed as tables, layers whose tile
+// shapes agree share one binary. Autotuning compiles, and measures on the device.
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
+    KernelCache& cache, const CompileOptions& options = {},
+    KernelFamilies families = kernel_families());
+
+}  // namespace spion

@@ -1,0 +1,213 @@
+#include "compiler/plan/layer_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "compiler/plan/packing.h"
+#include "ir/error.h"
+
+namespace spion {
+namespace {
+
+constexpr std::size_t kRoles = 5;
+
+// What is planned, and the typical tiles of its roles: of each when first asked for, and then kept.
+class Planner {
+  public:
+    Planner(const Attention& attention, const BlockPattern& pattern, const Target& target,
+            const PlanOptions& options, KernelFamilies families)
+        : attention_(attention),
+          pattern_(pattern),
+          target_(target),
+          options_(options),
+          families_(families),
+          rates_(rates_of(target)) {
+        check(attention);
+        if (pattern.length() != attention.length) {
+            throw UserError(
+                "the pattern is for length {} and the attention for length {}: make them equal",
+                pattern.length(), attention.length);
+        }
+    }
+
+    KernelCase launch(KernelRole role) const {
+        return {.attention = attention_,
+                .role = role,
+                .block = pattern_.block(),
+                .target = target_,
+                .rates = rates_};
+    }
+
+    const TypicalTiles& typical(KernelRole role) {
+        std::optional<TypicalTiles>& kept = typical_[static_cast<std::size_t>(role)];
+        if (!kept) {
+            kept = rank_typical(launch(role), families_);
+        }
+        return *kept;
+    }
+
+    BackwardPrediction predict_backward();
+    LaunchPlan plan(KernelRole role);
+
+  private:
+    double typical_seconds(KernelRole role) { return typical(role).winner().prediction->seconds; }
+    const TileCandidate& choose(LaunchPlan& plan) const;
+
+    const Attention& attention_;
+    const BlockPattern& pattern_;
+    const Target& target_;
+    const PlanOptions& options_;
+    KernelFamilies families_;
+    Rates rates_;
+    std::array<std::optional<TypicalTiles>, kRoles> typical_;
+};
+
+BackwardPrediction Planner::predict_backward() {
+    BackwardPrediction predicted;
+    for (const KernelFamily* family : families_for(KernelRole::kGradients, families_)) {
+        predicted.why_not_together = family->why_not(launch(KernelRole::kGradients));
+        predicted.together_on_full_alone =
+            family->slower_on_sparse != nullptr && family->slower_on_sparse(attention_);
+        if (predicted.why_not_together.empty()) {
+            predicted.together =
+                typical_seconds(KernelRole::kDelta) + typical_seconds(KernelRole::kGradients);
+            break;
+        }
+    }
+    if (predicted.together) {
+        predicted.apart = typical_seconds(KernelRole::kQueryGradient) +
+                          typical_seconds(KernelRole::kKeyValueGradient);
+    }
+    return predicted;
+}
+
+// Weighs packed tiles on the pattern against the typical winner.
+const TileCandidate& Planner::choose(LaunchPlan& plan) const {
+    const std::optional<int> asked = options_.packed_rows;
+    const TileShape& plain = plan.plain();
+    const TileCandidate* const packed = best_packed(plan.candidates);
+    if (asked && *asked != 1 && packed == nullptr) {
+        throw UserError(
+            "{} block rows of {} in a tile of {} for D={} {} do not fit {} ({}): pack fewer rows",
+            *asked, pattern_.block(), to_string(plan.role), attention_.head_dim,
+            to_string(attention_.dtype), target_.arch, plan.candidates.back().plan.problem);
+    }
+    const bool pack = asked ? *asked != 1 : packing_pays(plan.candidates, plain);
+    return pack ? *packed
+                : *std::find_if(
+                      plan.candidates.begin(), plan.candidates.end(),
+                      [&](const TileCandidate& candidate) { return candidate.shape == plain; });
+}
+
+std::string percent_apart(double ratio) {
+    return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
+                       ratio > 1 ? "faster" : "slower");
+}
+
+// Everyone but the winner, with what it lost by.
+std::vector<Rival> rivals_of(const LaunchPlan& plan) {
+    std::vector<Rival> rivals;
+    for (const std::size_t at :
+         rank_candidates(plan.candidates, std::nullopt, plan.candidates.size())) {
+        const TileCandidate& rival = plan.candidates[at];
+        if (rival.shape == plan.shape) {
+            continue;
+        }
+        const double ratio = plan.prediction->seconds / rival.prediction->seconds;
+        rivals.push_back(
+            {.candidate = at,
+             .lost = fmt::format(
+                 "it is predicted {}{}", percent_apart(ratio),
+                 ratio > 1 ? " on this pattern, which shares its kernels with others" : "")});
+    }
+    for (std::size_t at = 0; at < plan.candidates.size(); ++at) {
+        if (!plan.candidates[at].prediction) {
+            rivals.push_back(
+                {.candidate = at, .lost = "it cannot run: " + plan.candidates[at].plan.problem});
+        }
+    }
+    return rivals;
+}
+
+LaunchPlan Planner::plan(KernelRole role) {
+    LaunchPlan plan;
+    plan.role = role;
+    plan.batch = options_.batch;
+    if (const auto& given = options_.shapes[launch_of(role)]) {
+        plan.shape = *given;
+        plan.given = true;
+        return plan;
+    }
+    const KernelCase asked = launch(role);
+    plan.asked_packed_rows = options_.packed_rows;
+    plan.typical = typical(role);
+    std::vector<int> packed = packings(asked, families_);
+    plan.packing_weighed = !packed.empty();
+    if (options_.packed_rows) {
+        packed.clear();
+        if (*options_.packed_rows != 1) {
+            require_packable(asked, *options_.packed_rows, families_);
+            packed.push_back(*options_.packed_rows);
+        }
+    }
+    plan.candidates =
+        tile_candidates(asked, streamed_rows(pattern_, role), options_.batch, families_);
+    plan.measured = measured_among(plan.candidates, asked, families_);
+    for (const int rows : packed) {
+        for (TileCandidate& candidate : packed_candidates(
+                 asked, streamed_rows(pattern_, role, rows), options_.batch, families_)) {
+            plan.candidates.push_back(std::move(candidate));
+        }
+    }
+    take_shape(plan, choose(plan).shape);
+    return plan;
+}
+
+}  // namespace
+
+void take_shape(LaunchPlan& launch, const TileShape& shape) {
+    const auto found =
+        std::find_if(launch.candidates.begin(), launch.candidates.end(),
+                     [&](const TileCandidate& candidate) { return candidate.shape == shape; });
+    if (found == launch.candidates.end() || !found->prediction) {
+        throw InternalError("a tile of {} rows for {} is no candidate that can run",
+                            shape.stationary_rows, to_string(launch.role));
+    }
+    launch.shape = shape;
+    launch.kernel = {.family = found->family, .plan = found->plan};
+    launch.prediction = found->prediction;
+    launch.rivals = rivals_of(launch);
+}
+
+LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, const Target& target,
+                     const PlanOptions& options, KernelFamilies families) {
+    Planner planner(attention, pattern, target, options, families);
+    LayerPlan plan{.attention = attention,
+                   .block = pattern.block(),
+                   .target = target,
+                   .families = families,
+                   .tables = options.tables,
+                   .batch = options.batch};
+    if (options.roles) {
+        plan.roles = *options.roles;
+    } else if (!options.shapes[1] && !options.shapes[2]) {
+        plan.backward = planner.predict_backward();
+        plan.roles = choose_roles(plan.backward, options.extent.value_or(extent_of(pattern)),
+                                  options.tables);
+    }
+    for (const KernelRole role : plan.roles) {
+        if (options.launches[launch_of(role)]) {
+            plan.launches[launch_of(role)] = planner.plan(role);
+        }
+    }
+    return plan;
+}
+
+LaunchPlan plan_launch(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                       const Target& target, const PlanOptions& options, KernelFamilies families) {
+    return Planner(attention, pattern, target, options, families).plan(role);
+}
+
+}  // namespace spion

@@ -1,0 +1,35 @@
+#include "compiler/plan/typical.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace spion {
+
+StreamedRows planned_rows(std::int64_t length, int block) {
+    const std::int64_t blocks = (length + block - 1) / block;
+    const auto planned =
+        static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(blocks)));
+    const std::int64_t streamed = std::min(length, std::max<std::int64_t>(2, planned) * block);
+    StreamedRows rows{
+        .stationary = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), block),
+        .streamed = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), streamed),
+        .distinct = length};
+    rows.stationary.back() = length - (blocks - 1) * block;
+    return rows;
+}
+
+TypicalTiles rank_typical(const KernelCase& launch, KernelFamilies families) {
+    TypicalTiles tiles{
+        .candidates = tile_candidates(launch, planned_rows(launch.attention.length, launch.block),
+                                      kPlannedBatch, families),
+        .measured = {},
+        .ranked = {}};
+    tiles.measured = measured_among(tiles.candidates, launch, families);
+    tiles.ranked = rank_candidates(tiles.candidates, tiles.measured, tiles.candidates.size());
+    if (tiles.ranked.empty()) {
+        throw_nothing_fits(launch, families);
+    }
+    return tiles;
+}
+
+}  // namespace spion

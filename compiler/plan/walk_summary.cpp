@@ -1,0 +1,115 @@
+#include "compiler/plan/walk_summary.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace spion {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// `count` work items that each stream `rows` rows past `multiplied` stationary rows, summed over
+// their passes.
+void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, std::int64_t multiplied,
+               const TileShape& shape, int columns) {
+    const std::int64_t steps = ceil_div(rows, shape.streamed_rows);
+    const std::int64_t passes = ceil_div(rows, columns);
+    walk.items += count;
+    walk.streamed += count * rows;
+    walk.steps += count * steps;
+    walk.later_steps += count * std::max<std::int64_t>(0, steps - shape.stages);
+    walk.passes += count * passes;
+    walk.multiplied += count * multiplied;
+    walk.longest_steps = std::max(walk.longest_steps, steps);
+    walk.longest_passes = std::max(walk.longest_passes, passes);
+}
+
+}  // namespace
+
+StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int packed_rows) {
+    const BlockPattern walked = walks_columns(role) ? pattern.transpose() : pattern;
+    const auto blocks = static_cast<std::size_t>(walked.rows());
+    StreamedRows result{.stationary = {}, .streamed = {}, .packed_rows = packed_rows};
+    std::vector<bool> used_by_any(blocks);
+    for (int first = 0; first < walked.rows(); first += packed_rows) {
+        std::vector<bool> used(blocks);
+        std::int64_t stationary = 0, streamed = 0;
+        for (int row = first; row < std::min(first + packed_rows, walked.rows()); ++row) {
+            stationary += walked.block_rows(row);
+            std::int64_t own = 0;
+            for (const std::int32_t block : walked.row(row)) {
+                const auto at = static_cast<std::size_t>(block);
+                own += walked.block_rows(block);
+                streamed += used[at] ? 0 : walked.block_rows(block);
+                used[at] = used_by_any[at] = true;
+            }
+            if (packed_rows > 1) {
+                result.used.push_back(own);
+            }
+        }
+        result.stationary.push_back(stationary);
+        result.streamed.push_back(streamed);
+    }
+    for (int block = 0; block < walked.rows(); ++block) {
+        result.distinct +=
+            used_by_any[static_cast<std::size_t>(block)] ? walked.block_rows(block) : 0;
+    }
+    return result;
+}
+
+WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns) {
+    WalkSummary walk{.distinct = rows.distinct};
+    const auto packed = static_cast<std::size_t>(rows.packed_rows);
+    const std::int64_t block_row = shape.stationary_rows / rows.packed_rows;
+    for (std::size_t tile = 0; tile < rows.stationary.size(); ++tile) {
+        std::int64_t multiplied = 0;
+        for (std::size_t row = tile * packed; row < std::min((tile + 1) * packed, rows.used.size());
+             ++row) {
+            multiplied += ceil_div(rows.used[row], columns) * block_row;
+        }
+        if (rows.packed_rows == 1) {
+            multiplied = ceil_div(rows.streamed[tile], columns) * shape.stationary_rows;
+        }
+        add_items(walk, ceil_div(rows.stationary[tile], shape.stationary_rows), rows.streamed[tile],
+                  multiplied, shape, columns);
+    }
+    return walk;
+}
+
+WalkSummary summarise(const TileProgram& program, int columns) {
+    const std::int64_t length = program.attention.length;
+    const TileShape shape = shape_of(program);
+    const auto rows_of = [&](std::int64_t granule) {
+        return std::min<std::int64_t>(program.granule, length - granule * program.granule);
+    };
+    const int packed = program.packed_rows();
+    std::vector<bool> used(static_cast<std::size_t>(ceil_div(length, program.granule)));
+    WalkSummary walk;
+    for (std::size_t item = 0; item < program.order.size(); ++item) {
+        std::int64_t rows = 0;
+        std::vector<std::int64_t> own(static_cast<std::size_t>(packed));  // of a block row
+        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
+            const auto place = static_cast<std::size_t>(at);
+            const std::int32_t granule = program.granules[place];
+            rows += rows_of(granule);
+            for (std::size_t row = 0; row < own.size(); ++row) {
+                const bool uses = packed == 1 || (program.uses[place] >> row & 1U) != 0;
+                own[row] += uses ? rows_of(granule) : 0;
+            }
+            used[static_cast<std::size_t>(granule)] = true;
+        }
+        std::int64_t multiplied = 0;
+        for (const std::int64_t mine : own) {
+            multiplied += ceil_div(mine, columns) * (shape.stationary_rows / packed);
+        }
+        add_items(walk, 1, rows, multiplied, shape, columns);
+    }
+    for (std::size_t granule = 0; granule < used.size(); ++granule) {
+        walk.distinct += used[granule] ? rows_of(static_cast<std::int64_t>(granule)) : 0;
+    }
+    return walk;
+}
+
+}  // namespace spion

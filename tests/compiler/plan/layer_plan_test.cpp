@@ -1,0 +1,131 @@
+// What a plan says is what is lowered, emitted and predicted; what was asked for is what is planned.
+#include "compiler/plan/layer_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "codegen/emit.h"
+#include "compiler/lower.h"
+#include "ir/error.h"
+#include "ir/verify.h"
+#include "tests/compiler/plan/tile_cases.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/seed.h"
+
+namespace spion {
+namespace {
+
+Attention attention_of(std::int64_t length, int head_dim = 64, DType dtype = DType::kBf16) {
+    return {.heads = 2, .head_dim = head_dim, .length = length, .dtype = dtype, .scale = 0.125F};
+}
+
+TEST(LayerPlan, IsWhatIsLoweredAndPredicted) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 40; ++round) {
+        Target target = pick_target(random);
+        const BlockPattern pattern = pick_pattern(random, pick_block(random), 12);
+        Attention attention = pick_attention(random, pattern.length());
+        if (target.back_end == BackEnd::kHost) {
+            attention.dtype = DType::kFp32;
+        }
+        const LayerPlan plan =
+            plan_layer(attention, pattern, target, {.batch = pick(random, 1, 64)});
+        const LayerPrograms programs = lower_layer(plan, pattern);
+        for (std::size_t i = 0; i < programs.size(); ++i) {
+            const LaunchPlan& launch = plan.launches[i];
+            const auto& [program, kernel] = programs[i];
+            SCOPED_TRACE(to_text(program, false) + target.arch);
+            verify(program, pattern);
+            EXPECT_EQ(launch_of(launch.role), i);
+            EXPECT_EQ(shape_of(program), launch.shape);
+            // A program without its plan is planned the same.
+            const PlannedKernel again = plan_kernel(program, target, kernel_families());
+            EXPECT_EQ(again.family, launch.kernel.family);
+            EXPECT_EQ(again.plan, launch.kernel.plan);
+            EXPECT_EQ(kernel.plan, launch.kernel.plan);
+            EXPECT_EQ(kernel.plan.problem, "");
+            ASSERT_TRUE(launch.prediction);
+            EXPECT_DOUBLE_EQ(predict(program, plan.batch, target).seconds,
+                             launch.prediction->seconds);
+            EXPECT_EQ(launch.rivals.size() + 1, launch.candidates.size());
+        }
+    }
+}
+
+TEST(LayerPlan, TakesTheShapeThatWasAskedFor) {
+    const BlockPattern pattern = BlockPattern::full(512, 64);
+    const Target target = cuda_target(90);
+    const TileShape shape{64, 32, 32, 4, 1};
+    PlanOptions options;
+    options.shapes[2] = shape;
+    const LayerPlan plan = plan_layer(attention_of(512), pattern, target, options);
+    EXPECT_EQ(plan.roles, kGradientsApart);  // the shape is of a launch of theirs
+    const auto [program, kernel] = lower_launch(plan, plan.launches[2], pattern);
+    EXPECT_EQ(shape_of(program), shape);
+    EXPECT_EQ(kernel.plan.geometry, geometry(program, target));
+    EXPECT_FALSE(plan.launches[0].given);
+    EXPECT_NE(plan.launches[0].kernel.family, nullptr);
+
+    options.shapes[2]->stages = 100;
+    expect_error<UserError>(
+        [&] {
+            const LayerPlan larger = plan_layer(attention_of(512), pattern, target, options);
+            lower_launch(larger, larger.launches[2], pattern);
+        },
+        "bytes of shared memory, and sm_90a has 232448");
+    options.shapes[2]->unit = MatrixUnit::kVector;
+    expect_error<UserError>(
+        [&] {
+            const LayerPlan host = plan_layer(attention_of(512), pattern, target, options);
+            lower_launch(host, host.launches[2], pattern);
+        },
+        "unit=vector, which sm_90a has not: name target host");
+}
+
+TEST(LayerPlan, SumsGradientsAsAskedOrAsTheExtentSays) {
+    const BlockPattern full = BlockPattern::full(4096, 128);
+    const Target target = cuda_target(90);
+    const Attention attention = attention_of(4096, 128);
+    const auto roles = [&](const PlanOptions& options) {
+        return plan_layer(attention, full, target, options).roles;
+    };
+    EXPECT_EQ(roles({}), kGradientsTogether);
+    EXPECT_EQ(roles({.extent = Extent::kSparse}), kGradientsApart);
+    EXPECT_EQ(roles({.tables = Tables::kBaked}), kGradientsApart);
+    EXPECT_EQ(roles({.roles = kGradientsApart}), kGradientsApart);
+    EXPECT_EQ(roles({.roles = kGradientsTogether, .extent = Extent::kSparse}), kGradientsTogether);
+}
+
+TEST(LayerPlan, OnlyTheLaunchesThatWereAskedForArePlanned) {
+    PlanOptions options;
+    options.launches = {false, true, false};
+    const LayerPlan plan =
+        plan_layer(attention_of(512), BlockPattern::full(512, 64), cuda_target(80), options);
+    EXPECT_EQ(plan.launches[0].kernel.family, nullptr);
+    EXPECT_NE(plan.launches[1].kernel.family, nullptr);
+    EXPECT_EQ(plan.launches[2].kernel.family, nullptr);
+}
+
+TEST(LayerPlan, ALaunchMayTakeAnotherOfItsCandidates) {
+    LaunchPlan launch = plan_launch(attention_of(512), BlockPattern::full(512, 64),
+                                    KernelRole::kForward, cuda_target(90));
+    ASSERT_FALSE(launch.rivals.empty());
+    const TileCandidate rival = launch.candidates[launch.rivals.front().candidate];
+    take_shape(launch, rival.shape);
+    EXPECT_EQ(launch.shape, rival.shape);
+    EXPECT_EQ(launch.kernel.plan, rival.plan);
+    EXPECT_EQ(launch.prediction->seconds, rival.prediction->seconds);
+    TileShape foreign = rival.shape;
+    foreign.stages = 77;
+    expect_error<InternalError>([&] { take_shape(launch, foreign); }, "is no candidate");
+}
+
+TEST(LayerPlan, RefusesAPatternOfAnotherLength) {
+    expect_error<UserError>(
+        [] { plan_layer(attention_of(512), BlockPattern::full(640, 64), cuda_target(80)); },
+        "the pattern is for length 640 and the attention for length 512");
+}
+
+}  // namespace
+}  // namespace spion
