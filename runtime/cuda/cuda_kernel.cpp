@@ -44,8 +44,9 @@ void CudaKernel::allow_shared_bytes(int bytes) const {
         if (const auto result = cuda_.cuFuncSetAttribute(
                 function_, driver_abi::kFunctionMaxDynamicSharedBytes, bytes);
             result != kSuccess) {
-            throw DeviceError("kernel '{}' wants {} bytes of dynamic shared memory a block: {}",
-                              entry_, bytes, describe_driver_error(result));
+            throw DeviceError(
+                "kernel '{}' cannot be launched with {} bytes of shared memory a block: {}", entry_,
+                bytes, describe_driver_error(result));
         }
         allowed_shared_bytes_ = bytes;
     }

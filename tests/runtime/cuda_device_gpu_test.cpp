@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/staging.h"
 #include "tests/runtime/gpu_fixture.h"
@@ -98,6 +99,10 @@ TEST_F(CudaDeviceTest, CopiesFillsAndCountsItsPeak) {
 
 TEST_F(CudaDeviceTest, CopiesDoNotWaitForTheWorkBeforeThem) {
     const auto wait = kernel("wait", kWait);
+    // The device leaves no context behind in its callers' threads.
+    driver_abi::Context context = nullptr;
+    check_driver(driver().cuDevicePrimaryCtxRetain(&context, 0), "the first GPU's context");
+    const ContextScope scope(driver(), context);
     void* flag = nullptr;
     check_driver(driver().cuMemAllocHost_v2(&flag, sizeof(float)), "page-locked memory");
     *static_cast<volatile float*>(flag) = 0.0F;
@@ -125,6 +130,7 @@ TEST_F(CudaDeviceTest, CopiesDoNotWaitForTheWorkBeforeThem) {
                                received.begin() + static_cast<std::ptrdiff_t>(n * kept.size())));
     }
     driver().cuMemFreeHost(flag);
+    driver().cuDevicePrimaryCtxRelease_v2(0);
 }
 
 TEST_F(CudaDeviceTest, CopiesLargerThanTheStagingMemoryArriveWhole) {
