@@ -154,13 +154,20 @@ std::string read_text_file(const std::string& path, std::string_view what,
     }
     errno = 0;
     std::ifstream file(path, std::ios::binary);
-    std::ostringstream text;
-    text << file.rdbuf();  // fails when there is nothing to copy, too
+    std::string bytes;
+    char piece[1 << 16];
+    while (bytes.size() <= kLargestText && (file.read(piece, sizeof piece), file.gcount() > 0)) {
+        bytes.append(piece, static_cast<std::size_t>(file.gcount()));
+    }
     if (!file.is_open() || file.bad()) {
         throw UserError("{} {} cannot be read ({}); give {}", what, path, std::strerror(errno),
                         wanted);
     }
-    const std::string_view content = without_byte_order_mark(text.view());
+    if (bytes.size() > kLargestText) {
+        throw UserError("{} {} has more than {} MiB, the most that is read; give {}", what, path,
+                        kLargestText >> 20, wanted);
+    }
+    const std::string_view content = without_byte_order_mark(bytes);
     if (content.empty()) {
         throw UserError("{} {} is empty; give {}", what, path, wanted);
     }

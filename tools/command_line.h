@@ -22,6 +22,8 @@ void add_threads_option(CLI::App& command);
 CLI::Option* add_seed_option(CLI::App& command, const std::string& name, std::uint64_t& seed,
                              const std::string& description);
 
+// Most bytes of a text file (IR, lists of lengths) that is read: a larger one is a mistake.
+constexpr std::size_t kLargestText = std::size_t{256} << 20;
 // The whole of a text file, without a byte-order mark. Throws UserError for one that is empty, a folder or cannot be read:
 // "`what` `path` is empty; give `wanted`".
 std::string read_text_file(const std::string& path, std::string_view what, std::string_view wanted);

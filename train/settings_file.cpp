@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -17,13 +16,23 @@
 namespace spion {
 namespace {
 
+constexpr std::size_t kLargestSettings = std::size_t{1} << 20;  // bytes
+
 std::string read_settings_text(const std::filesystem::path& file) {
     std::error_code ignored;
     const bool folder = std::filesystem::is_directory(file, ignored);
     errno = 0;
     std::ifstream input(file, std::ios::binary);
     std::string text;
-    if (!folder && input.is_open()) text.assign(std::istreambuf_iterator<char>(input), {});
+    if (!folder && input.is_open()) {
+        text.resize(kLargestSettings + 1);
+        input.read(text.data(), static_cast<std::streamsize>(text.size()));
+        text.resize(static_cast<std::size_t>(input.gcount()));
+    }
+    if (text.size() > kLargestSettings) {
+        throw UserError("the settings file {} has more than {} MiB; give a TOML file of settings",
+                        file.string(), kLargestSettings >> 20);
+    }
     if (folder || !input.is_open() || input.bad()) {
         throw UserError("the settings file {} cannot be read ({}); give a TOML file of settings",
                         file.string(), folder ? "it is a folder" : std::strerror(errno));

@@ -18,6 +18,7 @@ namespace spion {
 namespace {
 
 constexpr std::string_view kHeader = "Source\tTarget";
+constexpr std::size_t kLongestLine = std::size_t{16} << 20;  // bytes
 
 // Where an error is, for its message.
 struct Place {
@@ -116,6 +117,27 @@ void write_splits(const std::vector<NamedSplit>& splits) {
     }
 }
 
+// A line without its end; false at the end of the file. Throws UserError for a line that is longer
+// than any sample: a file of another kind is not read into memory whole.
+bool read_line(std::istream& input, const Place& place, std::string& line) {
+    line.clear();
+    char piece[1 << 16];
+    while (true) {
+        input.getline(piece, sizeof piece);
+        const auto got = static_cast<std::size_t>(input.gcount());
+        if (got == 0 && line.empty()) return false;
+        // Without a newline within its room, getline fills it and fails.
+        const bool cut = input.fail() && !input.eof() && got == sizeof piece - 1;
+        line.append(piece, !cut && !input.eof() && got > 0 ? got - 1 : got);
+        if (line.size() > kLongestLine) {
+            throw UserError("{}: the line has more than {} MiB; give a file of ListOps samples",
+                            place.text(), kLongestLine >> 20);
+        }
+        if (!cut) return true;
+        input.clear();
+    }
+}
+
 }  // namespace
 
 Split read_list_ops_tsv(const std::filesystem::path& file, std::int64_t max_tokens) {
@@ -131,12 +153,12 @@ Split read_list_ops_tsv(const std::filesystem::path& file, std::int64_t max_toke
                         file.string());
     }
     std::string line;
-    if (!std::getline(input, line) ||
+    if (!read_line(input, {file, 1}, line) ||
         without_carriage_return(without_byte_order_mark(line)) != kHeader) {
         throw UserError("{}:1: expected the header line 'Source<TAB>Target'", file.string());
     }
     Split split;
-    for (std::int64_t number = 2; std::getline(input, line); ++number) {
+    for (std::int64_t number = 2; read_line(input, {file, number}, line); ++number) {
         const std::string_view text = without_carriage_return(line);
         if (!text.empty()) parse_line(text, {file, number}, max_tokens, split);
     }

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/scratch_folder.h"
@@ -67,6 +70,27 @@ TEST(LraTsv, NamesFileAndLineOfWhatIsWrong) {
         const auto file = folder.write("bad.tsv", bad.text);
         expect_error<UserError>([&] { read_list_ops_tsv(file, 5); }, file + bad.part);
     }
+}
+
+// Lines are read in pieces of 64 KiB: what lies on a piece's edge is neither lost nor read twice.
+TEST(LraTsv, LongLinesAreReadWhole) {
+    const ScratchFolder folder;
+    for (const int length : {65533, 65534, 65535, 65536, 65537, 131071, 200000}) {
+        std::string tokens = "[MAX";
+        while (static_cast<int>(tokens.size()) < length - 6) tokens += " 4";
+        tokens += std::string(static_cast<std::size_t>(length) - 4 - tokens.size(), ' ') + " ]\t4";
+        for (const char* end : {"", "\n", "\r\n7\t7\n"}) {
+            const auto file = folder.write("long.tsv", "Source\tTarget\n" + tokens + end);
+            const Split split = read_list_ops_tsv(file, 1 << 20);
+            ASSERT_EQ(split.samples(), std::string(end).size() > 2 ? 2 : 1) << length;
+            EXPECT_EQ(static_cast<std::ptrdiff_t>(split.sample(0).size()),
+                      std::count(tokens.begin(), tokens.end(), '4') + 1)
+                << length;
+        }
+    }
+    const auto file = folder.write("endless.tsv", "Source\tTarget\n" + std::string(17 << 20, '7'));
+    expect_error<UserError>([&] { read_list_ops_tsv(file, 1 << 20); },
+                            ":2: the line has more than 16 MiB");
 }
 
 TEST(LraTsv, NamesAFileThatIsMissing) {
