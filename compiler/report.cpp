@@ -133,9 +133,8 @@ KernelWork work_of(const TileProgram& program) {
 }
 
 KernelReport report_on(const TileProgram& program, const PlannedKernel& kernel,
-                       const Target& target, const std::string& name,
-                       const CompileRequest& request, const KernelBinary& binary,
-                       std::int64_t batch) {
+                       const Target& target, const std::string& name, const CompileRequest& request,
+                       const KernelBinary& binary, std::int64_t batch) {
     const EmittedGeometry& emitted = kernel.plan.geometry;
     KernelReport report{.name = name,
                         .entry = request.entry,

@@ -65,9 +65,8 @@ struct KernelReport {
 // `kernel` is the program's plan, `request` and `binary` are those of the program's emitted source. batch: samples that the
 // predicted time is for, at least 1.
 KernelReport report_on(const TileProgram& program, const PlannedKernel& kernel,
-                       const Target& target, const std::string& name,
-                       const CompileRequest& request, const KernelBinary& binary,
-                       std::int64_t batch);
+                       const Target& target, const std::string& name, const CompileRequest& request,
+                       const KernelBinary& binary, std::int64_t batch);
 
 // A line a fact: "registers        122 a thread, 128 threads a block".
 std::string to_text(const KernelReport& report);

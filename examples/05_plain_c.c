@@ -13,8 +13,8 @@ static void require(int32_t status) {
 }
 
 static spion_tensor view(float* data) {
-    spion_tensor tensor = {0, SPION_FP32, 4, {1, kHeads, kLength, kWidth},
-                           {kElements, kLength * kWidth, kWidth, 1}};
+    spion_tensor tensor = {
+        0, SPION_FP32, 4, {1, kHeads, kLength, kWidth}, {kElements, kLength * kWidth, kWidth, 1}};
     tensor.data = data;
     return tensor;
 }
@@ -53,7 +53,8 @@ int main(void) {
     tables = malloc(info.table_bytes);
     require(spion_plan_write_tables(plan, pattern, tables, info.table_bytes));
     require(spion_plan_workspace(plan, 1, SPION_FORWARD, &workspace_bytes, &alignment));
-    workspace = malloc(workspace_bytes); /* malloc aligns for every type, which is enough on the host */
+    workspace =
+        malloc(workspace_bytes); /* malloc aligns for every type, which is enough on the host */
     require(spion_plan_prepare_workspace(plan, 1, SPION_FORWARD, workspace, workspace_bytes, NULL));
 
     call.size = sizeof call;

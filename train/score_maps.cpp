@@ -22,9 +22,9 @@ ScoreMaps::Map ScoreMaps::take(SpionAttentionArguments arguments) {
     std::vector<float> summary(summary_.bytes() / sizeof(float));
     device_->copy_out(summary.data(), summary_.data(), summary_.bytes());
     const ScoreSummaryProgram& program = plan_.program;
-    Map map{.pooled =
-                combine_summary(summary, program.attention.length, program.block, program.tile),
-            .scores = std::vector<float>(scores_.bytes() / sizeof(float))};
+    Map map{
+        .pooled = combine_summary(summary, program.attention.length, program.block, program.tile),
+        .scores = std::vector<float>(scores_.bytes() / sizeof(float))};
     if (scores_) device_->copy_out(map.scores.data(), scores_.data(), scores_.bytes());
     return map;
 }

@@ -156,8 +156,8 @@ KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
     const bool baked = program.tables == Tables::kBaked;
     const std::string full = to_text(program);
     const std::string shape = full.substr(0, full.find("walk "));
-    const std::string body = fmt::format("{}{}", kernel.family->body(program.role, kernel.plan),
-                                         baked ? "_baked" : "");
+    const std::string body =
+        fmt::format("{}{}", kernel.family->body(program.role, kernel.plan), baked ? "_baked" : "");
     KernelSource source =
         specialise_host(target, attention_name(role, program), body, role, constants, shape);
     if (baked) {

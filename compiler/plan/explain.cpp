@@ -38,8 +38,7 @@ std::string heading(const LayerPlan& layer, const LaunchPlan& plan, const BlockP
 }
 
 std::string row_text(const TileCandidate& candidate, bool won) {
-    const std::string start =
-        fmt::format("{} {:<15}", won ? '*' : ' ', shape_text(candidate));
+    const std::string start = fmt::format("{} {:<15}", won ? '*' : ' ', shape_text(candidate));
     if (!candidate.prediction) {
         return fmt::format("{} cannot run: {}\n", start, candidate.plan.problem);
     }
@@ -47,10 +46,10 @@ std::string row_text(const TileCandidate& candidate, bool won) {
     return fmt::format(
         "{} {:>3} {:>4.0f}% {:>7.1f} {:>8.1f} {:>8.1f} {:>9.2f} {:>8.1f} {:>8.1f} {:>8.1f} "
         "{:>8.1f} {:>8.1f} {:>8.1f}  {}\n",
-        start, candidate.plan.blocks, 100 * candidate.plan.occupancy, p.waves, p.memory_bytes * 1e-6,
-        p.cache_bytes * 1e-6, p.flop * 1e-9, p.exponentials * 1e-6, p.memory_seconds * 1e6,
-        p.cache_seconds * 1e6, p.compute_seconds * 1e6, p.latency_seconds * 1e6, p.seconds * 1e6,
-        to_string(p.bound));
+        start, candidate.plan.blocks, 100 * candidate.plan.occupancy, p.waves,
+        p.memory_bytes * 1e-6, p.cache_bytes * 1e-6, p.flop * 1e-9, p.exponentials * 1e-6,
+        p.memory_seconds * 1e6, p.cache_seconds * 1e6, p.compute_seconds * 1e6,
+        p.latency_seconds * 1e6, p.seconds * 1e6, to_string(p.bound));
 }
 
 std::string apart(double ratio) {
@@ -152,15 +151,14 @@ std::string explain_roles(const LayerPlan& plan) {
     const bool together = plan.roles == kGradientsTogether;
     const std::string_view way = together ? "delta, then all gradients" : "dQ, then dK and dV";
     if (!predicted.together) {
-        return fmt::format("backward: {}; {}\n", way,
-                           predicted.why_not_together.empty() ? "as was asked"
-                                                              : predicted.why_not_together);
+        return fmt::format(
+            "backward: {}; {}\n", way,
+            predicted.why_not_together.empty() ? "as was asked" : predicted.why_not_together);
     }
     return fmt::format(
         "backward: {}; delta and then all gradients are predicted to take {:.1f} us, dQ and then "
         "dK and dV {:.1f} us (B={}, {:.0f} % of the blocks){}\n",
-        way, *predicted.together * 1e6, predicted.apart * 1e6, kPlannedBatch,
-        100 * kPlannedDensity,
+        way, *predicted.together * 1e6, predicted.apart * 1e6, kPlannedBatch, 100 * kPlannedDensity,
         predicted.together_on_full_alone ? "; at D=128 together on full patterns only" : "");
 }
 

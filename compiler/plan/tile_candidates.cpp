@@ -65,8 +65,7 @@ std::string what_would_fit(const KernelCase& launch, KernelFamilies families) {
 
 TileCandidate candidate_of(const KernelCase& launch, const KernelFamily& family,
                            const TileShape& shape, const StreamedRows& rows, std::int64_t batch) {
-    TileCandidate candidate{
-        .family = &family, .shape = shape, .plan = family.plan(launch, shape)};
+    TileCandidate candidate{.family = &family, .shape = shape, .plan = family.plan(launch, shape)};
     if (candidate.plan.problem.empty()) {
         candidate.prediction = predict(launch, family, shape, candidate.plan,
                                        summarise(rows, shape, candidate.plan.columns), batch);
@@ -149,8 +148,7 @@ void throw_nothing_fits(const KernelCase& launch, KernelFamilies families) {
         "no {} tile for D={} {} fits: the smallest needs {} bytes of shared memory and {} offers "
         "{} a block, so {}",
         to_string(launch.role), launch.attention.head_dim, to_string(launch.attention.dtype), least,
-        launch.target.arch, launch.target.shared_bytes_per_block,
-        what_would_fit(launch, families));
+        launch.target.arch, launch.target.shared_bytes_per_block, what_would_fit(launch, families));
 }
 
 }  // namespace spion

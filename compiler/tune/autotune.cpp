@@ -152,8 +152,8 @@ std::vector<std::size_t> candidates_to_measure(const LaunchPlan& launch,
             }
         }
     }
-    std::vector<std::size_t> chosen = rank_candidates(
-        candidates, launch.measured, static_cast<std::size_t>(options.candidates));
+    std::vector<std::size_t> chosen =
+        rank_candidates(candidates, launch.measured, static_cast<std::size_t>(options.candidates));
     const TileCandidate* const packed = best_packed(candidates);
     if (packed == nullptr || chosen.size() < 2) {
         return chosen;

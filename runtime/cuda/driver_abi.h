@@ -91,8 +91,7 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuCtxGetCurrent, Result(Context*))                                                        \
     X(cuCtxPushCurrent_v2, Result(Context))                                                     \
     X(cuCtxPopCurrent_v2, Result(Context*))                                                     \
-    X(cuPointerGetAttributes,                                                                   \
-      Result(unsigned count, int* attributes, void** values, Pointer))                          \
+    X(cuPointerGetAttributes, Result(unsigned count, int* attributes, void** values, Pointer))  \
     X(cuMemGetInfo_v2, Result(std::size_t* free, std::size_t* total))                           \
     X(cuMemAlloc_v2, Result(Pointer*, std::size_t))                                             \
     X(cuMemFree_v2, Result(Pointer))                                                            \

@@ -40,9 +40,8 @@ std::string_view title_of(KernelRole role) {
 
 std::string program_note(const TileProgram& program) {
     return fmt::format("{} {} tiles of {} rows, {} {} rows a step", program.tiles(),
-                       walks_columns(program.role) ? "key" : "query",
-                       program.stationary_rows, program.streamed_rows,
-                       walks_columns(program.role) ? "query" : "key");
+                       walks_columns(program.role) ? "key" : "query", program.stationary_rows,
+                       program.streamed_rows, walks_columns(program.role) ? "query" : "key");
 }
 
 // "12 band, 3 runs, 1 dense".
