@@ -48,6 +48,15 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
     device.synchronize();  // `lengths` is read until then
 }
 
+void AttentionBuffers::set_spans(const ElementSpans& spans) {
+    const std::size_t bytes = spans.queries.size() * sizeof(int);
+    query_spans_ = Buffer(*device_, bytes);
+    key_spans_ = Buffer(*device_, bytes);
+    device_->copy_in(query_spans_.data(), spans.queries.data(), bytes);
+    device_->copy_in(key_spans_.data(), spans.keys.data(), bytes);
+    device_->synchronize();  // `spans` is read until then
+}
+
 int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
     regions_.push_back({.buffer = Buffer(*device_, payload_bytes + 2 * kGuardBytes),
                         .payload_bytes = payload_bytes,
@@ -221,6 +230,8 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.lse = static_cast<float*>(payload(lse_));
     arguments.delta = static_cast<float*>(payload(delta_));
     arguments.lengths = lengths_ ? lengths_.as<int>() : nullptr;
+    arguments.query_spans = query_spans_ ? query_spans_.as<int>() : nullptr;
+    arguments.key_spans = key_spans_ ? key_spans_.as<int>() : nullptr;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

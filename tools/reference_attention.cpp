@@ -23,6 +23,8 @@ double dot(const double* a, const double* b, int count) {
 struct Head {
     const Attention* attention;
     const BlockPattern* pattern;
+    const MaskRules* rules;  // null: none
+    std::int64_t sample;
     std::int64_t valid_keys;
     std::vector<double> q, k, v, d_o;          // [L, D]
     double* o;                                 // [L, D]
@@ -35,14 +37,49 @@ struct Head {
     std::vector<double> d_q_terms, d_k_terms;  // [L]
 };
 
-// The keys of query row i that are inside the pattern and not padded.
+// Whether query i keeps key j, by the words of ir/element_spans.h.
+bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
+    const Attention& attention = *head.attention;
+    if (attention.mask == ElementMask::kCausal) {
+        return j <= i;
+    }
+    if (attention.mask == ElementMask::kNone) {
+        return true;
+    }
+    const MaskRules& rules = *head.rules;
+    const std::int64_t first = head.sample * attention.length;  // in documents
+    bool kept = true;
+    if (rules.causal) {
+        kept = j <= i || (!rules.prefixes.empty() && j < rules.prefixes[head.sample]);
+    }
+    kept = kept && (!rules.left || j >= i - *rules.left);
+    kept = kept && (!rules.right || j <= i + *rules.right);
+    if (!rules.documents.empty()) {
+        kept = kept && rules.documents[first + i] == rules.documents[first + j];
+    }
+    return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
+}
+
+// The elements of query row i that the mask keeps and the pattern does not have.
+double pruned_elements(const Head& head, std::int64_t i) {
+    const int block = head.pattern->block();
+    double pruned = 0;
+    for (std::int64_t j = 0; j < head.attention->length; ++j) {
+        const bool inside =
+            head.pattern->at(static_cast<int>(i / block), static_cast<int>(j / block));
+        pruned += !inside && keeps(head, i, j) ? 1 : 0;
+    }
+    return pruned;
+}
+
+// The keys of query row i that are inside the pattern, kept and not padded.
 std::vector<std::int64_t> keys_of_row(const Head& head, std::int64_t i) {
     std::vector<std::int64_t> keys;
     const int block = head.pattern->block();
     for (const std::int32_t column : head.pattern->row(static_cast<int>(i / block))) {
         for (std::int64_t j = std::int64_t{column} * block; j < (column + 1) * std::int64_t{block};
              ++j) {
-            if (j < head.valid_keys) {
+            if (j < head.valid_keys && keeps(head, i, j)) {
                 keys.push_back(j);
             }
         }
@@ -55,14 +92,9 @@ std::vector<double> softmax_row(Head& head, std::int64_t i, const std::vector<st
     const int width = head.attention->head_dim;
     const double scale = head.attention->scale;
     const bool pruned_zero = head.attention->softmax == SoftmaxKind::kPrunedZero;
-    double pruned = 0;
-    if (pruned_zero) {
-        const int block_row = static_cast<int>(i / head.pattern->block());
-        pruned =
-            static_cast<double>(head.attention->length - head.pattern->elements_in_row(block_row));
-    }
+    const double pruned = pruned_zero ? pruned_elements(head, i) : 0;
     std::vector<double> p(keys.size());
-    double m = pruned_zero ? 0 : -std::numeric_limits<double>::infinity();
+    double m = pruned > 0 ? 0 : -std::numeric_limits<double>::infinity();
     for (std::size_t n = 0; n < keys.size(); ++n) {
         p[n] = scale * dot(&head.q[i * width], &head.k[keys[n] * width], width);
         m = std::max(m, p[n]);
@@ -135,6 +167,8 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
     const std::int64_t sample = index / attention.heads;
     Head head{.attention = &attention,
               .pattern = &problem.pattern,
+              .rules = problem.rules,
+              .sample = sample,
               .valid_keys = attention.key_padding ? problem.lengths[sample] : rows,
               .q = slice(problem.q),
               .k = slice(problem.k),
@@ -175,6 +209,12 @@ void check_sizes(const ReferenceProblem& problem) {
     if (attention.key_padding && std::ssize(problem.lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
                         problem.lengths.size(), problem.batch);
+    }
+    if (attention.mask == ElementMask::kSpans) {
+        if (problem.rules == nullptr) {
+            throw UserError("the attention has a mask of spans, but no rules were given for it");
+        }
+        check(*problem.rules, problem.batch, attention.length);
     }
 }
 

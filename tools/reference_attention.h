@@ -9,6 +9,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 
 namespace spion {
 
@@ -18,6 +19,7 @@ struct ReferenceProblem {
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]
+    const MaskRules* rules = nullptr;     // read only with attention.mask == kSpans
 };
 
 struct ReferenceResult {

@@ -135,6 +135,7 @@ int verify(VerifyOptions options) {
         .pattern = std::move(pattern),
         .batch = options.attention.batch,
         .lengths = options.attention.lengths,
+        .rules = mask_rules(options.attention, attention.length),
         .seed = options.seed,
         .layout = layout,
         .packed_rows = options.attention.packed_rows,

@@ -100,6 +100,8 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         {.name = "kKeyPadding",
          .value = attention.key_padding,
          .comment = "lengths say which keys are valid"},
+        integer("kMask", static_cast<int>(attention.mask),
+                fmt::format("{} (SpionMask)", to_string(attention.mask))),
     };
 }
 

@@ -38,9 +38,10 @@ int stationary_tensors(KernelRole role) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int slots, bool packed) {
+                 int slots, bool packed, bool masked) {
     const int row = 2 * head_dim;
-    const int plan = packed ? 32 : 16, uses = packed ? 8 : 0;
+    const bool gradients = role == KernelRole::kGradients;
+    const int plan = packed || masked || gradients ? 32 : 16, uses = packed ? 8 : 0;
     constexpr int kFloat = 4, kBarrier = 8;
     int slot = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
     int stage = 2 * streamed_rows * row + uses + 4 * kBarrier;
@@ -54,7 +55,6 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
         // dS of both warpgroups, twice; two shares of dQ; barriers.
         constexpr int kPiece = 64 * 64 * kFloat;
         exchange = 4 * 64 * streamed_rows * 2 + 4 * kPiece + 7 * kBarrier;
-        slot += plan;  // of twice the size
     }
     return slots * slot + stages * stage + exchange;
 }
@@ -93,10 +93,12 @@ bool hopper_head_dim(int head_dim) {
 }
 
 HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit, const CompilerRelease& compiler, bool packed) {
+                       int stages, int shared_limit, const CompilerRelease& compiler, bool packed,
+                       bool masked) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int slots) {
-        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed);
+        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed,
+                            masked);
     };
     HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
     // The producer of the statistics does with 32 registers, the others with 24; who uses what

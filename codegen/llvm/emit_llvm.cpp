@@ -72,6 +72,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .value = std::int64_t{static_cast<int>(attention.softmax)},
          .comment = fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))},
         {.name = "kKeyPadding", .value = attention.key_padding, .comment = ""},
+        {.name = "kMask",
+         .value = std::int64_t{static_cast<int>(attention.mask)},
+         .comment = fmt::format("{} (SpionMask)", to_string(attention.mask))},
     };
 }
 

@@ -10,7 +10,7 @@ SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores)
     for (int i = 0; i < step.count; ++i) {
         const float* granule_lse = lse + step.first(i);
         for (int n = 0; n < step.rows(i); ++n) {
-            const Floats base2 = granule_lse[n] * kLog2E;
+            const Floats base2 = probability_shift(granule_lse[n]);
             for (int lane = 0; lane < kStationaryRows; lane += kLanes, at += kLanes) {
                 store(at, probability(load(at), base2));
             }
@@ -53,10 +53,11 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients;
     for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
-        const WorkItem work = work_item(*args, piece);
+        WorkItem work = work_item(*args, piece);
         if (is_beyond_end(work)) {
             continue;
         }
+        apply_mask(*args, true, work);
         const long long unpadded = work.valid_keys - work.first;
         const int valid = static_cast<int>(unpadded < 0           ? 0
                                            : unpadded < work.rows ? unpadded
@@ -70,6 +71,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                             values);
             for_each_step(work, kLength, [&](const Step& step) {
                 score_step(step, args->q, work, work.head, keys, weights);
+                mask_step(step, work.spans, weights);
                 to_weights(step, args->lse + work.row_base, weights);
                 accumulate_step(step, args->d_o, work, work.head, weights, value_sums);
                 score_step(step, args->d_o, work, work.head, values, weight_gradients);

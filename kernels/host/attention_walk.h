@@ -76,7 +76,30 @@ struct WorkItem {
     int row;             // of the tile's block rows: the bit in `uses`
     long long row_base;  // of its head in lse and delta [B, H, L]
     int valid_keys;      // keys of the sample that are not padding
+    TileSpans spans;     // where the operation has a mask
 };
+
+// Loads the mask of the item's rows and leaves out granules of which none keeps anything.
+SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_keys,
+                             WorkItem& work) {
+    load_spans(args, rows_are_keys, work.batch, work.first, work.spans);
+    if (kMask != SPION_MASK_SPANS) {
+        return;
+    }
+    int skipped = 0;
+    while (skipped < work.granule_count &&
+           (work.granules[skipped] + 1LL) * kGranule <= work.spans.any.first) {
+        ++skipped;
+    }
+    work.granules += skipped;
+    work.uses += kPackedRows > 1 ? skipped : 0;
+    work.granule_count -= skipped;
+    while (work.granule_count > 0 &&
+           static_cast<long long>(work.granules[work.granule_count - 1]) * kGranule >=
+               work.spans.any.end) {
+        --work.granule_count;
+    }
+}
 
 // piece: work item * kPackedRows + block row.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long piece) {
@@ -158,6 +181,15 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     for (int begin = 0; begin < work.granule_count; begin += per_step) {
         const int left = work.granule_count - begin;
         visit(Step{work.granules + begin, left < per_step ? left : per_step, limit});
+    }
+}
+
+// Of a step's scores [rows][lanes], those that the mask drops become minus infinity.
+SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& scores) {
+    int gathered = 0;
+    for (int i = 0; kMask != SPION_MASK_NONE && i < step.count; ++i) {
+        mask_scores(spans, step.first(i), step.rows(i), scores.data + gathered * kStationaryRows);
+        gathered += step.rows(i);
     }
 }
 

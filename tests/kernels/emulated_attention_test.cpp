@@ -12,6 +12,7 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
+#include "tests/support/random_mask.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -92,6 +93,8 @@ struct Problem {
     int batch;
     std::vector<std::vector<bool>> blocks;  // [nb][nb]
     std::vector<int> lengths;               // [B]
+    MaskRules rules;                        // of a mask of spans
+    ElementSpans spans;
     Tensor q, k, v, d_o, o, d_q, d_k, d_v;
     std::vector<float> lse, delta;  // [B, H, L]
 
@@ -121,6 +124,11 @@ struct Problem {
                               : b == 1                 ? 0
                                                        : length(random));
         }
+        if (c.mask == ElementMask::kSpans) {
+            rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
+                                       c.length);
+            spans = element_spans(rules, batch, c.length);
+        }
         q.fill(random, 2.0F);
         k.fill(random, 1.0F);
         v.fill(random, 1.0F);
@@ -144,6 +152,21 @@ struct Problem {
             }
         }
     }
+    // By the words of ir/attention.h and ir/element_spans.h.
+    bool keeps(int b, std::int64_t i, std::int64_t j) const {
+        const auto sample = static_cast<std::size_t>(b);
+        if (c.mask == ElementMask::kNone) return true;
+        if (c.mask == ElementMask::kCausal) return j <= i;
+        const bool prefix = !rules.prefixes.empty() && j < rules.prefixes[sample];
+        if (rules.causal && j > i && !prefix) return false;
+        if (rules.left && j < i - *rules.left) return false;
+        if (rules.right && j > i + *rules.right) return false;
+        const auto document = [&](std::int64_t l) {
+            return rules.documents[static_cast<std::size_t>(b * c.length + l)];
+        };
+        if (!rules.documents.empty() && document(i) != document(j)) return false;
+        return rules.query_lengths.empty() || i < rules.query_lengths[sample];
+    }
     bool in_pattern(std::int64_t i, std::int64_t j) const {
         return blocks[static_cast<std::size_t>(i / c.block)][static_cast<std::size_t>(j / c.block)];
     }
@@ -160,9 +183,11 @@ struct Problem {
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
             std::vector<double> s(static_cast<std::size_t>(L), -kInf), p(s.size(), 0.0), dp(p);
-            std::int64_t inside = 0;
+            std::int64_t inside = 0, kept = 0;
             double top = -kInf;
             for (std::int64_t j = 0; j < L; ++j) {
+                if (!keeps(b, i, j)) continue;
+                ++kept;
                 if (!in_pattern(i, j)) continue;
                 ++inside;
                 if (j >= lengths[static_cast<std::size_t>(b)]) continue;
@@ -171,9 +196,9 @@ struct Problem {
                 s[static_cast<std::size_t>(j)] = scale * dot;
                 top = std::max(top, scale * dot);
             }
-            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < L;
+            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
             if (zeros) top = std::max(top, 0.0);
-            double z = zeros ? static_cast<double>(L - inside) * std::exp(-top) : 0.0;
+            double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
             for (double x : s) z += x == -kInf ? 0.0 : std::exp(x - top);
             const auto row = static_cast<std::size_t>(i);
             r.lse[row] = z == 0.0 ? -kInf : top + std::log(z);
@@ -228,6 +253,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.tiles = program.tiles();
         }
         args.batch = problem.batch;
+        args.query_spans = problem.spans.queries.data();
+        args.key_spans = problem.spans.keys.data();
         emulation::forget_reads();
         for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
             emulation::allow_reads(t->bytes.data(), t->bytes.size());

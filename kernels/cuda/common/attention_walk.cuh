@@ -151,6 +151,57 @@ SPION_DEVICE void measure_walk(Walk& walk, int limit) {
     }
 }
 
+// Cuts off granules of which no row of the tile keeps anything: at the front here, at the end by the
+// limit that it returns for measure_walk, which is at most `limit`.
+template <bool kRowsAreKeys>
+SPION_DEVICE int clip_walk(const SpionAttentionArguments& args, Walk& walk, int batch,
+                           int first_row, int limit) {
+    if constexpr (kSpansMasked) {
+        const Span span = span_of_tile<kRowsAreKeys, kStationaryRows>(args, batch, first_row);
+        const int skipped = granules_below(walk, span.first - kGranule + 1);
+        walk.granules += skipped;
+        walk.listed -= skipped;
+        if (skipped > 0) walk.window = read_window(walk, 0);
+        return min(limit, span.end);
+    }
+    return limit;
+}
+
+// The element mask of a warp's rows in the steps of an item.
+template <bool kRowsAreKeys>
+struct StepElements {
+    ElementMask<kRowsAreKeys> mask;
+    const GranuleIndex* granules;  // of this step and those after it
+    int listed;                    // of them
+
+    __device__ __forceinline__ StepElements at(int step) const {
+        return {mask, granules + step * kGranulesPerStep, listed - step * kGranulesPerStep};
+    }
+    // The same of a warp's row tile `m`, 16 rows each.
+    __device__ __forceinline__ StepElements of_row_tile(int m) const {
+        return {{mask.spans, mask.warp_row + 16 * m}, granules, listed};
+    }
+    // The streamed position of the step's column; L where it has no such column.
+    __device__ __forceinline__ int position(int column) const {
+        const int index = column / kGranule;
+        return index < listed ? (int)granules[index] * kGranule + column % kGranule : kLength;
+    }
+    // Elements that the mask drops become `value`, of tiles kFirst to kEnd of an accumulator whose
+    // first column is the step's column `column`.
+    template <int kFirst, int kEnd, int kTiles>
+    __device__ __forceinline__ void drop_part(float (&elements)[kTiles][4], int column,
+                                              float value) const {
+        constexpr int kRuns = 8 * kTiles > kGranule ? 8 * kTiles / kGranule : 1;
+        mask_elements<kRuns, kFirst, kEnd>(
+            elements, mask, [&](int run) { return position(column + run * kGranule); }, value);
+    }
+    template <int kTiles>
+    __device__ __forceinline__ void drop(float (&elements)[kTiles][4], int column,
+                                         float value) const {
+        drop_part<0, kTiles>(elements, column, value);
+    }
+};
+
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
 // the step does not have become zeros. Steps are asked for in order.
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,

@@ -10,6 +10,7 @@
 //   kScale            a float, of Q K^T
 //   kSoftmax          a SpionSoftmax (kernels/attention_arguments.h): what pruned elements count as
 //   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
+//   kMask             a SpionMask: which elements there are, beside padded keys
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
@@ -39,6 +40,7 @@ enum : int { kHeads = 2, kHeadDim = 64, kLength = 1000 };
 #define kScale 0.125F
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
+enum : int { kMask = SPION_MASK_SPANS };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGranule = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
@@ -65,6 +67,7 @@ static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
 static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
+static_assert(kMask >= 0 && (int)kMask < SPION_MASKS, "a SpionMask");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
 #endif

@@ -19,12 +19,13 @@ enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
 
 // dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
-// output gradient tiles, of which the first `valid` count.
+// output gradient tiles, of which the first `valid` count, the mask allowing.
 SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
                                 float (&value_gradient)[kHeadTiles][4],
                                 const Stationary<kHeldInRegisters>& key,
                                 const Stationary<kHeldInRegisters>& value, unsigned query_tile,
-                                unsigned statistics, int column, int valid) {
+                                unsigned statistics, int column, int valid,
+                                const StepElements<true>& elements) {
     const unsigned output_gradient_tile = query_tile + kTileBytes;
     // This lane's columns: column + 8 j + 2 t and the next.
     const unsigned lane_shift = statistics + (column + lane_index() % 4 * 2) * 4;
@@ -36,6 +37,7 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
     mask_scores(scores, ScoreMask<>{valid});
+    elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
@@ -76,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    item.first_row, limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    measure_walk(walk, kLength);
+    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
     const int steps = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
@@ -97,6 +99,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     set_zero(key_gradient);
     set_zero(value_gradient);
+    const StepElements<true> elements = {
+        element_mask<true>(args, item.batch, item.first_row + warp_row), walk.granules,
+        walk.listed};
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, arrived);
@@ -110,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                 if (!uses.at(step, column)) continue;
             }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
-                          valid - column);
+                          valid - column, elements.at(step));
         }
     }
 

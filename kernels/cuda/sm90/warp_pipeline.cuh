@@ -25,7 +25,7 @@ enum : int { kStageBytes = 2 * kTileBytes };
 enum : int { kConsumerTilesBytes = kSlotBytes + kStages * kStageBytes };
 // What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a slot or a stage,
 // LSE and delta; a barrier that says full and one that says empty for the slot and every stage.
-enum : int { kPlanBytes = 16 };
+enum : int { kPlanBytes = kElementsMasked ? 32 : 16 };
 enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 enum : int { kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics };
@@ -97,10 +97,20 @@ struct ItemPlan {
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
     int elements;   // likewise
+    // Under an element mask: of the walk's granules, in the table, and how many there are.
+    int first_granule, listed;
 
     __device__ __forceinline__ int batch() const { return pair / kHeads; }
     __device__ __forceinline__ int head() const { return pair % kHeads; }
 };
+
+// The element mask of an item's rows, in its first step and those after it.
+template <bool kRowsAreKeys>
+SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
+                                                      const ItemPlan& plan) {
+    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row),
+            granule_table(args) + plan.first_granule, plan.listed};
+}
 
 // The producer's side of one consumer, on that consumer's lane.
 template <bool kWalksKeys>
@@ -132,14 +142,20 @@ struct Feed {
         return alive && left > 0 && mbarrier_test_wait(memory.stage_empty(ring.stage), ring.parity);
     }
 
-    // Rows of the walk that are below `limit`.
-    __device__ __forceinline__ int rows_within(int limit, int listed) const {
-        int count = 0;  // granules that start below it: a prefix
+    // Granules that start below `limit`: a prefix.
+    __device__ __forceinline__ int granules_within(int limit, int listed) const {
+        int count = 0;
         for (int more = listed; more > 0; more /= 2) {
             while (count + more <= listed && granules[count + more - 1] * kGranule < limit) {
                 count += more;
             }
         }
+        return count;
+    }
+
+    // Rows of the walk that are below `limit`.
+    __device__ __forceinline__ int rows_within(int limit, int listed) const {
+        const int count = granules_within(limit, listed);
         return count == 0 ? 0 : rows_below(limit, count, granules[count - 1]);
     }
 
@@ -162,14 +178,27 @@ struct Feed {
         }
         const WorkItem work = work_item(args, item);
         const int offset = offset_at(args.attention, work.place);
-        const int listed = offset_at(args.attention, work.place + 1) - offset;
+        int listed = offset_at(args.attention, work.place + 1) - offset;
         granules = granule_table(args.attention) + offset;
+        int stop = kLength;  // nobody keeps a row from here on
+        if constexpr (kSpansMasked) {
+            const Span span = span_of_tile<!kWalksKeys, kStationaryRows>(args.attention, work.batch,
+                                                                         work.first_row);
+            const int skipped = granules_within(span.first - kGranule + 1, listed);
+            granules += skipped;
+            listed -= skipped;
+            stop = span.end;
+        }
         const int elements = listed == 0 ? 0 : rows_below(kLength, listed, granules[listed - 1]);
         // Asked for now, needed when this item's steps have been fetched.
         item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
         const int limit = key_limit(args.attention, work.batch);
         left = elements;
-        if (kWalksKeys && limit < kLength) left = rows_within(limit, listed);
+        if constexpr (kSpansMasked) {
+            left = rows_within(kWalksKeys ? min(limit, stop) : stop, listed);
+        } else if (kWalksKeys && limit < kLength) {
+            left = rows_within(limit, listed);
+        }
         if (!kWalksKeys && work.first_row >= limit) left = 0;
         batch = work.batch;
         head = work.head;
@@ -177,6 +206,10 @@ struct Feed {
         read_upcoming();
         store_shared_16(memory.plan(),
                         make_uint4(batch * kHeads + head, first_row, left, elements));
+        if constexpr (kElementsMasked) {
+            const int first = (int)(granules - granule_table(args.attention));
+            store_shared_16(memory.plan() + 16, make_uint4(first, listed, 0, 0));
+        }
         if (left == 0 && !kEmptyHasTiles) {
             mbarrier_arrive(full);
             return;
@@ -317,7 +350,10 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
     for (unsigned parity = 0;; parity ^= 1) {
         mbarrier_wait(memory.slot_full(), parity);
         const uint4 words = load_shared_16(memory.plan());
-        const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+        uint4 more = make_uint4(0, 0, 0, 0);
+        if constexpr (kElementsMasked) more = load_shared_16(memory.plan() + 16);
+        const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z,
+                               (int)words.w, (int)more.x,  (int)more.y};
         if (plan.pair < 0) break;
         if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
         if constexpr (!kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());

@@ -24,9 +24,9 @@ enum : int { kSlotBytes = kStationaryTensors * kStationaryBytes };
 // fp32 rows that travel with a slot or a stage: LSE and delta.
 enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
-// An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles;
-// and a stage's word of uses.
-enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
+// An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles, or
+// with its granules for the element mask; and a stage's word of uses.
+enum : int { kItemBytes = kHelperWarps > 0 || kPacked || kElementsMasked ? 32 : 16 };
 enum : int { kStageUses = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
@@ -157,6 +157,8 @@ struct ItemPlan {
     int valid;      // rows of the walk that count, see Walk
     int elements;   // likewise, of the warp's rows
     int place;      // in TileProgram::order
+    // Under an element mask: of the walk's granules, in the table, and how many there are.
+    int first_granule, listed;
 
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
@@ -167,9 +169,11 @@ struct ItemPlan {
 
 SPION_DEVICE ItemPlan read_plan(int slot) {
     const uint4 words = load_shared_16(slot_plan(slot));
-    const int place = kHelperWarps > 0 ? (int)load_shared_16(slot_plan(slot) + 16).x : 0;
-    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
-    if constexpr (kPacked) {
+    uint4 more = make_uint4(0, 0, 0, 0);
+    if constexpr (kHelperWarps > 0 || kElementsMasked) more = load_shared_16(slot_plan(slot) + 16);
+    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w,
+                     (int)more.x,  (int)more.y,  (int)more.z};
+    if constexpr (kPacked && !kElementsMasked) {
         const int row = warp_index() % 4 * kPackedRows / 4;
         plan.elements = (int)load_shared_word(slot_plan(slot) + 16 + row * 4);
     }
@@ -185,6 +189,14 @@ SPION_DEVICE unsigned take_late(const SpionHopperArguments& args, unsigned item,
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
     if (next / together == item / together) mbarrier_wait(item_added(), done & 1);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
+}
+
+// The element mask of a consumer warp's rows, in the item's first step and those after it.
+template <bool kRowsAreKeys>
+SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
+                                                      const ItemPlan& plan, int warp_row) {
+    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row + warp_row),
+            granule_table(args) + plan.first_granule, plan.listed};
 }
 
 // Which granules of a full stage's step the warp's rows use.
@@ -203,10 +215,14 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
     if (lane_index() == 0) {
         store_shared_16(slot_plan(slot), make_uint4(work.batch * kHeads + work.head, work.first_row,
                                                     walk.valid, walk.elements));
-        if (kHelperWarps > 0) {
+        if constexpr (kElementsMasked) {
+            const int first = (int)(walk.granules - granule_table(args.attention));
+            store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, first, walk.listed, 0));
+        } else if constexpr (kHelperWarps > 0) {
             store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, 0, 0, 0));
+        } else if constexpr (kPacked) {
+            store_shared_16(slot_plan(slot) + 16, elements);
         }
-        if constexpr (kPacked) store_shared_16(slot_plan(slot) + 16, elements);
         mbarrier_arrive_expect_tx(full, kSlotBytes);
     }
     __syncwarp();
@@ -307,7 +323,9 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             next = gridDim.x + atomicAdd(&counters[0], 1U);
         }
         const int limit = key_limit(args.attention, work.batch);
-        measure_walk(walk, kWalksKeys ? limit : kLength);
+        measure_walk(walk, clip_walk<!kWalksKeys>(args.attention, walk, work.batch, work.first_row,
+                                                  kWalksKeys ? limit : kLength));
+        if constexpr (kSpansMasked) uses = read_uses(args.attention, walk, 0);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
         mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
