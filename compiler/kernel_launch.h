@@ -71,7 +71,7 @@ class KernelLaunch {
     // more steps than the average, and the L2 holds the tensors of.
     unsigned heads_together(std::int64_t heads, std::int64_t blocks, const WorkHints& hints) const;
     unsigned early_tiles(std::int64_t items, std::int64_t workers, const WorkHints& hints) const;
-    SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, int rows,
+    SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, int heads, int rows,
                             const Device& device) const;
     void describe_tensors(SpionHopperArguments& arguments, const Device& device) const;
     std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed in turns

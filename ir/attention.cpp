@@ -70,6 +70,13 @@ void check(const Attention& attention) {
         throw UserError("{} heads were given: at least 1 is needed and at most {} are allowed",
                         attention.heads, kMaxHeads);
     }
+    if (attention.kv_heads < 0 ||
+        (attention.kv_heads > 0 && attention.heads % attention.kv_heads != 0)) {
+        throw UserError(
+            "{} heads of K and V were given for {} heads: give a number that divides it, or 0 for "
+            "as many",
+            attention.kv_heads, attention.heads);
+    }
     const int d = attention.head_dim;
     if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
         throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
@@ -91,12 +98,17 @@ void check(const Attention& attention) {
 }
 
 std::string to_text(const Attention& attention) {
-    return fmt::format(
-        "attention H={} D={} L={} dtype={} scale={} softmax={} key_padding={} dropout={}{}{}",
+    std::string text = fmt::format(
+        "attention H={} D={} L={} dtype={} scale={} softmax={} key_padding={} dropout={}",
         attention.heads, attention.head_dim, attention.length, to_string(attention.dtype),
-        attention.scale, to_string(attention.softmax), attention.key_padding, attention.dropout,
-        attention.mask == ElementMask::kNone ? "" : " mask=",
-        attention.mask == ElementMask::kNone ? "" : to_string(attention.mask));
+        attention.scale, to_string(attention.softmax), attention.key_padding, attention.dropout);
+    if (attention.mask != ElementMask::kNone) {
+        text += fmt::format(" mask={}", to_string(attention.mask));
+    }
+    if (attention.key_value_heads() != attention.heads) {
+        text += fmt::format(" kv_heads={}", attention.kv_heads);
+    }
+    return text;
 }
 
 }  // namespace spion

@@ -45,7 +45,7 @@ constexpr int kMaxHeadDim = 256;
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
 struct Attention {
-    int heads = 1;               // H >= 1, of Q and of K and V: each query head reads its own
+    int heads = 1;               // H >= 1, of Q
     int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
     std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
@@ -54,7 +54,10 @@ struct Attention {
     bool key_padding = false;  // true: lengths[b] <= L says how many keys of sample b are valid
     float dropout = 0.0F;      // on P; only 0 is accepted so far
     ElementMask mask = ElementMask::kNone;
+    // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
+    int kv_heads = 0;
 
+    constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
 
@@ -62,7 +65,7 @@ struct Attention {
 // a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
 //   what happens to a score             scale; kernels/cuda/common/score.cuh
-//   which head of K and V is read       heads; kernels/cuda/common/heads.cuh
+//   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
 
 // Queries [row_begin, row_end) and keys [key_begin, key_end) of the score map.
 struct ScoreRectangle {
@@ -85,7 +88,8 @@ float default_scale(int head_dim);
 void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
-// key_padding=true dropout=0", and " mask=causal" behind it where there is a mask.
+// key_padding=true dropout=0", and behind it " mask=causal" where there is a mask and " kv_heads=1"
+// where K and V have fewer heads.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

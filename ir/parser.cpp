@@ -72,6 +72,9 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("mask=")) {
         attention.mask = name_value(reader, "mask", parse_element_mask);
     }
+    if (reader.accept("kv_heads=")) {
+        attention.kv_heads = static_cast<int>(reader.integer("kv_heads", 1, kMostInt));
+    }
     reader.next_line();
     try {
         check(attention);

@@ -56,6 +56,7 @@ class AttentionBuffers {
     struct Place {
         int region = 0;
         std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
+        int heads = 0;
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -64,7 +65,7 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
-    Place place(int region, int part, int parts) const;
+    Place place(int region, int heads, int first_head, int heads_of_region) const;
     SpionTensor tensor(const Place& place) const;
     void write(const Place& place, std::span<const float> values);
     std::vector<float> read(const Place& place) const;

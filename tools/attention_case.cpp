@@ -148,11 +148,12 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
     const std::int64_t size =
         problem.batch * attention.heads * attention.length * attention.head_dim;
+    const std::int64_t key_size = size / attention.heads * attention.key_value_heads();
     std::mt19937_64 generator(problem.seed);
     std::normal_distribution<float> normal;
     AttentionInputs inputs;
     for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
-        tensor->resize(size);
+        tensor->resize(tensor == &inputs.k || tensor == &inputs.v ? key_size : size);
         for (float& value : *tensor) {
             value = round_to(attention.dtype, normal(generator));
         }
@@ -169,7 +170,8 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
         index /= a.head_dim;
     }
     const std::int64_t rows = index / a.length;
-    return fmt::format("[{}, {}, {}{}]", rows / a.heads, rows % a.heads, index % a.length, column);
+    const int heads = tensor == "dk" || tensor == "dv" ? a.key_value_heads() : a.heads;
+    return fmt::format("[{}, {}, {}{}]", rows / heads, rows % heads, index % a.length, column);
 }
 
 namespace {

@@ -63,7 +63,7 @@ double tolerance(DType dtype);
 // device's back end does not compute in.
 void check(const AttentionCase& problem, const Device& device);
 
-// Standard normal, rounded to the dtype.
+// Of K and V with their own number of heads. Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
 
 // "[0, 1, 17, 5]": where element `index` of a tensor ("lse" is [B, H, L], others [B, H, L, D]) is.

@@ -32,6 +32,8 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
         ->capture_default_str()
         ->each([&options](const std::string&) { options.block_given = true; });
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
+    command.add_option("--kv-heads", options.kv_heads,
+                       "heads of K and V, which divide H; 0: as many as H");
     command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
         ->capture_default_str();
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
@@ -169,6 +171,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .mask = asks_for_spans(options) ? ElementMask::kSpans
                 : options.causal        ? ElementMask::kCausal
                                         : ElementMask::kNone,
+        .kv_heads = options.kv_heads,
     };
     check(attention);
     check_batch(attention, options.batch);

@@ -24,6 +24,7 @@ struct AttentionOptions {
     int block = 64;
     bool block_given = false;  // by its flag: a pattern file may say another one otherwise
     int heads = 1;
+    int kv_heads = 0;  // 0: as many as heads
     int head_dim = 64;
     std::int64_t batch = 1;
     std::optional<std::int64_t> length;  // nothing: the file's rows * block

@@ -69,15 +69,20 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                             score_factor(), keys);
             load_transposed(key_row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
                             values);
-            for_each_step(work, kLength, [&](const Step& step) {
-                score_step(step, args->q, work, work.head, keys, weights);
-                mask_step(step, work.spans, weights);
-                to_weights(step, args->lse + work.row_base, weights);
-                accumulate_step(step, args->d_o, work, work.head, weights, value_sums);
-                score_step(step, args->d_o, work, work.head, values, weight_gradients);
-                to_score_gradients(step, args->delta + work.row_base, weight_gradients, weights);
-                accumulate_step(step, args->q, work, work.head, weights, key_sums);
-            });
+            for (int member = 0; member < member_count(); ++member) {
+                const int head = query_head(work.head, member);
+                const long long rows =
+                    work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
+                for_each_step(work, kLength, [&](const Step& step) {
+                    score_step(step, args->q, work, head, keys, weights);
+                    mask_step(step, work.spans, weights);
+                    to_weights(step, args->lse + rows, weights);
+                    accumulate_step(step, args->d_o, work, head, weights, value_sums);
+                    score_step(step, args->d_o, work, head, values, weight_gradients);
+                    to_score_gradients(step, args->delta + rows, weight_gradients, weights);
+                    accumulate_step(step, args->q, work, head, weights, key_sums);
+                });
+            }
         }
         // Padded keys take no part in the softmax: their gradients are zero whatever was summed.
         write_gradient(key_sums, kScale, args->d_k, work, valid);

@@ -9,7 +9,6 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;         // H
 extern const int kStreamedRows;  // of one step, a multiple of kGranule
 extern const int kPackedRows;    // block rows of a tile, kStationaryRows each
 }
@@ -74,7 +73,7 @@ struct WorkItem {
     int granule_count;
     const int* uses;     // [granule_count] where kPackedRows > 1
     int row;             // of the tile's block rows: the bit in `uses`
-    long long row_base;  // of its head in lse and delta [B, H, L]
+    long long row_base;  // of its (first) query head in lse and delta [B, H, L]
     int valid_keys;      // keys of the sample that are not padding
     TileSpans spans;     // where the operation has a mask
 };
@@ -107,8 +106,8 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long p
     const int position = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
     WorkItem work;
-    work.batch = static_cast<int>(batch_head / kHeads);
-    work.head = static_cast<int>(batch_head % kHeads);
+    work.batch = static_cast<int>(batch_head / kItemHeads);
+    work.head = static_cast<int>(batch_head % kItemHeads);
     work.row = static_cast<int>(piece % kPackedRows);
     work.first = (static_cast<long long>(tile_at(args, position)) * kPackedRows + work.row) *
                  kStationaryRows;
@@ -117,7 +116,8 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long p
     work.granules = granule_table(args) + offset_at(args, position);
     work.granule_count = granule_count(args, position);
     work.uses = kPackedRows > 1 ? use_table(args) + offset_at(args, position) : nullptr;
-    work.row_base = batch_head * kLength;
+    work.row_base =
+        (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
     work.valid_keys = key_limit(args, work.batch);
     return work;
 }

@@ -8,7 +8,6 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;   // H
 extern const int kBlock;   // edge of a pattern block
 extern const int kTile;    // rows and columns of a work item, kStationaryRows
 extern const int kFilter;  // F

@@ -249,6 +249,7 @@ CompileJobs masked_jobs(const Target& target) {
                 Attention attention =
                     attention_of(tf32 ? DType::kTf32 : kTypes[variant % 2], dim, variant);
                 attention.mask = variant / 2 % 2 == 0 ? ElementMask::kCausal : ElementMask::kSpans;
+                if (variant % 4 == 3) attention.kv_heads = 1;
                 ++variant;
                 add(attention, BlockPattern::full(attention.length, block), role);
                 if (block == 32 && dim == 64) {  // and packed

@@ -20,6 +20,7 @@ struct EmulatedCase {
     SoftmaxKind softmax;
     bool key_padding;
     ElementMask mask = ElementMask::kNone;
+    int kv_heads = 0;  // 0: as many as heads
 };
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
@@ -28,6 +29,7 @@ struct EmulatedCase {
 inline std::vector<EmulatedCase> emulated_cases() {
     constexpr auto kZero = SoftmaxKind::kPrunedZero;
     constexpr auto kMasked = SoftmaxKind::kMasked;
+    constexpr auto kNone = ElementMask::kNone;
     constexpr auto kCausal = ElementMask::kCausal;
     constexpr auto kSpans = ElementMask::kSpans;
     return {
@@ -65,6 +67,12 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"spans_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans},
         {"packed_causal", DType::kBf16, 1, 64, 150, 32, 128, 32, 16, 2, kZero, true, kCausal},
         {"packed_spans", DType::kFp16, 1, 16, 590, 16, 64, 64, 16, 3, kZero, true, kSpans},
+        // Fewer heads of K and V, lists of more than 32 granules among them.
+        {"grouped_bf16_d32", DType::kBf16, 4, 32, 200, 64, 64, 128, 64, 2, kZero, true, kNone, 2},
+        {"grouped_fp16_d16", DType::kFp16, 3, 16, 570, 16, 16, 64, 16, 2, kZero, true, kCausal, 1},
+        {"grouped_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kMasked, true, kSpans,
+         1},
+        {"packed_grouped", DType::kFp16, 2, 16, 590, 16, 64, 64, 16, 3, kZero, false, kNone, 1},
     };
 }
 
@@ -77,7 +85,8 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .scale = default_scale(c.head_dim),
                           .softmax = c.softmax,
                           .key_padding = c.key_padding,
-                          .mask = c.mask},
+                          .mask = c.mask,
+                          .kv_heads = c.kv_heads},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,

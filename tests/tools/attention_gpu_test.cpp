@@ -88,6 +88,18 @@ TEST_P(GpuAttention, ElementMasksEqualTheReference) {
     }
 }
 
+TEST_P(GpuAttention, GroupedHeadsEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    const AttentionCase problem =
+        pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3),
+                       pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    expect_passes(with_grouped_heads(
+        random, with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)))));
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                          ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
                                                                        160, 192, 256)),
@@ -117,7 +129,7 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
 
     // Blocks of these edges, both softmax kinds, tables passed and baked.
     void expect_any_tile_passes(MatrixUnit unit, const std::vector<int>& blocks,
-                                ElementMask mask = ElementMask::kNone) {
+                                ElementMask mask = ElementMask::kNone, bool grouped = false) {
         const std::uint64_t seed = test::fresh_seed();
         SCOPED_TRACE(test::seed_note(seed));
         std::mt19937_64 random(seed);
@@ -127,10 +139,13 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
         for (std::size_t round = 0; round < rounds; ++round) {
             const SoftmaxKind softmax =
                 round / blocks.size() % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
-            const AttentionCase problem = with_mask(
+            AttentionCase problem = with_mask(
                 random,
                 pick_attention(random, dtype, head_dim, blocks[round % blocks.size()], softmax),
                 mask);
+            if (grouped) {
+                problem = with_grouped_heads(random, problem);
+            }
             CompileOptions options;
             options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
             std::string tiles;
@@ -167,6 +182,15 @@ TEST_P(GpuWgmma, AnyTileEqualsTheReferenceUnderMasks) {
     }
     for (const ElementMask mask : kMasks) {
         expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask);
+    }
+}
+
+TEST_P(GpuWgmma, AnyTileEqualsTheReferenceWithGroupedHeads) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kCausal}) {
+        expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask, true);
     }
 }
 
@@ -217,6 +241,15 @@ TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceUnderMasks) {
     }
     for (const ElementMask mask : kMasks) {
         expect_any_tile_passes(MatrixUnit::kMmaWarp, {16, 32}, mask);
+    }
+}
+
+TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceWithGroupedHeads) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kSpans}) {
+        expect_any_tile_passes(MatrixUnit::kMmaWarp, {16, 32}, mask, true);
     }
 }
 

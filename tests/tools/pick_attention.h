@@ -55,6 +55,13 @@ inline AttentionCase with_mask(std::mt19937_64& random, AttentionCase problem, E
     return problem;
 }
 
+// The problem with 2 or 3 query heads for each head of K and V.
+inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase problem) {
+    problem.attention.kv_heads = pick(random, 1, 2);
+    problem.attention.heads = problem.attention.kv_heads * pick(random, 2, 3);
+    return problem;
+}
+
 // A problem that is the same for all tests, to be changed where a test wants something else.
 inline AttentionCase plain_attention(DType dtype, BlockPattern pattern) {
     const std::int64_t length = pattern.length();

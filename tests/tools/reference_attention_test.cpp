@@ -232,6 +232,46 @@ TEST(ReferenceAttention, EqualsDenseMatricesUnderMasks) {
     }
 }
 
+// Heads that share K and V are heads with a copy each, and their dK and dV add up.
+TEST(ReferenceAttention, SharedHeadsEqualCopies) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 40, kWidth = 16, kHead = kLength * kWidth, kBatch = 2;
+    Attention attention{.heads = 6, .head_dim = 16, .length = kLength, .scale = 0.25F};
+    const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+    Inputs inputs = random_inputs(attention, kBatch, generator);
+    attention.kv_heads = 2;
+    Inputs shared = inputs;  // the first of each three heads
+    shared.k.clear();
+    shared.v.clear();
+    for (std::int64_t head = 0; head < 6 * kBatch; ++head) {
+        for (auto [own, few] : {std::pair(&inputs.k, &shared.k), std::pair(&inputs.v, &shared.v)}) {
+            const auto first = own->begin() + head / 3 * 3 * kHead;
+            std::copy(first, first + kHead, own->begin() + head * kHead);
+            if (head % 3 == 0) few->insert(few->end(), first, first + kHead);
+        }
+    }
+    const ReferenceResult few =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, shared));
+    attention.kv_heads = 0;
+    const ReferenceResult copies =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, inputs));
+    EXPECT_EQ(few.o, copies.o);
+    EXPECT_EQ(few.d_q, copies.d_q);
+    ASSERT_EQ(few.d_k.size(), copies.d_k.size() / 3);
+    for (std::int64_t n = 0; n < std::ssize(few.d_k); ++n) {
+        const std::int64_t first = n / kHead * 3 * kHead + n % kHead;
+        double d_k = 0, d_v = 0;
+        for (int member = 0; member < 3; ++member) {
+            d_k += copies.d_k[first + member * kHead];
+            d_v += copies.d_v[first + member * kHead];
+        }
+        ASSERT_NEAR(few.d_k[n], d_k, 1e-12);
+        ASSERT_NEAR(few.d_v[n], d_v, 1e-12);
+    }
+}
+
 // The gradients of loss = sum(O * dO), by central differences of the forward pass alone.
 TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
     const std::uint64_t seed = test::fresh_seed();

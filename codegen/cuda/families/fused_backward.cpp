@@ -34,6 +34,9 @@ std::string why_not(const KernelCase& launch) {
                            launch.target)) {
         return fmt::format("{} has no kernels that sum all gradients together", launch.target.arch);
     }
+    if (attention.key_value_heads() != attention.heads) {
+        return "kernels that sum all gradients together take as many heads of K and V as of Q";
+    }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels that sum all gradients together take turns that the pattern alone decides, "
                "and not a mask of spans, which leaves out steps when it is launched";
@@ -92,10 +95,11 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
-    if (program.attention.mask == ElementMask::kSpans) {
+    if (program.attention.mask == ElementMask::kSpans ||
+        program.attention.key_value_heads() != program.attention.heads) {
         return fmt::format(
-            "{} takes no mask of spans: take attention_query_gradient and "
-            "attention_key_value_gradient",
+            "{} takes no mask of spans and as many heads of K and V as of Q: take "
+            "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));
     }
     if (program.role == KernelRole::kDelta) {

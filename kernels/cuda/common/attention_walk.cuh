@@ -69,9 +69,9 @@ struct WorkItem {
     long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-// The one at `place` of pair b * H + h.
+// The one at `place` of pair b * kItemHeads + h.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned pair, int place) {
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
+    return {(int)(pair / kItemHeads), (int)(pair % kItemHeads), place,
             tile_at(args, place) * kStationaryRows, (long long)pair * kLength};
 }
 
@@ -79,6 +79,23 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
     const unsigned tiles = (unsigned)tile_count(args);
     const unsigned pair = item / tiles;
     return work_item(args, pair, (int)(item - pair * tiles));
+}
+
+// The item as its member's rows stream: with the member's query head, and its rows of LSE and delta.
+SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
+    if constexpr (kMembers == 1) return work;
+    const int head = query_head(work.head, member);
+    return {work.batch, head, work.place, work.first_row,
+            ((long long)work.batch * kHeads + head) * kLength};
+}
+
+// Which member's step of the walk, of `walked` steps, is step `step` of an item.
+struct MemberStep {
+    int member, step;
+};
+SPION_DEVICE MemberStep member_step(int step, int walked) {
+    if constexpr (kMembers == 1) return {0, step};
+    return {step / walked, step % walked};
 }
 
 // The granules of a work item as a sequence of rows, granule after granule. Granules that start at
@@ -203,13 +220,14 @@ struct StepElements {
 };
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
-// the step does not have become zeros. Steps are asked for in order.
+// the step does not have become zeros. Steps are asked for in order, once for each member.
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
                             const Rows& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_granule = step * kGranulesPerStep;
-    if (step > 0 && first_granule % 32 == 0) walk.window = read_window(walk, first_granule);
+    if ((step > 0 || kMembers > 1) && first_granule % 32 == 0)
+        walk.window = read_window(walk, first_granule);
     const int present = walk.valid - step * kStreamedRows;
     const int first_chunk = chunk_in_turn<kRowChunks, kThreads>(0, (int)threadIdx.x);
 #pragma unroll kCopies < 4 ? kCopies : 4

@@ -33,7 +33,7 @@ struct Uses {
     __device__ __forceinline__ void enter(const SpionAttentionArguments& args, const Walk& walk,
                                           int step) {
         const int first = step * kGranulesPerStep;
-        if (step > 0 && first % 32 == 0) read(args, walk, first);
+        if ((step > 0 || kMembers > 1) && first % 32 == 0) read(args, walk, first);
     }
     // Of the step's rows [column, column + kColumns).
     __device__ __forceinline__ bool at(int step, int column) const {

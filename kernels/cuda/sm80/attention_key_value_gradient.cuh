@@ -71,20 +71,24 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
     const unsigned stage_statistics = stage_tiles + kStagesBytes;
-    const Rows queries = rows_of(args.q, item.batch, item.head);
-    const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
+    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
+    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
     measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
-    const int steps = item.first_row < limit ? walk.steps() : 0;
+    const int walked = item.first_row < limit ? walk.steps() : 0;
+    const int steps = kMembers * walked;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
-        copy_step(walk, step, tile, queries, tile + kTileBytes, output_gradients);
-        copy_statistics(walk, step, stage_statistics + buffer * 2 * kStreamedRows * 4,
-                        args.lse + item.row, args.delta + item.row);
+        const MemberStep at = member_step(step, walked);
+        const WorkItem streamed = member_item(item, at.member);
+        copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member), tile + kTileBytes,
+                  rows_further(output_gradients, args.d_o, at.member));
+        copy_statistics(walk, at.step, stage_statistics + buffer * 2 * kStreamedRows * 4,
+                        args.lse + streamed.row, args.delta + streamed.row);
     };
     const auto arrived = [&](int buffer) {
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
@@ -107,15 +111,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, arrived);
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
-        const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(args, walk, step);
+        const int walk_step = member_step(step, walked).step;
+        const int valid = walk.valid - walk_step * kStreamedRows;
+        uses.enter(args, walk, walk_step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {
-                if (!uses.at(step, column)) continue;
+                if (!uses.at(walk_step, column)) continue;
             }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
-                          valid - column, elements.at(step));
+                          valid - column, elements.at(walk_step));
         }
     }
 

@@ -74,19 +74,22 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
     }
 }
 
-// One result, dK if kOfKey and else dV, from all `steps` of the walk, of which `copy` starts the
-// rows and turns their LSE into what is subtracted as in attention_key_value_gradient.cuh. The
+// One result, dK if kOfKey and else dV, from all `walked` steps of the walk, once for each member, of
+// which `copy` starts the rows and turns their LSE into what is subtracted as in attention_key_value_gradient.cuh. The
 // stationary rows are to be the first copies of the caller.
 template <bool kOfKey, typename Copy, typename Arrived>
-SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int valid,
-                               int steps, const StepElements<true>& elements, const Copy& copy,
+SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int rows,
+                               int walked, const StepElements<true>& elements, const Copy& copy,
                                const Arrived& arrived) {
+    const int steps = kMembers * walked;
     const unsigned first_query = tiles.query, first_statistics = tiles.statistics;
     begin_steps(steps, copy);
     wait_first();
     __syncwarp();
     set_zero(sum);
-    for (int step = 0; step < steps; ++step, valid -= kStreamedRows) {
+    for (int step = 0; step < steps; ++step) {
+        const int walk_step = member_step(step, walked).step;
+        const int valid = rows - walk_step * kStreamedRows;
         const int buffer = await_step(step, steps, copy, arrived);
         tiles.query = first_query + buffer * 2 * kTileBytes;
         tiles.statistics = first_statistics + buffer * kStatisticsBytes;
@@ -95,7 +98,7 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
             float scores[kColumns / 8][4];
             ScoreSlopes<kColumns / 8> slopes;
             compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column,
-                                  elements.at(step));
+                                  elements.at(walk_step));
             if constexpr (kOfKey) {
                 to_score_gradients(scores, slopes, tiles, warp_row, column);
                 Engine::multiply(sum, scores, tiles.query, column);
@@ -126,8 +129,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned start = shared_memory_start();
     const Tiles tiles{start, start + kStationaryBytes, start + 2 * kStationaryBytes,
                       start + 2 * kStationaryBytes + kStagesBytes};
-    const Rows queries = rows_of(args.q, item.batch, item.head);
-    const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
+    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
+    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
@@ -135,19 +138,22 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const StepElements<true> elements = {
         element_mask<true>(args, item.batch, item.first_row + warp_row), walk.granules,
         walk.listed};
-    const int steps = item.first_row < limit ? walk.steps() : 0;
+    const int walked = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = tiles.query + buffer * 2 * kTileBytes;
-        copy_step(walk, step, tile, queries, tile + kTileBytes, output_gradients);
-        copy_statistics(walk, step, tiles.statistics + buffer * kStatisticsBytes,
-                        args.lse + item.row, args.delta + item.row);
+        const MemberStep at = member_step(step, walked);
+        const WorkItem streamed = member_item(item, at.member);
+        copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member), tile + kTileBytes,
+                  rows_further(output_gradients, args.d_o, at.member));
+        copy_statistics(walk, at.step, tiles.statistics + buffer * kStatisticsBytes,
+                        args.lse + streamed.row, args.delta + streamed.row);
     };
     const auto arrived = [&](int buffer) {
         shift_statistics(tiles.statistics + buffer * kStatisticsBytes);
     };
 
     float sum[kHeadTiles][4];
-    sum_gradient<false>(sum, tiles, warp_row, walk.valid, steps, elements, copy, arrived);
+    sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
     store_gradient(tiles.value, warp_row, sum, 1.0F,
                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
 
@@ -156,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     walk.window = read_window(walk, 0);
     copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    sum_gradient<true>(sum, tiles, warp_row, walk.valid, steps, elements, copy, arrived);
+    sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);

@@ -42,6 +42,11 @@ struct Consumer {
         set_zero(out);
     }
 
+    __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        elements = step_elements<false>(args, plan);
+    }
+
     __device__ __forceinline__ void add(unsigned key_tile, unsigned, int valid) {
         const unsigned value_tile = key_tile + kTileBytes;
         if (may_have_padded_rows<kStreamedRows>(valid)) zero_streamed_rows(value_tile, valid);

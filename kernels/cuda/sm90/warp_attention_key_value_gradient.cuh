@@ -32,6 +32,11 @@ struct Consumer {
         set_zero(value_gradient);
     }
 
+    __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        elements = step_elements<true>(args, plan);
+    }
+
     // Queries that the step does not have are zeros throughout, LSE and delta too, and add nothing.
     __device__ __forceinline__ void add(unsigned query_tile, unsigned statistics, int valid) {
         const unsigned output_gradient_tile = query_tile + kTileBytes;

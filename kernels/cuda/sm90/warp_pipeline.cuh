@@ -93,15 +93,15 @@ struct Ring {
 
 // What a consumer is told of an item.
 struct ItemPlan {
-    int pair;       // b * H + h; negative: there are no more items
+    int pair;       // b * kItemHeads + h; negative: there are no more items
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
     int elements;   // likewise
     // Under an element mask: of the walk's granules, in the table, and how many there are.
     int first_granule, listed;
 
-    __device__ __forceinline__ int batch() const { return pair / kHeads; }
-    __device__ __forceinline__ int head() const { return pair % kHeads; }
+    __device__ __forceinline__ int batch() const { return pair / kItemHeads; }
+    __device__ __forceinline__ int head() const { return pair % kItemHeads; }
 };
 
 // The element mask of an item's rows, in its first step and those after it.
@@ -126,6 +126,9 @@ struct Feed {
     const GranuleIndex* granules = nullptr;  // of the step to be fetched next
     int left = 0;                            // rows from there on
     int upcoming[kGranulesPerStep] = {};     // its granules
+    // Where an item has several members: which one's rows stream, and what each starts with.
+    int member = 0, rows = 0;
+    const GranuleIndex* first_granules = nullptr;
 
     __device__ __forceinline__ explicit Feed(const SpionHopperArguments& args_)
         : args(args_),
@@ -203,9 +206,14 @@ struct Feed {
         batch = work.batch;
         head = work.head;
         first_row = work.first_row;
+        if constexpr (kMembers > 1) {
+            member = 0;
+            rows = left;
+            first_granules = granules;
+        }
         read_upcoming();
         store_shared_16(memory.plan(),
-                        make_uint4(batch * kHeads + head, first_row, left, elements));
+                        make_uint4(batch * kItemHeads + head, first_row, left, elements));
         if constexpr (kElementsMasked) {
             const int first = (int)(granules - granule_table(args.attention));
             store_shared_16(memory.plan() + 16, make_uint4(first, listed, 0, 0));
@@ -238,11 +246,18 @@ struct Feed {
                 tma_load(
                     tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
                     args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row,
-                    head_in_tensor<kWalksKeys>(head), batch);
+                    kWalksKeys ? key_head(head) : query_head(head, member), batch);
             }
         }
         granules += kGranulesPerStep;
         left -= kStreamedRows;
+        if constexpr (kMembers > 1) {
+            if (left <= 0 && member + 1 < kMembers) {
+                ++member;
+                left = rows;
+                granules = first_granules;
+            }
+        }
         read_upcoming();
         ring.advance();
     }
@@ -286,7 +301,8 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
         const int lane = __ffs((int)lanes) - 1;
         const ConsumerMemory memory(lane);
         const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
-        const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int pair = __shfl_sync(
+            0xFFFFFFFFU, feed.batch * kHeads + query_head(feed.head, feed.member), lane);
         const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
         mbarrier_wait(memory.stage_empty(stage),
                       __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
@@ -340,6 +356,7 @@ SPION_DEVICE void release_stage(unsigned empty) {
 // A consumer's life. Consumer has, each for the whole warp,
 //   begin(attention, memory, plan)       takes what it needs from the slot
 //   add(tiles, statistics, valid)        a step of which `valid` > 0 rows count
+//   walk_again(attention, plan)          the next step is the first of another member's
 //   finish(attention, plan, staging)     stores the results; `staging`: kStageBytes
 //   finish_empty(attention, plan)        the same of an item without steps
 template <typename Consumer>
@@ -362,12 +379,17 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
             consumer.finish_empty(args, plan);
             continue;
         }
-        int left = plan.valid;
+        int left = plan.valid, members = kMembers - 1;  // those after this one
         while (true) {
             mbarrier_wait(memory.stage_full(ring.stage), ring.parity);
             consumer.add(memory.stage_tiles(ring.stage), memory.stage_statistics(ring.stage), left);
             left -= kStreamedRows;
-            if (left <= 0) break;
+            if (left <= 0) {
+                if (members == 0) break;
+                --members;
+                left = plan.valid;
+                consumer.walk_again(args, plan);
+            }
             release_stage(memory.stage_empty(ring.stage));
             ring.advance();
         }

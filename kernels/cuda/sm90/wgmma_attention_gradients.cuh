@@ -116,7 +116,7 @@ struct Consumer {
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
     __device__ __forceinline__ void hand_over(const float (&piece)[8][4]) const;
 };
-static_assert(kStages == 2);
+static_assert(kStages == 2 && kMembers == 1);
 
 // The piece goes to the adder, whose fence orders it before the transfer.
 __device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) const {

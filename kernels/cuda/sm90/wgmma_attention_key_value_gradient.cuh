@@ -93,7 +93,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     set_zero(value_gradient);
     const StepElements<true> elements =
         step_elements<true>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
-    const int steps = plan.steps();
+    const int walked = plan.steps(), steps = kMembers * walked;
     Scores scores;
     unsigned uses = 0;
     if (steps > 0) {
@@ -103,7 +103,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, uses, elements.at(steps - left), value_tile);
+        start_gradients(scores, uses, elements.at(member_step(steps - left, walked).step),
+                        value_tile);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {

@@ -152,7 +152,7 @@ SPION_DEVICE void release_stage(int stage, int tile) {
 
 // What consumers are told of an item.
 struct ItemPlan {
-    int pair;       // b * H + h; negative: there are no more items
+    int pair;       // b * kItemHeads + h; negative: there are no more items
     int first_row;  // of the stationary tile
     int valid;      // rows of the walk that count, see Walk
     int elements;   // likewise, of the warp's rows
@@ -163,8 +163,8 @@ struct ItemPlan {
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
     }
-    __device__ __forceinline__ int batch() const { return pair / kHeads; }
-    __device__ __forceinline__ int head() const { return pair % kHeads; }
+    __device__ __forceinline__ int batch() const { return pair / kItemHeads; }
+    __device__ __forceinline__ int head() const { return pair % kItemHeads; }
 };
 
 SPION_DEVICE ItemPlan read_plan(int slot) {
@@ -213,8 +213,8 @@ SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& w
     constexpr int kBoxes = kStationaryTensors * kGroups * kSlabs;
     const unsigned full = slot_full(slot);
     if (lane_index() == 0) {
-        store_shared_16(slot_plan(slot), make_uint4(work.batch * kHeads + work.head, work.first_row,
-                                                    walk.valid, walk.elements));
+        store_shared_16(slot_plan(slot), make_uint4(work.batch * kItemHeads + work.head,
+                                                    work.first_row, walk.valid, walk.elements));
         if constexpr (kElementsMasked) {
             const int first = (int)(walk.granules - granule_table(args.attention));
             store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, first, walk.listed, 0));
@@ -289,7 +289,7 @@ SPION_DEVICE WorkItem item_of_turn(const SpionHopperArguments& args, unsigned tu
         place = (turn - first_late) / args.heads_together;
         pair = first_late / tiles + (turn - first_late - place * args.heads_together);
     }
-    if (kLastHeadFirst) pair = (unsigned)args.attention.batch * kHeads - 1 - pair;
+    if (kLastHeadFirst) pair = (unsigned)args.attention.batch * kItemHeads - 1 - pair;
     return work_item(args.attention, pair, (int)place);
 }
 
@@ -336,9 +336,12 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         }
         slot.advance();
 
-        for (int step = 0; step < steps_of(walk); ++step, stage.advance()) {
+        const int walked = steps_of(walk);
+        for (int each = 0; each < kMembers * walked; ++each, stage.advance()) {
+            const auto [member, step] = member_step(each, walked);
+            const WorkItem streamed = member_item(work, member);
             const int first = step * kGranulesPerStep;
-            if (step > 0 && first % 32 == 0) {
+            if (each > 0 && first % 32 == 0) {
                 walk.window = read_window(walk, first);
                 uses = read_uses(args.attention, walk, first);
             }
@@ -348,14 +351,15 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
             const unsigned word = uses_of_step(uses, first);
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], work, granule, stage.index, 0);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], streamed, granule, stage.index,
+                                   0);
             if constexpr (kStageHasStatistics) {
-                fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
+                fetch_stage_statistics(streamed, walk, step, stage_statistics(stage.index));
                 cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
             mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], work, granule, stage.index,
-                                   1);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], streamed, granule,
+                                   stage.index, 1);
         }
         if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, turn, items_done++);
         turn = __shfl_sync(0xFFFFFFFFU, next, 0);
