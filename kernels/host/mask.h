@@ -1,16 +1,16 @@
 // Which elements of a block count, for all host bodies. Today they are kept out by key padding, by
-// the ragged edge at L, in packed tiles by the bits that say which block row uses a granule, and by
-// the element mask. Bodies gather only rows that count for some lane, so that scores are masked
-// where the element mask cuts through a granule, and nowhere else.
+// the ragged edge at L, in packed tiles by the bits that say which block row uses a gather block,
+// and by the element mask. Bodies gather only rows that count for some lane, so that scores are
+// masked where the element mask cuts through a gather block, and nowhere else.
 #pragma once
 
 #include "kernels/attention_arguments.h"
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kLength;   // L
-extern const int kGranule;  // streamed rows that are adjacent in memory
-extern const int kSoftmax;  // a SpionSoftmax
+extern const int kLength;      // L
+extern const int kGatherRows;  // streamed rows that are adjacent in memory
+extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
 extern const int kMask;  // a SpionMask
 }
@@ -20,10 +20,10 @@ SPION_INLINE int key_limit(const SpionAttentionArguments& args, int batch) {
     return kKeyPadding ? args.lengths[batch] : kLength;
 }
 
-// Rows of the granule that starts at row `first` which lie below `limit`.
+// Rows of the gather block that starts at row `first` which lie below `limit`.
 SPION_INLINE int rows_below(long long first, int limit) {
     const long long left = limit - first;
-    return static_cast<int>(left < 0 ? 0 : left < kGranule ? left : kGranule);
+    return static_cast<int>(left < 0 ? 0 : left < kGatherRows ? left : kGatherRows);
 }
 
 // Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
