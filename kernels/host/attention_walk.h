@@ -100,7 +100,7 @@ SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_
     }
 }
 
-// piece: work item * kPackedRows + block row.
+// row_item: work item * kPackedRows + block row.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item) {
     const long long item = row_item / kPackedRows;
     const int order_index = static_cast<int>(item % tile_count(args));
