@@ -291,7 +291,8 @@ void Training::turn_sparse() {
     std::vector<BlockPattern> patterns;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
-        patterns.push_back(discover(pooled, settings_.length, settings_.discovery));
+        patterns.push_back(
+            discover_layer(pooled, attention_of(settings_, model_.dtype()), settings_.discovery));
         folder_.write_pattern(layer, patterns.back(), pooled);
         report_.densities.push_back(patterns.back().density());
         progress_.say(pattern_text(layer, patterns.back(), progress_.picture_columns()));
