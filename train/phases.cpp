@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "compiler/discovery/score_summary.h"
 #include "compiler/discovery/transition.h"
 #include "train/data/listops.h"
 #include "train/interrupt.h"
