@@ -295,11 +295,15 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
     unsigned turn = blockIdx.x;
     bool first_item = true;
     unsigned items_done = 0;
+    if (args.waits_first) {
+        griddepcontrol_wait();
+        griddepcontrol_launch_dependents();
+    }
     while (turn < args.items) {
         const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
         Walk walk = open_walk(args.attention, work.place);
         unsigned uses = read_uses(args.attention, walk, 0);
-        if (first_item) griddepcontrol_wait();  // the tables are older than those
+        if (first_item) griddepcontrol_wait();  // without effect where it has waited
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
@@ -359,7 +363,7 @@ SPION_DEVICE void run_items(const SpionHopperArguments& args,
                             const SlotStatistics& fetch_slot_statistics,
                             const StageStatistics& fetch_stage_statistics,
                             const Helper& help = {}) {
-    griddepcontrol_launch_dependents();
+    if (!args.waits_first) griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
         setmaxnreg_dec<kProducerRegisters>();
