@@ -356,7 +356,7 @@ typedef struct spion_tensor {
 typedef enum spion_call_flags {
     /* Kernels start while the one before them on the stream ends (where that lets them), and wait
      * for it before they read what it may have written. With this flag they read tables and lengths
-     * before that: only where no kernel that may still be running then writes these. It saves about
+     * before that: only where no kernel that may still be running then writes these. It saves half
      * a microsecond. */
     SPION_OVERLAP = 1,
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
