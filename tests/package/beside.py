@@ -4,12 +4,13 @@ all that they export given to everybody (RTLD_GLOBAL): both work, in either orde
     beside.py LIBSPION triton|torch ours-first|theirs-first [TARGET]
 
 Triton's wheel is fetched from PyPI once and kept in $SPION_TEST_LIBRARIES, else
-~/.cache/spion-test-libraries; PyTorch is the one that Python finds, or that lies there as torch-*. No GPU is
-needed: Triton is made to compile for sm_90, PyTorch multiplies on the host (and on a GPU that is
-there), ours compiles for TARGET (host unless given).
+spion-test-libraries of the user's cache; PyTorch is the one that Python finds, or that of a Python that
+lies there as python-torch-*. No GPU is needed: Triton is made to compile for sm_90, PyTorch multiplies on
+the host (and on a GPU that is there), ours compiles for TARGET (host unless given).
 """
 
 import ctypes
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -94,14 +95,17 @@ def ours(path: str, target: str) -> int:
 def main(scratch: str) -> None:
     path, name, order = sys.argv[1:4]
     target = sys.argv[4] if len(sys.argv) > 4 else "host"
-    folder = pathlib.Path(os.environ.get("SPION_TEST_LIBRARIES")
-                          or pathlib.Path.home() / ".cache/spion-test-libraries")
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(os.environ.get("SPION_TEST_LIBRARIES") or pathlib.Path(cache) / "spion-test-libraries")
     if name == "triton":
         folder.mkdir(parents=True, exist_ok=True)
         sys.path.insert(0, str(unpacked(folder)))
         os.environ["TRITON_CACHE_DIR"] = scratch
-    elif name == "torch":
-        sys.path.extend(str(site) for site in sorted(folder.glob("torch-*")))
+    elif importlib.util.find_spec("torch") is None:
+        for done in folder.glob("python-torch-*/complete"):
+            python = done.parent / "bin/python"
+            os.execv(python, [str(python), *sys.argv])
+        sys.exit("there is no PyTorch")
     theirs = {"triton": triton_works, "torch": torch_works}[name]
     sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
     sizes = {}

@@ -25,7 +25,7 @@ install_packages() {
             dpkg-query -W -f='${db:Status-Status}\n' "$needed" | grep -qx installed ||
                 { echo "the .deb depends on $needed, which is not installed here" >&2; exit 1; }
         done
-    diff <(tar -tzf "$scratch"/packages/*.tar.gz | sed 's|^[^/]*/||' | grep -v '/$' | sort) \
+    diff <(tar -tzf "$scratch"/packages/*.tar.gz | sed 's|^[^/]*/||' | grep -vE '(^|/)$' | sort) \
         <(cd "$root/usr" && find . ! -type d | sed 's|^[.]/||' | sort)
     for needed in llvm fmt json; do
         compgen -G "$root/usr/share/doc/spion/third-party/*$needed*" >/dev/null ||
