@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/hopper_arguments.h"
+#include "kernels/sm90_arguments.h"
 #include "tests/support/fake_device.h"
 
 namespace spion {
@@ -16,7 +16,7 @@ namespace {
 
 struct Launched {
     LaunchGeometry geometry;
-    SpionHopperArguments arguments;
+    SpionSm90Arguments arguments;
 };
 
 // An sm_90a that keeps what it is given.
@@ -104,7 +104,7 @@ TEST_F(AttentionPlanTest, WorkIsOrderedForThePatternAtHand) {
     const AttentionPlan made = plan(), for_it = plan(0.5F, uneven());
     const auto together = [&](const AttentionPlan& plan, bool with_head) {
         const std::vector<std::int32_t> tables = tables_of(plan);
-        return run(plan, PlanPass::kForward, tables, with_head, true)[0].arguments.heads_together;
+        return run(plan, PlanPass::kForward, tables, with_head, true)[0].arguments.lpt_heads;
     };
     ASSERT_NE(together(made, false), together(for_it, false)) << "nothing to tell apart";
     EXPECT_EQ(together(made, true), together(for_it, false));
