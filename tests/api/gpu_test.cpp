@@ -113,12 +113,13 @@ TEST_F(ApiGpu, CallsLeaveTheThreadsContextAndAllocateNothing) {
     call.run(stream_->get());
     const ForwardArguments forward = call.forward_arguments();
     const BackwardArguments backward = call.backward_arguments();
-    const long before = allocations();
+    const long before = allocations(), looks = looks_at_the_environment();
     for (int i = 0; i < 10; ++i) {
         plan.forward(forward, stream_->get());
         plan.backward(backward, stream_->get());
     }
     EXPECT_EQ(allocations(), before);
+    EXPECT_EQ(looks_at_the_environment(), looks);
     const std::vector<std::uint8_t> wanted = call.bytes();
     call.poison();
 
