@@ -105,6 +105,11 @@ sanitize() {
         done
     done
     rm "$bits"
+    # Calls of the library: threads and streams on one plan, and what callers get wrong. Errors that
+    # the driver reports, as launches in the wrong stream, are what the tests provoke.
+    compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
+        "$build/test_api_gpu" \
+        --gtest_filter='*ThreadsAndStreams*:*TakesWhatTheKernelBefore*:*Mistakes*' || return 1
     compute-sanitizer --tool memcheck --error-exitcode 9 \
         "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda
 }

@@ -128,6 +128,7 @@ struct ForwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
 };
 
 struct BackwardArguments {
@@ -139,6 +140,7 @@ struct BackwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -185,7 +187,8 @@ class Plan {
                                          args.lengths,
                                          args.workspace,
                                          args.workspace_bytes,
-                                         args.flags};
+                                         args.flags,
+                                         args.table_head};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -204,7 +207,8 @@ class Plan {
                                           args.lengths,
                                           args.workspace,
                                           args.workspace_bytes,
-                                          args.flags};
+                                          args.flags,
+                                          args.table_head};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }
