@@ -55,7 +55,7 @@ BundledKernel kernel_of(const json& record) {
 json record_of(const Target& target) {
     return {{"arch", target.arch},
             {"features", target.features},
-            {"processors", target.processors},
+            {"processors", target.sm_count},
             {"compiler_major", target.compiler.major},
             {"compiler_minor", target.compiler.minor}};
 }
@@ -75,7 +75,7 @@ Target target_of(const json& record, const fs::path& bundle) {
     Target target;
     target.arch = record.at("arch");
     target.features = record.at("features");
-    target.processors = whole_number_in(record, "processors", bundle);
+    target.sm_count = whole_number_in(record, "processors", bundle);
     target.compiler = {.major = whole_number_in(record, "compiler_major", bundle),
                        .minor = whole_number_in(record, "compiler_minor", bundle)};
     return target;
@@ -154,7 +154,7 @@ KernelBinary Bundle::read(const BundledKernel& kernel) const {
 Target Bundle::as_compiled_for(Target target) const {
     for (const Target& ours : targets_) {
         if (ours.arch == target.arch && ours.features == target.features) {
-            target.processors = ours.processors;
+            target.sm_count = ours.sm_count;
             target.compiler = ours.compiler;
         }
     }

@@ -1,6 +1,6 @@
 // nvrtc_matrix sample|all|variants [80]: compiles attention's and the training step's kernels with the
 // NVRTC that is found, and prints a line with tabs for each: family, target, kernel, tile,
-// registers, bytes of spills, milliseconds of processor time, and why it was refused (or that its
+// registers, bytes of spills, milliseconds of SM time, and why it was refused (or that its
 // constants are device variables); for every compute capability, or for one.
 // tests/nvrtc_matrix.py runs it for every release.
 #include <fmt/format.h>
@@ -102,7 +102,7 @@ test::CompileJobs training_jobs(const Target& target) {
 void print_target(const Target& target, std::size_t step) {
     print_family("chosen", test::chosen_jobs(target, false), step);
     print_family("wgmma", test::wgmma_jobs(target), step);
-    print_family("together", test::together_jobs(target), step);
+    print_family("fused", test::fused_backward_jobs(target), step);
     print_family("warp items", test::warp_item_jobs(target), step);
     print_family("other D", test::other_dimension_jobs(target, false), step);
     print_family("summary", test::summary_jobs(target), step);
