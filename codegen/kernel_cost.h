@@ -79,7 +79,7 @@ struct SmTime {
     Bound bound = Bound::kProducts;  // of the compute term
 };
 
-// The bound whose share of a pass is the largest.
+// The bound that takes the largest part of an MMA iteration.
 Bound largest(double products, double shared, double exponentials, double instructions);
 
 // Constants of the H200 that the model was calibrated on.

@@ -88,8 +88,8 @@ class Scheduler {
 
     const TileProgram& program_;
     DqSchedule schedule_;
-    int at_once_ = 1;  // work items of a pair
-    int cooling_ = 1;  // steps between two shares of a gather block
+    int at_once_ = 1;  // work items of a batch-head
+    int cooling_ = 1;  // steps between two partials of a gather block
     std::vector<std::vector<std::int32_t>>
         waiting_;                                   // of a work item: gather blocks without a step
     std::vector<std::vector<DqPartial>> partials_;  // of a work item: its steps
@@ -113,7 +113,7 @@ Scheduler::Scheduler(const TileProgram& program, int sm_count) : program_(progra
     for (int item = 0; item < items; ++item) {
         const auto begin = program.gather_blocks.begin() + program.offsets[item];
         const auto end = program.gather_blocks.begin() + program.offsets[item + 1];
-        // From another place for every work item: equal lists meet less.
+        // Every work item starts at another entry, so that equal lists meet less.
         const auto start = begin + (end - begin) * item / items;
         std::vector<std::int32_t> gather_blocks(start, end);
         gather_blocks.insert(gather_blocks.end(), begin, start);
@@ -175,7 +175,7 @@ void Scheduler::order_partials() {
             schedule_.gather_blocks.push_back(partial.gather_block);
         }
     }
-    // Cooling keeps two shares of a gather block apart, so time alone tells their order.
+    // Cooling keeps two partials of a gather block at different times, which tell their order.
     std::stable_sort(placed.begin(), placed.end(),
                      [](const Placed& a, const Placed& b) { return a.partial.at < b.partial.at; });
     schedule_.tickets.resize(placed.size());
@@ -216,7 +216,7 @@ DqSchedule in_order(const TileProgram& program, int sm_count) {
 
 }  // namespace
 
-// Measured on an H200: all SMs on one pair, where it has gather blocks for them, else 4 pairs.
+// Measured on an H200: all SMs on one batch-head, where it has gather blocks for them, else on 4.
 int batch_heads_at_once(int sequence, int sm_count) {
     constexpr int kBatchHeads = 4;
     return 2 * sequence >= 3 * sm_count ? 1 : std::min(kBatchHeads, sm_count);

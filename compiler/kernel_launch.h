@@ -74,7 +74,7 @@ class KernelLaunch {
     SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, int rows,
                             const Device& device) const;
     void describe_tensors(SpionSm90Arguments& arguments, const Device& device) const;
-    std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed in turns
+    std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed by tickets
 
     KernelRole role_ = KernelRole::kForward;
     Attention attention_;

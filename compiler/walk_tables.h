@@ -31,7 +31,7 @@ WalkTables walk_tables(const TileProgram& program, std::int64_t capacity);
 std::int64_t most_gather_blocks(const TileProgram& program, std::int64_t blocks);
 
 // Fills the block, what no table needs with zeros. SMs: of the target, for kGradients, whose
-// gather blocks are written in the order of their turns. Throws InternalError when the walk is
+// gather blocks are written in the order of the schedule. Throws InternalError when the walk is
 // longer than the capacity or `block` is not of the tables' size.
 void write_walk(const TileProgram& program, const WalkTables& tables, int sm_count,
                 std::span<std::int32_t> block);

@@ -12,8 +12,15 @@ Machine code: every program below is compiled by both from the same IR, tile sha
 so that no chooser has a say. Compared are the executable sections and the baked tables of the two
 binaries, byte for byte, and the registers and shared bytes of a thread. Only names and notes of the
 file around them may differ. Where code differs and nvdisasm is found (on PATH or as
-SPION_DISASSEMBLER), the first instructions that differ are shown. Where a NEW has renamed words of
-the IR, --rename OLD=NEW (repeated) says so.
+SPION_DISASSEMBLER), the first instructions that differ are shown.
+
+A kernel's parameters lie in constant bank 0, so a parameter that moves within its struct changes
+every instruction that reads it. Such kernels are told apart from others: their instructions are
+equal, control bits included, once each offset of c[0x0] in OLD has been replaced by exactly one of
+NEW and the other way round. They are counted by themselves and no difference with --offsets.
+
+Where words of the IR have changed, --rename OLD=NEW (repeated) names what NEW has renamed, and
+--back NEW=OLD what OLD does not know yet.
 
 Exit status: 0 all equal, 1 some differ, 2 something could not be compared.
 """
@@ -272,6 +279,32 @@ def disassemble(binary):
     return [line for line in lines if line and not line.startswith(('.', '//'))]
 
 
+PARAMETER = re.compile(r'(?<=c\[0x0\]\[)0x[0-9a-f]+(?=\])')
+INSTRUCTION_BYTES = 16
+CONTROL_BIT = 105  # of an instruction: stalls, barriers and register reuse from here on
+
+
+def moved_parameters(texts, codes):
+    """{offset in OLD: offset in NEW} when nothing but the offsets of c[0x0] differs, else None."""
+    controls = [[int.from_bytes(code[at:at + INSTRUCTION_BYTES], 'little') >> CONTROL_BIT
+                 for code in parts
+                 for at in range(0, len(code), INSTRUCTION_BYTES)] for parts in codes]
+    if controls[0] != controls[1] or len(texts[0]) != len(texts[1]):
+        return None
+    forward, backward = {}, {}
+    for before, after in zip(*texts):
+        if PARAMETER.sub('', before) != PARAMETER.sub('', after):
+            return None
+        for mine, other in zip(PARAMETER.findall(before), PARAMETER.findall(after)):
+            if forward.setdefault(mine, other) != other or backward.setdefault(other, mine) != mine:
+                return None
+    return forward
+
+
+class Offsets(str):
+    """What differs, where that is nothing but the offsets of parameters."""
+
+
 def compare_program(program, old, new):
     """'' when both make the same code, else what differs."""
     (old_file, old_facts), (new_file, new_facts) = old.compile(program), new.compile(program)
@@ -286,6 +319,10 @@ def compare_program(program, old, new):
                 'tables or facts differ, not the instructions')
     texts = disassemble(old_file), disassemble(new_file)
     if code[0] != code[1] and None not in texts:
+        moved = moved_parameters(texts, code)
+        if moved is not None and old_facts == new_facts:
+            changed = [f'{a}->{b}' for a, b in sorted(moved.items()) if a != b]
+            return Offsets(f'in offsets of parameters alone: {" ".join(changed)}')
         shown = list(difflib.unified_diff(*texts, 'old', 'new', lineterm='', n=1))
         what.append(f'  {len(texts[0])} and {len(texts[1])} instructions, equal but for the control '
                     'bits' if not shown else '  ' + '\n  '.join(shown[:24]))
@@ -322,9 +359,9 @@ def compare_choice(flags, old, new):
     return '' if not shown else '  ' + '\n  '.join(shown[:24])
 
 
-def compare(cases, judge, jobs):
+def compare(cases, judge, jobs, offsets_may_differ=False):
     """Prints a line a case that differs or failed; the exit status."""
-    differ = failed = 0
+    differ = failed = moved = 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(judge, case): name for name, case in cases}
         for future in concurrent.futures.as_completed(waiting):
@@ -334,12 +371,16 @@ def compare(cases, judge, jobs):
                 failed += 1
                 print(f'FAILED {waiting[future]}: {error}', flush=True)
                 continue
-            if what:
+            if isinstance(what, Offsets):
+                moved += 1
+                if not offsets_may_differ:
+                    print(f'DIFFERS {waiting[future]}: {what}', flush=True)
+            elif what:
                 differ += 1
                 print(f'DIFFERS {waiting[future]}: {what}', flush=True)
-    print(f'{len(cases)} compared: {len(cases) - differ - failed} equal, {differ} differ, '
-          f'{failed} failed')
-    return 2 if failed or not cases else 1 if differ else 0
+    print(f'{len(cases)} compared: {len(cases) - differ - failed - moved} equal, {moved} but for '
+          f'offsets of parameters, {differ} differ, {failed} failed')
+    return 2 if failed or not cases else 1 if differ or (moved and not offsets_may_differ) else 0
 
 
 def main():
@@ -351,6 +392,10 @@ def main():
     parser.add_argument('--keep', help='folder for what both have made')
     parser.add_argument('--rename', action='append', default=[], metavar='OLD=NEW',
                         help='word of the IR that NEW has renamed')
+    parser.add_argument('--back', action='append', default=[], metavar='NEW=OLD',
+                        help='word of the IR that OLD has another name for')
+    parser.add_argument('--offsets', action='store_true',
+                        help='kernels that differ in offsets of parameters alone count as equal')
     parser.add_argument('-j', '--jobs', type=int, default=os.cpu_count(), help='at once')
     options = parser.parse_args()
     wanted = [program for program in programs() if re.search(options.only, program.name)]
@@ -366,10 +411,11 @@ def main():
         return compare(cases, lambda flags: compare_choice(flags, old, new), options.jobs)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(options.keep or temporary)
-        pair = (Build(old, folder / 'old', []),
+        pair = (Build(old, folder / 'old', [one.split('=', 1) for one in options.back]),
                 Build(new, folder / 'new', [one.split('=', 1) for one in options.rename]))
         return compare([(program.name, program) for program in wanted],
-                       lambda program: compare_program(program, *pair), options.jobs)
+                       lambda program: compare_program(program, *pair), options.jobs,
+                       options.offsets)
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ std::string transition_text(const std::vector<std::unique_ptr<CompiledAttention>
 std::string report_text(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const RunFolder& folder);
 // RUN/device.json: {"device": name, "compiler", "back_end": "cuda" or "host", and the fields of
-// Target under their names}.
+// Target under their names, sm_count as "processors"}.
 std::string device_json(Device& device);
 // RUN/summary.json:
 //   device, arch          name and Target::arch

@@ -51,7 +51,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     }
     int exchange = 0;
     if (role == KernelRole::kGradients) {
-        // dS of both warpgroups, twice; two shares of dQ; barriers.
+        // dS of both warpgroups, twice; two partial dQs; barriers.
         constexpr int kDqAcc = 64 * 64 * kFloat;
         exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 7 * kBarrier;
         stationary_stage += plan;  // of twice the size
@@ -100,8 +100,8 @@ WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int str
                             stationary_stages, packed);
     };
     WgmmaPlan plan{.threads = kGroupThreads * (groups + 1)};
-    // The producer of the statistics does with 32 registers, the others with 24; who uses what
-    // takes a few more; reduce warps, which are of its warpgroup, want what consumers leave.
+    // The producer of the statistics does with 32 registers, the others with 24. Block row
+    // masks take a few more. Reduce warps, which are of its warpgroup, get what consumers leave.
     const int for_masks = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
     plan.producer_registers = role == KernelRole::kGradients          ? 56
                               : role == KernelRole::kKeyValueGradient ? 32 + for_masks

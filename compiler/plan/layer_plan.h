@@ -27,7 +27,7 @@ struct PlanOptions {
     // Block rows a tile (compiler/plan/packing.h); nothing: what the cost model says of the pattern.
     std::optional<int> packed_rows = {};
     Tables tables = Tables::kPassed;
-    // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
+    // How dQ is summed; nothing: what the cost model says, but split where `shapes` has one of a
     // backward launch.
     std::optional<LayerRoles> roles = {};
     // Sum dQ as is best for patterns of this density; nothing: of the pattern's own.

@@ -78,7 +78,7 @@ struct WorkItem {
     int valid_keys;              // keys of the sample that are not padding
 };
 
-// piece: work item * kPackedRows + block row.
+// row_item: work item * kPackedRows + block row.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item) {
     const long long item = row_item / kPackedRows;
     const int order_index = static_cast<int>(item % tile_count(args));

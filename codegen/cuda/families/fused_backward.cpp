@@ -100,15 +100,15 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
         program.gather_rows != program.streamed_rows) {
         return fmt::format(
             "attention_gradients takes stationary_rows=128, stages=2 and streamed_rows=gather_rows "
-            "of "
-            "8192 / D, not stationary_rows={} stages={} streamed_rows={} gather_rows={} with D={}",
+            "of 8192 / D, not stationary_rows={} stages={} streamed_rows={} gather_rows={} with "
+            "D={}",
             program.stationary_rows, program.stages, program.streamed_rows, program.gather_rows,
             program.attention.head_dim);
     }
     return why_not_planned(plan, program, target);
 }
 
-// kDelta streams nothing; kGradients' work items add their shares of dQ, fp32, in the L2 cache.
+// kDelta streams nothing; kGradients' work items add their partial dQs, fp32, in the L2 cache.
 void adjust(KernelLoad& load) {
     if (load.role == KernelRole::kDelta) {
         load.walk = {.items = load.walk.items};

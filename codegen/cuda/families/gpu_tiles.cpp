@@ -36,8 +36,7 @@ std::string why_not_gather_blocks(const TileProgram& program) {
     }
     return fmt::format(
         "it has streamed_rows={} gather_rows={}: take gather blocks of {} rows or twice, four "
-        "times .. as "
-        "many, and 1, 2, 4, 8, 16 or {} of them",
+        "times .. as many, and 1, 2, 4, 8, 16 or {} of them",
         program.streamed_rows, program.gather_rows, kRowsOfWarp, kMostGatherBlocks);
 }
 

@@ -70,7 +70,7 @@ struct WorkItem {
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-// The one at `place` of pair b * H + h.
+// The one at `order_index` of batch-head b * H + h.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
                                 int order_index) {
     return {(int)(batch_head / kHeads), (int)(batch_head % kHeads), order_index,

@@ -1,7 +1,8 @@
 // Packed tiles: SPION_PACKED_ROWS block rows, past which the union of their gather blocks streams,
 // each gather block with a bit a block row that says whether the row uses it. A warp's 16 rows lie
 // in one block row. Where tiles are not packed, everything here is empty.
-//   mma.sync   each warp skips the gather blocks that its own block row does not use: Uses
+//   mma.sync   each warp skips the gather blocks that its own block row does not use:
+//              GatherMask
 //   wgmma      multiplies all 64 rows with all gather blocks; then each warp drops the scores of
 //              those that its block row does not use (mask.cuh). With every stage the producer
 //              hands over a word of bits: bit r * kGatherBlocksPerStep + j says that block row r

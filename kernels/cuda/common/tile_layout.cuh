@@ -55,7 +55,7 @@ struct LaneChunk {
 };
 
 // What lane `index` of kLanes that move a tile together, chunk after chunk and row after row, takes
-// at turn i.
+// as its i-th.
 template <int kRowChunks, int kLanes>
 SPION_DEVICE constexpr int copied_row(int i, int index) {
     if constexpr (kLanes % kRowChunks == 0) {

@@ -49,7 +49,7 @@ SPION_DEVICE int diagonal_weight(int r, int c, int rows, int columns) {
     return max(last - first + 1, 0);
 }
 
-// What the loop over (b, h) keeps of one pair's rows.
+// What the loop over (b, h) keeps of one head's rows.
 struct HeadRows {
     Rows query, key;
     const float* lse;

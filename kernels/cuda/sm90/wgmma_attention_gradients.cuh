@@ -1,4 +1,4 @@
-// dK and dV of one key tile, and its shares of dQ, on sm_90a.
+// dK and dV of one key tile, and its partial dQs, on sm_90a.
 //   S^T [64, n]   = K [64, D] * Q [n, D]^T       a warpgroup's 64 keys, n = kStreamedRows queries
 //   P^T [64, n]   = exp(kScale * S^T - LSE)
 //   dS^T [64, n]  = P^T * (V [64, D] * dO [n, D]^T - delta)
@@ -6,7 +6,7 @@
 //   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
 //   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
 // LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
-// through shared memory; how shares of dQ are added up is in wgmma_dq_reduce.cuh.
+// through shared memory; how partial dQs are added up is in wgmma_dq_reduce.cuh.
 #define SPION_SAMPLE_ROWS 128
 #include "kernels/cuda/sm90/wgmma_contract.cuh"
 
@@ -40,7 +40,7 @@ SPION_DEVICE unsigned exchanged_offset() {
     return row * 128 + (lane / 16 * 16 ^ row % 8 * 16);
 }
 
-// place: exchanged_offset() of a tile, a shared address.
+// exchanged: exchanged_offset() of a tile, a shared address.
 SPION_DEVICE void store_exchanged(unsigned exchanged, const Operand& operand) {
 #pragma unroll
     for (int step = 0; step < kScoreTiles / 2; ++step) {
@@ -48,7 +48,7 @@ SPION_DEVICE void store_exchanged(unsigned exchanged, const Operand& operand) {
     }
 }
 
-// piece [64, 64] = dS [64, 128] * K [128, 64], a warpgroup's keys after the other's. Both operands
+// dq_acc [64, 64] = dS [64, 128] * K [128, 64], a warpgroup's keys after the other's. Both operands
 // are contracted across their rows, of 128 bytes in shared memory.
 SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, unsigned key_tiles) {
     constexpr unsigned long long kShape = 1ULL << 62 | 64ULL << 32 | 1ULL << 16;
@@ -85,7 +85,7 @@ SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kSc
     }
 }
 
-// Whether a key tile may have rows that are padded, or beyond L: they have no share of dQ.
+// Whether a key tile may have rows that are padded, or beyond L: they have no partial dQ.
 enum : bool { kKeysMayLack = kKeyPadding || kLength % kStationaryRows != 0 };
 
 // How many of the warp's 16 keys count, of the item in the stationary stage: not kept in a
@@ -98,7 +98,7 @@ SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int stationary_
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
     PipelineState<kStationaryStages> stationary_stage;
-    PipelineState<kStages> stage;  // there are two, as of what is exchanged and of pieces
+    PipelineState<kStages> stage;  // there are two, as of what is exchanged and of partials
 
     __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
@@ -106,7 +106,7 @@ struct Consumer {
 };
 static_assert(kStages == 2);
 
-// The piece goes to the reduce warp, whose fence orders it before the transfer.
+// The accumulator goes to the reduce warp, whose fence orders it before the transfer.
 __device__ __forceinline__ void Consumer::hand_over(const float (&dq_acc)[8][4]) const {
     mbarrier_wait(dq_empty(stage.index), stage.parity ^ 1);
     const unsigned lane_acc = dq_acc_at(stage.index, group) + thread_now() % 128 * 16;

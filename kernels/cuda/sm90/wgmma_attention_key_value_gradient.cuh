@@ -37,7 +37,7 @@ struct Consumer {
         wgmma_commit_group();
         return gather_mask;
     }
-    // From S to the step's shares of dV and dK, which are left under way.
+    // From S to the step's products for dV and dK, which are left under way.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
                                                     unsigned value_tile);
     // When all but the kPending youngest products are done, the stage is free.

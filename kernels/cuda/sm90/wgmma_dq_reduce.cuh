@@ -1,13 +1,14 @@
-// dQ of a query tile as the sum of the shares that key tiles have in it, on sm_90a.
+// dQ of a query block as the sum of the partial dQs that key tiles have for it, on sm_90a.
 //
-// A step of a work item has one share [kStreamedRows, D] fp32, in two pieces of [64, 64], one a
-// consumer warpgroup: other rows of the share where kStreamedRows is 128, other columns where it is
-// 64. A piece lies in shared memory as the accumulator that it was: float4 j of thread t at
-// 16 * (128 * j + t). Shared memory has two places for shares, which steps take in turn. A warp
-// beside the producer, the reduce warp of the place, brings each to the sum in device memory when
-// it is its turn (compiler/dq_schedule.h says which is when). It has the time of two steps for
-// that: a transfer is under way for about one. The first share is stored, later ones are added in
-// L2 by cp.reduce.async.bulk, and the last one's reduce warp fetches the sum and writes dQ.
+// A step of a work item has one partial dQ [kStreamedRows, D] fp32, in two accumulators [64, 64],
+// one a consumer warpgroup: other rows of the partial where kStreamedRows is 128, other columns
+// where it is 64. In shared memory an accumulator lies as it was in registers: float4 j of thread t
+// at 16 * (128 * j + t). There are two buffers for partials, which steps take in turn. Each has a
+// reduce warp beside the producer, which brings its partials to the sum in device memory when the
+// dQ semaphore has come to their ticket (compiler/dq_schedule.h makes tickets). It has the time of
+// two steps for that: a transfer is under way for about one. The first partial is stored, later
+// ones are added in L2 by cp.reduce.async.bulk; for the last one its reduce warp fetches the sum
+// and writes dQ.
 #ifndef SPION_WGMMA_DQ_REDUCE_CUH
 #define SPION_WGMMA_DQ_REDUCE_CUH
 
@@ -21,13 +22,13 @@ enum : int { kDqPartialElements = kStreamedRows * kHeadDim };
 enum : int { kDqPartialBytes = kDqPartialElements * 4 };
 static_assert(kGroups == 2 && kGatherBlocksPerStep == 1 && kDqPartialBytes == 2 * kDqAccBytes);
 
-// A turn counts the shares of a query tile that were added; with kHasSum when one of them was more
-// than nothing. A rank is the turn that a share waits for.
+// A semaphore counts the partial dQs of a query block that were added; with kHasSum when one of
+// them was more than nothing. A ticket is the count that a partial waits for.
 enum : unsigned { kHasSum = 1U << 31 };
 enum : int { kLastTicket = 1 << 30 };
 enum : int { kQueryBlocks = (kLength + kGatherRows - 1) / kGatherRows };
 
-// Behind the tiles: dS of both warpgroups, twice, then the places of shares.
+// Behind the tiles: dS of both warpgroups, twice, then the buffers of partials.
 SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
     return shared_memory_start() + kExchangeStart + (2 * buffer + group) * kExchangedBytes;
 }
@@ -49,18 +50,18 @@ struct DqReduceWarp {
     __device__ __forceinline__ void run();
 
   private:
-    // has_partial: padded keys have none, but keep their turn.
+    // has_partial: padded keys have none, but keep their ticket.
     __device__ __forceinline__ void add(const ItemPlan& plan, int gather_block, int ticket,
                                         bool has_partial);
     __device__ __forceinline__ unsigned wait_for_ticket(int at, int ticket) const;
     __device__ __forceinline__ void transfer(float* sum, bool has_sum) const;
     __device__ __forceinline__ void fetch_sum(const float* sum);
-    // dQ: from the share's place or, without a share, from device memory.
+    // dQ: from the partial's buffer or, without a partial, from device memory.
     __device__ __forceinline__ void write(const ItemPlan& plan, int gather_block, const float* sum,
                                           bool has_partial) const;
 };
 
-// Returns the turn, with kHasSum or without.
+// Returns the semaphore, with kHasSum or without.
 __device__ __forceinline__ unsigned DqReduceWarp::wait_for_ticket(int at, int ticket) const {
     unsigned semaphore = 0;
     if (lane_index() == 0) {
@@ -71,7 +72,7 @@ __device__ __forceinline__ unsigned DqReduceWarp::wait_for_ticket(int at, int ti
     return __shfl_sync(0xFFFFFFFFU, semaphore, 0);
 }
 
-// Begins to store or to add the share.
+// Begins to store or to add the partial.
 __device__ __forceinline__ void DqReduceWarp::transfer(float* sum, bool has_sum) const {
     fence_proxy_async_shared();  // for what consumers have stored
     if (has_sum) {
@@ -82,7 +83,7 @@ __device__ __forceinline__ void DqReduceWarp::transfer(float* sum, bool has_sum)
     cp_async_bulk_commit_group();
 }
 
-// To the share's place, when that has been added.
+// To the partial's buffer, when that has been added.
 __device__ __forceinline__ void DqReduceWarp::fetch_sum(const float* sum) {
     if (lane_index() == 0) {
         cp_async_bulk_wait_group<0>();
@@ -162,7 +163,7 @@ __device__ __forceinline__ void DqReduceWarp::add(const ItemPlan& plan, int gath
 
 __device__ __forceinline__ void DqReduceWarp::run() {
     PipelineState<kStationaryStages> stationary_stage;
-    int next = 0;  // the place of the next share
+    int next = 0;  // the buffer of the next partial
     griddepcontrol_wait();
     while (true) {
         mbarrier_wait(stationary_full(stationary_stage.index), stationary_stage.parity);

@@ -24,8 +24,8 @@ enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
 // fp32 rows that travel with a stationary stage or a stage: LSE and delta.
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
-// An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles;
-// and a stage's word of uses.
+// An ItemPlan, with its order index for reduce warps, or with the elements of each block row of
+// packed tiles; and a stage's block row masks, one word.
 enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
 enum : int { kStageBlockRowMask = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
@@ -37,7 +37,7 @@ static_assert(!kPacked || (kStationaryRows == 64 && kPackedRows <= 4 &&
 // Which of a step's scores count, for one warp.
 using StepMask = ScoreMask<kGatherBlocksPerStep>;
 
-// Of a step whose first `valid` rows exist. uses: gather_mask_of_stage().
+// Of a step whose first `valid` rows exist. gather_mask: gather_mask_of_stage().
 SPION_DEVICE StepMask step_mask(int valid, unsigned gather_mask) {
     return {valid, kPacked ? gather_mask : ~0U};
 }
@@ -92,7 +92,7 @@ SPION_DEVICE unsigned stage_statistics(int stage) {
     return shared_memory_start() + kStageStatisticsStart + stage * kStageStatistics;
 }
 
-// Of the two places of shares, each with a reduce warp.
+// Barriers of the two buffers for partial dQs, each with a reduce warp.
 SPION_DEVICE unsigned dq_full(int buffer) {
     return shared_memory_start() + kDqBarriersStart + 24 * buffer;
 }
@@ -106,7 +106,7 @@ SPION_DEVICE unsigned item_reduced() {
     return dq_full(kHelperWarps);
 }
 
-// Goes round kCount places; `parity` is that of the phase which a reader of the place waits for.
+// Goes round kCount buffers; `parity` is that of the phase which a reader of the buffer waits for.
 template <int kCount>
 struct PipelineState {
     int index = 0;
@@ -181,8 +181,8 @@ SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     return plan;
 }
 
-// The next item of a thread block whose shares of a sum wait for those of others: not one of the
-// same pairs before this block's shares of `item` are all added, as they may wait for that one's.
+// The next item of a thread block whose partial dQs wait for those of others: not one of the same
+// batch-heads before this block's partials of `item` are all added, as they may wait for its own.
 // done: items before this one.
 SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, unsigned done) {
     const unsigned together = args.batch_heads_at_once * (unsigned)tile_count(args.attention);
@@ -199,7 +199,7 @@ SPION_DEVICE unsigned gather_mask_of_stage(int stage) {
     return 0;
 }
 
-// One lane a box: a stationary stage's stationary tiles. uses: read_block_row_masks() of the walk's
+// One lane a box: an item's stationary tiles. block_row_masks: read_block_row_masks() of the walk's
 // start.
 template <bool kWalksKeys>
 SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkItem& work,
@@ -263,15 +263,16 @@ SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
     if constexpr (kStationaryHasStatistics) cp_async_mbarrier_arrive_noinc(full);
 }
 
-// The item that is handed out as number `turn`. Those of the last lpt_heads heads go place by
-// place: their longest walks start while there is work for everybody else, not at the very end.
+// The item that is handed out as number `claim`. Those of the last lpt_heads heads go order index
+// by order index (LPT): their longest walks start while there is work for everybody else, not at
+// the very end.
 // kLastHeadFirst: the heads backward. A kernel that goes through them against the order of the one
 // before finds in the L2 what that has read or written last.
 template <bool kLastHeadFirst>
 SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned claim) {
     const unsigned tiles = (unsigned)tile_count(args.attention);
     if constexpr (kHelperWarps > 0) {
-        // batch_heads_at_once heads take turns, place by place.
+        // batch_heads_at_once heads side by side, order index by order index.
         const unsigned first =
             claim / (args.batch_heads_at_once * tiles) * args.batch_heads_at_once;
         const unsigned within = claim - first * tiles;
