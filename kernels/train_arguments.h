@@ -21,7 +21,7 @@
 
 // 256 rows: at N = 524288, C = 64 the partial rows are 1 % of what the kernel moves, and there are
 // still 2048 items, about two waves of thread blocks on the largest GPU.
-constexpr int kSpionRowsPerItem = 256;
+enum : int { kSpionRowsPerItem = 256 };
 
 // Work items of a kernel that walks `rows` rows; also the partial rows that it writes.
 SPION_LAYOUT_FUNCTION long long spion_row_items(long long rows) {
@@ -40,8 +40,8 @@ SPION_LAYOUT_FUNCTION long long spion_token_items(long long rows, int vocabulary
 
 // A work item of embedding_forward is 32 positions of 8 samples, so that a position's row is read
 // once for all of them; item = sample chunk * position chunks + position chunk.
-constexpr int kSpionPositionsPerItem = 32;
-constexpr int kSpionSamplesPerItem = 8;
+enum : int { kSpionPositionsPerItem = 32 };
+enum : int { kSpionSamplesPerItem = 8 };
 SPION_LAYOUT_FUNCTION long long spion_position_chunks(int length) {
     return (length + kSpionPositionsPerItem - 1) / kSpionPositionsPerItem;
 }
@@ -51,8 +51,8 @@ SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int lengt
 }
 
 // Columns of one work item of sum_partials, values of one of adamw.
-constexpr int kSpionSumColumnsPerItem = 8;
-constexpr int kSpionAdamValuesPerItem = 1024;
+enum : int { kSpionSumColumnsPerItem = 8 };
+enum : int { kSpionAdamValuesPerItem = 1024 };
 
 // Which random bits a dropout draws. `step` and `stream` differ for every use in a training run.
 struct SpionDropout {
@@ -122,7 +122,7 @@ struct SpionGeluArguments {
 // feed_forward (GPU only; T = bf16): hidden = x W1^T + b1, gated = dropout(gelu(hidden)),
 //   y = gated W2^T + b2. Compile-time constants kChannels = C and kHidden = F, multiples of 64.
 //   Work item: rows_per_item rows, a multiple of kSpionLinearTileRows. No output may be an input.
-constexpr int kSpionLinearTileRows = 64;
+enum : int { kSpionLinearTileRows = 64 };
 struct SpionFeedForwardArguments {
     const void* x;        // T [N, C]
     const void* weight1;  // T [F, C]

@@ -3,8 +3,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <system_error>
 
 #include "ir/error.h"
 #include "runtime/environment.h"
@@ -38,6 +40,69 @@ std::optional<fs::path> usual_folder() {
     return std::nullopt;
 }
 
+std::optional<std::string> why_not_owned(const struct stat& facts) {
+    if (facts.st_uid == geteuid() || facts.st_uid == 0) return std::nullopt;
+    return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
+}
+
+// Why others can put things into a folder of these facts or, where `sticky_will_do`, give its names to
+// other things: in a sticky folder only whom a thing belongs to can do that.
+std::optional<std::string> why_others_may_write(const struct stat& facts, bool sticky_will_do) {
+    if (const auto reason = why_not_owned(facts)) return reason;
+    const bool safe = sticky_will_do && (facts.st_mode & S_ISVTX) != 0;
+    if (safe || (facts.st_mode & (S_IWGRP | S_IWOTH)) == 0) return std::nullopt;
+    return fmt::format("may be written by others than its owner (mode {:04o})",
+                       facts.st_mode & 07777);
+}
+
+// The names of a path, the last one first.
+std::vector<fs::path> names_of(const fs::path& path) {
+    std::vector<fs::path> names;
+    for (const fs::path& name : path.relative_path()) {
+        if (!name.empty() && name != ".") names.push_back(name);
+    }
+    std::reverse(names.begin(), names.end());
+    return names;
+}
+
+// Goes from / to `path` as the kernel does, link by link, and looks at everything that could be made
+// to lead elsewhere. What is not there is nobody's.
+std::optional<std::string> why_way_not_trusted(const fs::path& path) {
+    constexpr int kMostLinks = 40;  // Linux's own limit
+    int links = 0;
+    fs::path at = "/";
+    std::vector<fs::path> left = names_of(path);
+    while (true) {
+        struct stat facts = {};
+        if (stat(at.c_str(), &facts) != 0) return std::nullopt;
+        if (left.empty()) return why_others_may_write(facts, false);
+        if (const auto reason = why_others_may_write(facts, true)) {
+            return fmt::format("lies in {}, which {}", at.string(), *reason);
+        }
+        const fs::path name = left.back();
+        left.pop_back();
+        if (name == "..") {
+            at = at.parent_path();
+            continue;
+        }
+        const fs::path next = at / name;
+        if (lstat(next.c_str(), &facts) != 0) return std::nullopt;
+        if (!S_ISLNK(facts.st_mode)) {
+            at = next;
+            continue;
+        }
+        if (const auto reason = why_not_owned(facts)) {
+            return fmt::format("is reached by the link {}, which {}", next.string(), *reason);
+        }
+        std::error_code error;
+        const fs::path target = fs::read_symlink(next, error);
+        if (error || ++links > kMostLinks) return std::nullopt;  // it cannot be opened either
+        if (target.is_absolute()) at = "/";
+        const std::vector<fs::path> more = names_of(target);
+        left.insert(left.end(), more.begin(), more.end());
+    }
+}
+
 }  // namespace
 
 CacheFolders cache_folders() {
@@ -60,18 +125,10 @@ CacheFolders cache_folders() {
 }
 
 std::optional<std::string> why_not_trusted(const fs::path& folder) {
-    struct stat facts = {};
-    if (environment_switch("SPION_CACHE_TRUST") || stat(folder.c_str(), &facts) != 0) {
-        return std::nullopt;
-    }
-    if (facts.st_uid != geteuid() && facts.st_uid != 0) {
-        return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
-    }
-    if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        return fmt::format("may be written by others than its owner (mode {:04o})",
-                           facts.st_mode & 07777);
-    }
-    return std::nullopt;
+    if (environment_switch("SPION_CACHE_TRUST")) return std::nullopt;
+    std::error_code error;
+    const fs::path path = fs::absolute(folder, error);
+    return error ? std::nullopt : why_way_not_trusted(path);
 }
 
 std::uintmax_t parse_size(std::string_view text, std::string_view origin) {

@@ -9,6 +9,7 @@
 
 #include "ir/error.h"
 #include "train/settings_file.h"
+#include "train/toml_letters.h"
 
 namespace spion {
 namespace {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "train/toml_letters.h"
 
 #define TOML_HEADER_ONLY 1
 #define TOML_ENABLE_FORMATTERS 0
@@ -57,6 +58,10 @@ std::string meaning(std::string_view description) {
 
 toml::table parse(const std::filesystem::path& file) {
     const std::string text = read_settings_text(file);
+    // toml++ 3.3 is no judge of letters outside strings and comments.
+    if (const std::optional<LetterFault> fault = find_letter_fault(text)) {
+        throw UserError("{}:{}:{}: {}", file.string(), fault->line, fault->column, fault->what);
+    }
     try {
         return toml::parse(std::string_view(text));
     } catch (const toml::parse_error& error) {
@@ -123,33 +128,6 @@ std::string toml_string(std::string_view text) {
         }
     }
     return result + '"';
-}
-
-bool is_utf8(std::string_view text) {
-    for (std::size_t i = 0; i < text.size();) {
-        const auto byte = [&](std::size_t at) {
-            return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U;
-        };
-        const unsigned first = byte(i);
-        const int more = first < 0x80       ? 0
-                         : first >> 5 == 6  ? 1
-                         : first >> 4 == 14 ? 2
-                         : first >> 3 == 30 ? 3
-                                            : -1;
-        if (more < 0) return false;
-        unsigned code = more == 0 ? first : first & (0x3FU >> more);
-        for (int n = 1; n <= more; ++n) {
-            const unsigned next = byte(i + static_cast<std::size_t>(n));
-            if (next >> 6 != 2) return false;
-            code = code << 6 | (next & 0x3FU);
-        }
-        constexpr unsigned kSmallest[] = {0, 0x80, 0x800, 0x10000};  // shorter forms must be used
-        if (code < kSmallest[more] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) {
-            return false;
-        }
-        i += static_cast<std::size_t>(more) + 1;
-    }
-    return true;
 }
 
 }  // namespace spion

@@ -29,7 +29,4 @@ void apply_settings_file(TrainSettings& settings, const std::filesystem::path& f
 // A basic string of TOML, quotes included, that reads back as `text`, which must be UTF-8.
 std::string toml_string(std::string_view text);
 
-// Whether `text` is well-formed UTF-8 (RFC 3629), as TOML demands of the whole file.
-bool is_utf8(std::string_view text);
-
 }  // namespace spion

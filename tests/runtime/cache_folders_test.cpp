@@ -128,6 +128,75 @@ TEST(CacheFolders, RefusesFoldersThatOthersMayWrite) {
     }
 }
 
+// Whoever may write in a folder above could put another cache in this one's place.
+TEST(CacheFolders, RefusesFoldersBelowOnesThatOthersMayWrite) {
+    const ScratchFolder scratch;
+    const fs::path above = scratch.path() / "above", folder = above / "between" / "cache";
+    fs::create_directories(folder);
+    for (const fs::path& each : {above, above / "between", folder}) {
+        fs::permissions(each, static_cast<fs::perms>(0755));
+    }
+    const Environment named("SPION_CACHE_DIR", folder.string());
+    const auto permit = [](const fs::path& path, int mode) {
+        fs::permissions(path, static_cast<fs::perms>(mode));
+    };
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    for (const int mode : {0775, 0757, 0777, 02775}) {
+        permit(above, mode);
+        const std::string reason =
+            fmt::format("lies in {}, which may be written by others than its owner (mode {:04o})",
+                        fs::canonical(above).string(), mode);
+        EXPECT_EQ(why_not_trusted(folder), reason);
+        EXPECT_EQ(why_not_trusted(above / "between" / "not there"), reason);
+        EXPECT_EQ(why_not_trusted(above / "between" / "." / ".." / "between" / "cache"), reason);
+        expect_error<UserError>(
+            [] { KernelCache::checked_folders(); },
+            fmt::format("SPION_CACHE_DIR names {}, which {}: what lies in it would be run: name a "
+                        "folder of your own that only you may write, or set SPION_CACHE_TRUST=1",
+                        folder.string(), reason));
+        const Environment trust("SPION_CACHE_TRUST", "1");
+        EXPECT_EQ(KernelCache::checked_folders().kept, folder);
+    }
+    permit(above, 01777);  // as /tmp is
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    permit(above / "between", 0777);
+    EXPECT_NE(why_not_trusted(folder), std::nullopt);
+    permit(above / "between", 0755);
+    permit(folder, 01777);
+    EXPECT_NE(why_not_trusted(folder), std::nullopt) << "in the folder itself they could add";
+}
+
+TEST(CacheFolders, FollowsLinksOnTheWay) {
+    const ScratchFolder scratch;
+    const fs::path open = scratch.path() / "open", safe = scratch.path() / "safe";
+    fs::create_directories(open);
+    fs::create_directories(safe / "cache");
+    for (const fs::path& each : {safe, safe / "cache"}) {
+        fs::permissions(each, static_cast<fs::perms>(0755));
+    }
+    fs::create_symlink("../safe", open / "relative");
+    fs::create_symlink(open / "relative", scratch.path() / "absolute");
+    const fs::path folder = scratch.path() / "absolute" / "cache";
+    fs::permissions(open, static_cast<fs::perms>(0755));
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    fs::permissions(open, static_cast<fs::perms>(0777));
+    EXPECT_EQ(why_not_trusted(folder),
+              fmt::format("lies in {}, which may be written by others than its owner (mode 0777)",
+                          fs::canonical(open).string()));
+    EXPECT_EQ(why_not_trusted(safe / "cache"), std::nullopt);
+    fs::create_symlink("circle", safe / "circle");
+    EXPECT_EQ(why_not_trusted(safe / "circle" / "cache"), std::nullopt);
+    fs::permissions(open, static_cast<fs::perms>(01777));
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    if (geteuid() == 0) {
+        ASSERT_EQ(lchown((open / "relative").c_str(), 65534, 65534), 0);
+        EXPECT_EQ(why_not_trusted(folder),
+                  fmt::format("is reached by the link {}, which belongs to user 65534 and not to "
+                              "you, 0",
+                              (fs::canonical(open) / "relative").string()));
+    }
+}
+
 TEST(CacheFolders, RefusesFoldersOfOtherUsers) {
     if (geteuid() != 0) {
         GTEST_SKIP() << "only root can give a folder to another user";
