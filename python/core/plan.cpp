@@ -67,23 +67,25 @@ LentPlan make_plan(const LentContext& context, const Attention& attention,
 // Arrays of one call: each checked for its device when it is read.
 class Call {
   public:
-    Call(const LentPlan& plan, std::optional<std::uintptr_t> stream, nb::handle first)
-        : plan_(plan),
-          stream_(!plan.cuda ? nullptr
-                  : stream   ? reinterpret_cast<void*>(*stream)
-                             : current_stream(first, plan.ordinal)) {}
+    Call(bool cuda, int ordinal, std::optional<std::uintptr_t> stream, nb::handle first)
+        : cuda_(cuda),
+          ordinal_(ordinal),
+          stream_(!cuda    ? nullptr
+                  : stream ? reinterpret_cast<void*>(*stream)
+                           : current_stream(first, ordinal)) {}
 
     void* stream() const { return stream_; }
     Array read(nb::handle object, const char* name, Access access) const {
         return Array(object, name, access, stream_);
     }
     const Array& checked(const Array& array) const {
-        array.check_device(plan_.cuda, plan_.ordinal);
+        array.check_device(cuda_, ordinal_);
         return array;
     }
 
   private:
-    const LentPlan& plan_;
+    bool cuda_;
+    int ordinal_;
     void* stream_;
 };
 
@@ -95,8 +97,10 @@ struct Beside {
             lse_.emplace(lse, "lse", lse_access, call.stream());
             call.checked(*lse_).check_plain(3, dlpack::kFloat, 32);
         }
-        tables_.emplace(tables, "tables", Access::kRead, call.stream());
-        call.checked(*tables_).check_plain(1, dlpack::kInt, 32);
+        if (!tables.is_none()) {
+            tables_.emplace(tables, "tables", Access::kRead, call.stream());
+            call.checked(*tables_).check_plain(1, dlpack::kInt, 32);
+        }
         if (!lengths.is_none()) {
             lengths_.emplace(lengths, "lengths", Access::kRead, call.stream());
             call.checked(*lengths_).check_plain(1, dlpack::kInt, 32);
@@ -175,7 +179,7 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle workspace,
              bool prepare, std::optional<std::uintptr_t> stream) {
     need_workspace(plan, workspace);
-    const Call call(plan, stream, q);
+    const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
                             call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
     const Beside beside(call, lse, Access::kWrite, tables, lengths, workspace);
@@ -205,7 +209,7 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
               nb::handle tables, nb::handle lengths, nb::handle workspace, bool prepare,
               std::optional<std::uintptr_t> stream) {
     need_workspace(plan, workspace);
-    const Call call(plan, stream, q);
+    const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[] = {
         call.read(q, "q", Access::kRead),      call.read(k, "k", Access::kRead),
         call.read(v, "v", Access::kRead),      call.read(o, "o", Access::kRead),
@@ -235,6 +239,59 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
                         .workspace = scratch.data(),
                         .workspace_bytes = scratch.bytes()},
                        call.stream());
+}
+
+struct LentDiscoverer {
+    Discoverer discoverer;
+    bool cuda;
+    int ordinal;
+    std::int64_t length;
+    int block;
+};
+
+LentDiscoverer make_discoverer(const LentContext& context, const Attention& attention,
+                               const Discovery& discovery) {
+    return {context.context.discoverer(attention, discovery), context.cuda, context.ordinal,
+            attention.length, discovery.block};
+}
+
+void run_discoverer(const LentDiscoverer& self, nb::handle q, nb::handle k, nb::handle lse,
+                    nb::handle lengths, nb::handle sums, std::optional<std::uintptr_t> stream) {
+    const Call call(self.cuda, self.ordinal, stream, q);
+    const Array queries = call.read(q, "q", Access::kRead), keys = call.read(k, "k", Access::kRead);
+    const Array room = call.read(sums, "sums", Access::kWrite);
+    call.checked(room).check_plain(1, dlpack::kFloat, 32);
+    const Beside beside(call, lse, Access::kRead, nb::none(), lengths, nb::none());
+    const spion_tensor tensor = call.checked(queries).as_tensor();
+    const spion_tensor other = call.checked(keys).as_tensor();
+    beside.check_counts(tensor);
+    const nb::gil_scoped_release released;
+    self.discoverer.run({.q = tensor,
+                         .k = other,
+                         .lse = beside.lse(),
+                         .lengths = beside.lengths(),
+                         .sums = static_cast<float*>(room.data()),
+                         .sum_bytes = room.bytes()},
+                        call.stream());
+}
+
+// sums on the host; the pooled map [nb, nb] is written to pooled.
+Pattern finish_discoverer(const LentDiscoverer& self, nb::handle sums, nb::handle pooled) {
+    const Array given(sums, "sums", Access::kRead, nullptr);
+    const Array map(pooled, "pooled", Access::kWrite, nullptr);
+    given.check_device(false, 0);
+    given.check_plain(1, dlpack::kFloat, 32);
+    map.check_device(false, 0);
+    map.check_plain(2, dlpack::kFloat, 64);
+    const std::int64_t rows = (self.length + self.block - 1) / self.block;
+    if (map.seen().shape[0] != rows || map.seen().shape[1] != rows) {
+        throw UserError(SPION_INVALID, "pooled is not [nb, nb] with nb = ceil(length / block)");
+    }
+    spion_pattern* pattern = nullptr;
+    detail::check(spion_discoverer_finish(self.discoverer.c(), static_cast<float*>(given.data()),
+                                          given.bytes(), static_cast<double*>(map.data()),
+                                          &pattern));
+    return Pattern::adopt(pattern);
 }
 
 void write_tables(const LentPlan& plan, const Pattern& pattern, nb::handle out) {
@@ -271,12 +328,19 @@ void bind_plan(nb::module_& module) {
         .def("freeze", [](const LentContext& self, bool frozen) { self.context.freeze(frozen); })
         .def("counters", &counters)
         .def("plan", &make_plan, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), Released())
+        .def("discoverer", &make_discoverer, Released())
         .def(
             "warm_up",
             [](const LentContext& self, const std::vector<Attention>& attentions) {
                 self.context.warm_up(attentions);
             },
             Released());
+    nb::class_<LentDiscoverer>(module, "Discoverer")
+        .def_prop_ro("sum_bytes",
+                     [](const LentDiscoverer& self) { return self.discoverer.sum_bytes(); })
+        .def("run", &run_discoverer, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+             nb::arg().none())
+        .def("finish", &finish_discoverer);
     nb::class_<LentPlan>(module, "Plan")
         .def_prop_ro("table_bytes", [](const LentPlan& self) { return self.table_bytes; })
         .def_prop_ro("max_blocks", [](const LentPlan& self) { return self.plan.info().max_blocks; })

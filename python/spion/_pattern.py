@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any
 
 from . import _core
 from ._arrays import Array
@@ -200,10 +200,16 @@ def discover(
     """
     import numpy
 
-    if variant not in _VARIANTS:
-        raise UserError(f"variant is {variant!r}: give one of {', '.join(_VARIANTS)}")
-    settings = _core.Discovery(block, _VARIANTS[variant], filter, quantile, density)
+    wanted = settings(block, variant, filter, quantile, density)
     if length is not None:
         pooled = numpy.ascontiguousarray(scores, numpy.float64)
-        return Pattern(_core.discover_pooled(settings, length, pooled))
-    return Pattern(_core.discover_scores(settings, numpy.ascontiguousarray(scores, numpy.float32)))
+        return Pattern(_core.discover_pooled(wanted, length, pooled))
+    return Pattern(_core.discover_scores(wanted, numpy.ascontiguousarray(scores, numpy.float32)))
+
+
+def settings(
+    block: int, variant: str, filter: int, quantile: float, density: float
+) -> _core.Discovery:
+    if variant not in _VARIANTS:
+        raise UserError(f"variant is {variant!r}: give one of {', '.join(_VARIANTS)}")
+    return _core.Discovery(block, _VARIANTS[variant], filter, quantile, density)
