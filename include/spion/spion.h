@@ -252,6 +252,7 @@ class Discoverer {
                                               nullptr, &pattern));
         return Pattern::adopt(pattern);
     }
+    const spion_discoverer* c() const { return handle_.get(); }
 
   private:
     friend class Context;
