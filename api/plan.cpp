@@ -38,19 +38,6 @@ SoftmaxKind softmax_of(std::int32_t softmax) {
 }
 
 Attention attention_of(const spion_attention& given) {
-    if (given.key_value_heads != 0 && given.key_value_heads != given.heads) {
-        throw UserError(
-            "key_value_heads is {} for {} heads, and grouped-query attention is not there yet: "
-            "repeat K and V for {} heads and set it to 0",
-            given.key_value_heads, given.heads, given.heads);
-    }
-    if (given.causal != 0) {
-        throw UserError(
-            "causal is {}, and a causal mask within blocks is not there yet: set it to 0; a "
-            "pattern "
-            "without the blocks above the diagonal masks all but those on it",
-            given.causal);
-    }
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
                         .length = given.length,
@@ -58,7 +45,9 @@ Attention attention_of(const spion_attention& given) {
                         .scale = given.scale,
                         .softmax = softmax_of(given.softmax),
                         .key_padding = given.key_padding != 0,
-                        .dropout = given.dropout};
+                        .dropout = given.dropout,
+                        .mask = given.causal != 0 ? ElementMask::kCausal : ElementMask::kNone,
+                        .kv_heads = given.key_value_heads};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);
     }

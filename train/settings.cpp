@@ -164,6 +164,8 @@ std::vector<Setting> model_settings() {
                "dropout probability, everywhere but on the attention probabilities, which are not "
                "dropped",
                SPION_FIELD(dropout), 0.0, 0.99),
+        flag(group, "causal", "a token attends to itself and those before it alone",
+             SPION_FIELD(causal)),
         words(
             group, "softmax",
             "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0, as "

@@ -45,6 +45,7 @@ struct TrainSettings {
     int d_model = 64;
     int feed_forward = 128;
     double dropout = 0.1;
+    bool causal = false;  // a token attends to itself and those before it alone
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
 
     // Optimiser.

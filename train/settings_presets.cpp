@@ -80,7 +80,8 @@ Attention attention_of(const TrainSettings& settings, DType dtype) {
             .scale = default_scale(settings.head_dim),
             .softmax = settings.softmax,
             .key_padding = true,
-            .dropout = 0.0F};
+            .dropout = 0.0F,
+            .mask = settings.causal ? ElementMask::kCausal : ElementMask::kNone};
 }
 
 }  // namespace spion

@@ -67,6 +67,8 @@ struct Attention {
     float scale = 0;  // 0: 1 / sqrt(D)
     Softmax softmax = Softmax::kMasked;
     bool key_padding = false;
+    bool causal = false;      // a query keeps the keys up to its own position
+    int key_value_heads = 0;  // of K, V, dK and dV, a divisor of `heads`; 0: as many
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -78,6 +80,8 @@ struct Attention {
         c.scale = scale;
         c.softmax = static_cast<std::int32_t>(softmax);
         c.key_padding = key_padding ? 1 : 0;
+        c.causal = causal ? 1 : 0;
+        c.key_value_heads = key_value_heads;
         return c;
     }
 };

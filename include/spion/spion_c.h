@@ -262,8 +262,8 @@ typedef struct spion_attention {
     float scale;             /* of Q K^T; 0: 1 / sqrt(D) */
     int32_t softmax;         /* spion_softmax */
     int32_t key_padding;     /* not 0: calls are given the number of valid keys of each sample */
-    int32_t key_value_heads; /* 0 or H: there is no grouped-query attention yet */
-    int32_t causal;          /* 0: a causal mask within blocks is not there yet */
+    int32_t key_value_heads; /* of K, V, dK and dV, a divisor of H; 0: H of them */
+    int32_t causal;          /* not 0: a query keeps the keys up to its own position */
     float dropout;           /* 0: there is none yet */
 } spion_attention;
 #define SPION_ATTENTION_INIT \

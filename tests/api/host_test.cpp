@@ -49,6 +49,26 @@ TEST_F(ApiHost, RandomProblemsMeetTheReference) {
     }
 }
 
+TEST_F(ApiHost, CausalAndGroupedHeadsMeetTheReference) {
+    std::uint64_t seed = seed_;
+    for (const int key_value_heads : {0, 2}) {
+        for (const bool pruned_zero : {false, true}) {
+            oracle::Problem problem = oracle::random_problem(150, 32, 4, 32, 2, 0.6, true, seed++);
+            problem.causal = true;
+            problem.pruned_zero = pruned_zero;
+            problem.key_value_heads = key_value_heads;
+            if (key_value_heads > 0) {
+                problem.k.resize(problem.k.size() / 2);
+                problem.v.resize(problem.v.size() / 2);
+            }
+            const Pattern pattern = pattern_of(problem);
+            const Plan plan = context().plan(attention_of(problem), {.typical = pattern});
+            const oracle::Outputs outputs = run_on_host(plan, pattern, problem);
+            EXPECT_EQ(oracle::faults(problem, outputs, kTolerance), "");
+        }
+    }
+}
+
 // One plan for every pattern; the tables of another one take effect in place, at the same size.
 TEST_F(ApiHost, APatternIsChangedInPlace) {
     oracle::Problem problem = oracle::random_problem(300, 32, 2, 32, 2, 0.2, false, seed_);
