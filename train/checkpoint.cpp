@@ -24,14 +24,14 @@ constexpr int kFormat = 1;
 constexpr std::string_view kFirstMoment = "first_moment.", kSecondMoment = "second_moment.";
 
 json shape_json(const TileShape& shape) {
-    return {shape.stationary_rows, shape.streamed_rows,   shape.granule,    shape.warps,
+    return {shape.stationary_rows, shape.streamed_rows,   shape.gather_rows, shape.warps,
             shape.stages,          to_string(shape.unit), shape.packed_rows};
 }
 
 TileShape shape_of(const json& fields) {
     return {.stationary_rows = fields.at(0),
             .streamed_rows = fields.at(1),
-            .granule = fields.at(2),
+            .gather_rows = fields.at(2),
             .warps = fields.at(3),
             .stages = fields.at(4),
             .unit = parse_matrix_unit(fields.at(5).get<std::string>()),

@@ -4,8 +4,8 @@
 //                                    their rows.
 //   product(acc, left, right)        left lies in registers; the contraction runs across the rows
 //                                    of right; the product is added.
-// acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/engine.cuh) in the warp's 16 rows; so
-// has the left operand in registers. Operands in shared memory are named by descriptors
+// acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/warp_mma.cuh) in the warp's 16 rows;
+// so has the left operand in registers. Operands in shared memory are named by descriptors
 // (sm90/tile.cuh).
 //
 // Products are asynchronous: between wgmma_fence and wgmma_wait_group nothing may touch acc or
