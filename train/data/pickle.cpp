@@ -376,8 +376,8 @@ class Reader {
         if (value.kind == Kind::kType) {
             if (item(state, 1).text == ">") fail("an array is big-endian");
         } else if (value.kind == Kind::kArray) {
-            for (const PicklePointer& density : item(state, 1).items) {
-                value.shape.push_back(density->integer);
+            for (const PicklePointer& size : item(state, 1).items) {
+                value.shape.push_back(size->integer);
             }
             value.text = item(state, 2).text;
             if (item(state, 3).integer != 0 && value.shape.size() > 1) {

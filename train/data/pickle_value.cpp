@@ -51,10 +51,10 @@ std::vector<std::int64_t> PickleValue::integers(const std::string& origin) const
 
 std::string_view PickleValue::array_bytes(std::size_t element, const std::string& origin) const {
     std::uint64_t count = element;
-    for (const std::int64_t density : shape) {
+    for (const std::int64_t size : shape) {
         constexpr std::int64_t kMost = std::int64_t{1} << 40;
-        if (density < 0 || density > kMost || count > static_cast<std::uint64_t>(kMost)) count = 0;
-        count *= static_cast<std::uint64_t>(density);
+        if (size < 0 || size > kMost || count > static_cast<std::uint64_t>(kMost)) count = 0;
+        count *= static_cast<std::uint64_t>(size);
     }
     if (kind != Kind::kArray || data.size() != count) {
         throw UserError("{}: where an array should be, the pickle has none of its size", origin);
