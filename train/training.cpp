@@ -70,6 +70,7 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
     if (settings.tensorboard) {
         events_.emplace(folder.path() / "tensorboard", from == nullptr ? 0 : from->state.step);
     }
+    state_.total_steps = settings.steps;
     if (from != nullptr) go_on_from(*from);
     if (phase_ == Phase::kDense) {
         settings.sparse_from_start ? turn_sparse() : begin_dense();
@@ -81,7 +82,6 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
         folder.write_kernel(*kernel, device.target().back_end);
     }
     progress.say(compiled_text(cache.counters()));
-    state_.total_steps = settings.steps;
 }
 
 void Training::begin_dense() {

@@ -64,7 +64,9 @@ void Training::write_kernels(const AttentionLayers& layers) {
 
 // Between two steps: tier 1 of the layers that are compiled by now.
 void Training::decide_tiers() {
-    while (tiers_ != nullptr && tiers_->ready()) {
+    // They are measured on the tensors of a step.
+    const bool has_tensors = runner_.steps_done() > first_step_;
+    while (has_tensors && tiers_ != nullptr && tiers_->ready()) {
         collect();  // frees the marks, and keeps the measurement out of step times
         const TierVerdict verdict =
             tiers_->decide([this](int layer) { return model_.attention_arguments(layer); });

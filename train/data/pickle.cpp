@@ -154,6 +154,7 @@ class Reader {
                 return true;
             case 0x8d:
             case 0x8e:
+            case 0x96:
                 push_view(little(8));
                 return true;
             case 'S':
@@ -345,6 +346,11 @@ class Reader {
             array->shape = {1};
             array->data = bytes_of(item(arguments, 1));
             push(make_integer(array->integers(origin_).at(0)));
+        } else if (callee.kind == Kind::kGlobal && is_numpy(callee.text, "_frombuffer")) {
+            push(make(Kind::kArray));  // protocol 5: elements, type, shape, order
+            item(arguments, 3);        // all four are there
+            fill(*stack_.back(), arguments.items[0], item(arguments, 1), item(arguments, 2));
+            if (item(arguments, 3).text != "C") fail("an array is in Fortran's order");
         } else if (callee.kind == Kind::kGlobal && callee.text == "_codecs encode") {
             push_latin1(item(arguments, 0));  // how protocol 2 writes bytes
         } else {
@@ -372,21 +378,23 @@ class Reader {
     static std::string_view bytes_of(const PickleValue& text) {
         return text.data.empty() ? std::string_view(text.text) : text.data;
     }
+    void fill(PickleValue& array, const PicklePointer& elements, const PickleValue& type,
+              const PickleValue& shape) const {
+        if (elements->kind != Kind::kText) fail("an array's elements are no bytes");
+        for (const PicklePointer& size : shape.items) array.shape.push_back(size->integer);
+        array.text = type.text;
+        array.data = bytes_of(*elements);
+        array.items.push_back(elements);  // keeps short ones alive
+    }
     void build(PickleValue& value, const PickleValue& state) {
         if (value.kind == Kind::kType) {
             if (item(state, 1).text == ">") fail("an array is big-endian");
         } else if (value.kind == Kind::kArray) {
-            for (const PicklePointer& size : item(state, 1).items) {
-                value.shape.push_back(size->integer);
-            }
-            value.text = item(state, 2).text;
-            if (item(state, 3).integer != 0 && value.shape.size() > 1) {
+            if (item(state, 3).integer != 0 && item(state, 1).items.size() > 1) {
                 fail("an array is in Fortran's order");
             }
-            const PickleValue& elements = item(state, 4);
-            if (elements.kind != Kind::kText) fail("an array's elements are no bytes");
-            value.data = bytes_of(elements);
-            value.items.push_back(state.items[4]);  // keeps short ones alive
+            item(state, 4);  // is there
+            fill(value, state.items[4], item(state, 2), item(state, 1));
         } else {
             fail("it gives state to what is no array");
         }
