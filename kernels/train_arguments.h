@@ -183,13 +183,24 @@ struct SpionMaskedMeanArguments {
     int length;
 };
 
+// What the head compares two sequences of a sample by, of their pooled outputs a and b.
+// pair_features_forward: y[b, :] = [a, b, a * b, a - b]; pair_features_backward: the gradients of a
+//   and b; work item = one sample of either.
+struct SpionPairFeaturesArguments {
+    const float* pooled;  // [2, B, C]: a of every sample, then b
+    float* y;             // [B, 4C]
+    const float* d_y;     // [B, 4C]
+    float* d_pooled;      // [2, B, C]
+    int batch;            // B
+};
+
 // The head on pooled [B, C]: hidden = relu(pooled W1^T + b1), logits = hidden W2^T + b2, mean cross
 // entropy over the batch, and the whole backward of it. All fp32, small: work item = one sample for
 // classifier_forward_backward (probabilities, loss and d_pooled, d_hidden, d_logits of that
 // sample), then classifier_weight_gradients, work item = one row of W1 or W2 (hidden + classes of
 // them). Losses and d_logits: losses[b] is sample b's own cross entropy; the gradients are of their
-// mean over the batch. Evaluation: with d_pooled null nothing but hidden, losses and correct is
-// written.
+// sum divided by mean_over. Evaluation: with d_pooled null nothing but hidden, losses and correct
+// is written.
 struct SpionClassifierArguments {
     const float* pooled;  // [B, C]
     const float* w1;      // [hidden, C]
@@ -208,6 +219,7 @@ struct SpionClassifierArguments {
     float* d_w2;          // [classes, hidden]
     float* d_b2;          // [classes]
     int batch, channels, hidden_width, classes;
+    int mean_over;  // B, or the samples of all passes whose gradients a step adds up
 };
 
 // adamw: gradient values clipped to [-clip, clip], then AdamW with decoupled weight decay

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests and measures spion on a machine with a GPU, in stages:
-#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers]    the first four without an argument
+#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers] [accuracy]    the first four without an argument
+# accuracy trains whole tasks, in as many calls as it takes (see its function).
 # peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
@@ -124,6 +125,29 @@ bench() {
         "$build/spion" bench summary --length 4096 --batch 32 --heads 2 --head-dim 32 --block 64 \
             --device cuda >"$out/summary.txt" &&
         cat "$out/anchors.txt" "$out/summary.txt" "$out"/step-*.txt
+}
+
+# Accuracy at the paper's settings, dense and SPION-CF beside each other: TASKS ("image retrieval
+# pathfinder"), DATA_image and so on (none: generated), MINUTES for each run in this call (9). Called
+# again, it goes on where it stopped; a run that is done is left alone. Reads $out/TASK-dense and
+# TASK-cf of earlier calls.
+accuracy() {
+    local task kind data folder
+    for task in ${TASKS:-image retrieval pathfinder}; do
+        data=DATA_$task
+        for kind in dense cf; do
+            folder=$out/$task-$kind
+            if [[ ! -e $folder/config.toml ]]; then
+                # shellcheck disable=SC2086,SC2046  # flags of the task, and none
+                "$build/spion" train "$task" --device cuda --minutes "${MINUTES:-9}" --scores pooled \
+                    $([[ $kind == dense ]] && echo --dense) ${!data:+--data "${!data}"} ${FLAGS:-} \
+                    --out "$folder" || return 1
+            elif ! grep -q '"out_of_time": false' "$folder/summary.json" 2>/dev/null; then
+                "$build/spion" train "$task" --minutes "${MINUTES:-9}" --resume "$folder" || return 1
+            fi
+            grep -h '"accuracy"' "$folder/summary.json" || true
+        done
+    done
 }
 
 # shellcheck disable=SC2086  # $PEERS holds several flags

@@ -23,6 +23,9 @@ struct FileSetting {
 // twice, for one), and for tables, arrays and dates.
 std::vector<FileSetting> read_settings_file(const std::filesystem::path& file);
 
+// Likewise of a text; `origin` takes the file's place in messages.
+std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin);
+
 // Applies them. Throws as that and as apply_setting does.
 void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file);
 
