@@ -4,6 +4,7 @@
 
 #include "train/setting_kinds.h"
 #include "train/task.h"
+#include "train/toml_letters.h"
 
 namespace spion {
 namespace {
