@@ -9,6 +9,7 @@
 #include "compiler/compile_attention.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 #include "runtime/device.h"
 
 namespace spion {
