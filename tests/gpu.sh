@@ -158,13 +158,14 @@ peers() {
 [[ $# -gt 0 ]] || set -- build tests sanitize bench
 for name in "$@"; do
     case $name in
-        build | tests | sanitize | bench | peers) stage "$name" "$name" ;;
-        *) echo "there is no stage '$name'; use build, tests, sanitize, bench or peers" >&2; exit 2 ;;
+        build | tests | sanitize | bench | peers | accuracy) stage "$name" "$name" ;;
+        *) echo "there is no stage '$name'; use build, tests, sanitize, bench, peers or accuracy" >&2; exit 2 ;;
     esac
 done
 echo
 [[ " $* " != *" bench "* || ! -f $out/bench.log ]] || cat "$out/bench.log"
 [[ " $* " != *" peers "* || ! -f $out/peers/peers.md ]] || cat "$out/peers/peers.md"
+[[ " $* " != *" accuracy "* ]] || cat "$out/accuracy.log"
 [[ " $* " != *" tests "* ]] || grep -E '% tests passed' "$out/tests.log"
 printf '%s\n' "${summary[@]}"
 exit "$failed"

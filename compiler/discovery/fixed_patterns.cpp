@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "ir/error.h"
@@ -48,6 +49,18 @@ void set_band(Grid& grid, int rows, std::int64_t blocks) {
         // Half of a pair of diagonals is more than nothing only when it is nearer to what is left.
         if (left < rows - distance) return;
         grid.set_where([&](int row, int column) { return std::abs(row - column) == distance; });
+    }
+}
+
+// Squares round the diagonal, the largest that leave no more than so many blocks set.
+void set_segments(Grid& grid, int rows, std::int64_t blocks) {
+    for (int edge = rows; edge > 1; --edge) {
+        Grid larger = grid;
+        larger.set_where([&](int row, int column) { return row / edge == column / edge; });
+        if (larger.count() <= blocks) {
+            grid = std::move(larger);
+            return;
+        }
     }
 }
 
@@ -108,16 +121,15 @@ BlockPattern fixed_pattern(FixedPattern kind, std::int64_t length, int block, do
             break;
         }
         case FixedPattern::kStrided:
-            set_band(grid, rows, blocks / 2);
             grid.set_where([&](int row, int column) { return (row - column) % stride == 0; });
+            set_band(grid, rows, blocks);
             break;
-        case FixedPattern::kFixed: {
-            const int segment = std::max(1, static_cast<int>(std::lround(a_row / 2)));
+        case FixedPattern::kFixed:
             grid.set_where([&](int row, int column) {
-                return row / segment == column / segment || column % stride == stride - 1;
+                return row == column || column % stride == stride - 1;
             });
+            set_segments(grid, rows, blocks);
             break;
-        }
     }
     return {length, block, std::move(grid).take()};
 }

@@ -23,9 +23,9 @@ inline constexpr std::array<std::string_view, 4> kFixedPatternNames = {"window",
 
 std::optional<FixedPattern> parse_fixed_pattern(std::string_view name);
 
-// As near to `density` of the blocks as the pattern allows: never less than the diagonal. The band has
-// half of the blocks of a row, but all of them in kWindow; kBigBird's random blocks depend on `seed`
-// and its first rows and columns have a sixth. Throws UserError for a density outside (0, 1].
+// As near to `density` of the blocks as the pattern allows: never less than the diagonal. About half
+// of a row's blocks are in the band or the segment, but all of them in kWindow; kBigBird's random
+// blocks depend on `seed`, and its first rows and columns have a sixth. Throws UserError for a density outside (0, 1].
 BlockPattern fixed_pattern(FixedPattern kind, std::int64_t length, int block, double density,
                            std::uint64_t seed);
 

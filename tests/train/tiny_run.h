@@ -12,8 +12,8 @@
 
 #include "tests/train/files.h"
 #include "tests/train/test_cache.h"
-#include "train/data/listops_generator.h"
 #include "train/checkpoint.h"
+#include "train/data/listops_generator.h"
 #include "train/phases.h"
 
 namespace spion {
@@ -75,7 +75,8 @@ inline Outcome run(const TrainSettings& settings, const std::filesystem::path& p
     RunFolder folder = from == nullptr ? RunFolder(path) : RunFolder::of_run(path);
     if (from == nullptr) folder.write_config(to_toml(settings));
     Progress progress([](std::string_view) {}, [] { return Terminal{}; });
-    Outcome result{.report = train(settings, data, *device, cache, folder, progress, from), .rows = {}};
+    Outcome result{.report = train(settings, data, *device, cache, folder, progress, from),
+                   .rows = {}};
     std::istringstream metrics(read_file(folder.metrics_file()));
     std::string line;
     std::getline(metrics, line);

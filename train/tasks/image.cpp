@@ -7,6 +7,7 @@
 #include "ir/error.h"
 #include "train/data/cifar.h"
 #include "train/data/idx.h"
+#include "train/data/lra_pickle.h"
 #include "train/data/png.h"
 #include "train/task.h"
 
@@ -74,8 +75,9 @@ std::optional<PictureSamples> find_idx(const fs::path& folder, std::string_view 
 constexpr std::string_view kFiles =
     "a folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not (MNIST, "
     "Fashion-MNIST), with data_batch_{1..5} and test_batch, .bin or Python's (CIFAR-10), with "
-    "{train,dev,test}.pickle of Long Range Arena's image task, or with train/CLASS/*.png and "
-    "test/CLASS/*.png";
+    "train/CLASS/*.png and test/CLASS/*.png, or with image.{train,dev,test}.pickle (Long Range "
+    "Arena's "
+    "as others prepare it)";
 
 Splits read_folder(const fs::path& folder) {
     std::error_code ignored;
@@ -139,6 +141,7 @@ TaskData hold_out(std::shared_ptr<const Samples> train, std::int64_t validation,
 }
 
 TaskData load(const TrainSettings& s, const Say& say) {
+    if (auto pickled = load_lra_pickles(s, "image", 1, false, say)) return *pickled;
     say(fmt::format("reading {}", s.data));
     Splits splits = read_folder(s.data);
     int classes = 0;

@@ -12,6 +12,7 @@
 #include "io/printable.h"
 #include "ir/error.h"
 #include "runtime/threads.h"
+#include "train/data/lra_pickle.h"
 #include "train/data/pathfinder_generator.h"
 #include "train/data/png.h"
 #include "train/task.h"
@@ -146,6 +147,8 @@ TaskData read_level(const TrainSettings& s, const Say& say) {
 TaskData load(const TrainSettings& s, const Say& say) {
     TaskData data;
     if (!s.data.empty()) {
+        const char* const level = "pathfinder32-curv_contour_length_14";
+        if (auto pickled = load_lra_pickles(s, level, 1, false, say)) return *pickled;
         data = read_level(s, say);
     } else {
         say(fmt::format("generating {} + {} + {} pictures", s.samples.train, s.samples.validation,

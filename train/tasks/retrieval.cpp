@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "ir/error.h"
+#include "train/data/lra_pickle.h"
 #include "train/data/split_files.h"
 #include "train/task.h"
 
@@ -55,6 +56,7 @@ void check_own(const TrainSettings& s) {
 }
 
 TaskData load(const TrainSettings& s, const Say& say) {
+    if (auto pickled = load_lra_pickles(s, "retrieval", 2, true, say)) return *pickled;
     std::error_code ignored;
     if (fs::exists(fs::path(s.data) / "new_aan_pairs.eval.only_ids.tsv", ignored) &&
         !fs::exists(fs::path(s.data) / "new_aan_pairs.train.tsv", ignored)) {

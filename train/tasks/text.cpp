@@ -6,6 +6,7 @@
 
 #include "io/bytes.h"
 #include "ir/error.h"
+#include "train/data/lra_pickle.h"
 #include "train/data/split_files.h"
 #include "train/task.h"
 
@@ -105,6 +106,7 @@ std::shared_ptr<const Samples> read_classes(const fs::path& folder, const TrainS
 }
 
 TaskData load(const TrainSettings& s, const Say& say) {
+    if (auto pickled = load_lra_pickles(s, "text", 1, true, say)) return *pickled;
     const fs::path folder = s.data;
     std::error_code ignored;
     if (!fs::is_directory(folder / "train", ignored) ||

@@ -8,3 +8,9 @@ for protocol in (2, 3, 5):
     batch = {key("batch_label"): b"testing", key("labels"): [3, 9], key("data"): data,
              key("filenames"): [b"a.png", b"b.png"]}
     pickle.dump(batch, open(f"{sys.argv[1]}/cifar{protocol}.pickle", "wb"), protocol=protocol)
+
+samples = [{"input_ids_0": np.array([5, 0, 7, 0], np.int32), "input_ids_1": np.array([1, 2, 0, 0], np.int32),
+            "label": np.int64(1)},
+           {"input_ids_0": np.array([0, 0, 0, 9], np.int32), "input_ids_1": np.array([3, 3, 3, 3], np.int32),
+            "label": 0}]
+pickle.dump(samples, open(f"{sys.argv[1]}/retrieval.pickle", "wb"), protocol=4)
