@@ -1,5 +1,7 @@
 #include "runtime/cache_folders.h"
 
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,14 +47,33 @@ std::optional<std::string> why_not_owned(const struct stat& facts) {
     return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
 }
 
-// Why others can put things into a folder of these facts or, where `sticky_will_do`, give its names to
-// other things: in a sticky folder only whom a thing belongs to can do that.
-std::optional<std::string> why_others_may_write(const struct stat& facts, bool sticky_will_do) {
+// A group of the user's own, as many systems make one for each user and then let it write.
+bool is_group_of_one(gid_t group) {
+    const passwd* const user = getpwuid(geteuid());
+    if (user == nullptr || user->pw_gid != group) return false;
+    const std::string name = user->pw_name;
+    const struct group* const facts = getgrgid(group);
+    if (facts == nullptr || name != facts->gr_name) return false;
+    for (char** member = facts->gr_mem; *member != nullptr; ++member) {
+        if (name != *member) return false;
+    }
+    return true;
+}
+
+std::optional<std::string> why_others_may_write(const struct stat& facts) {
     if (const auto reason = why_not_owned(facts)) return reason;
-    const bool safe = sticky_will_do && (facts.st_mode & S_ISVTX) != 0;
-    if (safe || (facts.st_mode & (S_IWGRP | S_IWOTH)) == 0) return std::nullopt;
+    if ((facts.st_mode & (S_IWGRP | S_IWOTH)) == 0) return std::nullopt;
     return fmt::format("may be written by others than its owner (mode {:04o})",
                        facts.st_mode & 07777);
+}
+
+// Why others could give names in a folder to other things. In a sticky one they can do that to their
+// own alone.
+std::optional<std::string> why_names_may_change(const struct stat& facts) {
+    const auto reason = why_others_may_write(facts);
+    const bool sticky = (facts.st_mode & S_ISVTX) != 0;
+    const bool own_group = (facts.st_mode & S_IWOTH) == 0 && is_group_of_one(facts.st_gid);
+    return !why_not_owned(facts) && (sticky || own_group) ? std::nullopt : reason;
 }
 
 // The names of a path, the last one first.
@@ -75,8 +96,8 @@ std::optional<std::string> why_way_not_trusted(const fs::path& path) {
     while (true) {
         struct stat facts = {};
         if (stat(at.c_str(), &facts) != 0) return std::nullopt;
-        if (left.empty()) return why_others_may_write(facts, false);
-        if (const auto reason = why_others_may_write(facts, true)) {
+        if (left.empty()) return why_others_may_write(facts);
+        if (const auto reason = why_names_may_change(facts)) {
             return fmt::format("lies in {}, which {}", at.string(), *reason);
         }
         const fs::path name = left.back();

@@ -27,7 +27,8 @@ CacheFolders cache_folders();
 // What lies in a cache folder is executed. Why one is not to be trusted, as a clause after its name:
 // it belongs to neither this process's user nor root, or its group or others may write in it; or they
 // could put another in its place, because one of those holds for a folder on the way to it from /
-// (which others may write if it is sticky, as /tmp is) or the owner holds for a link on that way.
+// (which others may write if it is sticky, as /tmp is, and a group if that is the user's alone) or the
+// owner holds for a link on that way.
 // nullopt for one that may be, and for one that is not there on a way that may be. With
 // SPION_CACHE_TRUST=1 every folder may be.
 std::optional<std::string> why_not_trusted(const std::filesystem::path& folder);

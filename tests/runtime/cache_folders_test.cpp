@@ -1,7 +1,9 @@
 // Which folders are used, whether what lies in them may be run, and how they are kept small.
 #include "runtime/cache_folders.h"
 
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -141,7 +143,7 @@ TEST(CacheFolders, RefusesFoldersBelowOnesThatOthersMayWrite) {
         fs::permissions(path, static_cast<fs::perms>(mode));
     };
     EXPECT_EQ(why_not_trusted(folder), std::nullopt);
-    for (const int mode : {0775, 0757, 0777, 02775}) {
+    for (const int mode : {0757, 0777, 02777}) {
         permit(above, mode);
         const std::string reason =
             fmt::format("lies in {}, which may be written by others than its owner (mode {:04o})",
@@ -164,6 +166,28 @@ TEST(CacheFolders, RefusesFoldersBelowOnesThatOthersMayWrite) {
     permit(above / "between", 0755);
     permit(folder, 01777);
     EXPECT_NE(why_not_trusted(folder), std::nullopt) << "in the folder itself they could add";
+}
+
+// As systems whose users each have a group let them make folders.
+TEST(CacheFolders, AGroupMayWriteAboveIfItIsTheUsersAlone) {
+    const passwd* const user = getpwuid(geteuid());
+    const group* const own = user == nullptr ? nullptr : getgrgid(user->pw_gid);
+    if (geteuid() != 0 || own == nullptr || *own->gr_mem != nullptr) {
+        GTEST_SKIP() << "only root can give a folder to another group";
+    }
+    const ScratchFolder scratch;
+    const fs::path above = scratch.path() / "above";
+    fs::create_directories(above / "cache");
+    fs::permissions(above / "cache", static_cast<fs::perms>(0755));
+    const auto reason = [&](gid_t group) {
+        EXPECT_EQ(chown(above.c_str(), 0, group), 0);
+        fs::permissions(above, static_cast<fs::perms>(0775));
+        return why_not_trusted(above / "cache");
+    };
+    EXPECT_EQ(reason(user->pw_gid), std::nullopt);
+    EXPECT_EQ(reason(65534), fmt::format("lies in {}, which may be written by others than its "
+                                         "owner (mode 0775)",
+                                         fs::canonical(above).string()));
 }
 
 TEST(CacheFolders, FollowsLinksOnTheWay) {
