@@ -182,7 +182,7 @@ int32_t spion_discoverer_finish(const spion_discoverer* discoverer, const float*
         if (pooled != nullptr) {
             std::copy(map.begin(), map.end(), pooled);
         }
-        *pattern = new spion_pattern{spion::discover(map, program.attention.length, made.settings)};
+        *pattern = new spion_pattern{spion::discover_layer(map, program.attention, made.settings)};
     });
 }
 

@@ -26,13 +26,13 @@ std::string_view to_string(SoftmaxKind kind);
 // Throws UserError that lists the allowed names.
 SoftmaxKind parse_softmax_kind(std::string_view name);
 
-// Which elements of the score map the operation has at all, beside key padding. What a mask drops is
-// neither an element of any sum nor pruned: n_i and the L of the formulas above count kept elements
-// alone, padded keys among them.
+// Which elements of the score map the operation has at all, beside key padding. What a mask drops
+// is neither an element of any sum nor pruned: n_i and the L of the formulas above count kept
+// elements alone, padded keys among them.
 //   kNone     all
 //   kCausal   key j <= query i
-//   kSpans    the launch says which (ir/element_spans.h): any conjunction of causal, sliding window,
-//             documents, a prefix that everybody sees and query padding
+//   kSpans    the launch says which (ir/element_spans.h): any conjunction of causal, sliding
+//             window, documents, a prefix that everybody sees and query padding
 enum class ElementMask { kNone, kCausal, kSpans };
 
 // "none", "causal", "spans".
@@ -77,8 +77,8 @@ struct ScoreRectangle {
 // none of them does.
 enum class Coverage { kFull, kPartial, kEmpty };
 
-// Partial: rectangles with positions from L on, and all where only the launch knows what counts: keys
-// may be padded, or the mask is kSpans.
+// Partial: rectangles with positions from L on, and all where only the launch knows what counts:
+// keys may be padded, or the mask is kSpans.
 Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle);
 
 // 1/sqrt(D).

@@ -46,7 +46,7 @@ constexpr bool walks_columns(KernelRole role) {
     return role == KernelRole::kKeyValueGradient || role == KernelRole::kGradients;
 }
 
-// Heads that have work items of their own: of K and V where those stay, and each of their items then
+// Heads that have work items of their own: of K and V where those stay. Each of their items then
 // streams the queries of every head that reads them, one after the other.
 constexpr int item_heads(const Attention& attention, KernelRole role) {
     return walks_columns(role) ? attention.key_value_heads() : attention.heads;

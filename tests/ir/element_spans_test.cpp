@@ -35,8 +35,8 @@ TEST(ElementSpans, AreWhatEachRuleSays) {
     EXPECT_EQ(queries_of(rules, 3), (std::vector<int>{0, 3, 3, 3, 3, 3}));
 }
 
-// Every conjunction: spans against the rules' words, ends that never decrease, keys the transpose of
-// queries.
+// Every conjunction: spans against the rules' words, ends that never decrease, keys the transpose
+// of queries.
 TEST(ElementSpans, AgreeWithTheWordsOnRandomRules) {
     std::mt19937_64 random(std::random_device{}());
     const auto below = [&](int n) { return static_cast<int>(random() % n); };

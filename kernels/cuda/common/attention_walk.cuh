@@ -83,7 +83,7 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
     return work_item(args, batch_head, (int)(item - batch_head * tiles));
 }
 
-// The item as its member's rows stream: with the member's query head, and its rows of LSE and delta.
+// The item as its member's rows stream: with the member's query head and its rows of LSE and delta.
 SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
     if constexpr (kMembers == 1) return work;
     const int head = query_head(work.head, member);

@@ -74,9 +74,9 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
     }
 }
 
-// One result, dK if kOfKey and else dV, from all `walked` steps of the walk, once for each member, of
-// which `copy` starts the rows and turns their LSE into what is subtracted as in attention_key_value_gradient.cuh. The
-// stationary rows are to be the first copies of the caller.
+// One result, dK if kOfKey and else dV, from all `walked` steps of the walk, once for each member.
+// `copy` starts a step's rows, `arrived` turns their LSE into what is subtracted, as in
+// attention_key_value_gradient.cuh. The stationary rows are to be the first copies of the caller.
 template <bool kOfKey, typename Copy, typename Arrived>
 SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int rows,
                                int walked, const StepElements<true>& elements, const Copy& copy,

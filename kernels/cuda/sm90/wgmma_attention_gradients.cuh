@@ -95,7 +95,7 @@ SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int stationary_
     return key_limit(args, plan.batch()) - plan.first_row - warp_index() * 16;
 }
 
-// Probabilities that the element mask drops become 0, in the step after which `left` - 1 follow. The
+// Probabilities that the element mask drops become 0, in the step that `left` - 1 others follow. The
 // item's plan is read anew, as above.
 template <int kFirst, int kEnd>
 SPION_DEVICE void drop_part_of_step(float (&probabilities)[kScoreTiles][4],
