@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/cost_model.h"
 #include "compiler/plan/layer_plan.h"

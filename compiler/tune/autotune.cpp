@@ -6,7 +6,7 @@
 #include <iterator>
 
 #include "codegen/emit.h"
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/packing.h"
 #include "ir/error.h"

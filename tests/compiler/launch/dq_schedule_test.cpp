@@ -1,6 +1,6 @@
 // The order in which shares of dQ are added: complete, without deadlock however fast thread blocks
 // are, and the same every time.
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 
 #include <gtest/gtest.h>
 
