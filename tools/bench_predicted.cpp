@@ -16,7 +16,7 @@
 #include "ir/error.h"
 #include "runtime/output.h"
 #include "tools/bench_attention.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

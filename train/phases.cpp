@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "compiler/discovery/transition.h"
+#include "runtime/measure.h"
 #include "train/data/listops.h"
 #include "train/interrupt.h"
 #include "train/report.h"

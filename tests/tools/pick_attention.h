@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tests/support/random_case.h"
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_case.h"
 
 namespace spion {
 

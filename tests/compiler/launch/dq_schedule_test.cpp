@@ -13,7 +13,7 @@
 #include "ir/error.h"
 #include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

@@ -16,7 +16,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/lower_planned.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

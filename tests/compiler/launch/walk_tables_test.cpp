@@ -10,7 +10,7 @@
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/lower_planned.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

@@ -13,7 +13,7 @@
 #include "ir/block_pattern.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
-#include "tools/attention_buffers.h"
+#include "tools/oracle/attention_buffers.h"
 
 namespace spion {
 
