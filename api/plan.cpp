@@ -4,6 +4,7 @@
 #include <chrono>
 #include <limits>
 
+#include "api/tensors.h"
 #include "compiler/lower.h"
 
 namespace spion::api {
@@ -37,19 +38,6 @@ SoftmaxKind softmax_of(std::int32_t softmax) {
 }
 
 Attention attention_of(const spion_attention& given) {
-    if (given.key_value_heads != 0 && given.key_value_heads != given.heads) {
-        throw UserError(
-            "key_value_heads is {} for {} heads, and grouped-query attention is not there yet: "
-            "repeat K and V for {} heads and set it to 0",
-            given.key_value_heads, given.heads, given.heads);
-    }
-    if (given.causal != 0) {
-        throw UserError(
-            "causal is {}, and a causal mask within blocks is not there yet: set it to 0; a "
-            "pattern "
-            "without the blocks above the diagonal masks all but those on it",
-            given.causal);
-    }
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
                         .length = given.length,
@@ -57,7 +45,9 @@ Attention attention_of(const spion_attention& given) {
                         .scale = given.scale,
                         .softmax = softmax_of(given.softmax),
                         .key_padding = given.key_padding != 0,
-                        .dropout = given.dropout};
+                        .dropout = given.dropout,
+                        .mask = given.causal != 0 ? ElementMask::kCausal : ElementMask::kNone,
+                        .kv_heads = given.key_value_heads};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);
     }
@@ -208,7 +198,10 @@ int32_t spion_plan_prepare_workspace(const spion_plan* plan, int64_t batch, int3
                 "spion_plan_workspace",
                 bytes, workspace, batch, wanted);
         }
-        seen.context->device().fill_on(stream, workspace, 0, layout.zeros);
+        const spion::Device& device = seen.context->device();
+        spion::api::check_address(workspace, "the workspace",
+                                  spion::api::workspace_alignment(device), device);
+        device.fill_on(stream, workspace, 0, layout.zeros);
     });
 }
 

@@ -43,7 +43,10 @@ bool is_stored_as(DType dtype, std::int32_t given) {
 
 void check_shape(const spion_tensor& tensor, const char* name, const Attention& attention,
                  std::int64_t batch) {
-    const std::int64_t wanted[] = {batch, attention.heads, attention.length, attention.head_dim};
+    const std::string_view of = name;
+    const bool of_keys = of == "k" || of == "v" || of == "d_k" || of == "d_v";
+    const std::int64_t heads = of_keys ? attention.key_value_heads() : attention.heads;
+    const std::int64_t wanted[] = {batch, heads, attention.length, attention.head_dim};
     if (tensor.rank != 4 || !std::equal(wanted, wanted + 4, tensor.shape)) {
         throw UserError(
             "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, D] = [{}, {}, "
@@ -126,6 +129,15 @@ void check_address(const void* data, const char* name, std::size_t alignment,
     if (const std::string_view problem = device.problem_with_address(data); !problem.empty()) {
         throw UserError("{} is at {}, which {}: pass memory of {}", name, data, problem,
                         device.name());
+    }
+}
+
+void check_valid(const Attention& attention, std::span<const std::int32_t> lengths) {
+    for (std::size_t sample = 0; sample < lengths.size(); ++sample) {
+        if (lengths[sample] < 0 || lengths[sample] > attention.length) {
+            throw UserError("lengths[{}] is {}: give 0 to L = {}", sample, lengths[sample],
+                            attention.length);
+        }
     }
 }
 

@@ -45,8 +45,9 @@ UniformWalk uniform_walk(const TileProgram& program) {
             return {};
         }
     }
-    // Padded keys are cut off where keys stream.
-    if (program.attention.key_padding && !walks_columns(program.role)) {
+    // Padded keys are cut off where keys stream, and what no row of a tile keeps.
+    if (program.attention.mask == ElementMask::kSpans ||
+        (program.attention.key_padding && !walks_columns(program.role))) {
         uniform.steps = -1;
     }
     return uniform;

@@ -1,5 +1,6 @@
 #include "compiler/lower.h"
 
+#include "ir/element_spans.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -33,8 +34,9 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target, const TileShape& shape, const LowerOptions& options) {
     check_operands(attention, pattern);
-    const BlockPattern walked = walks_columns(role) ? pattern.transpose() : pattern;
-    const PassContext context{.pattern = pattern,
+    const BlockPattern visited = visited_blocks(pattern, attention);
+    const BlockPattern walked = walks_columns(role) ? visited.transpose() : visited;
+    const PassContext context{.pattern = visited,
                               .walked = walked,
                               .target = target,
                               .shape = shape,

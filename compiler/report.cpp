@@ -129,7 +129,7 @@ KernelWork work_of(const TileProgram& program) {
     work.bytes =
         rows * (std::int64_t{tensors} * attention.head_dim * storage_bytes(attention.dtype) +
                 role.statistics * kFloat);
-    work.work_items = std::int64_t{attention.heads} * program.tiles();
+    work.work_items = std::int64_t{item_heads(attention, program.role)} * program.tiles();
     return work;
 }
 

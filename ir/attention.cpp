@@ -26,9 +26,37 @@ SoftmaxKind parse_softmax_kind(std::string_view name) {
     throw UserError("softmax kind '{}' is not known: use pruned_zero or masked", name);
 }
 
-Coverage coverage(const Attention& attention, std::int64_t row_end, std::int64_t key_end) {
-    const bool inside = row_end <= attention.length && key_end <= attention.length;
-    return inside && !attention.key_padding ? Coverage::kFull : Coverage::kPartial;
+std::string_view to_string(ElementMask mask) {
+    switch (mask) {
+        case ElementMask::kNone:
+            return "none";
+        case ElementMask::kCausal:
+            return "causal";
+        case ElementMask::kSpans:
+            return "spans";
+    }
+    throw InternalError("element mask {} has no name", static_cast<int>(mask));
+}
+
+ElementMask parse_element_mask(std::string_view name) {
+    for (ElementMask mask : {ElementMask::kNone, ElementMask::kCausal, ElementMask::kSpans}) {
+        if (name == to_string(mask)) {
+            return mask;
+        }
+    }
+    throw UserError("mask '{}' is not known: use none, causal or spans", name);
+}
+
+Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle) {
+    const bool causal = attention.mask == ElementMask::kCausal;
+    if (causal && rectangle.key_begin >= rectangle.row_end) {
+        return Coverage::kEmpty;
+    }
+    const bool inside =
+        rectangle.row_end <= attention.length && rectangle.key_end <= attention.length;
+    const bool known = !attention.key_padding && attention.mask != ElementMask::kSpans;
+    const bool below_diagonal = rectangle.key_end <= rectangle.row_begin + 1;
+    return inside && known && (!causal || below_diagonal) ? Coverage::kFull : Coverage::kPartial;
 }
 
 float default_scale(int head_dim) {
@@ -41,6 +69,13 @@ void check(const Attention& attention) {
     if (attention.heads < 1 || attention.heads > kMaxHeads) {
         throw UserError("{} heads were given: at least 1 is needed and at most {} are allowed",
                         attention.heads, kMaxHeads);
+    }
+    if (attention.kv_heads < 0 ||
+        (attention.kv_heads > 0 && attention.heads % attention.kv_heads != 0)) {
+        throw UserError(
+            "{} heads of K and V were given for {} heads: give a number that divides it, or 0 for "
+            "as many",
+            attention.kv_heads, attention.heads);
     }
     const int d = attention.head_dim;
     if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
@@ -63,10 +98,17 @@ void check(const Attention& attention) {
 }
 
 std::string to_text(const Attention& attention) {
-    return fmt::format(
+    std::string text = fmt::format(
         "attention H={} D={} L={} dtype={} scale={} softmax={} key_padding={} dropout={}",
         attention.heads, attention.head_dim, attention.length, to_string(attention.dtype),
         attention.scale, to_string(attention.softmax), attention.key_padding, attention.dropout);
+    if (attention.mask != ElementMask::kNone) {
+        text += fmt::format(" mask={}", to_string(attention.mask));
+    }
+    if (attention.key_value_heads() != attention.heads) {
+        text += fmt::format(" kv_heads={}", attention.kv_heads);
+    }
+    return text;
 }
 
 }  // namespace spion

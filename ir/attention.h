@@ -26,12 +26,26 @@ std::string_view to_string(SoftmaxKind kind);
 // Throws UserError that lists the allowed names.
 SoftmaxKind parse_softmax_kind(std::string_view name);
 
+// Which elements of the score map the operation has at all, beside key padding. What a mask drops
+// is neither an element of any sum nor pruned: n_i and the L of the formulas above count kept
+// elements alone, padded keys among them.
+//   kNone     all
+//   kCausal   key j <= query i
+//   kSpans    the launch says which (ir/element_spans.h): any conjunction of causal, sliding
+//             window, documents, a prefix that everybody sees and query padding
+enum class ElementMask { kNone, kCausal, kSpans };
+
+// "none", "causal", "spans".
+std::string_view to_string(ElementMask mask);
+// Throws UserError that lists the allowed names.
+ElementMask parse_element_mask(std::string_view name);
+
 constexpr int kMaxHeadDim = 256;
 
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
 struct Attention {
-    int heads = 1;               // H >= 1, of Q and of K and V: each query head reads its own
+    int heads = 1;               // H >= 1, of Q
     int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
     std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
@@ -39,7 +53,11 @@ struct Attention {
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;
     bool key_padding = false;  // true: lengths[b] <= L says how many keys of sample b are valid
     float dropout = 0.0F;      // on P; only 0 is accepted so far
+    ElementMask mask = ElementMask::kNone;
+    // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
+    int kv_heads = 0;
 
+    constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
 
@@ -47,14 +65,21 @@ struct Attention {
 // a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
 //   what happens to a score             scale; kernels/cuda/common/score.cuh
-//   which head of K and V is read       heads; kernels/cuda/common/heads.cuh
+//   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
 
-// Whether all elements of a rectangle of the score map count, or a kernel has to ask which do.
-enum class Coverage { kFull, kPartial };
+// Queries [row_begin, row_end) and keys [key_begin, key_end) of the score map.
+struct ScoreRectangle {
+    std::int64_t row_begin, row_end;
+    std::int64_t key_begin, key_end;
+};
 
-// Of positions below row_end x key_end. Partial: those with positions from L on, and all where keys
-// may be padded, as only the launch knows how many are.
-Coverage coverage(const Attention& attention, std::int64_t row_end, std::int64_t key_end);
+// Whether all elements of a rectangle of the score map count, or a kernel has to ask which do, or
+// none of them does.
+enum class Coverage { kFull, kPartial, kEmpty };
+
+// Partial: rectangles with positions from L on, and all where only the launch knows what counts:
+// keys may be padded, or the mask is kSpans.
+Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle);
 
 // 1/sqrt(D).
 float default_scale(int head_dim);
@@ -63,7 +88,8 @@ float default_scale(int head_dim);
 void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
-// key_padding=true dropout=0".
+// key_padding=true dropout=0", and behind it " mask=causal" where there is a mask and " kv_heads=1"
+// where K and V have fewer heads.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

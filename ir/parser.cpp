@@ -30,14 +30,19 @@ int int_field(TextReader& reader, std::string_view name, int low) {
 
 // A field whose value is one of a few names; `parse` throws UserError that lists them.
 template <typename Parse>
-auto name_field(TextReader& reader, std::string_view name, Parse parse) {
-    field(reader, name);
+auto name_value(TextReader& reader, std::string_view name, Parse parse) {
     const std::string_view word = reader.word(name);
     try {
         return parse(word);
     } catch (const UserError& error) {
         reader.fail_at_last(error.what());
     }
+}
+
+template <typename Parse>
+auto name_field(TextReader& reader, std::string_view name, Parse parse) {
+    field(reader, name);
+    return name_value(reader, name, parse);
 }
 
 bool parse_bool(std::string_view name) {
@@ -64,6 +69,12 @@ Attention read_attention(TextReader& reader) {
     attention.softmax = name_field(reader, "softmax", parse_softmax_kind);
     attention.key_padding = name_field(reader, "key_padding", parse_bool);
     attention.dropout = float_field(reader, "dropout");
+    if (reader.accept("mask=")) {
+        attention.mask = name_value(reader, "mask", parse_element_mask);
+    }
+    if (reader.accept("kv_heads=")) {
+        attention.kv_heads = static_cast<int>(reader.integer("kv_heads", 1, kMostInt));
+    }
     reader.next_line();
     try {
         check(attention);

@@ -46,6 +46,12 @@ constexpr bool walks_columns(KernelRole role) {
     return role == KernelRole::kKeyValueGradient || role == KernelRole::kGradients;
 }
 
+// Heads that have work items of their own: of K and V where those stay. Each of their items then
+// streams the queries of every head that reads them, one after the other.
+constexpr int item_heads(const Attention& attention, KernelRole role) {
+    return walks_columns(role) ? attention.key_value_heads() : attention.heads;
+}
+
 // "attention_forward", "attention_query_gradient", "attention_key_value_gradient",
 // "attention_delta", "attention_gradients": also the entry symbol and the name of the body file.
 std::string_view to_string(KernelRole role);

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "ir/element_spans.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -280,8 +281,8 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
         broken(kProgram, "gather blocks, bits or classes without an order");
     }
     if (walked && pattern != nullptr) {
-        const bool by_columns = walks_columns(program.role);
-        verify_coverage(program, by_columns ? pattern->transpose() : *pattern);
+        const BlockPattern visited = visited_blocks(*pattern, program.attention);
+        verify_coverage(program, walks_columns(program.role) ? visited.transpose() : visited);
     }
 }
 

@@ -15,6 +15,9 @@ struct SpionTensor {
 // What a pruned element counts as (ir/attention.h), the values of the constant kSoftmax.
 enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPION_SOFTMAXES };
 
+// Which elements the operation has (ir/attention.h), the values of the constant kMask.
+enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 2, SPION_MASKS };
+
 // Which fields a kernel reads and writes (R, W):
 //   attention_forward              R q k v        W o lse
 //   attention_query_gradient       R q k v o d_o lse   W d_q delta
@@ -42,4 +45,7 @@ struct SpionAttentionArguments {
     float* scores;   // [L, L] mean probabilities, or null: only the `exact` mode asks for it
     // [offsets[tiles]] TileProgram's bits, of packed tiles.
     const unsigned* block_row_masks;
+    // Of SPION_MASK_SPANS: a first position and an end, [B, L, 2], neither decreasing in a sample.
+    const int* query_spans;  // the keys that a query keeps
+    const int* key_spans;    // the queries that keep a key
 };

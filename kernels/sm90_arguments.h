@@ -21,6 +21,9 @@ struct SpionSm90Arguments {
     unsigned items;      // B * H * tiles
     unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
                          // the first launch, and every launch leaves zeros
+    // Not 0: a kernel that may still be running may write the tables or lengths, so that they are
+    // read after griddepcontrol.wait, and the next kernel is let start after it.
+    unsigned waits_first;
     // Read by the warp_* bodies alone: so many tiles of every (b, h), fewer than all, are taken
     // before the others of any.
     unsigned lpt_tiles;

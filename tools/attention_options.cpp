@@ -32,6 +32,8 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
         ->capture_default_str()
         ->each([&options](const std::string&) { options.block_given = true; });
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
+    command.add_option("--kv-heads", options.kv_heads,
+                       "heads of K and V, which divide H; 0: as many as H");
     command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
         ->capture_default_str();
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
@@ -41,6 +43,12 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, "pruned_zero or masked")
         ->capture_default_str();
+    command.add_flag("--causal", options.causal, "a query keeps the keys up to its own position");
+    command
+        .add_option("--window", options.window,
+                    "a query keeps keys so many positions to its left and right: 1024,0")
+        ->delimiter(',')
+        ->expected(2);
     command.add_option("--pack", options.packed_rows,
                        "block rows a tile, which streams the union of their blocks; 1: none are "
                        "packed; without it what the cost model chooses for the pattern");
@@ -52,6 +60,19 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
     command
         .add_option("--lengths", options.lengths,
                     "valid keys of each sample, B numbers of 0 to L, with commas between them")
+        ->delimiter(',');
+    command
+        .add_option("--documents", options.documents,
+                    "lengths of documents that lie end to end in every sample, L together: a query "
+                    "keeps the keys of its own")
+        ->delimiter(',');
+    command
+        .add_option("--prefixes", options.prefixes,
+                    "with --causal: so many keys of each sample that every query keeps")
+        ->delimiter(',');
+    command
+        .add_option("--query-lengths", options.query_lengths,
+                    "valid queries of each sample: the others keep nothing")
         ->delimiter(',');
 }
 
@@ -95,6 +116,47 @@ BlockPattern load_pattern(const AttentionOptions& options) {
     return std::move(found.pattern);
 }
 
+namespace {
+
+// What the launch says, and not the kernel.
+bool asks_for_spans(const AttentionOptions& options) {
+    return !options.window.empty() || !options.documents.empty() || !options.prefixes.empty() ||
+           !options.query_lengths.empty();
+}
+
+}  // namespace
+
+MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
+    MaskRules rules{.causal = options.causal,
+                    .left = {},
+                    .right = {},
+                    .documents = {},
+                    .prefixes = options.prefixes,
+                    .query_lengths = options.query_lengths};
+    if (!options.window.empty()) {
+        rules.left = options.window[0];
+        rules.right = options.window[1];
+    }
+    if (options.documents.empty()) {
+        return rules;
+    }
+    std::vector<int> ids;  // [L]
+    for (std::size_t n = 0; n < options.documents.size(); ++n) {
+        const int count = options.documents[n];
+        if (count < 0 || count > length - std::ssize(ids)) {
+            break;
+        }
+        ids.insert(ids.end(), count, static_cast<int>(n));
+    }
+    if (std::ssize(ids) != length) {
+        throw UserError("--documents gives lengths that do not make L = {} together", length);
+    }
+    for (std::int64_t b = 0; b < options.batch; ++b) {
+        rules.documents.insert(rules.documents.end(), ids.begin(), ids.end());
+    }
+    return rules;
+}
+
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,
                              const Target& target) {
     const DType preferred = target.back_end == BackEnd::kCuda ? DType::kBf16 : DType::kFp32;
@@ -106,6 +168,10 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .scale = options.head_dim > 0 ? default_scale(options.head_dim) : 1.0F,
         .softmax = parse_softmax_kind(options.softmax),
         .key_padding = !options.lengths.empty(),
+        .mask = asks_for_spans(options) ? ElementMask::kSpans
+                : options.causal        ? ElementMask::kCausal
+                                        : ElementMask::kNone,
+        .kv_heads = options.kv_heads,
     };
     check(attention);
     check_batch(attention, options.batch);

@@ -11,6 +11,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 #include "runtime/device.h"
 
 namespace spion {
@@ -23,13 +24,19 @@ struct AttentionOptions {
     int block = 64;
     bool block_given = false;  // by its flag: a pattern file may say another one otherwise
     int heads = 1;
+    int kv_heads = 0;  // 0: as many as heads
     int head_dim = 64;
     std::int64_t batch = 1;
     std::optional<std::int64_t> length;  // nothing: the file's rows * block
     std::string dtype;                   // "": bf16 on a GPU, fp32 on the host
     std::string softmax = "pruned_zero";
     std::string device = "auto";
-    std::vector<int> lengths;        // empty: no key padding
+    std::vector<int> lengths;  // empty: no key padding
+    bool causal = false;
+    std::vector<int> window;         // left, right; empty: none
+    std::vector<int> documents;      // their lengths, L together, the same of every sample
+    std::vector<int> prefixes;       // [B], or empty
+    std::vector<int> query_lengths;  // [B], or empty
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 
@@ -47,6 +54,8 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options);
 // UserError for values out of range and files that cannot be read. A pattern's file may say its
 // length and block itself. One line on stderr says so when a mask sets parts of blocks.
 BlockPattern load_pattern(const AttentionOptions& options);
+// The rules of a launch's mask, for an attention whose mask is kSpans.
+MaskRules mask_rules(const AttentionOptions& options, std::int64_t length);
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,
                              const Target& target);
 

@@ -177,12 +177,14 @@ void bench_attention(const BenchOptions& options) {
     const auto device = open_device(options.attention);
     const Attention attention =
         describe_attention(options.attention, pattern.length(), device->target());
+    const MaskRules rules = mask_rules(options.attention, attention.length);
     const auto measure = [&](const BlockPattern& blocks, std::optional<int> packed_rows) {
         CompileOptions compilation;
         compilation.autotune = options.autotune;
         compilation.packed_rows = packed_rows;
         return measure_attention(attention, blocks, options.attention.batch,
-                                 options.attention.lengths, options.repeat, *device, compilation);
+                                 options.attention.lengths, rules, options.repeat, *device,
+                                 compilation);
     };
     Measured measured{.attention = attention,
                       .pattern = pattern,
@@ -204,7 +206,8 @@ void bench_summary(const BenchOptions& options) {
     const Attention attention = describe_attention(options.attention, length, device->target());
     const SummaryTimes times =
         measure_summary(attention, options.attention.batch, options.attention.lengths,
-                        options.attention.block, options.filter, options.repeat, *device);
+                        mask_rules(options.attention, length), options.attention.block,
+                        options.filter, options.repeat, *device);
     if (options.json) {
         print_out("{}\n", Json{{"device", device->name()},
                                {"summary_ms", times.kernel_ms},
@@ -228,7 +231,7 @@ AttentionTimes measure_anchor(const Anchor& anchor, int repeat, Device& device) 
                               .scale = default_scale(anchor.head_dim),
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(anchor.length, anchor.block, anchor.density, 1);
-    return measure_attention(attention, pattern, anchor.batch, {}, repeat, device);
+    return measure_attention(attention, pattern, anchor.batch, {}, {}, repeat, device);
 }
 
 Json anchor_json(const Anchor& anchor, const AttentionTimes& times) {

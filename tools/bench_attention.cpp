@@ -78,7 +78,7 @@ double warm_up(Device& device, const std::function<void(int)>& call) {
 using BufferSets = std::vector<std::unique_ptr<AttentionBuffers>>;
 
 BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<const int> lengths,
-                     Device& device) {
+                     const MaskRules& rules, Device& device) {
     BufferSets sets;
     const bool rotate = device.target().back_end == BackEnd::kCuda;
     double bytes = 0;  // of what one forward pass over every set touches: half of the tensors
@@ -86,6 +86,9 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
         sets.push_back(std::make_unique<AttentionBuffers>(attention, batch, lengths,
                                                           Layout::kHeadsFirst, device));
         sets.back()->set_arbitrary_inputs();
+        if (attention.mask == ElementMask::kSpans) {
+            sets.back()->set_spans(element_spans(rules, batch, attention.length));
+        }
         bytes += static_cast<double>(sets.back()->bytes()) / 2;
     } while (rotate && bytes < 2 * kCacheBytes && std::ssize(sets) < kMaxSets);
     return sets;
@@ -128,8 +131,8 @@ AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, s
     const double length = static_cast<double>(attention.length);
     const double rows = heads * length;
     const double row_bytes = attention.head_dim * storage_bytes(attention.dtype);
-    const double forward_flop =
-        4 * heads * pattern.density() * length * length * attention.head_dim;
+    const double forward_flop = 4 * heads * visited_blocks(pattern, attention).density() * length *
+                                length * attention.head_dim;
     return {.forward_flop = forward_flop,
             .backward_flop = 2.5 * forward_flop,
             .forward_bytes = rows * (4 * row_bytes + sizeof(float)),
@@ -166,8 +169,9 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 }
 
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
-                                 std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, CompileOptions options) {
+                                 std::int64_t batch, std::span<const int> lengths,
+                                 const MaskRules& rules, int repeat, Device& device,
+                                 CompileOptions options) {
     const TemporaryFolder temporary;
     options.batch = batch;
     const auto folder =
@@ -179,7 +183,7 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
         [&] { compiled = compile_one(attention, pattern, device, cold, options); });
     times.compile_cached_ms = wall_milliseconds(
         [&] { compiled = compile_one(attention, pattern, device, warm, options); });
-    const auto sets = make_sets(attention, batch, lengths, device);
+    const auto sets = make_sets(attention, batch, lengths, rules, device);
     const int count = static_cast<int>(sets.size());
     times.buffer_sets = count;
     times.kernels = measure_each(*compiled, sets, repeat, device);
@@ -193,12 +197,12 @@ KernelTimes measure_kernels(const Attention& attention, const BlockPattern& patt
                             std::int64_t batch, int repeat, Device& device) {
     KernelCache cache(std::nullopt);
     const auto compiled = compile_one(attention, pattern, device, cache);
-    return measure_each(*compiled, make_sets(attention, batch, {}, device), repeat, device);
+    return measure_each(*compiled, make_sets(attention, batch, {}, {}, device), repeat, device);
 }
 
 SummaryTimes measure_summary(const Attention& attention, std::int64_t batch,
-                             std::span<const int> lengths, int block, int filter, int repeat,
-                             Device& device) {
+                             std::span<const int> lengths, const MaskRules& rules, int block,
+                             int filter, int repeat, Device& device) {
     const DiscoverySettings settings{.block = block, .filter = filter};
     const ScoreSummaryProgram program{
         .attention = attention,
@@ -213,6 +217,9 @@ SummaryTimes measure_summary(const Attention& attention, std::int64_t batch,
     const Buffer summary(device, side * side * kNeighbours.size() * sizeof(float));
     AttentionBuffers buffers(attention, batch, lengths, Layout::kHeadsFirst, device);
     buffers.set_arbitrary_inputs();
+    if (attention.mask == ElementMask::kSpans) {
+        buffers.set_spans(element_spans(rules, batch, attention.length));
+    }
     dense->forward(buffers.arguments());
     SpionAttentionArguments arguments = buffers.arguments();
     arguments.summary = summary.as<float>();

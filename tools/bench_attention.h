@@ -9,6 +9,7 @@
 #include "compiler/compile_attention.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 #include "runtime/device.h"
 
 namespace spion {
@@ -45,10 +46,11 @@ AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, s
 double median_milliseconds(Device& device, int repeat, const std::function<void(int)>& call);
 
 // Compiles afresh in a temporary cache, or, to tune the tile shapes, in the user's own. lengths:
-// [B], or empty without key padding.
+// [B], or empty without key padding. rules: read with a mask of spans alone.
 AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
-                                 std::int64_t batch, std::span<const int> lengths, int repeat,
-                                 Device& device, CompileOptions options = {});
+                                 std::int64_t batch, std::span<const int> lengths,
+                                 const MaskRules& rules, int repeat, Device& device,
+                                 CompileOptions options = {});
 
 // Median milliseconds of each kernel on its own.
 KernelTimes measure_kernels(const Attention& attention, const BlockPattern& pattern,
@@ -62,7 +64,7 @@ struct SummaryTimes {
 
 // Of a dense layer: `block` and `filter` as in discovery.
 SummaryTimes measure_summary(const Attention& attention, std::int64_t batch,
-                             std::span<const int> lengths, int block, int filter, int repeat,
-                             Device& device);
+                             std::span<const int> lengths, const MaskRules& rules, int block,
+                             int filter, int repeat, Device& device);
 
 }  // namespace spion

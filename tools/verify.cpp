@@ -58,19 +58,21 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     const std::vector<std::int64_t> rows{problem.batch, a.heads, a.length};
     std::vector<std::int64_t> tensor = rows;
     tensor.push_back(a.head_dim);
+    std::vector<std::int64_t> key_tensor = tensor;
+    key_tensor[1] = a.key_value_heads();
     const auto write = [&](const char* name, const std::vector<std::int64_t>& shape,
                            const std::vector<float>& values) {
         write_npy((std::filesystem::path(folder) / name).string() + ".npy", shape, values);
     };
     write("q", tensor, report.inputs.q);
-    write("k", tensor, report.inputs.k);
-    write("v", tensor, report.inputs.v);
+    write("k", key_tensor, report.inputs.k);
+    write("v", key_tensor, report.inputs.v);
     write("do", tensor, report.inputs.d_o);
     write("o", tensor, report.outputs.o);
     write("lse", rows, report.outputs.lse);
     write("dq", tensor, report.outputs.d_q);
-    write("dk", tensor, report.outputs.d_k);
-    write("dv", tensor, report.outputs.d_v);
+    write("dk", key_tensor, report.outputs.d_k);
+    write("dv", key_tensor, report.outputs.d_v);
 }
 
 void print_report(const AttentionCase& problem, const CaseReport& report) {
@@ -135,6 +137,7 @@ int verify(VerifyOptions options) {
         .pattern = std::move(pattern),
         .batch = options.attention.batch,
         .lengths = options.attention.lengths,
+        .rules = mask_rules(options.attention, attention.length),
         .seed = options.seed,
         .layout = layout,
         .packed_rows = options.attention.packed_rows,

@@ -92,6 +92,7 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .value = element_name(attention.dtype),
          .comment = "storage and arithmetic"},
         integer("kHeads", attention.heads, "H"),
+        integer("kKeyHeads", attention.key_value_heads(), "of K and V"),
         integer("kHeadDim", attention.head_dim, "D"),
         integer("kLength", attention.length, "L"),
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
@@ -100,6 +101,8 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         {.name = "kKeyPadding",
          .value = attention.key_padding,
          .comment = "lengths say which keys are valid"},
+        integer("kMask", static_cast<int>(attention.mask),
+                fmt::format("{} (SpionMask)", to_string(attention.mask))),
     };
 }
 
@@ -146,6 +149,8 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     const Attention& attention = program.attention;
     std::vector<Constant> constants = attention_constants(attention);
+    constants.push_back(
+        integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(
@@ -187,6 +192,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     const RegisterPlan plan =
         plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
     std::vector<Constant> constants = attention_constants(attention);
+    constants.push_back(integer("kItemHeads", attention.heads, ""));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));

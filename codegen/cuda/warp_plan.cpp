@@ -45,13 +45,13 @@ const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int consumers) {
-    const int row = 2 * head_dim;
-    constexpr int kFloat = 4, kPlan = 16, kBarriers = 16;
+                 int consumers, bool masked) {
+    const int row = 2 * head_dim, plan = masked ? 32 : 16;
+    constexpr int kFloat = 4, kBarriers = 16;
     const int stationary_tensors = role == KernelRole::kForward         ? 1
                                    : role == KernelRole::kQueryGradient ? 3
                                                                         : 2;
-    int stationary_stage = stationary_tensors * stationary_rows * row + kPlan + kBarriers;
+    int stationary_stage = stationary_tensors * stationary_rows * row + plan + kBarriers;
     int stage = 2 * streamed_rows * row + kBarriers;
     if (role == KernelRole::kQueryGradient) {
         stationary_stage += stationary_rows * kFloat;
@@ -68,7 +68,7 @@ bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows) {
 }
 
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                    int stages, int shared_limit) {
+                    int stages, int shared_limit, bool masked) {
     const Measured* const found = measured(role, head_dim, stationary_rows);
     if (found == nullptr) {
         throw InternalError("{} has no warp plan for D={} and {} rows", to_string(role), head_dim,
@@ -82,7 +82,7 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
                   .producer_registers = best.producer_registers,
                   .threads = 32 * (best.consumers + (move ? 4 : 1)),
                   .shared_bytes = shared_bytes(role, head_dim, stationary_rows, streamed_rows,
-                                               stages, best.consumers)};
+                                               stages, best.consumers, masked)};
     if (plan.shared_bytes > shared_limit) {
         plan.problem =
             fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);

@@ -29,6 +29,6 @@ bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows);
 // `shared_limit`: bytes that a block may have. streamed_rows is a multiple of 32, stages at least
 // 2, and has_warp_plan holds; elements have 2 bytes.
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                    int stages, int shared_limit);
+                    int stages, int shared_limit, bool masked = false);
 
 }  // namespace spion

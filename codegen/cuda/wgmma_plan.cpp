@@ -38,9 +38,10 @@ int stationary_tensors(KernelRole role) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int stationary_stages, bool packed) {
+                 int stationary_stages, bool packed, bool masked) {
     const int row = 2 * head_dim;
-    const int plan = packed ? 32 : 16, block_row_masks = packed ? 8 : 0;
+    const bool gradients = role == KernelRole::kGradients;
+    const int plan = packed || masked || gradients ? 32 : 16, block_row_masks = packed ? 8 : 0;
     constexpr int kFloat = 4, kBarrier = 8;
     int stationary_stage = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
     int stage = 2 * streamed_rows * row + block_row_masks + 4 * kBarrier;
@@ -54,7 +55,6 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
         // dS of both warpgroups, twice; two partial dQs; barriers.
         constexpr int kDqAcc = 64 * 64 * kFloat;
         exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 7 * kBarrier;
-        stationary_stage += plan;  // of twice the size
     }
     return stationary_stages * stationary_stage + stages * stage + exchange;
 }
@@ -93,11 +93,12 @@ bool is_wgmma_head_dim(int head_dim) {
 }
 
 WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                     int stages, int shared_limit, const CompilerRelease& compiler, bool packed) {
+                     int stages, int shared_limit, const CompilerRelease& compiler, bool packed,
+                     bool masked) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int stationary_stages) {
         return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages,
-                            stationary_stages, packed);
+                            stationary_stages, packed, masked);
     };
     WgmmaPlan plan{.threads = kGroupThreads * (groups + 1)};
     // The producer of the statistics does with 32 registers, the others with 24. Block row

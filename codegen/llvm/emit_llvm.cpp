@@ -62,9 +62,14 @@ void append_comment(std::string& text, std::string_view lines) {
     }
 }
 
-std::vector<Constant> attention_constants(const Attention& attention) {
+// items: heads that have work items of their own.
+std::vector<Constant> attention_constants(const Attention& attention, int items) {
     return {
         {.name = "kHeads", .value = std::int64_t{attention.heads}, .comment = "H"},
+        {.name = "kKeyHeads",
+         .value = std::int64_t{attention.key_value_heads()},
+         .comment = "of K and V"},
+        {.name = "kItemHeads", .value = std::int64_t{items}, .comment = "that have work items"},
         {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
         {.name = "kLength", .value = attention.length, .comment = "L"},
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
@@ -72,6 +77,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .value = std::int64_t{static_cast<int>(attention.softmax)},
          .comment = fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))},
         {.name = "kKeyPadding", .value = attention.key_padding, .comment = ""},
+        {.name = "kMask",
+         .value = std::int64_t{static_cast<int>(attention.mask)},
+         .comment = fmt::format("{} (SpionMask)", to_string(attention.mask))},
     };
 }
 
@@ -146,7 +154,8 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
 KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     require_supported(program.attention);
-    std::vector<Constant> constants = attention_constants(program.attention);
+    std::vector<Constant> constants =
+        attention_constants(program.attention, item_heads(program.attention, program.role));
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
     }
@@ -171,7 +180,8 @@ KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
 KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target) {
     require_supported(program.attention);
     verify(program);
-    std::vector<Constant> constants = attention_constants(program.attention);
+    std::vector<Constant> constants =
+        attention_constants(program.attention, program.attention.heads);
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
                          .comment = "edge of a pattern block"});

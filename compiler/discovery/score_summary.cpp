@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 
 #include "ir/error.h"
 
@@ -47,6 +48,24 @@ std::vector<double> combine_summary(std::span<const float> summary, std::int64_t
         }
     }
     return pooled;
+}
+
+BlockPattern discover_layer(std::vector<double> pooled, const Attention& attention,
+                            const DiscoverySettings& settings) {
+    if (attention.mask != ElementMask::kCausal) {
+        return discover(pooled, attention.length, settings);
+    }
+    const std::int64_t length = attention.length, block = settings.block;
+    const std::int64_t nb = (length + block - 1) / block;
+    for (std::int64_t row = 0; row < nb; ++row) {
+        const auto rows = static_cast<double>(std::min(block, length - row * block));
+        pooled.at(static_cast<std::size_t>(row * nb + row)) *= 2 * rows / (rows + 1);
+        for (std::int64_t column = row + 1; column < nb; ++column) {
+            pooled.at(static_cast<std::size_t>(row * nb + column)) =
+                -std::numeric_limits<double>::infinity();
+        }
+    }
+    return discover_masked(pooled, length, settings);
 }
 
 }  // namespace spion

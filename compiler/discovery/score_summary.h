@@ -16,6 +16,10 @@
 #include <span>
 #include <vector>
 
+#include "compiler/discovery/discover.h"
+#include "ir/attention.h"
+#include "ir/block_pattern.h"
+
 namespace spion {
 
 struct BlockOffset {
@@ -33,5 +37,12 @@ int weight(int r, int c, int rows, int columns, int filter);
 // row-major. The sums are added in fp64, in tile order.
 std::vector<double> combine_summary(std::span<const float> summary, std::int64_t length, int block,
                                     int tile);
+
+// The pattern of a layer with this operation, from combine_summary's map. What a causal mask drops
+// counts as masked scores do (discover_masked, docs/formats.md): blocks above the diagonal are
+// never set and in no quantile, and a block on the diagonal is the mean of the elements that it
+// keeps. What is dropped has a probability of 0, so that sums are those of the kept elements.
+BlockPattern discover_layer(std::vector<double> pooled, const Attention& attention,
+                            const DiscoverySettings& settings);
 
 }  // namespace spion

@@ -49,6 +49,12 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
             attention_.key_padding ? "without" : "with", !attention_.key_padding,
             attention_.key_padding ? "pass" : "leave out");
     }
+    if (attention_.mask == ElementMask::kSpans &&
+        (args.query_spans == nullptr || args.key_spans == nullptr)) {
+        throw UserError(
+            "attention was compiled with a mask of spans, but it is called without: pass "
+            "query_spans and key_spans, which element_spans() makes");
+    }
     launch_part(parts_[which], args, *device_);
 }
 

@@ -20,18 +20,19 @@ struct NamedTensor {
     const char* name;
     SpionTensor SpionAttentionArguments::*tensor;
     bool stationary;
+    bool of_keys = false;  // with as many heads as K and V
 };
 
 constexpr NamedTensor kForwardTensors[] = {{"q", &SpionAttentionArguments::q, true},
-                                           {"k", &SpionAttentionArguments::k, false},
-                                           {"v", &SpionAttentionArguments::v, false}};
+                                           {"k", &SpionAttentionArguments::k, false, true},
+                                           {"v", &SpionAttentionArguments::v, false, true}};
 constexpr NamedTensor kQueryGradientTensors[] = {{"q", &SpionAttentionArguments::q, true},
                                                  {"d_o", &SpionAttentionArguments::d_o, true},
                                                  {"o", &SpionAttentionArguments::o, true},
-                                                 {"k", &SpionAttentionArguments::k, false},
-                                                 {"v", &SpionAttentionArguments::v, false}};
-constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArguments::k, true},
-                                                    {"v", &SpionAttentionArguments::v, true},
+                                                 {"k", &SpionAttentionArguments::k, false, true},
+                                                 {"v", &SpionAttentionArguments::v, false, true}};
+constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArguments::k, true, true},
+                                                    {"v", &SpionAttentionArguments::v, true, true},
                                                     {"q", &SpionAttentionArguments::q, false},
                                                     {"d_o", &SpionAttentionArguments::d_o, false}};
 
@@ -129,18 +130,17 @@ unsigned KernelLaunch::lpt_heads(std::int64_t heads, std::int64_t blocks,
     return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
-SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, int rows,
-                                      const Device& device) const {
+SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, int heads,
+                                      int rows, const Device& device) const {
     constexpr int kBytes = 2;
     // A dimension of one element has no stride that counts, and the map wants one it can check.
     const std::int64_t row = tensor.row_stride * kBytes;
-    const TensorBoxes boxes{
-        .data = tensor.data,
-        .extent = {attention_.head_dim, attention_.length, attention_.heads, batch},
-        .stride = {row, attention_.heads == 1 ? row : tensor.head_stride * kBytes,
-                   batch == 1 ? row : tensor.batch_stride * kBytes},
-        .columns = std::min(64, attention_.head_dim),
-        .rows = rows};
+    const TensorBoxes boxes{.data = tensor.data,
+                            .extent = {attention_.head_dim, attention_.length, heads, batch},
+                            .stride = {row, heads == 1 ? row : tensor.head_stride * kBytes,
+                                       batch == 1 ? row : tensor.batch_stride * kBytes},
+                            .columns = std::min(64, attention_.head_dim),
+                            .rows = rows};
     const std::array<std::uint64_t, 16> map = device.tensor_map(boxes);
     SpionTensorMap result;
     static_assert(sizeof(result) == sizeof(map));
@@ -156,6 +156,7 @@ void KernelLaunch::describe_tensors(SpionSm90Arguments& arguments, const Device&
     for (const NamedTensor& named : tensors_of(role_)) {
         arguments.maps[at++] =
             describe(arguments.attention.*named.tensor, arguments.attention.batch,
+                     named.of_keys ? attention_.key_value_heads() : attention_.heads,
                      named.stationary ? stationary_box_rows_ : streamed_box_rows_, device);
     }
 }
@@ -175,7 +176,7 @@ unsigned KernelLaunch::lpt_tiles(std::int64_t items, std::int64_t workers,
 PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::int32_t* block,
                                      const WalkTables& tables, const LaunchMemory& memory,
                                      const WorkHints& hints, const Device& device) const {
-    const std::int64_t items = std::int64_t{args.batch} * attention_.heads * tiles_;
+    const std::int64_t items = std::int64_t{args.batch} * item_heads(attention_, role_) * tiles_;
     if (items > std::numeric_limits<std::int32_t>::max()) {
         throw UserError("{} work items, at most {} in a launch: use a smaller batch", items,
                         std::numeric_limits<std::int32_t>::max());

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "compiler/plan/packing.h"
+#include "ir/element_spans.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -19,7 +20,7 @@ class Planner {
     Planner(const Attention& attention, const BlockPattern& pattern, const Target& target,
             const PlanOptions& options, KernelFamilies families)
         : attention_(attention),
-          pattern_(pattern),
+          pattern_(visited_blocks(pattern, attention)),
           target_(target),
           options_(options),
           families_(families),
@@ -56,7 +57,7 @@ class Planner {
     const TileCandidate& choose(LaunchPlan& plan) const;
 
     const Attention& attention_;
-    const BlockPattern& pattern_;
+    const BlockPattern pattern_;  // less the blocks that the mask empties
     const Target& target_;
     const PlanOptions& options_;
     KernelFamilies families_;

@@ -9,6 +9,7 @@
 #include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/packing.h"
+#include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "runtime/measure.h"
@@ -43,6 +44,16 @@ class Tensors {
             lengths_ = Buffer(device, lengths.size() * sizeof(int));
             device.copy_in(lengths_.data(), lengths.data(), lengths_.bytes());
         }
+        if (attention.mask == ElementMask::kSpans) {  // the widest: all is kept
+            const ElementSpans spans = element_spans({}, batch, attention.length);
+            const std::size_t bytes = spans.queries.size() * sizeof(int);
+            for (auto [buffer, from] :
+                 {std::pair(&query_spans_, &spans.queries), std::pair(&key_spans_, &spans.keys)}) {
+                *buffer = Buffer(device, bytes);
+                device.copy_in(buffer->data(), from->data(), bytes);
+            }
+            device.synchronize();  // `spans` is read until then
+        }
     }
 
     SpionAttentionArguments arguments() const {
@@ -59,6 +70,8 @@ class Tensors {
         args.lse = statistics_[0].as<float>();
         args.delta = statistics_[1].as<float>();
         args.lengths = lengths_.as<int>();
+        args.query_spans = query_spans_.as<int>();
+        args.key_spans = key_spans_.as<int>();
         args.batch = static_cast<int>(batch_);
         return args;
     }
@@ -76,9 +89,9 @@ class Tensors {
     std::size_t bytes_;
     std::int64_t batch_;
     Attention attention_;
-    Buffer tensors_[8];     // q, k, v, o, d_o, d_q, d_k, d_v: [B, H, L, D]
-    Buffer statistics_[2];  // lse, delta: [B, H, L] fp32
-    Buffer lengths_;        // [B] int32, with key padding
+    Buffer tensors_[8];                         // q, k, v, o, d_o, d_q, d_k, d_v: [B, H, L, D]
+    Buffer statistics_[2];                      // lse, delta: [B, H, L] fp32
+    Buffer lengths_, query_spans_, key_spans_;  // [B] int32, with key padding
 };
 
 double median_milliseconds(Device& device, int repeat, const std::function<void()>& call) {

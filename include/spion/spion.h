@@ -67,6 +67,8 @@ struct Attention {
     float scale = 0;  // 0: 1 / sqrt(D)
     Softmax softmax = Softmax::kMasked;
     bool key_padding = false;
+    bool causal = false;      // a query keeps the keys up to its own position
+    int key_value_heads = 0;  // of K, V, dK and dV, a divisor of `heads`; 0: as many
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -78,6 +80,8 @@ struct Attention {
         c.scale = scale;
         c.softmax = static_cast<std::int32_t>(softmax);
         c.key_padding = key_padding ? 1 : 0;
+        c.causal = causal ? 1 : 0;
+        c.key_value_heads = key_value_heads;
         return c;
     }
 };
@@ -128,6 +132,7 @@ struct ForwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
 };
 
 struct BackwardArguments {
@@ -139,6 +144,7 @@ struct BackwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -185,7 +191,8 @@ class Plan {
                                          args.lengths,
                                          args.workspace,
                                          args.workspace_bytes,
-                                         args.flags};
+                                         args.flags,
+                                         args.table_head};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -204,7 +211,8 @@ class Plan {
                                           args.lengths,
                                           args.workspace,
                                           args.workspace_bytes,
-                                          args.flags};
+                                          args.flags,
+                                          args.table_head};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }
@@ -248,6 +256,7 @@ class Discoverer {
                                               nullptr, &pattern));
         return Pattern::adopt(pattern);
     }
+    const spion_discoverer* c() const { return handle_.get(); }
 
   private:
     friend class Context;

@@ -11,7 +11,29 @@ struct Softmax {
     RowValues row_sum;
 };
 
+// Where the operation has a mask, each row has a number of pruned elements of its own, and a step may
+// have nothing for it.
+SPION_INLINE void start_masked(Softmax& softmax, const WorkItem& work) {
+    for (int row = 0; row < kStationaryRows; ++row) {
+        const int first = work.spans.first[row], end = work.spans.end[row];
+        long long listed = 0;
+        for (int i = 0; i < work.gather_block_count; ++i) {
+            const long long from = static_cast<long long>(work.gather_blocks[i]) * kGatherRows;
+            const long long to = from + rows_below(from, kLength);
+            const long long inside = (to < end ? to : end) - (from > first ? from : first);
+            listed += has_gather_block(work, i) && inside > 0 ? inside : 0;
+        }
+        const bool zeros = kSoftmax == SPION_SOFTMAX_PRUNED_ZERO && end - first > listed;
+        softmax.row_max.data[row] = zeros ? 0.0F : -3.402823466e38F;
+        softmax.row_sum.data[row] = zeros ? static_cast<float>(end - first - listed) : 0.0F;
+    }
+}
+
 SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
+    if (kMask != SPION_MASK_NONE) {
+        start_masked(softmax, work);
+        return;
+    }
     long long listed = 0;  // n_i: elements of a row in the pattern, padded keys included
     for (int i = 0; i < work.gather_block_count; ++i) {
         if (has_gather_block(work, i)) {
@@ -72,10 +94,11 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
     Scores scores;
     Softmax softmax;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        const WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }
+        apply_mask(*args, false, work);
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         score_factor(), queries);
         set_zero(sums);
@@ -83,6 +106,7 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
         for_each_step(work, work.valid_keys, [&](const Step& step) {
             const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
             if (rows > 0) {
+                mask_step(step, work.spans, scores);
                 absorb(softmax, rows, scores, sums);
                 accumulate_step(step, args->v, work, key_head(work.head), scores, sums);
             }

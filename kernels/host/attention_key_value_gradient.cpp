@@ -10,7 +10,7 @@ SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores)
     for (int i = 0; i < step.count; ++i) {
         const float* gather_block_lse = lse + step.first(i);
         for (int n = 0; n < step.rows(i); ++n) {
-            const Floats base2 = gather_block_lse[n] * kLog2E;
+            const Floats base2 = probability_shift(gather_block_lse[n]);
             for (int lane = 0; lane < kStationaryRows; lane += kLanes, at += kLanes) {
                 store(at, probability(load(at), base2));
             }
@@ -53,10 +53,11 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        const WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }
+        apply_mask(*args, true, work);
         const long long unpadded = work.valid_keys - work.first;
         const int valid = static_cast<int>(unpadded < 0           ? 0
                                            : unpadded < work.rows ? unpadded
@@ -68,14 +69,20 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                             score_factor(), keys);
             load_transposed(key_row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
                             values);
-            for_each_step(work, kLength, [&](const Step& step) {
-                score_step(step, args->q, work, work.head, keys, weights);
-                to_weights(step, args->lse + work.row_base, weights);
-                accumulate_step(step, args->d_o, work, work.head, weights, value_sums);
-                score_step(step, args->d_o, work, work.head, values, weight_gradients);
-                to_score_gradients(step, args->delta + work.row_base, weight_gradients, weights);
-                accumulate_step(step, args->q, work, work.head, weights, key_sums);
-            });
+            for (int member = 0; member < member_count(); ++member) {
+                const int head = query_head(work.head, member);
+                const long long rows =
+                    work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
+                for_each_step(work, kLength, [&](const Step& step) {
+                    score_step(step, args->q, work, head, keys, weights);
+                    mask_step(step, work.spans, weights);
+                    to_weights(step, args->lse + rows, weights);
+                    accumulate_step(step, args->d_o, work, head, weights, value_sums);
+                    score_step(step, args->d_o, work, head, values, weight_gradients);
+                    to_score_gradients(step, args->delta + rows, weight_gradients, weights);
+                    accumulate_step(step, args->q, work, head, weights, key_sums);
+                });
+            }
         }
         // Padded keys take no part in the softmax: their gradients are zero whatever was summed.
         write_gradient(key_sums, kScale, args->d_k, work, valid);

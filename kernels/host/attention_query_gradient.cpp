@@ -24,7 +24,7 @@ SPION_INLINE void write_delta(const SpionAttentionArguments& args, const WorkIte
 // LSE in base 2; rows that do not exist get one that makes their P zero.
 SPION_INLINE void load_lse(const float* lse, int valid, RowValues& base2) {
     for (int row = 0; row < kStationaryRows; ++row) {
-        base2.data[row] = row < valid ? lse[row] * kLog2E : __builtin_inff();
+        base2.data[row] = row < valid ? probability_shift(lse[row]) : __builtin_inff();
     }
 }
 
@@ -50,10 +50,11 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
     RowValues lse, delta, scale;
     set_all(scale, kScale);
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        const WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }
+        apply_mask(*args, false, work);
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         score_factor(), queries);
         load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows, 1.0F,
@@ -63,6 +64,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         set_zero(sums);
         for_each_step(work, work.valid_keys, [&](const Step& step) {
             const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
+            mask_step(step, work.spans, scores);
             score_step(step, args->v, work, key_head(work.head), output_gradient, weight_gradients);
             to_score_gradients(rows, lse, delta, weight_gradients, scores);
             accumulate_step(step, args->k, work, key_head(work.head), scores, sums);

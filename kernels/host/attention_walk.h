@@ -9,7 +9,6 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;         // H
 extern const int kStreamedRows;  // of one step, a multiple of kGatherRows
 extern const int kPackedRows;    // block rows of a tile, kStationaryRows each
 }
@@ -74,9 +73,32 @@ struct WorkItem {
     int gather_block_count;
     const int* block_row_masks;  // [gather_block_count] where kPackedRows > 1
     int row;                     // of the tile's block rows: the bit in `block_row_masks`
-    long long row_base;          // of its head in lse and delta [B, H, L]
+    long long row_base;          // of its (first) query head in lse and delta [B, H, L]
     int valid_keys;              // keys of the sample that are not padding
+    TileSpans spans;             // where the operation has a mask
 };
+
+// Loads the mask of the item's rows and leaves out gather blocks of which none keeps anything.
+SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_keys,
+                             WorkItem& work) {
+    load_spans(args, rows_are_keys, work.batch, work.first, work.spans);
+    if (kMask != SPION_MASK_SPANS) {
+        return;
+    }
+    int skipped = 0;
+    while (skipped < work.gather_block_count &&
+           (work.gather_blocks[skipped] + 1LL) * kGatherRows <= work.spans.any.first) {
+        ++skipped;
+    }
+    work.gather_blocks += skipped;
+    work.block_row_masks += kPackedRows > 1 ? skipped : 0;
+    work.gather_block_count -= skipped;
+    while (work.gather_block_count > 0 &&
+           static_cast<long long>(work.gather_blocks[work.gather_block_count - 1]) * kGatherRows >=
+               work.spans.any.end) {
+        --work.gather_block_count;
+    }
+}
 
 // row_item: work item * kPackedRows + block row.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item) {
@@ -84,8 +106,8 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
     const int order_index = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
     WorkItem work;
-    work.batch = static_cast<int>(batch_head / kHeads);
-    work.head = static_cast<int>(batch_head % kHeads);
+    work.batch = static_cast<int>(batch_head / kItemHeads);
+    work.head = static_cast<int>(batch_head % kItemHeads);
     work.row = static_cast<int>(row_item % kPackedRows);
     work.first = (static_cast<long long>(tile_at(args, order_index)) * kPackedRows + work.row) *
                  kStationaryRows;
@@ -95,7 +117,8 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
     work.gather_block_count = gather_block_count(args, order_index);
     work.block_row_masks =
         kPackedRows > 1 ? block_row_mask_table(args) + offset_at(args, order_index) : nullptr;
-    work.row_base = batch_head * kLength;
+    work.row_base =
+        (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
     work.valid_keys = key_limit(args, work.batch);
     return work;
 }
@@ -159,6 +182,15 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     for (int begin = 0; begin < work.gather_block_count; begin += per_step) {
         const int left = work.gather_block_count - begin;
         visit(Step{work.gather_blocks + begin, left < per_step ? left : per_step, limit});
+    }
+}
+
+// Of a step's scores [rows][lanes], those that the mask drops become minus infinity.
+SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& scores) {
+    int gathered = 0;
+    for (int i = 0; kMask != SPION_MASK_NONE && i < step.count; ++i) {
+        mask_scores(spans, step.first(i), step.rows(i), scores.data + gathered * kStationaryRows);
+        gathered += step.rows(i);
     }
 }
 

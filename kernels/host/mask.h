@@ -1,16 +1,18 @@
 // Which elements of a block count, for all host bodies. Today they are kept out by key padding, by
-// the ragged edge at L, and in packed tiles by the bits that say which block row uses a gather
-// block. Bodies gather only rows that count, so that no score has to be masked.
+// the ragged edge at L, in packed tiles by the bits that say which block row uses a gather block,
+// and by the element mask. Bodies gather only rows that count for some lane, so that scores are
+// masked where the element mask cuts through a gather block, and nowhere else.
 #pragma once
 
 #include "kernels/attention_arguments.h"
-#include "kernels/host/vector.h"
+#include "kernels/host/tile.h"
 
 extern "C" {
 extern const int kLength;      // L
 extern const int kGatherRows;  // streamed rows that are adjacent in memory
 extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
+extern const int kMask;  // a SpionMask
 }
 
 // Keys of the sample that are not padded.
@@ -27,4 +29,68 @@ SPION_INLINE int rows_below(long long first, int limit) {
 // Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
 SPION_INLINE long long pruned_elements(long long elements) {
     return kSoftmax == SPION_SOFTMAX_PRUNED_ZERO ? kLength - elements : 0;
+}
+
+// Streamed positions [first, end).
+struct Span {
+    int first, end;
+};
+
+// What a stationary row of a sample keeps; rows beyond L have what the last one has.
+SPION_INLINE Span span_of_row(const SpionAttentionArguments& args, bool rows_are_keys, int batch,
+                              long long row) {
+    const int last = static_cast<int>(row < kLength ? row : kLength - 1);
+    if (kMask == SPION_MASK_CAUSAL) {
+        return rows_are_keys ? Span{last, kLength} : Span{0, last + 1};
+    }
+    if (kMask == SPION_MASK_SPANS) {
+        const int* const pair = (rows_are_keys ? args.key_spans : args.query_spans) +
+                                (static_cast<long long>(batch) * kLength + last) * 2;
+        return {pair[0], pair[1]};
+    }
+    return {0, kLength};
+}
+
+// One span a lane, and what all of a tile's rows keep, and what any of them does: neither end of a
+// span decreases from row to row.
+struct TileSpans {
+    alignas(64) int first[kMaxStationaryRows], end[kMaxStationaryRows];
+    Span all, any;
+};
+
+SPION_INLINE void load_spans(const SpionAttentionArguments& args, bool rows_are_keys, int batch,
+                             long long first_row, TileSpans& spans) {
+    if (kMask == SPION_MASK_NONE) {
+        return;
+    }
+    for (int row = 0; row < kStationaryRows; ++row) {
+        const Span span = span_of_row(args, rows_are_keys, batch, first_row + row);
+        spans.first[row] = span.first;
+        spans.end[row] = span.end;
+    }
+    spans.all = {spans.first[kStationaryRows - 1], spans.end[0]};
+    spans.any = {spans.first[0], spans.end[kStationaryRows - 1]};
+}
+
+// Scores [rows][lanes] at positions from `from` on: what a lane's row drops becomes minus infinity,
+// whose probability is 0.
+SPION_INLINE void mask_scores(const TileSpans& spans, long long from, int rows, float* scores) {
+    if (kMask == SPION_MASK_NONE || (from >= spans.all.first && from + rows <= spans.all.end)) {
+        return;
+    }
+    for (int n = 0; n < rows; ++n) {
+        const Ints position = Ints(static_cast<int>(from) + n);
+        for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+            float* const at = scores + n * kStationaryRows + lane;
+            const Ints kept =
+                (position >= load(spans.first + lane)) & (position < load(spans.end + lane));
+            store(at, kept ? load(at) : Floats(-__builtin_inff()));
+        }
+    }
+}
+
+// LSE in base 2, or what makes every probability of a row without any element 0.
+SPION_INLINE float probability_shift(float lse) {
+    const bool empty = kMask != SPION_MASK_NONE && lse == -__builtin_inff();
+    return empty ? __builtin_inff() : lse * kLog2E;
 }

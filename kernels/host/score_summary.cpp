@@ -8,7 +8,6 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kHeads;   // H
 extern const int kBlock;   // edge of a pattern block
 extern const int kTile;    // rows and columns of a work item, kStationaryRows
 extern const int kFilter;  // F
@@ -49,12 +48,16 @@ SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const S
     const float* lse = args.lse + (static_cast<long long>(batch) * kHeads + head) * kLength;
     RowValues base2;  // LSE; rows that do not exist get one that makes their probabilities zero
     for (int row = 0; row < kStationaryRows; ++row) {
-        base2.data[row] = row < tile.rows ? lse[tile.row + row] * kLog2E : __builtin_inff();
+        base2.data[row] =
+            row < tile.rows ? probability_shift(lse[tile.row + row]) : __builtin_inff();
     }
     load_transposed(row_of(args.q, batch, head, tile.row), args.q.row_stride, tile.rows,
                     score_factor(), queries);
     score(row_of(args.k, batch, key_head(head), tile.column), args.k.row_stride, columns, queries,
           scores.data);
+    TileSpans spans;
+    load_spans(args, false, batch, tile.row, spans);
+    mask_scores(spans, tile.column, columns, scores.data);
     for (int n = 0; n < columns; ++n) {
         for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
             const int at = n * kStationaryRows + lane;

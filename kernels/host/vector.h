@@ -16,6 +16,10 @@ typedef float MemoryFloats __attribute__((ext_vector_type(16), aligned(4), may_a
 SPION_INLINE Floats load(const float* data) {
     return *reinterpret_cast<const MemoryFloats*>(data);
 }
+typedef int MemoryInts __attribute__((ext_vector_type(16), aligned(4), may_alias));
+SPION_INLINE Ints load(const int* data) {
+    return *reinterpret_cast<const MemoryInts*>(data);
+}
 SPION_INLINE void store(float* data, Floats lanes) {
     *reinterpret_cast<MemoryFloats*>(data) = lanes;
 }

@@ -18,7 +18,9 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .block = problem.block,
             .dtype = dtype,
             .softmax = problem.pruned_zero ? Softmax::kPrunedZero : Softmax::kMasked,
-            .key_padding = !problem.lengths.empty()};
+            .key_padding = !problem.lengths.empty(),
+            .causal = problem.causal,
+            .key_value_heads = problem.key_value_heads};
 }
 
 inline Pattern pattern_of(const oracle::Problem& problem) {
@@ -30,8 +32,11 @@ struct HostTensors {
     explicit HostTensors(const oracle::Problem& problem)
         : q(problem.q), k(problem.k), v(problem.v), d_o(problem.d_o), lengths(problem.lengths) {
         const float nan = std::numeric_limits<float>::quiet_NaN();
-        for (auto* output : {&out.o, &out.d_q, &out.d_k, &out.d_v}) {
+        for (auto* output : {&out.o, &out.d_q}) {
             output->assign(q.size(), nan);
+        }
+        for (auto* output : {&out.d_k, &out.d_v}) {
+            output->assign(k.size(), nan);
         }
         out.lse.assign(q.size() / static_cast<std::size_t>(problem.head_dim), nan);
         shape[0] = problem.batch;
@@ -41,7 +46,9 @@ struct HostTensors {
     }
 
     spion_tensor view(std::vector<float>& data) const {
-        return tensor(data.data(), DType::kFp32, shape[0], shape[1], shape[2], shape[3]);
+        const std::int64_t row = shape[0] * shape[2] * shape[3];
+        const auto heads = static_cast<std::int64_t>(data.size()) / row;
+        return tensor(data.data(), DType::kFp32, shape[0], heads, shape[2], shape[3]);
     }
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 

@@ -49,6 +49,26 @@ TEST_F(ApiHost, RandomProblemsMeetTheReference) {
     }
 }
 
+TEST_F(ApiHost, CausalAndGroupedHeadsMeetTheReference) {
+    std::uint64_t seed = seed_;
+    for (const int key_value_heads : {0, 2}) {
+        for (const bool pruned_zero : {false, true}) {
+            oracle::Problem problem = oracle::random_problem(150, 32, 4, 32, 2, 0.6, true, seed++);
+            problem.causal = true;
+            problem.pruned_zero = pruned_zero;
+            problem.key_value_heads = key_value_heads;
+            if (key_value_heads > 0) {
+                problem.k.resize(problem.k.size() / 2);
+                problem.v.resize(problem.v.size() / 2);
+            }
+            const Pattern pattern = pattern_of(problem);
+            const Plan plan = context().plan(attention_of(problem), {.typical = pattern});
+            const oracle::Outputs outputs = run_on_host(plan, pattern, problem);
+            EXPECT_EQ(oracle::faults(problem, outputs, kTolerance), "");
+        }
+    }
+}
+
 // One plan for every pattern; the tables of another one take effect in place, at the same size.
 TEST_F(ApiHost, APatternIsChangedInPlace) {
     oracle::Problem problem = oracle::random_problem(300, 32, 2, 32, 2, 0.2, false, seed_);
@@ -107,7 +127,7 @@ TEST_F(ApiHost, AnyStridesWithContiguousRowsAreTaken) {
     EXPECT_EQ(oracle::faults(problem, outputs, kTolerance), "");
 }
 
-TEST_F(ApiHost, CallsAllocateNothing) {
+TEST_F(ApiHost, CallsAllocateNothingAndReadNoEnvironment) {
     const oracle::Problem problem = oracle::random_problem(200, 32, 2, 32, 2, 0.3, true, seed_);
     const Pattern pattern = pattern_of(problem);
     const Plan plan = context().plan(attention_of(problem));
@@ -117,14 +137,16 @@ TEST_F(ApiHost, CallsAllocateNothing) {
     const BackwardArguments backward = backward_arguments(tensors, memory);
     const long before_any = allocations();
     EXPECT_GT(before_any, 0) << "the count counts";
+    EXPECT_GT(looks_at_the_environment(), 0) << "a plan looks at it";
     plan.forward(forward);
     plan.backward(backward);
-    const long before = allocations();
+    const long before = allocations(), looks = looks_at_the_environment();
     for (int i = 0; i < 3; ++i) {
         plan.forward(forward);
         plan.backward(backward);
     }
     EXPECT_EQ(allocations(), before);
+    EXPECT_EQ(looks_at_the_environment(), looks);
 }
 
 // Many threads on one plan, each with its own workspace: the bits of one thread alone.

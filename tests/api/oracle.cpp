@@ -78,15 +78,17 @@ Problem random_problem(std::int64_t length, int block, int heads, int head_dim, 
 }
 
 std::string faults(const Problem& problem, const Outputs& outputs, double tolerance) {
-    const spion::Attention attention{.heads = problem.heads,
-                                     .head_dim = problem.head_dim,
-                                     .length = problem.length,
-                                     .dtype = spion::DType::kFp32,
-                                     .scale = spion::default_scale(problem.head_dim),
-                                     .softmax = problem.pruned_zero
-                                                    ? spion::SoftmaxKind::kPrunedZero
-                                                    : spion::SoftmaxKind::kMasked,
-                                     .key_padding = !problem.lengths.empty()};
+    const spion::Attention attention{
+        .heads = problem.heads,
+        .head_dim = problem.head_dim,
+        .length = problem.length,
+        .dtype = spion::DType::kFp32,
+        .scale = spion::default_scale(problem.head_dim),
+        .softmax =
+            problem.pruned_zero ? spion::SoftmaxKind::kPrunedZero : spion::SoftmaxKind::kMasked,
+        .key_padding = !problem.lengths.empty(),
+        .mask = problem.causal ? spion::ElementMask::kCausal : spion::ElementMask::kNone,
+        .kv_heads = problem.key_value_heads};
     const spion::BlockPattern pattern(problem.length, problem.block, problem.bits);
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
     const spion::ReferenceResult reference = spion::reference_attention({.attention = attention,

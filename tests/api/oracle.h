@@ -11,10 +11,11 @@ namespace oracle {
 struct Problem {
     int heads = 2, head_dim = 32, block = 32;
     std::int64_t length = 0, batch = 1;
-    bool pruned_zero = false;
+    bool pruned_zero = false, causal = false;
+    int key_value_heads = 0;            // 0: as many as heads
     std::vector<std::uint8_t> bits;     // [nb, nb]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
-    std::vector<float> q, k, v, d_o;    // [B, H, L, D]
+    std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads
 };
 
 struct Outputs {

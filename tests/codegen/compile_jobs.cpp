@@ -234,6 +234,43 @@ CompileJobs baked_jobs(const Target& target) {
     return jobs;
 }
 
+CompileJobs masked_jobs(const Target& target) {
+    if (!compiles_every_kind(target)) return {};
+    CompileJobs jobs;
+    int variant = 0;
+    const auto add = [&](const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                         const LaunchOptions& options = {}) {
+        jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
+    };
+    for (const int dim : {32, 64, 128, 256}) {
+        for (const int block : kBlocks) {
+            for (const KernelRole role : kRoles) {
+                const bool tf32 = dim == 256 || (!target.gpu.wgmma && variant % 3 == 0);
+                Attention attention =
+                    attention_of(tf32 ? DType::kTf32 : kTypes[variant % 2], dim, variant);
+                attention.mask = variant / 2 % 2 == 0 ? ElementMask::kCausal : ElementMask::kSpans;
+                if (variant % 4 == 3) attention.kv_heads = 1;
+                ++variant;
+                add(attention, BlockPattern::full(attention.length, block), role);
+                if (block == 32 && dim == 64) {  // and packed
+                    LaunchOptions options;
+                    options.packed_rows = 2;
+                    add(attention, shared_pattern(attention.length, block), role, options);
+                }
+            }
+            ++variant;  // the masks change places with the next block
+        }
+    }
+    for (const int dim : {64, 128}) {
+        Attention attention = attention_of(DType::kBf16, dim, dim / 64);
+        attention.mask = ElementMask::kCausal;
+        if (target.gpu.wgmma) {
+            add(attention, BlockPattern::full(attention.length, 128), KernelRole::kGradients);
+        }
+    }
+    return jobs;
+}
+
 CompileJobs packed_jobs(const Target& target, bool all) {
     if (!compiles_every_kind(target)) return {};
     constexpr std::array<std::array<int, 2>, 6> kPackings = {

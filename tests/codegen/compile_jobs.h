@@ -42,5 +42,7 @@ CompileJobs baked_jobs(const Target& target);
 // Packed tiles of single warps, with tables and baked: every role and head dimension with one
 // number of block rows and one element type; with `all`, every one.
 CompileJobs packed_jobs(const Target& target, bool all);
+// Full patterns under a causal mask and under spans: every role, block and family, packed too.
+CompileJobs masked_jobs(const Target& target);
 
 }  // namespace spion::test

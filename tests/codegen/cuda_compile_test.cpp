@@ -115,6 +115,17 @@ TEST_P(CudaCompile, BakedAttentionHasNoSpills) {
     compile_all(jobs);
 }
 
+TEST_P(CudaCompile, MaskedAttentionHasNoSpills) {
+    const CompileJobs jobs = test::masked_jobs(target);
+    if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {
+        EXPECT_GE(jobs.size(), 48U);
+    }
+    for (const CompileJob& job : jobs) {
+        EXPECT_EQ(job.source.text.find("kMask = 0 "), std::string::npos);
+    }
+    compile_all(jobs);
+}
+
 TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
     const CompileJobs jobs = test::packed_jobs(target, all);
     if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {

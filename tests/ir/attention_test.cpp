@@ -40,11 +40,11 @@ TEST(Attention, PrintsOneLine) {
 TEST(Attention, CoverageIsPartialBeyondLAndWithPaddedKeys) {
     Attention attention = valid();
     attention.key_padding = false;
-    EXPECT_EQ(coverage(attention, 2048, 2048), Coverage::kFull);
-    EXPECT_EQ(coverage(attention, 2049, 64), Coverage::kPartial);
-    EXPECT_EQ(coverage(attention, 64, 2049), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {0, 2048, 0, 2048}), Coverage::kFull);
+    EXPECT_EQ(coverage(attention, {0, 2049, 0, 64}), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {0, 64, 0, 2049}), Coverage::kPartial);
     attention.key_padding = true;
-    EXPECT_EQ(coverage(attention, 64, 64), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {0, 64, 0, 64}), Coverage::kPartial);
 }
 
 TEST(Attention, SoftmaxKindNames) {

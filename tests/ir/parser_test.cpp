@@ -136,6 +136,8 @@ TEST(Parser, FieldsThatAreWrong) {
         {replaced(kAttention, "D=16", "D=20"), "1:1", "head dimension 20 is not supported"},
         {replaced(kAttention, "H=2", "H=0"), "1:13", "H is 0, expected 1 to 2147483647"},
         {replaced(kAttention, "L=80", "L=99999999999999999999"), "1:22", "L is 9999"},
+        {replaced(kAttention, "dropout=0", "dropout=0 mask=triangle"), "1:95",
+         "mask 'triangle' is not known: use none, causal or spans"},
         {replaced(kAttention, "0.25", "nan"), "1:1", "scale nan is not allowed"},
         {replaced(kAttention, "0.25", "quarter"), "1:42", "expected scale as a number"},
         {replaced(kAttention, "masked", "soft"), "1:55", "softmax kind 'soft' is not known"},

@@ -12,6 +12,7 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
+#include "tests/support/random_mask.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -25,17 +26,21 @@ struct Tensor {
     EmulatedCase c;
     int batch;
     bool interleaved;
+    int heads;
     std::vector<std::uint8_t> bytes;
 
-    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_)
-        : c(c_), batch(batch_), interleaved(interleaved_) {
-        const auto count = static_cast<std::size_t>(batch * c.heads * c.length * c.head_dim);
+    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_, bool of_keys = false)
+        : c(c_),
+          batch(batch_),
+          interleaved(interleaved_),
+          heads(of_keys && c.kv_heads > 0 ? c.kv_heads : c.heads) {
+        const auto count = static_cast<std::size_t>(batch * heads * c.length * c.head_dim);
         // Poison: NaN in every element type.
         bytes.assign(
             count * static_cast<std::size_t>(storage_bytes(c.dtype)) * (interleaved ? 3 : 1), 0xFF);
     }
     SpionTensor view() {
-        const long long d = c.head_dim, h = c.heads, l = c.length;
+        const long long d = c.head_dim, h = heads, l = c.length;
         if (interleaved) {
             return {.data = bytes.data() + h * d * storage_bytes(c.dtype),
                     .batch_stride = l * 3 * h * d,
@@ -73,7 +78,7 @@ struct Tensor {
     void fill(std::mt19937& random, float spread) {
         std::normal_distribution<float> normal(0.0F, spread);
         for (int b = 0; b < batch; ++b) {
-            for (int h = 0; h < c.heads; ++h) {
+            for (int h = 0; h < heads; ++h) {
                 for (std::int64_t l = 0; l < c.length; ++l) {
                     for (int d = 0; d < c.head_dim; ++d) set(b, h, l, d, normal(random));
                 }
@@ -92,6 +97,8 @@ struct Problem {
     int batch;
     std::vector<std::vector<bool>> blocks;  // [nb][nb]
     std::vector<int> lengths;               // [B]
+    MaskRules rules;                        // of a mask of spans
+    ElementSpans spans;
     Tensor q, k, v, d_o, o, d_q, d_k, d_v;
     std::vector<float> lse, delta;  // [B, H, L]
 
@@ -99,13 +106,13 @@ struct Problem {
         : c(c_),
           batch(batch_),
           q(c, batch, true),
-          k(c, batch, true),
-          v(c, batch, false),
+          k(c, batch, true, true),
+          v(c, batch, false, true),
           d_o(c, batch, false),
           o(c, batch, false),
           d_q(c, batch, false),
-          d_k(c, batch, true),
-          d_v(c, batch, true) {
+          d_k(c, batch, true, true),
+          d_v(c, batch, true, true) {
         const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
         std::bernoulli_distribution present(0.5);
         blocks.assign(nb, std::vector<bool>(nb));
@@ -121,6 +128,11 @@ struct Problem {
                               : b == 1                 ? 0
                                                        : length(random));
         }
+        if (c.mask == ElementMask::kSpans) {
+            rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
+                                       c.length);
+            spans = element_spans(rules, batch, c.length);
+        }
         q.fill(random, 2.0F);
         k.fill(random, 1.0F);
         v.fill(random, 1.0F);
@@ -134,7 +146,7 @@ struct Problem {
     // What lies beyond a sample's length must not matter, even if it is not a number.
     void poison_padded_keys() {
         for (int b = 0; b < batch; ++b) {
-            for (int h = 0; h < c.heads; ++h) {
+            for (int h = 0; h < k.heads; ++h) {
                 for (std::int64_t l = lengths[static_cast<std::size_t>(b)]; l < c.length; ++l) {
                     for (int d = 0; d < c.head_dim; ++d) {
                         k.set(b, h, l, d, std::nanf(""));
@@ -144,12 +156,28 @@ struct Problem {
             }
         }
     }
+    // By the words of ir/attention.h and ir/element_spans.h.
+    bool keeps(int b, std::int64_t i, std::int64_t j) const {
+        const auto sample = static_cast<std::size_t>(b);
+        if (c.mask == ElementMask::kNone) return true;
+        if (c.mask == ElementMask::kCausal) return j <= i;
+        const bool prefix = !rules.prefixes.empty() && j < rules.prefixes[sample];
+        if (rules.causal && j > i && !prefix) return false;
+        if (rules.left && j < i - *rules.left) return false;
+        if (rules.right && j > i + *rules.right) return false;
+        const auto document = [&](std::int64_t l) {
+            return rules.documents[static_cast<std::size_t>(b * c.length + l)];
+        };
+        if (!rules.documents.empty() && document(i) != document(j)) return false;
+        return rules.query_lengths.empty() || i < rules.query_lengths[sample];
+    }
     bool in_pattern(std::int64_t i, std::int64_t j) const {
         return blocks[static_cast<std::size_t>(i / c.block)][static_cast<std::size_t>(j / c.block)];
     }
 
     Reference reference(int b, int h) {
         const std::int64_t L = c.length;
+        const int key_head = h * k.heads / c.heads;
         const int D = c.head_dim;
         const double scale = default_scale(D);
         const auto index = [&](std::int64_t l, int d) {
@@ -160,20 +188,22 @@ struct Problem {
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
             std::vector<double> s(static_cast<std::size_t>(L), -kInf), p(s.size(), 0.0), dp(p);
-            std::int64_t inside = 0;
+            std::int64_t inside = 0, kept = 0;
             double top = -kInf;
             for (std::int64_t j = 0; j < L; ++j) {
+                if (!keeps(b, i, j)) continue;
+                ++kept;
                 if (!in_pattern(i, j)) continue;
                 ++inside;
                 if (j >= lengths[static_cast<std::size_t>(b)]) continue;
                 double dot = 0;
-                for (int d = 0; d < D; ++d) dot += q.get(b, h, i, d) * k.get(b, h, j, d);
+                for (int d = 0; d < D; ++d) dot += q.get(b, h, i, d) * k.get(b, key_head, j, d);
                 s[static_cast<std::size_t>(j)] = scale * dot;
                 top = std::max(top, scale * dot);
             }
-            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < L;
+            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
             if (zeros) top = std::max(top, 0.0);
-            double z = zeros ? static_cast<double>(L - inside) * std::exp(-top) : 0.0;
+            double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
             for (double x : s) z += x == -kInf ? 0.0 : std::exp(x - top);
             const auto row = static_cast<std::size_t>(i);
             r.lse[row] = z == 0.0 ? -kInf : top + std::log(z);
@@ -182,7 +212,7 @@ struct Problem {
                 if (s[j] == -kInf) continue;
                 p[j] = std::exp(s[j] - r.lse[row]);
                 for (int d = 0; d < D; ++d) {
-                    const double value = v.get(b, h, static_cast<std::int64_t>(j), d);
+                    const double value = v.get(b, key_head, static_cast<std::int64_t>(j), d);
                     r.o[index(i, d)] += p[j] * value;
                     dp[j] += d_o.get(b, h, i, d) * value;
                     r.dv[index(static_cast<std::int64_t>(j), d)] += p[j] * d_o.get(b, h, i, d);
@@ -195,7 +225,7 @@ struct Problem {
                 const double ds = scale * p[j] * (dp[j] - delta_i);
                 for (int d = 0; d < D; ++d) {
                     const auto key = static_cast<std::int64_t>(j);
-                    r.dq[index(i, d)] += ds * k.get(b, h, key, d);
+                    r.dq[index(i, d)] += ds * k.get(b, key_head, key, d);
                     r.dk[index(key, d)] += ds * q.get(b, h, i, d);
                 }
             }
@@ -228,6 +258,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.tiles = program.tiles();
         }
         args.batch = problem.batch;
+        args.query_spans = problem.spans.queries.data();
+        args.key_spans = problem.spans.keys.data();
         emulation::forget_reads();
         for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
             emulation::allow_reads(t->bytes.data(), t->bytes.size());
@@ -238,7 +270,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         const EmittedGeometry geometry = spion::geometry(program, emulated_target());
         const std::string name = std::string(GetParam().name) + (baked ? "_baked" : "");
         const EmulatedKernel kernel = find_emulated(name, to_string(role));
-        const std::int64_t blocks = std::int64_t{problem.batch} * problem.c.heads * program.tiles();
+        const std::int64_t blocks =
+            std::int64_t{problem.batch} * item_heads(program.attention, role) * program.tiles();
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });
     }
@@ -295,22 +328,29 @@ TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
     const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
         to.insert(to.end(), from.begin(), from.end());
     };
+    const int group = c.heads / problem.k.heads;
     for (int b = 0; b < problem.batch; ++b) {
+        Reference sums;  // dK and dV of a group's heads so far
         for (int h = 0; h < c.heads; ++h) {
             const Reference r = problem.reference(b, h);
             const int pair = b * c.heads + h;
             append(got[0], gather(problem.o, b, h));
             append(got[1], gather(problem.lse, c.length, pair));
             append(got[2], gather(problem.d_q, b, h));
-            append(got[3], gather(problem.d_k, b, h));
-            append(got[4], gather(problem.d_v, b, h));
             append(got[5], gather(problem.delta, c.length, pair));
             append(want[0], r.o);
             append(want[1], r.lse);
             append(want[2], r.dq);
-            append(want[3], r.dk);
-            append(want[4], r.dv);
             append(want[5], r.delta);
+            for (auto [sum, one] : {std::pair(&sums.dk, &r.dk), std::pair(&sums.dv, &r.dv)}) {
+                if (h % group == 0) sum->assign(one->size(), 0.0);
+                for (std::size_t n = 0; n < one->size(); ++n) (*sum)[n] += (*one)[n];
+            }
+            if (h % group + 1 < group) continue;
+            append(got[3], gather(problem.d_k, b, h / group));
+            append(got[4], gather(problem.d_v, b, h / group));
+            append(want[3], sums.dk);
+            append(want[4], sums.dv);
         }
     }
     const char* names[] = {"o", "lse", "dq", "dk", "dv", "delta"};

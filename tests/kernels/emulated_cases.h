@@ -19,6 +19,8 @@ struct EmulatedCase {
     int block, stationary_rows, streamed_rows, gather_rows, stages;
     SoftmaxKind softmax;
     bool key_padding;
+    ElementMask mask = ElementMask::kNone;
+    int kv_heads = 0;  // 0: as many as heads
 };
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
@@ -27,6 +29,9 @@ struct EmulatedCase {
 inline std::vector<EmulatedCase> emulated_cases() {
     constexpr auto kZero = SoftmaxKind::kPrunedZero;
     constexpr auto kMasked = SoftmaxKind::kMasked;
+    constexpr auto kNone = ElementMask::kNone;
+    constexpr auto kCausal = ElementMask::kCausal;
+    constexpr auto kSpans = ElementMask::kSpans;
     return {
         {"bf16_d32", DType::kBf16, 2, 32, 200, 64, 64, 128, 64, 2, kZero, true},
         {"bf16_d128", DType::kBf16, 1, 128, 70, 32, 32, 32, 32, 1, kMasked, false},
@@ -54,6 +59,22 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"packed_bf16_d64", DType::kBf16, 1, 64, 150, 32, 128, 32, 16, 2, kMasked, true},
         {"packed_fp32_d32", DType::kFp32, 1, 32, 90, 16, 32, 32, 16, 1, kMasked, false},
         {"packed_tf32_d64", DType::kTf32, 1, 64, 130, 32, 64, 32, 32, 2, kZero, false},
+        // Element masks: gather blocks of a block, of less, several at once, packed, dK and dV
+        // apart.
+        {"causal_bf16_d32", DType::kBf16, 2, 32, 200, 64, 64, 128, 64, 2, kZero, true, kCausal},
+        {"causal_fp16_d64", DType::kFp16, 1, 64, 150, 32, 32, 32, 16, 3, kMasked, false, kCausal},
+        {"causal_fp32_d16", DType::kFp32, 1, 16, 75, 16, 16, 32, 16, 2, kZero, false, kCausal},
+        {"spans_bf16_d48", DType::kBf16, 2, 48, 200, 64, 64, 64, 64, 2, kZero, true, kSpans},
+        {"spans_fp16_d16", DType::kFp16, 1, 16, 570, 16, 16, 64, 16, 2, kMasked, true, kSpans},
+        {"spans_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans},
+        {"packed_causal", DType::kBf16, 1, 64, 150, 32, 128, 32, 16, 2, kZero, true, kCausal},
+        {"packed_spans", DType::kFp16, 1, 16, 590, 16, 64, 64, 16, 3, kZero, true, kSpans},
+        // Fewer heads of K and V, lists of more than 32 gather blocks among them.
+        {"grouped_bf16_d32", DType::kBf16, 4, 32, 200, 64, 64, 128, 64, 2, kZero, true, kNone, 2},
+        {"grouped_fp16_d16", DType::kFp16, 3, 16, 570, 16, 16, 64, 16, 2, kZero, true, kCausal, 1},
+        {"grouped_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kMasked, true, kSpans,
+         1},
+        {"packed_grouped", DType::kFp16, 2, 16, 590, 16, 64, 64, 16, 3, kZero, false, kNone, 1},
     };
 }
 
@@ -65,7 +86,9 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .dtype = c.dtype,
                           .scale = default_scale(c.head_dim),
                           .softmax = c.softmax,
-                          .key_padding = c.key_padding},
+                          .key_padding = c.key_padding,
+                          .mask = c.mask,
+                          .kv_heads = c.kv_heads},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,
@@ -146,6 +169,7 @@ inline std::vector<EmulatedSummary> emulated_summaries() {
         {"summary_bf16_d32", cases[0], 128, 31, 64}, {"summary_fp16_d64", cases[2], 32, 10, 32},
         {"summary_fp32_d16", cases[6], 16, 1, 16},   {"summary_tf32_d32", cases[4], 32, 31, 32},
         {"summary_fp16_d80", cases[10], 64, 31, 32}, {"summary_tf32_d208", cases[16], 16, 6, 16},
+        {"summary_causal", cases[24], 64, 31, 32},
     };
 }
 

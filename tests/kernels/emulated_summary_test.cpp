@@ -55,9 +55,11 @@ TEST_P(EmulatedScoreSummary, PoolsTheMeanProbabilities) {
     std::vector<double> mean(static_cast<std::size_t>(L * L), 0.0);
     std::vector<float> lse;
     for (int pair = 0; pair < batch * a.heads; ++pair) {
-        const std::int64_t keys =
+        const std::int64_t valid =
             a.key_padding ? lengths[static_cast<std::size_t>(pair / a.heads)] : L;
         for (std::int64_t i = 0; i < L; ++i) {
+            const std::int64_t keys =
+                a.mask == ElementMask::kCausal ? std::min(valid, i + 1) : valid;
             std::vector<double> p(static_cast<std::size_t>(keys));
             double sum = 0;
             for (std::int64_t j = 0; j < keys; ++j) {

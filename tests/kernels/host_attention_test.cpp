@@ -10,6 +10,7 @@
 #include "runtime/host/host_device.h"
 #include "runtime/host/host_target.h"
 #include "tests/kernels/host_case.h"
+#include "tests/support/random_mask.h"
 
 namespace spion::testing {
 namespace {
@@ -81,6 +82,28 @@ TEST_P(HostAttention, EqualsReference) {
                               random_case(random, GetParam().block, GetParam().head_dim));
 }
 
+// Every kind of element mask, on patterns, paddings and tiles of all kinds.
+class HostAttentionMasks : public ::testing::TestWithParam<Parameters> {};
+
+TEST_P(HostAttentionMasks, EqualReference) {
+    const std::uint32_t seed = std::random_device()();
+    std::mt19937 random(seed);
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    const auto device = make_host_device(2);
+    for (const ElementMask mask : {ElementMask::kCausal, ElementMask::kSpans}) {
+        HostCase c = random_case(random, GetParam().block, GetParam().head_dim);
+        c.attention.mask = mask;
+        // Sizes are the launch's: the second and third round compile nothing.
+        for (int round = 0; round < (mask == ElementMask::kSpans ? 3 : 1); ++round) {
+            if (mask == ElementMask::kSpans) {
+                c.rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); },
+                                             c.batch, c.attention.length);
+            }
+            expect_equal_to_reference(*device, host_target(GetParam().vectors, 2), c);
+        }
+    }
+}
+
 std::string shape_name(const ::testing::TestParamInfo<Parameters>& test) {
     const char* names[] = {"best", "avx2", "sse"};
     return fmt::format("b{}D{}{}", test.param.block, test.param.head_dim,
@@ -94,6 +117,12 @@ const Parameters kShapes[] = {
     {64, 32, HostVectors::kAvx2},   {32, 32, HostVectors::kSse},    {32, 48, HostVectors::kBest},
     {64, 80, HostVectors::kSse},    {16, 96, HostVectors::kAvx2},   {32, 160, HostVectors::kBest},
     {128, 192, HostVectors::kAvx2}, {64, 256, HostVectors::kBest}};
+const Parameters kMaskedShapes[] = {{16, 16, HostVectors::kBest},  {16, 64, HostVectors::kAvx2},
+                                    {32, 32, HostVectors::kBest},  {64, 64, HostVectors::kBest},
+                                    {64, 80, HostVectors::kSse},   {128, 64, HostVectors::kBest},
+                                    {128, 32, HostVectors::kAvx2}, {32, 256, HostVectors::kBest}};
+INSTANTIATE_TEST_SUITE_P(Shapes, HostAttentionMasks, ::testing::ValuesIn(kMaskedShapes),
+                         shape_name);
 INSTANTIATE_TEST_SUITE_P(Shapes, HostAttention, ::testing::ValuesIn(kShapes), shape_name);
 
 // A case of fixed shape: L = 100 in blocks of 32, so that the last block is ragged.

@@ -124,6 +124,28 @@ struct HeadReference {
     Tensors<double>& out;
     std::int64_t base;  // first row of the head in [B, H, L]
     std::int64_t keys;  // that are not padding
+    std::int64_t sample;
+
+    // By the words of ir/attention.h and ir/element_spans.h.
+    bool keeps(std::int64_t i, std::int64_t j) const {
+        const MaskRules& rules = host_case.rules;
+        const auto b = static_cast<std::size_t>(sample);
+        if (host_case.attention.mask == ElementMask::kNone) {
+            return true;
+        }
+        if (host_case.attention.mask == ElementMask::kCausal) {
+            return i >= j;
+        }
+        const bool seen = i >= j || (!rules.prefixes.empty() && rules.prefixes[b] > j);
+        const auto document = [&](std::int64_t l) {
+            return rules.documents[b * static_cast<std::size_t>(host_case.attention.length) +
+                                   static_cast<std::size_t>(l)];
+        };
+        return (!rules.causal || seen) && (!rules.left || i - j <= *rules.left) &&
+               (!rules.right || j - i <= *rules.right) &&
+               (rules.documents.empty() || document(i) == document(j)) &&
+               (rules.query_lengths.empty() || rules.query_lengths[b] > i);
+    }
 
     double dot(const std::vector<float>& a, std::int64_t i, const std::vector<float>& b,
                std::int64_t j) const {
@@ -150,8 +172,12 @@ struct HeadReference {
         const std::int64_t length = attention.length;
         const int block = host_case.pattern.block();
         std::vector<std::int64_t> allowed;
-        std::int64_t listed = 0;
+        std::int64_t listed = 0, kept = 0;
         for (std::int64_t j = 0; j < length; ++j) {
+            if (!keeps(i, j)) {
+                continue;
+            }
+            ++kept;
             if (host_case.pattern.at(static_cast<int>(i / block), static_cast<int>(j / block))) {
                 ++listed;
                 if (j < keys) {
@@ -159,14 +185,14 @@ struct HeadReference {
                 }
             }
         }
-        const bool pruned = attention.softmax == SoftmaxKind::kPrunedZero && listed < length;
+        const bool pruned = attention.softmax == SoftmaxKind::kPrunedZero && listed < kept;
         double row_max = pruned ? 0 : -std::numeric_limits<double>::infinity();
         std::vector<double> p;
         for (std::int64_t j : allowed) {
             p.push_back(double{attention.scale} * dot(in.q, i, in.k, j));
             row_max = std::max(row_max, p.back());
         }
-        double total = pruned ? static_cast<double>(length - listed) * std::exp(-row_max) : 0;
+        double total = pruned ? static_cast<double>(kept - listed) * std::exp(-row_max) : 0;
         for (double& value : p) {
             value = std::exp(value - row_max);
             total += value;
@@ -266,6 +292,12 @@ void run_kernels(Device& device, const Target& target, const HostCase& host_case
     args.delta = tensors.delta.data();
     args.lengths = host_case.lengths.empty() ? nullptr : host_case.lengths.data();
     args.batch = host_case.batch;
+    const ElementSpans spans =
+        element_spans(host_case.rules, host_case.batch, host_case.attention.length);
+    if (host_case.attention.mask == ElementMask::kSpans) {
+        args.query_spans = spans.queries.data();
+        args.key_spans = spans.keys.data();
+    }
     for (KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
         run_kernel(device, target, host_case, role, args);
@@ -295,7 +327,8 @@ Tensors<double> reference(const HostCase& host_case, const Tensors<float>& input
                                      .base = sizes.row(b, h, 0),
                                      .keys = host_case.lengths.empty()
                                                  ? sizes.length
-                                                 : host_case.lengths[static_cast<std::size_t>(b)]};
+                                                 : host_case.lengths[static_cast<std::size_t>(b)],
+                                     .sample = b};
             for (std::int64_t i = 0; i < sizes.length; ++i) {
                 head.row(i);
             }
@@ -321,8 +354,9 @@ double relative_error(const std::vector<float>& got, const std::vector<double>& 
 
 TileProgram make_program(const HostCase& host_case, KernelRole role) {
     const TileShape& shape = host_case.shape;
+    const BlockPattern visited = visited_blocks(host_case.pattern, host_case.attention);
     const BlockPattern pattern =
-        role == KernelRole::kKeyValueGradient ? host_case.pattern.transpose() : host_case.pattern;
+        role == KernelRole::kKeyValueGradient ? visited.transpose() : visited;
     const std::int64_t length = host_case.attention.length;
     TileProgram program{.role = role,
                         .attention = host_case.attention,

@@ -9,6 +9,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 #include "ir/kernel_source.h"
 #include "ir/tile_program.h"
 #include "kernels/attention_arguments.h"
@@ -33,6 +34,7 @@ struct HostCase {
     BlockPattern pattern = BlockPattern::empty(1, 16);
     TileShape shape{16, 16, 16};
     std::vector<int> lengths;  // [B], empty without key padding
+    MaskRules rules;           // of a mask of spans
     Layout layout = Layout::kContiguous;
     float spread = 1.0F;  // standard deviation of Q and K
     std::uint32_t seed = 0;

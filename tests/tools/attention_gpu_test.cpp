@@ -60,6 +60,7 @@ TEST_P(GpuAttention, PackedTilesEqualTheReference) {
             AttentionCase problem = pick_attention(
                 random, dtype, head_dim, block,
                 pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
             problem.packed_rows = rows;
             if (dv_then_dk) {
                 expect_error<UserError>([&] { check_case(problem, *device_, cache_); },
@@ -69,6 +70,34 @@ TEST_P(GpuAttention, PackedTilesEqualTheReference) {
             }
         }
     }
+}
+
+constexpr ElementMask kMasks[] = {ElementMask::kCausal, ElementMask::kSpans};
+
+TEST_P(GpuAttention, ElementMasksEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (const ElementMask mask : kMasks) {
+        const SoftmaxKind softmax =
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+        const AttentionCase problem =
+            pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3), softmax);
+        expect_passes(with_mask(random, problem, mask));
+    }
+}
+
+TEST_P(GpuAttention, GroupedHeadsEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    const AttentionCase problem =
+        pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3),
+                       pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    expect_passes(with_grouped_heads(
+        random, with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)))));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
@@ -99,7 +128,8 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
     }
 
     // Blocks of these edges, both softmax kinds, tables passed and baked.
-    void expect_any_tile_passes(MatrixUnit unit, const std::vector<int>& blocks) {
+    void expect_any_tile_passes(MatrixUnit unit, const std::vector<int>& blocks,
+                                ElementMask mask = ElementMask::kNone, bool grouped = false) {
         const std::uint64_t seed = test::fresh_seed();
         SCOPED_TRACE(test::seed_note(seed));
         std::mt19937_64 random(seed);
@@ -107,9 +137,15 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
         const std::size_t rounds = 4 * blocks.size();
         std::size_t picked = 0;
         for (std::size_t round = 0; round < rounds; ++round) {
-            const AttentionCase problem = pick_attention(
-                random, dtype, head_dim, blocks[round % blocks.size()],
-                round / blocks.size() % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            const SoftmaxKind softmax =
+                round / blocks.size() % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+            AttentionCase problem = with_mask(
+                random,
+                pick_attention(random, dtype, head_dim, blocks[round % blocks.size()], softmax),
+                mask);
+            if (grouped) {
+                problem = with_grouped_heads(random, problem);
+            }
             CompileOptions options;
             options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
             std::string tiles;
@@ -138,6 +174,24 @@ TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
         return;  // nothing to hold against the reference on this GPU
     }
     expect_any_tile_passes(MatrixUnit::kWgmma, {16, 32, 64, 128});
+}
+
+TEST_P(GpuWgmma, AnyTileEqualsTheReferenceUnderMasks) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : kMasks) {
+        expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask);
+    }
+}
+
+TEST_P(GpuWgmma, AnyTileEqualsTheReferenceWithGroupedHeads) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kCausal}) {
+        expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask, true);
+    }
 }
 
 // Scores so far apart that the largest so far grows by more than 2^10 within a walk, again and
@@ -179,6 +233,24 @@ TEST_P(GpuWarpItems, AnyTileEqualsTheReference) {
         return;  // nothing to hold against the reference on this GPU
     }
     expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32});
+}
+
+TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceUnderMasks) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : kMasks) {
+        expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32}, mask);
+    }
+}
+
+TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceWithGroupedHeads) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kSpans}) {
+        expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32}, mask, true);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,
@@ -224,9 +296,11 @@ TEST_P(GpuFusedBackward, EqualsTheReference) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     for (int round = 0; round < 8; ++round) {
-        expect_fused(
+        const AttentionCase problem =
             pick_attention(random, dtype, head_dim, 128,
-                           round % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
+                           round % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        expect_fused(
+            with_mask(random, problem, round < 4 ? ElementMask::kNone : ElementMask::kCausal));
     }
 }
 

@@ -52,6 +52,20 @@ TEST_P(HostAttention, PackedTilesEqualTheReference) {
     }
 }
 
+// Fewer heads of K and V, with and without an element mask.
+TEST_P(HostAttention, GroupedHeadsEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int mask = 0; mask < 3; ++mask) {
+        const AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        expect_passes(
+            with_grouped_heads(random, with_mask(random, problem, static_cast<ElementMask>(mask))));
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

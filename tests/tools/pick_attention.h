@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/random_case.h"
+#include "tests/support/random_mask.h"
 #include "tools/oracle/attention_case.h"
 
 namespace spion {
@@ -41,6 +42,23 @@ inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int he
                                   : kind == 1 ? static_cast<int>(length)
                                               : pick(random, 0, static_cast<int>(length)));
     }
+    return problem;
+}
+
+// The problem under an element mask, its rules random where they are the launch's.
+inline AttentionCase with_mask(std::mt19937_64& random, AttentionCase problem, ElementMask mask) {
+    problem.attention.mask = mask;
+    if (mask == ElementMask::kSpans) {
+        problem.rules = test::random_rules([&](int n) { return pick(random, 0, n - 1); },
+                                           problem.batch, problem.attention.length);
+    }
+    return problem;
+}
+
+// The problem with 2 or 3 query heads for each head of K and V.
+inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase problem) {
+    problem.attention.kv_heads = pick(random, 1, 2);
+    problem.attention.heads = problem.attention.kv_heads * pick(random, 2, 3);
     return problem;
 }
 

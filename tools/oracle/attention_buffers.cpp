@@ -17,27 +17,34 @@ constexpr unsigned char kPoison = 0xFF;   // NaN in every dtype
 AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batch,
                                    std::span<const int> lengths, Layout layout, Device& device)
     : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
-    const std::size_t rows = static_cast<std::size_t>(batch) * attention.heads * attention.length;
-    const std::size_t bytes = rows * attention.head_dim * storage_bytes(attention.dtype);
+    const int heads = attention.heads, key_heads = attention.key_value_heads();
+    const std::size_t head_rows = static_cast<std::size_t>(batch) * attention.length;
+    const std::size_t rows = head_rows * heads;
+    const std::size_t head_bytes =
+        head_rows * attention.head_dim * storage_bytes(attention.dtype);  // of one head
     if (layout == Layout::kPacked) {
-        const int qkv = add_region(3 * bytes, false);
-        const int gradients = add_region(3 * bytes, true);
-        q_ = place(qkv, 0, 3);
-        k_ = place(qkv, 1, 3);
-        v_ = place(qkv, 2, 3);
-        d_q_ = place(gradients, 0, 3);
-        d_k_ = place(gradients, 1, 3);
-        d_v_ = place(gradients, 2, 3);
+        const int all = heads + 2 * key_heads;
+        const int qkv = add_region(all * head_bytes, false);
+        const int gradients = add_region(all * head_bytes, true);
+        q_ = place(qkv, heads, 0, all);
+        k_ = place(qkv, key_heads, heads, all);
+        v_ = place(qkv, key_heads, heads + key_heads, all);
+        d_q_ = place(gradients, heads, 0, all);
+        d_k_ = place(gradients, key_heads, heads, all);
+        d_v_ = place(gradients, key_heads, heads + key_heads, all);
     } else {
-        for (Place* input : {&q_, &k_, &v_}) {
-            *input = place(add_region(bytes, false), 0, 1);
-        }
-        for (Place* gradient : {&d_q_, &d_k_, &d_v_}) {
-            *gradient = place(add_region(bytes, true), 0, 1);
-        }
+        const auto alone = [&](int of, bool output) {
+            return place(add_region(of * head_bytes, output), of, 0, of);
+        };
+        q_ = alone(heads, false);
+        k_ = alone(key_heads, false);
+        v_ = alone(key_heads, false);
+        d_q_ = alone(heads, true);
+        d_k_ = alone(key_heads, true);
+        d_v_ = alone(key_heads, true);
     }
-    o_ = place(add_region(bytes, true), 0, 1);
-    d_o_ = place(add_region(bytes, false), 0, 1);
+    o_ = place(add_region(heads * head_bytes, true), heads, 0, heads);
+    d_o_ = place(add_region(heads * head_bytes, false), heads, 0, heads);
     lse_ = add_region(rows * sizeof(float), true);
     delta_ = add_region(rows * sizeof(float), true);
     if (attention.key_padding) {
@@ -48,6 +55,15 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
     device.synchronize();  // `lengths` is read until then
 }
 
+void AttentionBuffers::set_spans(const ElementSpans& spans) {
+    const std::size_t bytes = spans.queries.size() * sizeof(int);
+    query_spans_ = Buffer(*device_, bytes);
+    key_spans_ = Buffer(*device_, bytes);
+    device_->copy_in(query_spans_.data(), spans.queries.data(), bytes);
+    device_->copy_in(key_spans_.data(), spans.keys.data(), bytes);
+    device_->synchronize();  // `spans` is read until then
+}
+
 int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
     regions_.push_back({.buffer = Buffer(*device_, payload_bytes + 2 * kGuardBytes),
                         .payload_bytes = payload_bytes,
@@ -55,22 +71,24 @@ int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
     return static_cast<int>(regions_.size()) - 1;
 }
 
-// Part `part` of `parts` equal tensors that share a region.
-AttentionBuffers::Place AttentionBuffers::place(int region, int part, int parts) const {
-    const std::int64_t heads = attention_.heads, length = attention_.length;
-    const std::int64_t width = attention_.head_dim;
+// A tensor of `heads` heads from `first_head` on of all that the region has.
+AttentionBuffers::Place AttentionBuffers::place(int region, int heads, int first_head,
+                                                int heads_of_region) const {
+    const std::int64_t length = attention_.length, width = attention_.head_dim;
     if (layout_ == Layout::kHeadsFirst) {
         return {.region = region,
                 .offset = 0,
                 .batch_stride = heads * length * width,
                 .head_stride = length * width,
-                .row_stride = width};
+                .row_stride = width,
+                .heads = heads};
     }
     return {.region = region,
-            .offset = part * heads * width,
-            .batch_stride = length * parts * heads * width,
+            .offset = first_head * width,
+            .batch_stride = length * heads_of_region * width,
             .head_stride = width,
-            .row_stride = parts * heads * width};
+            .row_stride = heads_of_region * width,
+            .heads = heads};
 }
 
 void* AttentionBuffers::payload(int region) const {
@@ -89,7 +107,7 @@ template <typename Visit>
 void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) const {
     std::size_t index = 0;
     for (std::int64_t b = 0; b < batch_; ++b) {
-        for (std::int64_t h = 0; h < attention_.heads; ++h) {
+        for (std::int64_t h = 0; h < place.heads; ++h) {
             for (std::int64_t l = 0; l < attention_.length; ++l) {
                 const std::int64_t row = place.offset + b * place.batch_stride +
                                          h * place.head_stride + l * place.row_stride;
@@ -118,8 +136,8 @@ std::vector<float> AttentionBuffers::read(const Place& place) const {
     const Region& region = regions_[place.region];
     std::string bytes(region.payload_bytes, '\0');
     device_->copy_out(bytes.data(), payload(place.region), bytes.size());
-    std::vector<float> values(static_cast<std::size_t>(batch_) * attention_.heads *
-                              attention_.length * attention_.head_dim);
+    std::vector<float> values(static_cast<std::size_t>(batch_) * place.heads * attention_.length *
+                              attention_.head_dim);
     const int element = storage_bytes(attention_.dtype);
     for_each_element(place, [&](std::size_t index, std::int64_t at) {
         values[index] = load(attention_.dtype, &bytes[at * element]);
@@ -221,6 +239,8 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.lse = static_cast<float*>(payload(lse_));
     arguments.delta = static_cast<float*>(payload(delta_));
     arguments.lengths = lengths_ ? lengths_.as<int>() : nullptr;
+    arguments.query_spans = query_spans_ ? query_spans_.as<int>() : nullptr;
+    arguments.key_spans = key_spans_ ? key_spans_.as<int>() : nullptr;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

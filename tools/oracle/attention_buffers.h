@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ir/attention.h"
+#include "ir/element_spans.h"
 #include "kernels/attention_arguments.h"
 #include "runtime/device.h"
 
@@ -33,6 +34,8 @@ class AttentionBuffers {
                      Layout layout, Device& device);
 
     void set_inputs(const AttentionInputs& inputs);
+    // For an attention whose mask is kSpans, before arguments().
+    void set_spans(const ElementSpans& spans);
     // Normal values, the same few over and over: quick to make, for measurements.
     void set_arbitrary_inputs();
     // Fills every output and the guard zones around it with NaN.
@@ -53,6 +56,7 @@ class AttentionBuffers {
     struct Place {
         int region = 0;
         std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
+        int heads = 0;
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -61,7 +65,7 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
-    Place place(int region, int part, int parts) const;
+    Place place(int region, int heads, int first_head, int heads_of_region) const;
     SpionTensor tensor(const Place& place) const;
     void write(const Place& place, std::span<const float> values);
     std::vector<float> read(const Place& place) const;
@@ -79,6 +83,7 @@ class AttentionBuffers {
     Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
     int lse_ = 0, delta_ = 0;
     Buffer lengths_;
+    Buffer query_spans_, key_spans_;
 };
 
 }  // namespace spion

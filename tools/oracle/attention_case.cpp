@@ -76,12 +76,31 @@ void check_batch(const AttentionCase& problem) {
     }
 }
 
+// " causal window=3,0 documents=.." of rules that are given.
+std::string to_text(const MaskRules& rules) {
+    std::string text = rules.causal ? " causal" : "";
+    if (rules.left || rules.right) {
+        text += fmt::format(" window={},{}", rules.left.value_or(-1), rules.right.value_or(-1));
+    }
+    if (!rules.documents.empty()) {
+        text += fmt::format(" documents=[{}]", fmt::join(rules.documents, ","));
+    }
+    if (!rules.prefixes.empty()) {
+        text += fmt::format(" prefixes=[{}]", fmt::join(rules.prefixes, ","));
+    }
+    if (!rules.query_lengths.empty()) {
+        text += fmt::format(" query_lengths=[{}]", fmt::join(rules.query_lengths, ","));
+    }
+    return text;
+}
+
 }  // namespace
 
 std::string to_text(const AttentionCase& problem) {
-    return fmt::format("{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
-                       to_text(problem.attention), problem.batch, fmt::join(problem.lengths, ","),
-                       problem.pattern.block(), problem.pattern.density(),
+    return fmt::format("{}{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
+                       to_text(problem.attention), to_text(problem.rules), problem.batch,
+                       fmt::join(problem.lengths, ","), problem.pattern.block(),
+                       problem.pattern.density(),
                        problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
                        problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
 }
@@ -121,6 +140,7 @@ double tolerance(DType dtype) {
 void check(const AttentionCase& problem, const Device& device) {
     check(problem.attention);
     check_batch(problem);
+    check(problem.rules, problem.batch, problem.attention.length);
     check_dtype(problem.attention.dtype, device);
 }
 
@@ -128,11 +148,12 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
     const std::int64_t size =
         problem.batch * attention.heads * attention.length * attention.head_dim;
+    const std::int64_t key_size = size / attention.heads * attention.key_value_heads();
     std::mt19937_64 generator(problem.seed);
     std::normal_distribution<float> normal;
     AttentionInputs inputs;
     for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
-        tensor->resize(size);
+        tensor->resize(tensor == &inputs.k || tensor == &inputs.v ? key_size : size);
         for (float& value : *tensor) {
             value = round_to(attention.dtype, normal(generator));
         }
@@ -149,7 +170,8 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
         index /= a.head_dim;
     }
     const std::int64_t rows = index / a.length;
-    return fmt::format("[{}, {}, {}{}]", rows / a.heads, rows % a.heads, index % a.length, column);
+    const int heads = tensor == "dk" || tensor == "dv" ? a.key_value_heads() : a.heads;
+    return fmt::format("[{}, {}, {}{}]", rows / heads, rows % heads, index % a.length, column);
 }
 
 namespace {
@@ -188,7 +210,8 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
                                                            .q = inputs.q,
                                                            .k = inputs.k,
                                                            .v = inputs.v,
-                                                           .d_o = inputs.d_o});
+                                                           .d_o = inputs.d_o,
+                                                           .rules = &problem.rules});
     const double allowed = tolerance(problem.attention.dtype);
     return {compare("o", outputs.o, reference.o, 0, allowed),
             compare("lse", outputs.lse, reference.lse, 0, allowed),
@@ -206,6 +229,9 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
                                             device, cache, options);
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);
+    if (problem.attention.mask == ElementMask::kSpans) {
+        buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length));
+    }
     CaseReport report;
     report.inputs = inputs_of(problem);
     buffers.set_inputs(report.inputs);

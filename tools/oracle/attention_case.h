@@ -11,6 +11,7 @@
 #include "compiler/compile_attention.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "tools/oracle/attention_buffers.h"
@@ -22,6 +23,7 @@ struct AttentionCase {
     BlockPattern pattern;
     std::int64_t batch = 1;    // B
     std::vector<int> lengths;  // [B] with key_padding, else empty
+    MaskRules rules = {};      // with mask == kSpans
     std::uint64_t seed = 1;    // of the inputs
     Layout layout = Layout::kHeadsFirst;
     std::optional<int> packed_rows = {};  // block rows a tile; nothing: the cost model's choice
@@ -61,7 +63,7 @@ double tolerance(DType dtype);
 // device's back end does not compute in.
 void check(const AttentionCase& problem, const Device& device);
 
-// Standard normal, rounded to the dtype.
+// Of K and V with their own number of heads. Standard normal, rounded to the dtype.
 AttentionInputs random_inputs(const AttentionCase& problem);
 
 // "[0, 1, 17, 5]": where element `index` of a tensor ("lse" is [B, H, L], others [B, H, L, D]) is.

@@ -9,6 +9,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/element_spans.h"
 
 namespace spion {
 
@@ -17,13 +18,15 @@ struct ReferenceProblem {
     const BlockPattern& pattern;
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
-    std::span<const float> q, k, v, d_o;  // [B, H, L, D]
+    std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, L, D]
+    const MaskRules* rules = nullptr;     // read only with attention.mask == kSpans
 };
 
 struct ReferenceResult {
-    std::vector<double> o, d_q, d_k, d_v;  // [B, H, L, D]
-    std::vector<double> lse;               // [B, H, L] natural logarithm
-    std::vector<double> delta;             // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
+    std::vector<double> o, d_q;    // [B, H, L, D]
+    std::vector<double> d_k, d_v;  // [B, kv_heads, L, D], sums over the heads that read them
+    std::vector<double> lse;       // [B, H, L] natural logarithm
+    std::vector<double> delta;     // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
 
     // Norms of what dQ and dK would be if none of the terms they sum cancelled:
     // the rounding error of any finite arithmetic is proportional to these, not to |dQ| and |dK|.

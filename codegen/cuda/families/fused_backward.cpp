@@ -34,6 +34,13 @@ std::string why_not(const KernelCase& launch) {
                            launch.target)) {
         return fmt::format("{} has no kernels for a fused backward", launch.target.arch);
     }
+    if (attention.key_value_heads() != attention.heads) {
+        return "kernels of the fused backward take as many heads of K and V as of Q";
+    }
+    if (attention.mask == ElementMask::kSpans) {
+        return "kernels of the fused backward take turns that the pattern alone decides, "
+               "and not a mask of spans, which leaves out steps when it is launched";
+    }
     const bool fits = storage_bytes(attention.dtype) == 2 && launch.block == kBlock &&
                       (attention.head_dim == 64 || attention.head_dim == 128);
     return fits ? ""
@@ -88,6 +95,13 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
+    if (program.attention.mask == ElementMask::kSpans ||
+        program.attention.key_value_heads() != program.attention.heads) {
+        return fmt::format(
+            "{} takes no mask of spans and as many heads of K and V as of Q: take "
+            "attention_query_gradient and attention_key_value_gradient",
+            to_string(program.role));
+    }
     if (program.role == KernelRole::kDelta) {
         const std::string reason = why_not_warps(program);
         return reason.empty() ? why_not_gather_blocks(program) : reason;

@@ -67,7 +67,8 @@ int one_block_row(int /*block*/) {
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     const WarpPlan warps =
         plan_warps(launch.role, launch.attention.head_dim, shape.stationary_rows,
-                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block);
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                   launch.attention.mask != ElementMask::kNone);
     return {.problem = warps.problem.empty()
                            ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
                            : warps.problem,

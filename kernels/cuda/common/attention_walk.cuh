@@ -70,10 +70,10 @@ struct WorkItem {
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-// The one at `order_index` of batch-head b * H + h.
+// The one at `order_index` of batch-head b * kItemHeads + h.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
                                 int order_index) {
-    return {(int)(batch_head / kHeads), (int)(batch_head % kHeads), order_index,
+    return {(int)(batch_head / kItemHeads), (int)(batch_head % kItemHeads), order_index,
             tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
 }
 
@@ -81,6 +81,23 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
     const unsigned tiles = (unsigned)tile_count(args);
     const unsigned batch_head = item / tiles;
     return work_item(args, batch_head, (int)(item - batch_head * tiles));
+}
+
+// The item as its member's rows stream: with the member's query head and its rows of LSE and delta.
+SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
+    if constexpr (kMembers == 1) return work;
+    const int head = query_head(work.head, member);
+    return {work.batch, head, work.order_index, work.first_row,
+            ((long long)work.batch * kHeads + head) * kLength};
+}
+
+// Which member's step of the walk, of `walked` steps, is step `step` of an item.
+struct MemberStep {
+    int member, step;
+};
+SPION_DEVICE MemberStep member_step(int step, int walked) {
+    if constexpr (kMembers == 1) return {0, step};
+    return {step / walked, step % walked};
 }
 
 // The gather blocks of a work item as a sequence of rows, gather block after gather block. Gather
@@ -154,14 +171,67 @@ SPION_DEVICE void measure_walk(Walk& walk, int limit) {
     }
 }
 
+// Cuts off gather blocks of which no row of the tile keeps anything: at the front here, at the end
+// by the limit that it returns for measure_walk, which is at most `limit`.
+template <bool kRowsAreKeys>
+SPION_DEVICE int clip_walk(const SpionAttentionArguments& args, Walk& walk, int batch,
+                           int first_row, int limit) {
+    if constexpr (kSpansMasked) {
+        const Span span = span_of_tile<kRowsAreKeys, kStationaryRows>(args, batch, first_row);
+        const int skipped = gather_blocks_below(walk, span.first - kGatherRows + 1);
+        walk.gather_blocks += skipped;
+        walk.listed -= skipped;
+        if (skipped > 0) walk.window = read_window(walk, 0);
+        return min(limit, span.end);
+    }
+    return limit;
+}
+
+// The element mask of a warp's rows in the steps of an item.
+template <bool kRowsAreKeys>
+struct StepElements {
+    ElementMask<kRowsAreKeys> mask;
+    const GatherBlockIndex* gather_blocks;  // of this step and those after it
+    int listed;                             // of them
+
+    __device__ __forceinline__ StepElements at(int step) const {
+        return {mask, gather_blocks + step * kGatherBlocksPerStep,
+                listed - step * kGatherBlocksPerStep};
+    }
+    // The same of a warp's row tile `m`, 16 rows each.
+    __device__ __forceinline__ StepElements of_row_tile(int m) const {
+        return {{mask.spans, mask.warp_row + 16 * m}, gather_blocks, listed};
+    }
+    // The streamed position of the step's column; L where it has no such column.
+    __device__ __forceinline__ int position(int column) const {
+        const int index = column / kGatherRows;
+        return index < listed ? (int)gather_blocks[index] * kGatherRows + column % kGatherRows
+                              : kLength;
+    }
+    // Elements that the mask drops become `value`, of tiles kFirst to kEnd of an accumulator whose
+    // first column is the step's column `column`.
+    template <int kFirst, int kEnd, int kTiles>
+    __device__ __forceinline__ void drop_part(float (&elements)[kTiles][4], int column,
+                                              float value) const {
+        constexpr int kRuns = 8 * kTiles > kGatherRows ? 8 * kTiles / kGatherRows : 1;
+        mask_elements<kRuns, kFirst, kEnd>(
+            elements, mask, [&](int run) { return position(column + run * kGatherRows); }, value);
+    }
+    template <int kTiles>
+    __device__ __forceinline__ void drop(float (&elements)[kTiles][4], int column,
+                                         float value) const {
+        drop_part<0, kTiles>(elements, column, value);
+    }
+};
+
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
-// the step does not have become zeros. Steps are asked for in order.
+// the step does not have become zeros. Steps are asked for in order, once for each member.
 SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
                             const Rows& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_gather_block = step * kGatherBlocksPerStep;
-    if (step > 0 && first_gather_block % 32 == 0)
+    if ((step > 0 || kMembers > 1) && first_gather_block % 32 == 0)
         walk.window = read_window(walk, first_gather_block);
     const int present = walk.valid - step * kStreamedRows;
     const int first_chunk = copied_chunk<kRowChunks, kThreads>(0, (int)threadIdx.x);

@@ -5,11 +5,14 @@
 //
 //   Element           using Element = struct ...; Fp32, Tf32, Bf16 or Fp16 of element.cuh
 //   kHeads            H
+//   kKeyHeads         heads of K and V, a divisor of H
+//   kItemHeads        heads that have work items: kKeyHeads where K and V stay, else H
 //   kHeadDim          D, a multiple of 16 up to 256
 //   kLength           L
 //   kScale            a float, of Q K^T
 //   kSoftmax          a SpionSoftmax (kernels/attention_arguments.h): what pruned elements count as
 //   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
+//   kMask             a SpionMask: which elements there are, beside padded keys
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
@@ -35,10 +38,11 @@
 #define SPION_SAMPLE_ROWS 64
 #endif
 using Element = struct Bf16;
-enum : int { kHeads = 2, kHeadDim = 64, kLength = 1000 };
+enum : int { kHeads = 2, kKeyHeads = 1, kItemHeads = 2, kHeadDim = 64, kLength = 1000 };
 #define kScale 0.125F
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
+enum : int { kMask = SPION_MASK_SPANS };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
@@ -61,10 +65,13 @@ enum : int { kBlock = 64, kTile = 64, kFilter = 3 };  // score summary
 #endif
 
 static_assert(kHeads >= 1 && kLength >= 1);
+static_assert(kKeyHeads >= 1 && (int)kHeads % (int)kKeyHeads == 0);
+static_assert((int)kItemHeads == (int)kHeads || (int)kItemHeads == (int)kKeyHeads);
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
 static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
 static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
+static_assert(kMask >= 0 && (int)kMask < SPION_MASKS, "a SpionMask");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
 #endif

@@ -1,6 +1,7 @@
 // Which elements of a block count, for all CUDA bodies. Today they are kept out by
 //   key padding       keys from lengths[b] on are no element of any sum
 //   the ragged edge   positions from L on do not exist
+//   the element mask  a query keeps one interval of keys (element_mask.cuh)
 //   packed rows       a tile streams the union of its block rows' gather blocks; a gather block
 //                     that a block row does not use counts as pruned for its rows (packed_rows.cuh)
 // A body asks for a ScoreMask of the scores that it multiplies at once and applies it; a mask that
@@ -10,6 +11,7 @@
 
 #include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/element_mask.cuh"
 #include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile.cuh"
 

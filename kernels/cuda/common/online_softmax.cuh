@@ -83,6 +83,15 @@ struct OnlineSoftmax {
         }
     }
 
+    // The same with a number of pruned elements a row.
+    __device__ __forceinline__ void start_rows(const int (&pruned)[2]) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            row_max[half] = pruned[half] > 0 ? 0.0F : -kInfinity;
+            row_sum[half] = threadIdx.x % 4 == 0 ? (float)pruned[half] : 0.0F;
+        }
+    }
+
     // From here on steps may have rows whose columns are all masked.
     __device__ __forceinline__ void start_finite() {
         constexpr float kLowest = -3.402823466e38F;
@@ -221,6 +230,25 @@ struct VotedSoftmax {
                 row_max[m][half] = pruned > 0 ? 0.0F : -kInfinity;
                 row_sum[m][half] = lane_index() % 4 == 0 ? (float)pruned : 0.0F;
             }
+        }
+    }
+
+    // The same with a number of pruned elements a row of row tile `m`.
+    __device__ __forceinline__ void start_rows(int m, const int (&pruned)[2]) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            row_max[m][half] = pruned[half] > 0 ? 0.0F : -kInfinity;
+            row_sum[m][half] = lane_index() % 4 == 0 ? (float)pruned[half] : 0.0F;
+        }
+    }
+
+    // From here on steps may have rows whose columns are all masked.
+    __device__ __forceinline__ void start_finite() {
+        constexpr float kLowest = -3.402823466e38F;
+#pragma unroll
+        for (int m = 0; m < kRows; ++m) {
+            row_max[m][0] = fmaxf(row_max[m][0], kLowest);
+            row_max[m][1] = fmaxf(row_max[m][1], kLowest);
         }
     }
 

@@ -35,7 +35,7 @@ struct GatherMask {
     __device__ __forceinline__ void enter(const SpionAttentionArguments& args, const Walk& walk,
                                           int step) {
         const int first = step * kGatherBlocksPerStep;
-        if (step > 0 && first % 32 == 0) read(args, walk, first);
+        if ((step > 0 || kMembers > 1) && first % 32 == 0) read(args, walk, first);
     }
     // Of the step's rows [column, column + kColumns).
     __device__ __forceinline__ bool at(int step, int column) const {
@@ -144,5 +144,33 @@ SPION_DEVICE unsigned gather_mask_of_warp(unsigned) {
 #endif
 
 enum : bool { kPacked = kPackedRows > 1 };
+
+// Elements that rows g and g + 8 of the warp keep and the pattern does not have: what counts as a
+// score of 0. steps: from the item's first one on.
+SPION_DEVICE void pruned_of_rows(int (&pruned)[2], const SpionAttentionArguments& args,
+                                 const StepElements<false>& steps) {
+    const Span spans[2] = {steps.mask.row_span(0), steps.mask.row_span(1)};
+    int elements[2] = {0, 0};
+    for (int i = lane_index() % 4; i < steps.listed; i += 4) {
+#ifdef SPION_PACKED_ROWS
+        const unsigned gather_mask =
+            block_row_mask_table(args)[steps.gather_blocks - gather_block_table(args) + i];
+        if ((gather_mask >> (16 * warp_index() / kBlockRows) & 1U) == 0) continue;
+#endif
+        const int from = (int)steps.gather_blocks[i] * kGatherRows,
+                  end = min(from + kGatherRows, kLength);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            elements[half] += max(0, min(end, spans[half].end) - max(from, spans[half].first));
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        elements[half] += __shfl_xor_sync(0xFFFFFFFFU, elements[half], 1);
+        elements[half] += __shfl_xor_sync(0xFFFFFFFFU, elements[half], 2);
+        pruned[half] = spans[half].end - spans[half].first - elements[half];
+    }
+}
 
 #endif

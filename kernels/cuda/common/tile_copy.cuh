@@ -23,6 +23,11 @@ SPION_DEVICE Rows rows_of(const SpionTensor& tensor, int batch, int head) {
             (int)(tensor.row_stride * Element::kBytes)};
 }
 
+// The same rows of the head that is `heads` further.
+SPION_DEVICE Rows rows_further(const Rows& rows, const SpionTensor& tensor, int heads) {
+    return {rows.data + heads * tensor.head_stride * Element::kBytes, rows.row_bytes};
+}
+
 // The warp copies rows [first + warp_row, + 16) to rows [warp_row, + 16) of the tile,
 // asynchronously; those from `limit` on become zeros.
 SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source, int first,

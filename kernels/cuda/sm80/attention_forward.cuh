@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 
     copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
                    kLength);
-    measure_walk(walk, limit);
+    measure_walk(walk, clip_walk<false>(args, walk, item.batch, item.first_row, limit));
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
@@ -40,6 +40,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
     if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, gather_mask);
     OnlineSoftmax softmax(pruned_elements(walk.elements));
+    const StepElements<false> elements = {
+        element_mask<false>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
+        walk.listed};
+    if constexpr (kElementsMasked) {
+        int pruned[2] = {0, 0};
+        if (kPrunedCount) pruned_of_rows(pruned, args, elements);
+        softmax.start_rows(pruned);
+        softmax.start_finite();
+    }
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -58,6 +67,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             WarpMma::multiply_transposed(scores, query, key_tile, column);
             change_scores(scores);
             mask_scores(scores, ScoreMask<>{valid - column});
+            elements.at(step).drop(scores, column, kMaskedScore);
             softmax.update(scores, out);
             WarpMma::multiply(out, scores, key_tile + kTileBytes, column);
         }

@@ -19,12 +19,13 @@ enum : int { kStagesBytes = kStages * 2 * kTileBytes };
 SPION_REQUIRE_SHARED_BYTES(2 * kStationaryBytes + kStagesBytes + kStages * 2 * kStreamedRows * 4);
 
 // dV += P^T dO and dK += dS^T Q for the queries at rows [column, + kColumns) of the query and
-// output gradient tiles, of which the first `valid` count.
+// output gradient tiles, of which the first `valid` count, the mask allowing.
 SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
                                 float (&value_gradient)[kHeadTiles][4],
                                 const Stationary<kHeldInRegisters>& key,
                                 const Stationary<kHeldInRegisters>& value, unsigned query_tile,
-                                unsigned statistics, int column, int valid) {
+                                unsigned statistics, int column, int valid,
+                                const StepElements<true>& elements) {
     const unsigned output_gradient_tile = query_tile + kTileBytes;
     // This lane's columns: column + 8 j + 2 t and the next.
     const unsigned lane_shift = statistics + (column + lane_index() % 4 * 2) * 4;
@@ -36,6 +37,7 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
     mask_scores(scores, ScoreMask<>{valid});
+    elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
@@ -69,20 +71,24 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
     const unsigned stage_statistics = stage_tiles + kStagesBytes;
-    const Rows queries = rows_of(args.q, item.batch, item.head);
-    const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
+    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
+    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    measure_walk(walk, kLength);
-    const int steps = item.first_row < limit ? walk.steps() : 0;
+    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
+    const int walked = item.first_row < limit ? walk.steps() : 0;
+    const int steps = kMembers * walked;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
-        copy_step(walk, step, tile, queries, tile + kTileBytes, output_gradients);
-        copy_statistics(walk, step, stage_statistics + buffer * 2 * kStreamedRows * 4,
-                        args.lse + item.row, args.delta + item.row);
+        const MemberStep at = member_step(step, walked);
+        const WorkItem streamed = member_item(item, at.member);
+        copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member), tile + kTileBytes,
+                  rows_further(output_gradients, args.d_o, at.member));
+        copy_statistics(walk, at.step, stage_statistics + buffer * 2 * kStreamedRows * 4,
+                        args.lse + streamed.row, args.delta + streamed.row);
     };
     const auto arrived = [&](int buffer) {
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
@@ -97,20 +103,24 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     set_zero(key_gradient);
     set_zero(value_gradient);
+    const StepElements<true> elements = {
+        element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
+        walk.listed};
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, arrived);
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
-        const int valid = walk.valid - step * kStreamedRows;
-        gather_mask.enter(args, walk, step);
+        const int walk_step = member_step(step, walked).step;
+        const int valid = walk.valid - walk_step * kStreamedRows;
+        gather_mask.enter(args, walk, walk_step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {
-                if (!gather_mask.at(step, column)) continue;
+                if (!gather_mask.at(walk_step, column)) continue;
             }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
-                          valid - column);
+                          valid - column, elements.at(walk_step));
         }
     }
 

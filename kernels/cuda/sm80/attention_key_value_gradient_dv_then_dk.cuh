@@ -24,10 +24,12 @@ struct Tiles {
     unsigned query, statistics;  // of one stage; dO follows Q
 };
 
-// P^T of the queries at rows [column, + kColumns), of which the first `valid` count.
+// P^T of the queries at rows [column, + kColumns), of which the first `valid` count, the mask
+// allowing.
 SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
                                         ScoreSlopes<kColumns / 8>& slopes, const Tiles& tiles,
-                                        int warp_row, int column, int valid) {
+                                        int warp_row, int column, int valid,
+                                        const StepElements<true>& elements) {
     const Stationary<false> key(tiles.key, warp_row);
     // This lane's columns: column + 8 j + 2 t and the next.
     const unsigned lane_shift = tiles.statistics + (column + lane_index() % 4 * 2) * 4;
@@ -36,6 +38,7 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
     change_scores(scores);
     slopes.take(scores);
     mask_scores(scores, ScoreMask<>{valid});
+    elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
@@ -71,18 +74,22 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
     }
 }
 
-// One result, dK if kOfKey and else dV, from all `steps` of the walk, of which `copy` starts the
-// rows and turns their LSE into what is subtracted as in attention_key_value_gradient.cuh. The
-// stationary rows are to be the first copies of the caller.
+// One result, dK if kOfKey and else dV, from all `walked` steps of the walk, once for each member.
+// `copy` starts a step's rows, `arrived` turns their LSE into what is subtracted, as in
+// attention_key_value_gradient.cuh. The stationary rows are to be the first copies of the caller.
 template <bool kOfKey, typename Copy, typename Arrived>
-SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int valid,
-                               int steps, const Copy& copy, const Arrived& arrived) {
+SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int rows,
+                               int walked, const StepElements<true>& elements, const Copy& copy,
+                               const Arrived& arrived) {
+    const int steps = kMembers * walked;
     const unsigned first_query = tiles.query, first_statistics = tiles.statistics;
     begin_steps(steps, copy);
     wait_first();
     __syncwarp();
     set_zero(sum);
-    for (int step = 0; step < steps; ++step, valid -= kStreamedRows) {
+    for (int step = 0; step < steps; ++step) {
+        const int walk_step = member_step(step, walked).step;
+        const int valid = rows - walk_step * kStreamedRows;
         const int buffer = await_step(step, steps, copy, arrived);
         tiles.query = first_query + buffer * 2 * kTileBytes;
         tiles.statistics = first_statistics + buffer * kStatisticsBytes;
@@ -90,7 +97,8 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             float scores[kColumns / 8][4];
             ScoreSlopes<kColumns / 8> slopes;
-            compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column);
+            compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column,
+                                  elements.at(walk_step));
             if constexpr (kOfKey) {
                 to_score_gradients(scores, slopes, tiles, warp_row, column);
                 WarpMma::multiply(sum, scores, tiles.query, column);
@@ -121,25 +129,31 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned start = shared_memory_start();
     const Tiles tiles{start, start + kStationaryBytes, start + 2 * kStationaryBytes,
                       start + 2 * kStationaryBytes + kStagesBytes};
-    const Rows queries = rows_of(args.q, item.batch, item.head);
-    const Rows output_gradients = rows_of(args.d_o, item.batch, item.head);
+    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
+    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    measure_walk(walk, kLength);
-    const int steps = item.first_row < limit ? walk.steps() : 0;
+    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
+    const StepElements<true> elements = {
+        element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
+        walk.listed};
+    const int walked = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = tiles.query + buffer * 2 * kTileBytes;
-        copy_step(walk, step, tile, queries, tile + kTileBytes, output_gradients);
-        copy_statistics(walk, step, tiles.statistics + buffer * kStatisticsBytes,
-                        args.lse + item.row, args.delta + item.row);
+        const MemberStep at = member_step(step, walked);
+        const WorkItem streamed = member_item(item, at.member);
+        copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member), tile + kTileBytes,
+                  rows_further(output_gradients, args.d_o, at.member));
+        copy_statistics(walk, at.step, tiles.statistics + buffer * kStatisticsBytes,
+                        args.lse + streamed.row, args.delta + streamed.row);
     };
     const auto arrived = [&](int buffer) {
         shift_statistics(tiles.statistics + buffer * kStatisticsBytes);
     };
 
     float sum[kHeadTiles][4];
-    sum_gradient<false>(sum, tiles, warp_row, walk.valid, steps, copy, arrived);
+    sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
     store_gradient(tiles.value, warp_row, sum, 1.0F,
                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
 
@@ -148,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     walk.window = read_window(walk, 0);
     copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    sum_gradient<true>(sum, tiles, warp_row, walk.valid, steps, copy, arrived);
+    sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);

@@ -88,12 +88,13 @@ SPION_DEVICE void delta_by_pairs(unsigned shared_delta, float* delta, const Outp
 }
 
 // dQ += dS K for the keys at rows [column, + kColumns) of the key and value tiles, of which the
-// first `valid` count. shift, delta: of rows g and g + 8.
+// first `valid` count, the mask allowing. shift, delta: of rows g and g + 8.
 SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
                                      const Stationary<kHeldInRegisters>& query,
                                      const Stationary<kHeldInRegisters>& output_gradient,
                                      unsigned key_tile, int column, int valid,
-                                     const float (&shift)[2], const float (&delta)[2]) {
+                                     const float (&shift)[2], const float (&delta)[2],
+                                     const StepElements<false>& elements) {
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     set_zero(scores);
     WarpMma::multiply_transposed(scores, query, key_tile, column);
@@ -107,6 +108,7 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
     mask_scores(scores, ScoreMask<>{valid});
+    elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
@@ -136,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    kLength);
     copy_warp_rows(output_gradient_tile, warp_row, rows_of(args.d_o, item.batch, item.head),
                    item.first_row, kLength);
-    measure_walk(walk, limit);
+    measure_walk(walk, clip_walk<false>(args, walk, item.batch, item.first_row, limit));
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
@@ -170,6 +172,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Stationary<kHeldInRegisters> output_gradient(output_gradient_tile, warp_row);
     float query_gradient[kHeadTiles][4];
     set_zero(query_gradient);
+    const StepElements<false> elements = {element_mask<false>(args, item.batch, first_row),
+                                          walk.gather_blocks, walk.listed};
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, [](int) {});
@@ -182,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                 if (!gather_mask.at(step, column)) continue;
             }
             add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
-                               valid - column, shift, delta);
+                               valid - column, shift, delta, elements.at(step));
         }
     }
 

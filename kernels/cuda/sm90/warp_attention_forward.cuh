@@ -11,22 +11,40 @@ enum : bool { kStageHasStatistics = false };
 enum : bool { kStationaryStaysInUse = kHeldOperands < 1 };
 enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/online_softmax.cuh"
+#include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
 
 struct Consumer {
     Operand<(kHeldOperands > 0)> query;
     Result out;
     VotedSoftmax<kRowTiles> softmax;
+    StepElements<false> elements;  // from the step that comes next on
 
-    __device__ __forceinline__ void reset(const ItemPlan& plan) {
+    __device__ __forceinline__ void reset(const SpionAttentionArguments& args,
+                                          const ItemPlan& plan) {
         softmax.start(pruned_elements(plan.elements));
+        elements = step_elements<false>(args, plan);
+        if constexpr (kElementsMasked) {
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                int pruned[2] = {0, 0};
+                if (kPrunedCount) pruned_of_rows(pruned, args, elements.of_row_tile(m));
+                softmax.start_rows(m, pruned);
+            }
+            softmax.start_finite();
+        }
     }
 
-    __device__ __forceinline__ void begin(const SpionAttentionArguments&,
+    __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
                                           const ConsumerMemory& memory, const ItemPlan& plan) {
         query.take(memory.stationary_tile(0));
-        reset(plan);
+        reset(args, plan);
         set_zero(out);
+    }
+
+    __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        elements = step_elements<false>(args, plan);
     }
 
     __device__ __forceinline__ void add(unsigned key_tile, unsigned, int valid) {
@@ -39,9 +57,14 @@ struct Consumer {
             add_scores(scores, query, key_tile, column);
             change_scores(scores);
             mask_scores(scores, ScoreMask<>{valid - column});
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                elements.of_row_tile(m).drop(scores[m], column, kMaskedScore);
+            }
             softmax.update(scores, out);
             add_product(out, scores, value_tile, column);
         }
+        elements = elements.at(1);
     }
 
     __device__ __forceinline__ void store_lse(const SpionAttentionArguments& args,
@@ -68,8 +91,12 @@ struct Consumer {
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-            factor[m][0] = rcp_approx(softmax.row_sum[m][0]);
-            factor[m][1] = rcp_approx(softmax.row_sum[m][1]);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                factor[m][half] = rcp_approx(softmax.row_sum[m][half]);
+                // Under a mask a row may have nothing of what its tile has.
+                if (kElementsMasked && softmax.row_sum[m][half] == 0.0F) factor[m][half] = 0.0F;
+            }
         }
         store_result(staging, out, factor, rows_of(args.o, plan.batch(), plan.head()),
                      plan.first_row);
@@ -78,7 +105,7 @@ struct Consumer {
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
-        reset(plan);
+        reset(args, plan);
         add_up_lanes();
         store_zeros(rows_of(args.o, plan.batch(), plan.head()), plan.first_row);
         store_lse(args, plan);

@@ -21,13 +21,20 @@ struct Consumer {
     Operand<(kHeldOperands > 0)> key;
     Operand<(kHeldOperands > 1)> value;
     Result key_gradient, value_gradient;
+    StepElements<true> elements;  // from the step that comes next on
 
-    __device__ __forceinline__ void begin(const SpionAttentionArguments&,
-                                          const ConsumerMemory& memory, const ItemPlan&) {
+    __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
+                                          const ConsumerMemory& memory, const ItemPlan& plan) {
+        elements = step_elements<true>(args, plan);
         key.take(memory.stationary_tile(0));
         value.take(memory.stationary_tile(1));
         set_zero(key_gradient);
         set_zero(value_gradient);
+    }
+
+    __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        elements = step_elements<true>(args, plan);
     }
 
     // Queries that the step does not have are zeros throughout, LSE and delta too, and add nothing.
@@ -64,6 +71,7 @@ struct Consumer {
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 mask_transposed(scores[m], ScoreMask<>{valid - column});
+                elements.of_row_tile(m).drop(scores[m], column, 0.0F);
             }
             add_product(value_gradient, scores, output_gradient_tile, column);
             add_scores(gradient, value, output_gradient_tile, column);
@@ -80,6 +88,7 @@ struct Consumer {
             }
             add_product(key_gradient, gradient, query_tile, column);
         }
+        elements = elements.at(1);
     }
 
     __device__ __forceinline__ void finish(const SpionAttentionArguments& args,

@@ -20,6 +20,7 @@ struct Consumer {
     Operand<(kHeldOperands > 1)> output_gradient;
     Result query_gradient;
     float shift[kRowTiles][2], delta[kRowTiles][2];  // of rows 16 m + g and 16 m + g + 8
+    StepElements<false> elements;                    // from the step that comes next on
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
                                           const ConsumerMemory& memory, const ItemPlan& plan) {
@@ -58,6 +59,12 @@ struct Consumer {
             }
         }
         set_zero(query_gradient);
+        elements = step_elements<false>(args, plan);
+    }
+
+    __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        elements = step_elements<false>(args, plan);
     }
 
     __device__ __forceinline__ void add(unsigned key_tile, unsigned, int valid) {
@@ -82,6 +89,7 @@ struct Consumer {
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
                 mask_scores(scores[m], ScoreMask<>{valid - column});
+                elements.of_row_tile(m).drop(scores[m], column, kMaskedScore);
             }
             add_scores(gradient, output_gradient, value_tile, column);
 #pragma unroll
@@ -97,6 +105,7 @@ struct Consumer {
             }
             add_product(query_gradient, gradient, key_tile, column);
         }
+        elements = elements.at(1);
     }
 
     __device__ __forceinline__ void finish(const SpionAttentionArguments& args,

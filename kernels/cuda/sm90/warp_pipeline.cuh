@@ -26,7 +26,7 @@ enum : int { kConsumerTilesBytes = kStationaryStageBytes + kStages * kStageBytes
 // What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a stationary stage
 // or a stage, LSE and delta; a barrier that says full and one that says empty for the stationary
 // stage and every stage.
-enum : int { kPlanBytes = 16 };
+enum : int { kPlanBytes = kElementsMasked ? 32 : 16 };
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 enum : int { kStatisticsEnd = kPlanBytes + kStationaryStatistics + kStages * kStageStatistics };
@@ -94,14 +94,24 @@ struct PipelineState {
 
 // What a consumer is told of an item.
 struct ItemPlan {
-    int batch_head;  // b * H + h; negative: there are no more items
+    int batch_head;  // b * kItemHeads + h; negative: there are no more items
     int first_row;   // of the stationary tile
     int valid;       // rows of the walk that count, see Walk
     int elements;    // likewise
+    // Under an element mask: of the walk's gather blocks, in the table, and how many there are.
+    int first_gather_block, listed;
 
-    __device__ __forceinline__ int batch() const { return batch_head / kHeads; }
-    __device__ __forceinline__ int head() const { return batch_head % kHeads; }
+    __device__ __forceinline__ int batch() const { return batch_head / kItemHeads; }
+    __device__ __forceinline__ int head() const { return batch_head % kItemHeads; }
 };
+
+// The element mask of an item's rows, in its first step and those after it.
+template <bool kRowsAreKeys>
+SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
+                                                      const ItemPlan& plan) {
+    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row),
+            gather_block_table(args) + plan.first_gather_block, plan.listed};
+}
 
 // The producer's side of one consumer, on that consumer's lane.
 template <bool kWalksKeys>
@@ -117,6 +127,9 @@ struct Feed {
     const GatherBlockIndex* gather_blocks = nullptr;  // of the step to be fetched next
     int left = 0;                                     // rows from there on
     int upcoming[kGatherBlocksPerStep] = {};          // its gather blocks
+    // Where an item has several members: which one's rows stream, and what each starts with.
+    int member = 0, rows = 0;
+    const GatherBlockIndex* first_gather_blocks = nullptr;
 
     __device__ __forceinline__ explicit Feed(const SpionSm90Arguments& args_)
         : args(args_),
@@ -134,15 +147,21 @@ struct Feed {
         return alive && left > 0 && mbarrier_test_wait(memory.stage_empty(ring.stage), ring.parity);
     }
 
-    // Rows of the walk that are below `limit`.
-    __device__ __forceinline__ int rows_within(int limit, int listed) const {
-        int count = 0;  // gather blocks that start below it: a prefix
+    // Gather blocks that start below `limit`: a prefix.
+    __device__ __forceinline__ int gather_blocks_within(int limit, int listed) const {
+        int count = 0;
         for (int more = listed; more > 0; more /= 2) {
             while (count + more <= listed &&
                    gather_blocks[count + more - 1] * kGatherRows < limit) {
                 count += more;
             }
         }
+        return count;
+    }
+
+    // Rows of the walk that are below `limit`.
+    __device__ __forceinline__ int rows_within(int limit, int listed) const {
+        const int count = gather_blocks_within(limit, listed);
         return count == 0 ? 0 : rows_below(limit, count, gather_blocks[count - 1]);
     }
 
@@ -165,22 +184,44 @@ struct Feed {
         }
         const WorkItem work = work_item(args, item);
         const int offset = offset_at(args.attention, work.order_index);
-        const int listed = offset_at(args.attention, work.order_index + 1) - offset;
+        int listed = offset_at(args.attention, work.order_index + 1) - offset;
         gather_blocks = gather_block_table(args.attention) + offset;
+        int stop = kLength;  // nobody keeps a row from here on
+        if constexpr (kSpansMasked) {
+            const Span span = span_of_tile<!kWalksKeys, kStationaryRows>(args.attention, work.batch,
+                                                                         work.first_row);
+            const int skipped = gather_blocks_within(span.first - kGatherRows + 1, listed);
+            gather_blocks += skipped;
+            listed -= skipped;
+            stop = span.end;
+        }
         const int elements =
             listed == 0 ? 0 : rows_below(kLength, listed, gather_blocks[listed - 1]);
         // Asked for now, needed when this item's steps have been fetched.
         item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
         const int limit = key_limit(args.attention, work.batch);
         left = elements;
-        if (kWalksKeys && limit < kLength) left = rows_within(limit, listed);
+        if constexpr (kSpansMasked) {
+            left = rows_within(kWalksKeys ? min(limit, stop) : stop, listed);
+        } else if (kWalksKeys && limit < kLength) {
+            left = rows_within(limit, listed);
+        }
         if (!kWalksKeys && work.first_row >= limit) left = 0;
         batch = work.batch;
         head = work.head;
         first_row = work.first_row;
+        if constexpr (kMembers > 1) {
+            member = 0;
+            rows = left;
+            first_gather_blocks = gather_blocks;
+        }
         read_upcoming();
         store_shared_16(memory.plan(),
-                        make_uint4(batch * kHeads + head, first_row, left, elements));
+                        make_uint4(batch * kItemHeads + head, first_row, left, elements));
+        if constexpr (kElementsMasked) {
+            const int first = (int)(gather_blocks - gather_block_table(args.attention));
+            store_shared_16(memory.plan() + 16, make_uint4(first, listed, 0, 0));
+        }
         if (left == 0 && !kEmptyHasTiles) {
             mbarrier_arrive(full);
             return;
@@ -211,12 +252,19 @@ struct Feed {
                 tma_load(tiles + tile * kTileBytes +
                              (swizzle_atom * kStreamedRows + i * kGatherRows) * kSwizzleAtomBytes,
                          args.maps[kStationaryTensors + tile], full,
-                         swizzle_atom * kSwizzleAtomColumns, row, head_in_tensor<kWalksKeys>(head),
-                         batch);
+                         swizzle_atom * kSwizzleAtomColumns, row,
+                         kWalksKeys ? key_head(head) : query_head(head, member), batch);
             }
         }
         gather_blocks += kGatherBlocksPerStep;
         left -= kStreamedRows;
+        if constexpr (kMembers > 1) {
+            if (left <= 0 && member + 1 < kMembers) {
+                ++member;
+                left = rows;
+                gather_blocks = first_gather_blocks;
+            }
+        }
         read_upcoming();
         ring.advance();
     }
@@ -262,7 +310,8 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
         const int lane = __ffs((int)lanes) - 1;
         const ConsumerMemory memory(lane);
         const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
-        const int batch_head = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int batch_head = __shfl_sync(
+            0xFFFFFFFFU, feed.batch * kHeads + query_head(feed.head, feed.member), lane);
         const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
         mbarrier_wait(memory.stage_empty(stage),
                       __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
@@ -283,6 +332,7 @@ template <bool kWalksKeys>
 SPION_DEVICE void produce(const SpionSm90Arguments& args) {
     Feed<kWalksKeys> feed(args);
     griddepcontrol_wait();
+    if (args.waits_first) griddepcontrol_launch_dependents();
     while (__any_sync(0xFFFFFFFFU, feed.alive)) {
         const bool open = feed.can_open();
         if (open) feed.open();
@@ -316,6 +366,7 @@ SPION_DEVICE void release_stage(unsigned empty) {
 // A consumer's life. Consumer has, each for the whole warp,
 //   begin(attention, memory, plan)       takes what it needs from the stationary stage
 //   add(tiles, statistics, valid)        a step of which `valid` > 0 rows count
+//   walk_again(attention, plan)          the next step is the first of another member's
 //   finish(attention, plan, staging)     stores the results; `staging`: kStageBytes
 //   finish_empty(attention, plan)        the same of an item without steps
 template <typename Consumer>
@@ -326,7 +377,10 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
     for (unsigned parity = 0;; parity ^= 1) {
         mbarrier_wait(memory.stationary_full(), parity);
         const uint4 words = load_shared_16(memory.plan());
-        const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
+        uint4 more = make_uint4(0, 0, 0, 0);
+        if constexpr (kElementsMasked) more = load_shared_16(memory.plan() + 16);
+        const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z,
+                               (int)words.w, (int)more.x,  (int)more.y};
         if (plan.batch_head < 0) break;
         if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
         if constexpr (!kStationaryStaysInUse) mbarrier_arrive_by_lanes(memory.stationary_empty());
@@ -336,12 +390,17 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
             consumer.finish_empty(args, plan);
             continue;
         }
-        int left = plan.valid;
+        int left = plan.valid, members = kMembers - 1;  // those after this one
         while (true) {
             mbarrier_wait(memory.stage_full(ring.stage), ring.parity);
             consumer.add(memory.stage_tiles(ring.stage), memory.stage_statistics(ring.stage), left);
             left -= kStreamedRows;
-            if (left <= 0) break;
+            if (left <= 0) {
+                if (members == 0) break;
+                --members;
+                left = plan.valid;
+                consumer.walk_again(args, plan);
+            }
             release_stage(memory.stage_empty(ring.stage));
             ring.advance();
         }
@@ -355,7 +414,7 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
 // The whole kernel.
 template <typename Consumer, bool kWalksKeys>
 SPION_DEVICE void run_items(const SpionSm90Arguments& args) {
-    griddepcontrol_launch_dependents();
+    if (!args.waits_first) griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
         if constexpr (kRegistersMove) setmaxnreg_dec<kProducerRegisters>();

@@ -39,13 +39,15 @@ struct Consumer {
     // What start_step has begun, all but the kPending youngest products done.
     template <int kPending>
     __device__ __forceinline__ void finish_step(float (&scores)[kScoreTiles][4],
-                                                const StepMask& mask) {
+                                                const StepMask& mask,
+                                                const StepElements<false>& elements) {
         wgmma_wait_group<kPending>();
         warpgroup_fence_operand(scores);
         release_stage(key.index, 0);
         key.advance();
         change_scores(scores);
         mask_scores<kStepsAreFull>(scores, mask);
+        elements.drop(scores, 0, kMaskedScore);
     }
 
     // O += P V of the next value tile, of whose rows the first `valid` count.
@@ -74,10 +76,12 @@ struct Consumer {
     __device__ __forceinline__ void advance(StepSumSoftmax& softmax,
                                             float (&scores)[kScoreTiles][4],
                                             float (&out)[kHeadTiles][4], unsigned query_tile,
-                                            Operand& before, Operand& next, int valid) {
+                                            Operand& before, Operand& next, int valid,
+                                            StepElements<false>& elements) {
         const unsigned gather_mask = start_step(scores, query_tile);
         start_output(out, before, kStreamedRows);
-        finish_step<1>(scores, step_mask(valid, gather_mask));
+        elements = elements.at(1);
+        finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
         const bool large = StepSumSoftmax::is_large(step_sum);
@@ -99,7 +103,15 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const unsigned query_tile =
         stationary_tile(stationary_stage.index, 0) + group * kGroupTileBytes;
     StepSumSoftmax softmax(pruned_elements(plan.elements));
-    if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
+    StepElements<false> elements =
+        step_elements<false>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
+    if constexpr (kElementsMasked) {
+        int pruned[2] = {0, 0};
+        if (kPrunedCount) pruned_of_rows(pruned, args, elements);
+        softmax.start_rows(pruned);
+    }
+    // A step may have nothing for the warp's rows, or for one of them.
+    if constexpr (kPacked || kElementsMasked) softmax.start_finite();
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -107,7 +119,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         float scores[kScoreTiles][4];
         Operand even, odd;  // P of even steps, of odd ones
         const unsigned gather_mask = start_step(scores, query_tile);
-        finish_step<0>(scores, step_mask(plan.valid, gather_mask));
+        finish_step<0>(scores, step_mask(plan.valid, gather_mask), elements);
         softmax.first_step(scores, even);
         int valid = plan.valid;  // rows from the step whose P is the newest on
 #pragma unroll 1
@@ -118,14 +130,14 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                 break;
             }
             valid -= kStreamedRows;
-            advance(softmax, scores, out, query_tile, even, odd, valid);
+            advance(softmax, scores, out, query_tile, even, odd, valid, elements);
             if (valid <= kStreamedRows) {
                 start_output(out, odd, valid);
                 finish_output(out, odd);
                 break;
             }
             valid -= kStreamedRows;
-            advance(softmax, scores, out, query_tile, odd, even, valid);
+            advance(softmax, scores, out, query_tile, odd, even, valid, elements);
         }
     }
 

@@ -39,6 +39,7 @@ struct Consumer {
     }
     // From S to the step's products for dV and dK, which are left under way.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
+                                                    const StepElements<true>& elements,
                                                     unsigned value_tile);
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
@@ -55,6 +56,7 @@ struct Consumer {
 };
 
 __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned gather_mask,
+                                                          const StepElements<true>& elements,
                                                           unsigned value_tile) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
@@ -66,6 +68,7 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const ScoreSlopes<kScoreTiles> slopes =
         take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask));
+    elements.drop(scores, 0, 0.0F);
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
     take_score_gradient(gradient, scores, statistics, slopes);
@@ -89,7 +92,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     set_zero(key_gradient);
     set_zero(value_gradient);
-    const int steps = plan.steps();
+    const StepElements<true> elements =
+        step_elements<true>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
+    const int walked = plan.steps(), steps = kMembers * walked;
     Scores scores;
     unsigned gather_mask = 0;
     if (steps > 0) {
@@ -99,7 +104,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, gather_mask, value_tile);
+        start_gradients(scores, gather_mask, elements.at(member_step(steps - left, walked).step),
+                        value_tile);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {

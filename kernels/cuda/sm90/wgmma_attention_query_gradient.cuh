@@ -70,6 +70,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     float query_gradient[kHeadTiles][4];
     set_zero(query_gradient);
+    const StepElements<false> elements = step_elements<false>(args, plan, warp_row);
     unsigned operand[kScoreTiles / 2][4];
     const int steps = plan.steps();
     int done = 0;  // the stage of the step before
@@ -104,6 +105,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         ScoreSlopes<kScoreTiles> slopes;
         slopes.take(scores);
         mask_scores(scores, step_mask(valid, gather_mask));
+        elements.at(step).drop(scores, 0, kMaskedScore);
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll

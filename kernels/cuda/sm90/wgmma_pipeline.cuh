@@ -25,8 +25,9 @@ enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 // An ItemPlan, with its order index for reduce warps, or with the elements of each block row of
-// packed tiles; and a stage's block row masks, one word.
-enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
+// packed tiles, or with its gather blocks for the element mask; and a stage's block row masks, one
+// word.
+enum : int { kItemBytes = kHelperWarps > 0 || kPacked || kElementsMasked ? 32 : 16 };
 enum : int { kStageBlockRowMask = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
@@ -156,25 +157,29 @@ SPION_DEVICE void release_stage(int stage, int tile) {
 
 // What consumers are told of an item.
 struct ItemPlan {
-    int batch_head;   // b * H + h; negative: there are no more items
+    int batch_head;   // b * kItemHeads + h; negative: there are no more items
     int first_row;    // of the stationary tile
     int valid;        // rows of the walk that count, see Walk
     int elements;     // likewise, of the warp's rows
     int order_index;  // in TileProgram::order
+    // Under an element mask: of the walk's gather blocks, in the table, and how many there are.
+    int first_gather_block, listed;
 
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
     }
-    __device__ __forceinline__ int batch() const { return batch_head / kHeads; }
-    __device__ __forceinline__ int head() const { return batch_head % kHeads; }
+    __device__ __forceinline__ int batch() const { return batch_head / kItemHeads; }
+    __device__ __forceinline__ int head() const { return batch_head % kItemHeads; }
 };
 
 SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     const uint4 words = load_shared_16(stationary_plan(stationary_stage));
-    const int order_index =
-        kHelperWarps > 0 ? (int)load_shared_16(stationary_plan(stationary_stage) + 16).x : 0;
-    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w, order_index};
-    if constexpr (kPacked) {
+    uint4 more = make_uint4(0, 0, 0, 0);
+    if constexpr (kHelperWarps > 0 || kElementsMasked)
+        more = load_shared_16(stationary_plan(stationary_stage) + 16);
+    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w,
+                     (int)more.x,  (int)more.y,  (int)more.z};
+    if constexpr (kPacked && !kElementsMasked) {
         const int row = warp_index() % 4 * kPackedRows / 4;
         plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) + 16 + row * 4);
     }
@@ -190,6 +195,14 @@ SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, 
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
     if (next / together == item / together) mbarrier_wait(item_reduced(), done & 1);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
+}
+
+// The element mask of a consumer warp's rows, in the item's first step and those after it.
+template <bool kRowsAreKeys>
+SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
+                                                      const ItemPlan& plan, int warp_row) {
+    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row + warp_row),
+            gather_block_table(args) + plan.first_gather_block, plan.listed};
 }
 
 // Which gather blocks of a full stage's step the warp's rows use.
@@ -209,14 +222,19 @@ SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkIte
     constexpr int kBoxes = kStationaryTensors * kGroups * kSwizzleAtoms;
     const unsigned full = stationary_full(stationary_stage);
     if (lane_index() == 0) {
-        store_shared_16(
-            stationary_plan(stationary_stage),
-            make_uint4(work.batch * kHeads + work.head, work.first_row, walk.valid, walk.elements));
-        if (kHelperWarps > 0) {
+        store_shared_16(stationary_plan(stationary_stage),
+                        make_uint4(work.batch * kItemHeads + work.head, work.first_row, walk.valid,
+                                   walk.elements));
+        if constexpr (kElementsMasked) {
+            const int first = (int)(walk.gather_blocks - gather_block_table(args.attention));
+            store_shared_16(stationary_plan(stationary_stage) + 16,
+                            make_uint4(work.order_index, first, walk.listed, 0));
+        } else if constexpr (kHelperWarps > 0) {
             store_shared_16(stationary_plan(stationary_stage) + 16,
                             make_uint4(work.order_index, 0, 0, 0));
+        } else if constexpr (kPacked) {
+            store_shared_16(stationary_plan(stationary_stage) + 16, elements);
         }
-        if constexpr (kPacked) store_shared_16(stationary_plan(stationary_stage) + 16, elements);
         mbarrier_arrive_expect_tx(full, kStationaryStageBytes);
     }
     __syncwarp();
@@ -288,7 +306,7 @@ SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned clai
         order_index = (claim - first_late) / args.lpt_heads;
         batch_head = first_late / tiles + (claim - first_late - order_index * args.lpt_heads);
     }
-    if (kLastHeadFirst) batch_head = (unsigned)args.attention.batch * kHeads - 1 - batch_head;
+    if (kLastHeadFirst) batch_head = (unsigned)args.attention.batch * kItemHeads - 1 - batch_head;
     return work_item(args.attention, batch_head, (int)order_index);
 }
 
@@ -310,11 +328,15 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
     unsigned claim = blockIdx.x;
     bool first_item = true;
     unsigned items_done = 0;
+    if (args.waits_first) {
+        griddepcontrol_wait();
+        griddepcontrol_launch_dependents();
+    }
     while (claim < args.items) {
         const WorkItem work = claimed_item<kWalksKeys>(args, claim);
         Walk walk = open_walk(args.attention, work.order_index);
         unsigned block_row_masks = read_block_row_masks(args.attention, walk, 0);
-        if (first_item) griddepcontrol_wait();  // the tables are older than those
+        if (first_item) griddepcontrol_wait();  // without effect where it has waited
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
@@ -322,7 +344,9 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
             next = gridDim.x + atomicAdd(&counters[0], 1U);
         }
         const int limit = key_limit(args.attention, work.batch);
-        measure_walk(walk, kWalksKeys ? limit : kLength);
+        measure_walk(walk, clip_walk<!kWalksKeys>(args.attention, walk, work.batch, work.first_row,
+                                                  kWalksKeys ? limit : kLength));
+        if constexpr (kSpansMasked) block_row_masks = read_block_row_masks(args.attention, walk, 0);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
         mbarrier_wait(stationary_empty(stationary_stage.index), stationary_stage.parity ^ 1);
@@ -333,9 +357,12 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
         }
         stationary_stage.advance();
 
-        for (int step = 0; step < steps_of(walk); ++step, stage.advance()) {
+        const int walked = steps_of(walk);
+        for (int each = 0; each < kMembers * walked; ++each, stage.advance()) {
+            const auto [member, step] = member_step(each, walked);
+            const WorkItem streamed = member_item(work, member);
             const int first = step * kGatherBlocksPerStep;
-            if (step > 0 && first % 32 == 0) {
+            if (each > 0 && first % 32 == 0) {
                 walk.window = read_window(walk, first);
                 block_row_masks = read_block_row_masks(args.attention, walk, first);
             }
@@ -346,14 +373,14 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0)
                 store_shared_word(stage_block_row_mask(stage.index), word);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], work, gather_block, stage.index,
-                                   0);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], streamed, gather_block,
+                                   stage.index, 0);
             if constexpr (kStageHasStatistics) {
-                fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
+                fetch_stage_statistics(streamed, walk, step, stage_statistics(stage.index));
                 cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
             mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], work, gather_block,
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], streamed, gather_block,
                                    stage.index, 1);
         }
         if (kHelperWarps > 0 && lane_index() == 0) next = claim_late(args, claim, items_done++);
@@ -376,7 +403,7 @@ SPION_DEVICE void run_items(const SpionSm90Arguments& args,
                             const StationaryStatistics& fetch_stationary_statistics,
                             const StageStatistics& fetch_stage_statistics,
                             const Helper& help = {}) {
-    griddepcontrol_launch_dependents();
+    if (!args.waits_first) griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
         setmaxnreg_dec<kProducerRegisters>();

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include "compiler/discovery/discover.h"
+#include "ir/element_spans.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
@@ -84,6 +86,43 @@ TEST(ScoreSummary, CombinesToThePooledMap) {
                 << "L=" << length << " block=" << block << " tile=" << tile << " filter=" << filter
                 << " at " << i;
         }
+    }
+}
+
+// Probabilities of a causal layer, whose dropped elements are 0, give the pattern of the map in which
+// they are -inf: pooled from the elements, as docs/formats.md says.
+TEST(ScoreSummary, ACausalLayerFindsThePatternOfItsMaskedMap) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 30; ++round) {
+        const int block = 16 << pick(random, 0, 1);
+        const int tile = std::max(16, block >> pick(random, 0, 1));
+        const std::int64_t length = pick(random, 1, 300);
+        const DiscoverySettings settings{.block = block, .filter = pick(random, 1, block)};
+        std::vector<float> scores(static_cast<std::size_t>(length * length));
+        for (std::int64_t i = 0; i < length; ++i) {
+            for (std::int64_t j = 0; j <= i; ++j) {
+                scores[static_cast<std::size_t>(i * length + j)] =
+                    static_cast<float>(pick(random, 0, 15));  // sums are exact
+            }
+        }
+        const BlockPattern found =
+            discover_layer(combine_summary(summarise(scores, length, block, tile, settings.filter),
+                                           length, block, tile),
+                           {.length = length, .scale = 1, .mask = ElementMask::kCausal}, settings);
+        const ScoreRows masked = [&](std::int64_t row, std::span<double> to) {
+            for (std::int64_t j = 0; j < length; ++j) {
+                to[static_cast<std::size_t>(j)] =
+                    j > row ? -std::numeric_limits<double>::infinity()
+                            : double{scores[static_cast<std::size_t>(row * length + j)]};
+            }
+        };
+        const std::vector<double> pooled = pool_masked_scores(masked, length, settings);
+        EXPECT_EQ(found.to_bits(), discover_masked(pooled, length, settings).to_bits())
+            << "L=" << length << " block=" << block << " filter=" << settings.filter;
+        EXPECT_EQ(found, visited_blocks(
+                             found, {.length = length, .scale = 1, .mask = ElementMask::kCausal}));
     }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 #include <vector>
@@ -57,13 +58,20 @@ ReferenceProblem problem_of(const Attention& attention, const BlockPattern& patt
             .d_o = inputs.d_o};
 }
 
+// Whether query i keeps key j.
+using Keeps = std::function<bool(std::int64_t i, std::int64_t j)>;
+
+bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
+    return true;
+}
+
 // One (b, h) with L x L matrices, every element of the map treated by one rule: in the sum, counted
 // as a score of 0, or absent. Nothing of it is taken from the reference.
 struct Naive {
     std::vector<std::vector<double>> p, d_s;  // [L][L]
     std::vector<double> lse;                  // [L]
 
-    Naive(const ReferenceProblem& problem, std::int64_t head) {
+    Naive(const ReferenceProblem& problem, std::int64_t head, const Keeps& keeps) {
         const Attention& a = problem.attention;
         const std::int64_t length = a.length, width = a.head_dim, base = head * length * width;
         const int valid = a.key_padding ? problem.lengths[head / a.heads] : int(length);
@@ -80,8 +88,8 @@ struct Naive {
                 }
                 const int edge = problem.pattern.block();
                 const bool inside = problem.pattern.at(int(i / edge), int(j / edge));
-                weight[j] = inside && j < valid ? std::exp(s) : 0;
-                pruned += !inside && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
+                weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
+                pruned += !inside && keeps(i, j) && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
                 sum += weight[j];
             }
             sum += pruned;
@@ -130,12 +138,12 @@ void expect_near(const std::vector<double>& expected, std::span<const double> ac
     }
 }
 
-void expect_equals_naive(const ReferenceProblem& problem) {
+void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps = keeps_all) {
     const ReferenceResult result = reference_attention(problem);
     const std::int64_t length = problem.attention.length, width = problem.attention.head_dim;
     const std::int64_t size = length * width;
     for (std::int64_t head = 0; head < problem.batch * problem.attention.heads; ++head) {
-        const Naive naive(problem, head);
+        const Naive naive(problem, head, keeps);
         const auto rows = [&](std::span<const float> all) {
             return all.subspan(head * size, size);
         };
@@ -170,6 +178,97 @@ TEST(ReferenceAttention, EqualsDenseMatricesOnRandomPatterns) {
                                                lengths, random_inputs(attention, 3, generator)));
             }
         }
+    }
+}
+
+// Each rule with its words as a predicate, and all of them together.
+TEST(ReferenceAttention, EqualsDenseMatricesUnderMasks) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 40;
+    std::vector<int> documents;
+    for (int l = 0; l < kLength; ++l) documents.push_back(l < 7 ? 2 : l < 30 ? 3 : 5);
+    MaskRules causal, window, packed, prefix, padded, all;
+    all.causal = prefix.causal = causal.causal = true;
+    all.left = window.left = 6;
+    all.right = window.right = 3;
+    all.documents = packed.documents = documents;
+    all.prefixes = prefix.prefixes = {12};
+    all.query_lengths = padded.query_lengths = {31};
+    const Keeps is_causal = [](auto i, auto j) { return j <= i; };
+    const Keeps in_window = [](auto i, auto j) { return i - 6 <= j && j <= i + 3; };
+    const Keeps in_document = [&](auto i, auto j) { return documents[i] == documents[j]; };
+    const Keeps has_prefix = [](auto i, auto j) { return j <= i || j < 12; };
+    const Keeps is_query = [](auto i, auto) { return i < 31; };
+    const Keeps is_all = [&](auto i, auto j) {
+        return in_window(i, j) && in_document(i, j) && has_prefix(i, j) && is_query(i, j);
+    };
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        Attention attention{.heads = 1,
+                            .head_dim = 16,
+                            .length = kLength,
+                            .dtype = DType::kFp32,
+                            .scale = default_scale(16),
+                            .softmax = softmax,
+                            .key_padding = true,
+                            .mask = ElementMask::kSpans};
+        const Inputs inputs = random_inputs(attention, 1, generator);
+        const std::vector<int> lengths{35};
+        const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+        const auto expect = [&](const MaskRules& rules, const Keeps& keeps) {
+            ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+            problem.rules = &rules;
+            expect_equals_naive(problem, keeps);
+        };
+        expect(causal, is_causal);
+        expect(window, in_window);
+        expect(packed, in_document);
+        expect(prefix, has_prefix);
+        expect(padded, is_query);
+        expect(all, is_all);
+        attention.mask = ElementMask::kCausal;
+        expect_equals_naive(problem_of(attention, pattern, 1, lengths, inputs), is_causal);
+    }
+}
+
+// Heads that share K and V are heads with a copy each, and their dK and dV add up.
+TEST(ReferenceAttention, SharedHeadsEqualCopies) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 40, kWidth = 16, kHead = kLength * kWidth, kBatch = 2;
+    Attention attention{.heads = 6, .head_dim = 16, .length = kLength, .scale = 0.25F};
+    const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+    Inputs inputs = random_inputs(attention, kBatch, generator);
+    attention.kv_heads = 2;
+    Inputs shared = inputs;  // the first of each three heads
+    shared.k.clear();
+    shared.v.clear();
+    for (std::int64_t head = 0; head < 6 * kBatch; ++head) {
+        for (auto [own, few] : {std::pair(&inputs.k, &shared.k), std::pair(&inputs.v, &shared.v)}) {
+            const auto first = own->begin() + head / 3 * 3 * kHead;
+            std::copy(first, first + kHead, own->begin() + head * kHead);
+            if (head % 3 == 0) few->insert(few->end(), first, first + kHead);
+        }
+    }
+    const ReferenceResult few =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, shared));
+    attention.kv_heads = 0;
+    const ReferenceResult copies =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, inputs));
+    EXPECT_EQ(few.o, copies.o);
+    EXPECT_EQ(few.d_q, copies.d_q);
+    ASSERT_EQ(few.d_k.size(), copies.d_k.size() / 3);
+    for (std::int64_t n = 0; n < std::ssize(few.d_k); ++n) {
+        const std::int64_t first = n / kHead * 3 * kHead + n % kHead;
+        double d_k = 0, d_v = 0;
+        for (int member = 0; member < 3; ++member) {
+            d_k += copies.d_k[first + member * kHead];
+            d_v += copies.d_v[first + member * kHead];
+        }
+        ASSERT_NEAR(few.d_k[n], d_k, 1e-12);
+        ASSERT_NEAR(few.d_v[n], d_v, 1e-12);
     }
 }
 
