@@ -14,11 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
-#include "compiler/kernel_launch.h"
+#include "compiler/launch/jit_kernel.h"
+#include "compiler/launch/kernel_launch.h"
+#include "compiler/launch/walk_tables.h"
 #include "compiler/lower.h"
 #include "compiler/plan/layer_plan.h"
-#include "compiler/walk_tables.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/target.h"

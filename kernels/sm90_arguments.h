@@ -31,8 +31,9 @@ struct SpionSm90Arguments {
     // out side by side, longest walks first, those of the others head after head.
     unsigned lpt_heads;
     // Of attention_gradients, else null:
-    const int* dq_tickets;   // [listed gather blocks]: of a partial dQ, compiler/dq_schedule.h
-    float* dq_accum;         // [B, H, query blocks, gather_rows, D]: of dQ, not initialised
-    unsigned* dq_semaphore;  // [B, H, query blocks], zeros between launches
+    const int*
+        dq_tickets;   // [listed gather blocks]: of a partial dQ, compiler/launch/dq_schedule.h
+    float* dq_accum;  // [B, H, query blocks, gather_rows, D]: of dQ, not initialised
+    unsigned* dq_semaphore;        // [B, H, query blocks], zeros between launches
     unsigned batch_heads_at_once;  // batch-heads whose work items are handed out side by side
 };

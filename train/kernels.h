@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/compile.h"
+#include "compiler/launch/jit_kernel.h"
 #include "kernels/train_arguments.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"

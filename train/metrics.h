@@ -45,7 +45,4 @@ class MetricsFile {
     std::int64_t bytes_ = 0;  // of whole rows
 };
 
-// 0 for no values. The mean of the middle two for an even number.
-double median(std::vector<double> values);
-
 }  // namespace spion

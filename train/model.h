@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "train/activations.h"
 #include "train/data/dataset.h"
 #include "train/kernels.h"

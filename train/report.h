@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "train/phases.h"
 #include "train/progress.h"
 #include "train/settings.h"

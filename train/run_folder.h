@@ -20,7 +20,7 @@
 #include <string>
 #include <string_view>
 
-#include "compiler/compile.h"
+#include "compiler/launch/jit_kernel.h"
 #include "ir/block_pattern.h"
 
 namespace spion {

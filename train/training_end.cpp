@@ -1,6 +1,7 @@
 // The end of a training run: the test, and what a layer's attention costs.
 #include <fmt/format.h>
 
+#include "runtime/measure.h"
 #include "train/report.h"
 #include "train/training.h"
 

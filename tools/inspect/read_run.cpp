@@ -8,6 +8,7 @@
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "ir/parser.h"
+#include "runtime/measure.h"
 #include "runtime/offline.h"
 #include "tools/inspect/files.h"
 #include "tools/inspect/read_kernels.h"

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "codegen/emit.h"
-#include "compiler/walk_tables.h"
+#include "compiler/launch/walk_tables.h"
 #include "ir/tile_program.h"
 #include "kernels/sm90_arguments.h"
 #include "runtime/device.h"

@@ -1,4 +1,4 @@
-#include "compiler/kernel_launch.h"
+#include "compiler/launch/kernel_launch.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <limits>
 #include <span>
 
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 #include "ir/error.h"
 
 namespace spion {

@@ -1,4 +1,4 @@
-#include "tools/reference_attention.h"
+#include "tools/oracle/reference_attention.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,4 +1,4 @@
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // What a launch of a kernel that fetches by TMA is given: maps of its tensors, grid, counters and
 // tables.
-#include "compiler/kernel_launch.h"
+#include "compiler/launch/kernel_launch.h"
 
 #include <gtest/gtest.h>
 
@@ -10,13 +10,13 @@
 
 #include "codegen/cuda/warp_plan.h"
 #include "codegen/cuda/wgmma_plan.h"
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 #include "ir/error.h"
 #include "tests/compiler/plan/plan_of.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/lower_planned.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

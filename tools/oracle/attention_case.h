@@ -14,7 +14,7 @@
 #include "ir/element_spans.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
-#include "tools/attention_buffers.h"
+#include "tools/oracle/attention_buffers.h"
 
 namespace spion {
 

@@ -1,4 +1,4 @@
-#include "tools/reference_attention.h"
+#include "tools/oracle/reference_attention.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 
 #include "ir/error.h"
 #include "tests/support/seed.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

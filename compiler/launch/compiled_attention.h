@@ -1,41 +1,21 @@
-// Kernels on a device: compiled or fetched, loaded with their tables, and launched. What is decided
+// The kernels of one layer on a device, with their tables, and their launches. What is decided
 // about them is their plan's (compiler/plan/layer_plan.h).
 #pragma once
 
-#include <array>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
-#include "compiler/kernel_launch.h"
-#include "compiler/lower.h"
+#include "compiler/launch/jit_kernel.h"
+#include "compiler/launch/kernel_launch.h"
+#include "compiler/launch/walk_tables.h"
+#include "compiler/planned_program.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/tile_program.h"
 #include "kernels/attention_arguments.h"
-#include "runtime/cache.h"
 #include "runtime/device.h"
 
 namespace spion {
-
-// Compiles (or fetches) and loads one emitted kernel. Used for attention and for train's kernels.
-struct JitKernel {
-    std::shared_ptr<const LoadedKernel> kernel;  // shared by equal kernels
-    KernelSource source;
-    CachedKernel cached;
-    std::string rebuild = {};  // the shell line of runtime/offline.h
-};
-// What compiling `source` for the device asks for.
-CompileRequest request_for(const KernelSource& source, Device& device);
-JitKernel compile_kernel(const KernelSource& source, Device& device, KernelCache& cache);
-// The same for several, in parallel on worker threads; in the order of `sources`. Equal ones are
-// compiled and loaded once, and count as found in memory from the second on. Throws what the first
-// that failed has thrown.
-std::vector<JitKernel> compile_kernels(std::span<const KernelSource> sources, Device& device,
-                                       KernelCache& cache);
 
 // Memory of launches that follow each other on the device's own stream.
 class LaunchRoom {

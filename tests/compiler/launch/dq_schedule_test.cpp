@@ -1,6 +1,6 @@
 // The order in which shares of dQ are added: complete, without deadlock however fast thread blocks
 // are, and the same every time.
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@
 #include "ir/error.h"
 #include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

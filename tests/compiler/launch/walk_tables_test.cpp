@@ -1,16 +1,16 @@
 // A program's walk as one block of numbers.
-#include "compiler/walk_tables.h"
+#include "compiler/launch/walk_tables.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/lower_planned.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

@@ -1,5 +1,5 @@
 // The judge itself: it must pass what is right and name what is not. No device is needed.
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_case.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
-#include "tools/reference_attention.h"
+#include "tools/oracle/reference_attention.h"
 #include "tools/storage.h"
 
 namespace spion {

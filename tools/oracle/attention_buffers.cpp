@@ -1,4 +1,4 @@
-#include "tools/attention_buffers.h"
+#include "tools/oracle/attention_buffers.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 
 #include <algorithm>
 #include <functional>

@@ -1,9 +1,9 @@
-#include "compiler/walk_tables.h"
+#include "compiler/launch/walk_tables.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "compiler/dq_schedule.h"
+#include "compiler/launch/dq_schedule.h"
 #include "ir/error.h"
 
 namespace spion {

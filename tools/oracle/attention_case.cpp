@@ -1,4 +1,4 @@
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_case.h"
 
 #include <fmt/ranges.h>
 
@@ -10,7 +10,7 @@
 #include "compiler/compile_attention.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
-#include "tools/reference_attention.h"
+#include "tools/oracle/reference_attention.h"
 #include "tools/storage.h"
 
 namespace spion {
