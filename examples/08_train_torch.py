@@ -3,8 +3,7 @@
     python examples/08_train_torch.py                     on a GPU where there is one, else on the CPU
     python examples/08_train_torch.py --length 2048 --block 64 --compile
 
-The task: a sequence has a marked position somewhere; what class follows the mark is the answer, so
-attention has something to find. Every evaluation looks at the attention maps; when the rule of
+The task: among random tokens a few are marked, all of one class, which is the answer. Every evaluation looks at the attention maps; when the rule of
 spion.torch.SpionSchedule holds (or at --transition), training turns sparse and the learning rate's
 cycle begins anew.
 """
@@ -19,7 +18,7 @@ from torch import nn
 import spion
 import spion.torch as st
 
-CLASSES, MARK = 8, 0
+CLASSES = 8
 
 
 class Layer(nn.Module):
@@ -45,7 +44,7 @@ class Layer(nn.Module):
 class Model(nn.Module):
     def __init__(self, args: argparse.Namespace, dtype: torch.dtype) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(CLASSES + 1, args.width)
+        self.tokens = nn.Embedding(2 * CLASSES, args.width)
         self.positions = nn.Parameter(0.02 * torch.randn(args.length, args.width))
         full = spion.Pattern.full(args.length, block=args.block)
         self.layers = nn.ModuleList(
@@ -72,10 +71,11 @@ class Model(nn.Module):
 
 
 def batch_of(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.randint(1, CLASSES + 1, (args.batch, args.length), device=args.device)
-    at = torch.randint(0, args.length - 1, (args.batch, 1), device=args.device)
-    ids.scatter_(1, at, MARK)
-    return ids, ids.gather(1, at + 1).squeeze(1) - 1
+    """ids [B, L], of which a 32nd is marked; classes [B]."""
+    ids = torch.randint(0, CLASSES, (args.batch, args.length), device=args.device)
+    wanted = torch.randint(0, CLASSES, (args.batch,), device=args.device)
+    marked = torch.rand(args.batch, args.length, device=args.device) < 1 / 32
+    return torch.where(marked, CLASSES + wanted[:, None], ids), wanted
 
 
 def parse() -> argparse.Namespace:
@@ -125,7 +125,7 @@ def main() -> None:
                 for index, pattern in enumerate(schedule.turn_sparse()):
                     print(f"layer {index}: density {pattern.density:.3f}")
                     print(pattern.to_art())
-                rates = schedule.restart(optimizer, args.steps - step - 1, args.rate)
+                rates = schedule.restart(optimizer, max(args.steps - step - 1, 1), args.rate)
         if step % args.every == args.every - 1:
             phase = "sparse" if schedule.sparse else "dense"
             print(f"step {step + 1:5d}  {phase:6s}  loss {loss.item():.4f}")
