@@ -1,8 +1,12 @@
 // spion_forward and spion_backward: everything that can be wrong is looked at before anything is
-// launched, and nothing here allocates unless it fails.
+// launched, and nothing here allocates unless it fails or is asked to check contents.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "api/plan.h"
 #include "api/tensors.h"
@@ -18,27 +22,39 @@ struct CallMemory {
     void* workspace;
     std::size_t workspace_bytes;
     std::uint64_t flags;
+    const void* table_head;
 };
 
-void check_tables(const spion_plan& plan, const CallMemory& memory, bool on_host) {
+static_assert(SPION_TABLE_HEAD_BYTES == kTableHead * sizeof(std::int32_t));
+
+void refuse_foreign(const AttentionPlan& plan, TableHead head) {
+    if (const std::string problem = plan.problem_with_tables(head); !problem.empty()) {
+        throw UserError("the tables {}: pass what spion_plan_write_tables of this plan has written",
+                        problem);
+    }
+}
+
+// Their head on the host, where it is known; looked at.
+std::optional<TableHead> head_of(const AttentionPlan& plan, const CallMemory& memory,
+                                 bool on_host) {
+    const void* const start = on_host ? memory.tables : memory.table_head;
+    if (start == nullptr) {
+        return std::nullopt;
+    }
+    const TableHead head(static_cast<const std::int32_t*>(start), kTableHead);
+    refuse_foreign(plan, head);
+    return head;
+}
+
+void check_tables(const spion_plan& plan, const CallMemory& memory) {
     const AttentionPlan& made = *plan.plan;
     if (memory.tables == nullptr || memory.table_bytes != made.table_bytes()) {
         throw UserError(
             "tables of {} bytes at {}, and this plan's are {}: pass what spion_plan_write_tables "
-            "of "
-            "this plan has written, and table_bytes of its spion_plan_info",
+            "of this plan has written, and table_bytes of its spion_plan_info",
             memory.table_bytes, memory.tables, made.table_bytes());
     }
     check_address(memory.tables, "tables", 16, plan.context->device());
-    if (on_host) {
-        const std::string problem =
-            made.problem_with_tables(static_cast<const std::int32_t*>(memory.tables));
-        if (!problem.empty()) {
-            throw UserError(
-                "the tables {}: pass what spion_plan_write_tables of this plan has written",
-                problem);
-        }
-    }
 }
 
 void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
@@ -54,12 +70,8 @@ void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_
         return;
     }
     check_address(memory.lengths, "lengths", sizeof(std::int32_t), plan.context->device());
-    for (std::int64_t sample = 0; on_host && sample < batch; ++sample) {
-        const std::int32_t length = memory.lengths[sample];
-        if (length < 0 || length > attention.length) {
-            throw UserError("lengths[{}] is {}: give 0 to L = {}", sample, length,
-                            attention.length);
-        }
+    if (on_host) {
+        check_valid(attention, {memory.lengths, static_cast<std::size_t>(batch)});
     }
 }
 
@@ -75,6 +87,32 @@ void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int6
     }
     const Device& device = plan.context->device();
     check_address(memory.workspace, "the workspace", workspace_alignment(device), device);
+}
+
+// What a call with SPION_CHECK looks at besides: waits for the stream.
+void check_contents(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
+                    void* stream) {
+    const Device& device = plan.context->device();
+    const auto read = [&](const void* from, std::size_t count) {
+        std::vector<std::int32_t> numbers(count);
+        device.read_on(stream, numbers.data(), from, count * sizeof(std::int32_t));
+        return numbers;
+    };
+    const std::vector<std::int32_t> head = read(memory.tables, kTableHead);
+    refuse_foreign(*plan.plan, TableHead(head));
+    if (memory.lengths != nullptr) {
+        check_valid(plan.plan->request().attention,
+                    read(memory.lengths, static_cast<std::size_t>(batch)));
+    }
+    const std::size_t zeros = plan.plan->workspace(batch).zeros / sizeof(std::int32_t);
+    const std::vector<std::int32_t> found = read(memory.workspace, zeros);
+    if (std::any_of(found.begin(), found.end(), [](std::int32_t word) { return word != 0; })) {
+        throw UserError(
+            "the workspace is not prepared for batch {} of this plan, or another call uses it at "
+            "the same time: call spion_plan_prepare_workspace once, and give each call that may "
+            "run beside others a workspace of its own",
+            batch);
+    }
 }
 
 struct NamedTensor {
@@ -103,16 +141,25 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     } else if (pass == PlanPass::kBackward) {
         throw UserError("lse is null: pass what the forward call has written");
     }
-    if ((memory.flags & ~std::uint64_t{SPION_OVERLAP}) != 0) {
-        throw UserError("flags are {:#x}: this spion knows SPION_OVERLAP alone", memory.flags);
+    if ((memory.flags & ~std::uint64_t{SPION_OVERLAP | SPION_CHECK}) != 0) {
+        throw UserError("flags are {:#x}: this spion knows SPION_OVERLAP and SPION_CHECK",
+                        memory.flags);
     }
     args.lse = lse;
     args.lengths = memory.lengths;
-    check_tables(plan, memory, on_host);
+    check_tables(plan, memory);
+    const std::optional<TableHead> head = head_of(*plan.plan, memory, on_host);
     check_lengths(plan, memory, batch, on_host);
     check_workspace(plan, memory, batch, pass);
-    plan.plan->run(pass, args, static_cast<const std::int32_t*>(memory.tables), memory.workspace,
-                   (memory.flags & SPION_OVERLAP) != 0, device, stream);
+    if (!on_host && (memory.flags & SPION_CHECK) != 0) {
+        check_contents(plan, memory, batch, stream);
+    }
+    plan.plan->run(pass, args,
+                   {.tables = static_cast<const std::int32_t*>(memory.tables),
+                    .head = head,
+                    .workspace = memory.workspace,
+                    .tables_settled = (memory.flags & SPION_OVERLAP) != 0},
+                   device, stream);
 }
 
 }  // namespace
@@ -139,7 +186,7 @@ int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
              {"o", call.o, &Arguments::o, Access::kWrite}}};
         spion::api::run(made, PlanPass::kForward, tensors, call.lse,
                         {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags},
+                         call.workspace_bytes, call.flags, call.table_head},
                         stream);
     });
 }
@@ -161,7 +208,7 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
         // Kernels of the backward pass read it.
         spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
                         {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags},
+                         call.workspace_bytes, call.flags, call.table_head},
                         stream);
     });
 }

@@ -79,11 +79,14 @@ std::shared_ptr<const Bundle> open_bundle(const spion_context_options& options) 
 }
 
 KernelCache::Log log_of(const spion_context_options& options) {
-    return [log = options.log, user = options.log_user](bool warning, const std::string& line) {
-        if (log != nullptr) {
-            log(user, warning ? SPION_LOG_WARNING : SPION_LOG_INFO, line.c_str());
-        }
+    return [log = Log{options.log, options.log_user}](bool warning, const std::string& line) {
+        log(warning, line.c_str());
     };
+}
+
+std::unique_ptr<Device> open_and_tell(const spion_context_options& options) {
+    const LogScope heard({options.log, options.log_user});
+    return open_device(options);
 }
 
 void check_version(std::uint32_t given) {
@@ -106,7 +109,8 @@ std::string text_of(const PlanRequest& request) {
 }  // namespace
 
 Context::Context(const spion_context_options& options)
-    : device_(open_device(options)),
+    : log_{options.log, options.log_user},
+      device_(open_and_tell(options)),
       cache_(std::make_unique<KernelCache>(cache_of(options, log_of(options)), open_bundle(options),
                                            log_of(options))),
       device_name_(device_->name()),
@@ -128,6 +132,7 @@ void Context::check_process() const {
 
 std::shared_ptr<const AttentionPlan> Context::plan(const PlanRequest& request, bool kept) {
     check_process();
+    const LogScope heard(log_);
     const std::string text = text_of(request);
     std::shared_ptr<const AttentionPlan> plan;
     {
@@ -206,6 +211,7 @@ int32_t spion_context_warm_up(spion_context* context, const spion_attention* att
                 spion::api::plan_request(spion::api::element(attentions, i, "attentions"),
                                          spion::api::element(options, i, nullptr)));
         }
+        const spion::api::LogScope heard(state.log());
         spion::in_parallel(count, [&](size_t i) { state.plan(requests[i], true); });
     });
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "api/border.h"
+#include "api/log.h"
 #include "compiler/attention_plan.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
@@ -24,6 +25,7 @@ class Context {
     Device& device() const { return *device_; }
     KernelCache& cache() const { return *cache_; }
     const std::string& device_name() const { return device_name_; }
+    const Log& log() const { return log_; }
 
     // Throws UserError in a process that was forked from the one that made the context: neither
     // threads nor the GPU's driver come along.
@@ -34,6 +36,7 @@ class Context {
     std::shared_ptr<const AttentionPlan> plan(const PlanRequest& request, bool kept = false);
 
   private:
+    Log log_;
     std::unique_ptr<Device> device_;
     std::unique_ptr<KernelCache> cache_;
     std::string device_name_;

@@ -75,6 +75,9 @@ void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, 
     }
     if (call.lengths != nullptr) {
         check_address(call.lengths, "lengths", sizeof(std::int32_t), device);
+        if (device.target().back_end == BackEnd::kHost) {
+            check_valid(attention, {call.lengths, static_cast<std::size_t>(batch)});
+        }
     }
     const auto wanted = static_cast<std::size_t>(discoverer.plan.sums) * sizeof(float);
     if (call.sum_bytes < wanted) {
@@ -128,6 +131,7 @@ int32_t spion_discoverer_create(spion_context* context, const spion_attention* a
         present(discoverer, "discoverer") = nullptr;
         const std::shared_ptr<spion::api::Context>& state = present(context, "context").state;
         state->check_process();
+        const spion::api::LogScope heard(state->log());
         const spion::DiscoverySettings settings = spion::api::settings_of(discovery);
         spion::PlanRequest request = spion::api::plan_request(attention, nullptr);
         spion::check_dtype(request.attention, state->device().target());

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <limits>
 
+#include "api/tensors.h"
 #include "compiler/lower.h"
 
 namespace spion::api {
@@ -197,7 +198,10 @@ int32_t spion_plan_prepare_workspace(const spion_plan* plan, int64_t batch, int3
                 "spion_plan_workspace",
                 bytes, workspace, batch, wanted);
         }
-        seen.context->device().fill_on(stream, workspace, 0, layout.zeros);
+        const spion::Device& device = seen.context->device();
+        spion::api::check_address(workspace, "the workspace",
+                                  spion::api::workspace_alignment(device), device);
+        device.fill_on(stream, workspace, 0, layout.zeros);
     });
 }
 

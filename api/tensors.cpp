@@ -132,4 +132,13 @@ void check_address(const void* data, const char* name, std::size_t alignment,
     }
 }
 
+void check_valid(const Attention& attention, std::span<const std::int32_t> lengths) {
+    for (std::size_t sample = 0; sample < lengths.size(); ++sample) {
+        if (lengths[sample] < 0 || lengths[sample] > attention.length) {
+            throw UserError("lengths[{}] is {}: give 0 to L = {}", sample, lengths[sample],
+                            attention.length);
+        }
+    }
+}
+
 }  // namespace spion::api

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "api/border.h"
 #include "ir/attention.h"
@@ -23,5 +24,8 @@ SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Atte
 
 // Throws UserError when `data` is null, no multiple of `alignment`, or no memory of the device.
 void check_address(const void* data, const char* name, std::size_t alignment, const Device& device);
+
+// Throws UserError for a number of valid keys that is not in [0, L]. lengths: [B], on the host.
+void check_valid(const Attention& attention, std::span<const std::int32_t> lengths);
 
 }  // namespace spion::api

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "codegen/emit.h"
@@ -13,8 +14,24 @@ namespace {
 
 constexpr std::int32_t kMagic = 0x6E6F7073;  // "spon"
 
-// What is in the head of a plan's tables.
-enum HeadNumber { kMagicAt, kLayoutAt, kFirstFingerprintAt, kSecondFingerprintAt, kBlocksAt };
+// Where what is in the head of a plan's tables. Hints: those of three launches, side by side.
+enum HeadNumber {
+    kMagicAt,
+    kLayoutAt,
+    kFirstFingerprintAt,
+    kSecondFingerprintAt,
+    kBlocksAt,
+    kHintsAt,
+    kHintNumbers = 3,
+    kHeadEnd = kHintsAt + 3 * kHintNumbers
+};
+static_assert(kHeadEnd <= kTableHead && kTableHead % 4 == 0,
+              "tables begin at multiples of 16 bytes");
+
+std::int32_t clamped(std::int64_t number) {
+    return static_cast<std::int32_t>(
+        std::min<std::int64_t>(number, std::numeric_limits<std::int32_t>::max()));
+}
 
 std::int64_t blocks_of(const PlanRequest& request) {
     const std::int64_t rows = (request.attention.length + request.block - 1) / request.block;
@@ -99,7 +116,7 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
       kernels_(std::move(kernels)),
       target_(device.target()),
       max_blocks_(request_.max_blocks == 0 ? blocks_of(request_) : request_.max_blocks),
-      table_numbers_(kHead) {
+      table_numbers_(kTableHead) {
     std::string text = fmt::format("{} {} {} {}", to_text(request_.attention), request_.block,
                                    max_blocks_, target_.sm_count);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
@@ -130,31 +147,47 @@ void AttentionPlan::write_tables(const BlockPattern& pattern,
             "max_blocks of at least {}",
             pattern.block_count(), max_blocks_, pattern.block_count());
     }
-    std::fill_n(numbers.begin(), kHead, 0);
+    std::fill_n(numbers.begin(), kTableHead, 0);
     numbers[kMagicAt] = kMagic;
     numbers[kLayoutAt] = kTableLayout;
     numbers[kFirstFingerprintAt] = fingerprint_[0];
     numbers[kSecondFingerprintAt] = fingerprint_[1];
-    numbers[kBlocksAt] = static_cast<std::int32_t>(
-        std::min<std::int64_t>(pattern.block_count(), std::numeric_limits<std::int32_t>::max()));
+    numbers[kBlocksAt] = clamped(pattern.block_count());
     for (std::size_t i = 0; i < programs_.size(); ++i) {
         const TileProgram walked = lower_as(programs_[i].program, request_, pattern, target_);
         write_walk(walked, tables_[i], target_.sm_count,
                    numbers.subspan(static_cast<std::size_t>(table_starts_[i]),
                                    static_cast<std::size_t>(tables_[i].size)));
+        const WorkHints hints = work_hints(walked);
+        std::int32_t* const at = &numbers[kHintsAt + i * kHintNumbers];
+        at[0] = clamped(hints.listed);
+        at[1] = clamped(hints.longest);
+        at[2] = static_cast<std::int32_t>(hints.long_tiles);
     }
 }
 
-std::string AttentionPlan::problem_with_tables(const std::int32_t* numbers) const {
-    if (numbers[kMagicAt] != kMagic) {
+std::string AttentionPlan::problem_with_tables(TableHead head) const {
+    if (head[kMagicAt] != kMagic) {
         return "are no tables of spion";
     }
-    if (numbers[kLayoutAt] != kTableLayout) {
-        return fmt::format("are of layout {}, not {}", numbers[kLayoutAt], kTableLayout);
+    if (head[kLayoutAt] != kTableLayout) {
+        return fmt::format("are of layout {}, not {}", head[kLayoutAt], kTableLayout);
     }
-    const bool ours = numbers[kFirstFingerprintAt] == fingerprint_[0] &&
-                      numbers[kSecondFingerprintAt] == fingerprint_[1];
+    const bool ours = head[kFirstFingerprintAt] == fingerprint_[0] &&
+                      head[kSecondFingerprintAt] == fingerprint_[1];
     return ours ? "" : "were written for another plan";
+}
+
+WorkHints AttentionPlan::hints_of(std::size_t launch, const std::optional<TableHead>& head) const {
+    if (!head) {
+        return hints_[launch];
+    }
+    const std::int32_t* const at = &(*head)[kHintsAt + launch * kHintNumbers];
+    // Fewer than all tiles, whatever the numbers are: kernels divide by those that are left.
+    const auto most = static_cast<unsigned>(programs_[launch].program.tiles() - 1);
+    return {.listed = at[0],
+            .longest = at[1],
+            .long_tiles = std::min(static_cast<unsigned>(at[2]), most)};
 }
 
 WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
@@ -184,11 +217,10 @@ WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
     return layout;
 }
 
-void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const std::int32_t* tables,
-                        void* workspace, bool overlap, const Device& device,
-                        ForeignStream stream) const {
-    const WorkspaceLayout layout = this->workspace(args.batch);
-    auto* const start = static_cast<std::byte*>(workspace);
+void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanCall& call,
+                        const Device& device, ForeignStream stream) const {
+    const WorkspaceLayout layout = workspace(args.batch);
+    auto* const start = static_cast<std::byte*>(call.workspace);
     auto* const rows = reinterpret_cast<float*>(start + layout.rows);
     args.delta = rows;
     if (args.lse == nullptr) {
@@ -202,10 +234,11 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const std::
             .counters = reinterpret_cast<unsigned*>(start + layout.counters[i]),
             .dq_semaphore = reinterpret_cast<unsigned*>(start + layout.dq_semaphore[i]),
             .dq_accum = reinterpret_cast<float*>(start + layout.dq_accum)};
-        prepared[i - first] = launches_[i].prepare(args, tables + table_starts_[i], tables_[i],
-                                                   memory, hints_[i], device);
+        prepared[i - first] = launches_[i].prepare(args, call.tables + table_starts_[i], tables_[i],
+                                                   memory, hints_of(i, call.head), device);
     }
-    prepared[0].geometry.overlaps_previous &= overlap;
+    // Those behind it start when it has waited.
+    prepared[0].arguments.waits_first = call.tables_settled ? 0 : 1;
     for (std::size_t i = first; i < end; ++i) {
         const PreparedLaunch& launch = prepared[i - first];
         device.launch_on(stream, *kernels_[i].kernel, launch.geometry, launch.data(),

@@ -14,11 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
-#include "compiler/kernel_launch.h"
+#include "compiler/launch/jit_kernel.h"
+#include "compiler/launch/kernel_launch.h"
+#include "compiler/launch/walk_tables.h"
 #include "compiler/lower.h"
 #include "compiler/plan/layer_plan.h"
-#include "compiler/walk_tables.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/target.h"
@@ -26,7 +26,7 @@
 namespace spion {
 
 // Of the tables' block; another number means another layout.
-constexpr std::int32_t kTableLayout = 1;
+constexpr std::int32_t kTableLayout = 2;
 
 struct PlanRequest {
     Attention attention;
@@ -54,6 +54,10 @@ LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
 
 enum class PlanPass { kForward, kBackward };
 
+// The numbers at the start of a plan's tables: whose they are, and the pattern's work hints.
+constexpr std::size_t kTableHead = 16;
+using TableHead = std::span<const std::int32_t, kTableHead>;
+
 // Memory of a call, from its start: zeros first.
 struct WorkspaceLayout {
     static constexpr std::size_t kAlignment = 256;
@@ -63,6 +67,15 @@ struct WorkspaceLayout {
     std::size_t rows = 0;      // [B, H, L] fp32: LSE nobody wants, or delta
     std::size_t dq_accum = 0;  // of the launch that has any
     std::size_t forward_bytes = 0, backward_bytes = 0;
+};
+
+// What a call brings besides tensors.
+struct PlanCall {
+    const std::int32_t* tables = nullptr;  // table_bytes, on the device
+    std::optional<TableHead> head = {};    // theirs, on the host; nothing: not known
+    void* workspace = nullptr;             // as laid out
+    // No kernel that may still be running writes tables or lengths.
+    bool tables_settled = false;
 };
 
 class AttentionPlan {
@@ -79,21 +92,20 @@ class AttentionPlan {
     std::size_t table_bytes() const { return static_cast<std::size_t>(table_numbers_) * 4; }
     // Throws UserError for a pattern of another length or block, or with more than max_blocks.
     void write_tables(const BlockPattern& pattern, std::span<std::int32_t> numbers) const;
-    // Why the numbers cannot be tables of this plan, as a clause; "" when they can. Reads the head.
-    std::string problem_with_tables(const std::int32_t* numbers) const;
+    // Why tables with this head cannot be of this plan, as a clause; "" when they can.
+    std::string problem_with_tables(TableHead head) const;
 
     WorkspaceLayout workspace(std::int64_t batch) const;
 
-    // args: tensors, lengths and batch; lse null where nobody wants it. Forward of dO and gradients
-    // too in the backward pass. tables: table_bytes on the device; workspace: as laid out.
-    // overlap: kernels may start while the one before them on the stream ends. Allocates nothing
-    // and waits for nothing. Throws as KernelLaunch::prepare and Device::launch_on do, the former
-    // before anything is launched.
-    void run(PlanPass pass, SpionAttentionArguments args, const std::int32_t* tables,
-             void* workspace, bool overlap, const Device& device, ForeignStream stream) const;
+    // args: tensors, lengths and batch; lse null where nobody wants it. In the backward pass dO and
+    // gradients too. The order of work is made for the pattern of the head, where that is known,
+    // else for the typical one. Allocates nothing and waits for nothing. Throws as
+    // KernelLaunch::prepare and Device::launch_on do, the former before anything is launched.
+    void run(PlanPass pass, SpionAttentionArguments args, const PlanCall& call,
+             const Device& device, ForeignStream stream) const;
 
   private:
-    static constexpr std::int64_t kHead = 16;  // numbers
+    WorkHints hints_of(std::size_t launch, const std::optional<TableHead>& head) const;
 
     PlanRequest request_;
     LayerPrograms programs_;  // walking the typical pattern

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "codegen/kernel_families.h"
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "compiler/plan/layer_plan.h"
 
 namespace spion {

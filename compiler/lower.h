@@ -2,11 +2,9 @@
 // Which tiles is no question here: whoever lowers has a plan (compiler/plan/layer_plan.h) or a shape.
 #pragma once
 
-#include <array>
-
-#include "codegen/kernel_family.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/plan/layer_plan.h"
+#include "compiler/planned_program.h"
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
 #include "ir/target.h"
@@ -27,14 +25,6 @@ struct LowerOptions {
 // the pattern's length is not the attention's or when `attention` fails check().
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
                   const Target& target, const TileShape& shape, const LowerOptions& options = {});
-
-// A program with how its kernel is emitted, loaded and launched.
-struct PlannedProgram {
-    TileProgram program = {};
-    PlannedKernel kernel = {};
-};
-// Of the three kernels of a layer, by launch_of(role).
-using LayerPrograms = std::array<PlannedProgram, 3>;
 
 // One launch of a plan, which was made for the pattern or one of its length and block. Throws
 // UserError where a shape that was asked for cannot run.

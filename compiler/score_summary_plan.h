@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "compiler/compile.h"
 #include "compiler/discovery/discover.h"
+#include "compiler/launch/jit_kernel.h"
 #include "ir/attention.h"
 #include "ir/score_summary_program.h"
 

@@ -71,7 +71,8 @@ int main() try {
                   .tables = device_tables,
                   .table_bytes = plan.table_bytes(),
                   .workspace = scratch,
-                  .workspace_bytes = workspace.bytes},
+                  .workspace_bytes = workspace.bytes,
+                  .table_head = tables.data()},  // so that another plan's would be refused
                  stream);
     plan.backward({.q = q,
                    .k = k,
@@ -85,7 +86,8 @@ int main() try {
                    .tables = device_tables,
                    .table_bytes = plan.table_bytes(),
                    .workspace = scratch,
-                   .workspace_bytes = workspace.bytes},
+                   .workspace_bytes = workspace.bytes,
+                   .table_head = tables.data()},
                   stream);
     require(cudaStreamSynchronize(stream));
 

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 namespace {
 
@@ -22,7 +23,8 @@ spion_tensor view(const Tensor& tensor) {
 // A plan with the tables of one pattern on the GPU.
 struct BlockSparse {
     spion::Plan plan;
-    Tensor tables;  // int32, replaced in place when the pattern changes
+    Tensor tables;                   // int32, replaced in place when the pattern changes
+    std::vector<std::int32_t> head;  // the first of them, on the host: whose they are
 
     Tensor workspace(std::int64_t batch, spion::Pass pass, void* stream) const {
         const spion::Workspace needed = plan.workspace(batch, pass);
@@ -49,7 +51,8 @@ struct Attention : torch::autograd::Function<Attention> {
                               .tables = sparse->tables.data_ptr(),
                               .table_bytes = sparse->plan.table_bytes(),
                               .workspace = scratch.data_ptr(),
-                              .workspace_bytes = static_cast<std::size_t>(scratch.numel())},
+                              .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
+                              .table_head = sparse->head.data()},
                              stream);
         saved->save_for_backward({q, k, v, o, lse});
         saved->saved_data["sparse"] = reinterpret_cast<std::int64_t>(sparse);
@@ -78,7 +81,8 @@ struct Attention : torch::autograd::Function<Attention> {
                                .tables = sparse->tables.data_ptr(),
                                .table_bytes = sparse->plan.table_bytes(),
                                .workspace = scratch.data_ptr(),
-                               .workspace_bytes = static_cast<std::size_t>(scratch.numel())},
+                               .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
+                               .table_head = sparse->head.data()},
                               stream);
         return {d_q, d_k, d_v, Tensor()};
     }
@@ -91,7 +95,10 @@ int main() try {
     const auto context = spion::Context::cuda();
     const auto plan = context.plan({.heads = kHeads, .head_dim = kWidth, .length = kLength});
     std::vector<std::int32_t> tables = plan.tables(spion::Pattern::full(kLength, 64));
-    const BlockSparse sparse{plan, torch::tensor(tables, torch::kInt32).to(torch::kCUDA)};
+    const BlockSparse sparse{
+        plan,
+        torch::tensor(tables, torch::kInt32).to(torch::kCUDA),
+        {tables.begin(), tables.begin() + SPION_TABLE_HEAD_BYTES / sizeof(tables[0])}};
 
     const auto options = torch::dtype(torch::kBFloat16).device(torch::kCUDA).requires_grad(true);
     const Tensor q = torch::randn({2, kHeads, kLength, kWidth}, options), k = torch::randn_like(q),

@@ -33,6 +33,31 @@ bool is_png(std::string_view bytes) {
 }
 
 #ifdef SPION_PNG
+Pixels read_png(std::string_view bytes, const std::string& origin) {
+    Image image;
+    const auto fail = [&]() {
+        throw UserError("{}: the picture is damaged ({}): save it again", origin,
+                        static_cast<const char*>(image.state.message));
+    };
+    if (png_image_begin_read_from_memory(&image.state, bytes.data(), bytes.size()) == 0) {
+        fail();
+    }
+    constexpr std::uint64_t kMostPixels = std::uint64_t{1} << 24;
+    if (std::uint64_t{image.state.width} * image.state.height > kMostPixels) {
+        throw UserError("{}: the picture has {} x {} pixels, more than {}", origin,
+                        image.state.height, image.state.width, kMostPixels);
+    }
+    image.state.format = PNG_FORMAT_RGB;
+    Pixels pixels{.height = static_cast<int>(image.state.height),
+                  .width = static_cast<int>(image.state.width),
+                  .rgb = std::vector<std::uint8_t>(PNG_IMAGE_SIZE(image.state))};
+    const png_color background{.red = 0, .green = 0, .blue = 0};
+    if (png_image_finish_read(&image.state, &background, pixels.rgb.data(), 0, nullptr) == 0) {
+        fail();
+    }
+    return pixels;
+}
+
 FoundPattern parse_picture(std::string_view bytes, const PatternRequest& request,
                            const std::string& origin) {
     Image image;
@@ -71,6 +96,10 @@ FoundPattern parse_picture(std::string_view bytes, const PatternRequest& request
     });
 }
 #else
+Pixels read_png(std::string_view /*bytes*/, const std::string& origin) {
+    throw UserError("{} is a PNG, and this build has no libpng: give another form", origin);
+}
+
 FoundPattern parse_picture(std::string_view /*bytes*/, const PatternRequest& /*request*/,
                            const std::string& origin) {
     throw UserError(

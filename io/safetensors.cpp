@@ -7,6 +7,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 
 #include "io/printable.h"
 #include "ir/error.h"
@@ -38,6 +39,13 @@ constexpr Type kTypes[] = {{"BOOL", ElementType::kBool},     {"I8", ElementType:
                            {"U64", ElementType::kUint64},    {"F16", ElementType::kFloat16},
                            {"BF16", ElementType::kBFloat16}, {"F32", ElementType::kFloat32},
                            {"F64", ElementType::kFloat64}};
+
+std::string_view name_of(ElementType type) {
+    for (const Type& known : kTypes) {
+        if (known.type == type) return known.name;
+    }
+    throw InternalError("element type {} has no name", static_cast<int>(type));
+}
 
 [[noreturn]] void fail(const std::string& origin, std::string_view what) {
     throw UserError("{}: the safetensors file is damaged ({}): save it again", origin, what);
@@ -140,28 +148,61 @@ Array parse_safetensors(const Bytes& bytes, const std::string& name, const std::
                           .owner = bytes.owner}};
 }
 
-void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors) {
+std::map<std::string, std::string> safetensors_metadata(std::string_view bytes,
+                                                        const std::string& origin) {
+    const json header = read_header(bytes, origin);
+    std::map<std::string, std::string> notes;
+    const auto found = header.find("__metadata__");
+    if (found == header.end()) return notes;
+    if (!found->is_object()) fail(origin, "its __metadata__ is no JSON object");
+    for (const auto& [name, note] : found->items()) {
+        if (!note.is_string()) fail(origin, "its __metadata__ holds more than strings");
+        notes[name] = note.get<std::string>();
+    }
+    return notes;
+}
+
+void write_safetensors(const std::string& path, std::span<const SavedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata) {
     nlohmann::ordered_json header = nlohmann::ordered_json::object();
+    if (!metadata.empty()) header["__metadata__"] = metadata;
     std::size_t offset = 0;
-    for (const NamedTensor& tensor : tensors) {
-        if (element_count(tensor.shape, path) != static_cast<std::int64_t>(tensor.values.size())) {
-            throw InternalError("{}: {} values for another shape", path, tensor.values.size());
+    for (const SavedTensor& tensor : tensors) {
+        const std::int64_t count = element_count(tensor.shape, path);
+        if (static_cast<std::size_t>(count * element_bytes(tensor.type)) != tensor.data.size()) {
+            throw InternalError("{}: {} bytes for another shape", path, tensor.data.size());
         }
-        const std::size_t end = offset + tensor.values.size_bytes();
-        header[tensor.name] = {
-            {"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+        const std::size_t end = offset + tensor.data.size();
+        header[tensor.name] = {{"dtype", name_of(tensor.type)},
+                               {"shape", tensor.shape},
+                               {"data_offsets", {offset, end}}};
         offset = end;
     }
     std::string text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the tensors are aligned
     const std::uint64_t length = text.size();
-    std::string bytes(reinterpret_cast<const char*>(&length), sizeof length);
-    bytes += text;
-    for (const NamedTensor& tensor : tensors) {
-        bytes.append(reinterpret_cast<const char*>(tensor.values.data()),
-                     tensor.values.size_bytes());
+    try {
+        AtomicFile file(path);
+        file.write({reinterpret_cast<const char*>(&length), sizeof length});
+        file.write(text);
+        for (const SavedTensor& tensor : tensors) file.write(tensor.data);
+        file.commit();
+    } catch (const std::system_error& error) {
+        throw UserError("{} cannot be written: {}; name a file in a writable folder", path,
+                        error.code().message());
     }
-    write_file(path, bytes, "name a file in a writable folder");
+}
+
+void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors) {
+    std::vector<SavedTensor> saved;
+    for (const NamedTensor& tensor : tensors) {
+        saved.push_back({.name = tensor.name,
+                         .shape = tensor.shape,
+                         .type = ElementType::kFloat32,
+                         .data = {reinterpret_cast<const char*>(tensor.values.data()),
+                                  tensor.values.size_bytes()}});
+    }
+    write_safetensors(path, saved, {});
 }
 
 }  // namespace spion

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,14 +22,31 @@ std::vector<std::string> safetensors_names(std::string_view bytes, const std::st
 // not hold, and dtypes that are not NumPy's or bfloat16 (float8, complex).
 Array parse_safetensors(const Bytes& bytes, const std::string& name, const std::string& origin);
 
+// What a program noted beside the tensors ("__metadata__"), empty without. Throws UserError that
+// begins with `origin` for a damaged file, and for notes that are no strings.
+std::map<std::string, std::string> safetensors_metadata(std::string_view bytes,
+                                                        const std::string& origin);
+
+// Of any type: `data` holds its elements as the file does, in C order and little-endian.
+struct SavedTensor {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    ElementType type = ElementType::kFloat32;
+    std::string_view data;
+};
+
+// The file appears whole or not at all, and nothing of its size is held in memory. Throws UserError
+// naming the file and the reason when it cannot be written.
+void write_safetensors(const std::string& path, std::span<const SavedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata);
+
 struct NamedTensor {
     std::string name;
     std::vector<std::int64_t> shape;
     std::span<const float> values;  // C order
 };
 
-// Writes float32. The file appears whole or not at all. Throws UserError naming the file and the
-// reason when it cannot be written.
+// The same of float32, without notes.
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors);
 
 }  // namespace spion

@@ -9,9 +9,13 @@
 #define SPION_RANDOM_FUNCTION static inline
 #endif
 
-constexpr int kPhiloxRounds = 10;
-constexpr unsigned long long kPhiloxFactor0 = 0xD2511F53ULL, kPhiloxFactor1 = 0xCD9E8D57ULL;
-constexpr unsigned int kPhiloxStep0 = 0x9E3779B9U, kPhiloxStep1 = 0xBB67AE85U;
+// Neither these nor kernels/train_arguments.h's constants are constexpr variables: NVRTC would put
+// one of each into every kernel's global memory.
+enum : int { kPhiloxRounds = 10 };
+#define SPION_PHILOX_FACTOR_0 0xD2511F53ULL
+#define SPION_PHILOX_FACTOR_1 0xCD9E8D57ULL
+#define SPION_PHILOX_STEP_0 0x9E3779B9U
+#define SPION_PHILOX_STEP_1 0xBB67AE85U
 
 struct SpionRandomBits {
     unsigned int word[4];
@@ -24,15 +28,15 @@ SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, un
     unsigned int c0 = (unsigned int)i, c1 = (unsigned int)(i >> 32), c2 = stream, c3 = step;
     unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
-        const unsigned long long p0 = kPhiloxFactor0 * c0, p1 = kPhiloxFactor1 * c2;
+        const unsigned long long p0 = SPION_PHILOX_FACTOR_0 * c0, p1 = SPION_PHILOX_FACTOR_1 * c2;
         const unsigned int n0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
         const unsigned int n2 = (unsigned int)(p0 >> 32) ^ c3 ^ k1;
         c1 = (unsigned int)p1;
         c3 = (unsigned int)p0;
         c0 = n0;
         c2 = n2;
-        k0 += kPhiloxStep0;
-        k1 += kPhiloxStep1;
+        k0 += SPION_PHILOX_STEP_0;
+        k1 += SPION_PHILOX_STEP_1;
     }
     return {{c0, c1, c2, c3}};
 }

@@ -21,6 +21,9 @@ struct SpionSm90Arguments {
     unsigned items;      // B * H * tiles
     unsigned* counters;  // [2] of this kernel: items handed out, thread blocks done; zeros before
                          // the first launch, and every launch leaves zeros
+    // Not 0: a kernel that may still be running may write the tables or lengths, so that they are
+    // read after griddepcontrol.wait, and the next kernel is let start after it.
+    unsigned waits_first;
     // Read by the warp_* bodies alone: so many tiles of every (b, h), fewer than all, are taken
     // before the others of any.
     unsigned lpt_tiles;
@@ -28,8 +31,9 @@ struct SpionSm90Arguments {
     // out side by side, longest walks first, those of the others head after head.
     unsigned lpt_heads;
     // Of attention_gradients, else null:
-    const int* dq_tickets;   // [listed gather blocks]: of a partial dQ, compiler/dq_schedule.h
-    float* dq_accum;         // [B, H, query blocks, gather_rows, D]: of dQ, not initialised
-    unsigned* dq_semaphore;  // [B, H, query blocks], zeros between launches
+    const int*
+        dq_tickets;   // [listed gather blocks]: of a partial dQ, compiler/launch/dq_schedule.h
+    float* dq_accum;  // [B, H, query blocks, gather_rows, D]: of dQ, not initialised
+    unsigned* dq_semaphore;        // [B, H, query blocks], zeros between launches
     unsigned batch_heads_at_once;  // batch-heads whose work items are handed out side by side
 };

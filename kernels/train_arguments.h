@@ -21,7 +21,7 @@
 
 // 256 rows: at N = 524288, C = 64 the partial rows are 1 % of what the kernel moves, and there are
 // still 2048 items, about two waves of thread blocks on the largest GPU.
-constexpr int kSpionRowsPerItem = 256;
+enum : int { kSpionRowsPerItem = 256 };
 
 // Work items of a kernel that walks `rows` rows; also the partial rows that it writes.
 SPION_LAYOUT_FUNCTION long long spion_row_items(long long rows) {
@@ -40,8 +40,8 @@ SPION_LAYOUT_FUNCTION long long spion_token_items(long long rows, int vocabulary
 
 // A work item of embedding_forward is 32 positions of 8 samples, so that a position's row is read
 // once for all of them; item = sample chunk * position chunks + position chunk.
-constexpr int kSpionPositionsPerItem = 32;
-constexpr int kSpionSamplesPerItem = 8;
+enum : int { kSpionPositionsPerItem = 32 };
+enum : int { kSpionSamplesPerItem = 8 };
 SPION_LAYOUT_FUNCTION long long spion_position_chunks(int length) {
     return (length + kSpionPositionsPerItem - 1) / kSpionPositionsPerItem;
 }
@@ -51,8 +51,8 @@ SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int lengt
 }
 
 // Columns of one work item of sum_partials, values of one of adamw.
-constexpr int kSpionSumColumnsPerItem = 8;
-constexpr int kSpionAdamValuesPerItem = 1024;
+enum : int { kSpionSumColumnsPerItem = 8 };
+enum : int { kSpionAdamValuesPerItem = 1024 };
 
 // Which random bits a dropout draws. `step` and `stream` differ for every use in a training run.
 struct SpionDropout {
@@ -122,7 +122,7 @@ struct SpionGeluArguments {
 // feed_forward (GPU only; T = bf16): hidden = x W1^T + b1, gated = dropout(gelu(hidden)),
 //   y = gated W2^T + b2. Compile-time constants kChannels = C and kHidden = F, multiples of 64.
 //   Work item: rows_per_item rows, a multiple of kSpionLinearTileRows. No output may be an input.
-constexpr int kSpionLinearTileRows = 64;
+enum : int { kSpionLinearTileRows = 64 };
 struct SpionFeedForwardArguments {
     const void* x;        // T [N, C]
     const void* weight1;  // T [F, C]
@@ -183,13 +183,24 @@ struct SpionMaskedMeanArguments {
     int length;
 };
 
+// What the head compares two sequences of a sample by, of their pooled outputs a and b.
+// pair_features_forward: y[b, :] = [a, b, a * b, a - b]; pair_features_backward: the gradients of a
+//   and b; work item = one sample of either.
+struct SpionPairFeaturesArguments {
+    const float* pooled;  // [2, B, C]: a of every sample, then b
+    float* y;             // [B, 4C]
+    const float* d_y;     // [B, 4C]
+    float* d_pooled;      // [2, B, C]
+    int batch;            // B
+};
+
 // The head on pooled [B, C]: hidden = relu(pooled W1^T + b1), logits = hidden W2^T + b2, mean cross
 // entropy over the batch, and the whole backward of it. All fp32, small: work item = one sample for
 // classifier_forward_backward (probabilities, loss and d_pooled, d_hidden, d_logits of that
 // sample), then classifier_weight_gradients, work item = one row of W1 or W2 (hidden + classes of
 // them). Losses and d_logits: losses[b] is sample b's own cross entropy; the gradients are of their
-// mean over the batch. Evaluation: with d_pooled null nothing but hidden, losses and correct is
-// written.
+// sum divided by mean_over. Evaluation: with d_pooled null nothing but hidden, losses and correct
+// is written.
 struct SpionClassifierArguments {
     const float* pooled;  // [B, C]
     const float* w1;      // [hidden, C]
@@ -208,6 +219,7 @@ struct SpionClassifierArguments {
     float* d_w2;          // [classes, hidden]
     float* d_b2;          // [classes]
     int batch, channels, hidden_width, classes;
+    int mean_over;  // B, or the samples of all passes whose gradients a step adds up
 };
 
 // adamw: gradient values clipped to [-clip, clip], then AdamW with decoupled weight decay

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -15,6 +14,7 @@
 #include "runtime/atomic_file.h"
 #include "runtime/cache.h"
 #include "runtime/cache_entry.h"
+#include "runtime/whole_file.h"
 
 namespace spion {
 namespace {
@@ -60,25 +60,35 @@ json record_of(const Target& target) {
             {"compiler_minor", target.compiler.minor}};
 }
 
-Target target_of(const json& record) {
+[[noreturn]] void throw_damaged(const fs::path& bundle) {
+    throw DeviceError("the manifest of bundle {} is damaged: make the bundle again",
+                      bundle.string());
+}
+
+int whole_number_in(const json& record, const char* field, const fs::path& bundle) {
+    const std::optional<int> number = whole_number<int>(record.at(field));
+    if (!number) throw_damaged(bundle);
+    return *number;
+}
+
+Target target_of(const json& record, const fs::path& bundle) {
     Target target;
     target.arch = record.at("arch");
     target.features = record.at("features");
-    target.sm_count = record.at("processors");
-    target.compiler = {.major = record.at("compiler_major"), .minor = record.at("compiler_minor")};
+    target.sm_count = whole_number_in(record, "processors", bundle);
+    target.compiler = {.major = whole_number_in(record, "compiler_major", bundle),
+                       .minor = whole_number_in(record, "compiler_minor", bundle)};
     return target;
 }
 
-std::string read_text(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (!file || file.bad()) {
-        throw DeviceError(
-            "{} is no bundle that can be read: it has no manifest.json; give the folder that "
-            "spion bundle has written",
-            path.parent_path().string());
-    }
-    return text;
+std::string read_manifest(const fs::path& bundle) {
+    std::string problem;
+    if (auto text = read_whole_file(bundle / kBundleManifest, kLargestKeptText, &problem))
+        return *text;
+    throw DeviceError(
+        "{} is no bundle that can be read: its {} {}; give the folder that spion bundle has "
+        "written",
+        bundle.string(), kBundleManifest, problem);
 }
 
 }  // namespace
@@ -96,10 +106,10 @@ std::string bundle_key(const KernelSource& source, const Target& target) {
 Bundle Bundle::open(const fs::path& path) {
     Bundle bundle;
     bundle.path_ = path;
-    const std::string text = read_text(path / kBundleManifest);
+    const std::string text = read_manifest(path);
     try {
         const json manifest = json::parse(text);
-        const int format = manifest.at("bundle_format");
+        const int format = whole_number_in(manifest, "bundle_format", path);
         bundle.version_ = manifest.at("spion");
         if (format != kBundleFormat) {
             throw UserError(
@@ -111,11 +121,10 @@ Bundle Bundle::open(const fs::path& path) {
             bundle.kernels_.push_back(kernel_of(record));
         }
         for (const json& record : manifest.at("targets")) {
-            bundle.targets_.push_back(target_of(record));
+            bundle.targets_.push_back(target_of(record, path));
         }
     } catch (const json::exception&) {
-        throw DeviceError("the manifest of bundle {} is damaged: make the bundle again",
-                          path.string());
+        throw_damaged(path);
     }
     return bundle;
 }

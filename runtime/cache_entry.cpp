@@ -7,7 +7,6 @@
 #include <cctype>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -15,6 +14,7 @@
 #include "ir/sha256.h"
 #include "runtime/atomic_file.h"
 #include "runtime/offline.h"
+#include "runtime/whole_file.h"
 
 namespace spion {
 namespace {
@@ -48,22 +48,12 @@ void write_file(const fs::path& path, std::string_view bytes, Sync sync) {
     file.close();
 }
 
-std::optional<std::string> read_file(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) {
-        return std::nullopt;
-    }
-    std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    return file.bad() ? std::nullopt : std::optional(std::move(bytes));
-}
-
 // Includes lie beside the source under their own names, so that it can be compiled by hand.
 fs::path include_path(const fs::path& folder, const std::string& name) {
-    const fs::path relative = fs::path(name).lexically_normal();
-    if (name.empty() || relative.is_absolute() || *relative.begin() == "..") {
+    if (lies_outside(name)) {
         throw InternalError("an included file is named '{}', which lies outside its folder", name);
     }
-    return folder / relative;
+    return folder / fs::path(name).lexically_normal();
 }
 
 json manifest_of(const std::string& key, const KernelSource& source, const CompileRequest& request,
@@ -145,6 +135,11 @@ bool install(const fs::path& aside, const fs::path& folder, const std::string& k
 
 }  // namespace
 
+bool lies_outside(const std::string& name) {
+    const fs::path relative = fs::path(name).lexically_normal();
+    return name.empty() || relative.is_absolute() || *relative.begin() == "..";
+}
+
 std::string entry_folder_name(const std::string& name, const std::string& key) {
     std::string safe = name.substr(0, kLongestName);
     for (char& c : safe) {
@@ -163,7 +158,7 @@ std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string
         }
         return std::nullopt;
     };
-    const std::optional<std::string> text = read_file(folder / kManifest);
+    const std::optional<std::string> text = read_whole_file(folder / kManifest, kLargestKeptText);
     if (!text) {
         return miss("it has no manifest that can be read");
     }
@@ -173,25 +168,31 @@ std::optional<KernelBinary> read_entry(const fs::path& folder, const std::string
         if (manifest.at("key") != key) {
             return miss("its manifest is that of another key");
         }
-        if (fs::path(file).filename() != file) {
+        if (lies_outside(file) || fs::path(file).filename() != file) {
             return miss(fmt::format("its manifest names {}, which lies outside", file));
         }
-        std::optional<std::string> code = read_file(folder / file);
+        std::optional<std::string> code = read_whole_file(folder / file, kLargestKeptBinary);
         if (!code) {
             return miss(fmt::format("{} cannot be read", file));
         }
-        const auto size = manifest.at("binary_bytes").get<std::size_t>();
-        if (code->size() != size) {
-            return miss(fmt::format("{} has {} bytes instead of {}", file, code->size(), size));
+        const auto size = whole_number<std::size_t>(manifest.at("binary_bytes"));
+        const auto registers = whole_number<int>(manifest.at("registers"));
+        const auto shared_bytes = whole_number<int>(manifest.at("static_shared_bytes"));
+        const auto spill_bytes = whole_number<int>(manifest.at("spill_bytes"));
+        if (!size || !registers || !shared_bytes || !spill_bytes) {
+            return miss("its manifest is damaged");
+        }
+        if (code->size() != *size) {
+            return miss(fmt::format("{} has {} bytes instead of {}", file, code->size(), *size));
         }
         if (digest_of(*code) != manifest.at("binary_digest").get<std::string>()) {
             return miss(fmt::format("{} has another digest than its manifest says", file));
         }
         return KernelBinary{.code = std::move(*code),
                             .log = manifest.at("log"),
-                            .registers = manifest.at("registers"),
-                            .static_shared_bytes = manifest.at("static_shared_bytes"),
-                            .spill_bytes = manifest.at("spill_bytes"),
+                            .registers = *registers,
+                            .static_shared_bytes = *shared_bytes,
+                            .spill_bytes = *spill_bytes,
                             .compile_ms = manifest.at("compile_ms")};
     } catch (const json::exception&) {
         return miss("its manifest is damaged");

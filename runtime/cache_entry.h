@@ -21,6 +21,9 @@ constexpr std::string_view kAsidePrefix = "tmp.";
 // or shells dislike, and the key.
 std::string entry_folder_name(const std::string& name, const std::string& key);
 
+// Whether a file that an entry names would not be one in the entry's folder or below it.
+bool lies_outside(const std::string& name);
+
 // The binary kept in `folder`, or nullopt when there is no whole and undamaged entry for `key`;
 // `problem`, unless null, then says why.
 std::optional<KernelBinary> read_entry(const std::filesystem::path& folder, const std::string& key,

@@ -1,10 +1,14 @@
 #include "runtime/cache_folders.h"
 
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <system_error>
 
 #include "ir/error.h"
 #include "runtime/environment.h"
@@ -38,6 +42,89 @@ std::optional<fs::path> usual_folder() {
     return std::nullopt;
 }
 
+std::optional<std::string> why_not_owned(const struct stat& facts) {
+    if (facts.st_uid == geteuid() || facts.st_uid == 0) return std::nullopt;
+    return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
+}
+
+// A group of the user's own, as many systems make one for each user and then let it write.
+bool is_group_of_one(gid_t group) {
+    const passwd* const user = getpwuid(geteuid());
+    if (user == nullptr || user->pw_gid != group) return false;
+    const std::string name = user->pw_name;
+    const struct group* const facts = getgrgid(group);
+    if (facts == nullptr || name != facts->gr_name) return false;
+    for (char** member = facts->gr_mem; *member != nullptr; ++member) {
+        if (name != *member) return false;
+    }
+    return true;
+}
+
+std::optional<std::string> why_others_may_write(const struct stat& facts) {
+    if (const auto reason = why_not_owned(facts)) return reason;
+    if ((facts.st_mode & (S_IWGRP | S_IWOTH)) == 0) return std::nullopt;
+    return fmt::format("may be written by others than its owner (mode {:04o})",
+                       facts.st_mode & 07777);
+}
+
+// Why others could give names in a folder to other things. In a sticky one they can do that to their
+// own alone.
+std::optional<std::string> why_names_may_change(const struct stat& facts) {
+    const auto reason = why_others_may_write(facts);
+    const bool sticky = (facts.st_mode & S_ISVTX) != 0;
+    const bool own_group = (facts.st_mode & S_IWOTH) == 0 && is_group_of_one(facts.st_gid);
+    return !why_not_owned(facts) && (sticky || own_group) ? std::nullopt : reason;
+}
+
+// The names of a path, the last one first.
+std::vector<fs::path> names_of(const fs::path& path) {
+    std::vector<fs::path> names;
+    for (const fs::path& name : path.relative_path()) {
+        if (!name.empty() && name != ".") names.push_back(name);
+    }
+    std::reverse(names.begin(), names.end());
+    return names;
+}
+
+// Goes from / to `path` as the kernel does, link by link, and looks at everything that could be made
+// to lead elsewhere. What is not there is nobody's.
+std::optional<std::string> why_way_not_trusted(const fs::path& path) {
+    constexpr int kMostLinks = 40;  // Linux's own limit
+    int links = 0;
+    fs::path at = "/";
+    std::vector<fs::path> left = names_of(path);
+    while (true) {
+        struct stat facts = {};
+        if (stat(at.c_str(), &facts) != 0) return std::nullopt;
+        if (!S_ISDIR(facts.st_mode)) return std::nullopt;  // whoever opens it says so
+        if (left.empty()) return why_others_may_write(facts);
+        if (const auto reason = why_names_may_change(facts)) {
+            return fmt::format("lies in {}, which {}", at.string(), *reason);
+        }
+        const fs::path name = left.back();
+        left.pop_back();
+        if (name == "..") {
+            at = at.parent_path();
+            continue;
+        }
+        const fs::path next = at / name;
+        if (lstat(next.c_str(), &facts) != 0) return std::nullopt;
+        if (!S_ISLNK(facts.st_mode)) {
+            at = next;
+            continue;
+        }
+        if (const auto reason = why_not_owned(facts)) {
+            return fmt::format("is reached by the link {}, which {}", next.string(), *reason);
+        }
+        std::error_code error;
+        const fs::path target = fs::read_symlink(next, error);
+        if (error || ++links > kMostLinks) return std::nullopt;  // it cannot be opened either
+        if (target.is_absolute()) at = "/";
+        const std::vector<fs::path> more = names_of(target);
+        left.insert(left.end(), more.begin(), more.end());
+    }
+}
+
 }  // namespace
 
 CacheFolders cache_folders() {
@@ -60,18 +147,10 @@ CacheFolders cache_folders() {
 }
 
 std::optional<std::string> why_not_trusted(const fs::path& folder) {
-    struct stat facts = {};
-    if (environment_switch("SPION_CACHE_TRUST") || stat(folder.c_str(), &facts) != 0) {
-        return std::nullopt;
-    }
-    if (facts.st_uid != geteuid() && facts.st_uid != 0) {
-        return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
-    }
-    if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        return fmt::format("may be written by others than its owner (mode {:04o})",
-                           facts.st_mode & 07777);
-    }
-    return std::nullopt;
+    if (environment_switch("SPION_CACHE_TRUST")) return std::nullopt;
+    std::error_code error;
+    const fs::path path = fs::absolute(folder, error);
+    return error ? std::nullopt : why_way_not_trusted(path);
 }
 
 std::uintmax_t parse_size(std::string_view text, std::string_view origin) {

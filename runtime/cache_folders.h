@@ -24,10 +24,13 @@ struct CacheFolders {
 // a limit that is no size.
 CacheFolders cache_folders();
 
-// What lies in a cache folder is executed. Why one is not to be trusted ("belongs to user 1000 and
-// not to you"): it belongs to neither this process's user nor root, or its group or others may
-// write in it. nullopt for one that may be, and for one that is not there. With SPION_CACHE_TRUST=1
-// every folder may be.
+// What lies in a cache folder is executed. Why one is not to be trusted, as a clause after its name:
+// it belongs to neither this process's user nor root, or its group or others may write in it; or they
+// could put another in its place, because one of those holds for a folder on the way to it from /
+// (which others may write if it is sticky, as /tmp is, and a group if that is the user's alone) or the
+// owner holds for a link on that way.
+// nullopt for one that may be, and for one that is not there on a way that may be. With
+// SPION_CACHE_TRUST=1 every folder may be.
 std::optional<std::string> why_not_trusted(const std::filesystem::path& folder);
 
 // "500M", "2.5G", "1073741824": a number and K, M, G or T for powers of 1024. Throws UserError that

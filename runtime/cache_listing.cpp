@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "ir/error.h"
 #include "runtime/cache.h"
 #include "runtime/cache_entry.h"
+#include "runtime/whole_file.h"
 
 namespace spion {
 namespace {
@@ -24,9 +23,9 @@ bool is_key(std::string_view text) {
            text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+// "" for what cannot be read: an entry's digests then say what is wrong.
 std::string read_text(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
+    return read_whole_file(path, kLargestKeptText).value_or("");
 }
 
 bool is_entry(const fs::path& folder) {
@@ -154,14 +153,21 @@ std::string verify_entry(const CacheEntry& entry) {
     }
     try {
         const json manifest = json::parse(read_text(entry.folder / kManifest));
+        const std::string source = manifest.at("source");
+        if (lies_outside(source)) {
+            return fmt::format("its manifest names {}, which lies outside", source);
+        }
         CompileRequest request{.entry = manifest.at("entry"),
-                               .text = read_text(entry.folder / manifest.at("source")),
+                               .text = read_text(entry.folder / source),
                                .includes = {},
                                .arch = manifest.at("arch"),
                                .features = manifest.at("features"),
                                .options = manifest.at("options"),
                                .compiler = manifest.at("compiler")};
         for (const std::string name : manifest.at("includes")) {
+            if (lies_outside(name)) {
+                return fmt::format("its manifest names {}, which lies outside", name);
+            }
             request.includes.push_back({.name = name, .text = read_text(entry.folder / name)});
         }
         return cache_key(request) == entry.key

@@ -146,6 +146,11 @@ class Device {
                          std::size_t /*bytes*/) const {
         throw InternalError("{} cannot fill memory on a stream of others", name());
     }
+    // Waits for a stream of the caller's and copies what lies in the device's memory then.
+    virtual void read_on(ForeignStream /*stream*/, void* /*host*/, const void* /*device*/,
+                         std::size_t /*bytes*/) const {
+        throw InternalError("{} cannot read memory in the order of a stream of others", name());
+    }
     // What is wrong with `data` as an address of this device's memory, as a clause ("is memory of
     // the host"); "" when nothing is known to be.
     virtual const char* problem_with_address(const void* /*data*/) const { return ""; }

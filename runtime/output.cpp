@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -21,6 +22,8 @@ namespace {
 // Where the parent does not ignore SIGPIPE, it means for us what it means for every program.
 bool ends_by_sigpipe = false;
 int out_error = 0;  // the first errno of standard output
+
+std::atomic<Listener> listener = nullptr;
 
 std::mutex lost_mutex;  // guards what follows
 std::int64_t lost_count = 0;
@@ -109,7 +112,15 @@ std::optional<std::string> finish_out() {
     return out_error == 0 ? std::nullopt : std::optional(incomplete_out());
 }
 
+void set_listener(Listener to) {
+    listener = to;
+}
+
 void write_err(std::string_view text) noexcept {
+    if (const Listener hears = listener) {
+        hears(text);
+        return;
+    }
     errno = 0;
     // One call a message, so that those of several threads and processes do not mix.
     if (std::fwrite(text.data(), 1, text.size(), stderr) == text.size() &&

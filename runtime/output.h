@@ -39,6 +39,11 @@ void say(fmt::format_string<Args...> format, Args&&... args) {
     write_err(fmt::format(format, std::forward<Args>(args)...));
 }
 
+// Whoever hears what is said instead of standard error, on the thread that says it; null: nobody,
+// so that it is printed. For libspion.so, whose host's standard error is not ours.
+using Listener = void (*)(std::string_view text);
+void set_listener(Listener listener);
+
 // Messages that standard error did not take, and the first reason: a full disk. None are counted
 // where it is closed, as somebody wanted that.
 struct LostMessages {

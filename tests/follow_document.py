@@ -1,12 +1,14 @@
 """Does what a document tells its reader to do, and compares.
 
-    follow_document.py DOCUMENT SPION ROOT
+    follow_document.py DOCUMENT SPION ROOT [host] [gpu]
 
 In the document, a block ```sh is run in a scratch folder, with SPION as `spion` on the path and all
 blocks in one folder; the lines of a block ```text behind it must be found in what was printed, in that
 order, as parts of lines. `...` stands for anything between; without it the next line must follow at
 once. A block of any other language behind a line that is `FILE`: alone is written to FILE. ROOT is
-the project's folder, for the files that a document says to copy.
+the project's folder, for the files that a document says to copy. Blocks ```sh host and ```sh gpu, and what
+must be printed by them, are followed where `host` or `gpu` is given: the host back end is built, there is
+a GPU with CUDA's toolkit.
 """
 
 import os
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-BLOCK = re.compile(r"(?:^`(?P<file>[\w./-]+)`[^\n]*:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:^`(?P<file>[\w./-]+)`[^\n]*:\n\n)?^```(?P<language>\w*)(?: (?P<where>host|gpu))?\n(?P<text>.*?)^```$", re.M | re.S)
 COPIED = re.compile(r"`(tests/[\w./-]+)` lies as `([\w./-]+)`", re.S)
 
 
@@ -50,6 +52,8 @@ def main() -> None:
         environment = dict(os.environ, PATH=f"{scratch / 'bin'}:{os.environ['PATH']}", HOME=str(scratch))
         printed, ran = "", 0
         for block in BLOCK.finditer(text):
+            if block["where"] and block["where"] not in sys.argv[4:]:
+                continue
             if block["language"] == "sh":
                 done = subprocess.run(["bash", "-euo", "pipefail", "-c", block["text"]], cwd=work, env=environment,
                                       text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests and measures spion on a machine with a GPU, in stages:
-#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers]    the first four without an argument
+#     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers] [accuracy]    the first four without an argument
+# accuracy trains whole tasks, in as many calls as it takes (see its function).
 # peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
@@ -105,6 +106,11 @@ sanitize() {
         done
     done
     rm "$bits"
+    # Calls of the library: threads and streams on one plan, and what callers get wrong. Errors that
+    # the driver reports, as launches in the wrong stream, are what the tests provoke.
+    compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
+        "$build/test_api_gpu" \
+        --gtest_filter='*ThreadsAndStreams*:*TakesWhatTheKernelBefore*:*Mistakes*' || return 1
     compute-sanitizer --tool memcheck --error-exitcode 9 \
         "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda
 }
@@ -121,6 +127,29 @@ bench() {
         cat "$out/anchors.txt" "$out/summary.txt" "$out"/step-*.txt
 }
 
+# Accuracy at the paper's settings, dense and SPION-CF beside each other: TASKS ("image retrieval
+# pathfinder"), DATA_image and so on (none: generated), MINUTES for each run in this call (9). Called
+# again, it goes on where it stopped; a run that is done is left alone. Reads $out/TASK-dense and
+# TASK-cf of earlier calls.
+accuracy() {
+    local task kind data folder
+    for task in ${TASKS:-image retrieval pathfinder}; do
+        data=DATA_$task
+        for kind in dense cf; do
+            folder=$out/$task-$kind
+            if [[ ! -e $folder/config.toml ]]; then
+                # shellcheck disable=SC2086,SC2046  # flags of the task, and none
+                "$build/spion" train "$task" --device cuda --minutes "${MINUTES:-9}" --scores pooled \
+                    $([[ $kind == dense ]] && echo --dense) ${!data:+--data "${!data}"} ${FLAGS:-} \
+                    --out "$folder" || return 1
+            elif ! grep -q '"out_of_time": false' "$folder/summary.json" 2>/dev/null; then
+                "$build/spion" train "$task" --minutes "${MINUTES:-9}" --resume "$folder" || return 1
+            fi
+            grep -h '"accuracy"' "$folder/summary.json" || true
+        done
+    done
+}
+
 # shellcheck disable=SC2086  # $PEERS holds several flags
 peers() {
     python3 bench/peers.py --spion "$build/spion" --out "$out/peers" ${PEERS:-}
@@ -129,13 +158,14 @@ peers() {
 [[ $# -gt 0 ]] || set -- build tests sanitize bench
 for name in "$@"; do
     case $name in
-        build | tests | sanitize | bench | peers) stage "$name" "$name" ;;
-        *) echo "there is no stage '$name'; use build, tests, sanitize, bench or peers" >&2; exit 2 ;;
+        build | tests | sanitize | bench | peers | accuracy) stage "$name" "$name" ;;
+        *) echo "there is no stage '$name'; use build, tests, sanitize, bench, peers or accuracy" >&2; exit 2 ;;
     esac
 done
 echo
 [[ " $* " != *" bench "* || ! -f $out/bench.log ]] || cat "$out/bench.log"
 [[ " $* " != *" peers "* || ! -f $out/peers/peers.md ]] || cat "$out/peers/peers.md"
+[[ " $* " != *" accuracy "* ]] || cat "$out/accuracy.log"
 [[ " $* " != *" tests "* ]] || grep -E '% tests passed' "$out/tests.log"
 printf '%s\n' "${summary[@]}"
 exit "$failed"

@@ -3,14 +3,18 @@
 
     nvrtc_matrix.py fetch RELEASE...              fetches what is not there yet; prints the libraries
     nvrtc_matrix.py check RELEASE --program P     compiles a sample; fails where one is not good
-    nvrtc_matrix.py table [RELEASE...] --program P [--kernels all]   the table of docs/results.md
+    nvrtc_matrix.py table [RELEASE...] --program P [--kernels all] [--targets 80 90]
+                          [--processes N] [--rows FOLDER]   the table of docs/results.md
 
-P is build/nvrtc_matrix, which prints a line a kernel. Libraries are kept in
+P is build/nvrtc_matrix, which prints a line a kernel. FOLDER keeps the lines of each release and
+target that is through, so that a table that was interrupted goes on: one for each state of the
+kernels. Libraries are kept in
 $SPION_TEST_LIBRARIES, else $XDG_CACHE_HOME/spion-test-libraries, else below ~/.cache.
 """
 
 import argparse
 import collections
+import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -82,23 +86,43 @@ def fetch(release):
     return library(release)
 
 
-def compile_kernels(program, release, kernels):
-    """The rows of one release, in the order in which they were compiled."""
+def compile_kernels(program, release, kernels, target=None):
+    """What the program prints of one release, for all targets or one."""
     file = library(release)
     if file is None:
         sys.exit(f"nvrtc_matrix: NVRTC {release} is not in {root()}: "
                  f"`tests/nvrtc_matrix.py fetch {release}` gets it from PyPI")
     environment = dict(os.environ, SPION_NVRTC_LIBRARY=str(file))
-    result = subprocess.run([program, kernels], env=environment, text=True, check=False,
+    command = [program, kernels] + ([target] if target else [])
+    result = subprocess.run(command, env=environment, text=True, check=False,
                             stdout=subprocess.PIPE)
     if result.returncode != 0:
         sys.exit(f"nvrtc_matrix: {program} ends with {result.returncode} under NVRTC {release}")
+    return result.stdout
+
+
+def rows_of(text):
+    """The rows in what the program printed, in the order in which they were compiled."""
     rows = []
-    for line in result.stdout.splitlines():
+    for line in text.splitlines():
         family, arch, kernel, tile, registers, spills, milliseconds, refused = line.split("\t")
         rows.append(Row(family, arch, kernel, tile, int(registers), int(spills),
                         float(milliseconds), refused))
     return rows
+
+
+def kept(folder, release, target, make):
+    """The text that `make` makes, or that an earlier run left in the folder, if there is one."""
+    if folder is None:
+        return make()
+    file = pathlib.Path(folder) / f"{release}-{target or 'all'}.tsv"
+    if not file.exists():
+        text = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".part")
+        aside.write_text(text)
+        aside.rename(file)
+    return file.read_text()
 
 
 def is_good(row):
@@ -111,7 +135,7 @@ def describe(row):
 
 
 def check(program, release):
-    rows = compile_kernels(program, release, "sample")
+    rows = rows_of(compile_kernels(program, release, "sample"))
     bad = [row for row in rows if not is_good(row)]
     for row in bad:
         print(f"NOT GOOD with NVRTC {release}: {describe(row)}")
@@ -135,14 +159,23 @@ def group_of(row):
     return row.family, row.arch if row.arch in ("sm_80", "sm_90a") else "the others"
 
 
-def table(program, releases, kernels):
-    found = {}
-    for release in releases:
-        found[release] = compile_kernels(program, release, kernels)
-        print(f"nvrtc_matrix: {release}: {len(found[release])} kernels", file=sys.stderr)
+def table(given, releases):
+    def compile_one(job):
+        release, target = job
+        text = kept(given.rows, release, target,
+                    lambda: compile_kernels(given.program, release, given.kernels, target))
+        rows = rows_of(text)
+        print(f"nvrtc_matrix: {release} {target or ''}: {len(rows)} kernels", file=sys.stderr)
+        return rows
+
+    jobs = [(release, target) for release in releases for target in given.targets or [None]]
+    found = collections.defaultdict(list)
+    with concurrent.futures.ThreadPoolExecutor(given.processes) as pool:
+        for (release, _), rows in zip(jobs, pool.map(compile_one, jobs)):
+            found[release] += rows
     groups = sorted({group_of(row) for rows in found.values() for row in rows})
     print("kernels: most registers of a thread / bytes of spills, all together / mean "
-          "milliseconds of a compilation\n")
+          "milliseconds of processor time of a compilation\n")
     print("| kernels | target | " + " | ".join(releases) + " |")
     print("|---|---|" + "---|" * len(releases))
     for group in groups:
@@ -162,6 +195,9 @@ def main():
     parser.add_argument("releases", nargs="*", metavar="RELEASE")
     parser.add_argument("--program", help="build/nvrtc_matrix")
     parser.add_argument("--kernels", default="all", choices=["sample", "all", "variants"])
+    parser.add_argument("--targets", nargs="*", metavar="CC", help="80, 90, ...: these only")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--rows", metavar="FOLDER")
     given = parser.parse_args()
     unknown = [release for release in given.releases if release not in BUILDS]
     if unknown:
@@ -175,7 +211,7 @@ def main():
         return 0
     if given.command == "check":
         return max(check(given.program, release) for release in releases)
-    return table(given.program, releases, given.kernels)
+    return table(given, releases)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "tools/attention_buffers.h"
+#include "tools/oracle/attention_buffers.h"
 
 namespace spion {
 

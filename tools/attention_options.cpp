@@ -5,7 +5,7 @@
 #include "ir/sizes.h"
 #include "runtime/output.h"
 #include "tools/command_line.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 

@@ -16,7 +16,7 @@
 #include "tools/bench_step.h"
 #include "tools/bench_tiers.h"
 #include "tools/commands.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

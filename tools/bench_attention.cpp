@@ -17,7 +17,8 @@
 #include "compiler/discovery/score_summary.h"
 #include "compiler/plan/summary_tile.h"
 #include "ir/error.h"
-#include "tools/attention_buffers.h"
+#include "runtime/measure.h"
+#include "tools/oracle/attention_buffers.h"
 
 namespace spion {
 namespace {
@@ -25,6 +26,7 @@ namespace {
 constexpr double kCacheBytes = 60e6;  // the largest L2 of today's GPUs
 constexpr int kMaxSets = 32;
 constexpr double kMeasurementMs = 0.25;  // long against an event's resolution of half a microsecond
+constexpr int kMostCalls = 100;          // of one measurement
 constexpr double kWarmUpMs = 30;         // until a GPU's clocks have risen
 constexpr double kBudgetMs = 3000;       // of one median, where single calls are slow
 constexpr int kSlots = 64;               // Device::mark's
@@ -61,12 +63,6 @@ double wall_milliseconds(const std::function<void()>& work) {
         .count();
 }
 
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + std::ssize(values) / 2;
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
 // Runs calls for kWarmUpMs and returns what one of them took on average.
 double warm_up(Device& device, const std::function<void(int)>& call) {
     call(0);
@@ -74,13 +70,7 @@ double warm_up(Device& device, const std::function<void(int)>& call) {
     double total = 0;
     int calls = 0;
     for (int count = 1; total < kWarmUpMs; count *= 2) {
-        device.mark(0);
-        for (int n = 0; n < count; ++n) {
-            call(calls + n);
-        }
-        device.mark(1);
-        total += device.milliseconds_between(0, 1);
-        calls += count;
+        total += count * milliseconds_a_call(device, count, [&] { call(calls++); });
     }
     return total / calls;
 }
@@ -151,7 +141,7 @@ AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, s
 
 double median_milliseconds(Device& device, int repeat, const std::function<void(int)>& call) {
     const double one = warm_up(device, call);
-    const int calls = std::clamp(static_cast<int>(std::ceil(kMeasurementMs / one)), 1, 100);
+    const int calls = calls_for(kMeasurementMs, one, kMostCalls);
     const int affordable = static_cast<int>(std::min(1e6, kBudgetMs / (one * calls)));
     const int wanted = std::clamp(affordable, std::min(3, repeat), repeat);
     std::vector<double> results;

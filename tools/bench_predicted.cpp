@@ -9,14 +9,14 @@
 #include <optional>
 #include <string>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/cost_model.h"
 #include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "runtime/output.h"
 #include "tools/bench_attention.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

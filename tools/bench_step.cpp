@@ -15,8 +15,8 @@
 #include "runtime/output.h"
 #include "tools/bench_attention.h"
 #include "tools/command_line.h"
+#include "tools/oracle/random_pattern.h"
 #include "tools/profiling_device.h"
-#include "tools/random_pattern.h"
 #include "train/model.h"
 
 namespace spion {

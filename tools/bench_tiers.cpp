@@ -19,11 +19,12 @@
 #include "compiler/tune/tiers.h"
 #include "ir/error.h"
 #include "runtime/atomic_file.h"
+#include "runtime/measure.h"
 #include "runtime/output.h"
-#include "tools/attention_buffers.h"
 #include "tools/bench_anchors.h"
 #include "tools/command_line.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/attention_buffers.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {
@@ -84,21 +85,6 @@ struct Comparison {
 
 using Call = std::function<void()>;
 
-double median_of(std::vector<double> values) {
-    const auto middle = values.begin() + std::ssize(values) / 2;
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
-double milliseconds_of(Device& device, const Call& call, int calls) {
-    device.mark(0);
-    for (int i = 0; i < calls; ++i) {
-        call();
-    }
-    device.mark(1);
-    return device.milliseconds_between(0, 1);
-}
-
 // The two tiers in turns, so that both meet the same clocks; every other round in the other order.
 Pass in_turns(Device& device, int repeat, const Call& tier0, const Call& tier1) {
     constexpr double kMeasurementMs = 2;
@@ -106,24 +92,20 @@ Pass in_turns(Device& device, int repeat, const Call& tier0, const Call& tier1) 
     const std::array<const Call*, 2> calls = {&tier0, &tier1};
     std::array<std::vector<double>, 2> times;
     std::vector<double> ratios;
-    milliseconds_of(device, tier0, 1);
-    milliseconds_of(device, tier1, 1);
-    const double one = milliseconds_of(device, tier0, 1);
-    const double wanted = one > 0 ? std::ceil(kMeasurementMs / one) : 1;
-    const int count = static_cast<int>(std::clamp<double>(wanted, 1, kMostCalls));
+    milliseconds_a_call(device, 1, tier0);
+    milliseconds_a_call(device, 1, tier1);
+    const int count = calls_for(kMeasurementMs, milliseconds_a_call(device, 1, tier0), kMostCalls);
     for (int round = 0; round < repeat; ++round) {
         std::array<double, 2> spent{};
         for (int turn = 0; turn < 2; ++turn) {
             const auto tier = static_cast<std::size_t>((turn + round) % 2);
             (*calls[tier])();  // not timed: the device is busy when time starts
-            spent[tier] = milliseconds_of(device, *calls[tier], count) / count;
+            spent[tier] = milliseconds_a_call(device, count, *calls[tier]);
             times[tier].push_back(spent[tier]);
         }
         ratios.push_back(spent[0] / spent[1]);
     }
-    return {.tier0_ms = median_of(times[0]),
-            .tier1_ms = median_of(times[1]),
-            .ratio = median_of(ratios)};
+    return {.tier0_ms = median(times[0]), .tier1_ms = median(times[1]), .ratio = median(ratios)};
 }
 
 std::unique_ptr<CompiledAttention> compile_tier(const Attention& attention,

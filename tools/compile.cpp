@@ -70,7 +70,7 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
     throw UserError("role '{}' is not known: use {} or all", name, fmt::join(kRoleNames, ", "));
 }
 
-// plan_layer, lower_launch: the way of compile_attention (compiler/compile.h), without a device.
+// plan_layer, lower_launch: the way of compile_attention (compiler/compile_attention.h), without a device.
 Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
     check_batch(*asked.attention, options.attention.batch);
     Job job;

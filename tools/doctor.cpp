@@ -131,6 +131,10 @@ void examine_cuda(std::vector<Finding>& findings) {
         examine_nvrtc(finding, device ? device->target().arch : "");
     }));
     findings.push_back(examine("cuBLASLt", [&](Finding& finding) {
+        if (const auto found = cublas_libraries_found(); found.size() > 1) {
+            finding.notes.push_back(fmt::format(
+                "found: {}; taken is the newest that the driver runs", fmt::join(found, ", ")));
+        }
         finding.version = cublas_version();
         finding.where = cublas_path();
         if (device) {

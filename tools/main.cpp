@@ -35,6 +35,8 @@ Exit codes:
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
     add_train(app, exit_code);
+    add_evaluate(app, exit_code);
+    add_predict(app, exit_code);
     add_data(app, exit_code);
     add_discover(app, exit_code);
     add_compile(app, exit_code);

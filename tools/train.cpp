@@ -1,54 +1,48 @@
-// `spion train listops`: the main job, from random weights to a sparse model and its kernels.
-#include <cstdio>
+// `spion train TASK`: the main job, from random weights to a sparse model and its kernels.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "ir/error.h"
 #include "runtime/output.h"
-#include "runtime/threads.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
-#include "train/data/lra_tsv.h"
+#include "train/checkpoint.h"
 #include "train/interrupt.h"
 #include "train/phases.h"
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
 #include "train/settings_file.h"
+#include "train/task.h"
 
 namespace spion {
 namespace {
 
 struct TrainOptions {
+    const Task* task = nullptr;
     std::string preset = "paper";
     std::string config;  // path of a TOML file; empty for none
     std::string out;
+    std::string resume;  // the folder of a run to go on with; empty to begin one
     std::map<std::string, std::string, std::less<>> given;  // flag name -> value as written
 };
 
 // The preset, changed by the config file, changed by the flags.
 TrainSettings resolve(const TrainOptions& options) {
-    TrainSettings settings = preset_settings(options.preset);
+    TrainSettings settings = preset_settings(options.preset, options.task->name);
     if (!options.config.empty()) apply_settings_file(settings, options.config);
     for (const auto& [name, value] : options.given) {
         apply_setting(settings, name, value, "--" + name);
     }
     check(settings);
     return settings;
-}
-
-Dataset load_data(const TrainSettings& settings, Progress& progress) {
-    if (!settings.data.empty()) {
-        progress.say(fmt::format("reading {}", settings.data));
-        return read_list_ops_folder(settings.data, settings.length);
-    }
-    const ListOpsSettings& data = settings.list_ops;
-    progress.say(fmt::format("generating {} + {} + {} ListOps expressions of {} to {} tokens",
-                             data.train_samples, data.validation_samples, data.test_samples,
-                             data.min_length, data.max_length));
-    return generate_list_ops(data, thread_count());
 }
 
 // At the end, on the stream that may still be read.
@@ -62,19 +56,40 @@ void tell_lost_messages() {
     }
 }
 
-int run_training(const TrainOptions& options) {
-    check_run_folder(options.out);
-    const TrainSettings settings = resolve(options);
-    Progress progress;
-    const std::unique_ptr<Device> device = open_device(settings.device);
-    progress.say(fmt::format("training on {}", device->name()));
-    const Dataset data = load_data(settings, progress);
-    KernelCache cache(KernelCache::checked_folders());
-    RunFolder folder(options.out);
-    folder.write_config(to_toml(settings));
+// What may differ from the run that is gone on with: nothing that a loss depends on.
+constexpr std::array<std::string_view, 7> kMayChange = {
+    "data",    "device",       "checkpoint-every", "checkpoint-minutes", "keep-checkpoints",
+    "minutes", "on-divergence"};
 
-    const TrainReport report = train(settings, data, *device, cache, folder, progress);
-    folder.write_summary(report_json(report, settings, cache.counters(), *device));
+// The settings of a run as far as it has come, changed by the flags.
+TrainSettings settings_to_resume(const TrainOptions& options,
+                                 const std::optional<Checkpoint>& from) {
+    TrainSettings settings = preset_settings("paper", options.task->name);
+    if (from) {
+        settings = from->settings;
+        if (settings.task != options.task->name) {
+            throw UserError("{} is a run of {}: use `spion train {} --resume {}`", options.resume,
+                            settings.task, settings.task, options.resume);
+        }
+    } else {
+        apply_settings_file(settings, std::filesystem::path(options.resume) / "config.toml");
+    }
+    for (const auto& [name, value] : options.given) {
+        if (std::find(kMayChange.begin(), kMayChange.end(), name) == kMayChange.end()) {
+            throw UserError(
+                "--{} cannot be changed by --resume, which goes on with the settings of the run; "
+                "only {} can",
+                name, fmt::join(kMayChange, ", "));
+        }
+        apply_setting(settings, name, value, "--" + name);
+    }
+    check(settings);
+    return settings;
+}
+
+int finish_run(const TrainReport& report, const TrainSettings& settings, const KernelCache& cache,
+               Device& device, RunFolder& folder) {
+    folder.write_summary(report_json(report, settings, cache.counters(), device));
     print_out("{}", report_text(report, settings, cache.counters(), folder));
     tell_lost_messages();
     if (report.divergence && report.divergence->ended_training) return kDiverged;
@@ -82,10 +97,60 @@ int run_training(const TrainOptions& options) {
     return report.interrupted ? kBySignal + interrupting_signal() : kDone;
 }
 
+TaskData load(const TrainOptions& options, const TrainSettings& settings, Progress& progress) {
+    return options.task->load(settings, [&](std::string_view text) { progress.say(text); });
+}
+
+int run_training(const TrainOptions& options) {
+    check_run_folder(options.out);
+    const TrainSettings settings = resolve(options);
+    Progress progress;
+    const std::unique_ptr<Device> device = open_device(settings.device);
+    progress.say(fmt::format("training on {}", device->name()));
+    const TaskData data = load(options, settings, progress);
+    KernelCache cache(KernelCache::checked_folders());
+    RunFolder folder(options.out);
+    folder.write_config(to_toml(settings));
+    const TrainReport report = train(settings, data, *device, cache, folder, progress);
+    return finish_run(report, settings, cache, *device, folder);
+}
+
+int resume_training(const TrainOptions& options) {
+    if (!options.config.empty() || options.preset != "paper") {
+        throw UserError(
+            "--resume goes on with the settings of the run: leave --config and "
+            "--preset away");
+    }
+    RunFolder folder = RunFolder::of_run(options.resume);
+    Progress progress;
+    const std::optional<Checkpoint> from =
+        CheckpointFolder(folder.path() / "checkpoints").latest([&](std::string_view text) {
+            progress.say(text);
+        });
+    if (!from) progress.say("there is no checkpoint yet: the run begins anew");
+    const TrainSettings settings = settings_to_resume(options, from);
+    const std::unique_ptr<Device> device = open_device(settings.device);
+    progress.say(fmt::format("training on {}", device->name()));
+    const TaskData data = load(options, settings, progress);
+    if (from && (data.classes != from->classes || data.class_names != from->class_names)) {
+        throw UserError(
+            "{} was trained on {} classes, but {} has {} or other names of them: give the same "
+            "data",
+            options.resume, from->classes, settings.data, data.classes);
+    }
+    KernelCache cache(KernelCache::checked_folders());
+    const TrainReport report =
+        train(settings, data, *device, cache, folder, progress, from ? &*from : nullptr);
+    return finish_run(report, settings, cache, *device, folder);
+}
+
 void add_settings(CLI::App& command, TrainOptions& options) {
-    static const TrainSettings defaults;
-    for (const Setting& setting : train_settings()) {
+    const TrainSettings defaults = preset_settings("paper", options.task->name);
+    for (const Setting* row : train_settings(options.task->name)) {
+        const Setting& setting = *row;
         const std::string name{setting.name};
+        if (name == "task") continue;  // the subcommand's own name
+
         const auto note = [&options, name](const std::string& value) {
             options.given[name] = value;
         };
@@ -99,24 +164,36 @@ void add_settings(CLI::App& command, TrainOptions& options) {
     }
 }
 
-}  // namespace
-
-void add_train(CLI::App& app, int* exit_code) {
-    CLI::App* train_command =
-        app.add_subcommand("train", "Train a Transformer: dense, then sparse (SPION)");
-    train_command->require_subcommand(1);
-    CLI::App* command = train_command->add_subcommand(
-        "listops", "ListOps, as in Long Range Arena, with the paper's settings as defaults");
+void add_task(CLI::App& train_command, const Task& task, int* exit_code) {
+    CLI::App* command =
+        train_command.add_subcommand(std::string(task.name), std::string(task.summary));
     const auto options = std::make_shared<TrainOptions>();
-    command->add_option("--out", options->out, "new folder for config, metrics, patterns, kernels")
-        ->required();
+    options->task = &task;
+    command->footer(fmt::format("--data takes {}.", task.files));
+    CLI::Option_group* where = command->add_option_group("folder");
+    where->add_option("--out", options->out,
+                      "new folder for config, metrics, checkpoints, patterns, kernels");
+    where->add_option("--resume", options->resume,
+                      "folder of a run to go on with, after its latest checkpoint");
+    where->require_option(1);
     command->add_option("--preset", options->preset,
                         "paper, or demo: some two minutes on two cores without a GPU");
     command->add_option("--config", options->config,
                         "TOML file of settings (key = value, keys are the flags below); flags win");
     add_threads_option(*command);
     add_settings(*command, *options);
-    command->callback([options, exit_code] { *exit_code = run_training(*options); });
+    command->callback([options, exit_code] {
+        *exit_code = options->resume.empty() ? run_training(*options) : resume_training(*options);
+    });
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, int* exit_code) {
+    CLI::App* train_command =
+        app.add_subcommand("train", "Train a Transformer: dense, then sparse (SPION)");
+    train_command->require_subcommand(1);
+    for (const Task* task : tasks()) add_task(*train_command, *task, exit_code);
 }
 
 }  // namespace spion

@@ -12,12 +12,12 @@
 #include "io/npy.h"
 #include "ir/error.h"
 #include "runtime/output.h"
-#include "tools/attention_case.h"
 #include "tools/attention_inputs.h"
 #include "tools/attention_options.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
+#include "tools/oracle/attention_case.h"
 
 namespace spion {
 namespace {

@@ -65,11 +65,16 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
                .d_wide = sizes.activation(std::max(3 * c, f)),
                .delta = sizes.floats(rows * shape.heads),
                .partials = sizes.floats(partial_values(shape, rows, device.target()))};
+    const std::int64_t samples = batch / shape.towers;
     pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     d_pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
-    head_hidden = sizes.floats(static_cast<std::int64_t>(batch) * f);
-    d_head_hidden = sizes.floats(static_cast<std::int64_t>(batch) * f);
-    d_logits = sizes.floats(static_cast<std::int64_t>(batch) * shape.classes);
+    if (shape.towers == 2) {
+        features = sizes.floats(samples * shape.features());
+        d_features = sizes.floats(samples * shape.features());
+    }
+    head_hidden = sizes.floats(samples * f);
+    d_head_hidden = sizes.floats(samples * f);
+    d_logits = sizes.floats(samples * shape.classes);
 }
 
 }  // namespace spion

@@ -42,14 +42,16 @@ struct ScratchBuffers {
 };
 
 struct Activations {
-    // For batches of up to `batch` samples.
+    // For batches of up to `batch` sequences, those of all towers.
     Activations(Device& device, const ModelShape& shape, int batch, DType dtype);
 
     std::vector<LayerActivations> layers;
     NormActivations final_norm;
     ScratchBuffers scratch;
-    Buffer pooled;         // fp32 [B, C]
-    Buffer d_pooled;       // fp32 [B, C]
+    Buffer pooled;         // fp32 [T, B, C]
+    Buffer d_pooled;       // fp32 [T, B, C]
+    Buffer features;       // fp32 [B, 4C]; none with one tower
+    Buffer d_features;     // fp32 [B, 4C]; likewise
     Buffer head_hidden;    // fp32 [B, F]
     Buffer d_head_hidden;  // fp32 [B, F]
     Buffer d_logits;       // fp32 [B, classes]

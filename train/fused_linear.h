@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "compiler/compile.h"
+#include "compiler/launch/jit_kernel.h"
 #include "kernels/train_arguments.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"

@@ -36,6 +36,8 @@ constexpr std::array<Recipe, kStepKernels> kRecipes = {{
     {"classifier_forward_backward", Width::kNone, Uses::kNone, 256},
     {"classifier_weight_gradients", Width::kNone, Uses::kNone, 256},
     {"adamw", Width::kNone, Uses::kNone, 256},
+    {"pair_features_forward", Width::kChannels, Uses::kNone, 256},
+    {"pair_features_backward", Width::kChannels, Uses::kNone, 256},
 }};
 
 const Recipe& recipe(StepKernel kernel) {
@@ -178,7 +180,8 @@ StepKernels::StepKernels(Device& device, KernelCache& cache, const StepShape& sh
     : device_(&device), shape_(shape) {
     check(shape);
     std::vector<KernelSource> sources;
-    for (int i = 0; i < kStepKernels; ++i) {
+    const int needed = shape.pairs ? kStepKernels : static_cast<int>(StepKernel::kAdamw) + 1;
+    for (int i = 0; i < needed; ++i) {
         sources.push_back(step_kernel_source(static_cast<StepKernel>(i), shape_, device.target()));
     }
     kernels_ = compile_kernels(sources, device, cache);
@@ -189,6 +192,9 @@ void StepKernels::launch(StepKernel kernel, std::int64_t work_items, int shared_
                          const Arguments& arguments) {
     if (work_items < 1) {
         throw InternalError("{} was launched on nothing", recipe(kernel).entry);
+    }
+    if (static_cast<std::size_t>(kernel) >= kernels_.size()) {
+        throw InternalError("{} is compiled for pairs of sequences only", recipe(kernel).entry);
     }
     const LaunchGeometry geometry = {.work_items = work_items,
                                      .threads = threads_of(kernel, shape_),
@@ -252,6 +258,14 @@ void StepKernels::masked_mean_forward(const SpionMaskedMeanArguments& arguments)
 void StepKernels::masked_mean_backward(const SpionMaskedMeanArguments& arguments) {
     const std::int64_t rows = std::int64_t{arguments.batch} * arguments.length;
     launch(StepKernel::kMaskedMeanBackward, spion_row_items(rows), 0, arguments);
+}
+
+void StepKernels::pair_features_forward(const SpionPairFeaturesArguments& arguments) {
+    launch(StepKernel::kPairFeaturesForward, arguments.batch, 0, arguments);
+}
+
+void StepKernels::pair_features_backward(const SpionPairFeaturesArguments& arguments) {
+    launch(StepKernel::kPairFeaturesBackward, arguments.batch, 0, arguments);
 }
 
 void StepKernels::classifier_forward_backward(const SpionClassifierArguments& arguments) {

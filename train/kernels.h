@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "codegen/emit.h"
-#include "compiler/compile.h"
+#include "compiler/launch/jit_kernel.h"
 #include "kernels/train_arguments.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
@@ -21,6 +21,7 @@ struct StepShape {
     int vocabulary = 32;     // V: 1..65536, as far as a table of V x 8 fits into shared memory
     float dropout = 0.1F;    // in [0, 1)
     float epsilon = 1e-5F;   // of the layer norms, > 0
+    bool pairs = false;      // the head compares two sequences
     friend bool operator==(const StepShape&, const StepShape&) = default;
 };
 
@@ -43,8 +44,10 @@ enum class StepKernel {
     kClassifierForwardBackward,
     kClassifierWeightGradients,
     kAdamw,
+    kPairFeaturesForward,  // these two only where the head compares two sequences
+    kPairFeaturesBackward,
 };
-inline constexpr int kStepKernels = static_cast<int>(StepKernel::kAdamw) + 1;
+inline constexpr int kStepKernels = static_cast<int>(StepKernel::kPairFeaturesBackward) + 1;
 
 // The source of one of them; needs no device.
 KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const Target& target);
@@ -67,6 +70,9 @@ class StepKernels {
     void sum_partials(const SpionSumPartialsArguments& arguments);
     void masked_mean_forward(const SpionMaskedMeanArguments& arguments);
     void masked_mean_backward(const SpionMaskedMeanArguments& arguments);
+    // Of shape().pairs only.
+    void pair_features_forward(const SpionPairFeaturesArguments& arguments);
+    void pair_features_backward(const SpionPairFeaturesArguments& arguments);
     void classifier_forward_backward(const SpionClassifierArguments& arguments);
     void classifier_weight_gradients(const SpionClassifierArguments& arguments);
     void adamw(const SpionAdamArguments& arguments);

@@ -8,7 +8,7 @@
 //                     -> branch [N, C]
 #pragma once
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "train/step_context.h"
 
 namespace spion {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/atomic_file.h"
@@ -29,18 +30,19 @@ struct MetricsRow {
 
 class MetricsFile {
   public:
-    // Writes the header. Throws UserError when the file cannot be written.
-    explicit MetricsFile(const std::filesystem::path& file);
+    // Writes the header; with from_step > 0 goes on with a file, of which rows beyond that step and
+    // those of the test are dropped. Throws UserError when the file cannot be written.
+    explicit MetricsFile(const std::filesystem::path& file, std::int64_t from_step = 0);
     // Throws UserError when the row cannot be written (a full disk); the rows before it are whole.
     void write(const MetricsRow& row);
+    // Of the training steps of a phase that were kept.
+    std::vector<double> step_ms(Phase phase) const;
 
   private:
     void append(std::string_view text);
+    std::vector<std::pair<Phase, double>> kept_ms_;  // first: set while the file is opened
     OutputFile output_;
     std::int64_t bytes_ = 0;  // of whole rows
 };
-
-// 0 for no values. The mean of the middle two for an even number.
-double median(std::vector<double> values);
 
 }  // namespace spion

@@ -17,7 +17,8 @@ StepShape step_shape(const ModelSettings& settings) {
             .feed_forward = settings.shape.feed_forward,
             .vocabulary = settings.shape.vocabulary,
             .dropout = static_cast<float>(settings.dropout),
-            .epsilon = kNormEpsilon};
+            .epsilon = kNormEpsilon,
+            .pairs = settings.shape.towers == 2};
 }
 
 }  // namespace
@@ -32,12 +33,13 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
       dtype_(activation_type(device.target())),
       layout_(settings.shape),
       parameters_(device, layout_.initial_values(settings.seed)),
-      activations_(device, settings.shape, settings.batch, dtype_),
+      activations_(device, settings.shape, settings.shape.towers * settings.batch, dtype_),
       kernels_(device, cache, step_shape(settings)) {
     const auto batch = static_cast<std::size_t>(settings.batch);
     const auto length = static_cast<std::size_t>(settings.shape.length);
-    tokens_ = Buffer(device, batch * length * sizeof(std::uint16_t));
-    lengths_ = Buffer(device, batch * sizeof(std::int32_t));
+    const auto sequences = batch * static_cast<std::size_t>(settings.shape.towers);
+    tokens_ = Buffer(device, sequences * length * sizeof(std::uint16_t));
+    lengths_ = Buffer(device, sequences * sizeof(std::int32_t));
     labels_ = Buffer(device, batch * sizeof(std::int32_t));
     const auto fuse = [&](auto& map, const auto& shape) {
         if (can_fuse(shape, device.target())) map.emplace(device, cache, shape);
@@ -57,11 +59,13 @@ void Model::set_attention(std::vector<CompiledAttention*> layers) {
 }
 
 void Model::upload(const Batch& batch) {
-    if (batch.size < 1 || batch.size > settings_.batch || batch.length != settings_.shape.length) {
-        throw InternalError("a batch of [{}, {}] for a model of [{}, {}]", batch.size, batch.length,
-                            settings_.batch, settings_.shape.length);
+    if (batch.size < 1 || batch.size > settings_.batch || batch.length != settings_.shape.length ||
+        batch.towers != settings_.shape.towers) {
+        throw InternalError("a batch of [{}, {}, {}] for a model of [{}, {}, {}]", batch.towers,
+                            batch.size, batch.length, settings_.shape.towers, settings_.batch,
+                            settings_.shape.length);
     }
-    batch_ = batch.size;
+    samples_ = batch.size;
     device_->copy_in(tokens_.data(), batch.tokens.data(),
                      batch.tokens.size() * sizeof(std::uint16_t));
     device_->copy_in(lengths_.data(), batch.lengths.data(),
@@ -72,7 +76,7 @@ void Model::upload(const Batch& batch) {
 
 StepContext Model::context(SpionDropout dropout) const {
     if (attention_.empty()) throw InternalError("the model has no attention yet");
-    if (batch_ == 0) throw InternalError("the model has no batch yet");
+    if (samples_ == 0) throw InternalError("the model has no batch yet");
     return {.device = *device_,
             .kernels = kernels_,
             .shape = settings_.shape,
@@ -83,7 +87,7 @@ StepContext Model::context(SpionDropout dropout) const {
             .feed_forward = feed_forward_ ? &*feed_forward_ : nullptr,
             .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
             .dtype = dtype_,
-            .batch = batch_,
+            .batch = samples_ * settings_.shape.towers,
             .tokens = tokens_.as<std::uint16_t>(),
             .lengths = lengths_.as<int>(),
             .labels = labels_.as<int>(),
@@ -96,14 +100,41 @@ void Model::evaluate(const StepResults& results) {
     head(step, results, false);
 }
 
-void Model::compute_gradients(std::uint32_t step_index, const StepResults& results) {
+void Model::compute_gradients(std::uint32_t step, const StepResults& results) {
+    accumulate_gradients(step, 0, 1, results);
+}
+
+// sums_ has two rows, the sum so far and this pass's gradients, which sum_partials adds up.
+void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
+                                 const StepResults& results) {
     const StepContext step = context({.seed = settings_.seed,
                                       .step = step_index,
                                       .stream = 0,
                                       .enabled = settings_.dropout > 0 ? 1 : 0});
     encoder_forward(step);
-    head(step, results, true);
+    head(step, results, true, parts);
     encoder_backward(step);
+    if (parts == 1) return;
+    const std::int64_t size = parameters_.size();
+    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(float);
+    if (!sums_) sums_ = Buffer(*device_, 2 * bytes);
+    SpionSumPartialsArguments sum{};
+    sum.columns = sum.stride = size;
+    if (part == 0) {
+        sum.partials = parameters_.gradient(0);
+        sum.count = 1;
+        sum.out = sums_.as<float>();
+        kernels_.sum_partials(sum);
+        return;
+    }
+    sum.partials = parameters_.gradient(0);
+    sum.count = 1;
+    sum.out = sums_.as<float>() + size;
+    kernels_.sum_partials(sum);
+    sum.partials = sums_.as<float>();
+    sum.count = 2;
+    sum.out = part + 1 == parts ? parameters_.gradient(0) : sums_.as<float>();
+    kernels_.sum_partials(sum);
 }
 
 // tokens [B, L] -> residual stream [N, C] -> ... -> pooled [B, C]
@@ -173,11 +204,19 @@ void Model::encoder_backward(const StepContext& step) {
                  layout_.token);
 }
 
-// pooled [B, C] -> losses, correct [B]; with `backward` also d_pooled [B, C] and the head's
+// pooled [T, B, C] -> losses, correct [B]; with `backward` also d_pooled [T, B, C] and the head's
 // gradients
-void Model::head(const StepContext& step, const StepResults& results, bool backward) {
+void Model::head(const StepContext& step, const StepResults& results, bool backward, int parts) {
+    const bool pairs = step.shape.towers == 2;
+    SpionPairFeaturesArguments features{};
+    features.pooled = activations_.pooled.as<float>();
+    features.y = activations_.features.as<float>();
+    features.d_y = activations_.d_features.as<float>();
+    features.d_pooled = activations_.d_pooled.as<float>();
+    features.batch = samples_;
+    if (pairs) kernels_.pair_features_forward(features);
     SpionClassifierArguments head{};
-    head.pooled = activations_.pooled.as<float>();
+    head.pooled = pairs ? features.y : features.pooled;
     head.w1 = parameters_.value(layout_.head1_weight);
     head.b1 = parameters_.value(layout_.head1_bias);
     head.w2 = parameters_.value(layout_.head2_weight);
@@ -186,21 +225,24 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
     head.hidden = activations_.head_hidden.as<float>();
     head.losses = results.losses;
     head.correct = results.correct;
-    head.batch = step.batch;
-    head.channels = step.shape.channels();
+    head.batch = samples_;
+    head.mean_over = samples_ * parts;
+    head.channels = step.shape.features();
     head.hidden_width = step.shape.feed_forward;
     head.classes = step.shape.classes;
     if (backward) {
         head.d_hidden = activations_.d_head_hidden.as<float>();
         head.d_logits = activations_.d_logits.as<float>();
-        head.d_pooled = activations_.d_pooled.as<float>();
+        head.d_pooled = (pairs ? activations_.d_features : activations_.d_pooled).as<float>();
         head.d_w1 = parameters_.gradient(layout_.head1_weight);
         head.d_b1 = parameters_.gradient(layout_.head1_bias);
         head.d_w2 = parameters_.gradient(layout_.head2_weight);
         head.d_b2 = parameters_.gradient(layout_.head2_bias);
     }
     kernels_.classifier_forward_backward(head);
-    if (backward) kernels_.classifier_weight_gradients(head);
+    if (!backward) return;
+    kernels_.classifier_weight_gradients(head);
+    if (pairs) kernels_.pair_features_backward(features);
 }
 
 void Model::update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
@@ -227,6 +269,31 @@ void Model::update(std::int64_t step, double learning_rate, const OptimiserSetti
 
 SpionAttentionArguments Model::attention_arguments(int layer) const {
     return attention_views(context({}), activations_.layers[static_cast<std::size_t>(layer)]);
+}
+
+std::vector<float> Model::logits() const {
+    const auto samples = static_cast<std::size_t>(samples_);
+    const auto width = static_cast<std::size_t>(settings_.shape.feed_forward);
+    const auto classes = static_cast<std::size_t>(settings_.shape.classes);
+    const auto read = [this](const void* data, std::size_t count) {
+        std::vector<float> values(count);
+        device_->copy_out(values.data(), data, count * sizeof(float));
+        return values;
+    };
+    const auto hidden = read(activations_.head_hidden.data(), samples * width);
+    const auto weight = read(parameters_.value(layout_.head2_weight), classes * width);
+    const auto bias = read(parameters_.value(layout_.head2_bias), classes);
+    std::vector<float> logits;
+    for (std::size_t sample = 0; sample < samples; ++sample) {
+        for (std::size_t k = 0; k < classes; ++k) {
+            double sum = bias[k];
+            for (std::size_t h = 0; h < width; ++h) {
+                sum += double{hidden[sample * width + h]} * double{weight[k * width + h]};
+            }
+            logits.push_back(static_cast<float>(sum));
+        }
+    }
+    return logits;
 }
 
 std::vector<const JitKernel*> Model::fused_kernels() const {

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "train/activations.h"
 #include "train/data/dataset.h"
 #include "train/kernels.h"
@@ -18,7 +18,7 @@ namespace spion {
 
 struct ModelSettings {
     ModelShape shape;
-    int batch = 1;  // the largest B
+    int batch = 1;  // the largest B, in samples
     double dropout = 0.1;
     std::uint64_t seed = 0;
 };
@@ -56,12 +56,18 @@ class Model {
     // Forward and backward pass with dropout of step `step`; the gradients of the mean loss are in
     // parameters().gradients().
     void compute_gradients(std::uint32_t step, const StepResults& results);
+    // Part `part` of `parts` passes whose gradients are added up; `step` differs for each. The first
+    // begins the sum, the last leaves the gradients of the mean loss of all of them there.
+    void accumulate_gradients(std::uint32_t step, int part, int parts, const StepResults& results);
     // AdamW with the gradients; `step` counts from 0.
     void update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
                 const StepResults& results);
 
-    // Q, K, LSE and lengths of `layer` as the last pass left them (v, o and gradients as well).
+    // Q, K, LSE and lengths of `layer` as the last pass left them (v, o and gradients as well): of
+    // every sequence of the batch, those of the first tower first.
     SpionAttentionArguments attention_arguments(int layer) const;
+    // [B, classes] of the last pass. Waits for it.
+    std::vector<float> logits() const;
 
     const ModelShape& shape() const { return settings_.shape; }
     DType dtype() const { return dtype_; }
@@ -76,7 +82,7 @@ class Model {
     StepContext context(SpionDropout dropout) const;
     void encoder_forward(const StepContext& step);
     void encoder_backward(const StepContext& step);
-    void head(const StepContext& step, const StepResults& results, bool backward);
+    void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);
 
     ModelSettings settings_;
     Device* device_;
@@ -88,10 +94,11 @@ class Model {
     std::optional<FusedLinear> qkv_, feed_forward1_;  // where they can be fused
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
-    int batch_ = 0;                              // B of the uploaded batch
-    Buffer tokens_;                              // uint16 [B, L]
-    Buffer lengths_;                             // int32 [B]
+    int samples_ = 0;                            // B of the uploaded batch
+    Buffer tokens_;                              // uint16 [T, B, L]
+    Buffer lengths_;                             // int32 [T, B]
     Buffer labels_;                              // int32 [B]
+    Buffer sums_;                                // fp32 [2, parameters]: gradients so far, and more
 };
 
 }  // namespace spion

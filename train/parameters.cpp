@@ -66,8 +66,9 @@ ParameterLayout::ParameterLayout(const ModelShape& shape) {
     }
     final_norm = add_norm("final_norm", fmt::format("layer{}.feed_forward2.bias", shape.layers - 1),
                           shape.channels(), f);
-    head1_weight = add("head1.weight", {f, c}, Initial::kLinear, c);
-    head1_bias = add("head1.bias", {f}, Initial::kLinear, c);
+    const std::int64_t features = shape.features();
+    head1_weight = add("head1.weight", {f, features}, Initial::kLinear, features);
+    head1_bias = add("head1.bias", {f}, Initial::kLinear, features);
     head2_weight = add("head2.weight", {shape.classes, f}, Initial::kLinear, f);
     head2_bias = add("head2.bias", {shape.classes}, Initial::kLinear, f);
 }
@@ -134,6 +135,12 @@ void ParameterState::upload(const std::vector<float>& values) {
     std::vector<std::uint16_t> low(values.size());
     for (std::size_t i = 0; i < values.size(); ++i) low[i] = to_bf16(values[i]);
     device_->copy_in(low_.data(), low.data(), low_.bytes());
+}
+
+void ParameterState::upload_moments(const std::vector<float>& first,
+                                    const std::vector<float>& second) {
+    device_->copy_in(m_.data(), first.data(), m_.bytes());
+    device_->copy_in(v_.data(), second.data(), v_.bytes());
 }
 
 const void* ParameterState::gemm_operand(std::int64_t offset) const {

@@ -19,8 +19,11 @@ struct ModelShape {
     int vocabulary = 32;     // V
     int classes = 10;
     std::int64_t length = 2048;  // L
+    int towers = 1;              // sequences of a sample: 2 are compared by the head
 
     int channels() const { return heads * head_dim; }
+    // What the head sees of a sample: its pooled sequence [C], or of two, a and b, [a, b, a*b, a-b].
+    int features() const { return towers == 1 ? channels() : 4 * channels(); }
 };
 
 enum class Initial {
@@ -67,7 +70,7 @@ class ParameterLayout {
     std::int64_t position = 0;  // [L, C]
     std::vector<LayerOffsets> layers;
     NormOffsets final_norm;
-    std::int64_t head1_weight = 0;  // [F, C]
+    std::int64_t head1_weight = 0;  // [F, features]
     std::int64_t head1_bias = 0;    // [F]
     std::int64_t head2_weight = 0;  // [classes, F]
     std::int64_t head2_bias = 0;    // [classes]
@@ -110,6 +113,7 @@ class ParameterState {
 
     // Replaces the values (and the bf16 copy), keeps the moments.
     void upload(const std::vector<float>& values);
+    void upload_moments(const std::vector<float>& first, const std::vector<float>& second);
 
   private:
     Device* device_;

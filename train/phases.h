@@ -8,14 +8,16 @@
 
 #include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
-#include "train/data/dataset.h"
 #include "train/divergence.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
 #include "train/step_runner.h"
+#include "train/task.h"
 
 namespace spion {
+
+struct Checkpoint;  // train/checkpoint.h
 
 // One launch of a layer's attention on a whole batch of full-length samples, timed at the end.
 struct AttentionTime {
@@ -37,6 +39,7 @@ struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
+    bool out_of_time = false;       // ended by settings.minutes
     std::vector<double> densities;  // [layers]; empty when still dense
     StallTimes stall;
     double first_sparse_step_ms = 0;
@@ -53,10 +56,13 @@ struct TrainReport {
     std::optional<AttentionTime> dense_time;     // of one layer, when training turned sparse
 };
 
-// Trains, writing metrics, patterns and kernels to `folder` on the way. The first Ctrl-C ends it
-// after the step at hand; so does the first step whose loss or gradients are not finite, unless the
-// settings say to go on (on a GPU, whose steps are not waited for, up to 32 steps later). The same settings on the same device give the same losses, bit for bit.
-TrainReport train(const TrainSettings& settings, const Dataset& data, Device& device,
-                  KernelCache& cache, RunFolder& folder, Progress& progress);
+// Trains, writing metrics, patterns, kernels and checkpoints to `folder` on the way. The first
+// Ctrl-C ends it after the step at hand; so does the first step whose loss or gradients are not
+// finite, unless the settings say to go on (on a GPU, whose steps are not waited for, up to 32 steps
+// later). The same settings on the same device give the same losses, bit for bit, also when a run was
+// stopped and goes on `from` a checkpoint of its folder.
+TrainReport train(const TrainSettings& settings, const TaskData& data, Device& device,
+                  KernelCache& cache, RunFolder& folder, Progress& progress,
+                  const Checkpoint* from = nullptr);
 
 }  // namespace spion

@@ -114,9 +114,10 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
                         const KernelCache::Counters& counters, const RunFolder& folder) {
     const bool diverged = report.divergence && report.divergence->ended_training;
     std::string text = fmt::format("{} {} of {} steps\n",
-                                   report.interrupted ? "interrupted after"
-                                   : diverged         ? "diverged, ended after"
-                                                      : "done:",
+                                   report.interrupted   ? "interrupted after"
+                                   : report.out_of_time ? "out of time after"
+                                   : diverged           ? "diverged, ended after"
+                                                        : "done:",
                                    report.steps_done, settings.steps);
     if (report.divergence) text += report.divergence->sentence() + "\n";
     if (report.transition_step) {
@@ -124,7 +125,7 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
             "turned sparse after step {}, density {:.1f} % on average; training stood still for "
             "{:.1f} ms\n",
             *report.transition_step, 100.0 * mean_of(report.densities), report.stall.total_ms);
-    } else if (!settings.dense && !report.interrupted && !diverged) {
+    } else if (!settings.dense && !report.interrupted && !report.out_of_time && !diverged) {
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
     }
@@ -140,6 +141,10 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
     text +=
         fmt::format("peak device memory {:.2f} GB\n", static_cast<double>(report.peak_bytes) / 1e9);
     text += compiled_text(counters) + "\n";
+    if (report.interrupted || report.out_of_time) {
+        text += fmt::format("go on with: spion train {} --resume {}\n", settings.task,
+                            folder.path().string());
+    }
     return text + fmt::format("metrics, patterns and kernels: {}\n", folder.path().string());
 }
 
@@ -170,6 +175,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["seed"] = settings.seed;
     json["steps"] = report.steps_done;
     json["interrupted"] = report.interrupted;
+    json["out_of_time"] = report.out_of_time;
     json["diverged"] = nullptr;
     if (const auto& found = report.divergence) {
         json["diverged"] = {{"step", found->step},
@@ -182,7 +188,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["transition_step"] = nullptr;
     if (report.transition_step) json["transition_step"] = *report.transition_step;
     json["stall_ms"] = nullptr;
-    if (report.transition_step) {
+    if (report.transition_step && report.stall.total_ms > 0) {  // else in an earlier process
         json["stall_ms"] = {{"total", report.stall.total_ms},
                             {"score_maps", report.stall.maps_ms},
                             {"discovery", report.stall.discovery_ms},

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "train/phases.h"
 #include "train/progress.h"
 #include "train/settings.h"
@@ -37,7 +37,7 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
 std::string device_json(Device& device);
 // RUN/summary.json:
 //   device, arch          name and Target::arch
-//   seed, steps           steps done; interrupted: by Ctrl-C
+//   seed, steps           steps done; interrupted: by Ctrl-C; out_of_time: by --minutes
 //   diverged              {step, layer or null, tensor, reason, ended_training}: the first step whose
 //                         values were not finite, or null
 //   transition_step       dense steps before training turned sparse, or null

@@ -104,6 +104,17 @@ RunFolder::RunFolder(const fs::path& path) : path_(path) {
     }
 }
 
+RunFolder RunFolder::of_run(const fs::path& path) {
+    std::error_code error;
+    if (!fs::is_regular_file(path / "config.toml", error)) {
+        throw UserError(
+            "{} is no folder of a run, as it has no config.toml: name one that `spion train --out` "
+            "made",
+            path.string());
+    }
+    return {path, Existing{}};
+}
+
 void RunFolder::write(const fs::path& relative, std::string_view bytes) const {
     const NamedBytes file{.path = path_ / relative, .bytes = bytes};
     write_files({&file, 1}, kMend);
@@ -121,6 +132,7 @@ void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
                               std::span<const double> pooled) {
     const fs::path folder = "patterns";
     write(folder / fmt::format("layer{}.bits", layer), pattern.to_bits());
+    if (pooled.empty()) return;  // found in no map
     std::string text;
     const auto columns = static_cast<std::size_t>(pattern.rows());
     for (std::size_t i = 0; i < pooled.size(); ++i) {

@@ -1,8 +1,10 @@
 // What a training run leaves behind:
 //     RUN/config.toml               every setting; `spion train listops --config` reads it
 //     RUN/metrics.csv               a row a step or evaluation (train/metrics.h)
+//     RUN/tensorboard/              if asked for: TensorBoard's event files
+//     RUN/checkpoints/              to go on from, and the model (train/checkpoint.h)
 //     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
-//     RUN/patterns/layer<i>.csv     the pooled map it was found in, nb lines of nb numbers
+//     RUN/patterns/layer<i>.csv     the pooled map it was found in, if in one: nb lines of nb numbers
 //     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
 //                                   rebuild.sh (makes the binary again, without spion)
 //     RUN/kernels/<name>/report.json   name, entry, binary_bytes, compile_ms (of the compiler, when
@@ -18,7 +20,7 @@
 #include <string>
 #include <string_view>
 
-#include "compiler/compile.h"
+#include "compiler/launch/jit_kernel.h"
 #include "ir/block_pattern.h"
 
 namespace spion {
@@ -32,6 +34,8 @@ class RunFolder {
   public:
     // Creates the folder. Throws what check_run_folder throws.
     explicit RunFolder(const std::filesystem::path& path);
+    // One that a run has left. Throws UserError when it is none (it has no config.toml).
+    static RunFolder of_run(const std::filesystem::path& path);
 
     const std::filesystem::path& path() const { return path_; }
     std::filesystem::path metrics_file() const { return path_ / "metrics.csv"; }
@@ -45,6 +49,8 @@ class RunFolder {
     void write_summary(std::string_view json);
 
   private:
+    struct Existing {};
+    RunFolder(const std::filesystem::path& path, Existing) : path_(path) {}
     void write(const std::filesystem::path& relative, std::string_view bytes) const;
     std::filesystem::path path_;
     std::map<std::string, std::string> kernels_;  // folder name -> the kernel's text

@@ -2,39 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <limits>
 #include <numeric>
 #include <vector>
 
 #include "ir/error.h"
-#include "train/settings_file.h"
+#include "train/setting_kinds.h"
+#include "train/task.h"
+#include "train/toml_letters.h"
 
 namespace spion {
 namespace {
-
-// Reads the whole of `text` as a number in [low, high].
-template <typename T>
-T parse_number(std::string_view text, T low, T high, std::string_view given) {
-    T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() ||
-        !(value >= low && value <= high)) {
-        constexpr std::string_view kind = std::is_floating_point_v<T> ? "number" : "whole number";
-        if (high == std::numeric_limits<T>::max()) {
-            throw UserError("{} is '{}', but it takes a {} of at least {}", given, text, kind, low);
-        }
-        throw UserError("{} is '{}', but it takes a {} from {} to {}", given, text, kind, low,
-                        high);
-    }
-    return value;
-}
-
-bool parse_bool(std::string_view text, std::string_view given) {
-    if (text == "true" || text == "1") return true;
-    if (text == "false" || text == "0") return false;
-    throw UserError("{} is '{}', but it takes true or false", given, text);
-}
 
 ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     if (text == "exact") return ScoreMode::kExact;
@@ -42,73 +19,18 @@ ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     throw UserError("{} is '{}', but it takes exact or pooled", given, text);
 }
 
-// A number as TOML; beyond its 64 bits with a sign, as a string, which is read as well.
-template <typename T>
-std::string toml_number(T value) {
-    if constexpr (std::is_unsigned_v<T>) {
-        if (value > static_cast<T>(std::numeric_limits<std::int64_t>::max())) {
-            return fmt::format("\"{}\"", value);
-        }
-    }
-    return fmt::format("{}", value);
-}
-
-// `field` returns a reference to the setting's variable inside a TrainSettings.
-template <typename Field>
-using FieldType = std::remove_cvref_t<std::invoke_result_t<Field, TrainSettings&>>;
-
-template <typename Field>
-Setting number(std::string_view group, std::string_view name, std::string_view help, Field field,
-               FieldType<Field> low,
-               FieldType<Field> high = std::numeric_limits<FieldType<Field>>::max()) {
-    return {.group = group,
-            .name = name,
-            .help = help,
-            .is_flag = false,
-            .parse =
-                [=](TrainSettings& settings, std::string_view text, std::string_view given) {
-                    field(settings) = parse_number<FieldType<Field>>(text, low, high, given);
-                },
-            .toml =
-                [=](const TrainSettings& settings) {
-                    return toml_number(field(const_cast<TrainSettings&>(settings)));
-                }};
-}
-
-// A setting whose words are read by `read` and written by `write`.
-template <typename Read, typename Write>
-Setting words(std::string_view group, std::string_view name, std::string_view help, Read read,
-              Write write) {
-    return {.group = group,
-            .name = name,
-            .help = help,
-            .is_flag = false,
-            .parse = read,
-            .toml = [=](const TrainSettings& settings) { return toml_string(write(settings)); }};
-}
-
-template <typename Field>
-Setting flag(std::string_view group, std::string_view name, std::string_view help, Field field) {
-    return {.group = group,
-            .name = name,
-            .help = help,
-            .is_flag = true,
-            .parse = [=](TrainSettings& settings, std::string_view text,
-                         std::string_view given) { field(settings) = parse_bool(text, given); },
-            .toml =
-                [=](const TrainSettings& settings) {
-                    return field(const_cast<TrainSettings&>(settings)) ? "true" : "false";
-                }};
-}
-
-#define SPION_FIELD(member)          \
-    [](TrainSettings & s) -> auto& { \
-        return s.member;             \
-    }
-
 std::vector<Setting> general_settings() {
     constexpr std::string_view group = "run";
     return {
+        words(
+            group, "task", "what is learnt: the word after `spion train`",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != s.task) {
+                    throw UserError("{} is '{}', but this is a run of {}: use `spion train {}`",
+                                    given, text, s.task, text);
+                }
+            },
+            [](const TrainSettings& s) { return std::string_view(s.task); }),
         words(
             group, "device", "auto, cpu or cuda",
             [](TrainSettings& s, std::string_view text, std::string_view) {
@@ -122,6 +44,10 @@ std::vector<Setting> general_settings() {
                0),
         number(group, "steps", "training steps", SPION_FIELD(steps), 1),
         number(group, "batch", "samples a step", SPION_FIELD(batch), 1, 65536),
+        number(group, "accumulate",
+               "batches whose gradients are added up to one step, which so has accumulate * batch "
+               "samples",
+               SPION_FIELD(accumulate), 1, 65536),
         number(group, "eval-every",
                "steps between evaluations (validation; in the dense phase also the score maps)",
                SPION_FIELD(eval_every), 1),
@@ -139,8 +65,26 @@ std::vector<Setting> general_settings() {
                 return std::string_view(s.on_divergence == OnDivergence::kStop ? "stop"
                                                                                : "continue");
             }),
+        flag(group, "tensorboard", "write RUN/tensorboard, which TensorBoard shows",
+             SPION_FIELD(tensorboard)),
         flag(group, "autotune", "measure attention's tile shapes and take the fastest",
              SPION_FIELD(autotune)),
+    };
+}
+
+std::vector<Setting> checkpoint_settings() {
+    constexpr std::string_view group = "checkpoints";
+    return {
+        number(group, "checkpoint-every", "steps between checkpoints; 0: by time alone",
+               SPION_FIELD(checkpoint_every), 0),
+        number(group, "checkpoint-minutes", "minutes between checkpoints; 0: by steps alone",
+               SPION_FIELD(checkpoint_minutes), 0.0),
+        number(group, "keep-checkpoints",
+               "how many of the latest are kept, beside the best by validation",
+               SPION_FIELD(keep_checkpoints), 1, 1000000),
+        number(group, "minutes",
+               "stop after so many minutes, with a checkpoint to go on from; 0: never",
+               SPION_FIELD(minutes), 0.0),
     };
 }
 
@@ -208,8 +152,35 @@ std::vector<Setting> sparsity_settings() {
                SPION_FIELD(discovery.filter), 1, 257),
         number(group, "quantile", "threshold of the flood fill (cf, f)",
                SPION_FIELD(discovery.quantile), 0.0, 1.0),
-        number(group, "density", "share of the blocks kept (c)", SPION_FIELD(discovery.density),
-               0.0, 1.0),
+        number(group, "density", "share of the blocks kept (c, and patterns that are fixed)",
+               SPION_FIELD(discovery.density), 0.0, 1.0),
+        words(
+            group, "pattern",
+            "discovered; or window, bigbird, strided or fixed, with that density; or a file with a "
+            "pattern (docs/formats.md)",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (!is_utf8(text)) {
+                    throw UserError(
+                        "{} names a file that is not UTF-8, which config.toml could not hold: "
+                        "rename the file",
+                        given);
+                }
+                s.pattern = text;
+            },
+            [](const TrainSettings& s) { return std::string_view(s.pattern); }),
+        words(
+            group, "sparse-from",
+            "transition, or start: a pattern that is not discovered may be used from the first "
+            "step",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "start" && text != "transition") {
+                    throw UserError("{} is '{}', but it takes start or transition", given, text);
+                }
+                s.sparse_from_start = text == "start";
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.sparse_from_start ? "start" : "transition");
+            }),
         flag(group, "dense", "never turn sparse, whatever transition-step says (for comparison)",
              SPION_FIELD(dense)),
         number(group, "transition-step", "turn sparse after this step; 0: by the paper's rule",
@@ -235,47 +206,12 @@ std::vector<Setting> sparsity_settings() {
     };
 }
 
-std::vector<Setting> data_settings() {
-    constexpr std::string_view group = "data";
-    return {
-        words(
-            group, "data",
-            "folder with Long Range Arena's basic_{train,val,test}.tsv; without it samples are "
-            "generated",
-            [](TrainSettings& s, std::string_view text, std::string_view given) {
-                if (!is_utf8(text)) {
-                    throw UserError(
-                        "{} names a folder that is not UTF-8, which config.toml could not hold: "
-                        "rename the folder",
-                        given);
-                }
-                s.data = text;
-            },
-            [](const TrainSettings& s) { return std::string_view(s.data); }),
-        number(group, "data-seed", "seed of the generated samples", SPION_FIELD(list_ops.seed), 0),
-        number(group, "train-samples", "generated", SPION_FIELD(list_ops.train_samples), 1),
-        number(group, "validation-samples", "generated", SPION_FIELD(list_ops.validation_samples),
-               1),
-        number(group, "test-samples", "generated", SPION_FIELD(list_ops.test_samples), 1),
-        number(group, "min-length", "shortest generated expression, in tokens",
-               SPION_FIELD(list_ops.min_length), 1),
-        number(group, "max-length", "longest generated expression, in tokens",
-               SPION_FIELD(list_ops.max_length), 1),
-        number(group, "max-depth", "levels of a generated expression",
-               SPION_FIELD(list_ops.max_depth), 2, 1000),
-        number(group, "max-arguments", "most arguments of a generated operator",
-               SPION_FIELD(list_ops.max_arguments), 2, 64),
-        number(group, "operator-probability", "of a generated node above the last level",
-               SPION_FIELD(list_ops.operator_probability), 0.0, 1.0),
-    };
-}
-
 #undef SPION_FIELD
 
 std::vector<Setting> make_table() {
     std::vector<Setting> table;
-    for (auto* group :
-         {general_settings, model_settings, optimiser_settings, sparsity_settings, data_settings}) {
+    for (auto* group : {general_settings, checkpoint_settings, model_settings, optimiser_settings,
+                        sparsity_settings, data_settings}) {
         std::vector<Setting> settings = group();
         table.insert(table.end(), settings.begin(), settings.end());
     }
@@ -299,34 +235,41 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::span<const Setting> train_settings() {
+std::vector<const Setting*> train_settings(std::string_view task) {
     static const std::vector<Setting> table = make_table();
-    return table;
+    std::vector<const Setting*> own;
+    for (const Setting& setting : table) {
+        if (setting.tasks.empty() ||
+            std::find(setting.tasks.begin(), setting.tasks.end(), task) != setting.tasks.end()) {
+            own.push_back(&setting);
+        }
+    }
+    return own;
 }
 
 void apply_setting(TrainSettings& settings, std::string_view name, std::string_view value,
                    std::string_view given) {
-    const auto table = train_settings();
+    const auto table = train_settings(settings.task);
     const auto found = std::find_if(table.begin(), table.end(),
-                                    [&](const Setting& setting) { return setting.name == name; });
-    if (found != table.end()) return found->parse(settings, value, given);
-    const auto nearest =
-        std::min_element(table.begin(), table.end(), [&](const Setting& a, const Setting& b) {
-            return edit_distance(a.name, name) < edit_distance(b.name, name);
+                                    [&](const Setting* setting) { return setting->name == name; });
+    if (found != table.end()) return (*found)->parse(settings, value, given);
+    const auto* nearest =
+        *std::min_element(table.begin(), table.end(), [&](const Setting* a, const Setting* b) {
+            return edit_distance(a->name, name) < edit_distance(b->name, name);
         });
-    throw UserError("{} is no setting of train listops; the nearest is '{}' (see --help for all)",
-                    given, nearest->name);
+    throw UserError("{} is no setting of train {}; the nearest is '{}' (see --help for all)", given,
+                    settings.task, nearest->name);
 }
 
 std::string to_toml(const TrainSettings& settings) {
     std::string text;
     std::string_view group;
-    for (const Setting& setting : train_settings()) {
-        if (setting.group != group) {
-            text += fmt::format("{}# {}\n", group.empty() ? "" : "\n", setting.group);
-            group = setting.group;
+    for (const Setting* setting : train_settings(settings.task)) {
+        if (setting->group != group) {
+            text += fmt::format("{}# {}\n", group.empty() ? "" : "\n", setting->group);
+            group = setting->group;
         }
-        text += fmt::format("{} = {}\n", setting.name, setting.toml(settings));
+        text += fmt::format("{} = {}\n", setting->name, setting->toml(settings));
     }
     return text;
 }

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "compiler/discovery/discover.h"
 #include "ir/attention.h"
@@ -27,14 +27,28 @@ enum class ScoreMode {
 // What training does at the first step whose loss or gradients are not finite.
 enum class OnDivergence { kStop, kContinue };
 
+// Of each split; 0: all that there are.
+struct SampleCounts {
+    std::int64_t train = 0, validation = 0, test = 0;
+};
+
 struct TrainSettings {
+    std::string task = "listops";  // train/task.h
     DeviceChoice device = DeviceChoice::kAuto;
     std::uint64_t seed = 0;  // initial values, shuffling, dropout
     std::int64_t steps = 30000;
     int batch = 256;
+    int accumulate = 1;  // batches whose gradients a step adds up
     std::int64_t eval_every = 500;
     bool autotune = false;  // attention's tile shapes are measured
     OnDivergence on_divergence = OnDivergence::kStop;
+    bool tensorboard = false;  // RUN/tensorboard/ is written
+
+    // Checkpoints (train/checkpoint.h).
+    std::int64_t checkpoint_every = 0;  // steps
+    double checkpoint_minutes = 10;
+    int keep_checkpoints = 2;
+    double minutes = 0;
 
     // Model.
     std::int64_t length = 2048;  // L
@@ -58,38 +72,46 @@ struct TrainSettings {
     // Discovery and transition.
     DiscoverySettings discovery = {
         .block = 64, .filter = 31, .quantile = 0.98, .density = 0.04, .variant = Variant::kCF};
-    bool dense = false;                // never turn sparse
-    std::int64_t transition_step = 0;  // 0: by the rule
-    int transition_change = 15;        // per cent
+    bool dense = false;                  // never turn sparse
+    std::string pattern = "discovered";  // or a fixed one's name, or a file of one pattern
+    bool sparse_from_start = false;      // there is no dense phase
+    std::int64_t transition_step = 0;    // 0: by the rule
+    int transition_change = 15;          // per cent
     ScoreMode scores = ScoreMode::kExact;
     int tiers = 1;  // 1: compile each layer's pattern into its kernels, and keep what is faster
 
-    // Data: LRA's files from `data`, or else generated.
+    // Data: files, or else generated where the task has a generator.
     std::string data;
-    ListOpsSettings list_ops;
+    ListOpsSettings list_ops;  // its seed is every task's data-seed
+    SampleCounts samples;      // of the other tasks
+    int border = 0;            // of pictures, in pixels
+    std::int64_t cut = 0;      // of texts, in bytes
 };
 
 struct Setting {
     std::string_view group;
     std::string_view name;  // "eval-every"
     std::string_view help;
-    bool is_flag;  // a boolean: its flag takes no value
+    bool is_flag;                              // a boolean: its flag takes no value
+    std::vector<std::string_view> tasks = {};  // that have it; empty: all
     // Throws UserError saying what the setting takes; `given` names it as the user did.
     std::function<void(TrainSettings&, std::string_view value, std::string_view given)> parse;
     std::function<std::string(const TrainSettings&)> toml;  // the value as TOML
 };
 
-// All of them, by group.
-std::span<const Setting> train_settings();
+// All of a task's, by group.
+std::vector<const Setting*> train_settings(std::string_view task = "listops");
+// A part of them, which has a file of its own.
+std::vector<Setting> data_settings();
 
 // Sets one by name. `given` is how the user named it: "--steps", "run.toml: steps". Throws
 // UserError for an unknown name (with the nearest known one) or a value that is not allowed.
 void apply_setting(TrainSettings& settings, std::string_view name, std::string_view value,
                    std::string_view given);
 
-// "paper": the defaults. "demo": small enough for a laptop without a GPU. Throws UserError for
-// another name.
-TrainSettings preset_settings(std::string_view name);
+// "paper": the paper's for the task. "demo": small enough for a laptop without a GPU. Throws
+// UserError for another name.
+TrainSettings preset_settings(std::string_view name, std::string_view task = "listops");
 
 // Throws UserError for settings that are out of range together or contradict each other.
 void check(const TrainSettings& settings);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "train/toml_letters.h"
 
 #define TOML_HEADER_ONLY 1
 #define TOML_ENABLE_FORMATTERS 0
@@ -18,7 +19,7 @@ namespace {
 
 constexpr std::size_t kLargestSettings = std::size_t{1} << 20;  // bytes
 
-std::string read_settings_text(const std::filesystem::path& file) {
+std::string text_of_file(const std::filesystem::path& file) {
     std::error_code ignored;
     const bool folder = std::filesystem::is_directory(file, ignored);
     errno = 0;
@@ -40,8 +41,8 @@ std::string read_settings_text(const std::filesystem::path& file) {
     return text;
 }
 
-std::string place(const std::filesystem::path& file, const toml::source_region& source) {
-    return fmt::format("{}:{}:{}", file.string(), source.begin.line, source.begin.column);
+std::string place(const std::string& origin, const toml::source_region& source) {
+    return fmt::format("{}:{}:{}", origin, source.begin.line, source.begin.column);
 }
 
 // What the parser found, in our words where its own do not say what a user did.
@@ -55,12 +56,15 @@ std::string meaning(std::string_view description) {
     return fmt::format("the key {} is given twice", description.substr(open, close + 1 - open));
 }
 
-toml::table parse(const std::filesystem::path& file) {
-    const std::string text = read_settings_text(file);
+toml::table parse(std::string_view text, const std::string& origin) {
+    // toml++ 3.3 is no judge of letters outside strings and comments.
+    if (const std::optional<LetterFault> fault = find_letter_fault(text)) {
+        throw UserError("{}:{}:{}: {}", origin, fault->line, fault->column, fault->what);
+    }
     try {
-        return toml::parse(std::string_view(text));
+        return toml::parse(text);
     } catch (const toml::parse_error& error) {
-        throw UserError("{}: {}; give a TOML file of settings", place(file, error.source()),
+        throw UserError("{}: {}; give a TOML file of settings", place(origin, error.source()),
                         meaning(error.description()));
     }
 }
@@ -77,7 +81,11 @@ std::optional<std::string> text_of(const toml::node& value) {
 }  // namespace
 
 std::vector<FileSetting> read_settings_file(const std::filesystem::path& file) {
-    const toml::table table = parse(file);
+    return read_settings_text(text_of_file(file), file.string());
+}
+
+std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin) {
+    const toml::table table = parse(text, origin);
     struct Entry {
         const toml::key* key;
         const toml::node* value;
@@ -93,12 +101,24 @@ std::vector<FileSetting> read_settings_file(const std::filesystem::path& file) {
     });
     std::vector<FileSetting> settings;
     for (const auto& [key, value] : entries) {
-        std::string given = fmt::format("{}: {}", place(file, key->source()), key->str());
-        std::optional<std::string> text = text_of(*value);
-        if (!text) throw UserError("{} is not of the form setting = value", given);
+        std::string given = fmt::format("{}: {}", place(origin, key->source()), key->str());
+        std::optional<std::string> written = text_of(*value);
+        if (!written) throw UserError("{} is not of the form setting = value", given);
         settings.push_back({.name = std::string(key->str()),
-                            .value = std::move(*text),
+                            .value = std::move(*written),
                             .given = std::move(given)});
+    }
+    return settings;
+}
+
+TrainSettings settings_of_run(const std::vector<FileSetting>& written) {
+    std::string_view task = "listops";  // of a run from before there were others
+    for (const FileSetting& setting : written) {
+        if (setting.name == "task") task = setting.value;
+    }
+    TrainSettings settings = preset_settings("paper", task);
+    for (const FileSetting& setting : written) {
+        apply_setting(settings, setting.name, setting.value, setting.given);
     }
     return settings;
 }
@@ -123,33 +143,6 @@ std::string toml_string(std::string_view text) {
         }
     }
     return result + '"';
-}
-
-bool is_utf8(std::string_view text) {
-    for (std::size_t i = 0; i < text.size();) {
-        const auto byte = [&](std::size_t at) {
-            return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U;
-        };
-        const unsigned first = byte(i);
-        const int more = first < 0x80       ? 0
-                         : first >> 5 == 6  ? 1
-                         : first >> 4 == 14 ? 2
-                         : first >> 3 == 30 ? 3
-                                            : -1;
-        if (more < 0) return false;
-        unsigned code = more == 0 ? first : first & (0x3FU >> more);
-        for (int n = 1; n <= more; ++n) {
-            const unsigned next = byte(i + static_cast<std::size_t>(n));
-            if (next >> 6 != 2) return false;
-            code = code << 6 | (next & 0x3FU);
-        }
-        constexpr unsigned kSmallest[] = {0, 0x80, 0x800, 0x10000};  // shorter forms must be used
-        if (code < kSmallest[more] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) {
-            return false;
-        }
-        i += static_cast<std::size_t>(more) + 1;
-    }
-    return true;
 }
 
 }  // namespace spion

@@ -23,13 +23,17 @@ struct FileSetting {
 // twice, for one), and for tables, arrays and dates.
 std::vector<FileSetting> read_settings_file(const std::filesystem::path& file);
 
+// Likewise of a text; `origin` takes the file's place in messages.
+std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin);
+
+// The settings of a run whose config.toml these are: the paper's for its task, changed by them. Throws
+// as apply_setting does.
+TrainSettings settings_of_run(const std::vector<FileSetting>& written);
+
 // Applies them. Throws as that and as apply_setting does.
 void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file);
 
 // A basic string of TOML, quotes included, that reads back as `text`, which must be UTF-8.
 std::string toml_string(std::string_view text);
-
-// Whether `text` is well-formed UTF-8 (RFC 3629), as TOML demands of the whole file.
-bool is_utf8(std::string_view text);
 
 }  // namespace spion

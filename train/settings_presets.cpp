@@ -3,33 +3,19 @@
 #include "ir/sizes.h"
 #include "train/kernels.h"
 #include "train/settings.h"
+#include "train/task.h"
 
 namespace spion {
 
-TrainSettings preset_settings(std::string_view name) {
-    if (name == "paper") return {};
-    if (name != "demo") {
+TrainSettings preset_settings(std::string_view name, std::string_view task_name) {
+    if (name != "paper" && name != "demo") {
         throw UserError("--preset is '{}', but it takes paper or demo", name);
     }
+    const Task& task = task_named(task_name);
     TrainSettings settings;
-    settings.steps = 800;
-    settings.batch = 16;
-    settings.eval_every = 100;
-    settings.length = 1024;  // long enough for attention to be most of a dense step
-    settings.layers = 2;
-    settings.learning_rate = 4e-3;
-    settings.warmup = 50;
-    settings.discovery.block = 32;
-    settings.discovery.quantile = 0.95;
-    settings.discovery.density = 0.07;
-    settings.transition_step = 250;  // in so short a run the rule holds early, late or never
-    settings.list_ops.train_samples = 12000;
-    settings.list_ops.validation_samples = 128;
-    settings.list_ops.test_samples = 1000;
-    settings.list_ops.min_length = 200;
-    settings.list_ops.max_length = 1000;
-    settings.list_ops.max_depth = 4;  // wide and shallow: much is learnt within minutes
-    settings.list_ops.max_arguments = 30;
+    settings.task = task.name;
+    task.paper(settings);
+    if (name == "demo") task.demo(settings);
     return settings;
 }
 
@@ -39,7 +25,7 @@ void check(const TrainSettings& s) {
                         s.d_model, s.heads, s.head_dim, s.heads * s.head_dim);
     }
     check(attention_of(s, DType::kFp32));
-    check_batch(attention_of(s, DType::kFp32), s.batch);
+    check_batch(attention_of(s, DType::kFp32), std::int64_t{s.batch} * task_named(s.task).towers);
     if (s.warmup > s.steps) {
         throw UserError("warmup is {} steps of only {}: lower --warmup or raise --steps", s.warmup,
                         s.steps);
@@ -49,6 +35,12 @@ void check(const TrainSettings& s) {
             "transition-step is {}, but it must come before the last of the {} steps (0: by the "
             "rule)",
             s.transition_step, s.steps);
+    }
+    if (s.sparse_from_start && (s.dense || s.pattern == "discovered")) {
+        throw UserError(
+            "sparse-from is start, but {}: take transition, or --pattern window, bigbird, strided, "
+            "fixed or a file",
+            s.dense ? "dense says never" : "a pattern is discovered in the dense phase");
     }
     constexpr std::int64_t kExactLimit = 16384;
     if (!s.dense && s.transition_step == 0 && s.scores == ScoreMode::kExact &&
@@ -63,12 +55,7 @@ void check(const TrainSettings& s) {
                     .feed_forward = s.feed_forward,
                     .vocabulary = s.vocabulary,
                     .dropout = static_cast<float>(s.dropout)});
-    if (!s.data.empty()) return;
-    check(s.list_ops);
-    if (s.list_ops.max_length > s.length) {
-        throw UserError("max-length is {}, but length allows {}: lower it or raise --length",
-                        s.list_ops.max_length, s.length);
-    }
+    task_named(s.task).check(s);
 }
 
 // The paper drops attention probabilities too; the operation does not do that yet.

@@ -23,30 +23,39 @@ std::vector<T> read(Device& device, const Buffer& buffer, std::size_t count) {
 }  // namespace
 
 StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
-                       const OptimiserSettings& optimiser, int batch)
+                       const OptimiserSettings& optimiser, int batch, int accumulate,
+                       std::int64_t steps_done)
     : model_(&model),
       device_(&device),
       batches_(&batches),
       optimiser_(optimiser),
       batch_(batch),
-      losses_(device, sizeof(float) * kPending * static_cast<std::size_t>(batch)),
-      correct_(device, sizeof(int) * kPending * static_cast<std::size_t>(batch)),
+      accumulate_(accumulate),
+      steps_done_(steps_done),
+      losses_(device, sizeof(float) * kPending * static_cast<std::size_t>(samples())),
+      correct_(device, sizeof(int) * kPending * static_cast<std::size_t>(samples())),
       not_finite_(device,
                   sizeof(int) * kPending * static_cast<std::size_t>(model.not_finite_items())) {}
 
-StepResults StepRunner::results(int slot) const {
-    return {.losses = losses_.as<float>() + static_cast<std::ptrdiff_t>(slot) * batch_,
-            .correct = correct_.as<int>() + static_cast<std::ptrdiff_t>(slot) * batch_,
+StepResults StepRunner::results(int slot, int part) const {
+    const std::int64_t first = slot * samples() + std::int64_t{part} * batch_;
+    return {.losses = losses_.as<float>() + first,
+            .correct = correct_.as<int>() + first,
             .not_finite = not_finite_.as<int>() + slot * model_->not_finite_items()};
 }
 
 void StepRunner::run(double learning_rate) {
     if (full()) throw InternalError("{} steps are pending, none was collected", kPending);
     const auto slot = static_cast<int>(pending_.size());
-    const Batch batch = batches_->next();
-    if (slot == 0) device_->mark(0);
-    model_->upload(batch);
-    model_->compute_gradients(static_cast<std::uint32_t>(steps_done_), results(slot));
+    for (int part = 0; part < accumulate_; ++part) {
+        const Batch batch = batches_->next();
+        if (slot == 0 && part == 0) device_->mark(0);
+        model_->upload(batch);
+        // Dropout draws anew for every pass.
+        const std::int64_t pass = steps_done_ * accumulate_ + part;
+        model_->accumulate_gradients(static_cast<std::uint32_t>(pass), part, accumulate_,
+                                     results(slot, part));
+    }
     model_->update(steps_done_, learning_rate, optimiser_, results(slot));
     device_->mark(slot + 1);
     ++steps_done_;
@@ -57,7 +66,7 @@ void StepRunner::run(double learning_rate) {
 // On the host: results lie in its memory, and the step is done.
 bool StepRunner::last_step_is_finite() const {
     const StepResults step = results(static_cast<int>(pending_.size()) - 1);
-    return std::all_of(step.losses, step.losses + batch_,
+    return std::all_of(step.losses, step.losses + samples(),
                        [](float loss) { return std::isfinite(loss); }) &&
            std::all_of(step.not_finite, step.not_finite + model_->not_finite_items(),
                        [](int count) { return count == 0; });
@@ -70,7 +79,7 @@ bool StepRunner::due() const {
 }
 
 std::vector<StepRecord> StepRunner::collect() {
-    const std::size_t steps = pending_.size(), batch = static_cast<std::size_t>(batch_);
+    const std::size_t steps = pending_.size(), batch = static_cast<std::size_t>(samples());
     const auto items = static_cast<std::size_t>(model_->not_finite_items());
     const auto losses = read<float>(*device_, losses_, steps * batch);
     const auto correct = read<int>(*device_, correct_, steps * batch);
@@ -81,8 +90,9 @@ std::vector<StepRecord> StepRunner::collect() {
             return std::accumulate(first, first + static_cast<std::ptrdiff_t>(count), zero);
         };
         StepRecord& record = pending_[s];
-        record.loss = sum(losses, batch, 0.0) / batch_;
-        record.accuracy = static_cast<double>(sum(correct, batch, std::int64_t{0})) / batch_;
+        record.loss = sum(losses, batch, 0.0) / static_cast<double>(batch);
+        record.accuracy =
+            static_cast<double>(sum(correct, batch, std::int64_t{0})) / static_cast<double>(batch);
         record.not_finite = sum(not_finite, items, std::int64_t{0});
         for (std::size_t item = 0; item < items; ++item) {
             if (not_finite[s * items + item] > 0) record.items.push_back(static_cast<int>(item));
@@ -95,7 +105,7 @@ std::vector<StepRecord> StepRunner::collect() {
     return std::exchange(pending_, {});
 }
 
-Evaluation evaluate(Model& model, Device& device, const Split& split, int batch) {
+Evaluation evaluate(Model& model, Device& device, const Samples& split, int batch) {
     const std::int64_t samples = split.samples();
     const Buffer losses(device, sizeof(float) * static_cast<std::size_t>(samples));
     const Buffer correct(device, sizeof(int) * static_cast<std::size_t>(samples));

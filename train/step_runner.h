@@ -23,9 +23,11 @@ struct StepRecord {
 
 class StepRunner {
   public:
-    // Everything is the caller's and must outlive the runner. batch: samples a step.
+    // Everything is the caller's and must outlive the runner. A step has `accumulate` batches of
+    // `batch` samples, whose gradients it adds up; steps_done: before this run.
     StepRunner(Model& model, Device& device, BatchStream& batches,
-               const OptimiserSettings& optimiser, int batch);
+               const OptimiserSettings& optimiser, int batch, int accumulate = 1,
+               std::int64_t steps_done = 0);
 
     // One step: upload, forward, backward, update. Asynchronous. Call collect() when full().
     void run(double learning_rate);
@@ -41,19 +43,20 @@ class StepRunner {
   private:
     // One mark a step and one before the first fit into the device's 64 slots.
     static constexpr int kPending = 32;
-    StepResults results(int slot) const;
+    StepResults results(int slot, int part = 0) const;
+    std::int64_t samples() const { return std::int64_t{batch_} * accumulate_; }
     bool last_step_is_finite() const;
 
     Model* model_;
     Device* device_;
     BatchStream* batches_;
     OptimiserSettings optimiser_;
-    int batch_;
+    int batch_, accumulate_;
     std::int64_t steps_done_ = 0;
     std::vector<StepRecord> pending_;  // step and learning rate filled in
     bool must_look_ = false;           // the last step was not finite
-    Buffer losses_;                    // fp32 [kPending, B]
-    Buffer correct_;                   // int32 [kPending, B]
+    Buffer losses_;                    // fp32 [kPending, samples]
+    Buffer correct_;                   // int32 [kPending, samples]
     Buffer not_finite_;                // int32 [kPending, items]
     std::chrono::steady_clock::time_point last_collect_ = std::chrono::steady_clock::now();
 };
@@ -64,6 +67,6 @@ struct Evaluation {
 };
 
 // The model without dropout on every sample of a split, in batches of up to `batch`. Waits.
-Evaluation evaluate(Model& model, Device& device, const Split& split, int batch);
+Evaluation evaluate(Model& model, Device& device, const Samples& split, int batch);
 
 }  // namespace spion

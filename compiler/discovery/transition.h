@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace spion {
@@ -36,6 +37,11 @@ class Transition {
     // change_t of the last evaluation in per cent, [layers]; empty before the third evaluation.
     std::span<const double> changes() const { return changes_; }
 
+    // Distances of the last evaluation, [layers]; empty before the second. With them another goes on
+    // where this one is.
+    std::span<const double> previous() const { return previous_; }
+    void go_on_from(std::vector<double> previous) { previous_ = std::move(previous); }
+
   private:
     int layers_;
     TransitionSettings settings_;
@@ -53,6 +59,8 @@ class MapHistory {
     // Takes layer's A^s of this evaluation, [L, L]; returns its distance from the last one, or
     // nothing at the first.
     std::optional<double> advance(int layer, std::span<const float> map);
+    // [layers] of [L, L], empty before the first evaluation.
+    const std::vector<std::vector<float>>& last() const { return last_; }
 
   private:
     std::vector<std::vector<float>> last_;  // [layers] of [L, L], empty before the first

@@ -77,10 +77,14 @@ std::string reason(const TypicalTiles& typical) {
     if (!typical.measured) {
         return fmt::format("{} wins: it is predicted fastest; {}", name, other);
     }
-    return fmt::format(
-        "{} wins: {}, measured to be good elsewhere, is predicted more than {:.0f} "
-        "% slower here; {}",
-        name, shape_text(find(typical.candidates, *typical.measured)), 100 * kMargin, other);
+    const TileCandidate& measured = find(typical.candidates, *typical.measured);
+    return fmt::format("{} wins: {}, measured to be good elsewhere, {}; {}", name,
+                       shape_text(measured),
+                       measured.prediction ? fmt::format("is predicted more than {:.0f} % slower "
+                                                         "here",
+                                                         100 * kMargin)
+                                           : "cannot run here",
+                       other);
 }
 
 // Whether this pattern's tiles are packed, and why.

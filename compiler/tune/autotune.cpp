@@ -6,17 +6,19 @@
 #include <iterator>
 
 #include "codegen/emit.h"
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/packing.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "runtime/measure.h"
 
 namespace spion {
 namespace {
 
 constexpr double kMeasurementMs = 0.25;  // long against an event's resolution
+constexpr int kMostCalls = 100;          // of one measurement
 constexpr double kCacheBytes = 120e6;    // more than a GPU's L2 cache: what is read is not in it
 constexpr int kMostSets = 4;
 constexpr unsigned char kFilling = 0x3C;  // a small number in every dtype
@@ -93,25 +95,13 @@ class Tensors {
 };
 
 double median_milliseconds(Device& device, int repeat, const std::function<void()>& call) {
-    const auto measure = [&](int calls) {
-        device.mark(0);
-        for (int n = 0; n < calls; ++n) {
-            call();
-        }
-        device.mark(1);
-        return device.milliseconds_between(0, 1) / calls;
-    };
-    measure(1);  // the first launch loads the code
-    const double one = measure(1);
-    const double wanted = one > 0 ? std::ceil(kMeasurementMs / one) : 1;
-    const int calls = static_cast<int>(std::clamp(wanted, 1.0, 100.0));
+    milliseconds_a_call(device, 1, call);  // the first launch loads the code
+    const int calls = calls_for(kMeasurementMs, milliseconds_a_call(device, 1, call), kMostCalls);
     std::vector<double> results;
     for (int n = 0; n < repeat; ++n) {
-        results.push_back(measure(calls));
+        results.push_back(milliseconds_a_call(device, calls, call));
     }
-    const auto middle = results.begin() + std::ssize(results) / 2;
-    std::nth_element(results.begin(), middle, results.end());
-    return *middle;
+    return median(std::move(results));
 }
 
 std::string tuning_key(const std::vector<KernelSource>& sources, const BlockPattern& pattern,

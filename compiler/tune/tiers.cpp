@@ -15,6 +15,7 @@
 
 #include "codegen/emit.h"
 #include "ir/error.h"
+#include "runtime/measure.h"
 
 namespace spion {
 namespace {
@@ -86,7 +87,7 @@ std::pair<double, double> measure(CompiledAttention& first, CompiledAttention& s
                                   const SpionAttentionArguments& arguments, Device& device) {
     constexpr int kRounds = 7, kCalls = 4, kSlot = 40;
     const std::array<CompiledAttention*, 2> both = {&first, &second};
-    std::array<std::array<double, kRounds>, 2> times{};
+    std::array<std::vector<double>, 2> times;
     for (int round = -1; round < kRounds; ++round) {  // the first warms up
         device.mark(kSlot);
         for (int i = 0; i < 2; ++i) {
@@ -99,15 +100,11 @@ std::pair<double, double> measure(CompiledAttention& first, CompiledAttention& s
         for (int i = 0; i < 2; ++i) {
             const double spent = device.milliseconds_between(kSlot + i, kSlot + i + 1);
             if (round >= 0) {
-                times[static_cast<std::size_t>(i)][static_cast<std::size_t>(round)] =
-                    spent / kCalls;
+                times[static_cast<std::size_t>(i)].push_back(spent / kCalls);
             }
         }
     }
-    for (auto& series : times) {
-        std::sort(series.begin(), series.end());
-    }
-    return {times[0][kRounds / 2], times[1][kRounds / 2]};
+    return {median(times[0]), median(times[1])};
 }
 
 }  // namespace
@@ -134,17 +131,6 @@ std::string why_not_tier1(const LayerPrograms& programs) {
             steps / items, kMostStepsWorthBaking);
     }
     return "";
-}
-
-std::string TierVerdict::text() const {
-    if (!why_not.empty()) {
-        return fmt::format("layer {}: tier 1 is not worth trying: {}", layer, why_not);
-    }
-    return fmt::format(
-        "layer {}: tier 1 {}: {:.4f} ms a pass, tier 0 {:.4f} ms (compiled in {:.0f} ms in the "
-        "background, measured in {:.0f} ms)",
-        layer, taken ? "taken" : "dropped, it is not faster", tier1_ms, tier0_ms, compile_ms,
-        measurement_ms);
 }
 
 struct BackgroundTiers::State {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/compile.h"
+#include "compiler/launch/compiled_attention.h"
 
 namespace spion {
 

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <fstream>
-#include <iterator>
 #include <string_view>
 #include <system_error>
 
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "runtime/atomic_file.h"
+#include "runtime/whole_file.h"
 
 namespace spion {
 namespace {
@@ -141,15 +140,13 @@ std::optional<Tuning> read_tuning(const fs::path& file, const std::string& key,
         }
         return std::nullopt;
     };
-    std::error_code error;
-    std::ifstream stream(file, std::ios::binary);
-    if (!fs::is_regular_file(file, error) || !stream) {
+    const std::optional<std::string> text = read_whole_file(file, kLargestKeptText);
+    if (!text) {
         return miss("it cannot be read");
     }
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    const Tuning tuning = read_fields(text);
+    const Tuning tuning = read_fields(*text);
     const std::string wanted = entry_text(key, tuning);
-    if (text != wanted + "digest " + digest_of(wanted) + "\n") {
+    if (*text != wanted + "digest " + digest_of(wanted) + "\n") {
         return miss("its facts are not those that its key and digest were made from");
     }
     return tuning;

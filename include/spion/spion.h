@@ -132,6 +132,7 @@ struct ForwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
 };
 
 struct BackwardArguments {
@@ -143,6 +144,7 @@ struct BackwardArguments {
     void* workspace = nullptr;
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
+    const void* table_head = nullptr;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -189,7 +191,8 @@ class Plan {
                                          args.lengths,
                                          args.workspace,
                                          args.workspace_bytes,
-                                         args.flags};
+                                         args.flags,
+                                         args.table_head};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -208,7 +211,8 @@ class Plan {
                                           args.lengths,
                                           args.workspace,
                                           args.workspace_bytes,
-                                          args.flags};
+                                          args.flags,
+                                          args.table_head};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }
@@ -252,6 +256,7 @@ class Discoverer {
                                               nullptr, &pattern));
         return Pattern::adopt(pattern);
     }
+    const spion_discoverer* c() const { return handle_.get(); }
 
   private:
     friend class Context;

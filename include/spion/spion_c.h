@@ -37,7 +37,7 @@ extern "C" {
 /* ------------------------------------------------------------------ versions and errors */
 
 #define SPION_ABI_MAJOR 0
-#define SPION_ABI_MINOR 1
+#define SPION_ABI_MINOR 2
 #define SPION_ABI_VERSION (((uint32_t)SPION_ABI_MAJOR << 16) | (uint32_t)SPION_ABI_MINOR)
 
 /* The library's own: a program works with a library of the same major and no smaller minor number,
@@ -82,8 +82,9 @@ typedef enum spion_cache_kind {
 } spion_cache_kind;
 
 typedef enum spion_log_level { SPION_LOG_INFO = 0, SPION_LOG_WARNING = 1 } spion_log_level;
-/* One line without its end. May be called on any thread that makes plans, never from
- * spion_forward or spion_backward; must not throw. */
+/* One line without its end, and all that the library has to say: it prints nothing. May be called
+ * on any thread that makes contexts or plans, never from spion_forward or spion_backward; must not
+ * throw. */
 typedef void (*spion_log_function)(void* user, int32_t level, const char* line);
 
 typedef struct spion_context_options {
@@ -318,9 +319,12 @@ SPION_API int32_t spion_plan_explain(const spion_plan* plan, spion_blob** text) 
 
 /* The pattern's index tables for this plan: int32 numbers, table_bytes in all, whatever the
  * pattern. The caller copies them to where the tensors are, 16-byte aligned. A copy may be
- * overwritten by another pattern's between calls, also between replays of a CUDA graph.
+ * overwritten by another pattern's between calls, also between replays of a CUDA graph. Their first
+ * SPION_TABLE_HEAD_BYTES say whose they are: kept on the host beside a copy on a GPU and passed as
+ * table_head, they have calls refuse the tables of another plan, and order work for this pattern.
  * SPION_INVALID when length or block are not the plan's, or the pattern has more than max_blocks
  * blocks. */
+#define SPION_TABLE_HEAD_BYTES 64
 SPION_API int32_t spion_plan_write_tables(const spion_plan* plan, const spion_pattern* pattern,
                                           void* tables, size_t bytes) SPION_NOEXCEPT;
 
@@ -350,9 +354,15 @@ typedef struct spion_tensor {
 } spion_tensor;
 
 typedef enum spion_call_flags {
-    /* The kernels of this call may start while the kernel before them on the stream ends, and wait
-     * for it before they read tensors. Only if that kernel writes neither tables nor lengths. */
-    SPION_OVERLAP = 1
+    /* Kernels start while the one before them on the stream ends (where that lets them), and wait
+     * for it before they read what it may have written. With this flag they read tables and lengths
+     * before that: only where no kernel that may still be running then writes these. It saves half
+     * a microsecond. */
+    SPION_OVERLAP = 1,
+    /* The call waits for what is on the stream and reads on the GPU what it cannot look at
+     * otherwise: it refuses tables of another plan, lengths out of range, and a workspace that is
+     * not prepared. To find mistakes with: it allocates, and cannot be captured. */
+    SPION_CHECK = 2
 } spion_call_flags;
 
 /* All memory is where the plan's device reads it: on the GPU of the context, or the host's. q, k, v
@@ -365,10 +375,13 @@ typedef struct spion_forward_args {
     float* lse;             /* written; null: not wanted. backward needs it */
     const void* tables;     /* spion_plan_write_tables */
     size_t table_bytes;     /* the plan's table_bytes */
-    const int32_t* lengths; /* [B] in [0, L] with key_padding, else null */
+    const int32_t* lengths; /* [B] in [0, L] with key_padding, else null. On a GPU they are not
+                               looked at: below 0 counts as 0, above L as L */
     void* workspace;
     size_t workspace_bytes;
-    uint64_t flags; /* spion_call_flags */
+    uint64_t flags;         /* spion_call_flags */
+    const void* table_head; /* on the host: the first SPION_TABLE_HEAD_BYTES of the tables, or null:
+                               tables on a GPU are then known by their size alone */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -382,6 +395,7 @@ typedef struct spion_backward_args {
     void* workspace;
     size_t workspace_bytes;
     uint64_t flags;
+    const void* table_head;
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's

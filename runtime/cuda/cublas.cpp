@@ -7,8 +7,13 @@
 #include <tuple>
 
 #include "ir/error.h"
+#include "ir/nvrtc_rules.h"
 #include "runtime/cuda/cublas_abi.h"
+#include "runtime/cuda/cublas_choice.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/cuda/library_search.h"
 #include "runtime/cuda/shared_library.h"
+#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -20,46 +25,76 @@ using cublas_abi::MatrixLayout;
 using cublas_abi::Status;
 
 struct Library {
-    SharedLibrary library{toolkit_candidates(
-        "SPION_CUBLASLT_LIBRARY", {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"})};
+    SharedLibrary library;
     Functions functions;
-    std::string problem;  // empty: usable
 };
 
-Library open_library() {
-    Library opened;
-    constexpr const char* kRemedy =
-        "install it (package libcublas-13-0 or any CUDA toolkit from 12.0) or set "
-        "SPION_CUBLASLT_LIBRARY to the path of libcublasLt.so";
-    if (!opened.library.is_open()) {
-        opened.problem = fmt::format(
-            "cuBLASLt, which multiplies matrices on GPUs, cannot be opened; {}; tried: {}", kRemedy,
-            opened.library.failures());
-    } else if (const std::string missing = opened.functions.load(opened.library);
-               !missing.empty()) {
-        opened.problem = fmt::format("cuBLASLt at {} has no function {}; {}", opened.library.path(),
-                                     missing, kRemedy);
+struct Opened {
+    std::vector<std::unique_ptr<Library>> libraries;
+    std::size_t taken = 0;  // of them
+    std::string problem;    // empty: that one is usable
+};
+
+CompilerRelease release_of(const Library& library) {
+    // 10000 * major + 100 * minor + patch
+    const auto version = static_cast<int>(library.functions.cublasLtGetVersion());
+    return {.major = version / 10000, .minor = version / 100 % 100};
+}
+
+// Opens `candidate` and keeps it if it is a cuBLASLt; else returns why it is none.
+std::string open(Opened& opened, const std::string& candidate) {
+    auto one =
+        std::make_unique<Library>(Library{.library = SharedLibrary({candidate}), .functions = {}});
+    if (!one->library.is_open()) return one->library.failures();
+    const std::string& path = one->library.path();
+    const auto same = [&](const auto& other) { return other->library.path() == path; };
+    if (std::any_of(opened.libraries.begin(), opened.libraries.end(), same)) return "";
+    if (const std::string missing = one->functions.load(one->library); !missing.empty()) {
+        return fmt::format("{} (has no function {})", path, missing);
     }
+    opened.libraries.push_back(std::move(one));
+    return "";
+}
+
+Opened open_libraries() {
+    Opened opened;
+    std::string failures;
+    for (const std::string& candidate :
+         library_candidates(cublas_names(), environment_value, "/")) {
+        const std::string failure = open(opened, candidate);
+        failures += (failures.empty() || failure.empty() ? "" : ", ") + failure;
+    }
+    std::vector<FoundCublas> found;
+    for (const auto& library : opened.libraries) {
+        found.push_back({.path = library->library.path(), .release = release_of(*library)});
+    }
+    const CublasChoice choice = choose_cublas(found, driver_cuda_release());
+    opened.taken = choice.taken.value_or(0);
+    opened.problem = found.empty() ? fmt::format(
+                                         "cuBLASLt, which multiplies matrices on GPUs, cannot be "
+                                         "opened: {}; tried: {}",
+                                         cublas_remedy(), failures)
+                                   : choice.problem;
     return opened;
 }
 
-const Library& opened_library() {
-    static const Library library = open_library();
-    return library;
+const Opened& opened_libraries() {
+    static const Opened opened = open_libraries();
+    return opened;
 }
 
 const Library& usable_library() {
-    const Library& library = opened_library();
-    if (!library.problem.empty()) {
-        throw DeviceError("{}", library.problem);
+    const Opened& opened = opened_libraries();
+    if (!opened.problem.empty()) {
+        throw DeviceError("{}", opened.problem);
     }
-    return library;
+    return *opened.libraries[opened.taken];
 }
 
 void require(Status status, const char* call) {
     if (status != kSuccess) {
         throw DeviceError("{} failed: {}", call,
-                          opened_library().functions.cublasLtGetStatusName(status));
+                          usable_library().functions.cublasLtGetStatusName(status));
     }
 }
 
@@ -208,7 +243,7 @@ std::unique_ptr<Plan> make_plan(const Functions& cublas, cublas_abi::Handle hand
 }  // namespace
 
 std::optional<std::string> cublas_problem() {
-    const std::string& problem = opened_library().problem;
+    const std::string& problem = opened_libraries().problem;
     return problem.empty() ? std::nullopt : std::optional(problem);
 }
 
@@ -216,6 +251,15 @@ std::string cublas_version() {
     // 10000 * major + 100 * minor + patch
     const std::size_t version = usable_library().functions.cublasLtGetVersion();
     return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+std::vector<std::string> cublas_libraries_found() {
+    std::vector<std::string> found;
+    for (const auto& library : opened_libraries().libraries) {
+        found.push_back(
+            fmt::format("{} at {}", to_text(release_of(*library)), library->library.path()));
+    }
+    return found;
 }
 
 std::string cublas_path() {

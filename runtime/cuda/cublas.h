@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/cuda/driver_abi.h"
 #include "runtime/device.h"
@@ -15,8 +16,13 @@ namespace spion {
 std::optional<std::string> cublas_problem();
 // "13.1.0". Throws DeviceError with cublas_problem()'s sentence.
 std::string cublas_version();
-// The file that was opened. Throws as cublas_version().
+// The file that is taken. Throws as cublas_version().
 std::string cublas_path();
+
+// For people: "13.1 at /usr/local/cuda/lib64/libcublasLt.so.13", everything that was found, in the
+// order in which it was sought. The newest that the driver runs is taken
+// (runtime/cuda/cublas_choice.h).
+std::vector<std::string> cublas_libraries_found();
 
 // Scratch memory for partial sums. Fixed, because it decides which algorithms are eligible.
 constexpr std::size_t kCublasWorkspaceBytes = std::size_t{32} << 20;

@@ -16,6 +16,7 @@
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/cuda_target.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/foreign.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
@@ -318,25 +319,23 @@ void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,
                          std::size_t bytes) const {
     const State& s = *state_;
     const ContextScope scope = s.enter();
-    check_driver(s.cuda.cuMemsetD8Async(address_of(device), byte, bytes,
-                                        static_cast<driver_abi::Stream>(stream)),
-                 "filling device memory");
+    auto* const on = static_cast<driver_abi::Stream>(stream);
+    if (const auto result = s.cuda.cuMemsetD8Async(address_of(device), byte, bytes, on);
+        result != kSuccess) {
+        check_foreign_stream(s.cuda, s.context, on);
+        check_driver(result, "filling device memory");
+    }
+}
+
+void CudaDevice::read_on(ForeignStream stream, void* host, const void* device,
+                         std::size_t bytes) const {
+    const State& s = *state_;
+    const ContextScope scope = s.enter();
+    read_in_order(s.cuda, s.context, static_cast<driver_abi::Stream>(stream), host, device, bytes);
 }
 
 const char* CudaDevice::problem_with_address(const void* data) const {
-    const State& s = *state_;
-    int asked[] = {driver_abi::kPointerMemoryType, driver_abi::kPointerDeviceOrdinal};
-    unsigned type = 0;
-    int ordinal = 0;
-    void* answers[] = {&type, &ordinal};
-    if (s.cuda.cuPointerGetAttributes(2, asked, answers, address_of(data)) != kSuccess) {
-        return "";
-    }
-    if (type == 0) {
-        return "is an address that CUDA does not know";
-    }
-    return type == driver_abi::kMemoryOfDevice && ordinal != s.device ? "is memory of another GPU"
-                                                                      : "";
+    return problem_with_foreign_memory(state_->cuda, state_->context, state_->device, data);
 }
 
 std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) const {

@@ -53,10 +53,12 @@ class CudaDevice : public Device {
                 std::size_t argument_bytes) override;
 
     void prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const override;
-    // Throw DeviceError when the stream is of another context, or cannot be captured.
+    // Throw UserError when the stream is of another context, DeviceError when it cannot be captured.
     void launch_on(ForeignStream stream, const LoadedKernel& kernel, const LaunchGeometry& geometry,
                    const void* arguments, std::size_t argument_bytes) const override;
     void fill_on(ForeignStream stream, void* device, unsigned char byte,
+                 std::size_t bytes) const override;
+    void read_on(ForeignStream stream, void* host, const void* device,
                  std::size_t bytes) const override;
     const char* problem_with_address(const void* data) const override;
 

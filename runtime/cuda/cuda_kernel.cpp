@@ -7,6 +7,7 @@
 #include "ir/error.h"
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/foreign.h"
 
 namespace spion {
 
@@ -77,6 +78,7 @@ void CudaKernel::launch(const LaunchGeometry& geometry, const void* arguments,
     const driver_abi::Result result =
         cuda_.cuLaunchKernelEx(&config, function_, parameters, nullptr);
     if (result != kSuccess) {
+        check_foreign_stream(cuda_, context_, stream);
         throw DeviceError("launching kernel '{}' failed: {}", entry_,
                           describe_driver_error(result));
     }

@@ -27,7 +27,8 @@ class CudaKernel : public LoadedKernel {
     void allow_shared_bytes(int bytes) const;
 
     // Puts a launch into `stream`, whose context must be current. `arguments` is the kernel's
-    // struct. Keeps no state. Throws DeviceError with the driver's reason.
+    // struct. Keeps no state. Throws UserError when the stream is of another context, else
+    // DeviceError with the driver's reason.
     void launch(const LaunchGeometry& geometry, const void* arguments,
                 driver_abi::Stream stream) const;
 

@@ -4,6 +4,7 @@
 
 #include "ir/error.h"
 #include "runtime/cuda/shared_library.h"
+#include "runtime/forks.h"
 
 namespace spion {
 namespace {
@@ -87,11 +88,15 @@ const Driver& opened_driver() {
 
 // The same with its GPU: what takes long is done only where a GPU is wanted.
 const std::string& first_problem() {
+    static const unsigned started_in = forks();
     static const std::string problem = [] {
         const Driver& driver = opened_driver();
         return driver.problem.empty() ? device_problem(driver.functions) : driver.problem;
     }();
-    return problem;
+    static const std::string forked =
+        "NVIDIA's driver was started before this process was forked, and does not work in a "
+        "child: fork before the first use of a GPU, or start the child as a program (exec)";
+    return problem.empty() && started_in != forks() ? forked : problem;
 }
 
 }  // namespace

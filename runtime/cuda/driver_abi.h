@@ -36,6 +36,7 @@ constexpr int kDeviceSharedBytesPerBlockOptIn = 97;
 
 constexpr int kFunctionMaxDynamicSharedBytes = 8;
 
+constexpr int kPointerContext = 1;
 constexpr int kPointerMemoryType = 2;
 constexpr int kPointerDeviceOrdinal = 9;
 constexpr unsigned kMemoryOfDevice = 2;
@@ -71,6 +72,7 @@ struct LaunchConfig {
 };
 
 constexpr unsigned kStreamNonBlocking = 1;
+constexpr int kStreamNotCaptured = 0;
 constexpr unsigned kEventDefault = 0;
 constexpr unsigned kEventNoTiming = 2;
 
@@ -103,6 +105,8 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuStreamCreate, Result(Stream*, unsigned flags))                                          \
     X(cuStreamDestroy_v2, Result(Stream))                                                       \
     X(cuStreamSynchronize, Result(Stream))                                                      \
+    X(cuStreamGetCtx, Result(Stream, Context*))                                                 \
+    X(cuStreamIsCapturing, Result(Stream, int* status))                                         \
     X(cuEventCreate, Result(Event*, unsigned flags))                                            \
     X(cuEventDestroy_v2, Result(Event))                                                         \
     X(cuEventRecord, Result(Event, Stream))                                                     \

@@ -1,10 +1,8 @@
-// Which NVRTC is taken where a machine has several: toolkits, Python packages, PyTorch's own. Facts
-// in, a choice out, so that it is tested without any of them.
+// Which NVRTC is taken where a machine has several (runtime/cuda/library_search.h). Facts in, a
+// choice out, so that it is tested without any of them.
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,16 +33,5 @@ NvrtcChoice choose_nvrtc(const std::vector<FoundNvrtc>& found, int capability,
 
 // What mends a missing or unfit NVRTC, as the end of a sentence.
 std::string nvrtc_remedy(const CompilerRelease& oldest = kOldestNvrtc);
-
-// The value of an environment variable; nullopt where it is unset or empty.
-using Variables = std::function<std::optional<std::string>(const char* name)>;
-
-// Files and names to give to the loader, in this order: $SPION_NVRTC_LIBRARY alone where it is set;
-// else libnvrtc as the loader finds it; in lib64 of $CUDA_HOME, of $CUDA_PATH and of every
-// usr/local/cuda*; in $CONDA_PREFIX/lib; in Python's packages nvidia/*/lib and torch/lib below
-// $VIRTUAL_ENV, $CONDA_PREFIX, $HOME/.local, usr/local and usr. root: "/", or a test's folder. A
-// file that has several names is listed once.
-std::vector<std::string> nvrtc_candidates(const Variables& variable,
-                                          const std::filesystem::path& root);
 
 }  // namespace spion

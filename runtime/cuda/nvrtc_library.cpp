@@ -9,6 +9,7 @@
 
 #include "ir/error.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/library_search.h"
 #include "runtime/cuda/nvrtc_choice.h"
 #include "runtime/environment.h"
 
@@ -68,7 +69,8 @@ void open(Opened& opened, const std::string& candidate) {
 const Opened& opened_libraries() {
     static const Opened opened = [] {
         Opened all;
-        for (const std::string& candidate : nvrtc_candidates(environment_value, "/")) {
+        for (const std::string& candidate :
+             library_candidates(nvrtc_names(), environment_value, "/")) {
             open(all, candidate);
         }
         return all;

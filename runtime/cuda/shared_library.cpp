@@ -6,11 +6,8 @@
 #include <link.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cstring>
 #include <string_view>
-
-#include "runtime/environment.h"
 
 namespace spion {
 namespace {
@@ -108,30 +105,6 @@ std::string SharedLibrary::identity() const {
 
 void* SharedLibrary::symbol(const char* name) const {
     return handle_ == nullptr ? nullptr : dlsym(handle_, name);
-}
-
-std::vector<std::string> toolkit_candidates(const char* override_variable,
-                                            const std::vector<std::string>& names) {
-    if (const auto file = environment_value(override_variable)) {
-        return {*file};
-    }
-    std::vector<std::string> candidates = names;
-    std::vector<std::string> folders;
-    for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
-        if (const auto folder = environment_value(variable)) {
-            folders.push_back(fmt::format("{}/lib64", *folder));
-        }
-    }
-    folders.emplace_back("/usr/local/cuda/lib64");
-    for (const std::string& folder : folders) {
-        for (const std::string& name : names) {
-            std::string path = fmt::format("{}/{}", folder, name);
-            if (std::find(candidates.begin(), candidates.end(), path) == candidates.end()) {
-                candidates.push_back(std::move(path));
-            }
-        }
-    }
-    return candidates;
 }
 
 }  // namespace spion

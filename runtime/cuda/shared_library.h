@@ -29,10 +29,4 @@ class SharedLibrary {
     std::string failures_;
 };
 
-// Where a library of the CUDA toolkit may lie. If the environment variable `override_variable` is
-// set, its value alone; else `names` as the loader finds them, then in lib64 of $CUDA_HOME, of
-// $CUDA_PATH and of /usr/local/cuda.
-std::vector<std::string> toolkit_candidates(const char* override_variable,
-                                            const std::vector<std::string>& names);
-
 }  // namespace spion

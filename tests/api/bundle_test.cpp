@@ -97,10 +97,14 @@ TEST_F(ApiBundle, SaysWhatIsDamaged) {
     expect_status<DeviceError>([&] { frozen_context().plan(attention()); }, "is damaged");
     fs::remove(binary);
     expect_status<DeviceError>([&] { check_bundle(path()); }, "cannot be read");
+    std::ofstream(fs::path(path()) / "manifest.json")
+        << R"({"bundle_format": 1e300, "spion": "1", "kernels": [], "targets": []})";
+    expect_status<DeviceError>([&] { frozen_context(); }, "manifest of bundle");
     std::ofstream(fs::path(path()) / "manifest.json") << "{";
     expect_status<DeviceError>([&] { frozen_context(); }, "manifest of bundle");
     fs::remove(fs::path(path()) / "manifest.json");
-    expect_status<DeviceError>([&] { frozen_context(); }, "is no bundle that can be read");
+    expect_status<DeviceError>([&] { frozen_context(); },
+                               "is no bundle that can be read: its manifest.json is not there");
 }
 
 TEST_F(ApiBundle, OfAnotherFormatIsRefused) {

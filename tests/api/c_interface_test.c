@@ -216,6 +216,8 @@ static void tensors(const spion_plan* plan, struct problem* p) {
     args = forward_args(p);
     args.flags = 64;
     INVALID(spion_forward(plan, &args, NULL), "flags are 0x40");
+    args.flags = SPION_OVERLAP | SPION_CHECK;
+    OK(spion_forward(plan, &args, NULL));
 }
 
 static void memory(spion_context* context, const spion_plan* plan, struct problem* p) {
@@ -240,6 +242,9 @@ static void memory(spion_context* context, const spion_plan* plan, struct proble
     other.scale = 3;
     OK(spion_plan_create(context, &other, NULL, &foreign));
     INVALID(spion_forward(foreign, &args, NULL), "were written for another plan");
+    tables[1] += 1;
+    INVALID(spion_forward(plan, &args, NULL), "are of layout");
+    tables[1] -= 1;
     spion_plan_release(foreign);
     args.lengths = lengths;
     INVALID(spion_forward(plan, &args, NULL), "lengths are given and the plan");
@@ -268,6 +273,9 @@ static void memory(spion_context* context, const spion_plan* plan, struct proble
     INVALID(spion_plan_workspace(plan, 1, 3, &bytes, NULL), "pass 3 is not known");
     INVALID(spion_plan_prepare_workspace(plan, 1, SPION_FORWARD, NULL, 0, NULL),
             "a workspace of 0");
+    INVALID(spion_plan_prepare_workspace(plan, 1, SPION_FORWARD, (char*)p->workspace + 8,
+                                         p->workspace_bytes, NULL),
+            "the workspace is at");
 
     memset(&backward, 0, sizeof(backward));
     backward.size = sizeof(backward);
@@ -283,6 +291,55 @@ static void memory(spion_context* context, const spion_plan* plan, struct proble
             "the pattern is for length 64");
     INVALID(spion_plan_write_tables(plan, pattern, tables, 4), "room for 4 bytes");
     spion_pattern_release(pattern);
+    OK(spion_pattern_full(L, 2 * BLOCK, &pattern));
+    INVALID(spion_plan_write_tables(plan, pattern, tables, p->table_bytes),
+            "the pattern is for length 32 in blocks of 32");
+    spion_pattern_release(pattern);
+}
+
+static void discovery(spion_context* context, struct problem* p) {
+    spion_attention a = attention();
+    spion_discovery settings = SPION_DISCOVERY_INIT;
+    spion_discoverer* discoverer = NULL;
+    spion_discoverer_args args;
+    spion_pattern* pattern = NULL;
+    int32_t lengths[1] = {L + 1};
+    float sums[1024];
+    size_t bytes = 0;
+    settings.block = BLOCK;
+    settings.filter = 3;
+    INVALID(spion_discoverer_create(NULL, &a, &settings, &discoverer), "context is null");
+    settings.variant = 9;
+    INVALID(spion_discoverer_create(context, &a, &settings, &discoverer), "variant 9");
+    settings.variant = SPION_VARIANT_CF;
+    a.key_padding = 1;
+    OK(spion_discoverer_create(context, &a, &settings, &discoverer));
+    OK(spion_discoverer_sum_bytes(discoverer, &bytes));
+    CHECK(bytes <= sizeof(sums));
+    memset(&args, 0, sizeof(args));
+    args.size = sizeof(args);
+    args.q = view(p->q);
+    args.k = view(p->k);
+    args.lse = p->lse;
+    args.sums = sums;
+    args.sum_bytes = bytes - 4;
+    INVALID(spion_discoverer_run(discoverer, &args, NULL), "lengths are null");
+    args.lengths = lengths;
+    INVALID(spion_discoverer_run(discoverer, &args, NULL), "lengths[0] is 33");
+    lengths[0] = L;
+    INVALID(spion_discoverer_run(discoverer, &args, NULL), "bytes of sums");
+    args.sum_bytes = bytes;
+    args.lse = NULL;
+    INVALID(spion_discoverer_run(discoverer, &args, NULL), "lse is null");
+    args.lse = p->lse;
+    args.q.dtype = SPION_FP16;
+    INVALID(spion_discoverer_run(discoverer, &args, NULL), "q is of dtype 1");
+    args.q.dtype = SPION_FP32;
+    OK(spion_discoverer_run(discoverer, &args, NULL));
+    INVALID(spion_discoverer_finish(discoverer, sums, bytes - 4, NULL, &pattern), "copy them all");
+    OK(spion_discoverer_finish(discoverer, sums, bytes, NULL, &pattern));
+    spion_pattern_release(pattern);
+    spion_discoverer_release(discoverer);
 }
 
 /* With v = 1 everywhere every row of o is 1, whatever the pattern has of blocks in the row. */
@@ -370,6 +427,7 @@ int main(void) {
     OK(spion_plan_workspace(plan, 1, SPION_FORWARD, &p.workspace_bytes, NULL));
     memory(context, plan, &p);
     answers(plan, &p); /* and goes on */
+    discovery(context, &p);
     frozen();
     after_a_fork(context, plan, &p);
     answers(plan, &p);

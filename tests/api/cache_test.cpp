@@ -2,8 +2,10 @@
 // what warming up keeps.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -86,6 +88,37 @@ TEST_F(ApiCache, WarmingUpKeepsPlansForLater) {
     EXPECT_EQ(warm.counters().compiled, 6);
     const std::vector<Attention> none{attention(20)};
     expect_status<UserError>([&] { warm.warm_up(none); }, "head dimension 20");
+}
+
+// Run by the next test in a process of its own, in which all threads but one are refused.
+TEST(ApiLog, DISABLED_ProcessWithFewThreads) {
+    Lines heard;
+    if (std::getenv("SPION_TEST_LISTENS") != nullptr) {
+        Context::host({.threads = 7, .memory_only = true, .log = Lines::add, .log_user = &heard});
+        EXPECT_EQ(heard.with("7 threads were wanted, but the system allows only 2"), 1);
+        EXPECT_EQ(heard.warnings, 1);
+    } else {
+        const Context context = Context::host({.threads = 7, .memory_only = true});
+        context.warm_up(std::vector<Attention>{attention(), attention(32)});
+    }
+}
+
+// Whatever happens, the library prints nothing: a log hears it, or nobody.
+TEST(ApiLog, IsAllThatIsSaid) {
+    const ScratchFolder scratch;
+    const std::string printed = (scratch.path() / "printed").string();
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+    for (const char* listens : {"", "SPION_TEST_LISTENS=1 "}) {
+        const std::string command = std::string(listens) +
+                                    "SPION_VERBOSE=1 SPION_THREADS=5 SPION_TEST_THREADS=1 " +
+                                    "LD_PRELOAD='" SPION_LIMITED_THREADS "' '" + self +
+                                    "' --gtest_also_run_disabled_tests "
+                                    "--gtest_filter='*DISABLED_ProcessWithFewThreads' >'" +
+                                    printed + ".out' 2>'" + printed + "'";
+        EXPECT_EQ(std::system(command.c_str()), 0) << command;
+        std::ifstream file(printed);
+        EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "") << command;
+    }
 }
 
 }  // namespace

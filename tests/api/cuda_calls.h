@@ -74,6 +74,9 @@ class CudaCall {
     }
     void set_pattern(const Pattern& pattern) { tables_.write(plan_.tables(pattern)); }
 
+    cuda::Memory& tables() { return tables_; }
+    cuda::Memory& valid() { return lengths_; }
+
     ForwardArguments forward_arguments(std::uint64_t flags = 0) const {
         return {.q = view(q_),
                 .k = view(k_),

@@ -18,6 +18,7 @@ using Pointer = unsigned long long;
 struct Driver {
     int (*cuInit)(unsigned);
     int (*cuDeviceGet)(int*, int);
+    int (*cuDeviceGetCount)(int*);
     int (*cuDevicePrimaryCtxRetain)(void**, int);
     int (*cuDevicePrimaryCtxRelease_v2)(int);
     int (*cuCtxCreate_v2)(void**, unsigned, int);
@@ -29,6 +30,11 @@ struct Driver {
     int (*cuMemcpyHtoD_v2)(Pointer, const void*, std::size_t);
     int (*cuMemcpyDtoH_v2)(void*, Pointer, std::size_t);
     int (*cuMemsetD8_v2)(Pointer, unsigned char, std::size_t);
+    int (*cuModuleLoadData)(void**, const void*);
+    int (*cuModuleUnload)(void*);
+    int (*cuModuleGetFunction)(void**, void*, const char*);
+    int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                          unsigned, void*, void**, void**);
     int (*cuStreamCreate)(void**, unsigned);
     int (*cuStreamDestroy_v2)(void*);
     int (*cuStreamSynchronize)(void*);
@@ -40,7 +46,9 @@ struct Driver {
     int (*cuGraphExecDestroy)(void*);
     int (*cuGraphDestroy)(void*);
     int (*cuEventCreate)(void**, unsigned);
+    int (*cuEventDestroy_v2)(void*);
     int (*cuEventRecord)(void*, void*);
+    int (*cuStreamWaitEvent)(void*, void*, unsigned);
     int (*cuEventSynchronize)(void*);
     int (*cuEventElapsedTime)(float*, void*, void*);
 };
@@ -62,6 +70,7 @@ inline const Driver& driver() {
 #define SPION_TEST_LOAD(name) d.name = reinterpret_cast<decltype(d.name)>(dlsym(library, #name))
         SPION_TEST_LOAD(cuInit);
         SPION_TEST_LOAD(cuDeviceGet);
+        SPION_TEST_LOAD(cuDeviceGetCount);
         SPION_TEST_LOAD(cuDevicePrimaryCtxRetain);
         SPION_TEST_LOAD(cuDevicePrimaryCtxRelease_v2);
         SPION_TEST_LOAD(cuCtxCreate_v2);
@@ -73,6 +82,10 @@ inline const Driver& driver() {
         SPION_TEST_LOAD(cuMemcpyHtoD_v2);
         SPION_TEST_LOAD(cuMemcpyDtoH_v2);
         SPION_TEST_LOAD(cuMemsetD8_v2);
+        SPION_TEST_LOAD(cuModuleLoadData);
+        SPION_TEST_LOAD(cuModuleUnload);
+        SPION_TEST_LOAD(cuModuleGetFunction);
+        SPION_TEST_LOAD(cuLaunchKernel);
         SPION_TEST_LOAD(cuStreamCreate);
         SPION_TEST_LOAD(cuStreamDestroy_v2);
         SPION_TEST_LOAD(cuStreamSynchronize);
@@ -84,7 +97,9 @@ inline const Driver& driver() {
         SPION_TEST_LOAD(cuGraphExecDestroy);
         SPION_TEST_LOAD(cuGraphDestroy);
         SPION_TEST_LOAD(cuEventCreate);
+        SPION_TEST_LOAD(cuEventDestroy_v2);
         SPION_TEST_LOAD(cuEventRecord);
+        SPION_TEST_LOAD(cuStreamWaitEvent);
         SPION_TEST_LOAD(cuEventSynchronize);
         SPION_TEST_LOAD(cuEventElapsedTime);
 #undef SPION_TEST_LOAD
@@ -99,22 +114,23 @@ inline bool available() {
     return driver().cuInit != nullptr && driver().cuDeviceGet(&device, 0) == 0;
 }
 
-// The primary context of GPU 0, retained: what CUDA's runtime would use.
+// The primary context of a GPU, retained and current: what CUDA's runtime would use.
 class Primary {
   public:
-    Primary() {
-        SPION_TEST_CUDA(cuDevicePrimaryCtxRetain, &context_, 0);
+    explicit Primary(int ordinal = 0) : ordinal_(ordinal) {
+        SPION_TEST_CUDA(cuDevicePrimaryCtxRetain, &context_, ordinal);
         SPION_TEST_CUDA(cuCtxSetCurrent, context_);
     }
     ~Primary() {
         driver().cuCtxSetCurrent(nullptr);
-        driver().cuDevicePrimaryCtxRelease_v2(0);
+        driver().cuDevicePrimaryCtxRelease_v2(ordinal_);
     }
     Primary(const Primary&) = delete;
     Primary& operator=(const Primary&) = delete;
     void* get() const { return context_; }
 
   private:
+    int ordinal_;
     void* context_ = nullptr;
 };
 
@@ -152,6 +168,26 @@ class Memory {
     std::size_t bytes_;
 };
 
+// A kernel of the caller's. The context must be current.
+class Kernel {
+  public:
+    Kernel(const std::string& ptx, const char* entry) {
+        SPION_TEST_CUDA(cuModuleLoadData, &module_, ptx.c_str());
+        SPION_TEST_CUDA(cuModuleGetFunction, &function_, module_, entry);
+    }
+    ~Kernel() { driver().cuModuleUnload(module_); }
+    Kernel(const Kernel&) = delete;
+    Kernel& operator=(const Kernel&) = delete;
+    void launch(unsigned blocks, unsigned threads, void* stream, void** parameters) const {
+        SPION_TEST_CUDA(cuLaunchKernel, function_, blocks, 1U, 1U, threads, 1U, 1U, 0U, stream,
+                        parameters, nullptr);
+    }
+
+  private:
+    void* module_ = nullptr;
+    void* function_ = nullptr;
+};
+
 class Stream {
   public:
     Stream() { SPION_TEST_CUDA(cuStreamCreate, &stream_, 1U); }  // not blocked by the default one
@@ -160,6 +196,14 @@ class Stream {
     Stream& operator=(const Stream&) = delete;
     void* get() const { return stream_; }
     void wait() const { SPION_TEST_CUDA(cuStreamSynchronize, stream_); }
+    // What is enqueued here from now on comes after what `other` has so far.
+    void wait_for(const Stream& other) const {
+        void* event = nullptr;
+        SPION_TEST_CUDA(cuEventCreate, &event, 2U);  // without a time
+        SPION_TEST_CUDA(cuEventRecord, event, other.get());
+        SPION_TEST_CUDA(cuStreamWaitEvent, stream_, event, 0U);
+        SPION_TEST_CUDA(cuEventDestroy_v2, event);
+    }
 
   private:
     void* stream_ = nullptr;

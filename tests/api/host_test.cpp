@@ -127,7 +127,7 @@ TEST_F(ApiHost, AnyStridesWithContiguousRowsAreTaken) {
     EXPECT_EQ(oracle::faults(problem, outputs, kTolerance), "");
 }
 
-TEST_F(ApiHost, CallsAllocateNothing) {
+TEST_F(ApiHost, CallsAllocateNothingAndReadNoEnvironment) {
     const oracle::Problem problem = oracle::random_problem(200, 32, 2, 32, 2, 0.3, true, seed_);
     const Pattern pattern = pattern_of(problem);
     const Plan plan = context().plan(attention_of(problem));
@@ -137,14 +137,16 @@ TEST_F(ApiHost, CallsAllocateNothing) {
     const BackwardArguments backward = backward_arguments(tensors, memory);
     const long before_any = allocations();
     EXPECT_GT(before_any, 0) << "the count counts";
+    EXPECT_GT(looks_at_the_environment(), 0) << "a plan looks at it";
     plan.forward(forward);
     plan.backward(backward);
-    const long before = allocations();
+    const long before = allocations(), looks = looks_at_the_environment();
     for (int i = 0; i < 3; ++i) {
         plan.forward(forward);
         plan.backward(backward);
     }
     EXPECT_EQ(allocations(), before);
+    EXPECT_EQ(looks_at_the_environment(), looks);
 }
 
 // Many threads on one plan, each with its own workspace: the bits of one thread alone.

@@ -90,24 +90,10 @@ double bare_launch_microseconds(const cuda::Stream& stream) {
     const char* const ptx =
         ".version 8.0\n.target sm_80\n.address_size 64\n"
         ".visible .entry empty(.param .align 64 .b8 p[1152]) { ret; }\n";
-    void* const library = dlopen("libcuda.so.1", RTLD_NOW);
-    const auto load =
-        reinterpret_cast<int (*)(void**, const void*)>(dlsym(library, "cuModuleLoadData"));
-    const auto find = reinterpret_cast<int (*)(void**, void*, const char*)>(
-        dlsym(library, "cuModuleGetFunction"));
-    const auto launch =
-        reinterpret_cast<int (*)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                                 unsigned, void*, void**, void**)>(
-            dlsym(library, "cuLaunchKernel"));
-    void* module = nullptr;
-    void* function = nullptr;
-    cuda::check(load(&module, ptx), "cuModuleLoadData");
-    cuda::check(find(&function, module, "empty"), "cuModuleGetFunction");
+    const cuda::Kernel empty(ptx, "empty");
     alignas(64) char parameter[1152] = {};
     void* parameters[] = {parameter};
-    return cpu_microseconds(stream, [&] {
-        launch(function, 132, 1, 1, 256, 1, 1, 0, stream.get(), parameters, nullptr);
-    });
+    return cpu_microseconds(stream, [&] { empty.launch(132, 256, stream.get(), parameters); });
 }
 
 int measure(char** given) {
@@ -148,32 +134,31 @@ int measure(char** given) {
     } while (bytes < kRotatedBytes && calls.size() < kMostSets);
     for (const auto& call : calls) call->run(stream.get());
     stream.wait();
-    std::vector<ForwardArguments> forward;
-    std::vector<BackwardArguments> backward;
-    for (const auto& call : calls) {
-        forward.push_back(call->forward_arguments(SPION_OVERLAP));
-        backward.push_back(call->backward_arguments(SPION_OVERLAP));
-    }
+    // Without and with SPION_OVERLAP.
+    const auto forward_us = [&](std::uint64_t flags) {
+        return graph_microseconds(stream, calls.size(), [&](std::size_t n) {
+            plan.forward(calls[n]->forward_arguments(flags), stream.get());
+        });
+    };
+    const auto backward_us = [&](std::uint64_t flags) {
+        return graph_microseconds(stream, calls.size(), [&](std::size_t n) {
+            plan.backward(calls[n]->backward_arguments(flags), stream.get());
+        });
+    };
+    const double times[] = {forward_us(0), forward_us(SPION_OVERLAP), backward_us(0),
+                            backward_us(SPION_OVERLAP)};
     const auto plain = calls[0]->forward_arguments();
-    const double forward_us = graph_microseconds(
-        stream, calls.size(), [&](std::size_t n) { plan.forward(forward[n], stream.get()); });
-    const double apart_us = graph_microseconds(stream, calls.size(), [&](std::size_t n) {
-        ForwardArguments args = forward[n];
-        args.flags = 0;
-        plan.forward(args, stream.get());
-    });
-    const double backward_us = graph_microseconds(
-        stream, calls.size(), [&](std::size_t n) { plan.backward(backward[n], stream.get()); });
     const long before = allocations();
     const double cpu_us = cpu_microseconds(stream, [&] { plan.forward(plain, stream.get()); });
     const long allocated = allocations() - before;
     std::printf(
-        "%s L=%lld block=%d H=%d D=%d B=%lld density=%g sets=%zu: forward %.2f us "
-        "(%.2f without overlap), backward %.2f us; cpu %.2f us a forward call, bare launch "
-        "%.2f us, %ld allocations; open %.0f ms, plan %.0f ms\n",
+        "%s L=%lld block=%d H=%d D=%d B=%lld density=%g sets=%zu: forward %.2f us (SPION_OVERLAP "
+        "%.2f), backward %.2f us (%.2f); cpu %.2f us a forward call, bare launch %.2f us, %ld "
+        "allocations; open %.0f ms, plan %.0f ms\n",
         context.device().c_str(), static_cast<long long>(length), block, heads, width,
-        static_cast<long long>(batch), density, calls.size(), forward_us, apart_us, backward_us,
-        cpu_us, bare_launch_microseconds(stream), allocated, opening.count(), planning.count());
+        static_cast<long long>(batch), density, calls.size(), times[0], times[1], times[2],
+        times[3], cpu_us, bare_launch_microseconds(stream), allocated, opening.count(),
+        planning.count());
     return 0;
 }
 

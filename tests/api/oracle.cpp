@@ -7,8 +7,8 @@
 #include <random>
 #include <span>
 
-#include "tools/random_pattern.h"
-#include "tools/reference_attention.h"
+#include "tools/oracle/random_pattern.h"
+#include "tools/oracle/reference_attention.h"
 
 namespace oracle {
 namespace {

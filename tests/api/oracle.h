@@ -1,4 +1,4 @@
-// What attention through the library must give: tools/reference_attention.h, for tests that see
+// What attention through the library must give: tools/oracle/reference_attention.h, for tests that see
 // the public headers alone.
 #pragma once
 

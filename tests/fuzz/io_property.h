@@ -12,15 +12,9 @@
 #include "io/array_file.h"
 #include "io/pattern_file.h"
 #include "ir/error.h"
+#include "tests/fuzz/refusal.h"
 
 namespace spion {
-
-inline std::string refused_well(const UserError& error) {
-    const std::string_view message = error.what();
-    return message.size() > 10 && message.find('\n') == std::string_view::npos
-               ? ""
-               : "refused without a sentence: " + std::string(message);
-}
 
 // Both return "" if the property holds, else what went wrong. Any other exception passes through.
 

@@ -122,7 +122,7 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.stationary_rows = 0; }, "a walk without tiles"},
         {[](TileProgram& p) { p.stationary_rows = 24; }, "stationary_rows 24 does not divide"},
         {[](TileProgram& p) { p.gather_rows = 12; }, "gather_rows 12 does not divide block 32"},
-        {[](TileProgram& p) { p.gather_rows = 0; }, "gather block 0"},
+        {[](TileProgram& p) { p.gather_rows = 0; }, "gather_rows 0"},
         {[](TileProgram& p) { p.streamed_rows = 24; }, "streamed_rows 24 is not a multiple of"},
         {[](TileProgram& p) { p.streamed_rows = 0; }, "streamed_rows 0"},
         {[](TileProgram& p) { p.warps = 0; }, "0 warps and 2 stages"},

@@ -65,7 +65,8 @@ class TrainClassifier : public StepKernelTest {
                                               .batch = static_cast<int>(batch),
                                               .channels = head.channels,
                                               .hidden_width = head.hidden,
-                                              .classes = head.classes};
+                                              .classes = head.classes,
+                                              .mean_over = static_cast<int>(batch)};
         StepKernels& compiled = kernels(shapes()[0]);
         // Evaluation first: it must leave the gradients alone.
         compiled.classifier_forward_backward(arguments);

@@ -37,6 +37,10 @@ std::string compile(const Job& job) {
     if (binary.registers == 0) return name + ": no register count in the log";
     if (binary.static_shared_bytes > 48 * 1024) return name + ": cannot be launched";
     if (binary.spill_bytes > 0) return fmt::format("{}: spills {}", name, binary.spill_bytes);
+    if (binary.log.find(" 0 bytes gmem") == std::string::npos) {
+        return fmt::format("{}: device variables, which constants must not be:\n{}", name,
+                           binary.log);
+    }
     return "";
 }
 

@@ -7,6 +7,7 @@ set(train_kernel_tests
     train_fixture.cpp
     train_gelu_test.cpp
     train_norm_test.cpp
+    train_pair_test.cpp
     train_pool_test.cpp
     train_reference.cpp
     train_sums_test.cpp)

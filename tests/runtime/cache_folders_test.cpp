@@ -1,7 +1,9 @@
 // Which folders are used, whether what lies in them may be run, and how they are kept small.
 #include "runtime/cache_folders.h"
 
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -125,6 +127,97 @@ TEST(CacheFolders, RefusesFoldersThatOthersMayWrite) {
         EXPECT_THROW(KernelCache::checked_folders(), UserError);
         const Environment trust("SPION_CACHE_TRUST", "1");
         EXPECT_EQ(KernelCache::checked_folders().read_only, std::vector<fs::path>{folder});
+    }
+}
+
+// Whoever may write in a folder above could put another cache in this one's place.
+TEST(CacheFolders, RefusesFoldersBelowOnesThatOthersMayWrite) {
+    const ScratchFolder scratch;
+    const fs::path above = scratch.path() / "above", folder = above / "between" / "cache";
+    fs::create_directories(folder);
+    for (const fs::path& each : {above, above / "between", folder}) {
+        fs::permissions(each, static_cast<fs::perms>(0755));
+    }
+    const Environment named("SPION_CACHE_DIR", folder.string());
+    const auto permit = [](const fs::path& path, int mode) {
+        fs::permissions(path, static_cast<fs::perms>(mode));
+    };
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    for (const int mode : {0757, 0777, 02777}) {
+        permit(above, mode);
+        const std::string reason =
+            fmt::format("lies in {}, which may be written by others than its owner (mode {:04o})",
+                        fs::canonical(above).string(), mode);
+        EXPECT_EQ(why_not_trusted(folder), reason);
+        EXPECT_EQ(why_not_trusted(above / "between" / "not there"), reason);
+        EXPECT_EQ(why_not_trusted(above / "between" / "." / ".." / "between" / "cache"), reason);
+        expect_error<UserError>(
+            [] { KernelCache::checked_folders(); },
+            fmt::format("SPION_CACHE_DIR names {}, which {}: what lies in it would be run: name a "
+                        "folder of your own that only you may write, or set SPION_CACHE_TRUST=1",
+                        folder.string(), reason));
+        const Environment trust("SPION_CACHE_TRUST", "1");
+        EXPECT_EQ(KernelCache::checked_folders().kept, folder);
+    }
+    permit(above, 01777);  // as /tmp is
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    permit(above / "between", 0777);
+    EXPECT_NE(why_not_trusted(folder), std::nullopt);
+    permit(above / "between", 0755);
+    permit(folder, 01777);
+    EXPECT_NE(why_not_trusted(folder), std::nullopt) << "in the folder itself they could add";
+}
+
+// As systems whose users each have a group let them make folders.
+TEST(CacheFolders, AGroupMayWriteAboveIfItIsTheUsersAlone) {
+    const passwd* const user = getpwuid(geteuid());
+    const group* const own = user == nullptr ? nullptr : getgrgid(user->pw_gid);
+    if (geteuid() != 0 || own == nullptr || *own->gr_mem != nullptr) {
+        GTEST_SKIP() << "only root can give a folder to another group";
+    }
+    const ScratchFolder scratch;
+    const fs::path above = scratch.path() / "above";
+    fs::create_directories(above / "cache");
+    fs::permissions(above / "cache", static_cast<fs::perms>(0755));
+    const auto reason = [&](gid_t group) {
+        EXPECT_EQ(chown(above.c_str(), 0, group), 0);
+        fs::permissions(above, static_cast<fs::perms>(0775));
+        return why_not_trusted(above / "cache");
+    };
+    EXPECT_EQ(reason(user->pw_gid), std::nullopt);
+    EXPECT_EQ(reason(65534), fmt::format("lies in {}, which may be written by others than its "
+                                         "owner (mode 0775)",
+                                         fs::canonical(above).string()));
+}
+
+TEST(CacheFolders, FollowsLinksOnTheWay) {
+    const ScratchFolder scratch;
+    const fs::path open = scratch.path() / "open", safe = scratch.path() / "safe";
+    fs::create_directories(open);
+    fs::create_directories(safe / "cache");
+    for (const fs::path& each : {safe, safe / "cache"}) {
+        fs::permissions(each, static_cast<fs::perms>(0755));
+    }
+    fs::create_symlink("../safe", open / "relative");
+    fs::create_symlink(open / "relative", scratch.path() / "absolute");
+    const fs::path folder = scratch.path() / "absolute" / "cache";
+    fs::permissions(open, static_cast<fs::perms>(0755));
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    fs::permissions(open, static_cast<fs::perms>(0777));
+    EXPECT_EQ(why_not_trusted(folder),
+              fmt::format("lies in {}, which may be written by others than its owner (mode 0777)",
+                          fs::canonical(open).string()));
+    EXPECT_EQ(why_not_trusted(safe / "cache"), std::nullopt);
+    fs::create_symlink("circle", safe / "circle");
+    EXPECT_EQ(why_not_trusted(safe / "circle" / "cache"), std::nullopt);
+    fs::permissions(open, static_cast<fs::perms>(01777));
+    EXPECT_EQ(why_not_trusted(folder), std::nullopt);
+    if (geteuid() == 0) {
+        ASSERT_EQ(lchown((open / "relative").c_str(), 65534, 65534), 0);
+        EXPECT_EQ(why_not_trusted(folder),
+                  fmt::format("is reached by the link {}, which belongs to user 65534 and not to "
+                              "you, 0",
+                              (fs::canonical(open) / "relative").string()));
     }
 }
 

@@ -168,6 +168,19 @@ const std::vector<std::pair<std::string, Damage>>& damages() {
          [](const fs::path& entry) {
              change_manifest(entry, [](auto& manifest) { manifest["registers"] = "many"; });
          }},
+        {"manifest of numbers that no int holds",
+         [](const fs::path& entry) {
+             change_manifest(entry, [](auto& manifest) { manifest["registers"] = 1e300; });
+         }},
+        {"manifest of a size below zero",
+         [](const fs::path& entry) {
+             change_manifest(entry, [](auto& manifest) { manifest["binary_bytes"] = -1; });
+         }},
+        {"manifest is a folder",
+         [](const fs::path& entry) {
+             fs::remove(entry / "manifest.json");
+             fs::create_directory(entry / "manifest.json");
+         }},
         {"manifest of another kernel",
          [](const fs::path& entry) {
              change_manifest(entry, [](auto& manifest) {

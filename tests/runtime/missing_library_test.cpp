@@ -1,10 +1,11 @@
-// Without NVRTC: a sentence that says where it was sought and how to mend it, never a loader error.
+// Without NVRTC or cuBLASLt: a sentence that says where it was sought and how to mend it, never a loader error.
 // A program of its own, because libraries are opened once a process.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 
 #include "ir/error.h"
+#include "runtime/cuda/cublas.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/shared_library.h"
 
@@ -34,20 +35,15 @@ TEST(MissingNvrtc, IsADeviceErrorWithARemedy) {
     EXPECT_THROW(nvrtc_options(), DeviceError);
 }
 
-TEST(ToolkitCandidates, OrderAndOverride) {
-    unsetenv("SPION_CUBLASLT_LIBRARY");
-    setenv("CUDA_HOME", "/home-of-cuda", 1);
-    setenv("CUDA_PATH", "/usr/local/cuda", 1);
-    const std::vector<std::string> expected{"liba.so.2",
-                                            "liba.so",
-                                            "/home-of-cuda/lib64/liba.so.2",
-                                            "/home-of-cuda/lib64/liba.so",
-                                            "/usr/local/cuda/lib64/liba.so.2",
-                                            "/usr/local/cuda/lib64/liba.so"};
-    EXPECT_EQ(toolkit_candidates("SPION_CUBLASLT_LIBRARY", {"liba.so.2", "liba.so"}), expected);
-    setenv("SPION_CUBLASLT_LIBRARY", "/mine/liba.so", 1);
-    EXPECT_EQ(toolkit_candidates("SPION_CUBLASLT_LIBRARY", {"liba.so.2", "liba.so"}),
-              std::vector<std::string>{"/mine/liba.so"});
+TEST(MissingCublas, IsADeviceErrorWithARemedy) {
+    setenv("SPION_CUBLASLT_LIBRARY", "/nonexistent/libcublasLt.so", 1);
+    ASSERT_TRUE(cublas_problem().has_value());
+    for (const char* part : {"/nonexistent/libcublasLt.so (not found)", "nvidia-cublas",
+                             "set SPION_CUBLASLT_LIBRARY", "cannot be opened"}) {
+        EXPECT_NE(cublas_problem()->find(part), std::string::npos) << *cublas_problem();
+    }
+    EXPECT_THROW(cublas_path(), DeviceError);
+    EXPECT_TRUE(cublas_libraries_found().empty());
 }
 
 TEST(SharedLibrary, OpensTheFirstThatCanBeAndKnowsItsIdentity) {

@@ -12,8 +12,8 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
-#include "tools/attention_case.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/attention_case.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

@@ -6,7 +6,7 @@
 #include "ir/error.h"
 #include "tests/support/seed.h"
 #include "tests/tools/pick_attention.h"
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_case.h"
 
 namespace spion {
 namespace {

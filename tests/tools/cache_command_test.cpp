@@ -114,6 +114,12 @@ TEST_F(CacheCommand, VerifyFindsEveryKindOfDamage) {
     manifest["options"].push_back("-lineinfo");
     overwrite(add_entry(100) / "manifest.json", manifest.dump());
     EXPECT_NE(run_command("cache verify").out.find("its key was made from"), std::string::npos);
+    for (const char* name : {"/dev/zero", "../kernel.cu", ""}) {
+        manifest["source"] = name;
+        overwrite(add_entry(100) / "manifest.json", manifest.dump());
+        EXPECT_NE(run_command("cache verify").out.find(fmt::format("names {}, which lies", name)),
+                  std::string::npos);
+    }
 }
 
 TEST_F(CacheCommand, ClearLeavesForeignFilesAlone) {

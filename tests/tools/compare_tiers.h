@@ -8,8 +8,8 @@
 #include <string>
 
 #include "compiler/compile_attention.h"
-#include "tools/attention_buffers.h"
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_buffers.h"
+#include "tools/oracle/attention_case.h"
 
 namespace spion {
 

@@ -9,7 +9,7 @@
 
 #include "tests/support/random_case.h"
 #include "tests/support/random_mask.h"
-#include "tools/attention_case.h"
+#include "tools/oracle/attention_case.h"
 
 namespace spion {
 

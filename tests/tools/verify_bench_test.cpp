@@ -12,7 +12,7 @@
 
 #include "io/array_file.h"
 #include "tests/support/run_command.h"
-#include "tools/reference_attention.h"
+#include "tools/oracle/reference_attention.h"
 
 namespace spion {
 namespace {

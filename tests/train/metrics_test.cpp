@@ -75,12 +75,5 @@ TEST(MetricsFile, KeepsWholeRowsWhereTheNextHasNoRoom) {
     EXPECT_EQ(read_file(path), before + "1,dense,train,2.25,0,,,,,1.000\n");
 }
 
-TEST(Median, IsTheMiddle) {
-    EXPECT_EQ(median({}), 0.0);
-    EXPECT_EQ(median({3.0}), 3.0);
-    EXPECT_EQ(median({9.0, 1.0, 2.0}), 2.0);
-    EXPECT_EQ(median({4.0, 1.0, 2.0, 100.0}), 3.0);
-}
-
 }  // namespace
 }  // namespace spion

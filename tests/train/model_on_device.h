@@ -103,7 +103,7 @@ class ModelOnDevice {
 inline Batch random_batch(const ModelSettings& settings, std::mt19937_64& random) {
     Split split;
     std::vector<std::int64_t> samples;
-    for (int b = 0; b < settings.batch; ++b) {
+    for (int b = 0; b < settings.batch * settings.shape.towers; ++b) {
         // The first sample fills all of L.
         const auto length =
             b == 0 ? settings.shape.length
@@ -115,7 +115,11 @@ inline Batch random_batch(const ModelSettings& settings, std::mt19937_64& random
         split.append(tokens, static_cast<int>(random() % 10));
         samples.push_back(b);
     }
-    return make_batch(split, samples, settings.shape.length);
+    Batch batch = make_batch(split, samples, settings.shape.length);
+    batch.towers = settings.shape.towers;
+    batch.size = settings.batch;
+    batch.labels.resize(static_cast<std::size_t>(settings.batch));
+    return batch;
 }
 
 // Blocks of 16 at L = 40: 3 x 3, the last ragged. Row 1 lacks its own block, column 2 is nearly

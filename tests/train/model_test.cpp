@@ -25,12 +25,14 @@ double measured_slope(ModelOnDevice& host, const std::vector<float>& values,
 // Every parameter's analytic gradient against the slope of the loss, along a direction that is half
 // the gradient itself (so that the slope is far above the loss's rounding) and half random (so that
 // a wrong component shows).
-void check_gradients(const BlockPattern& pattern, SoftmaxKind softmax, double dropout) {
+void check_gradients(const BlockPattern& pattern, SoftmaxKind softmax, double dropout,
+                     int towers = 1) {
     const auto seed = test::fresh_seed();
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937_64 random(seed);
     std::normal_distribution<double> normal;
-    const ModelSettings settings = tiny_model(dropout, seed);
+    ModelSettings settings = tiny_model(dropout, seed);
+    settings.shape.towers = towers;
     ModelOnDevice host(DeviceChoice::kCpu, settings, pattern, softmax);
     host.model.upload(random_batch(settings, random));
     // Embeddings and weights far from their small first values, so that every path matters.
@@ -81,6 +83,36 @@ TEST(ModelGradients, AgreeWithTheLossOnSparseAttention) {
 }
 TEST(ModelGradients, AgreeWithTheLossUnderDropout) {
     check_gradients(sparse_pattern(), SoftmaxKind::kPrunedZero, 0.25);
+}
+
+TEST(ModelGradients, AgreeWithTheLossOfPairs) {
+    check_gradients(sparse_pattern(), SoftmaxKind::kPrunedZero, 0.25, 2);
+    check_gradients(BlockPattern::full(40, 16), SoftmaxKind::kMasked, 0.0, 2);
+}
+
+// The gradients of several passes add up to those of their mean loss.
+TEST(ModelGradients, AddUpOverPasses) {
+    const ModelSettings settings = tiny_model(0.0, 4);
+    std::mt19937_64 random(6);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    std::vector<double> expected(static_cast<std::size_t>(host.model.layout().size()));
+    std::vector<Batch> batches;
+    for (int pass = 0; pass < 3; ++pass) {
+        batches.push_back(random_batch(settings, random));
+        host.model.upload(batches.back());
+        host.model.compute_gradients(0, host.results);
+        const auto gradients = host.read(host.model.parameters().gradients());
+        for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += gradients[i] / 3;
+    }
+    for (int pass = 0; pass < 3; ++pass) {
+        host.model.upload(batches[static_cast<std::size_t>(pass)]);
+        host.model.accumulate_gradients(0, pass, 3, host.results);
+    }
+    const auto gradients = host.read(host.model.parameters().gradients());
+    const double scale = norm_of(expected);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_NEAR(gradients[i], expected[i], 1e-6 * scale) << i;
+    }
 }
 
 TEST(Model, FitsATinyBatch) {

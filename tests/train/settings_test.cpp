@@ -43,13 +43,13 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
     for (const TrainSettings& from : {TrainSettings{}, changed}) {
         TrainSettings to = preset_settings(from.steps == 30000 ? "demo" : "paper");
         std::set<std::string_view> names;
-        for (const Setting& setting : train_settings()) {
-            EXPECT_TRUE(names.insert(setting.name).second) << setting.name;
-            std::string text = setting.toml(from);
+        for (const Setting* setting : train_settings()) {
+            EXPECT_TRUE(names.insert(setting->name).second) << setting->name;
+            std::string text = setting->toml(from);
             if (text.starts_with('"')) {
                 text = text == "\"a \\\"folder\\\"\"" ? from.data : text.substr(1, text.size() - 2);
             }
-            apply_setting(to, setting.name, text, "test");
+            apply_setting(to, setting->name, text, "test");
         }
         EXPECT_EQ(to_toml(to), to_toml(from));
     }

@@ -12,6 +12,7 @@
 
 #include "tests/train/files.h"
 #include "tests/train/test_cache.h"
+#include "train/checkpoint.h"
 #include "train/data/listops_generator.h"
 #include "train/phases.h"
 
@@ -64,14 +65,18 @@ inline std::vector<std::string> cells(const std::string& line) {
     return result;
 }
 
-inline Outcome run(const TrainSettings& settings, const std::filesystem::path& path) {
+// Begins a run, or goes on with one that has left the folder.
+inline Outcome run(const TrainSettings& settings, const std::filesystem::path& path,
+                   const Checkpoint* from = nullptr) {
     check(settings);
     const auto device = open_device(settings.device);
-    const Dataset data = generate_list_ops(settings.list_ops, 2);
+    const TaskData data = task_named(settings.task).load(settings, [](std::string_view) {});
     KernelCache cache(test_cache_root());
-    RunFolder folder(path);
+    RunFolder folder = from == nullptr ? RunFolder(path) : RunFolder::of_run(path);
+    if (from == nullptr) folder.write_config(to_toml(settings));
     Progress progress([](std::string_view) {}, [] { return Terminal{}; });
-    Outcome result{.report = train(settings, data, *device, cache, folder, progress), .rows = {}};
+    Outcome result{.report = train(settings, data, *device, cache, folder, progress, from),
+                   .rows = {}};
     std::istringstream metrics(read_file(folder.metrics_file()));
     std::string line;
     std::getline(metrics, line);

@@ -1,16 +1,14 @@
 // Whole files, for the readers of a folder.
 #pragma once
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "ir/error.h"
+#include "runtime/whole_file.h"
 
 namespace spion::inspect {
 
@@ -20,13 +18,9 @@ inline std::optional<std::string> read_if_there(const std::filesystem::path& fil
     if (!std::filesystem::is_regular_file(file, ignored)) {
         return std::nullopt;
     }
-    errno = 0;
-    std::ifstream input(file, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(input), {}};
-    if (!input.is_open() || input.bad()) {
-        throw UserError("{} cannot be read: {}; make it readable", file.string(),
-                        std::strerror(errno));
-    }
+    std::string problem;
+    std::optional<std::string> text = read_whole_file(file, kLargestKeptBinary, &problem);
+    if (!text) throw UserError("{} {}; make it readable or remove it", file.string(), problem);
     return text;
 }
 
@@ -44,17 +38,22 @@ inline std::optional<nlohmann::json> read_json_if_there(const std::filesystem::p
     return json;
 }
 
-// A member when it is there and of the right type.
+// A member when it is there and T holds it.
 template <typename T>
 std::optional<T> member(const nlohmann::json& json, const char* name) {
     const auto found = json.find(name);
     if (found == json.end() || found->is_null()) {
         return std::nullopt;
     }
-    const bool fits = std::is_same_v<T, bool>          ? found->is_boolean()
-                      : std::is_same_v<T, std::string> ? found->is_string()
-                                                       : found->is_number();
-    return fits ? std::optional<T>(found->get<T>()) : std::nullopt;
+    if constexpr (std::is_same_v<T, bool>) {
+        return found->is_boolean() ? std::optional(found->get<bool>()) : std::nullopt;
+    } else if constexpr (std::is_same_v<T, std::string>) {
+        return found->is_string() ? std::optional(found->get<std::string>()) : std::nullopt;
+    } else if constexpr (std::is_same_v<T, double>) {
+        return found->is_number() ? std::optional(found->get<double>()) : std::nullopt;
+    } else {
+        return whole_number<T>(*found);
+    }
 }
 
 }  // namespace spion::inspect

@@ -21,27 +21,39 @@ constexpr std::size_t kBatchesAhead = 4;
 void Split::append(std::span<const std::uint16_t> sample_tokens, int label) {
     tokens.insert(tokens.end(), sample_tokens.begin(), sample_tokens.end());
     offsets.push_back(static_cast<std::int64_t>(tokens.size()));
-    labels.push_back(static_cast<std::uint8_t>(label));
+    labels.push_back(static_cast<std::uint16_t>(label));
 }
 
-Batch make_batch(const Split& split, std::span<const std::int64_t> samples, std::int64_t length) {
+void Split::read(std::int64_t index, int tower, std::vector<std::uint16_t>& out) const {
+    if (tower != 0) throw InternalError("samples of one tower have no tower {}", tower);
+    const auto found = sample(index);
+    out.assign(found.begin(), found.end());
+}
+
+Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, std::int64_t length) {
     Batch batch{.size = static_cast<int>(samples.size()),
+                .towers = split.towers(),
                 .length = length,
                 .tokens = {},
                 .lengths = {},
                 .labels = {}};
-    batch.tokens.assign(samples.size() * static_cast<std::size_t>(length), kPaddingToken);
-    for (std::size_t b = 0; b < samples.size(); ++b) {
-        const auto tokens = split.sample(samples[b]);
-        if (static_cast<std::int64_t>(tokens.size()) > length) {
-            throw InternalError("sample {} has {} tokens, the batch {}", samples[b], tokens.size(),
-                                length);
+    const std::size_t sequences = samples.size() * static_cast<std::size_t>(batch.towers);
+    batch.tokens.assign(sequences * static_cast<std::size_t>(length), kPaddingToken);
+    auto to = batch.tokens.begin();
+    std::vector<std::uint16_t> tokens;
+    for (int tower = 0; tower < batch.towers; ++tower) {
+        for (const std::int64_t sample : samples) {
+            split.read(sample, tower, tokens);
+            if (static_cast<std::int64_t>(tokens.size()) > length) {
+                throw InternalError("sample {} has {} tokens, the batch {}", sample, tokens.size(),
+                                    length);
+            }
+            std::copy(tokens.begin(), tokens.end(), to);
+            to += length;
+            batch.lengths.push_back(static_cast<std::int32_t>(tokens.size()));
         }
-        std::copy(tokens.begin(), tokens.end(),
-                  batch.tokens.begin() + static_cast<std::ptrdiff_t>(b) * length);
-        batch.lengths.push_back(static_cast<std::int32_t>(tokens.size()));
-        batch.labels.push_back(split.labels[static_cast<std::size_t>(samples[b])]);
     }
+    for (const std::int64_t sample : samples) batch.labels.push_back(split.label(sample));
     return batch;
 }
 
@@ -71,11 +83,13 @@ std::vector<std::int64_t> ShuffledOrder::batch(std::int64_t step, int size) {
     return result;
 }
 
-BatchStream::BatchStream(const Split& split, std::uint64_t seed, int batch, std::int64_t length)
+BatchStream::BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
+                         std::int64_t first_step)
     : split_(split),
       order_(split.samples(), seed),
       batch_(batch),
       length_(length),
+      first_step_(first_step),
       worker_(start_thread([this] { produce(); }, "preparing batches beside training")) {}
 
 BatchStream::~BatchStream() {
@@ -88,8 +102,16 @@ BatchStream::~BatchStream() {
 }
 
 void BatchStream::produce() {
-    for (std::int64_t step = 0;; ++step) {
-        Batch batch = make_batch(split_, order_.batch(step, batch_), length_);
+    for (std::int64_t step = first_step_;; ++step) {
+        Batch batch;
+        try {
+            batch = make_batch(split_, order_.batch(step, batch_), length_);
+        } catch (...) {
+            const std::lock_guard lock(mutex_);
+            failure_ = std::current_exception();
+            changed_.notify_all();
+            return;
+        }
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return stop_ || ready_.size() < kBatchesAhead; });
         if (stop_) return;
@@ -100,7 +122,8 @@ void BatchStream::produce() {
 
 Batch BatchStream::next() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !ready_.empty(); });
+    changed_.wait(lock, [this] { return !ready_.empty() || failure_ != nullptr; });
+    if (ready_.empty()) std::rethrow_exception(failure_);
     Batch batch = std::move(ready_.front());
     ready_.pop_front();
     changed_.notify_all();

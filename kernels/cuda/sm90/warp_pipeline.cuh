@@ -332,6 +332,7 @@ template <bool kWalksKeys>
 SPION_DEVICE void produce(const SpionSm90Arguments& args) {
     Feed<kWalksKeys> feed(args);
     griddepcontrol_wait();
+    if (args.waits_first) griddepcontrol_launch_dependents();
     while (__any_sync(0xFFFFFFFFU, feed.alive)) {
         const bool open = feed.can_open();
         if (open) feed.open();
@@ -413,7 +414,7 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
 // The whole kernel.
 template <typename Consumer, bool kWalksKeys>
 SPION_DEVICE void run_items(const SpionSm90Arguments& args) {
-    griddepcontrol_launch_dependents();
+    if (!args.waits_first) griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
         if constexpr (kRegistersMove) setmaxnreg_dec<kProducerRegisters>();

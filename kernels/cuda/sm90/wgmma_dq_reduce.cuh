@@ -5,7 +5,7 @@
 // where it is 64. In shared memory an accumulator lies as it was in registers: float4 j of thread t
 // at 16 * (128 * j + t). There are two buffers for partials, which steps take in turn. Each has a
 // reduce warp beside the producer, which brings its partials to the sum in device memory when the
-// dQ semaphore has come to their ticket (compiler/dq_schedule.h makes tickets). It has the time of
+// dQ semaphore has come to their ticket (compiler/launch/dq_schedule.h makes tickets). It has the time of
 // two steps for that: a transfer is under way for about one. The first partial is stored, later
 // ones are added in L2 by cp.reduce.async.bulk; for the last one its reduce warp fetches the sum
 // and writes dQ.

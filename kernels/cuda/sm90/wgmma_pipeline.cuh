@@ -328,11 +328,15 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
     unsigned claim = blockIdx.x;
     bool first_item = true;
     unsigned items_done = 0;
+    if (args.waits_first) {
+        griddepcontrol_wait();
+        griddepcontrol_launch_dependents();
+    }
     while (claim < args.items) {
         const WorkItem work = claimed_item<kWalksKeys>(args, claim);
         Walk walk = open_walk(args.attention, work.order_index);
         unsigned block_row_masks = read_block_row_masks(args.attention, walk, 0);
-        if (first_item) griddepcontrol_wait();  // the tables are older than those
+        if (first_item) griddepcontrol_wait();  // without effect where it has waited
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
@@ -399,7 +403,7 @@ SPION_DEVICE void run_items(const SpionSm90Arguments& args,
                             const StationaryStatistics& fetch_stationary_statistics,
                             const StageStatistics& fetch_stage_statistics,
                             const Helper& help = {}) {
-    griddepcontrol_launch_dependents();
+    if (!args.waits_first) griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {
         setmaxnreg_dec<kProducerRegisters>();

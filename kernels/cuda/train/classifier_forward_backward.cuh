@@ -51,7 +51,7 @@ __device__ void cross_entropy(const SpionClassifierArguments& args, int sample, 
     __syncwarp();
     for (int k = lane; k < args.classes; k += kWarpLanes) {
         const float probability = expf(logits[k] - largest) / sum;
-        logits[k] = (probability - (k == label ? 1.0F : 0.0F)) / static_cast<float>(args.batch);
+        logits[k] = (probability - (k == label ? 1.0F : 0.0F)) / static_cast<float>(args.mean_over);
     }
 }
 

@@ -38,13 +38,14 @@ SPION_INLINE void random_words(long long first, const SpionDropout& dropout, Wor
     unsigned int k0 = static_cast<unsigned int>(dropout.seed);
     unsigned int k1 = static_cast<unsigned int>(dropout.seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
-        const LongWords p0 = (c0 & kLow) * kPhiloxFactor0, p1 = (c2 & kLow) * kPhiloxFactor1;
+        const LongWords p0 = (c0 & kLow) * SPION_PHILOX_FACTOR_0,
+                        p1 = (c2 & kLow) * SPION_PHILOX_FACTOR_1;
         c0 = (p1 >> 32) ^ c1 ^ static_cast<unsigned long long>(k0);
         c2 = (p0 >> 32) ^ c3 ^ static_cast<unsigned long long>(k1);
         c1 = p1;
         c3 = p0;
-        k0 += kPhiloxStep0;
-        k1 += kPhiloxStep1;
+        k0 += SPION_PHILOX_STEP_0;
+        k1 += SPION_PHILOX_STEP_1;
     }
     words[0] = __builtin_convertvector(c0, Words);
     words[1] = __builtin_convertvector(c1, Words);

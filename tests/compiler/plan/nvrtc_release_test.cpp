@@ -63,6 +63,8 @@ TEST(NvrtcRelease, MmaSyncIsTakenWhereWgmmaIsRefused) {
                          "dK and dV one after the other, and 12.6 does not\n"),
               std::string::npos)
         << table;
+    EXPECT_NE(table.find("measured to be good elsewhere, cannot run here; "), std::string::npos)
+        << table;
 }
 
 // The tile that was measured to be good is refused on one target.

@@ -15,7 +15,7 @@
 #include "tests/support/lower_planned.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 namespace {

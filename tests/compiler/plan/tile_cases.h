@@ -6,7 +6,7 @@
 
 #include "compiler/plan/tile_candidates.h"
 #include "tests/support/random_case.h"
-#include "tools/random_pattern.h"
+#include "tools/oracle/random_pattern.h"
 
 namespace spion {
 

@@ -27,7 +27,7 @@ TEST(LraTsv, ReadsTheTreeWithItsParentheses) {
     EXPECT_EQ(list_ops_text(split.sample(0)), "[MAX 4 3 [MIN 2 3 ] 1 ]");
     EXPECT_EQ(list_ops_text(split.sample(1)), "7");
     EXPECT_EQ(list_ops_text(split.sample(2)), "[SM 9 9 ]");
-    EXPECT_EQ(split.labels, (std::vector<std::uint8_t>{4, 7, 8}));
+    EXPECT_EQ(split.labels, (std::vector<std::uint16_t>{4, 7, 8}));
 }
 
 TEST(LraTsv, ReadsWhatItWrites) {

@@ -1,0 +1,236 @@
+"""Plans: the compiled forward and backward pass of one shape, called with arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from . import _arrays, _core
+from ._arrays import Array
+from ._context import Context, canonical, context as _default_context
+from ._core import UserError
+from ._pattern import Pattern
+
+DTYPES = {"bf16": 0, "fp16": 1, "fp32": 2, "tf32": 3}
+SOFTMAXES = {"masked": 0, "pruned_zero": 1}
+_ORIGINS = ("memory", "bundle", "disk", "compiled")
+FORWARD, BACKWARD = 0, 1
+_KEPT_TABLES = 64  # of a plan, for the patterns used last
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """The operation: H heads of width D over L positions.
+
+    dtype: "bf16", "fp16", "fp32" or "tf32" (stored as fp32); the host computes in fp32. scale: of
+    Q K^T, 0: 1/sqrt(D). softmax: what is outside the pattern has a score of -inf ("masked", as
+    elsewhere) or of 0 ("pruned_zero", as in the SPION paper). key_padding: calls are given the
+    number of valid keys of each sample.
+    """
+
+    heads: int
+    head_dim: int
+    length: int
+    block: int = 64
+    dtype: str = "bf16"
+    scale: float = 0.0
+    softmax: str = "masked"
+    key_padding: bool = False
+
+    def core(self) -> _core.Attention:
+        for field, value, allowed in (
+            ("dtype", self.dtype, DTYPES),
+            ("softmax", self.softmax, SOFTMAXES),
+        ):
+            if value not in allowed:
+                raise UserError(f"{field} is {value!r}: give one of {', '.join(allowed)}")
+        return _core.Attention(
+            self.heads,
+            self.head_dim,
+            self.length,
+            self.block,
+            DTYPES[self.dtype],
+            self.scale,
+            SOFTMAXES[self.softmax],
+            self.key_padding,
+        )
+
+
+class Plan:
+    """Immutable, for every pattern of its length and block; may be shared by threads."""
+
+    def __init__(
+        self,
+        attention: Attention,
+        context: Context,
+        *,
+        typical: Pattern | None = None,
+        max_blocks: int = 0,
+        batch: int = 0,
+    ) -> None:
+        self.attention = attention
+        self.context = context
+        self.core: _core.Plan = context._core.plan(
+            attention.core(), typical._core if typical else None, max_blocks, batch
+        )
+        self._tables: dict[tuple[str, str], Array] = {}
+
+    @property
+    def table_bytes(self) -> int:
+        """Of every pattern's tables."""
+        return self.core.table_bytes
+
+    @property
+    def max_blocks(self) -> int:
+        """Most blocks that a pattern may have."""
+        return self.core.max_blocks
+
+    @property
+    def origin(self) -> str:
+        """Where the kernels came from: "memory", "bundle", "disk" or "compiled"."""
+        return _ORIGINS[self.core.origin]
+
+    @property
+    def milliseconds(self) -> float:
+        """That making the plan took."""
+        return self.core.milliseconds
+
+    def explain(self) -> str:
+        """Kernels, tile shapes, where they came from, and why."""
+        return self.core.explain()
+
+    def tables(self, pattern: Pattern) -> Array:
+        """The pattern's index tables for this plan: int32 of NumPy's, [table_bytes / 4]."""
+        import numpy
+
+        numbers = numpy.empty(self.table_bytes // 4, numpy.int32)
+        self.core.write_tables(pattern._core, numbers)
+        return numbers
+
+    def forward(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        pattern: Pattern,
+        *,
+        lengths: Array | None = None,
+        out: Array | None = None,
+        stream: int | None = None,
+    ) -> tuple[Array, Array]:
+        """softmax(scale Q K^T) V over the pattern's blocks.
+
+        q, k, v: [B, H, L, D] with D contiguous. lengths: [B] int32, with key_padding. Returns o
+        (`out` where it is given) [B, H, L, D] and lse [B, H, L] float32, the logarithm of each
+        row's softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
+        tensors, the legacy default stream for others'. On the host the call returns when it is done.
+        """
+        arrays = self._lent(q=q, k=k, v=v)
+        o = self._output(arrays[0], out)
+        lse = _arrays.empty(arrays[0], tuple(q.shape[:3]), "float32")
+        self.core.forward(
+            *arrays,
+            o,
+            lse,
+            self._tables_like(q, pattern),
+            lengths,
+            *self._workspace(q, FORWARD),
+            stream,
+        )
+        return o, lse
+
+    def backward(
+        self,
+        d_o: Array,
+        q: Array,
+        k: Array,
+        v: Array,
+        o: Array,
+        lse: Array,
+        pattern: Pattern,
+        *,
+        lengths: Array | None = None,
+        stream: int | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """The gradients d_q, d_k, d_v [B, H, L, D] from d_o, of the forward call that gave o, lse."""
+        arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
+        gradients = [self._output(arrays[0], None) for _ in range(3)]
+        self.core.backward(
+            *arrays,
+            _arrays.lent(lse),
+            *gradients,
+            self._tables_like(q, pattern),
+            lengths,
+            *self._workspace(q, BACKWARD),
+            stream,
+        )
+        return gradients[0], gradients[1], gradients[2]
+
+    def _lent(self, **arrays: Array) -> list[Array]:
+        for name, array in arrays.items():
+            _arrays.check(array, name)
+        return [_arrays.lent(array) for array in arrays.values()]
+
+    def _output(self, like: Array, given: Array | None) -> Array:
+        if given is not None:
+            _arrays.check(given, "out")
+            return given
+        return _arrays.empty(like, tuple(like.shape))
+
+    def _tables_like(self, like: Array, pattern: Pattern) -> Array:
+        key = (pattern.digest, f"{type(like).__module__} {getattr(like, 'device', '')}")
+        tables = self._tables.get(key)
+        if tables is None:
+            tables = self.tables(pattern)
+            if self.context.name != "cpu":
+                tables = _arrays.placed_like(like, tables)
+            while len(self._tables) >= _KEPT_TABLES:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[key] = tables
+        return tables
+
+    def _workspace(self, like: Array, which: int) -> tuple[Array | None, bool]:
+        if self.context.name == "cpu":
+            return None, True
+        bytes_needed, _ = self.core.workspace(int(like.shape[0]), which)
+        return _arrays.empty(like, (bytes_needed,), "uint8"), True
+
+    def __repr__(self) -> str:
+        return f"Plan({self.attention}, {self.context.name!r}, {self.origin})"
+
+
+def plan(
+    *,
+    heads: int,
+    head_dim: int,
+    length: int,
+    block: int = 64,
+    dtype: str | None = None,
+    device: Any = "cpu",
+    scale: float = 0.0,
+    softmax: str = "masked",
+    key_padding: bool = False,
+    typical: Pattern | None = None,
+    max_blocks: int = 0,
+    batch: int = 0,
+    context: Context | None = None,
+) -> Plan:
+    """Compiles the kernels of a shape, or finds them; slow, and everything a call needs later.
+
+    dtype: fp32 on the host and bf16 on a GPU where it is not given; Attention says what the other
+    fields of the operation are. typical: what patterns will look like, for which tile shapes are
+    weighed. max_blocks: most blocks of any pattern (0: all of them), which bounds its tables. batch:
+    B that is usual. context: where not the process's own.
+    """
+    opened = context or _default_context(canonical(device))
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim,
+        length=length,
+        block=block,
+        dtype=dtype or ("fp32" if opened.name == "cpu" else "bf16"),
+        scale=scale,
+        softmax=softmax,
+        key_padding=key_padding,
+    )
+    return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -1,0 +1,25 @@
+"""Block-sparse attention for PyTorch 2.10 or later: an operator with gradients, a module whose
+pattern is a buffer, and the schedule that finds patterns while a model trains.
+
+    layer = spion.torch.BlockSparseAttention(pattern, heads=8, head_dim=64)
+    o = layer(q, k, v)                                  [B, H, L, D]
+    o = spion.torch.attention(q, k, v, pattern)         the same without a module
+"""
+
+from ._flex import from_block_mask, to_block_mask
+from ._module import BlockSparseAttention
+from ._op import attention, attention_with_lse, plan, tables
+from ._schedule import SpionSchedule
+from ._sharding import register as register_sharding
+
+__all__ = [
+    "BlockSparseAttention",
+    "SpionSchedule",
+    "attention",
+    "attention_with_lse",
+    "from_block_mask",
+    "plan",
+    "register_sharding",
+    "tables",
+    "to_block_mask",
+]

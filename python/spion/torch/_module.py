@@ -1,0 +1,151 @@
+"""The operator as a module, whose pattern is part of its state."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy
+import torch
+from torch import nn
+
+from .._core import UserError
+from .._pattern import Pattern
+from .._plan import Plan
+from . import _op
+
+
+class BlockSparseAttention(nn.Module):
+    """softmax(scale Q K^T) V over the blocks of a pattern.
+
+    forward(q, k, v, lengths=None): [B, heads, L, head_dim] each, gives [B, heads, L, head_dim].
+
+    Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
+    device and dtype, so that checkpoints are loaded on any. Both keep their size whatever the
+    pattern: modules of equal shape share one compiled graph, and set_pattern changes a captured
+    CUDA graph in place. Parameters of spion.torch.plan: heads and head_dim (of this process's shard
+    under tensor parallelism), scale, softmax, key_padding, max_blocks. dtype: of q, k and v; under
+    autocast they are converted to it.
+    """
+
+    pattern_bits: torch.Tensor
+    tables: torch.Tensor
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        heads: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        scale: float = 0.0,
+        softmax: str = "masked",
+        key_padding: bool = False,
+        max_blocks: int = 0,
+        typical: Pattern | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.dtype = heads, head_dim, dtype
+        self.length, self.block = pattern.length, pattern.block
+        self.scale, self.softmax = float(scale), softmax
+        self.key_padding, self.max_blocks = key_padding, max_blocks
+        self._typical, self._pattern = typical, pattern
+        where = torch.get_default_device() if device is None else torch.device(device)
+        packed = numpy.packbits(pattern.bits(), axis=None)
+        self.register_buffer("pattern_bits", torch.from_numpy(packed).to(where))
+        self.register_buffer("tables", torch.empty(0, dtype=torch.int32, device=where), False)
+        self._make_tables()
+
+    @property
+    def pattern(self) -> Pattern:
+        return self._pattern
+
+    @property
+    def plan(self) -> Plan:
+        """Of the device where the module is."""
+        return _op.plan(
+            heads=self.heads,
+            head_dim=self.head_dim,
+            length=self.length,
+            block=self.block,
+            dtype=self.dtype,
+            device=self.tables.device,
+            scale=self.scale,
+            softmax=self.softmax,
+            key_padding=self.key_padding,
+            typical=self._typical,
+            max_blocks=self.max_blocks,
+        )
+
+    def set_pattern(self, pattern: Pattern) -> None:
+        """Another pattern of the same length and block; compiles nothing and changes both buffers in
+        place."""
+        if (pattern.length, pattern.block) != (self.length, self.block):
+            raise UserError(
+                f"the pattern is for length {pattern.length} in blocks of {pattern.block}, the "
+                f"module for length {self.length} in blocks of {self.block}: make them equal"
+            )
+        # First what can be refused: more blocks than max_blocks.
+        numbers = torch.from_numpy(self.plan.tables(pattern))
+        packed = torch.from_numpy(numpy.packbits(pattern.bits(), axis=None))
+        with torch.no_grad():
+            self.tables.copy_(numbers)
+            self.pattern_bits.copy_(packed)
+        self._pattern = pattern
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if q.dtype != self.dtype:
+            if not torch.is_autocast_enabled(q.device.type):
+                raise UserError(
+                    f"q is of {q.dtype} and the module of {self.dtype}: convert one of them"
+                )
+            q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        if (lengths is not None) != self.key_padding:
+            raise UserError(
+                f"lengths are {'given' if lengths is not None else 'missing'} and the module has "
+                f"key_padding={self.key_padding}: give both or none"
+            )
+        return torch.ops.spion.attention(
+            q, k, v, self.tables, lengths, self.block, self.scale, self.softmax
+        )[0]
+
+    def extra_repr(self) -> str:
+        return (
+            f"heads={self.heads}, head_dim={self.head_dim}, length={self.length}, "
+            f"block={self.block}, density={self._pattern.density:.3f}, dtype={self.dtype}"
+        )
+
+    def _make_tables(self) -> None:
+        device = self.tables.device
+        if device.type == "meta":
+            return
+        with torch.no_grad():
+            packed = numpy.packbits(self._pattern.bits(), axis=None)
+            self.pattern_bits.copy_(torch.from_numpy(packed))
+            self.tables = torch.from_numpy(self.plan.tables(self._pattern)).to(device)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        before = self.tables.device
+        super()._apply(fn, recurse)
+        if self.tables.device != before:  # another plan's; from the device meta, nothing's
+            self._make_tables()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        packed = state_dict.get(f"{prefix}pattern_bits")
+        if packed is None or packed.shape != self.pattern_bits.shape:
+            return  # reported by PyTorch
+        rows = -(-self.length // self.block)
+        bits = numpy.unpackbits(packed.detach().cpu().numpy(), count=rows * rows)
+        pattern = Pattern.from_bits(bits.reshape(rows, rows), self.length, block=self.block)
+        if self.tables.device.type == "meta":
+            self._pattern = pattern
+        else:
+            self.set_pattern(pattern)

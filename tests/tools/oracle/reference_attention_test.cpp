@@ -1,0 +1,364 @@
+#include "tools/oracle/reference_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "ir/error.h"
+#include "tests/support/seed.h"
+#include "tools/oracle/random_pattern.h"
+
+namespace spion {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+struct Inputs {
+    std::vector<float> q, k, v, d_o;
+};
+
+Inputs random_inputs(const Attention& attention, std::int64_t batch, std::mt19937_64& generator) {
+    const std::int64_t size = batch * attention.heads * attention.length * attention.head_dim;
+    std::normal_distribution<float> normal;
+    Inputs inputs;
+    for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
+        tensor->resize(size);
+        for (float& value : *tensor) {
+            value = normal(generator);
+        }
+    }
+    return inputs;
+}
+
+BlockPattern pattern_with_empty_rows(std::int64_t length, int block, std::mt19937_64& generator) {
+    const int rows = BlockPattern::empty(length, block).rows();
+    std::vector<std::uint8_t> bits(rows * rows);
+    for (int i = 0; i < rows; ++i) {
+        for (int j = 0; i % 3 != 1 && j < rows; ++j) {
+            bits[i * rows + j] = generator() % 3 == 0;
+        }
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+ReferenceProblem problem_of(const Attention& attention, const BlockPattern& pattern,
+                            std::int64_t batch, const std::vector<int>& lengths,
+                            const Inputs& inputs) {
+    return {.attention = attention,
+            .pattern = pattern,
+            .batch = batch,
+            .lengths = lengths,
+            .q = inputs.q,
+            .k = inputs.k,
+            .v = inputs.v,
+            .d_o = inputs.d_o};
+}
+
+// Whether query i keeps key j.
+using Keeps = std::function<bool(std::int64_t i, std::int64_t j)>;
+
+bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
+    return true;
+}
+
+// One (b, h) with L x L matrices, every element of the map treated by one rule: in the sum, counted
+// as a score of 0, or absent. Nothing of it is taken from the reference.
+struct Naive {
+    std::vector<std::vector<double>> p, d_s;  // [L][L]
+    std::vector<double> lse;                  // [L]
+
+    Naive(const ReferenceProblem& problem, std::int64_t head, const Keeps& keeps) {
+        const Attention& a = problem.attention;
+        const std::int64_t length = a.length, width = a.head_dim, base = head * length * width;
+        const int valid = a.key_padding ? problem.lengths[head / a.heads] : int(length);
+        p.assign(length, std::vector<double>(length));
+        d_s = p;
+        for (std::int64_t i = 0; i < length; ++i) {
+            std::vector<double> weight(length);
+            double pruned = 0, sum = 0;
+            for (std::int64_t j = 0; j < length; ++j) {
+                double s = 0;
+                for (std::int64_t d = 0; d < width; ++d) {
+                    s += double(problem.q[base + i * width + d]) * problem.k[base + j * width + d] *
+                         a.scale;
+                }
+                const int edge = problem.pattern.block();
+                const bool inside = problem.pattern.at(int(i / edge), int(j / edge));
+                weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
+                pruned += !inside && keeps(i, j) && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
+                sum += weight[j];
+            }
+            sum += pruned;
+            lse.push_back(sum > 0 ? std::log(sum) : -kInfinity);
+            double mean = 0;
+            for (std::int64_t j = 0; j < length; ++j) {
+                p[i][j] = sum > 0 ? weight[j] / sum : 0;
+                for (std::int64_t d = 0; d < width; ++d) {
+                    d_s[i][j] +=
+                        double(problem.d_o[base + i * width + d]) * problem.v[base + j * width + d];
+                }
+                mean += p[i][j] * d_s[i][j];
+            }
+            for (std::int64_t j = 0; j < length; ++j) {
+                d_s[i][j] = p[i][j] * (d_s[i][j] - mean) * a.scale;
+            }
+        }
+    }
+};
+
+// [L, D] of one head: matrix * rows, or its transpose * rows.
+std::vector<double> product(const std::vector<std::vector<double>>& matrix,
+                            std::span<const float> rows, std::int64_t width, bool transposed) {
+    const std::int64_t length = std::ssize(matrix);
+    std::vector<double> out(length * width);
+    for (std::int64_t i = 0; i < length; ++i) {
+        for (std::int64_t j = 0; j < length; ++j) {
+            for (std::int64_t d = 0; d < width; ++d) {
+                out[i * width + d] +=
+                    (transposed ? matrix[j][i] : matrix[i][j]) * rows[j * width + d];
+            }
+        }
+    }
+    return out;
+}
+
+void expect_near(const std::vector<double>& expected, std::span<const double> actual,
+                 const char* what) {
+    ASSERT_EQ(expected.size(), actual.size());
+    for (std::size_t n = 0; n < expected.size(); ++n) {
+        if (std::isinf(expected[n])) {
+            ASSERT_EQ(expected[n], actual[n]) << what << " at " << n;
+        } else {
+            ASSERT_NEAR(expected[n], actual[n], 1e-10) << what << " at " << n;
+        }
+    }
+}
+
+void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps = keeps_all) {
+    const ReferenceResult result = reference_attention(problem);
+    const std::int64_t length = problem.attention.length, width = problem.attention.head_dim;
+    const std::int64_t size = length * width;
+    for (std::int64_t head = 0; head < problem.batch * problem.attention.heads; ++head) {
+        const Naive naive(problem, head, keeps);
+        const auto rows = [&](std::span<const float> all) {
+            return all.subspan(head * size, size);
+        };
+        const auto got = [&](const std::vector<double>& all) {
+            return std::span<const double>(all).subspan(head * size, size);
+        };
+        expect_near(naive.lse, std::span(result.lse).subspan(head * length, length), "lse");
+        expect_near(product(naive.p, rows(problem.v), width, false), got(result.o), "o");
+        expect_near(product(naive.d_s, rows(problem.k), width, false), got(result.d_q), "d_q");
+        expect_near(product(naive.d_s, rows(problem.q), width, true), got(result.d_k), "d_k");
+        expect_near(product(naive.p, rows(problem.d_o), width, true), got(result.d_v), "d_v");
+    }
+}
+
+TEST(ReferenceAttention, EqualsDenseMatricesOnRandomPatterns) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        for (const std::int64_t length : {1, 32, 75}) {
+            for (const bool padded : {false, true}) {
+                const Attention attention{.heads = 2,
+                                          .head_dim = 16,
+                                          .length = length,
+                                          .dtype = DType::kFp32,
+                                          .scale = default_scale(16),
+                                          .softmax = softmax,
+                                          .key_padding = padded};
+                const std::vector<int> lengths{int(length), 0, int(generator() % (length + 1))};
+                expect_equals_naive(problem_of(attention,
+                                               pattern_with_empty_rows(length, 16, generator), 3,
+                                               lengths, random_inputs(attention, 3, generator)));
+            }
+        }
+    }
+}
+
+// Each rule with its words as a predicate, and all of them together.
+TEST(ReferenceAttention, EqualsDenseMatricesUnderMasks) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 40;
+    std::vector<int> documents;
+    for (int l = 0; l < kLength; ++l) documents.push_back(l < 7 ? 2 : l < 30 ? 3 : 5);
+    MaskRules causal, window, packed, prefix, padded, all;
+    all.causal = prefix.causal = causal.causal = true;
+    all.left = window.left = 6;
+    all.right = window.right = 3;
+    all.documents = packed.documents = documents;
+    all.prefixes = prefix.prefixes = {12};
+    all.query_lengths = padded.query_lengths = {31};
+    const Keeps is_causal = [](auto i, auto j) { return j <= i; };
+    const Keeps in_window = [](auto i, auto j) { return i - 6 <= j && j <= i + 3; };
+    const Keeps in_document = [&](auto i, auto j) { return documents[i] == documents[j]; };
+    const Keeps has_prefix = [](auto i, auto j) { return j <= i || j < 12; };
+    const Keeps is_query = [](auto i, auto) { return i < 31; };
+    const Keeps is_all = [&](auto i, auto j) {
+        return in_window(i, j) && in_document(i, j) && has_prefix(i, j) && is_query(i, j);
+    };
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        Attention attention{.heads = 1,
+                            .head_dim = 16,
+                            .length = kLength,
+                            .dtype = DType::kFp32,
+                            .scale = default_scale(16),
+                            .softmax = softmax,
+                            .key_padding = true,
+                            .mask = ElementMask::kSpans};
+        const Inputs inputs = random_inputs(attention, 1, generator);
+        const std::vector<int> lengths{35};
+        const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+        const auto expect = [&](const MaskRules& rules, const Keeps& keeps) {
+            ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+            problem.rules = &rules;
+            expect_equals_naive(problem, keeps);
+        };
+        expect(causal, is_causal);
+        expect(window, in_window);
+        expect(packed, in_document);
+        expect(prefix, has_prefix);
+        expect(padded, is_query);
+        expect(all, is_all);
+        attention.mask = ElementMask::kCausal;
+        expect_equals_naive(problem_of(attention, pattern, 1, lengths, inputs), is_causal);
+    }
+}
+
+// Heads that share K and V are heads with a copy each, and their dK and dV add up.
+TEST(ReferenceAttention, SharedHeadsEqualCopies) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 40, kWidth = 16, kHead = kLength * kWidth, kBatch = 2;
+    Attention attention{.heads = 6, .head_dim = 16, .length = kLength, .scale = 0.25F};
+    const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+    Inputs inputs = random_inputs(attention, kBatch, generator);
+    attention.kv_heads = 2;
+    Inputs shared = inputs;  // the first of each three heads
+    shared.k.clear();
+    shared.v.clear();
+    for (std::int64_t head = 0; head < 6 * kBatch; ++head) {
+        for (auto [own, few] : {std::pair(&inputs.k, &shared.k), std::pair(&inputs.v, &shared.v)}) {
+            const auto first = own->begin() + head / 3 * 3 * kHead;
+            std::copy(first, first + kHead, own->begin() + head * kHead);
+            if (head % 3 == 0) few->insert(few->end(), first, first + kHead);
+        }
+    }
+    const ReferenceResult few =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, shared));
+    attention.kv_heads = 0;
+    const ReferenceResult copies =
+        reference_attention(problem_of(attention, pattern, kBatch, {}, inputs));
+    EXPECT_EQ(few.o, copies.o);
+    EXPECT_EQ(few.d_q, copies.d_q);
+    ASSERT_EQ(few.d_k.size(), copies.d_k.size() / 3);
+    for (std::int64_t n = 0; n < std::ssize(few.d_k); ++n) {
+        const std::int64_t first = n / kHead * 3 * kHead + n % kHead;
+        double d_k = 0, d_v = 0;
+        for (int member = 0; member < 3; ++member) {
+            d_k += copies.d_k[first + member * kHead];
+            d_v += copies.d_v[first + member * kHead];
+        }
+        ASSERT_NEAR(few.d_k[n], d_k, 1e-12);
+        ASSERT_NEAR(few.d_v[n], d_v, 1e-12);
+    }
+}
+
+// The gradients of loss = sum(O * dO), by central differences of the forward pass alone.
+TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        const Attention attention{.heads = 1,
+                                  .head_dim = 16,
+                                  .length = 40,
+                                  .dtype = DType::kFp32,
+                                  .scale = default_scale(16),
+                                  .softmax = softmax,
+                                  .key_padding = true};
+        const BlockPattern pattern = pattern_with_empty_rows(40, 16, generator);
+        const std::vector<int> lengths{33};
+        Inputs inputs = random_inputs(attention, 1, generator);
+        const ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+        const ReferenceResult result = reference_attention(problem);
+        const auto loss = [&] {
+            const ReferenceResult moved = reference_attention(problem);
+            double sum = 0;
+            for (std::size_t n = 0; n < moved.o.size(); ++n) {
+                sum += moved.o[n] * inputs.d_o[n];
+            }
+            return sum;
+        };
+        const auto check = [&](std::vector<float>& input, const std::vector<double>& gradient) {
+            for (int n = 0; n < 40; ++n) {
+                float& value = input[generator() % input.size()];
+                const float before = value;
+                value = before + 0x1p-9F;
+                const double above = value, loss_above = loss();
+                value = before - 0x1p-9F;
+                const double below = value, loss_below = loss();
+                value = before;
+                EXPECT_NEAR((loss_above - loss_below) / (above - below),
+                            gradient[&value - input.data()], 2e-4);
+            }
+        };
+        check(inputs.q, result.d_q);
+        check(inputs.k, result.d_k);
+        check(inputs.v, result.d_v);
+    }
+}
+
+TEST(ReferenceAttention, RowsWithoutAnyKey) {
+    std::mt19937_64 generator(1);
+    for (const bool full : {false, true}) {  // pruned by the pattern, or padded altogether
+        for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+            const Attention attention{.heads = 1,
+                                      .head_dim = 16,
+                                      .length = 20,
+                                      .dtype = DType::kFp32,
+                                      .scale = 0.25F,
+                                      .softmax = softmax,
+                                      .key_padding = full};
+            const BlockPattern pattern =
+                full ? BlockPattern::full(20, 16) : BlockPattern::empty(20, 16);
+            const Inputs inputs = random_inputs(attention, 1, generator);
+            const std::vector<int> lengths{0};
+            const ReferenceResult result =
+                reference_attention(problem_of(attention, pattern, 1, lengths, inputs));
+            const bool counts_pruned = !full && softmax == SoftmaxKind::kPrunedZero;
+            EXPECT_EQ(result.lse,
+                      std::vector<double>(20, counts_pruned ? std::log(20.0) : -kInfinity));
+            const std::vector<double> zeros(20 * 16);
+            EXPECT_EQ(result.o, zeros);
+            EXPECT_EQ(result.d_q, zeros);
+            EXPECT_EQ(result.d_k, zeros);
+            EXPECT_EQ(result.d_v, zeros);
+        }
+    }
+}
+
+TEST(ReferenceAttention, RefusesSizesThatDoNotFit) {
+    const Attention attention{.length = 20, .scale = 1, .key_padding = true};
+    const BlockPattern pattern = BlockPattern::full(20, 16);
+    const Inputs inputs{.q = std::vector<float>(3), .k = {}, .v = {}, .d_o = {}};
+    const std::vector<int> lengths{20};
+    try {
+        reference_attention(problem_of(attention, pattern, 1, lengths, inputs));
+        FAIL() << "a tensor of 3 elements was accepted";
+    } catch (const UserError& error) {
+        EXPECT_STREQ(error.what(),
+                     "the reference was given a tensor of 3 elements, but B*H*L*D is 1280");
+    }
+}
+
+}  // namespace
+}  // namespace spion

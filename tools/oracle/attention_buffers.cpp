@@ -1,0 +1,256 @@
+#include "tools/oracle/attention_buffers.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "tools/storage.h"
+
+namespace spion {
+namespace {
+
+constexpr std::size_t kGuardBytes = 256;  // keeps the payload as aligned as the allocation
+constexpr unsigned char kPoison = 0xFF;   // NaN in every dtype
+
+}  // namespace
+
+AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batch,
+                                   std::span<const int> lengths, Layout layout, Device& device)
+    : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
+    const int heads = attention.heads, key_heads = attention.key_value_heads();
+    const std::size_t head_rows = static_cast<std::size_t>(batch) * attention.length;
+    const std::size_t rows = head_rows * heads;
+    const std::size_t head_bytes =
+        head_rows * attention.head_dim * storage_bytes(attention.dtype);  // of one head
+    if (layout == Layout::kPacked) {
+        const int all = heads + 2 * key_heads;
+        const int qkv = add_region(all * head_bytes, false);
+        const int gradients = add_region(all * head_bytes, true);
+        q_ = place(qkv, heads, 0, all);
+        k_ = place(qkv, key_heads, heads, all);
+        v_ = place(qkv, key_heads, heads + key_heads, all);
+        d_q_ = place(gradients, heads, 0, all);
+        d_k_ = place(gradients, key_heads, heads, all);
+        d_v_ = place(gradients, key_heads, heads + key_heads, all);
+    } else {
+        const auto alone = [&](int of, bool output) {
+            return place(add_region(of * head_bytes, output), of, 0, of);
+        };
+        q_ = alone(heads, false);
+        k_ = alone(key_heads, false);
+        v_ = alone(key_heads, false);
+        d_q_ = alone(heads, true);
+        d_k_ = alone(key_heads, true);
+        d_v_ = alone(key_heads, true);
+    }
+    o_ = place(add_region(heads * head_bytes, true), heads, 0, heads);
+    d_o_ = place(add_region(heads * head_bytes, false), heads, 0, heads);
+    lse_ = add_region(rows * sizeof(float), true);
+    delta_ = add_region(rows * sizeof(float), true);
+    if (attention.key_padding) {
+        lengths_ = Buffer(device, lengths.size_bytes());
+        device.copy_in(lengths_.data(), lengths.data(), lengths.size_bytes());
+    }
+    poison_outputs();
+    device.synchronize();  // `lengths` is read until then
+}
+
+void AttentionBuffers::set_spans(const ElementSpans& spans) {
+    const std::size_t bytes = spans.queries.size() * sizeof(int);
+    query_spans_ = Buffer(*device_, bytes);
+    key_spans_ = Buffer(*device_, bytes);
+    device_->copy_in(query_spans_.data(), spans.queries.data(), bytes);
+    device_->copy_in(key_spans_.data(), spans.keys.data(), bytes);
+    device_->synchronize();  // `spans` is read until then
+}
+
+int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
+    regions_.push_back({.buffer = Buffer(*device_, payload_bytes + 2 * kGuardBytes),
+                        .payload_bytes = payload_bytes,
+                        .output = output});
+    return static_cast<int>(regions_.size()) - 1;
+}
+
+// A tensor of `heads` heads from `first_head` on of all that the region has.
+AttentionBuffers::Place AttentionBuffers::place(int region, int heads, int first_head,
+                                                int heads_of_region) const {
+    const std::int64_t length = attention_.length, width = attention_.head_dim;
+    if (layout_ == Layout::kHeadsFirst) {
+        return {.region = region,
+                .offset = 0,
+                .batch_stride = heads * length * width,
+                .head_stride = length * width,
+                .row_stride = width,
+                .heads = heads};
+    }
+    return {.region = region,
+            .offset = first_head * width,
+            .batch_stride = length * heads_of_region * width,
+            .head_stride = width,
+            .row_stride = heads_of_region * width,
+            .heads = heads};
+}
+
+void* AttentionBuffers::payload(int region) const {
+    return regions_[region].buffer.as<std::byte>() + kGuardBytes;
+}
+
+SpionTensor AttentionBuffers::tensor(const Place& place) const {
+    const std::size_t skipped = place.offset * storage_bytes(attention_.dtype);
+    return {.data = static_cast<std::byte*>(payload(place.region)) + skipped,
+            .batch_stride = place.batch_stride,
+            .head_stride = place.head_stride,
+            .row_stride = place.row_stride};
+}
+
+template <typename Visit>
+void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) const {
+    std::size_t index = 0;
+    for (std::int64_t b = 0; b < batch_; ++b) {
+        for (std::int64_t h = 0; h < place.heads; ++h) {
+            for (std::int64_t l = 0; l < attention_.length; ++l) {
+                const std::int64_t row = place.offset + b * place.batch_stride +
+                                         h * place.head_stride + l * place.row_stride;
+                for (int d = 0; d < attention_.head_dim; ++d) {
+                    visit(index++, row + d);
+                }
+            }
+        }
+    }
+}
+
+// Several tensors may share the region, so the others' bytes are kept.
+void AttentionBuffers::write(const Place& place, std::span<const float> values) {
+    const Region& region = regions_[place.region];
+    std::string bytes(region.payload_bytes, '\0');
+    device_->copy_out(bytes.data(), payload(place.region), bytes.size());
+    const int element = storage_bytes(attention_.dtype);
+    for_each_element(place, [&](std::size_t index, std::int64_t at) {
+        store(attention_.dtype, values[index], &bytes[at * element]);
+    });
+    device_->copy_in(payload(place.region), bytes.data(), bytes.size());
+    device_->synchronize();  // `bytes` is read until then
+}
+
+std::vector<float> AttentionBuffers::read(const Place& place) const {
+    const Region& region = regions_[place.region];
+    std::string bytes(region.payload_bytes, '\0');
+    device_->copy_out(bytes.data(), payload(place.region), bytes.size());
+    std::vector<float> values(static_cast<std::size_t>(batch_) * place.heads * attention_.length *
+                              attention_.head_dim);
+    const int element = storage_bytes(attention_.dtype);
+    for_each_element(place, [&](std::size_t index, std::int64_t at) {
+        values[index] = load(attention_.dtype, &bytes[at * element]);
+    });
+    return values;
+}
+
+void AttentionBuffers::set_inputs(const AttentionInputs& inputs) {
+    write(q_, inputs.q);
+    write(k_, inputs.k);
+    write(v_, inputs.v);
+    write(d_o_, inputs.d_o);
+}
+
+void AttentionBuffers::set_arbitrary_inputs() {
+    constexpr std::size_t kDistinct = 1000003;  // prime: rows of any width differ from each other
+    const std::size_t element = storage_bytes(attention_.dtype);
+    std::string pool(kDistinct * element, '\0');
+    std::mt19937_64 generator(1);
+    std::normal_distribution<float> normal;
+    for (std::size_t n = 0; n < kDistinct; ++n) {
+        store(attention_.dtype, normal(generator), &pool[n * element]);
+    }
+    std::size_t start = 0;  // another part of the pool for each region
+    for (std::size_t index = 0; index < regions_.size(); ++index) {
+        if (regions_[index].output) {
+            continue;
+        }
+        auto* data = static_cast<std::byte*>(payload(static_cast<int>(index)));
+        for (std::size_t done = 0; done < regions_[index].payload_bytes;) {
+            const std::size_t count =
+                std::min(regions_[index].payload_bytes - done, pool.size() - start);
+            device_->copy_in(data + done, pool.data() + start, count);
+            done += count;
+            start = (start + count) % pool.size();
+        }
+    }
+    device_->synchronize();
+}
+
+void AttentionBuffers::poison_outputs() {
+    for (const Region& region : regions_) {
+        if (region.output) {
+            device_->fill(region.buffer.data(), kPoison, region.buffer.bytes());
+        }
+    }
+}
+
+std::string AttentionBuffers::region_bytes(const Region& region) const {
+    std::string bytes(region.buffer.bytes(), '\0');
+    device_->copy_out(bytes.data(), region.buffer.data(), bytes.size());
+    return bytes;
+}
+
+AttentionOutputs AttentionBuffers::outputs() const {
+    AttentionOutputs outputs{
+        .o = read(o_), .d_q = read(d_q_), .d_k = read(d_k_), .d_v = read(d_v_), .lse = {}};
+    outputs.lse.resize(regions_[lse_].payload_bytes / sizeof(float));
+    device_->copy_out(outputs.lse.data(), payload(lse_), regions_[lse_].payload_bytes);
+    return outputs;
+}
+
+std::string AttentionBuffers::output_bytes() const {
+    std::string bytes;
+    for (const Region& region : regions_) {
+        if (region.output) {
+            bytes += region_bytes(region);
+        }
+    }
+    return bytes;
+}
+
+bool AttentionBuffers::guards_intact() const {
+    const auto poisoned = [](std::string_view zone) {
+        return std::all_of(zone.begin(), zone.end(),
+                           [](char byte) { return static_cast<unsigned char>(byte) == kPoison; });
+    };
+    return std::all_of(regions_.begin(), regions_.end(), [&](const Region& region) {
+        if (!region.output) {
+            return true;
+        }
+        const std::string bytes = region_bytes(region);
+        const std::string_view all = bytes;
+        return poisoned(all.substr(0, kGuardBytes)) &&
+               poisoned(all.substr(kGuardBytes + region.payload_bytes));
+    });
+}
+
+SpionAttentionArguments AttentionBuffers::arguments() const {
+    SpionAttentionArguments arguments{};
+    arguments.q = tensor(q_);
+    arguments.k = tensor(k_);
+    arguments.v = tensor(v_);
+    arguments.o = tensor(o_);
+    arguments.d_o = tensor(d_o_);
+    arguments.d_q = tensor(d_q_);
+    arguments.d_k = tensor(d_k_);
+    arguments.d_v = tensor(d_v_);
+    arguments.lse = static_cast<float*>(payload(lse_));
+    arguments.delta = static_cast<float*>(payload(delta_));
+    arguments.lengths = lengths_ ? lengths_.as<int>() : nullptr;
+    arguments.query_spans = query_spans_ ? query_spans_.as<int>() : nullptr;
+    arguments.key_spans = key_spans_ ? key_spans_.as<int>() : nullptr;
+    arguments.batch = static_cast<int>(batch_);
+    return arguments;
+}
+
+std::size_t AttentionBuffers::bytes() const {
+    std::size_t total = 0;
+    for (const Region& region : regions_) {
+        total += region.buffer.bytes();
+    }
+    return total;
+}
+
+}  // namespace spion

@@ -1,0 +1,253 @@
+#include "tools/oracle/attention_case.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <span>
+
+#include "compiler/compile_attention.h"
+#include "ir/error.h"
+#include "ir/sizes.h"
+#include "tools/oracle/reference_attention.h"
+#include "tools/storage.h"
+
+namespace spion {
+namespace {
+
+// A gradient that is below this fraction of what its terms would add up to without cancelling (one
+// key a row, say, where dP - delta is 0) is all rounding error: that is then measured against the
+// terms themselves.
+constexpr double kCancelled = 1e-3;
+
+// `terms`: norm of the sum without cancellation, 0 for tensors that do not cancel.
+TensorError compare(std::string name, std::span<const float> actual,
+                    std::span<const double> reference, double terms, double tolerance) {
+    TensorError error{.name = std::move(name), .tolerance = tolerance};
+    double distance = 0, norm = 0, farthest = 0;
+    for (std::size_t n = 0; n < reference.size(); ++n) {
+        const double x = actual[n];
+        const bool infinite = std::isinf(reference[n]);
+        const bool faulty = infinite ? x != reference[n] : !std::isfinite(x);
+        const double off = infinite || faulty ? 0 : std::abs(x - reference[n]);
+        if (!infinite && !faulty) {
+            distance += off * off;
+            norm += reference[n] * reference[n];
+        }
+        error.faulty += faulty ? 1 : 0;
+        const bool first_fault = faulty && error.faulty == 1;
+        if (first_fault || (error.faulty == 0 && off > farthest)) {
+            farthest = off;
+            error.worst = static_cast<std::int64_t>(n);
+            error.got = x;
+            error.wanted = reference[n];
+        }
+    }
+    const bool cancelled = std::sqrt(norm) < kCancelled * terms;
+    const double scale = cancelled ? terms : std::sqrt(norm);
+    if (distance > 0) {  // a reference of zeros is to be met exactly
+        error.relative = std::sqrt(distance) / scale;
+    }
+    return error;
+}
+
+// Names what is wrong with a request that the device's back end cannot serve at all.
+void check_dtype(DType dtype, const Device& device) {
+    if (device.target().back_end == BackEnd::kHost && dtype != DType::kFp32) {
+        throw UserError(
+            "the host computes in fp32 only, not in {}; give --dtype fp32, or --device cuda",
+            to_string(dtype));
+    }
+}
+
+void check_batch(const AttentionCase& problem) {
+    check_batch(problem.attention, problem.batch);
+    const std::vector<int>& lengths = problem.lengths;
+    if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
+        throw UserError("{} lengths were given for a batch of {}; give one for each sample",
+                        lengths.size(), problem.batch);
+    }
+    for (const int length : lengths) {
+        if (length < 0 || length > problem.attention.length) {
+            throw UserError("a sample's length is {}; give 0 to L = {}", length,
+                            problem.attention.length);
+        }
+    }
+}
+
+// " causal window=3,0 documents=.." of rules that are given.
+std::string to_text(const MaskRules& rules) {
+    std::string text = rules.causal ? " causal" : "";
+    if (rules.left || rules.right) {
+        text += fmt::format(" window={},{}", rules.left.value_or(-1), rules.right.value_or(-1));
+    }
+    if (!rules.documents.empty()) {
+        text += fmt::format(" documents=[{}]", fmt::join(rules.documents, ","));
+    }
+    if (!rules.prefixes.empty()) {
+        text += fmt::format(" prefixes=[{}]", fmt::join(rules.prefixes, ","));
+    }
+    if (!rules.query_lengths.empty()) {
+        text += fmt::format(" query_lengths=[{}]", fmt::join(rules.query_lengths, ","));
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string to_text(const AttentionCase& problem) {
+    return fmt::format("{}{} B={} lengths=[{}] block={} density={:.4f} layout={} seed={}{}",
+                       to_text(problem.attention), to_text(problem.rules), problem.batch,
+                       fmt::join(problem.lengths, ","), problem.pattern.block(),
+                       problem.pattern.density(),
+                       problem.layout == Layout::kPacked ? "packed" : "heads_first", problem.seed,
+                       problem.packed_rows ? fmt::format(" pack={}", *problem.packed_rows) : "");
+}
+
+bool CaseReport::passed() const {
+    return repeatable && in_bounds &&
+           std::all_of(errors.begin(), errors.end(),
+                       [](const TensorError& error) { return error.passed(); });
+}
+
+std::string CaseReport::failures() const {
+    std::string text;
+    for (const TensorError& error : errors) {
+        if (!error.passed()) {
+            text += fmt::format("{}: relative error {:.3e}, tolerance {:.0e}, {} faulty elements\n",
+                                error.name, error.relative, error.tolerance, error.faulty);
+        }
+    }
+    text += repeatable ? "" : "a second run gave other bytes\n";
+    text += in_bounds ? "" : "memory outside the outputs was written\n";
+    return text;
+}
+
+double tolerance(DType dtype) {
+    switch (dtype) {
+        case DType::kFp32:
+            return 1e-5;
+        case DType::kTf32:
+            return 2e-3;
+        case DType::kBf16:
+        case DType::kFp16:
+            return 1e-2;
+    }
+    throw InternalError("there is no tolerance for dtype {}", static_cast<int>(dtype));
+}
+
+void check(const AttentionCase& problem, const Device& device) {
+    check(problem.attention);
+    check_batch(problem);
+    check(problem.rules, problem.batch, problem.attention.length);
+    check_dtype(problem.attention.dtype, device);
+}
+
+AttentionInputs random_inputs(const AttentionCase& problem) {
+    const Attention& attention = problem.attention;
+    const std::int64_t size =
+        problem.batch * attention.heads * attention.length * attention.head_dim;
+    const std::int64_t key_size = size / attention.heads * attention.key_value_heads();
+    std::mt19937_64 generator(problem.seed);
+    std::normal_distribution<float> normal;
+    AttentionInputs inputs;
+    for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
+        tensor->resize(tensor == &inputs.k || tensor == &inputs.v ? key_size : size);
+        for (float& value : *tensor) {
+            value = round_to(attention.dtype, normal(generator));
+        }
+    }
+    return inputs;
+}
+
+std::string place_text(const AttentionCase& problem, const std::string& tensor,
+                       std::int64_t index) {
+    const Attention& a = problem.attention;
+    std::string column;
+    if (tensor != "lse") {
+        column = fmt::format(", {}", index % a.head_dim);
+        index /= a.head_dim;
+    }
+    const std::int64_t rows = index / a.length;
+    const int heads = tensor == "dk" || tensor == "dv" ? a.key_value_heads() : a.heads;
+    return fmt::format("[{}, {}, {}{}]", rows / heads, rows % heads, index % a.length, column);
+}
+
+namespace {
+
+// The case's own tensors rounded to its dtype, random where it has none.
+AttentionInputs inputs_of(const AttentionCase& problem) {
+    AttentionInputs inputs = random_inputs(problem);
+    if (!problem.inputs) {
+        return inputs;
+    }
+    for (auto tensor :
+         {&AttentionInputs::q, &AttentionInputs::k, &AttentionInputs::v, &AttentionInputs::d_o}) {
+        const std::vector<float>& given = *problem.inputs.*tensor;
+        if (given.empty() && tensor == &AttentionInputs::d_o) {
+            continue;
+        }
+        if (given.size() != (inputs.*tensor).size()) {
+            throw InternalError("a tensor of {} elements for a problem with {}", given.size(),
+                                (inputs.*tensor).size());
+        }
+        std::transform(given.begin(), given.end(), (inputs.*tensor).begin(),
+                       [&](float value) { return round_to(problem.attention.dtype, value); });
+    }
+    return inputs;
+}
+
+}  // namespace
+
+std::vector<TensorError> compare_outputs(const AttentionCase& problem,
+                                         const AttentionInputs& inputs,
+                                         const AttentionOutputs& outputs) {
+    const ReferenceResult reference = reference_attention({.attention = problem.attention,
+                                                           .pattern = problem.pattern,
+                                                           .batch = problem.batch,
+                                                           .lengths = problem.lengths,
+                                                           .q = inputs.q,
+                                                           .k = inputs.k,
+                                                           .v = inputs.v,
+                                                           .d_o = inputs.d_o,
+                                                           .rules = &problem.rules});
+    const double allowed = tolerance(problem.attention.dtype);
+    return {compare("o", outputs.o, reference.o, 0, allowed),
+            compare("lse", outputs.lse, reference.lse, 0, allowed),
+            compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
+            compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
+            compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
+}
+
+CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
+                      CompileOptions options) {
+    check(problem, device);
+    options.packed_rows = problem.packed_rows;
+    options.batch = problem.batch;
+    const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
+                                            device, cache, options);
+    AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
+                             device);
+    if (problem.attention.mask == ElementMask::kSpans) {
+        buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length));
+    }
+    CaseReport report;
+    report.inputs = inputs_of(problem);
+    buffers.set_inputs(report.inputs);
+    const auto run = [&] {
+        buffers.poison_outputs();
+        compiled.front()->forward(buffers.arguments());
+        compiled.front()->backward(buffers.arguments());
+        device.synchronize();
+        return buffers.output_bytes();
+    };
+    const std::string first = run();
+    report.outputs = buffers.outputs();
+    report.in_bounds = buffers.guards_intact();
+    report.repeatable = run() == first;
+    report.errors = compare_outputs(problem, report.inputs, report.outputs);
+    return report;
+}
+
+}  // namespace spion

@@ -1,0 +1,271 @@
+#include "tools/oracle/reference_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "ir/error.h"
+#include "runtime/threads.h"
+
+namespace spion {
+namespace {
+
+double dot(const double* a, const double* b, int count) {
+    double sum = 0;
+    for (int d = 0; d < count; ++d) {
+        sum += a[d] * b[d];
+    }
+    return sum;
+}
+
+// One (b, h): everything it reads and writes, with rows of D.
+struct Head {
+    const Attention* attention;
+    const BlockPattern* pattern;
+    const MaskRules* rules;  // null: none
+    std::int64_t sample;
+    std::int64_t valid_keys;
+    std::vector<double> q, k, v, d_o;          // [L, D]
+    double* o;                                 // [L, D]
+    double* lse;                               // [L]
+    double* delta;                             // [L]
+    double* d_q;                               // [L, D]
+    std::vector<double> d_k, d_v;              // [L, D], of this head alone
+    std::vector<double> q_norm, k_norm;        // [L] Euclidean norm of each row
+    std::vector<double> d_q_terms, d_k_terms;  // [L]
+};
+
+// Whether query i keeps key j, by the words of ir/element_spans.h.
+bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
+    const Attention& attention = *head.attention;
+    if (attention.mask == ElementMask::kCausal) {
+        return j <= i;
+    }
+    if (attention.mask == ElementMask::kNone) {
+        return true;
+    }
+    const MaskRules& rules = *head.rules;
+    const std::int64_t first = head.sample * attention.length;  // in documents
+    bool kept = true;
+    if (rules.causal) {
+        kept = j <= i || (!rules.prefixes.empty() && j < rules.prefixes[head.sample]);
+    }
+    kept = kept && (!rules.left || j >= i - *rules.left);
+    kept = kept && (!rules.right || j <= i + *rules.right);
+    if (!rules.documents.empty()) {
+        kept = kept && rules.documents[first + i] == rules.documents[first + j];
+    }
+    return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
+}
+
+// The elements of query row i that the mask keeps and the pattern does not have.
+double pruned_elements(const Head& head, std::int64_t i) {
+    const int block = head.pattern->block();
+    double pruned = 0;
+    for (std::int64_t j = 0; j < head.attention->length; ++j) {
+        const bool inside =
+            head.pattern->at(static_cast<int>(i / block), static_cast<int>(j / block));
+        pruned += !inside && keeps(head, i, j) ? 1 : 0;
+    }
+    return pruned;
+}
+
+// The keys of query row i that are inside the pattern, kept and not padded.
+std::vector<std::int64_t> keys_of_row(const Head& head, std::int64_t i) {
+    std::vector<std::int64_t> keys;
+    const int block = head.pattern->block();
+    for (const std::int32_t column : head.pattern->row(static_cast<int>(i / block))) {
+        for (std::int64_t j = std::int64_t{column} * block; j < (column + 1) * std::int64_t{block};
+             ++j) {
+            if (j < head.valid_keys && keeps(head, i, j)) {
+                keys.push_back(j);
+            }
+        }
+    }
+    return keys;
+}
+
+// Probabilities of the row's keys; sets the row's LSE.
+std::vector<double> softmax_row(Head& head, std::int64_t i, const std::vector<std::int64_t>& keys) {
+    const int width = head.attention->head_dim;
+    const double scale = head.attention->scale;
+    const bool pruned_zero = head.attention->softmax == SoftmaxKind::kPrunedZero;
+    const double pruned = pruned_zero ? pruned_elements(head, i) : 0;
+    std::vector<double> p(keys.size());
+    double m = pruned > 0 ? 0 : -std::numeric_limits<double>::infinity();
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        p[n] = scale * dot(&head.q[i * width], &head.k[keys[n] * width], width);
+        m = std::max(m, p[n]);
+    }
+    double z = pruned > 0 ? pruned * std::exp(-m) : 0;
+    for (double& value : p) {
+        value = std::exp(value - m);
+        z += value;
+    }
+    for (double& value : p) {
+        value /= z;
+    }
+    head.lse[i] = z > 0 ? m + std::log(z) : -std::numeric_limits<double>::infinity();
+    return p;
+}
+
+void run_row(Head& head, std::int64_t i) {
+    const int width = head.attention->head_dim;
+    const double scale = head.attention->scale;
+    const std::vector<std::int64_t> keys = keys_of_row(head, i);
+    const std::vector<double> p = softmax_row(head, i, keys);
+    const double* d_o = &head.d_o[i * width];
+    std::vector<double> d_p(keys.size());
+    double delta = 0;
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        d_p[n] = dot(d_o, &head.v[keys[n] * width], width);
+        delta += d_p[n] * p[n];
+    }
+    head.delta[i] = delta;
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        const std::int64_t j = keys[n];
+        const double d_s = scale * p[n] * (d_p[n] - delta);
+        for (int d = 0; d < width; ++d) {
+            head.o[i * width + d] += p[n] * head.v[j * width + d];
+            head.d_q[i * width + d] += d_s * head.k[j * width + d];
+            head.d_k[j * width + d] += d_s * head.q[i * width + d];
+            head.d_v[j * width + d] += p[n] * d_o[d];
+        }
+        const double terms = scale * p[n] * (std::abs(d_p[n]) + std::abs(delta));
+        head.d_q_terms[i] += terms * head.k_norm[j];
+        head.d_k_terms[j] += terms * head.q_norm[i];
+    }
+}
+
+std::vector<double> row_norms(const std::vector<double>& rows, int width) {
+    std::vector<double> norms(rows.size() / width);
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+        norms[i] = std::sqrt(dot(&rows[i * width], &rows[i * width], width));
+    }
+    return norms;
+}
+
+double squared(const std::vector<double>& values) {
+    return dot(values.data(), values.data(), static_cast<int>(values.size()));
+}
+
+// Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
+struct HeadTerms {
+    double d_q = 0, d_k = 0;
+    std::vector<double> d_k_of_head, d_v_of_head;
+};
+
+HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, ReferenceResult& result) {
+    const Attention& attention = problem.attention;
+    const std::int64_t rows = attention.length;
+    const std::int64_t elements = rows * attention.head_dim;
+    const auto slice = [&](std::span<const float> tensor, std::int64_t head) {
+        const auto part = tensor.subspan(head * elements, elements);
+        return std::vector<double>(part.begin(), part.end());
+    };
+    const std::int64_t group = attention.heads / attention.key_value_heads();
+    const std::int64_t key_index =
+        index / group;  // of [B, kv_heads]: heads of a group are adjacent
+    const std::int64_t sample = index / attention.heads;
+    Head head{.attention = &attention,
+              .pattern = &problem.pattern,
+              .rules = problem.rules,
+              .sample = sample,
+              .valid_keys = attention.key_padding ? problem.lengths[sample] : rows,
+              .q = slice(problem.q, index),
+              .k = slice(problem.k, key_index),
+              .v = slice(problem.v, key_index),
+              .d_o = slice(problem.d_o, index),
+              .o = &result.o[index * elements],
+              .lse = &result.lse[index * rows],
+              .delta = &result.delta[index * rows],
+              .d_q = &result.d_q[index * elements],
+              .d_k = std::vector<double>(elements),
+              .d_v = std::vector<double>(elements),
+              .q_norm = {},
+              .k_norm = {},
+              .d_q_terms = std::vector<double>(rows),
+              .d_k_terms = std::vector<double>(rows)};
+    head.q_norm = row_norms(head.q, attention.head_dim);
+    head.k_norm = row_norms(head.k, attention.head_dim);
+    for (std::int64_t i = 0; i < rows; ++i) {
+        run_row(head, i);
+    }
+    return {.d_q = squared(head.d_q_terms),
+            .d_k = squared(head.d_k_terms),
+            .d_k_of_head = std::move(head.d_k),
+            .d_v_of_head = std::move(head.d_v)};
+}
+
+void check_sizes(const ReferenceProblem& problem) {
+    const Attention& attention = problem.attention;
+    const std::size_t expected = static_cast<std::size_t>(problem.batch) * attention.heads *
+                                 attention.length * attention.head_dim;
+    const std::size_t of_keys = expected / attention.heads * attention.key_value_heads();
+    const std::pair<std::span<const float>, std::size_t> tensors[] = {
+        {problem.q, expected}, {problem.k, of_keys}, {problem.v, of_keys}, {problem.d_o, expected}};
+    for (const auto& [tensor, wanted] : tensors) {
+        if (tensor.size() != wanted) {
+            throw UserError("the reference was given a tensor of {} elements, but B*H*L*D is {}",
+                            tensor.size(), wanted);
+        }
+    }
+    if (problem.pattern.length() != attention.length) {
+        throw UserError("the pattern is for length {}, the attention for {}; give both one length",
+                        problem.pattern.length(), attention.length);
+    }
+    if (attention.key_padding && std::ssize(problem.lengths) != problem.batch) {
+        throw UserError("{} lengths were given for a batch of {}; give one for each sample",
+                        problem.lengths.size(), problem.batch);
+    }
+    if (attention.mask == ElementMask::kSpans) {
+        if (problem.rules == nullptr) {
+            throw UserError("the attention has a mask of spans, but no rules were given for it");
+        }
+        check(*problem.rules, problem.batch, attention.length);
+    }
+}
+
+}  // namespace
+
+ReferenceResult reference_attention(const ReferenceProblem& problem) {
+    check_sizes(problem);
+    const std::int64_t heads = problem.batch * problem.attention.heads;
+    const std::size_t rows = heads * problem.attention.length;
+    ReferenceResult result;
+    const std::size_t elements = rows * problem.attention.head_dim;
+    for (auto* tensor : {&result.o, &result.d_q}) {
+        tensor->assign(elements, 0);
+    }
+    const int group = problem.attention.heads / problem.attention.key_value_heads();
+    for (auto* tensor : {&result.d_k, &result.d_v}) {
+        tensor->assign(elements / group, 0);
+    }
+    result.lse.assign(rows, 0);
+    result.delta.assign(rows, 0);
+    std::vector<HeadTerms> terms(heads);
+    std::atomic<std::int64_t> next = 0;
+    const auto work = [&] {
+        for (std::int64_t index = next++; index < heads; index = next++) {
+            terms[index] = run_head(problem, index, result);
+        }
+    };
+    run_on_threads(static_cast<int>(std::min<std::int64_t>(thread_count(), heads)), work);
+    for (std::int64_t index = 0; index < heads; ++index) {
+        const HeadTerms& head = terms[index];
+        result.d_q_terms += head.d_q;
+        result.d_k_terms += head.d_k;
+        const std::size_t first = index / group * head.d_k_of_head.size();
+        for (std::size_t n = 0; n < head.d_k_of_head.size(); ++n) {
+            result.d_k[first + n] += head.d_k_of_head[n];
+            result.d_v[first + n] += head.d_v_of_head[n];
+        }
+    }
+    result.d_q_terms = std::sqrt(result.d_q_terms);
+    result.d_k_terms = std::sqrt(result.d_k_terms);
+    return result;
+}
+
+}  // namespace spion

@@ -1,0 +1,219 @@
+#include "train/training.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "ir/error.h"
+#include "train/report.h"
+
+namespace spion {
+namespace {
+
+ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
+    if (data.vocabulary > s.vocabulary) {
+        throw UserError("vocabulary is {}, but the data has {} tokens: raise --vocabulary",
+                        s.vocabulary, data.vocabulary);
+    }
+    return {.shape = model_shape(s, data.classes),
+            .batch = s.batch,
+            .dropout = s.dropout,
+            .seed = s.seed};
+}
+
+OptimiserSettings optimiser_settings(const TrainSettings& s) {
+    return {.beta1 = s.beta1,
+            .beta2 = s.beta2,
+            .epsilon = s.epsilon,
+            .weight_decay = s.weight_decay,
+            .clip = s.clip};
+}
+
+}  // namespace
+
+CompileOptions compile_options(const TrainSettings& s) {
+    CompileOptions options;
+    options.autotune = s.autotune;
+    options.batch = std::int64_t{s.batch} * task_named(s.task).towers;
+    options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
+    options.density = s.dense ? PatternDensity::kFull : PatternDensity::kSparse;
+    return options;
+}
+
+OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
+    return {s.learning_rate, steps, static_cast<double>(s.warmup) / static_cast<double>(s.steps)};
+}
+
+Training::Training(const TrainSettings& settings, const TaskData& data, Device& device,
+                   KernelCache& cache, RunFolder& folder, Progress& progress,
+                   const Checkpoint* from)
+    : settings_(settings),
+      data_(data),
+      device_(device),
+      cache_(cache),
+      folder_(folder),
+      progress_(progress),
+      metrics_(folder.metrics_file(), from == nullptr ? 0 : from->state.step),
+      model_(model_settings(settings, data), device, cache),
+      batches_(*data.train, settings.seed, settings.batch, settings.length,
+               settings.accumulate * (from == nullptr ? 0 : from->state.step)),
+      runner_(model_, device, batches_, optimiser_settings(settings), settings.batch,
+              settings.accumulate, from == nullptr ? 0 : from->state.step),
+      checkpoints_(folder.path() / "checkpoints"),
+      transition_(settings.layers,
+                  {.fixed_step = settings.transition_step, .percent = settings.transition_change}),
+      history_(settings.layers),
+      pooled_(static_cast<std::size_t>(settings.layers)),
+      schedule_(schedule_over(settings, settings.steps)) {
+    folder.write_device(device_json(device));
+    if (settings.tensorboard) {
+        events_.emplace(folder.path() / "tensorboard", from == nullptr ? 0 : from->state.step);
+    }
+    state_.total_steps = settings.steps;
+    if (from != nullptr) go_on_from(*from);
+    if (phase_ == Phase::kDense) {
+        settings.sparse_from_start ? turn_sparse() : begin_dense();
+    }
+    for (const JitKernel& kernel : model_.kernels().compiled()) {
+        folder.write_kernel(kernel, device.target().back_end);
+    }
+    for (const JitKernel* kernel : model_.fused_kernels()) {
+        folder.write_kernel(*kernel, device.target().back_end);
+    }
+    progress.say(compiled_text(cache.counters()));
+}
+
+void Training::begin_dense() {
+    // Dense attention is the full pattern on the same path; every layer shares it. Its kernels are
+    // tier 0 of every pattern, as that changes their tables alone: the transition compiles nothing.
+    // (Autotuning measures the pattern itself, and so waits for it.)
+    attention_ = compile_dense();
+    saved_.tuned.clear();  // used up
+    model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings_.layers),
+                                                         attention_.front().get()));
+    write_kernels(attention_);
+    if (!settings_.dense) {
+        const bool keep = transition_.needs_maps() && settings_.scores == ScoreMode::kExact;
+        score_maps_ = std::make_unique<ScoreMaps>(attention_of(settings_, model_.dtype()),
+                                                  settings_.discovery, keep, device_, cache_);
+        folder_.write_kernel(score_maps_->kernel(), device_.target().back_end);
+    }
+}
+
+void Training::step() {
+    decide_tiers();
+    runner_.run(schedule_.at(runner_.steps_done() - schedule_start_));
+    const std::int64_t done = runner_.steps_done();
+    const bool evaluation = done % settings_.eval_every == 0;
+    if (runner_.due() || evaluation || done == settings_.steps) collect();
+    if (diverged()) return;
+    if (phase_ == Phase::kDense && !settings_.dense) {
+        const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
+        const bool by_step = transition_.reached(done);
+        if (by_step) {
+            collect();  // the step is done now
+            const auto begin = std::chrono::steady_clock::now();
+            take_score_maps();
+            report_.stall.maps_ms = milliseconds_since(begin);
+        }
+        turns_sparse_ = (by_rule || by_step) && done < settings_.steps && !diverged();
+    }
+    if (evaluation && !diverged()) evaluate_now();
+    if (!turns_sparse_) checkpoint_if_due();
+}
+
+// The first divergence is said and kept; a later one may be the first that training cannot go on from.
+void Training::note(const Divergence& divergence) {
+    if (report_.divergence && !divergence.ended_training) return;
+    progress_.say(divergence.sentence());
+    report_.divergence = divergence;
+}
+
+void Training::collect() {
+    for (const StepRecord& step : runner_.collect()) {
+        if (has_diverged(step) && !report_.divergence) {
+            Divergence found =
+                find_divergence(step, step.step == runner_.steps_done(), model_, device_);
+            found.ended_training = settings_.on_divergence == OnDivergence::kStop;
+            note(found);
+        }
+        metrics_.write({.step = step.step,
+                        .phase = phase_,
+                        .split = "train",
+                        .loss = step.loss,
+                        .accuracy = step.accuracy,
+                        .learning_rate = step.learning_rate,
+                        .step_ms = step.step_ms,
+                        .density = density_,
+                        .seconds = seconds()});
+        (phase_ == Phase::kDense ? dense_ms_ : sparse_ms_).push_back(step.step_ms);
+        if (events_) {
+            events_->scalar("train/loss", step.step, step.loss);
+            events_->scalar("train/accuracy", step.step, step.accuracy);
+            events_->scalar("train/learning_rate", step.step, step.learning_rate);
+            events_->scalar("train/step_ms", step.step, step.step_ms);
+            events_->scalar("density", step.step, density_);
+        }
+        report_.not_finite_gradients += step.not_finite;
+        smooth(state_, step.loss, step.accuracy, step.step_ms);
+    }
+    if (events_) events_->flush();
+    state_.phase = phase_;
+    state_.step = runner_.steps_done();
+    progress_.update(state_);
+}
+
+void Training::record(std::string_view split, const Evaluation& evaluation) {
+    metrics_.write({.step = runner_.steps_done(),
+                    .phase = phase_,
+                    .split = split,
+                    .loss = evaluation.loss,
+                    .accuracy = evaluation.accuracy,
+                    .learning_rate = {},
+                    .step_ms = {},
+                    .density = density_,
+                    .seconds = seconds()});
+    if (events_) {
+        events_->scalar(fmt::format("{}/loss", split), runner_.steps_done(), evaluation.loss);
+        events_->scalar(fmt::format("{}/accuracy", split), runner_.steps_done(),
+                        evaluation.accuracy);
+        events_->flush();
+    }
+    progress_.say(fmt::format("step {}: {} loss {:.3f}, accuracy {:.1f} %", runner_.steps_done(),
+                              split, evaluation.loss, 100.0 * evaluation.accuracy));
+}
+
+void Training::evaluate_now() {
+    report_.validation = evaluate(model_, device_, *data_.validation, settings_.batch);
+    record("validation", *report_.validation);
+    write_best(report_.validation->accuracy);
+}
+
+// The maps of the step just done, which is why they come before any other pass. True when the rule
+// says that training turns sparse now.
+bool Training::take_score_maps() {
+    std::vector<double> distances;
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        SpionAttentionArguments arguments = model_.attention_arguments(layer);
+        arguments.batch /= model_.shape().towers;  // the first tower's: as the paper, of pairs
+        ScoreMaps::Map map = score_maps_->take(arguments);
+        if (const auto found =
+                find_divergence(runner_.steps_done(), layer, map.pooled, map.scores)) {
+            note(*found);
+            return false;
+        }
+        if (map.scores.empty()) map.scores.assign(map.pooled.begin(), map.pooled.end());
+        pooled_[static_cast<std::size_t>(layer)] = std::move(map.pooled);
+        if (const auto distance = history_.advance(layer, map.scores)) {
+            distances.push_back(*distance);
+        }
+    }
+    if (distances.empty()) return false;  // the first maps have nothing to be compared with
+    const bool holds = transition_.observe(distances);
+    if (!transition_.changes().empty())
+        progress_.say(changes_text(transition_.changes(), settings_));
+    return holds;
+}
+
+}  // namespace spion

@@ -1,0 +1,149 @@
+// Attention's kernels of a training run: dense, at the transition, and what is compiled behind it.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "compiler/discovery/fixed_patterns.h"
+#include "compiler/plan/layer_roles.h"
+#include "io/pattern_file.h"
+#include "train/report.h"
+#include "train/training.h"
+
+namespace spion {
+
+namespace {
+
+constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
+                                 KernelRole::kKeyValueGradient};
+
+}  // namespace
+
+AttentionLayers Training::compile_dense() {
+    const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
+    return compile_patterns({&full, 1});
+}
+
+// A run that goes on keeps the tile shapes that were tuned before, as others may round otherwise.
+AttentionLayers Training::compile_patterns(std::span<const BlockPattern> patterns) {
+    const Attention attention = attention_of(settings_, model_.dtype());
+    const CompileOptions options = compile_options(settings_);
+    if (saved_.tuned.size() != patterns.size()) {
+        return compile_attention(attention, patterns, device_, cache_, options);
+    }
+    AttentionLayers layers;
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+        CompileOptions as_before = options;
+        as_before.roles = saved_.tuned[i].fused ? kFusedBackwardRoles : kSplitBackwardRoles;
+        for (std::size_t launch = 0; launch < as_before.shapes.size(); ++launch) {
+            as_before.shapes[launch] = saved_.tuned[i].shapes.at(launch);
+        }
+        layers.push_back(std::move(
+            compile_attention(attention, patterns.subspan(i, 1), device_, cache_, as_before)
+                .front()));
+    }
+    return layers;
+}
+
+std::vector<TunedLaunches> Training::tuned_launches() const {
+    std::vector<TunedLaunches> tuned;
+    if (!settings_.autotune) return tuned;
+    for (const auto& layer : attention_) {
+        TunedLaunches& launches = tuned.emplace_back();
+        for (const KernelRole role : kRoles) {
+            const TileProgram& program = layer->part(role).program;
+            launches.fused = launches.fused || program.role == KernelRole::kGradients;
+            launches.shapes.push_back(shape_of(program));
+        }
+    }
+    return tuned;
+}
+
+void Training::write_kernels(const AttentionLayers& layers) {
+    for (const auto& layer : layers) {
+        for (const KernelRole role : kRoles) {
+            folder_.write_kernel(layer->part(role).jit, device_.target().back_end);
+        }
+    }
+}
+
+// Between two steps: tier 1 of the layers that are compiled by now.
+void Training::decide_tiers() {
+    // They are measured on the tensors of a step.
+    const bool has_tensors = runner_.steps_done() > first_step_;
+    while (has_tensors && tiers_ != nullptr && tiers_->ready()) {
+        collect();  // frees the marks, and keeps the measurement out of step times
+        const TierVerdict verdict =
+            tiers_->decide([this](int layer) { return model_.attention_arguments(layer); });
+        progress_.say(verdict.text());
+        report_.tiers.push_back(verdict);
+        if (!tiers_->pending()) tiers_.reset();
+        if (verdict.taken) write_kernels(attention_);
+    }
+}
+
+// Of each layer, written and shown.
+std::vector<BlockPattern> Training::find_patterns() {
+    std::vector<BlockPattern> patterns;
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
+        const DiscoverySettings& discovery = settings_.discovery;
+        if (settings_.pattern == "discovered") {
+            patterns.push_back(discover(pooled, settings_.length, discovery));
+        } else if (const auto kind = parse_fixed_pattern(settings_.pattern)) {
+            patterns.push_back(fixed_pattern(*kind, settings_.length, discovery.block,
+                                             discovery.density,
+                                             settings_.seed + static_cast<std::uint64_t>(layer)));
+        } else {
+            patterns.push_back(open_pattern(settings_.pattern,
+                                            {.block = discovery.block, .length = settings_.length})
+                                   .pattern);
+        }
+        folder_.write_pattern(layer, patterns.back(), pooled);
+        report_.densities.push_back(patterns.back().density());
+        progress_.say(pattern_text(layer, patterns.back(), progress_.picture_columns()));
+    }
+    return patterns;
+}
+
+void Training::turn_sparse() {
+    collect();  // dense steps are recorded as such; they are done now
+    const auto begin = std::chrono::steady_clock::now();
+    const std::vector<BlockPattern> patterns = find_patterns();
+    report_.stall.discovery_ms = milliseconds_since(begin);
+    const auto before = cache_.counters();
+    const auto compilation = std::chrono::steady_clock::now();
+    saved_.tuned.clear();  // those of dense attention
+    AttentionLayers sparse = compile_patterns(patterns);
+    device_.synchronize();  // tables have arrived
+    report_.stall.kernels_ms = milliseconds_since(compilation);
+    const auto after = cache_.counters();
+    report_.transition_compiled =
+        after.compiled - before.compiled + after.from_disk - before.from_disk;
+    schedule_start_ = runner_.steps_done();
+    go_on_with(std::move(sparse));
+    state_.step_ms = 0;  // the rate starts anew
+    turns_sparse_ = false;
+    report_.stall.total_ms = report_.stall.maps_ms + milliseconds_since(begin);
+    progress_.say(transition_text(attention_, before, after, report_.stall));
+    checkpoint_if_due();  // of the step before, now that it is certain what follows it
+}
+
+// Sparse from here on; schedule_start_ is set.
+void Training::go_on_with(AttentionLayers sparse) {
+    write_kernels(sparse);
+    std::vector<CompiledAttention*> layers;
+    for (const auto& layer : sparse) layers.push_back(layer.get());
+    model_.set_attention(std::move(layers));
+    attention_ = std::move(sparse);
+    score_maps_.reset();
+    history_ = MapHistory(settings_.layers);  // frees A^s
+    phase_ = Phase::kSparse;
+    density_ = mean_of(report_.densities);
+    if (settings_.tiers > 0) {
+        tiers_ = std::make_unique<BackgroundTiers>(attention_, device_, cache_);
+    }
+    report_.transition_step = schedule_start_;
+    schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
+}
+
+}  // namespace spion
