@@ -62,7 +62,8 @@ constexpr std::array<std::string_view, 7> kMayChange = {
     "minutes", "on-divergence"};
 
 // The settings of a run as far as it has come, changed by the flags.
-TrainSettings settings_of_run(const TrainOptions& options, const std::optional<Checkpoint>& from) {
+TrainSettings settings_to_resume(const TrainOptions& options,
+                                 const std::optional<Checkpoint>& from) {
     TrainSettings settings = preset_settings("paper", options.task->name);
     if (from) {
         settings = from->settings;
@@ -127,7 +128,7 @@ int resume_training(const TrainOptions& options) {
             progress.say(text);
         });
     if (!from) progress.say("there is no checkpoint yet: the run begins anew");
-    const TrainSettings settings = settings_of_run(options, from);
+    const TrainSettings settings = settings_to_resume(options, from);
     const std::unique_ptr<Device> device = open_device(settings.device);
     progress.say(fmt::format("training on {}", device->name()));
     const TaskData data = load(options, settings, progress);

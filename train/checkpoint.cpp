@@ -46,12 +46,12 @@ std::string state_text(const CheckpointState& state) {
                  {"not_finite_gradients", state.not_finite_gradients},
                  {"best_accuracy", state.best_accuracy},
                  {"best_step", state.best_step},
-                 {"tile_shapes", json::array()}};
+                 {"tuned", json::array()}};
     if (state.transition_step) text["transition_step"] = *state.transition_step;
-    for (const auto& layer : state.shapes) {
-        json launches = json::array();
-        for (const TileShape& shape : layer) launches.push_back(shape_json(shape));
-        text["tile_shapes"].push_back(std::move(launches));
+    for (const TunedLaunches& layer : state.tuned) {
+        json shapes = json::array();
+        for (const TileShape& shape : layer.shapes) shapes.push_back(shape_json(shape));
+        text["tuned"].push_back({{"fused", layer.fused}, {"shapes", std::move(shapes)}});
     }
     return text.dump();
 }
@@ -66,13 +66,16 @@ CheckpointState parse_state(const std::string& text, const std::string& origin) 
                               .not_finite_gradients = fields.at("not_finite_gradients"),
                               .best_accuracy = fields.at("best_accuracy"),
                               .best_step = fields.at("best_step"),
-                              .shapes = {}};
+                              .tuned = {}};
         if (!fields.at("transition_step").is_null()) {
             state.transition_step = fields.at("transition_step").get<std::int64_t>();
         }
-        for (const json& layer : fields.at("tile_shapes")) {
-            auto& shapes = state.shapes.emplace_back();
-            for (const json& shape : layer) shapes.push_back(shape_of(shape));
+        for (const json& layer : fields.at("tuned")) {
+            TunedLaunches& launches = state.tuned.emplace_back();
+            launches.fused = layer.at("fused");
+            for (const json& shape : layer.at("shapes")) {
+                launches.shapes.push_back(shape_of(shape));
+            }
         }
         return state;
     } catch (const json::exception&) {
@@ -177,15 +180,6 @@ class Reader {
     std::map<std::string, std::string> notes_;
 };
 
-TrainSettings read_settings(const Reader& reader) {
-    TrainSettings settings = preset_settings("paper", reader.note("task"));
-    for (const FileSetting& setting :
-         read_settings_text(reader.note("settings"), reader.origin())) {
-        apply_setting(settings, setting.name, setting.value, setting.given);
-    }
-    return settings;
-}
-
 std::vector<float> read_parameters(const Reader& reader, const ParameterLayout& layout,
                                    std::string_view prefix) {
     std::vector<float> flat(static_cast<std::size_t>(layout.size()), 0.0F);
@@ -270,7 +264,8 @@ void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint) {
 Checkpoint read_checkpoint(const fs::path& file) {
     const Reader reader(file);
     Checkpoint checkpoint;
-    checkpoint.settings = read_settings(reader);
+    checkpoint.settings =
+        settings_of_run(read_settings_text(reader.note("settings"), reader.origin()));
     const TrainSettings& s = checkpoint.settings;
     checkpoint.classes = parse_classes(reader);
     checkpoint.class_names = parse_class_names(reader, checkpoint.classes);

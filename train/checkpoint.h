@@ -19,6 +19,12 @@
 
 namespace spion {
 
+// The three launches of an attention: whether the backward pass is fused, and their tile shapes.
+struct TunedLaunches {
+    bool fused = false;
+    std::vector<TileShape> shapes;
+};
+
 // What is no tensor.
 struct CheckpointState {
     std::int64_t step = 0;  // steps done
@@ -28,9 +34,9 @@ struct CheckpointState {
     std::int64_t not_finite_gradients = 0;
     double best_accuracy = -1;  // by validation; below 0 before the first
     std::int64_t best_step = 0;
-    // Tile shapes of the three launches of each attention, as tuning chose them; empty when the cost
-    // model chose. [1] while dense, [layers] when sparse.
-    std::vector<std::vector<TileShape>> shapes;
+    // Of each attention's launches, as tuning chose them; empty when the cost model chose. [1] while
+    // dense, [layers] when sparse.
+    std::vector<TunedLaunches> tuned;
 };
 
 struct Checkpoint {

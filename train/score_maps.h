@@ -6,6 +6,7 @@
 
 #include "compiler/discovery/discover.h"
 #include "compiler/score_summary_plan.h"
+#include "kernels/attention_arguments.h"
 
 namespace spion {
 

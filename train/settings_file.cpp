@@ -111,6 +111,18 @@ std::vector<FileSetting> read_settings_text(std::string_view text, const std::st
     return settings;
 }
 
+TrainSettings settings_of_run(const std::vector<FileSetting>& written) {
+    std::string_view task = "listops";  // of a run from before there were others
+    for (const FileSetting& setting : written) {
+        if (setting.name == "task") task = setting.value;
+    }
+    TrainSettings settings = preset_settings("paper", task);
+    for (const FileSetting& setting : written) {
+        apply_setting(settings, setting.name, setting.value, setting.given);
+    }
+    return settings;
+}
+
 void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file) {
     for (const FileSetting& setting : read_settings_file(file)) {
         apply_setting(settings, setting.name, setting.value, setting.given);

@@ -26,6 +26,10 @@ std::vector<FileSetting> read_settings_file(const std::filesystem::path& file);
 // Likewise of a text; `origin` takes the file's place in messages.
 std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin);
 
+// The settings of a run whose config.toml these are: the paper's for its task, changed by them. Throws
+// as apply_setting does.
+TrainSettings settings_of_run(const std::vector<FileSetting>& written);
+
 // Applies them. Throws as that and as apply_setting does.
 void apply_settings_file(TrainSettings& settings, const std::filesystem::path& file);
 

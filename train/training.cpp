@@ -89,7 +89,7 @@ void Training::begin_dense() {
     // tier 0 of every pattern, as that changes their tables alone: the transition compiles nothing.
     // (Autotuning measures the pattern itself, and so waits for it.)
     attention_ = compile_dense();
-    saved_.shapes.clear();  // used up
+    saved_.tuned.clear();  // used up
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings_.layers),
                                                          attention_.front().get()));
     write_kernels(attention_);

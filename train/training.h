@@ -73,7 +73,7 @@ class Training {
     std::vector<BlockPattern> find_patterns();
     AttentionLayers compile_patterns(std::span<const BlockPattern> patterns);
     void go_on_with(AttentionLayers sparse);
-    std::vector<std::vector<TileShape>> tuned_shapes() const;  // of attention_; empty: untuned
+    std::vector<TunedLaunches> tuned_launches() const;  // of attention_; empty: untuned
     bool take_score_maps();
     void write_kernels(const AttentionLayers& layers);
     double seconds() const {

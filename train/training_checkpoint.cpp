@@ -34,7 +34,7 @@ void Training::go_on_from(const Checkpoint& checkpoint) {
         }
         schedule_start_ = *saved_.transition_step;
         go_on_with(compile_patterns(checkpoint.patterns));
-        saved_.shapes.clear();  // used up
+        saved_.tuned.clear();  // used up
     } else {
         if (!saved_.distances.empty()) transition_.go_on_from(saved_.distances);
         for (std::size_t layer = 0; layer < checkpoint.maps.size(); ++layer) {
@@ -58,7 +58,7 @@ Checkpoint Training::checkpoint() {
     now.state.seconds = seconds();
     now.state.not_finite_gradients = report_.not_finite_gradients;
     now.state.transition_step = report_.transition_step;
-    now.state.shapes = tuned_shapes();
+    now.state.tuned = tuned_launches();
     now.state.distances.assign(transition_.previous().begin(), transition_.previous().end());
     if (phase_ == Phase::kSparse) {
         for (const auto& layer : attention_) now.patterns.push_back(layer->pattern());
@@ -97,7 +97,8 @@ void Training::checkpoint_if_due() {
     const bool by_steps = settings_.checkpoint_every > 0 && done % settings_.checkpoint_every == 0;
     const bool by_time = settings_.checkpoint_minutes > 0 &&
                          minutes_since(last_checkpoint_) >= settings_.checkpoint_minutes;
-    if ((by_steps || by_time) && done < settings_.steps && !diverged()) write_checkpoint_now();
+    const bool is_new = done > last_checkpoint_step_ && done < settings_.steps;
+    if ((by_steps || by_time) && is_new && !diverged()) write_checkpoint_now();
 }
 
 void Training::write_best(double accuracy) {

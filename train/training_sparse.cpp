@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "compiler/discovery/fixed_patterns.h"
+#include "compiler/plan/layer_roles.h"
 #include "io/pattern_file.h"
 #include "train/report.h"
 #include "train/training.h"
@@ -26,14 +27,15 @@ AttentionLayers Training::compile_dense() {
 AttentionLayers Training::compile_patterns(std::span<const BlockPattern> patterns) {
     const Attention attention = attention_of(settings_, model_.dtype());
     const CompileOptions options = compile_options(settings_);
-    if (saved_.shapes.size() != patterns.size()) {
+    if (saved_.tuned.size() != patterns.size()) {
         return compile_attention(attention, patterns, device_, cache_, options);
     }
     AttentionLayers layers;
     for (std::size_t i = 0; i < patterns.size(); ++i) {
         CompileOptions as_before = options;
+        as_before.roles = saved_.tuned[i].fused ? kFusedBackwardRoles : kSplitBackwardRoles;
         for (std::size_t launch = 0; launch < as_before.shapes.size(); ++launch) {
-            as_before.shapes[launch] = saved_.shapes[i].at(launch);
+            as_before.shapes[launch] = saved_.tuned[i].shapes.at(launch);
         }
         layers.push_back(std::move(
             compile_attention(attention, patterns.subspan(i, 1), device_, cache_, as_before)
@@ -42,16 +44,18 @@ AttentionLayers Training::compile_patterns(std::span<const BlockPattern> pattern
     return layers;
 }
 
-std::vector<std::vector<TileShape>> Training::tuned_shapes() const {
-    std::vector<std::vector<TileShape>> shapes;
-    if (!settings_.autotune) return shapes;
+std::vector<TunedLaunches> Training::tuned_launches() const {
+    std::vector<TunedLaunches> tuned;
+    if (!settings_.autotune) return tuned;
     for (const auto& layer : attention_) {
-        auto& launches = shapes.emplace_back();
+        TunedLaunches& launches = tuned.emplace_back();
         for (const KernelRole role : kRoles) {
-            launches.push_back(shape_of(layer->part(role).program));
+            const TileProgram& program = layer->part(role).program;
+            launches.fused = launches.fused || program.role == KernelRole::kGradients;
+            launches.shapes.push_back(shape_of(program));
         }
     }
-    return shapes;
+    return tuned;
 }
 
 void Training::write_kernels(const AttentionLayers& layers) {
@@ -108,7 +112,7 @@ void Training::turn_sparse() {
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
-    saved_.shapes.clear();  // those of dense attention
+    saved_.tuned.clear();  // those of dense attention
     AttentionLayers sparse = compile_patterns(patterns);
     device_.synchronize();  // tables have arrived
     report_.stall.kernels_ms = milliseconds_since(compilation);
@@ -121,6 +125,7 @@ void Training::turn_sparse() {
     turns_sparse_ = false;
     report_.stall.total_ms = report_.stall.maps_ms + milliseconds_since(begin);
     progress_.say(transition_text(attention_, before, after, report_.stall));
+    checkpoint_if_due();  // of the step before, now that it is certain what follows it
 }
 
 // Sparse from here on; schedule_start_ is set.

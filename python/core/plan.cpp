@@ -335,6 +335,9 @@ void bind_plan(nb::module_& module) {
                 self.context.warm_up(attentions);
             },
             Released());
+    module.def("current_stream", [](nb::handle array, int ordinal) {
+        return reinterpret_cast<std::uintptr_t>(current_stream(array, ordinal));
+    });
     nb::class_<LentDiscoverer>(module, "Discoverer")
         .def_prop_ro("sum_bytes",
                      [](const LentDiscoverer& self) { return self.discoverer.sum_bytes(); })

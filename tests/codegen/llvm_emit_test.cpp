@@ -100,7 +100,7 @@ TEST(EmitHost, PackedTilesHaveTheLanesOfABlockRow) {
     EXPECT_NE(source.name.find("-packed"), std::string::npos);
     program.tables = Tables::kBaked;
     EXPECT_TRUE(has_line(emit(program, kTarget).text,
-                         "@kUsesEntries = constant [3 x i32] [\n    i32 1, i32 3, i32 2]\n"));
+                         "@kBlockRowMasksEntries = constant [3 x i32] [\n    i32 1, i32 3, i32 2]\n"));
 }
 
 TEST(EmitHost, EveryShapeChangesTheText) {

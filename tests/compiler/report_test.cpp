@@ -1,8 +1,10 @@
 // A kernel's report: occupancy, work and what is read from binaries and logs. No device.
 #include "compiler/report.h"
 
+#include <elf.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -92,6 +94,28 @@ TEST(Report, WhatIsNoElfHasNoCode) {
     std::string truncated(64, '\xff');
     truncated.replace(0, 5, "\177ELF\2");
     EXPECT_EQ(code_bytes(truncated), 0);
+}
+
+TEST(Report, CodeIsNotLargerThanItsFile) {
+    const auto elf = [](std::uint64_t section_bytes) {
+        Elf64_Ehdr header{};
+        std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+        header.e_ident[EI_CLASS] = ELFCLASS64;
+        header.e_shoff = sizeof header;
+        header.e_shentsize = sizeof(Elf64_Shdr);
+        header.e_shnum = 2;
+        Elf64_Shdr section{};
+        section.sh_type = SHT_PROGBITS;
+        section.sh_flags = SHF_EXECINSTR;
+        section.sh_size = section_bytes;
+        std::string text(reinterpret_cast<const char*>(&header), sizeof header);
+        for (int i = 0; i < 2; ++i) {
+            text.append(reinterpret_cast<const char*>(&section), sizeof section);
+        }
+        return text;
+    };
+    EXPECT_EQ(code_bytes(elf(80)), 160);
+    EXPECT_EQ(code_bytes(elf(std::uint64_t{1} << 62)), 0);
 }
 
 TEST(Report, TextAndJsonTellTheSame) {

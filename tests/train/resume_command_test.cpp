@@ -136,7 +136,7 @@ TEST(ResumeCommand, GoesOnAfterEverySignal) {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
         const std::string part = folder.file(fmt::format("part{}", signal));
         const pid_t child = start(folder, tiny(part, 3000));
-        while (!fs::exists(part + "/checkpoints")) {
+        for (int i = 0; i < 12000 && !fs::exists(part + "/checkpoints"); ++i) {  // a minute at most
             std::this_thread::sleep_for(std::chrono::milliseconds(5));
         }
         ::kill(child, signal);
@@ -197,6 +197,7 @@ TEST(ResumeCommand, RefusesInASentence) {
     const ScratchFolder folder;
     const std::string part = folder.file("part");
     ASSERT_EQ(run(folder, tiny(part, 12)).exit_code, 0);
+    const std::string last = part + "/checkpoints/step-00000012.safetensors";
     const std::vector<std::pair<Arguments, std::string>> cases = {
         {{"train", "listops", "--resume", folder.file("none")}, "is no folder of a run"},
         {{"train", "image", "--resume", part}, "is a run of listops: use `spion train listops"},
@@ -205,8 +206,8 @@ TEST(ResumeCommand, RefusesInASentence) {
         {{"train", "listops"}, "--out"},
         {{"evaluate", part + "/config.toml"}, "config.toml is no checkpoint"},
         {{"evaluate", folder.file("")}, "has no checkpoints/best.safetensors"},
-        {{"evaluate", part, "--split", "all"}, "--split is 'all', but it takes test"},
-        {{"predict", part, folder.file("none.tsv")}, "none.tsv"},
+        {{"evaluate", last, "--split", "all"}, "--split is 'all', but it takes test"},
+        {{"predict", last, folder.file("none.tsv")}, "none.tsv"},
     };
     for (const auto& [arguments, text] : cases) {
         const Result refused = run(folder, arguments);

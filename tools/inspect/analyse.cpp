@@ -9,16 +9,17 @@
 #include "ir/error.h"
 #include "train/model.h"
 #include "train/settings.h"
+#include "train/settings_file.h"
 
 namespace spion::inspect {
 namespace {
 
 Attention attention_of_run(const Facts& facts, const Target& target) {
-    TrainSettings settings;
+    std::vector<FileSetting> written;
     for (const auto& [name, value] : facts.settings) {
-        apply_setting(settings, name, value, name);
+        written.push_back({.name = name, .value = value, .given = name});
     }
-    return attention_of(settings, activation_type(target));
+    return attention_of(settings_of_run(written), activation_type(target));
 }
 
 // The kernel folder whose source is the program's, or else whose name is.

@@ -242,9 +242,9 @@ Facts read_run(const fs::path& folder) {
             "There is no device.json: tile programs and the roofline need to know the device.");
     }
     if (fs::is_regular_file(config)) {
-        TrainSettings settings;
-        for (const FileSetting& setting : read_settings_file(config)) {
-            apply_setting(settings, setting.name, setting.value, setting.given);
+        const std::vector<FileSetting> written = read_settings_file(config);
+        const TrainSettings settings = settings_of_run(written);
+        for (const FileSetting& setting : written) {
             facts.settings.emplace_back(setting.name, setting.value);
         }
         facts.planned_steps = settings.steps;

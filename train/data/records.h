@@ -47,6 +47,8 @@ class RecordSamples final : public Samples {
     RecordSamples(const std::filesystem::path& file, RecordForm form,
                   const RecordSettings& settings);
     ~RecordSamples() override;
+    RecordSamples(const RecordSamples&) = delete;
+    RecordSamples& operator=(const RecordSamples&) = delete;
 
     std::int64_t samples() const override { return static_cast<std::int64_t>(offsets_.size()) - 1; }
     int towers() const override { return settings_.towers; }

@@ -102,17 +102,26 @@ class SpionSchedule:
     @staticmethod
     def restart(
         optimizer: torch.optim.Optimizer, steps: int, peak: float, warmup: float = 0.1
-    ) -> torch.optim.lr_scheduler.OneCycleLR:
-        """The learning rate begins a new cycle over the `steps` that are left: linear up to `peak`
-        in the fraction `warmup` of them, then linear down."""
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=peak,
-            total_steps=steps,
-            pct_start=warmup,
-            anneal_strategy="linear",
-            cycle_momentum=False,
-        )
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """The learning rate begins a new cycle over the `steps` that are left: linear from peak / 25
+        up to the peak in the fraction `warmup` of them, then linear down to peak / 250000 (PyTorch's
+        OneCycleLR with anneal_strategy="linear")."""
+        if steps < 1 or not 0 <= warmup <= 1:
+            raise UserError(
+                f"{steps} steps, {warmup} of them to warm up: give 1 or more, and 0 to 1"
+            )
+        top = warmup * steps - 1  # the step of the peak
+        bottom = max(steps - 1, 1)
+
+        def factor(step: int) -> float:
+            if step <= top:
+                return 1 / 25 + (1 - 1 / 25) * (step / top if top > 0 else 1.0)
+            down = min((step - max(top, 0)) / max(bottom - max(top, 0), 1), 1.0)
+            return 1.0 + (1 / 250000 - 1.0) * down
+
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = peak
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sparse": self.sparse, "distances": list(self._distances), "maps": list(self._maps)}
@@ -162,8 +171,8 @@ class SpionSchedule:
             return False
         self.changes = [_change(now, old) for now, old in zip(distances, last)]
         return all(
-            math.trunc(change) < self.percent for change in self.changes if change < math.inf
-        ) and all(change < math.inf for change in self.changes)
+            change < math.inf and math.trunc(change) < self.percent for change in self.changes
+        )
 
 
 def _change(distance: float, previous: float) -> float:

@@ -7,6 +7,7 @@
 #include "codegen/emit.h"
 #include "codegen/kernel_families.h"
 #include "compiler/compile_attention.h"
+#include "compiler/lower.h"
 #include "compiler/plan/layer_plan.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"

@@ -141,7 +141,7 @@ TEST(RecordCutter, CutsPiecesAlike) {
         EXPECT_EQ(found, whole) << size;
     }
     EXPECT_EQ(whole,
-              (Found{{"a,\"b\n\n\"\"c\"", 1, 13}, {"", 4, 14}, {"d", 5, 16}, {"\"e\n\"", 6, 20}}));
+              (Found{{"a,\"b\n\n\"\"c\"", 1, 12}, {"", 4, 13}, {"d", 5, 15}, {"\"e\n\"", 6, 19}}));
 }
 
 // Random fields, written as RFC 4180 says and read back.

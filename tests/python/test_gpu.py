@@ -1,0 +1,211 @@
+"""The package on a GPU: numbers, streams, CUDA graphs, compilation. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from oracle import attention, attention_gradients, close
+
+import spion
+import spion.torch as st
+from spion import _core
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: there is no GPU")
+BLOCK = 64
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+
+
+def tensors(*shape, dtype=torch.bfloat16, count=3, grad=False, seed=0):
+    generator = torch.Generator("cuda").manual_seed(seed)
+    made = [torch.randn(shape, generator=generator, device="cuda").to(dtype) for _ in range(count)]
+    return [x.requires_grad_(grad) for x in made]
+
+
+def random_pattern(length, seed=0, density=0.4, block=BLOCK):
+    rows = -(-length // block)
+    bits = np.random.default_rng(seed).random((rows, rows)) < density
+    return spion.Pattern.from_bits(bits | np.eye(rows, dtype=bool), length, block=block)
+
+
+def numbers(*given):
+    return [x.detach().float().cpu().numpy() for x in given]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    "width, block, padded", [(64, 64, False), (32, 32, True), (128, 128, True)]
+)
+def test_equals_float64(dtype, width, block, padded):
+    length = 500
+    q, k, v = tensors(2, 3, length, width, dtype=dtype, grad=True)
+    (d_o,) = tensors(2, 3, length, width, dtype=dtype, count=1, seed=1)
+    pattern = random_pattern(length, block=block)
+    lengths = torch.tensor([500, 133], dtype=torch.int32, device="cuda") if padded else None
+    o, lse = st.attention_with_lse(q, k, v, pattern, lengths=lengths)
+    o.backward(d_o)
+    rest = (pattern.bits(), block, "masked", None if lengths is None else lengths.cpu().numpy())
+    case = numbers(q, k, v)
+    wanted_o, wanted_lse = attention(*case, *rest)
+    close(*numbers(o), wanted_o, TOLERANCES[dtype])
+    close(*numbers(lse), wanted_lse, TOLERANCES[dtype])
+    gradients = attention_gradients(*numbers(d_o), *case, *rest)
+    for given, wanted in zip(numbers(q.grad, k.grad, v.grad), gradients):
+        close(given, wanted, TOLERANCES[dtype])
+
+
+def test_views_of_one_projection():
+    x = torch.randn(2, 256, 3, 4, 64, device="cuda", dtype=torch.bfloat16)
+    q, k, v = x.permute(2, 0, 3, 1, 4)
+    pattern = random_pattern(256)
+    o = st.attention(q, k, v, pattern)
+    assert o.stride() == torch.empty_like(q).stride()
+    plain = st.attention(q.contiguous(), k.contiguous(), v.contiguous(), pattern)
+    assert torch.equal(o, plain)
+    shifted = torch.randn(2, 4, 256, 65, device="cuda", dtype=torch.bfloat16)[..., 1:]
+    assert torch.equal(  # rows that no kernel can read are copied
+        st.attention(shifted, k, v, pattern), st.attention(shifted.contiguous(), k, v, pattern)
+    )
+
+
+def test_plans_take_arrays_of_other_libraries():
+    cupy = pytest.importorskip("cupy")
+    q, k, v = tensors(1, 2, 256, 64, dtype=torch.float16)
+    pattern = random_pattern(256)
+    wanted, wanted_lse = st.attention_with_lse(q, k, v, pattern)
+    plan = spion.plan(heads=2, head_dim=64, length=256, dtype="fp16", device="cuda:0")
+    direct, _ = plan.forward(q, k, v, pattern)
+    assert torch.equal(direct, wanted)
+    torch.cuda.synchronize()
+    o, lse = plan.forward(*(cupy.from_dlpack(x) for x in (q, k, v)), pattern)
+    assert isinstance(o, cupy.ndarray)
+    assert torch.equal(torch.from_dlpack(o), wanted)
+    assert torch.equal(torch.from_dlpack(lse), wanted_lse)
+    with pytest.raises(ValueError, match="q is on device 1:0"):
+        plan.forward(q.cpu(), k, v, pattern, stream=0)
+
+
+def test_current_stream():
+    side = torch.cuda.Stream()
+    q, k, v = tensors(4, 8, 1024, 64)
+    pattern = random_pattern(1024)
+    wanted = st.attention(q, k, v, pattern)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        assert _core.current_stream(q, 0) == side.cuda_stream
+        late = torch.empty_like(q)
+        torch.cuda._sleep(50_000_000)  # the copy waits; attention on another stream would not
+        late.copy_(q)
+        o = st.attention(late, k, v, pattern)
+    side.synchronize()
+    assert torch.equal(o, wanted)
+    assert _core.current_stream(q, 0) == torch.cuda.current_stream().cuda_stream
+
+
+def test_two_streams_share_a_plan():
+    q, k, v = tensors(2, 8, 1024, 64)
+    patterns = [random_pattern(1024, seed) for seed in range(2)]
+    wanted = [st.attention(q, k, v, pattern) for pattern in patterns]
+    streams = [torch.cuda.Stream() for _ in patterns]
+    torch.cuda.synchronize()
+    found = [[], []]
+    for _ in range(20):
+        for index, stream in enumerate(streams):
+            with torch.cuda.stream(stream):
+                found[index].append(st.attention(q, k, v, patterns[index]))
+    torch.cuda.synchronize()
+    for results, right in zip(found, wanted):
+        assert all(torch.equal(o, right) for o in results)
+
+
+def test_graph_is_replayed_with_another_pattern():
+    layer = st.BlockSparseAttention(
+        random_pattern(512, 1), heads=2, head_dim=64, dtype=torch.bfloat16, device="cuda"
+    )
+    q, k, v = tensors(2, 2, 512, 64, grad=True)
+    (d_o,) = tensors(2, 2, 512, 64, count=1, seed=1)
+
+    def step():
+        return torch.autograd.grad(layer(q, k, v), (q, k, v), d_o)
+
+    def eager(pattern):
+        inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+        return torch.autograd.grad(st.attention(*inputs, pattern), inputs, d_o)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gradients = step()
+    for seed in (1, 2, 3):
+        layer.set_pattern(random_pattern(512, seed))
+        for _ in range(3):
+            graph.replay()
+        for given, wanted in zip(gradients, eager(random_pattern(512, seed))):
+            assert torch.equal(given, wanted)
+
+
+def test_compiled_with_graphs_gives_the_same_bits():
+    layers = torch.nn.ModuleList(
+        st.BlockSparseAttention(
+            random_pattern(512, seed), heads=2, head_dim=64, dtype=torch.bfloat16, device="cuda"
+        )
+        for seed in range(3)
+    )
+
+    def run(q, k, v):
+        for layer in layers:
+            q = layer(q, k, v)
+        return q
+
+    q, k, v = tensors(2, 2, 512, 64)
+    compiled = torch.compile(run, fullgraph=True, mode="reduce-overhead")
+    with torch.inference_mode():
+        wanted = run(q, k, v)
+        for _ in range(4):
+            torch.compiler.cudagraph_mark_step_begin()
+            assert torch.equal(compiled(q, k, v), wanted)
+
+
+def test_autocast_takes_the_16_bit_type():
+    q, k, v = tensors(1, 2, 256, 64, dtype=torch.float32)
+    pattern = random_pattern(256)
+    for half in (torch.bfloat16, torch.float16):
+        with torch.autocast("cuda", half):
+            o = st.attention(q, k, v, pattern)
+        assert o.dtype == half
+        assert torch.equal(o, st.attention(q.to(half), k.to(half), v.to(half), pattern))
+
+
+def test_opcheck():
+    plan = st.plan(heads=2, head_dim=64, length=256, dtype=torch.bfloat16, device="cuda")
+    tables = st.tables(random_pattern(256), plan)
+    args = (*tensors(1, 2, 256, 64, grad=True), tables, None, BLOCK, 0.0, "masked")
+    torch.library.opcheck(torch.ops.spion.attention, args)
+
+
+def test_hugging_face():
+    transformers = pytest.importorskip("transformers")
+    import spion.transformers as hugging_face
+
+    hugging_face.register()
+    logits = {}
+    ids = torch.randint(1, 50, (2, 100), device="cuda")
+    mask = torch.ones_like(ids)
+    mask[0, 60:] = 0
+    for implementation in ("eager", "spion"):
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            vocab_size=50,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            attention_probs_dropout_prob=0.0,
+        )
+        config._attn_implementation = implementation
+        model = transformers.BertForMaskedLM(config).eval().cuda()
+        with torch.no_grad():
+            logits[implementation] = model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(logits["spion"], logits["eager"], rtol=1e-4, atol=1e-4)
