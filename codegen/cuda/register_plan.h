@@ -16,7 +16,7 @@ struct RegisterPlan {
 };
 
 // No plan spills on any architecture (tests/codegen/cuda_compile_test.cpp). columns divides
-// streamed_rows. has_spans: the mask is Mask::kSpans, whose bounds take registers.
+// streamed_rows. has_spans: the mask is ElementMask::kSpans, whose bounds take registers.
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps, bool has_spans);
 // The same for packed tiles, whose warps need a few registers more and multiply one gather block at
