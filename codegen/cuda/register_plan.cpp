@@ -76,17 +76,18 @@ RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, i
 }  // namespace
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps) {
-    return plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+                            int warps, bool wants_more) {
+    const RegisterPlan plan = plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+    // The one row of the tables that has no register to spare.
+    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
+    return full && wants_more && plan.columns > 16
+               ? plan_for(role, dtype, head_dim, streamed_rows, warps, 8)
+               : plan;
 }
 
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                                    int gather_rows, int warps) {
-    const int columns = std::min(streamed_rows, gather_rows);
-    const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
-    // The one row of the tables that has no register to spare.
-    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
-    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
+    return plan_registers(role, dtype, head_dim, std::min(streamed_rows, gather_rows), warps, true);
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {
