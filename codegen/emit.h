@@ -28,7 +28,7 @@ KernelSource specialise(const Target& target, std::string_view name, std::string
 // A kernel of attention, as planned. Throws UserError for baked tables when why_not_baked() has a
 // reason.
 KernelSource emit(const TileProgram& program, const PlannedKernel& kernel, const Target& target);
-// Of a program that nobody has planned: codegen/kernel_family.h's plan_kernel throws what it cannot.
+// The same for a program without a plan. Throws as plan_kernel (codegen/kernel_family.h) does.
 KernelSource emit(const TileProgram& program, const Target& target);
 
 // Why emit(program, target) would throw UserError, as a clause; "" when it would not.
@@ -41,7 +41,7 @@ std::string why_not_emitted(const TileProgram& program, const Target& target);
 constexpr std::int64_t kMostBakedEntries = 32768;
 std::string why_not_baked(const TileProgram& program);
 
-// Of a program that nobody has planned. Throws as plan_kernel does.
+// The launch geometry of a program without a plan. Throws as plan_kernel does.
 EmittedGeometry geometry(const TileProgram& program, const Target& target);
 
 // The kernel of discovery. Throws InternalError unless the program verifies.

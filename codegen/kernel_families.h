@@ -5,7 +5,7 @@
 
 namespace spion {
 
-// In the order in which they are asked for a shape: the special ones first.
+// The families, in the order in which they are asked for a shape: the special ones first.
 KernelFamilies kernel_families();
 
 }  // namespace spion

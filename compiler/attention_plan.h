@@ -25,7 +25,7 @@
 
 namespace spion {
 
-// Of the tables' block; another number means another layout.
+// The number of the tables' layout.
 constexpr std::int32_t kTableLayout = 2;
 
 struct PlanRequest {

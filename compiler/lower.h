@@ -1,5 +1,5 @@
 // BlockPattern -> TileProgram: runs the passes of compiler/passes/pipeline.cpp on the seed program.
-// Which tiles is no question here: whoever lowers has a plan (compiler/plan/layer_plan.h) or a shape.
+// The tile shape is given: by a plan (compiler/plan/layer_plan.h) or by the caller.
 #pragma once
 
 #include "compiler/passes/pipeline.h"

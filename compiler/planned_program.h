@@ -13,7 +13,7 @@ struct PlannedProgram {
     TileProgram program = {};
     PlannedKernel kernel = {};
 };
-// Of the three kernels of a layer, by launch_of(role).
+// The programs of a layer's three launches, by launch_of(role).
 using LayerPrograms = std::array<PlannedProgram, 3>;
 
 }  // namespace spion

@@ -20,7 +20,7 @@ struct KernelSource {
     std::string entry;                 // the extern "C" symbol: "attention_forward"
     std::string text;                  // kernel.cu or kernel.ll
     std::vector<SourceFile> includes;  // transitive, in order of first use
-    std::string ir;                    // printed TileProgram; for the reader, not compiled
+    std::string ir;  // the printed program, of whatever kind; for the reader, not compiled
 };
 
 // Exactly what a compile function receives, and so exactly what the cache key is made from.

@@ -330,7 +330,7 @@ CachedKernel KernelCache::get(const KernelSource& source, const CompileRequest& 
         try {
             promise.set_value(state_->find(key, source, request, compile));
         } catch (...) {
-            // Whoever waits hears of it; whoever comes later tries again.
+            // Threads that wait for it throw the same; a later one compiles again.
             promise.set_exception(std::current_exception());
             const std::lock_guard lock(state_->mutex);
             state_->kernels.erase(key);

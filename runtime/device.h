@@ -165,7 +165,7 @@ class Device {
         throw InternalError("{} has no tensor memory accelerator", name());
     }
 
-    // Memory for what lives no longer than one launch; whoever asks next gets the same. Grows, and
+    // Memory for what lives no longer than one launch; every caller gets the same. It grows, and
     // then waits for the work before; freed with the device.
     void* workspace(std::size_t bytes);
 

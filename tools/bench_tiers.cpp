@@ -39,27 +39,16 @@ struct Options {
     std::string json_file;  // "": standard output
 };
 
-struct TierShape {
-    std::string name;
-    std::int64_t batch = 1;   // B
-    int heads = 1;            // H
-    std::int64_t length = 0;  // L
-    int head_dim = 64;        // D
-    int block = 64;
-    double density = 1;
-};
-
 // The anchors, the paper's other shape, and short rows, where the reads of tables weigh most. The
 // host has its own.
-std::vector<TierShape> tier_shapes(BackEnd back_end, bool all) {
+std::vector<Anchor> tier_shapes(BackEnd back_end, bool all) {
     if (back_end == BackEnd::kHost) {
         return {{"host-256", 2, 2, 256, 32, 32, 0.2}, {"host-1k", 1, 2, 1024, 32, 64, 0.1}};
     }
-    std::vector<TierShape> shapes;
+    std::vector<Anchor> shapes;
     for (const Anchor& anchor : anchors()) {
         if (anchor.paper || all) {
-            shapes.push_back({std::string(anchor.name), anchor.batch, anchor.heads, anchor.length,
-                              anchor.head_dim, anchor.block, anchor.density});
+            shapes.push_back(anchor);
         }
     }
     shapes.push_back({"pathfinder", 256, 2, 1024, 32, 32, 0.050});
@@ -140,7 +129,7 @@ void measure(CompiledAttention& tier0, CompiledAttention& tier1,
     result.both = in_turns(device, repeat, both(tier0), both(tier1));
 }
 
-Comparison compare(const TierShape& shape, int repeat, Device& device) {
+Comparison compare(const Anchor& shape, int repeat, Device& device) {
     const bool host = device.target().back_end == BackEnd::kHost;
     const Attention attention{.heads = shape.heads,
                               .head_dim = shape.head_dim,
@@ -174,7 +163,7 @@ Json pass_json(const Pass& pass) {
     return {{"tier0_ms", pass.tier0_ms}, {"tier1_ms", pass.tier1_ms}, {"ratio", pass.ratio}};
 }
 
-Json comparison_json(const TierShape& shape, const Comparison& result) {
+Json comparison_json(const Anchor& shape, const Comparison& result) {
     Json json{{"name", shape.name},
               {"batch", shape.batch},
               {"heads", shape.heads},
@@ -196,7 +185,7 @@ Json comparison_json(const TierShape& shape, const Comparison& result) {
     return json;
 }
 
-void print_comparison(const TierShape& shape, const Comparison& result) {
+void print_comparison(const Anchor& shape, const Comparison& result) {
     if (!result.why_not_baked.empty()) {
         print_out("{:<13} tier 1 does not exist: {}\n", shape.name, result.why_not_baked);
     } else {
@@ -236,7 +225,7 @@ void bench_tiers(const Options& options) {
                   "fwd 1", "x", "bwd 0 ms", "bwd 1", "x", "both x", "compile0", "compile1");
     }
     Json rows = Json::array();
-    for (const TierShape& shape : tier_shapes(device->target().back_end, options.all)) {
+    for (const Anchor& shape : tier_shapes(device->target().back_end, options.all)) {
         const Comparison result = compare(shape, options.repeat, *device);
         rows.push_back(comparison_json(shape, result));
         if (table) {

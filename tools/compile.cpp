@@ -33,7 +33,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct CompileOptions {
+struct Request {
     std::string file;  // of IR, instead of a pattern
     AttentionOptions attention;
     bool key_padding = false;
@@ -71,7 +71,7 @@ std::vector<std::size_t> parse_roles(const std::string& name) {
 }
 
 // plan_layer, lower_launch: the way of compile_attention (compiler/compile_attention.h), without a device.
-Job lower_all(IrModule asked, const CompileOptions& options, const Target& target) {
+Job lower_all(IrModule asked, const Request& options, const Target& target) {
     check_batch(*asked.attention, options.attention.batch);
     Job job;
     PassObserver observer;
@@ -98,7 +98,7 @@ Job lower_all(IrModule asked, const CompileOptions& options, const Target& targe
     return job;
 }
 
-Job job_from_pattern(const CompileOptions& options, const Target& target) {
+Job job_from_pattern(const Request& options, const Target& target) {
     const BlockPattern pattern = load_pattern(options.attention);
     Attention attention = describe_attention(options.attention, pattern.length(), target);
     attention.key_padding = options.key_padding;
@@ -116,7 +116,7 @@ PlannedProgram planned_from_file(TileProgram program, std::size_t index, const s
     return {.program = std::move(program), .kernel = std::move(kernel)};
 }
 
-Job job_from_file(const CompileOptions& options, const Target& target) {
+Job job_from_file(const Request& options, const Target& target) {
     IrModule ir =
         parse_ir(read_text_file(options.file, "the file", "a text file of IR (docs/ir.md)"),
                  options.file, Completeness::kFinished);
@@ -158,7 +158,7 @@ Job job_from_file(const CompileOptions& options, const Target& target) {
     return job;
 }
 
-std::string explain_all(const CompileOptions& options, const Job& job) {
+std::string explain_all(const Request& options, const Job& job) {
     if (!job.plan) {
         throw UserError(
             "--explain weighs tile shapes of a pattern, and {} holds none: give an "
@@ -257,7 +257,7 @@ std::string printed(const std::vector<ShownKernel>& kernels, const std::vector<E
     return text;
 }
 
-void run_compile(const CompileOptions& options) {
+void run_compile(const Request& options) {
     if (options.folder.empty() && !options.print && !options.explain &&
         options.print_after.empty()) {
         throw UserError("nothing would be shown: give -o DIR, --print, --print-after or --explain");
@@ -292,7 +292,7 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
     CLI::App* command = app.add_subcommand(
         "compile",
         "follow a pattern to IR, source and machine code, for any target, no GPU needed");
-    const auto options = std::make_shared<CompileOptions>();
+    const auto options = std::make_shared<Request>();
     auto* file = command->add_option("file", options->file,
                                      "IR to compile instead of a pattern (docs/ir.md)");
     file->type_name("FILE.ir");

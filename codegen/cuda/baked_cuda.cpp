@@ -14,7 +14,7 @@
 namespace spion {
 namespace {
 
-// As many bits as there are block rows in a tile.
+// The smallest type with a bit for every block row of a tile.
 std::string baked_block_row_masks(const TileProgram& program) {
     const int rows = program.packed_rows();
     const std::vector<std::int64_t> bits(program.block_row_masks.begin(),

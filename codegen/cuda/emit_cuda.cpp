@@ -110,7 +110,7 @@ int row_bytes_of(const Attention& attention) {
     return attention.head_dim * storage_bytes(attention.dtype);
 }
 
-// As many stages of Q and K tiles as help, and fit.
+// There are as many stages of Q and K tiles as help, and fit.
 int summary_stages(const ScoreSummaryProgram& program, const Target& target) {
     const int stage_bytes = 2 * program.tile * row_bytes_of(program.attention);
     return std::clamp(target.shared_bytes_per_block / stage_bytes, 1, stage_bytes <= 8192 ? 4 : 2);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "codegen/kernel_cost.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -48,10 +49,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
                  int consumers, bool masked) {
     const int row = 2 * head_dim, plan = masked ? 32 : 16;
     constexpr int kFloat = 4, kBarriers = 16;
-    const int stationary_tensors = role == KernelRole::kForward         ? 1
-                                   : role == KernelRole::kQueryGradient ? 3
-                                                                        : 2;
-    int stationary_stage = stationary_tensors * stationary_rows * row + plan + kBarriers;
+    int stationary_stage = work_of(role).loaded * stationary_rows * row + plan + kBarriers;
     int stage = 2 * streamed_rows * row + kBarriers;
     if (role == KernelRole::kQueryGradient) {
         stationary_stage += stationary_rows * kFloat;

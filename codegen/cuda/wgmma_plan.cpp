@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "codegen/kernel_cost.h"
 #include "ir/error.h"
 #include "ir/nvrtc_rules.h"
 
@@ -21,29 +22,13 @@ int round_down(int value, int unit) {
     return value / unit * unit;
 }
 
-// Stationary tensors of a role.
-int stationary_tensors(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:
-            return 1;
-        case KernelRole::kQueryGradient:
-            return 3;
-        case KernelRole::kKeyValueGradient:
-        case KernelRole::kGradients:
-            return 2;
-        case KernelRole::kDelta:
-            break;
-    }
-    throw InternalError("{} has no tiles for wgmma", to_string(role));
-}
-
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
                  int stationary_stages, bool packed, bool masked) {
     const int row = 2 * head_dim;
     const bool gradients = role == KernelRole::kGradients;
     const int plan = packed || masked || gradients ? 32 : 16, block_row_masks = packed ? 8 : 0;
     constexpr int kFloat = 4, kBarrier = 8;
-    int stationary_stage = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
+    int stationary_stage = work_of(role).loaded * stationary_rows * row + plan + 2 * kBarrier;
     int stage = 2 * streamed_rows * row + block_row_masks + 4 * kBarrier;
     if (role == KernelRole::kQueryGradient) {
         stationary_stage += stationary_rows * kFloat;

@@ -13,7 +13,7 @@ namespace spion {
 namespace {
 
 constexpr int kGroupRows = 64;  // of a box of stationary rows of wgmma
-// Of the heads whose items are handed out side by side: about what an L2 holds.
+// Tensors of the heads whose items are handed out side by side take about what an L2 holds.
 constexpr std::int64_t kLptBytes = 64 << 20;
 
 struct NamedTensor {
@@ -36,7 +36,7 @@ constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArgumen
                                                     {"q", &SpionAttentionArguments::q, false},
                                                     {"d_o", &SpionAttentionArguments::d_o, false}};
 
-// In the order of SpionSm90Arguments::maps.
+// The tensors of a role, in the order of SpionSm90Arguments::maps.
 std::span<const NamedTensor> tensors_of(KernelRole role) {
     switch (role) {
         case KernelRole::kForward:

@@ -23,7 +23,8 @@ struct WalkTables {
     std::int64_t size = 0;      // numbers of the block, at least 1
 };
 
-// Of programs with the shape of `program` and walks of `capacity` gather blocks at most.
+// The layout of tables for programs with the shape of `program` and walks of at most `capacity`
+// gather blocks.
 WalkTables walk_tables(const TileProgram& program, std::int64_t capacity);
 
 // Gather blocks of a walk of the program's shape over a pattern of `blocks` blocks, at most: a

@@ -38,10 +38,10 @@ struct Prediction {
 // plan of at least one thread block.
 Prediction predict(const KernelCase& launch, const KernelFamily& family, const TileShape& shape,
                    const KernelPlan& plan, const WalkSummary& walk, std::int64_t batch);
-// Of a program as it is emitted for the target.
+// The prediction for a program as it is emitted for the target.
 Prediction predict(const TileProgram& program, const PlannedKernel& kernel, std::int64_t batch,
                    const Target& target);
-// Of a program that nobody has planned: throws as plan_kernel does.
+// The prediction for a program without a plan. Throws as plan_kernel does.
 Prediction predict(const TileProgram& program, std::int64_t batch, const Target& target);
 
 }  // namespace spion

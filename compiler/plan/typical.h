@@ -18,7 +18,7 @@
 
 namespace spion {
 
-constexpr std::int64_t kPlannedBatch = 32;  // B where nobody has said one
+constexpr std::int64_t kPlannedBatch = 32;  // B of a plan that was given none
 constexpr double kPlannedDensity = 0.05;
 StreamedRows planned_rows(std::int64_t length, int block);
 

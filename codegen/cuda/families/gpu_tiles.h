@@ -22,7 +22,7 @@ bool computes_split_backward(KernelRole role);
 
 // Why a gather block, or a step of them, is none of a GPU's, as a clause; "" when it is.
 std::string why_not_gather_blocks(const TileProgram& program);
-// The same of its warps, which have 16 stationary rows each.
+// Why the program has not a warp for every 16 stationary rows, as a clause; "" when it has.
 std::string why_not_warps(const TileProgram& program);
 // The problem of the program's plan, as a sentence's clause; "" when it has none.
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),

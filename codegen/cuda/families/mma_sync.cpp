@@ -104,8 +104,7 @@ RegisterPlan registers_of(const KernelCase& launch, const TileShape& shape) {
                                        shape.streamed_rows, shape.gather_rows, shape.warps)
                : plan_registers(launch.role, attention.dtype, attention.head_dim,
                                 shape.streamed_rows, shape.warps,
-                                attention.mask != ElementMask::kNone ||
-                                    attention.key_value_heads() != attention.heads);
+                                attention.mask == Mask::kSpans);
 }
 
 std::string problem_of(const KernelCase& launch, const TileShape& shape,

@@ -35,7 +35,7 @@ bool takes(const KernelCase& launch, int rows) {
            is_wgmma_head_dim(launch.attention.head_dim) && rows % kGroupRows == 0;
 }
 
-// Of blocks within one tile; smaller ones are packed.
+// Shapes whose tile lies within a block; smaller blocks are packed.
 std::string why_not(const KernelCase& launch) {
     if (takes(launch, launch.block)) {
         return "";

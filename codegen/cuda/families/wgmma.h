@@ -8,7 +8,7 @@ namespace spion {
 
 extern const KernelFamily kWgmma;
 
-// Of all kernels with wgmma, for their families.
+// What the families whose kernels use wgmma have in common.
 
 // How much of the products' and of the scores' time does not hide behind the other.
 struct WgmmaExposed {

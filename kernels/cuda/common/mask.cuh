@@ -28,15 +28,15 @@ SPION_DEVICE bool may_have_padded_rows(int valid) {
     return kKeyPadding && valid < kRows;
 }
 
-// Of scores [16, 8 * kTiles], which have kGatherBlocks gather blocks side by side: those in columns
-// [0, valid) of gather blocks that `gather_blocks` names count.
+// Says which of scores [16, 8 * kTiles], with kGatherBlocks gather blocks side by side, count: those
+// in columns [0, valid) of the gather blocks whose bit is set.
 template <int kGatherBlocks = 1>
 struct ScoreMask {
     int valid;
     unsigned gather_blocks = ~0U;  // bit j: gather block j
 };
 
-// Elements in columns of gather blocks that the mask has not become `value`.
+// Elements in columns of gather blocks whose bit is not set become `value`.
 template <int kGatherBlocks, int kTiles>
 SPION_DEVICE void set_outside_gather_blocks(float (&elements)[kTiles][4],
                                             const ScoreMask<kGatherBlocks>& mask, float value) {

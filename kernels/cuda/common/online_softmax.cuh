@@ -30,7 +30,7 @@ SPION_DEVICE int pruned_elements(const int& elements) {
     return kPrunedCount ? kLength - elements : 0;
 }
 
-// Of the 4 lanes that share a row of an accumulator.
+// The larger score of the 4 lanes that share a row of an accumulator.
 SPION_DEVICE float quad_larger_score(float x) {
     x = larger_score(x, __shfl_xor_sync(0xFFFFFFFFU, x, 1));
     return larger_score(x, __shfl_xor_sync(0xFFFFFFFFU, x, 2));
@@ -46,7 +46,7 @@ SPION_DEVICE void scale_rows(float (&acc)[kTiles][4], const float (&factor)[2]) 
     }
 }
 
-// Of this lane's columns, the raw score of row g (0) or g + 8 (1) with the largest exponent.
+// The raw score with the largest exponent among this lane's columns of row g (0) or g + 8 (1).
 template <int kTiles>
 SPION_DEVICE float largest_score(const float (&scores)[kTiles][4], int half) {
     float largest = scores[0][2 * half];
@@ -68,7 +68,7 @@ struct OnlineSoftmax {
     float row_max[2];  // of kScaleLog2 * score; the same in the 4 lanes of a row
     float row_sum[2];  // of 2^(kScaleLog2 * score - row_max) over this lane's columns
 
-    // To be given a value by start().
+    // Without a value until start() gives it one.
     OnlineSoftmax() = default;
 
     __device__ __forceinline__ explicit OnlineSoftmax(int pruned) { start(pruned); }

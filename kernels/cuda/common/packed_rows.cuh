@@ -18,8 +18,8 @@ enum : int { kPackedRows = SPION_PACKED_ROWS };
 enum : int { kBlockRows = kStationaryRows / kPackedRows };
 static_assert(kBlockRows % 16 == 0, "a warp's rows lie in one block row");
 
-// What a warp of mma.sync knows. One register, no more: what else it takes, the walk and the
-// arguments have.
+// What a warp of mma.sync knows of its rows. It is one register, no more; the walk and the arguments
+// have the rest.
 struct GatherMask {
     unsigned window;  // bit i: the warp's rows use gather block 32 * k + i of the current 32
 
@@ -37,7 +37,7 @@ struct GatherMask {
         const int first = step * kGatherBlocksPerStep;
         if ((step > 0 || kMembers > 1) && first % 32 == 0) read(args, walk, first);
     }
-    // Of the step's rows [column, column + kColumns).
+    // Whether the warp's rows have the gather block of the step's rows [column, column + kColumns).
     __device__ __forceinline__ bool at(int step, int column) const {
         return (window >> ((step * kGatherBlocksPerStep + column / kGatherRows) & 31) & 1U) != 0;
     }
@@ -67,7 +67,7 @@ SPION_DEVICE int elements_of(const SpionAttentionArguments& args, const Walk& wa
     return rows;
 }
 
-// Lane i: who uses gather block first + i of the list.
+// Lane i gets the block row mask of gather block first + i of the list.
 SPION_DEVICE unsigned read_block_row_masks(const SpionAttentionArguments& args, const Walk& walk,
                                            int first) {
     const int index = first + lane_index();
@@ -76,7 +76,8 @@ SPION_DEVICE unsigned read_block_row_masks(const SpionAttentionArguments& args, 
     return index < walk.listed ? bits[index] : 0U;
 }
 
-// Of the step whose first gather block is `first`, read_block_row_masks(first - first % 32).
+// The word of the step whose first gather block is `first`; window: read_block_row_masks(first -
+// first % 32).
 SPION_DEVICE unsigned block_row_mask_of_step(unsigned window, int first) {
     const unsigned bits = __shfl_sync(0xFFFFFFFFU, window, (first + lane_index()) & 31);
     unsigned word = 0;
@@ -107,7 +108,7 @@ SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments& args, const W
     return make_uint4(elements[0], elements[1], elements[2], elements[3]);
 }
 
-// Of a step's word, the bits of the block row that this warp's rows lie in.
+// The bits of a step's word that belong to the block row of this warp's rows.
 SPION_DEVICE unsigned gather_mask_of_warp(unsigned word) {
     const int row = warp_index() % 4 * 16 / kBlockRows;
     return word >> (row * kGatherBlocksPerStep) & ((1U << kGatherBlocksPerStep) - 1);

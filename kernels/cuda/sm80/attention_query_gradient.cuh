@@ -69,7 +69,7 @@ SPION_DEVICE void delta_as_copied(unsigned shared_delta, float* delta, const Out
     }
 }
 
-// The same by pairs of lanes.
+// The same sum, added up by pairs of lanes.
 SPION_DEVICE void delta_by_pairs(unsigned shared_delta, float* delta, const OutputChunks& output,
                                  unsigned output_gradient_tile, int warp_row, int first,
                                  int limit) {

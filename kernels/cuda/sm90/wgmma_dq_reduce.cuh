@@ -28,7 +28,7 @@ enum : unsigned { kHasSum = 1U << 31 };
 enum : int { kLastTicket = 1 << 30 };
 enum : int { kQueryBlocks = (kLength + kGatherRows - 1) / kGatherRows };
 
-// Behind the tiles: dS of both warpgroups, twice, then the buffers of partials.
+// Behind the tiles lie dS of both warpgroups, twice, and then the buffers of partials.
 SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
     return shared_memory_start() + kExchangeStart + (2 * buffer + group) * kExchangedBytes;
 }

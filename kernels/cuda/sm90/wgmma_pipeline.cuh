@@ -38,7 +38,7 @@ static_assert(!kPacked || (kStationaryRows == 64 && kPackedRows <= 4 &&
 // Which of a step's scores count, for one warp.
 using StepMask = ScoreMask<kGatherBlocksPerStep>;
 
-// Of a step whose first `valid` rows exist. gather_mask: gather_mask_of_stage().
+// The mask of a step whose first `valid` rows exist. gather_mask: gather_mask_of_stage().
 SPION_DEVICE StepMask step_mask(int valid, unsigned gather_mask) {
     return {valid, kPacked ? gather_mask : ~0U};
 }
