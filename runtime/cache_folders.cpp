@@ -98,6 +98,7 @@ std::optional<std::string> why_way_not_trusted(const fs::path& path) {
         if (stat(at.c_str(), &facts) != 0) return std::nullopt;
         if (!S_ISDIR(facts.st_mode)) return std::nullopt;  // whoever opens it says so
         if (left.empty()) return why_others_may_write(facts);
+        if (!S_ISDIR(facts.st_mode)) return std::nullopt;
         if (const auto reason = why_names_may_change(facts)) {
             return fmt::format("lies in {}, which {}", at.string(), *reason);
         }

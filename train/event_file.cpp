@@ -78,6 +78,15 @@ fs::path new_file(const fs::path& folder) {
     }
 }
 
+bool has_other_files(const fs::path& own) {
+    std::error_code error;
+    for (fs::directory_iterator item(own.parent_path(), error), end; !error && item != end;
+         item.increment(error)) {
+        if (item->path() != own) return true;
+    }
+    return false;
+}
+
 [[noreturn]] void fail(const fs::path& file, const std::system_error& error) {
     throw UserError("cannot write {}: {}; free some space, or leave --tensorboard away",
                     file.string(), error.code().message());
@@ -107,7 +116,8 @@ EventFile::EventFile(const fs::path& folder, std::int64_t first_step)
     record(event(0) + field(3, "brain.Event:2"));
     // A session's start: TensorBoard forgets what it has from this step on (SessionLog's field 1 is
     // its status, START is 1).
-    if (first_step > 0) record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
+    if (has_other_files(output_.path()))
+        record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
     flush();
 }
 

@@ -73,20 +73,24 @@ RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, i
     throw InternalError("head dimension {} has no register plan", head_dim);
 }
 
+// For bodies that keep a few registers more than the tables count: one row has none to spare.
+RegisterPlan plan_with_room(KernelRole role, DType dtype, int head_dim, int columns, int warps) {
+    const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
+    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
+    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
+}
+
 }  // namespace
 
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps) {
-    return plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+                            int warps, bool has_spans) {
+    return has_spans ? plan_with_room(role, dtype, head_dim, streamed_rows, warps)
+                     : plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
 }
 
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                                    int gather_rows, int warps) {
-    const int columns = std::min(streamed_rows, gather_rows);
-    const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
-    // The one row of the tables that has no register to spare.
-    const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
-    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
+    return plan_with_room(role, dtype, head_dim, std::min(streamed_rows, gather_rows), warps);
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {

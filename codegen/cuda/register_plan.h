@@ -16,9 +16,9 @@ struct RegisterPlan {
 };
 
 // No plan spills on any architecture (tests/codegen/cuda_compile_test.cpp). columns divides
-// streamed_rows.
+// streamed_rows. has_spans: the mask is Mask::kSpans, whose bounds take registers.
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps);
+                            int warps, bool has_spans);
 // The same for packed tiles, whose warps need a few registers more and multiply one gather block at
 // most at once.
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,

@@ -79,8 +79,8 @@ def test_plans_take_arrays_of_other_libraries():
     assert isinstance(o, cupy.ndarray)
     assert torch.equal(torch.from_dlpack(o), wanted)
     assert torch.equal(torch.from_dlpack(lse), wanted_lse)
-    with pytest.raises(ValueError, match="q is on device 1:0"):
-        plan.forward(q.cpu(), k, v, pattern, stream=0)
+    with pytest.raises(ValueError, match="k is on device 1:0"):
+        plan.forward(q, k.cpu(), v, pattern)
 
 
 def test_current_stream():

@@ -236,3 +236,16 @@ def attention_of(q, k, v, pattern):
 def test_doctor_says_what_is_here():
     lines = spion.doctor().splitlines()
     assert lines[0].startswith("spion ") and lines[1].startswith("cpu: ")
+
+
+def test_the_stub_names_what_the_module_has():
+    import pathlib
+
+    from spion import _core
+
+    stub = pathlib.Path(spion.__file__).with_name("_core.pyi").read_text()
+    for name, member in vars(_core).items():
+        if not name.startswith("_"):
+            assert f"class {name}" in stub or f"def {name}(" in stub, name
+            for inner in vars(member) if isinstance(member, type) else ():
+                assert inner.startswith("_") or f"def {inner}(" in stub, f"{name}.{inner}"

@@ -208,6 +208,7 @@ TEST(CacheFolders, FollowsLinksOnTheWay) {
               fmt::format("lies in {}, which may be written by others than its owner (mode 0777)",
                           fs::canonical(open).string()));
     EXPECT_EQ(why_not_trusted(safe / "cache"), std::nullopt);
+    EXPECT_EQ(why_not_trusted("/dev/null/cache"), std::nullopt) << "nothing can lie there";
     fs::create_symlink("circle", safe / "circle");
     EXPECT_EQ(why_not_trusted(safe / "circle" / "cache"), std::nullopt);
     fs::permissions(open, static_cast<fs::perms>(01777));

@@ -31,12 +31,12 @@ void expect_same_model(const fs::path& file, const fs::path& other) {
     EXPECT_EQ(a.state.best_step, b.state.best_step);
 }
 
-// A whole run, and the same gone on with from each of its checkpoints in a copy of its folder.
+// A whole run, and the same gone on with from some of its checkpoints in a copy of its folder.
 void expect_bit_for_bit(const TrainSettings& settings, bool turns_sparse) {
     const ScratchFolder folder;
     const Outcome whole = run(settings, folder.file("whole"));
     EXPECT_EQ(whole.report.transition_step.has_value(), turns_sparse);
-    for (int step = 3; step < settings.steps; step += 3) {
+    for (const int step : {3, 9, 12, 21}) {  // before, at and after the transition
         SCOPED_TRACE(step);
         const std::string copy = fmt::format("copy{}", step);
         fs::copy(folder.file("whole"), folder.file(copy), fs::copy_options::recursive);

@@ -101,9 +101,9 @@ Arguments tiny(const std::string& out, int steps) {
             "--transition-step",
             std::to_string(steps / 3),
             "--eval-every",
-            "20",
+            "100",
             "--checkpoint-every",
-            "25",
+            "100",
             "--quantile",
             "0.8"};
 }
@@ -132,10 +132,10 @@ void expect_same_end(const std::string& run, const std::string& whole) {
 TEST(ResumeCommand, GoesOnAfterEverySignal) {
     const ScratchFolder folder;
     const std::string whole = folder.file("whole");
-    ASSERT_EQ(run(folder, tiny(whole, 3000)).exit_code, 0) << read_file(folder.file("err"));
+    ASSERT_EQ(run(folder, tiny(whole, 1500)).exit_code, 0) << read_file(folder.file("err"));
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
         const std::string part = folder.file(fmt::format("part{}", signal));
-        const pid_t child = start(folder, tiny(part, 3000));
+        const pid_t child = start(folder, tiny(part, 1500));
         for (int i = 0; i < 12000 && !fs::exists(part + "/checkpoints"); ++i) {  // a minute at most
             std::this_thread::sleep_for(std::chrono::milliseconds(5));
         }
@@ -156,11 +156,11 @@ TEST(ResumeCommand, GoesOnAfterEverySignal) {
 TEST(ResumeCommand, LosesAtMostAnIntervalWhenKilled) {
     const ScratchFolder folder;
     const std::string whole = folder.file("whole"), part = folder.file("part");
-    ASSERT_EQ(run(folder, tiny(whole, 3000)).exit_code, 0) << read_file(folder.file("err"));
+    ASSERT_EQ(run(folder, tiny(whole, 1500)).exit_code, 0) << read_file(folder.file("err"));
     std::mt19937_64 random(std::random_device{}());
     int kills = 0;
     std::int64_t reached = 0;
-    Arguments arguments = tiny(part, 3000);
+    Arguments arguments = tiny(part, 1500);
     for (; kills < 10; ++kills) {
         const pid_t child = start(folder, arguments);
         std::this_thread::sleep_for(std::chrono::milliseconds(30 + random() % 300));

@@ -91,7 +91,7 @@ Arena's archive lra_release.gz. Its texts are printed byte strings (b'...'), and
 stand, as everybody does.
     spion train retrieval --data lra_release/lra_release/tsv_data --out RUN
 
-Manual pages that refer to each other (14468 + 1032 pairs, split by page; BSD licences), on Debian:
+Manual pages that refer to each other (14337 + 1032 pairs, split by page; BSD licences), on Debian:
     apt-get install freebsd-manpages
     spion data recipe retrieval | sed '1,/^--- pairs.py/d' > pairs.py && python3 pairs.py pairs
     spion train retrieval --data pairs --out RUN

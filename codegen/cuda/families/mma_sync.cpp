@@ -103,7 +103,8 @@ RegisterPlan registers_of(const KernelCase& launch, const TileShape& shape) {
                ? plan_packed_registers(launch.role, attention.dtype, attention.head_dim,
                                        shape.streamed_rows, shape.gather_rows, shape.warps)
                : plan_registers(launch.role, attention.dtype, attention.head_dim,
-                                shape.streamed_rows, shape.warps);
+                                shape.streamed_rows, shape.warps,
+                                attention.mask == Mask::kSpans);
 }
 
 std::string problem_of(const KernelCase& launch, const TileShape& shape,

@@ -95,20 +95,6 @@ SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int stationary_
     return key_limit(args, plan.batch()) - plan.first_row - warp_index() * 16;
 }
 
-// Probabilities that the element mask drops become 0, in the step that `left` - 1 others follow. The
-// item's plan is read anew, as above.
-template <int kFirst, int kEnd>
-SPION_DEVICE void drop_part_of_step(float (&probabilities)[kScoreTiles][4],
-                                    const SpionAttentionArguments& args, int stationary_stage,
-                                    int left) {
-    if constexpr (kElementsMasked) {
-        const ItemPlan plan = read_plan(stationary_stage);
-        step_elements<true>(args, plan, warp_index() * 16)
-            .at(plan.steps() - left)
-            .template drop_part<kFirst, kEnd>(probabilities, 0, 0.0F);
-    }
-}
-
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
     PipelineState<kStationaryStages> stationary_stage;
@@ -175,7 +161,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             ScoreSlopes<kScoreTiles> slopes;
             slopes.take(scores);
             take_part_of_probabilities<0, kHalf>(scores, statistics);
-            drop_part_of_step<0, kHalf>(scores, args, stationary_stage.index, left);
+            drop_part_of_step<0, kHalf>(scores, args, stationary_stage.index, left,
+                                        warp_index() * 16);
             pack_part<0, kHalf>(probabilities, scores);
             warpgroup_fence_operand(value_gradient);
             warpgroup_fence_operand(probabilities);
@@ -185,7 +172,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_wait_group<1>();
             warpgroup_fence_operand(gradient);
             take_part_of_probabilities<kHalf, kScoreTiles>(scores, statistics);
-            drop_part_of_step<kHalf, kScoreTiles>(scores, args, stationary_stage.index, left);
+            drop_part_of_step<kHalf, kScoreTiles>(scores, args, stationary_stage.index, left,
+                                                  warp_index() * 16);
             pack_part<kHalf, kScoreTiles>(probabilities, scores);
             warpgroup_fence_operand(probabilities);
             wgmma_fence();

@@ -37,9 +37,10 @@ struct Consumer {
         wgmma_commit_group();
         return gather_mask;
     }
-    // From S to the step's products for dV and dK, which are left under way.
+    // From S to the step's products for dV and dK, which are left under way. left: steps of the
+    // item from this one on.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
-                                                    const StepElements<true>& elements,
+                                                    const SpionAttentionArguments& args, int left,
                                                     unsigned value_tile);
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
@@ -56,8 +57,8 @@ struct Consumer {
 };
 
 __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned gather_mask,
-                                                          const StepElements<true>& elements,
-                                                          unsigned value_tile) {
+                                                          const SpionAttentionArguments& args,
+                                                          int left, unsigned value_tile) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
     mbarrier_wait(stage_full(stage.index, 1), stage.parity);
@@ -68,7 +69,8 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const ScoreSlopes<kScoreTiles> slopes =
         take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask));
-    elements.drop(scores, 0, 0.0F);
+    drop_part_of_step<0, kScoreTiles>(scores, args, stationary_stage.index, left,
+                                      group * kGroupRows + warp_index() % 4 * 16);
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
     take_score_gradient(gradient, scores, statistics, slopes);
@@ -92,9 +94,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     set_zero(key_gradient);
     set_zero(value_gradient);
-    const StepElements<true> elements =
-        step_elements<true>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
-    const int walked = plan.steps(), steps = kMembers * walked;
+    const int steps = kMembers * plan.steps();
     Scores scores;
     unsigned gather_mask = 0;
     if (steps > 0) {
@@ -104,8 +104,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, gather_mask, elements.at(member_step(steps - left, walked).step),
-                        value_tile);
+        start_gradients(scores, gather_mask, args, left, value_tile);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {

@@ -61,4 +61,20 @@ SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
     }
 }
 
+// Probabilities that the element mask drops become 0, of tiles kFirst to kEnd, in the step that
+// `left` - 1 others of the item follow. What the mask needs is read anew from the item's stationary
+// stage, and is not kept in registers from step to step.
+template <int kFirst, int kEnd>
+SPION_DEVICE void drop_part_of_step(float (&probabilities)[kScoreTiles][4],
+                                    const SpionAttentionArguments& args, int stationary_stage,
+                                    int left, int warp_row) {
+    if constexpr (kElementsMasked) {
+        const ItemPlan plan = read_plan(stationary_stage);
+        const int walked = plan.steps();
+        step_elements<true>(args, plan, warp_row)
+            .at(member_step(kMembers * walked - left, walked).step)
+            .template drop_part<kFirst, kEnd>(probabilities, 0, 0.0F);
+    }
+}
+
 #endif
