@@ -14,10 +14,11 @@ binaries, byte for byte, and the registers and shared bytes of a thread. Only na
 file around them may differ. Where code differs and nvdisasm is found (on PATH or as
 SPION_DISASSEMBLER), the first instructions that differ are shown.
 
-A kernel's parameters lie in constant bank 0, so a parameter that moves within its struct changes
-every instruction that reads it. Such kernels are told apart from others: their instructions are
-equal, control bits included, once each offset of c[0x0] in OLD has been replaced by exactly one of
-NEW and the other way round. They are counted by themselves and no difference with --offsets.
+A parameter that moves within its struct (constant bank 0), or another number of variables whose
+addresses or values a kernel reads (banks 3 and 4), changes the offsets of instructions and nothing
+else. Such kernels are told apart from others: their instructions are equal, control bits included,
+once each offset in a constant bank of OLD has been replaced by exactly one of NEW and the other way
+round. They are counted by themselves and are no difference with --offsets.
 
 Where words of the IR have changed, --rename OLD=NEW (repeated) names what NEW has renamed, and
 --back NEW=OLD what OLD does not know yet.
@@ -279,30 +280,40 @@ def disassemble(binary):
     return [line for line in lines if line and not line.startswith(('.', '//'))]
 
 
-PARAMETER = re.compile(r'(?<=c\[0x0\]\[)0x[0-9a-f]+(?=\])')
+# c[bank][register + offset], either of which may be missing; RZ is no register.
+CONSTANT = re.compile(r'c\[(?P<bank>0x[0-9a-f]+)\]\[(?:(?P<register>U?R(?:Z|\d+))\+?)?'
+                      r'(?P<offset>0x[0-9a-f]+)?\]')
 INSTRUCTION_BYTES = 16
 CONTROL_BIT = 105  # of an instruction: stalls, barriers and register reuse from here on
 
 
-def moved_parameters(texts, codes):
-    """{offset in OLD: offset in NEW} when nothing but the offsets of c[0x0] differs, else None."""
+def constants(line):
+    """The instruction without the offsets of constants, and those: [(bank, offset)]."""
+    found = [(one['bank'], int(one['offset'] or '0', 16)) for one in CONSTANT.finditer(line)]
+    return CONSTANT.sub(lambda one: f'c[{one["bank"]}][{(one["register"] or "").replace("RZ", "")}]',
+                        line), found
+
+
+def moved_constants(texts, codes):
+    """{(bank, offset) in OLD: the same in NEW} when nothing else differs, else None."""
     controls = [[int.from_bytes(code[at:at + INSTRUCTION_BYTES], 'little') >> CONTROL_BIT
-                 for code in parts
-                 for at in range(0, len(code), INSTRUCTION_BYTES)] for parts in codes]
+                 for code in parts for at in range(0, len(code), INSTRUCTION_BYTES)]
+                for parts in codes]
     if controls[0] != controls[1] or len(texts[0]) != len(texts[1]):
         return None
     forward, backward = {}, {}
-    for before, after in zip(*texts):
-        if PARAMETER.sub('', before) != PARAMETER.sub('', after):
+    for lines in zip(*texts):
+        (before, mine), (after, others) = map(constants, lines)
+        if before != after or len(mine) != len(others):
             return None
-        for mine, other in zip(PARAMETER.findall(before), PARAMETER.findall(after)):
-            if forward.setdefault(mine, other) != other or backward.setdefault(other, mine) != mine:
+        for one, other in zip(mine, others):
+            if forward.setdefault(one, other) != other or backward.setdefault(other, one) != one:
                 return None
     return forward
 
 
 class Offsets(str):
-    """What differs, where that is nothing but the offsets of parameters."""
+    """What differs, where that is nothing but the offsets of constants."""
 
 
 def compare_program(program, old, new):
@@ -319,10 +330,11 @@ def compare_program(program, old, new):
                 'tables or facts differ, not the instructions')
     texts = disassemble(old_file), disassemble(new_file)
     if code[0] != code[1] and None not in texts:
-        moved = moved_parameters(texts, code)
+        moved = moved_constants(texts, code)
         if moved is not None and old_facts == new_facts:
-            changed = [f'{a}->{b}' for a, b in sorted(moved.items()) if a != b]
-            return Offsets(f'in offsets of parameters alone: {" ".join(changed)}')
+            changed = [f'c[{bank}][{before:#x}] -> {after:#x}'
+                       for (bank, before), (_, after) in sorted(moved.items()) if before != after]
+            return Offsets(f'in offsets of constants alone: {", ".join(changed)}')
         shown = list(difflib.unified_diff(*texts, 'old', 'new', lineterm='', n=1))
         what.append(f'  {len(texts[0])} and {len(texts[1])} instructions, equal but for the control '
                     'bits' if not shown else '  ' + '\n  '.join(shown[:24]))
@@ -379,7 +391,7 @@ def compare(cases, judge, jobs, offsets_may_differ=False):
                 differ += 1
                 print(f'DIFFERS {waiting[future]}: {what}', flush=True)
     print(f'{len(cases)} compared: {len(cases) - differ - failed - moved} equal, {moved} but for '
-          f'offsets of parameters, {differ} differ, {failed} failed')
+          f'offsets of constants, {differ} differ, {failed} failed')
     return 2 if failed or not cases else 1 if differ or (moved and not offsets_may_differ) else 0
 
 
@@ -395,7 +407,7 @@ def main():
     parser.add_argument('--back', action='append', default=[], metavar='NEW=OLD',
                         help='word of the IR that OLD has another name for')
     parser.add_argument('--offsets', action='store_true',
-                        help='kernels that differ in offsets of parameters alone count as equal')
+                        help='kernels that differ in offsets of constants alone count as equal')
     parser.add_argument('-j', '--jobs', type=int, default=os.cpu_count(), help='at once')
     options = parser.parse_args()
     wanted = [program for program in programs() if re.search(options.only, program.name)]
