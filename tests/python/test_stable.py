@@ -1,0 +1,52 @@
+"""libspion_torch.so, the operators without Python: in a process that has not loaded spion.torch."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from oracle import attention, attention_gradients, close
+
+import spion
+
+BLOCK, LENGTH, HEADS, WIDTH = 32, 100, 2, 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    torch.ops.load_library(os.environ["SPION_TORCH_LIBRARY"])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_equals_float64(padded):
+    torch.manual_seed(0)
+    q, k, v, d_o = (torch.randn(2, HEADS, LENGTH, WIDTH) for _ in range(4))
+    bits = np.array([[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 1]], np.uint8)
+    pattern = spion.Pattern.from_bits(bits, LENGTH, block=BLOCK)
+    plan = spion.plan(heads=HEADS, head_dim=WIDTH, length=LENGTH, block=BLOCK, key_padding=padded)
+    lengths = torch.tensor([LENGTH, 41], dtype=torch.int32) if padded else None
+    rest = (torch.from_numpy(plan.tables(pattern)), lengths, BLOCK, 0.0, "masked")
+    o, lse = torch.ops.spion.attention(q, k, v, *rest)
+    gradients = torch.ops.spion.attention_backward(d_o, q, k, v, o, lse, *rest)
+    case = (*(x.numpy() for x in (q, k, v)), bits, BLOCK, "masked", lengths)
+    wanted, wanted_lse = attention(*case)
+    close(o, wanted)
+    close(lse, wanted_lse)
+    for given, right in zip(gradients, attention_gradients(d_o.numpy(), *case)):
+        close(given, right)
+
+
+def test_what_is_wrong_is_said():
+    q = torch.randn(1, HEADS, LENGTH, WIDTH)
+    tables = torch.zeros(4, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="tables of 16 bytes"):
+        torch.ops.spion.attention(q, q, q, tables, None, BLOCK, 0.0, "masked")
+    with pytest.raises(RuntimeError, match="softmax is hard"):
+        torch.ops.spion.attention(q, q, q, tables, None, BLOCK, 0.0, "hard")
+    with pytest.raises(RuntimeError, match="float32, bfloat16 and float16"):
+        torch.ops.spion.attention(q.double(), q, q, tables, None, BLOCK, 0.0, "masked")
+
+
+def test_a_process_has_one_registrar():
+    with pytest.raises(RuntimeError, match="registered already"):
+        import spion.torch
