@@ -63,9 +63,24 @@ std::string event(std::int64_t step) {
     return bytes;
 }
 
-fs::path new_file(const fs::path& folder) {
+// Of a run that begins anew: nothing of its earlier files holds any more, and TensorBoard's page
+// would go on to show it, session or not.
+void remove_earlier(const fs::path& folder) {
+    std::error_code error;
+    for (fs::directory_iterator item(folder, error), end; !error && item != end;
+         item.increment(error)) {
+        const std::string name = item->path().filename().string();
+        if (name.starts_with("events.out.tfevents.") && name.ends_with(".spion")) {
+            std::error_code ignored;
+            fs::remove(item->path(), ignored);
+        }
+    }
+}
+
+fs::path new_file(const fs::path& folder, std::int64_t first_step) {
     std::error_code error;
     fs::create_directories(folder, error);
+    if (first_step == 0) remove_earlier(folder);
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(
                              std::chrono::system_clock::now().time_since_epoch())
                              .count();
@@ -76,15 +91,6 @@ fs::path new_file(const fs::path& folder) {
             folder / fmt::format("events.out.tfevents.{}.{:04}.spion", seconds, n);
         if (!fs::exists(file, error)) return file;
     }
-}
-
-bool has_other_files(const fs::path& own) {
-    std::error_code error;
-    for (fs::directory_iterator item(own.parent_path(), error), end; !error && item != end;
-         item.increment(error)) {
-        if (item->path() != own) return true;
-    }
-    return false;
 }
 
 [[noreturn]] void fail(const fs::path& file, const std::system_error& error) {
@@ -112,12 +118,11 @@ std::uint32_t masked_crc32c(std::string_view bytes) {
 }
 
 EventFile::EventFile(const fs::path& folder, std::int64_t first_step)
-    : output_(open_new(new_file(folder))) {
+    : output_(open_new(new_file(folder, first_step))) {
     record(event(0) + field(3, "brain.Event:2"));
     // A session's start: TensorBoard forgets what it has from this step on (SessionLog's field 1 is
     // its status, START is 1).
-    if (has_other_files(output_.path()))
-        record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
+    if (first_step > 0) record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
     flush();
 }
 

@@ -18,7 +18,7 @@ class EventFile {
   public:
     // A new file events.out.tfevents.* in `folder`. first_step: steps done before this process; what
     // other files of the folder hold from the step after that on is told to be out of date, as it
-    // was lost when the run stopped. Throws UserError when it cannot be written.
+    // was lost when the run stopped; with 0 those files are removed. Throws UserError when it cannot be written.
     EventFile(const std::filesystem::path& folder, std::int64_t first_step);
 
     // Written when flush() is called, or at the end.

@@ -88,6 +88,8 @@ TEST(EventFile, BeginsASessionWhenARunGoesOn) {
     const auto events = events_of(later);
     ASSERT_EQ(events.size(), 2U);
     EXPECT_EQ(events[1].substr(9), "\x10\x15\x3a\x02\x08\x01");  // step 21, session_log: START
+    { EventFile anew(folder.path(), 0); }
+    EXPECT_EQ(events_of(only_file(folder.path())).size(), 1U);
 }
 
 TEST(EventFile, SaysWhatCannotBeWritten) {
