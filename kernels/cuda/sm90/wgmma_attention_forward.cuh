@@ -103,28 +103,26 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     if (plan.steps() > 0) {
         float scores[kScoreTiles][4];
-        Operand even, odd;  // P of even steps, of odd ones
+        Operand newest;  // P of the newest step
         const unsigned uses = start_step(scores, query_tile);
         finish_step<0>(scores, step_mask(plan.valid, uses));
-        softmax.first_step(scores, even);
-        int valid = plan.valid;  // rows from the step whose P is the newest on
+        softmax.first_step(scores, newest);
+        // A zero that ptxas does not know. Were `next` copied as it is, it would be made in the
+        // registers of `newest`, which products still read, and ptxas 13.0 would serialise (C7513).
+        const unsigned zero = (unsigned)plan.pair >> 31;
+        int valid = plan.valid;  // rows from the newest step on
 #pragma unroll 1
-        while (true) {
-            if (valid <= kStreamedRows) {
-                start_output(out, even, valid);
-                finish_output(out, even);
-                break;
+        for (; valid > kStreamedRows; valid -= kStreamedRows) {
+            Operand next;
+            advance(softmax, scores, out, query_tile, newest, next, valid - kStreamedRows);
+#pragma unroll
+            for (int step = 0; step < kScoreTiles / 2; ++step) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) newest[step][i] = next[step][i] | zero;
             }
-            valid -= kStreamedRows;
-            advance(softmax, scores, out, query_tile, even, odd, valid);
-            if (valid <= kStreamedRows) {
-                start_output(out, odd, valid);
-                finish_output(out, odd);
-                break;
-            }
-            valid -= kStreamedRows;
-            advance(softmax, scores, out, query_tile, odd, even, valid);
         }
+        start_output(out, newest, valid);
+        finish_output(out, newest);
     }
 
     softmax.finish();
