@@ -34,14 +34,14 @@ std::string text_of(std::span<const Entry> table, std::string_view prefix) {
 
 UniformWalk uniform_walk(const TileProgram& program) {
     UniformWalk uniform;
-    const int a_step = program.streamed_rows / program.granule;
+    const int a_step = program.streamed_rows / program.gather_rows;
     for (int item = 0; item < program.tiles(); ++item) {
         const auto at = static_cast<std::size_t>(item);
         const int listed = program.offsets[at + 1] - program.offsets[at];
         const int steps = (listed + a_step - 1) / a_step;
         uniform.listed = item == 0 || uniform.listed == listed ? listed : -1;
         uniform.steps = item == 0 || uniform.steps == steps ? steps : -1;
-        if (uniform.steps < 0) {  // then neither are as many granules listed everywhere
+        if (uniform.steps < 0) {  // then neither are as many gather blocks listed everywhere
             return {};
         }
     }
@@ -63,8 +63,9 @@ std::string why_not_baked(const TileProgram& program) {
     if (program.role == KernelRole::kGradients) {
         return "its steps get their order from the device that it is loaded on";
     }
-    const auto entries = static_cast<std::int64_t>(program.order.size() + program.offsets.size() +
-                                                   program.granules.size() + program.uses.size());
+    const auto entries =
+        static_cast<std::int64_t>(program.order.size() + program.offsets.size() +
+                                  program.gather_blocks.size() + program.block_row_masks.size());
     if (entries <= kMostBakedEntries) {
         return "";
     }

@@ -12,7 +12,7 @@ namespace spion {
 
 // What all work items have in common; -1 where they differ.
 struct UniformWalk {
-    int listed = -1;  // granules
+    int listed = -1;  // gather blocks
     int steps = -1;   // steps of streamed_rows rows; -1 too where a sample's length decides
 };
 UniformWalk uniform_walk(const TileProgram& program);

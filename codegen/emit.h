@@ -35,9 +35,9 @@ KernelSource emit(const TileProgram& program, const Target& target);
 std::string why_not_emitted(const TileProgram& program, const Target& target);
 
 // Why the program's tables cannot be in its source, as a clause ("it has ..."); "" when they can.
-// The rule: kMostBakedEntries numbers at most in order, offsets, granules and bits together. Two
-// bytes each, they then fill constant memory (64 KiB) at most, and compiling them costs less than
-// 50 ms.
+// The rule: kMostBakedEntries numbers at most in order, offsets, gather blocks and bits together.
+// Two bytes each, they then fill constant memory (64 KiB) at most, and compiling them costs less
+// than 50 ms.
 constexpr std::int64_t kMostBakedEntries = 32768;
 std::string why_not_baked(const TileProgram& program);
 

@@ -30,10 +30,10 @@ struct WalkSummary {
     std::int64_t distinct = 0;        // rows that at least one work item streams
     std::int64_t steps = 0;           // of streamed_rows rows, the last of an item shorter
     std::int64_t later_steps = 0;     // beyond those whose copies start at once
-    std::int64_t passes = 0;          // of `columns` rows multiplied at once
+    std::int64_t mma_iterations = 0;  // of `columns` rows multiplied at once
     std::int64_t multiplied = 0;      // stationary rows that take part, summed over the passes
     std::int64_t longest_steps = 0;   // of one item
-    std::int64_t longest_passes = 0;  // of one item
+    std::int64_t longest_mma_iterations = 0;  // of one item
     friend bool operator==(const WalkSummary&, const WalkSummary&) = default;
 };
 
@@ -60,8 +60,8 @@ struct KernelLoad {
     const Rates& rates;
     RoleWork work;
     WalkSummary walk;
-    double pairs;      // B * H
-    double row_bytes;  // of a head: D elements
+    double batch_heads;  // B * H
+    double row_bytes;    // of a head: D elements
     // Bytes that go to and from the L2 cache beside tensors and statistics, of all work items.
     double more_cache_bytes = 0;
 

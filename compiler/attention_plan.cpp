@@ -85,7 +85,7 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     return plan_layer(request.attention, typical, target,
                       {.batch = request.batch,
                        .packed_rows = request.typical ? std::nullopt : std::optional(1),
-                       .extent = request.typical ? extent_of(typical) : Extent::kSparse});
+                       .density = request.typical ? density_of(typical) : PatternDensity::kSparse});
 }
 
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target) {
@@ -101,16 +101,16 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
       max_blocks_(request_.max_blocks == 0 ? blocks_of(request_) : request_.max_blocks),
       table_numbers_(kHead) {
     std::string text = fmt::format("{} {} {} {}", to_text(request_.attention), request_.block,
-                                   max_blocks_, target_.processors);
+                                   max_blocks_, target_.sm_count);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
         const auto& [program, kernel] = programs_[i];
         launches_[i] = KernelLaunch(program, kernel.plan.geometry, device.target());
         hints_[i] = work_hints(program);
-        tables_[i] = walk_tables(program, most_granules(program, max_blocks_));
+        tables_[i] = walk_tables(program, most_gather_blocks(program, max_blocks_));
         table_starts_[i] = table_numbers_;
         table_numbers_ += tables_[i].size;
         text += fmt::format(" {} {} {} {}", to_string(program.role), program.stationary_rows,
-                            program.granule, tables_[i].size);
+                            program.gather_rows, tables_[i].size);
         device.prepare(*kernels_[i].kernel, launches_[i].geometry());
     }
     std::memcpy(fingerprint_, digest_of(text).data(), sizeof(fingerprint_));
@@ -139,7 +139,7 @@ void AttentionPlan::write_tables(const BlockPattern& pattern,
         std::min<std::int64_t>(pattern.block_count(), std::numeric_limits<std::int32_t>::max()));
     for (std::size_t i = 0; i < programs_.size(); ++i) {
         const TileProgram walked = lower_as(programs_[i].program, request_, pattern, target_);
-        write_walk(walked, tables_[i], target_.processors,
+        write_walk(walked, tables_[i], target_.sm_count,
                    numbers.subspan(static_cast<std::size_t>(table_starts_[i]),
                                    static_cast<std::size_t>(tables_[i].size)));
     }
@@ -166,8 +166,8 @@ WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
         bytes += rounded(layout.of_launch[i].counters);
     }
     for (std::size_t i = 0; i < launches_.size(); ++i) {
-        layout.turns[i] = bytes;
-        bytes += rounded(layout.of_launch[i].turns);
+        layout.dq_semaphore[i] = bytes;
+        bytes += rounded(layout.of_launch[i].dq_semaphore);
     }
     layout.zeros = bytes;
     layout.rows = bytes;
@@ -175,12 +175,12 @@ WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
         static_cast<std::size_t>(batch * request_.attention.heads * request_.attention.length);
     bytes += rounded(rows * sizeof(float));
     layout.forward_bytes = bytes;
-    layout.sums = bytes;
-    std::size_t sums = 0;
+    layout.dq_accum = bytes;
+    std::size_t dq_accum = 0;
     for (const LaunchBytes& launch : layout.of_launch) {
-        sums = std::max(sums, launch.sums);
+        dq_accum = std::max(dq_accum, launch.dq_accum);
     }
-    layout.backward_bytes = bytes + rounded(sums);
+    layout.backward_bytes = bytes + rounded(dq_accum);
     return layout;
 }
 
@@ -200,8 +200,8 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const std::
     for (std::size_t i = first; i < end; ++i) {
         const LaunchMemory memory{
             .counters = reinterpret_cast<unsigned*>(start + layout.counters[i]),
-            .turns = reinterpret_cast<unsigned*>(start + layout.turns[i]),
-            .sums = reinterpret_cast<float*>(start + layout.sums)};
+            .dq_semaphore = reinterpret_cast<unsigned*>(start + layout.dq_semaphore[i]),
+            .dq_accum = reinterpret_cast<float*>(start + layout.dq_accum)};
         prepared[i - first] = launches_[i].prepare(args, tables + table_starts_[i], tables_[i],
                                                    memory, hints_[i], device);
     }
@@ -233,9 +233,10 @@ std::string to_text(const AttentionPlan& plan, const Target& target) {
                                    : jit.cached.origin == CacheOrigin::kBundle ? "from the bundle"
                                                                                : "in memory";
         text += fmt::format(
-            "{}: {} rows stay, {} stream past in granules of {}, {} by {}{}; {} in {:.1f} ms\n",
+            "{}: {} rows stay, {} stream past in gather blocks of {}, {} by {}{}; {} in {:.1f} "
+            "ms\n",
             to_string(program.role), program.stationary_rows, program.streamed_rows,
-            program.granule, target.arch, to_string(program.unit),
+            program.gather_rows, target.arch, to_string(program.unit),
             program.packed_rows() > 1 ? fmt::format(", {} block rows packed", program.packed_rows())
                                       : "",
             origin, jit.cached.milliseconds);

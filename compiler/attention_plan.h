@@ -48,8 +48,8 @@ BlockPattern typical_pattern(const PlanRequest& request);
 // What is decided about the layer's kernels, for the typical pattern. Needs no device; throws as
 // check and plan_layer do.
 LayerPlan plan_of(const PlanRequest& request, const Target& target);
-// Its three programs, walking the typical pattern. Granules are not longer than blocks, so that
-// every pattern can be walked.
+// Its three programs, walking the typical pattern. Gather blocks are not longer than blocks, so
+// that every pattern can be walked.
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
 
 enum class PlanPass { kForward, kBackward };
@@ -58,10 +58,10 @@ enum class PlanPass { kForward, kBackward };
 struct WorkspaceLayout {
     static constexpr std::size_t kAlignment = 256;
     std::array<LaunchBytes, 3> of_launch = {};  // by launch_of
-    std::array<std::size_t, 3> counters = {}, turns = {};
-    std::size_t zeros = 0;  // bytes that calls expect to be zero and leave so
-    std::size_t rows = 0;   // [B, H, L] fp32: LSE nobody wants, or delta
-    std::size_t sums = 0;   // of the launch that has any
+    std::array<std::size_t, 3> counters = {}, dq_semaphore = {};
+    std::size_t zeros = 0;     // bytes that calls expect to be zero and leave so
+    std::size_t rows = 0;      // [B, H, L] fp32: LSE nobody wants, or delta
+    std::size_t dq_accum = 0;  // of the launch that has any
     std::size_t forward_bytes = 0, backward_bytes = 0;
 };
 

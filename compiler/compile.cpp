@@ -146,10 +146,12 @@ LaunchMemory LaunchRoom::of(const LaunchBytes& bytes, Device& device) {
         }
     };
     zeros(counters_, bytes.counters);
-    zeros(turns_, bytes.turns);
+    zeros(dq_semaphore_, bytes.dq_semaphore);
     return {.counters = counters_.as<unsigned>(),
-            .turns = turns_.as<unsigned>(),
-            .sums = bytes.sums == 0 ? nullptr : static_cast<float*>(device.workspace(bytes.sums))};
+            .dq_semaphore = dq_semaphore_.as<unsigned>(),
+            .dq_accum = bytes.dq_accum == 0
+                            ? nullptr
+                            : static_cast<float*>(device.workspace(bytes.dq_accum))};
 }
 
 CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device& device) {
@@ -160,9 +162,9 @@ CompiledAttention::Part load_part(PlannedProgram planned, JitKernel jit, Device&
     part.hints = work_hints(program);
     part.room = std::make_unique<LaunchRoom>();
     if (program.tables == Tables::kPassed) {
-        part.tables = walk_tables(program, static_cast<std::int64_t>(program.granules.size()));
+        part.tables = walk_tables(program, static_cast<std::int64_t>(program.gather_blocks.size()));
         std::vector<std::int32_t> block(static_cast<std::size_t>(part.tables.size));
-        write_walk(program, part.tables, device.target().processors, block);
+        write_walk(program, part.tables, device.target().sm_count, block);
         part.walk = Buffer(device, block.size() * sizeof(std::int32_t));
         device.copy_in(part.walk.data(), block.data(), part.walk.bytes());
     }

@@ -44,7 +44,7 @@ class LaunchRoom {
     LaunchMemory of(const LaunchBytes& bytes, Device& device);
 
   private:
-    Buffer counters_, turns_;
+    Buffer counters_, dq_semaphore_;
 };
 
 // The three kernels of one layer with their tables on the device, or baked.

@@ -6,7 +6,7 @@
 #include <limits>
 #include <span>
 
-#include "compiler/share_schedule.h"
+#include "compiler/dq_schedule.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kGroupRows = 64;  // of a box of stationary rows of wgmma
 // Of the heads whose items are handed out side by side: about what an L2 holds.
-constexpr std::int64_t kTogetherBytes = 64 << 20;
+constexpr std::int64_t kLptBytes = 64 << 20;
 
 struct NamedTensor {
     const char* name;
@@ -35,7 +35,7 @@ constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArgumen
                                                     {"q", &SpionAttentionArguments::q, false},
                                                     {"d_o", &SpionAttentionArguments::d_o, false}};
 
-// In the order of SpionHopperArguments::maps.
+// In the order of SpionSm90Arguments::maps.
 std::span<const NamedTensor> tensors_of(KernelRole role) {
     switch (role) {
         case KernelRole::kForward:
@@ -72,7 +72,7 @@ void check_alignment(const char* name, const SpionTensor& tensor) {
 }  // namespace
 
 WorkHints work_hints(const TileProgram& program) {
-    WorkHints hints{.listed = static_cast<std::int64_t>(program.granules.size())};
+    WorkHints hints{.listed = static_cast<std::int64_t>(program.gather_blocks.size())};
     for (int item = 0; item < program.tiles(); ++item) {
         hints.longest = std::max(hints.longest, listed(program, item));
     }
@@ -92,16 +92,16 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       attention_(program.attention),
       geometry_{.threads = emitted.threads, .shared_bytes = emitted.shared_bytes},
       fetches_by_tma_(emitted.resident_blocks > 0),
-      stationary_box_rows_(program.unit == MatrixUnit::kMmaWarp ? program.stationary_rows
-                                                                : kGroupRows),
-      streamed_box_rows_(program.granule),
+      stationary_box_rows_(program.unit == MatrixUnit::kMmaSyncTma ? program.stationary_rows
+                                                                   : kGroupRows),
+      streamed_box_rows_(program.gather_rows),
       resident_blocks_(emitted.resident_blocks),
       items_at_once_(emitted.items_at_once),
-      processors_(target.processors),
+      sm_count_(target.sm_count),
       tiles_((program.attention.length + program.stationary_rows - 1) / program.stationary_rows) {
     if (role_ == KernelRole::kGradients) {
-        query_granules_ = (attention_.length + program.granule - 1) / program.granule;
-        pairs_at_once_ = pairs_at_once(static_cast<int>(query_granules_), processors_);
+        query_blocks_ = (attention_.length + program.gather_rows - 1) / program.gather_rows;
+        batch_heads_at_once_ = batch_heads_at_once(static_cast<int>(query_blocks_), sm_count_);
         geometry_.all_at_once = true;
     } else {
         geometry_.overlaps_previous = fetches_by_tma_;
@@ -109,23 +109,23 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
 }
 
 std::int64_t KernelLaunch::query_tiles(std::int64_t batch) const {
-    return batch * attention_.heads * query_granules_;
+    return batch * attention_.heads * query_blocks_;
 }
 
 LaunchBytes KernelLaunch::bytes(std::int64_t batch) const {
     const std::int64_t share = streamed_box_rows_ * attention_.head_dim * sizeof(float);
     return {.counters = fetches_by_tma_ ? 2 * sizeof(unsigned) : 0,
-            .turns = static_cast<std::size_t>(query_tiles(batch)) * sizeof(unsigned),
-            .sums = static_cast<std::size_t>(query_tiles(batch) * share)};
+            .dq_semaphore = static_cast<std::size_t>(query_tiles(batch)) * sizeof(unsigned),
+            .dq_accum = static_cast<std::size_t>(query_tiles(batch) * share)};
 }
 
-unsigned KernelLaunch::heads_together(std::int64_t heads, std::int64_t blocks,
-                                      const WorkHints& hints) const {
+unsigned KernelLaunch::lpt_heads(std::int64_t heads, std::int64_t blocks,
+                                 const WorkHints& hints) const {
     const std::int64_t more = hints.longest * tiles_ - hints.listed;  // than the average, x tiles
     const std::int64_t wanted = hints.listed == 0 ? 1 : 1 + more * blocks / (tiles_ * hints.listed);
     constexpr std::int64_t kTensors = 4, kBytes = 2;
     const std::int64_t held =
-        kTogetherBytes / (kTensors * kBytes * attention_.length * attention_.head_dim);
+        kLptBytes / (kTensors * kBytes * attention_.length * attention_.head_dim);
     return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
@@ -148,7 +148,7 @@ SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t ba
     return result;
 }
 
-void KernelLaunch::describe_tensors(SpionHopperArguments& arguments, const Device& device) const {
+void KernelLaunch::describe_tensors(SpionSm90Arguments& arguments, const Device& device) const {
     for (const NamedTensor& named : tensors_of(role_)) {
         check_alignment(named.name, arguments.attention.*named.tensor);
     }
@@ -163,8 +163,8 @@ void KernelLaunch::describe_tensors(SpionHopperArguments& arguments, const Devic
 // Tiles taken before all others cannot be what a launch waits for at its end, but their heads' rows
 // are read from memory once more. That is worth it where lists are so long that reads from the L2
 // cache outweigh it, or where one of those tiles is a good part of what `workers` have to do each.
-unsigned KernelLaunch::early_tiles(std::int64_t items, std::int64_t workers,
-                                   const WorkHints& hints) const {
+unsigned KernelLaunch::lpt_tiles(std::int64_t items, std::int64_t workers,
+                                 const WorkHints& hints) const {
     constexpr double kLongList = 8, kGoodPart = 0.25;
     const double mean = static_cast<double>(hints.listed) / static_cast<double>(tiles_);
     const double share = mean * static_cast<double>(items) / static_cast<double>(workers);
@@ -186,7 +186,7 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
     }
     PreparedLaunch launch{
         .geometry = geometry_, .arguments = {}, .fetches_by_tma = fetches_by_tma_};
-    SpionHopperArguments& arguments = launch.arguments;
+    SpionSm90Arguments& arguments = launch.arguments;
     arguments.attention = args;
     launch.geometry.work_items = items;
     if (!fetches_by_tma_) {
@@ -195,17 +195,16 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
     describe_tensors(arguments, device);
     arguments.items = static_cast<unsigned>(items);
     arguments.counters = memory.counters;
-    const std::int64_t most = std::int64_t{processors_} * resident_blocks_;
-    arguments.early_tiles = early_tiles(items, most * items_at_once_, hints);
+    const std::int64_t most = std::int64_t{sm_count_} * resident_blocks_;
+    arguments.lpt_tiles = lpt_tiles(items, most * items_at_once_, hints);
     launch.geometry.work_items = std::min((items + items_at_once_ - 1) / items_at_once_, most);
     if (role_ == KernelRole::kGradients) {
-        arguments.ranks = block + tables.turns;
-        arguments.turns = memory.turns;
-        arguments.sums = memory.sums;
-        arguments.pairs_at_once = static_cast<unsigned>(pairs_at_once_);
+        arguments.dq_tickets = block + tables.tickets;
+        arguments.dq_semaphore = memory.dq_semaphore;
+        arguments.dq_accum = memory.dq_accum;
+        arguments.batch_heads_at_once = static_cast<unsigned>(batch_heads_at_once_);
     } else {
-        arguments.heads_together =
-            heads_together(items / tiles_, launch.geometry.work_items, hints);
+        arguments.lpt_heads = lpt_heads(items / tiles_, launch.geometry.work_items, hints);
     }
     return launch;
 }

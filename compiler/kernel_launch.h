@@ -9,7 +9,7 @@
 #include "codegen/emit.h"
 #include "compiler/walk_tables.h"
 #include "ir/tile_program.h"
-#include "kernels/hopper_arguments.h"
+#include "kernels/sm90_arguments.h"
 #include "runtime/device.h"
 
 namespace spion {
@@ -17,27 +17,27 @@ namespace spion {
 // What the order in which work items are handed out is made from. It changes how long a launch
 // takes, never what it computes: hints of another pattern are allowed.
 struct WorkHints {
-    std::int64_t listed = 0;   // granules of all walks
-    std::int64_t longest = 0;  // granules of the longest walk
+    std::int64_t listed = 0;   // gather blocks of all walks
+    std::int64_t longest = 0;  // gather blocks of the longest walk
     unsigned long_tiles = 0;   // at the start of the program's order; less than all
 };
 WorkHints work_hints(const TileProgram& program);
 
 // Memory of a launch besides tensors and tables. None of it where a kernel asks for 0 bytes.
 struct LaunchMemory {
-    unsigned* counters = nullptr;  // [2], zeros; every launch leaves zeros
-    unsigned* turns = nullptr;     // zeros, likewise
-    float* sums = nullptr;         // not initialised
+    unsigned* counters = nullptr;      // [2], zeros; every launch leaves zeros
+    unsigned* dq_semaphore = nullptr;  // zeros, likewise
+    float* dq_accum = nullptr;         // not initialised
 };
 
 struct LaunchBytes {
-    std::size_t counters = 0, turns = 0, sums = 0;
+    std::size_t counters = 0, dq_semaphore = 0, dq_accum = 0;
 };
 
 // What Device::launch is given. The kernel's parameter is at data().
 struct PreparedLaunch {
     LaunchGeometry geometry;
-    SpionHopperArguments arguments;
+    SpionSm90Arguments arguments;
     bool fetches_by_tma = false;
 
     const void* data() const {
@@ -69,11 +69,11 @@ class KernelLaunch {
     // How many heads' items to hand out side by side at the end, when `blocks` thread blocks
     // compute `heads` heads: as many as keep the other blocks busy for what the longest walk has
     // more steps than the average, and the L2 holds the tensors of.
-    unsigned heads_together(std::int64_t heads, std::int64_t blocks, const WorkHints& hints) const;
-    unsigned early_tiles(std::int64_t items, std::int64_t workers, const WorkHints& hints) const;
+    unsigned lpt_heads(std::int64_t heads, std::int64_t blocks, const WorkHints& hints) const;
+    unsigned lpt_tiles(std::int64_t items, std::int64_t workers, const WorkHints& hints) const;
     SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, int rows,
                             const Device& device) const;
-    void describe_tensors(SpionHopperArguments& arguments, const Device& device) const;
+    void describe_tensors(SpionSm90Arguments& arguments, const Device& device) const;
     std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed in turns
 
     KernelRole role_ = KernelRole::kForward;
@@ -81,10 +81,10 @@ class KernelLaunch {
     LaunchGeometry geometry_;
     bool fetches_by_tma_ = false;
     int stationary_box_rows_ = 0, streamed_box_rows_ = 0;
-    int resident_blocks_ = 0, items_at_once_ = 1, processors_ = 1;
-    int pairs_at_once_ = 1;
+    int resident_blocks_ = 0, items_at_once_ = 1, sm_count_ = 1;
+    int batch_heads_at_once_ = 1;
     std::int64_t tiles_ = 0;  // walks
-    std::int64_t query_granules_ = 0;
+    std::int64_t query_blocks_ = 0;
 };
 
 }  // namespace spion

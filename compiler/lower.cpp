@@ -22,12 +22,12 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
                        .block = pattern.block(),
                        .stationary_rows = 0,
                        .streamed_rows = 0,
-                       .granule = 0,
+                       .gather_rows = 0,
                        .warps = 0,
                        .stages = 0,
                        .order = {},
                        .offsets = {},
-                       .granules = {}};
+                       .gather_blocks = {}};
 }
 
 TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
@@ -49,8 +49,8 @@ PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
         .program = lower(plan.attention, pattern, launch.role, plan.target, launch.shape,
                          {.tables = plan.tables, .observer = observer}),
         .kernel = launch.kernel};
-    // Passes may give a shape that was asked for smaller granules, and it may be one that no body
-    // has.
+    // Passes may give a shape that was asked for smaller gather blocks, and it may be one that no
+    // body has.
     if (launch.given) {
         lowered.kernel = plan_kernel(lowered.program, plan.target, plan.families);
     }

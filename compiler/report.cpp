@@ -34,9 +34,11 @@ std::int64_t elements_of(const TileProgram& program, int item) {
     std::int64_t elements = 0;
     for (auto at = static_cast<std::size_t>(program.offsets[w]);
          at < static_cast<std::size_t>(program.offsets[w + 1]); ++at) {
-        const std::int64_t streamed = rows_of(program.granules[at], program.granule, length);
+        const std::int64_t streamed =
+            rows_of(program.gather_blocks[at], program.gather_rows, length);
         for (int r = 0; r < packed; ++r) {
-            const bool used = program.uses.empty() || (program.uses[at] >> r & 1U) != 0;
+            const bool used =
+                program.block_row_masks.empty() || (program.block_row_masks[at] >> r & 1U) != 0;
             elements += used ? streamed * rows_of(tile * packed + r, edge, length) : 0;
         }
     }
@@ -54,10 +56,9 @@ bool read_header(std::string_view elf, std::uint64_t at, Header& header) {
 
 std::string occupancy_text(const Occupancy& occupancy) {
     if (occupancy.blocks == 0) {
-        return fmt::format("none: a processor has not enough {} for one thread block",
-                           occupancy.limit);
+        return fmt::format("none: an SM has not enough {} for one thread block", occupancy.limit);
     }
-    return fmt::format("{} thread block{}, {} warps a processor ({:.0f} %), limited by {}",
+    return fmt::format("{} thread block{}, {} warps an SM ({:.0f} %), limited by {}",
                        occupancy.blocks, occupancy.blocks == 1 ? "" : "s", occupancy.warps,
                        100 * occupancy.fraction, occupancy.limit);
 }

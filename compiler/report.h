@@ -15,11 +15,11 @@
 
 namespace spion {
 
-// How much of a GPU processor a kernel can keep busy.
+// How much of a GPU SM a kernel can keep busy.
 struct Occupancy {
-    int blocks = 0;       // thread blocks at once on a processor; 0: not even one fits
+    int blocks = 0;       // thread blocks at once on an SM; 0: not even one fits
     int warps = 0;        // of those blocks
-    double fraction = 0;  // of the warps that a processor could have
+    double fraction = 0;  // of the warps that an SM could have
     std::string limit;    // "registers", "shared memory", "threads" or "thread blocks"
     friend bool operator==(const Occupancy&, const Occupancy&) = default;
 };
@@ -38,7 +38,7 @@ struct KernelWork {
     double flop_per_byte() const { return static_cast<double>(flop) / static_cast<double>(bytes); }
     friend bool operator==(const KernelWork&, const KernelWork&) = default;
 };
-// Padded granules at the edge of the sequence are not counted.
+// Padded gather blocks at the edge of the sequence are not counted.
 KernelWork work_of(const TileProgram& program);
 
 struct KernelReport {

@@ -10,8 +10,8 @@ namespace spion {
 namespace {
 
 constexpr std::int64_t kMostInt = std::numeric_limits<std::int32_t>::max();
-// Granules of one text, 256 MiB of them: a short text can name many.
-constexpr std::size_t kMostGranules = std::size_t{1} << 26;
+// Gather blocks of one text, 256 MiB of them: a short text can name many.
+constexpr std::size_t kMostGatherBlocks = std::size_t{1} << 26;
 
 // " name=": every field of a line has its place.
 void field(TextReader& reader, std::string_view name) {
@@ -109,12 +109,12 @@ BlockPattern read_pattern(TextReader& reader) {
 void read_shape(TextReader& reader, TileProgram& program) {
     reader.literal("shape");
     program.block = int_field(reader, "block", 1);
-    program.stationary_rows = program.streamed_rows = program.granule = 0;
+    program.stationary_rows = program.streamed_rows = program.gather_rows = 0;
     program.warps = program.stages = 0;
     if (!reader.at_line_end()) {
         program.stationary_rows = int_field(reader, "stationary_rows", 1);
         program.streamed_rows = int_field(reader, "streamed_rows", 1);
-        program.granule = int_field(reader, "granule", 1);
+        program.gather_rows = int_field(reader, "gather_rows", 1);
         program.warps = int_field(reader, "warps", 1);
         program.stages = int_field(reader, "stages", 1);
         program.unit = name_field(reader, "unit", parse_matrix_unit);
@@ -140,26 +140,27 @@ std::uint32_t read_bits(TextReader& reader, int rows) {
 }
 
 // "5", "5..9", each with "/0110" when packed.
-void read_granules(TextReader& reader, TileProgram& program) {
+void read_gather_blocks(TextReader& reader, TileProgram& program) {
     const std::int64_t last =
-        (program.attention.length + program.granule - 1) / program.granule - 1;
-    const std::int64_t first = reader.integer("granule", 0, last);
+        (program.attention.length + program.gather_rows - 1) / program.gather_rows - 1;
+    const std::int64_t first = reader.integer("gather block", 0, last);
     const std::int64_t end =
-        (reader.accept("..") ? reader.integer("last granule", first, last) : first) + 1;
+        (reader.accept("..") ? reader.integer("last gather block", first, last) : first) + 1;
     const auto count = static_cast<std::size_t>(end - first);
-    if (program.granules.size() + count > kMostGranules) {
-        reader.fail_at_last(fmt::format("more than {} granules in a text", kMostGranules));
+    if (program.gather_blocks.size() + count > kMostGatherBlocks) {
+        reader.fail_at_last(fmt::format("more than {} gather blocks in a text", kMostGatherBlocks));
     }
-    for (std::int64_t granule = first; granule < end; ++granule) {
-        program.granules.push_back(static_cast<std::int32_t>(granule));
+    for (std::int64_t gather_block = first; gather_block < end; ++gather_block) {
+        program.gather_blocks.push_back(static_cast<std::int32_t>(gather_block));
     }
     if (program.packed_rows() > 1) {
         reader.literal("/");
-        program.uses.resize(program.uses.size() + count, read_bits(reader, program.packed_rows()));
+        program.block_row_masks.resize(program.block_row_masks.size() + count,
+                                       read_bits(reader, program.packed_rows()));
     }
 }
 
-// "tile <index> [<class>]: <granules>"
+// "tile <index> [<class>]: <gather blocks>"
 void read_tile(TextReader& reader, TileProgram& program) {
     reader.literal("tile");
     program.order.push_back(static_cast<std::int32_t>(reader.integer("tile index", 0, kMostInt)));
@@ -176,9 +177,9 @@ void read_tile(TextReader& reader, TileProgram& program) {
         reader.fail_at_line(reader.line(), "expected a row class for every tile, or for none");
     }
     while (!reader.at_line_end()) {
-        read_granules(reader, program);
+        read_gather_blocks(reader, program);
     }
-    program.offsets.push_back(static_cast<std::int32_t>(program.granules.size()));
+    program.offsets.push_back(static_cast<std::int32_t>(program.gather_blocks.size()));
     reader.next_line();
 }
 
@@ -190,7 +191,7 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
     }
     reader.literal("walk");
     std::string summary = "walk";
-    for (const char* count : {"tiles", "granules", "longest", "empty"}) {
+    for (const char* count : {"tiles", "gather_blocks", "longest", "empty"}) {
         summary += fmt::format(" {}={}", count, integer_field(reader, count, 0));
     }
     reader.next_line();
@@ -200,9 +201,9 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
         lines.push_back(reader.line());
         read_tile(reader, program);
     }
-    if (summary != walk_summary(program)) {
+    if (summary != walk_line(program)) {
         reader.fail_at_line(line, fmt::format("the counts do not fit the tiles: expected '{}'",
-                                              walk_summary(program)));
+                                              walk_line(program)));
     }
     return lines;
 }

@@ -17,8 +17,8 @@ constexpr int kKilo = 1024;
 struct KnownGpu {
     int compute_capability;
     const char* arch;
-    int processors;  // of the largest common part, named beside it
-    int shared_kib;  // opt-in maximum of a thread block; a processor has 1 KiB more
+    int sm_count;    // of the largest common part, named beside it
+    int shared_kib;  // opt-in maximum of a thread block; an SM has 1 KiB more
     double clock;    // the fields of Rates from here on
     double memory_bytes;
     double cache_bytes;
@@ -32,7 +32,7 @@ struct KnownGpu {
 };
 
 // Clocks are the boost clocks of the parts. Memory: 0.9 of the published bandwidth, which is what
-// copies reach. Products: the published dense rate with fp32 accumulation, divided by processors
+// copies reach. Products: the published dense rate with fp32 accumulation, divided by SMs
 // and clock. Residency, exponentials and shared memory: the tables of the CUDA programming guide.
 // 90 is measured on an H200: copies, bulk reads from L2, ex2.approx, and mma.sync at 62 % of the
 // rate that its data sheet gives for wgmma. Where nothing is published, estimates: mma.sync of 100
@@ -41,7 +41,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // A100 80 GB: 1.41 GHz, 2.04 TB/s, 312 TFLOP/s bf16, 156 tf32, 19.5 fp32; L2 5120 bytes a clock
     {.compute_capability = 80,
      .arch = "sm_80",
-     .processors = 108,
+     .sm_count = 108,
      .shared_kib = 163,
      .clock = 1.41e9,
      .memory_bytes = 1.84e12,
@@ -54,7 +54,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // A40: 1.74 GHz, 696 GB/s, 150 TFLOP/s bf16, 75 tf32, 37.4 fp32
     {.compute_capability = 86,
      .arch = "sm_86",
-     .processors = 84,
+     .sm_count = 84,
      .shared_kib = 99,
      .clock = 1.74e9,
      .memory_bytes = 0.63e12,
@@ -67,7 +67,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // L40S: 2.52 GHz, 864 GB/s, 362 TFLOP/s bf16, 183 tf32, 91.6 fp32
     {.compute_capability = 89,
      .arch = "sm_89",
-     .processors = 142,
+     .sm_count = 142,
      .shared_kib = 99,
      .clock = 2.52e9,
      .memory_bytes = 0.78e12,
@@ -80,7 +80,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // H200, measured: 1.98 GHz, 4.3 TB/s copy, 9.0 TB/s from L2, 4.17e12 ex2.approx a second
     {.compute_capability = 90,
      .arch = "sm_90a",
-     .processors = 132,
+     .sm_count = 132,
      .shared_kib = 227,
      .clock = 1.98e9,
      .memory_bytes = 4.3e12,
@@ -95,7 +95,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // B200: 1.97 GHz, 8 TB/s, 80 TFLOP/s fp32
     {.compute_capability = 100,
      .arch = "sm_100",
-     .processors = 148,
+     .sm_count = 148,
      .shared_kib = 227,
      .clock = 1.97e9,
      .memory_bytes = 7.2e12,
@@ -108,7 +108,7 @@ constexpr KnownGpu kKnownGpus[] = {
     // RTX 5090: 2.41 GHz, 1.79 TB/s, 210 TFLOP/s bf16, 105 tf32, 105 fp32
     {.compute_capability = 120,
      .arch = "sm_120",
-     .processors = 170,
+     .sm_count = 170,
      .shared_kib = 99,
      .clock = 2.41e9,
      .memory_bytes = 1.61e12,
@@ -167,7 +167,7 @@ Rates rates_of_gpu(const KnownGpu& gpu, const Card& card) {
 // taken together: what is read again comes from a core's own.
 Rates host_rates(const Target& target) {
     const double lanes = target.vector_floats;
-    const double cores = target.processors;
+    const double cores = target.sm_count;
     constexpr double kClock = 2.5e9;
     return {.clock = kClock,
             .memory_bytes = 10e9 * std::min(cores, 8.0),
@@ -297,7 +297,7 @@ Target cuda_target(int compute_capability) {
                 .arch = gpu.arch,
                 .features = "",
                 .compute_capability = compute_capability,
-                .processors = gpu.processors,
+                .sm_count = gpu.sm_count,
                 .shared_bytes_per_block = gpu.shared_kib * kKilo,
                 .gpu = gpu.features,
             };

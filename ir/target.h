@@ -41,7 +41,7 @@ struct Target {
     std::string arch;                // "sm_90a" (what NVRTC gets) or the CPU's LLVM name ("znver4")
     std::string features;            // host: LLVM feature string ("+avx2,+fma,..."); CUDA: empty
     int compute_capability = 0;      // CUDA: 80, 86, 89, 90, 100, 120; host: 0
-    int processors = 1;              // SMs, or worker threads
+    int sm_count = 1;                // SMs, or worker threads
     int shared_bytes_per_block = 0;  // CUDA: opt-in dynamic maximum
     int vector_floats = 8;           // host: fp32 lanes of a vector register (8 AVX2, 16 AVX-512)
     CompilerRelease compiler = kNewestNvrtc;  // CUDA: the NVRTC that makes the kernels
@@ -85,12 +85,12 @@ struct CardAttributes {
 Card card_of(int compute_capability, const CardAttributes& attributes);
 
 // How fast a target is, for the cost model (compiler/plan/cost_model.h): what a program reaches,
-// not what a data sheet's headline adds up to. Per clock figures are those of one processor. flop:
+// not what a data sheet's headline adds up to. Per clock figures are those of one SM. flop:
 // a multiply-add is 2.
 struct Rates {
     double clock = 0;           // Hz under load
     double memory_bytes = 0;    // a second, reads and writes together (HBM, GDDR, DRAM)
-    double cache_bytes = 0;     // a second, from the L2 cache to all processors
+    double cache_bytes = 0;     // a second, from the L2 cache to all SMs
     double cache_capacity = 0;  // bytes of the L2 cache
     double tensor16_flop = 0;   // a clock: bf16 and fp16 products of mma.sync
     double wgmma_flop = 0;      // a clock: bf16 and fp16 products of wgmma; 0: there is none
@@ -98,10 +98,10 @@ struct Rates {
     double vector_flop = 0;     // a clock: fp32 products of the vector units
     double exponentials = 0;    // a clock
     double shared_bytes = 0;    // a clock: from shared memory, or from the L1 cache of a host
-    int registers = 0;          // 4-byte registers of a processor
-    int resident_shared = 0;    // bytes of shared memory of a processor, for its resident blocks
-    int resident_threads = 0;   // at once on a processor
-    int resident_blocks = 0;    // thread blocks at once on a processor
+    int registers = 0;          // 4-byte registers of an SM
+    int resident_shared = 0;    // bytes of shared memory of an SM, for its resident blocks
+    int resident_threads = 0;   // at once on an SM
+    int resident_blocks = 0;    // thread blocks at once on an SM
     double launch_seconds = 0;  // what a launch costs when the next one is already queued
 };
 

@@ -22,19 +22,20 @@ constexpr Names<RowClass, 5> kClasses = {{{RowClass::kEmpty, "empty"},
                                           {RowClass::kRuns, "runs"},
                                           {RowClass::kIrregular, "irregular"}}};
 
-// The granules of a work item and their bits (all 1 in a program that is not packed).
+// The gather blocks of a work item and their bits (all 1 in a program that is not packed).
 struct Item {
     const TileProgram& program;
-    std::size_t begin, end;  // of granules
+    std::size_t begin, end;  // of gather blocks
 
-    std::int32_t granule(std::size_t at) const { return program.granules[at]; }
+    std::int32_t gather_block(std::size_t at) const { return program.gather_blocks[at]; }
     std::uint32_t bits(std::size_t at) const {
-        return program.uses.empty() ? 1U : program.uses[at];
+        return program.block_row_masks.empty() ? 1U : program.block_row_masks[at];
     }
     // One past the run that starts at `at`.
     std::size_t run_end(std::size_t at) const {
         std::size_t next = at + 1;
-        while (next < end && granule(next) == granule(next - 1) + 1 && bits(next) == bits(at)) {
+        while (next < end && gather_block(next) == gather_block(next - 1) + 1 &&
+               bits(next) == bits(at)) {
             ++next;
         }
         return next;
@@ -49,7 +50,7 @@ Item item_of(const TileProgram& program, int item) {
 
 std::string bit_text(const TileProgram& program, std::uint32_t bits) {
     std::string text;
-    for (int r = 0; r < program.packed_rows() && !program.uses.empty(); ++r) {
+    for (int r = 0; r < program.packed_rows() && !program.block_row_masks.empty(); ++r) {
         text += text.empty() ? "/" : "";
         text += (bits >> r & 1U) != 0 ? '1' : '0';
     }
@@ -57,13 +58,13 @@ std::string bit_text(const TileProgram& program, std::uint32_t bits) {
 }
 
 // " 0 1 5..9", with bits " 0/01 1/11 5..9/10".
-void append_granules(std::string& text, const Item& item) {
+void append_gather_blocks(std::string& text, const Item& item) {
     for (std::size_t at = item.begin; at < item.end;) {
         const std::size_t run_end = item.run_end(at);
         const std::size_t end = run_end - at >= 3 ? run_end : at + 1;
-        fmt::format_to(std::back_inserter(text), " {}", item.granule(at));
+        fmt::format_to(std::back_inserter(text), " {}", item.gather_block(at));
         if (end > at + 1) {
-            fmt::format_to(std::back_inserter(text), "..{}", item.granule(end - 1));
+            fmt::format_to(std::back_inserter(text), "..{}", item.gather_block(end - 1));
         }
         text += bit_text(item.program, item.bits(at));
         at = end;
@@ -95,7 +96,7 @@ RowClass parse_row_class(std::string_view name) {
 TileShape shape_of(const TileProgram& program) {
     return {.stationary_rows = program.stationary_rows,
             .streamed_rows = program.streamed_rows,
-            .granule = program.granule,
+            .gather_rows = program.gather_rows,
             .warps = program.warps,
             .stages = program.stages,
             .unit = program.unit,
@@ -103,13 +104,13 @@ TileShape shape_of(const TileProgram& program) {
 }
 
 Coverage step_coverage(const TileProgram& program) {
-    // A step of several granules may be the last of its work item, and then has fewer.
-    if (program.granule != program.streamed_rows) {
+    // A step of several gather blocks may be the last of its work item, and then has fewer.
+    if (program.gather_rows != program.streamed_rows) {
         return Coverage::kPartial;
     }
     const Attention& attention = program.attention;
-    const std::int64_t steps = (attention.length + program.granule - 1) / program.granule;
-    return coverage(attention, attention.length, steps * program.granule);
+    const std::int64_t steps = (attention.length + program.gather_rows - 1) / program.gather_rows;
+    return coverage(attention, attention.length, steps * program.gather_rows);
 }
 
 RowClass row_class(const TileProgram& program, int index) {
@@ -119,7 +120,8 @@ RowClass row_class(const TileProgram& program, int index) {
     for (std::size_t at = item.begin; at < item.end; at = item.run_end(at)) {
         ++runs;
     }
-    const std::int64_t all = (program.attention.length + program.granule - 1) / program.granule;
+    const std::int64_t all =
+        (program.attention.length + program.gather_rows - 1) / program.gather_rows;
     if (count == 0) {
         return RowClass::kEmpty;
     }
@@ -129,7 +131,7 @@ RowClass row_class(const TileProgram& program, int index) {
     return count >= 2 * runs ? RowClass::kRuns : RowClass::kIrregular;
 }
 
-std::string walk_summary(const TileProgram& program) {
+std::string walk_line(const TileProgram& program) {
     std::int64_t longest = 0;
     std::int64_t empty = 0;
     for (int i = 0; i < program.tiles(); ++i) {
@@ -137,26 +139,26 @@ std::string walk_summary(const TileProgram& program) {
         longest = std::max(longest, static_cast<std::int64_t>(item.end - item.begin));
         empty += item.end == item.begin ? 1 : 0;
     }
-    return fmt::format("walk tiles={} granules={} longest={} empty={}", program.tiles(),
-                       program.granules.size(), longest, empty);
+    return fmt::format("walk tiles={} gather_blocks={} longest={} empty={}", program.tiles(),
+                       program.gather_blocks.size(), longest, empty);
 }
 
 std::string to_text(const TileProgram& program, bool tables) {
     std::string text = fmt::format("program role={}\n{}\nshape block={}", to_string(program.role),
                                    to_text(program.attention), program.block);
     if (program.stationary_rows != 0) {
-        fmt::format_to(std::back_inserter(text),
-                       " stationary_rows={} streamed_rows={} granule={} warps={} stages={} unit={} "
-                       "tables={}",
-                       program.stationary_rows, program.streamed_rows, program.granule,
-                       program.warps, program.stages, to_string(program.unit),
-                       to_string(program.tables));
+        fmt::format_to(
+            std::back_inserter(text),
+            " stationary_rows={} streamed_rows={} gather_rows={} warps={} stages={} unit={} "
+            "tables={}",
+            program.stationary_rows, program.streamed_rows, program.gather_rows, program.warps,
+            program.stages, to_string(program.unit), to_string(program.tables));
     }
     text += '\n';
     if (program.order.empty()) {
         return text;
     }
-    text += walk_summary(program) + "\n";
+    text += walk_line(program) + "\n";
     for (int i = 0; tables && i < program.tiles(); ++i) {
         fmt::format_to(std::back_inserter(text), "tile {}",
                        program.order[static_cast<std::size_t>(i)]);
@@ -165,7 +167,7 @@ std::string to_text(const TileProgram& program, bool tables) {
                            to_string(program.classes[static_cast<std::size_t>(i)]));
         }
         text += ':';
-        append_granules(text, item_of(program, i));
+        append_gather_blocks(text, item_of(program, i));
         text += '\n';
     }
     return text;

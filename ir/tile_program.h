@@ -7,16 +7,18 @@
 // A backward pass is kQueryGradient, which also leaves delta = rowsum(dO * O), and then
 // kKeyValueGradient; or, where that is faster, kDelta and then kGradients, which sums dQ beside dK
 // and dV:
-//   kDelta       stationary: query rows (dO, O)           a row without granules gets dQ = 0
+//   kDelta       stationary: query rows (dO, O)           a row without gather blocks gets dQ = 0
 //   kGradients   stationary: key rows (K, V, dK, dV)      streamed: query rows (Q, dO, dQ)
-// The streamed rows are gathered in *granules*: runs of `granule` rows that are adjacent in memory.
-// One step of the inner loop takes up to streamed_rows / granule granules side by side; the last
-// step of a work item may hold fewer. The order of accumulation is the order of `granules`, so the
-// result is a function of the program alone: bitwise repeatable, no atomics.
-// A work item with no granules is legal: it writes the defined result of an empty row.
+// The streamed rows are gathered in *gather blocks*: runs of `gather_rows` rows that are adjacent
+// in memory. One step of the inner loop takes up to streamed_rows / gather_rows gather blocks side
+// by side; the last step of a work item may hold fewer. The order of accumulation is the order of
+// `gather_blocks`, so the result is a function of the program alone: bitwise repeatable, no
+// atomics. A work item with no gather blocks is legal: it writes the defined result of an empty
+// row.
 //
 // A stationary tile lies in one block row of the pattern, or, *packed*, covers several whole ones
-// on the union of their granules; `uses` then says which block row uses which granule.
+// on the union of their gather blocks; `block_row_masks` then says which block row uses which
+// gather block.
 #pragma once
 
 #include <cstddef>
@@ -51,17 +53,17 @@ std::string_view to_string(KernelRole role);
 // How a kernel gets its walk: tier 0, one kernel for every pattern of a shape, or tier 1, one a
 // pattern.
 enum class Tables {
-    kPassed,  // as arguments: SpionAttentionArguments::order, offsets, granules
+    kPassed,  // as arguments: SpionAttentionArguments::order, offsets, gather blocks
     kBaked,   // in the source
 };
 
-// What a work item's granules look like. A run is a stretch of adjacent granules that the same
-// block rows use.
+// What a work item's gather blocks look like. A run is a stretch of adjacent gather blocks that the
+// same block rows use.
 enum class RowClass {
-    kEmpty,      // no granule
-    kDense,      // one run of all granules of the sequence
+    kEmpty,      // no gather block
+    kDense,      // one run of all gather blocks of the sequence
     kBand,       // one run
-    kRuns,       // several runs, two granules or more a run on average
+    kRuns,       // several runs, two gather blocks or more a run on average
     kIrregular,  // anything else
 };
 
@@ -77,9 +79,9 @@ struct TileProgram {
     Attention attention;
     int block = 64;            // the pattern's block edge
     int stationary_rows = 64;  // divides block, or a multiple of it (packed); CUDA: 16 * warps,
-                               // with kMmaWarp 16 or 32
-    int streamed_rows = 64;    // a multiple of granule
-    int granule = 64;          // divides block, or a multiple of it
+                               // with kMmaSyncTma 16 or 32
+    int streamed_rows = 64;    // a multiple of gather_rows
+    int gather_rows = 64;      // divides block, or a multiple of it
     int warps = 4;             // CUDA: warps that multiply a work item; host: 1
     int stages = 2;            // CUDA: streamed tiles in shared memory at once; host: 1
     MatrixUnit unit = MatrixUnit::kMmaSync;
@@ -87,15 +89,15 @@ struct TileProgram {
 
     // The walk, one entry a stationary tile, in the order the work is started (longest first):
     // work item w handles stationary tile order[w], which streams
-    // granules[offsets[w]] .. granules[offsets[w + 1] - 1]; granule g covers streamed rows
-    // [g * granule, min((g + 1) * granule, L)).
-    std::vector<std::int32_t> order;     // [tiles], a permutation of 0 .. tiles-1
-    std::vector<std::int32_t> offsets;   // [tiles + 1], offsets[0] == 0
-    std::vector<std::int32_t> granules;  // [offsets.back()], ascending within a work item
-    // [granules.size()] of a packed program, else empty. Bit r: block row r of the stationary tile
-    // (block row order[w] * packed_rows() + r of the pattern) uses the granule; the elements of
-    // the other block rows count as pruned.
-    std::vector<std::uint32_t> uses = {};
+    // gather_blocks[offsets[w]] .. gather_blocks[offsets[w + 1] - 1]; gather block g covers
+    // streamed rows [g * gather_rows, min((g + 1) * gather_rows, L)).
+    std::vector<std::int32_t> order;          // [tiles], a permutation of 0 .. tiles-1
+    std::vector<std::int32_t> offsets;        // [tiles + 1], offsets[0] == 0
+    std::vector<std::int32_t> gather_blocks;  // [offsets.back()], ascending within a work item
+    // [gather_blocks.size()] of a packed program, else empty. Bit r: block row r of the stationary
+    // tile (block row order[w] * packed_rows() + r of the pattern) uses the gather block; the
+    // elements of the other block rows count as pruned.
+    std::vector<std::uint32_t> block_row_masks = {};
     // [tiles], or empty while rows are not classified.
     std::vector<RowClass> classes = {};
 
@@ -111,23 +113,24 @@ TileShape shape_of(const TileProgram& program);
 // asks for none of them.
 Coverage step_coverage(const TileProgram& program);
 
-// The class of work item `item`, computed from its granules.
+// The class of work item `item`, computed from its gather blocks.
 RowClass row_class(const TileProgram& program, int item);
 
-// "walk tiles=5 granules=11 longest=5 empty=2": longest and empty count granules of work items.
-std::string walk_summary(const TileProgram& program);
+// "walk tiles=5 gather_blocks=11 longest=5 empty=2": longest and empty count gather blocks of work
+// items.
+std::string walk_line(const TileProgram& program);
 
 // The text form of docs/ir.md: header lines of keyword=value facts that shape the code, then one
-// line a work item in order ("tile 3 runs: 0 1 5..9": granules, runs of three and more as
-// first..last; "5..9/0110" when packed: bit r of `uses` is character r). With `tables` false only
-// a summary of the walk. A program that passes are still making prints what it has: no tiles
-// (stationary_rows == 0), or no walk (order empty). Everything before "walk" shapes the code of
-// passed tables.
+// line a work item in order ("tile 3 runs: 0 1 5..9": gather blocks, runs of three and more as
+// first..last; "5..9/0110" when packed: bit r of `block_row_masks` is character r). With `tables`
+// false only a summary of the walk. A program that passes are still making prints what it has: no
+// tiles (stationary_rows == 0), or no walk (order empty). Everything before "walk" shapes the code
+// of passed tables.
 std::string to_text(const TileProgram& program, bool tables = true);
 
 // Throws InternalError naming the broken rule and where: sizes and divisibility as documented
-// above, order a permutation, offsets monotone, granules ascending and in range, bits and classes
-// consistent, and, when a pattern is given, exactly its elements covered.
+// above, order a permutation, offsets monotone, gather blocks ascending and in range, bits and
+// classes consistent, and, when a pattern is given, exactly its elements covered.
 void verify(const TileProgram& program);
 void verify(const TileProgram& program, const BlockPattern& pattern);
 

@@ -8,7 +8,7 @@ namespace {
 constexpr Names<MatrixUnit, 5> kUnits = {{{MatrixUnit::kVector, "vector"},
                                           {MatrixUnit::kFma, "fma"},
                                           {MatrixUnit::kMmaSync, "mma_sync"},
-                                          {MatrixUnit::kMmaWarp, "mma_warp"},
+                                          {MatrixUnit::kMmaSyncTma, "mma_sync_tma"},
                                           {MatrixUnit::kWgmma, "wgmma"}}};
 
 }  // namespace

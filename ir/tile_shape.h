@@ -8,23 +8,23 @@ namespace spion {
 
 // What multiplies the tiles. fp32 operands need exact products: kVector or kFma.
 enum class MatrixUnit {
-    kVector,   // host: SIMD lanes
-    kFma,      // CUDA: fp32 units
-    kMmaSync,  // CUDA: tensor cores, one warp a product
-    kMmaWarp,  // CUDA sm_90a: the same, and every warp has a work item of its own, fetched by TMA
-    kWgmma,    // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product, by TMA
+    kVector,      // host: SIMD lanes
+    kFma,         // CUDA: fp32 units
+    kMmaSync,     // CUDA: tensor cores, one warp a product
+    kMmaSyncTma,  // CUDA sm_90a: the same with a work item a warp, fetched by TMA
+    kWgmma,       // CUDA sm_90a: tensor cores, four warps (64 stationary rows) a product, by TMA
 };
 
 inline constexpr std::array kMatrixUnits = {MatrixUnit::kVector, MatrixUnit::kFma,
-                                            MatrixUnit::kMmaSync, MatrixUnit::kMmaWarp,
+                                            MatrixUnit::kMmaSync, MatrixUnit::kMmaSyncTma,
                                             MatrixUnit::kWgmma};
 
 // Whether the unit's kernels take work items from a counter and fetch their rows by TMA.
 constexpr bool fetches_by_tma(MatrixUnit unit) {
-    return unit == MatrixUnit::kMmaWarp || unit == MatrixUnit::kWgmma;
+    return unit == MatrixUnit::kMmaSyncTma || unit == MatrixUnit::kWgmma;
 }
 
-// "vector", "fma", "mma_sync", "mma_warp", "wgmma"
+// "vector", "fma", "mma_sync", "mma_sync_tma", "wgmma"
 std::string_view to_string(MatrixUnit unit);
 // The inverse. Throws UserError that lists the names.
 MatrixUnit parse_matrix_unit(std::string_view name);
@@ -33,7 +33,7 @@ MatrixUnit parse_matrix_unit(std::string_view name);
 struct TileShape {
     int stationary_rows;
     int streamed_rows;
-    int granule;
+    int gather_rows;
     int warps;
     int stages;
     MatrixUnit unit = MatrixUnit::kMmaSync;

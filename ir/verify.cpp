@@ -25,12 +25,12 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-std::span<const std::int32_t> granules_of(const TileProgram& program, int item) {
-    return {program.granules.data() + program.offsets[item],
-            program.granules.data() + program.offsets[item + 1]};
+std::span<const std::int32_t> gather_blocks_of(const TileProgram& program, int item) {
+    return {program.gather_blocks.data() + program.offsets[item],
+            program.gather_blocks.data() + program.offsets[item + 1]};
 }
 
-constexpr int kMostPackedRows = 32;  // bits of an entry of TileProgram::uses
+constexpr int kMostPackedRows = 32;  // bits of an entry of TileProgram::block_row_masks
 
 bool divides_either_way(int rows, int block) {
     return rows >= 1 && (block % rows == 0 || rows % block == 0);
@@ -42,9 +42,10 @@ void verify_unit(const TileProgram& program) {
         broken(kProgram, "fp32 products on {}, which rounds: vector or fma needed",
                to_string(program.unit));
     }
-    if (program.unit == MatrixUnit::kMmaWarp &&
+    if (program.unit == MatrixUnit::kMmaSyncTma &&
         (program.warps != 1 || program.stationary_rows > 32)) {
-        broken(kProgram, "mma_warp with {} warps and stationary_rows {}, 1 and 32 at most needed",
+        broken(kProgram,
+               "mma_sync_tma with {} warps and stationary_rows {}, 1 and 32 at most needed",
                program.warps, program.stationary_rows);
     }
     if (program.unit == MatrixUnit::kWgmma && program.warps % 4 != 0) {
@@ -73,13 +74,13 @@ void verify_shape(const TileProgram& program) {
         broken(kProgram, "{} block rows in a tile, at most {} have a bit", program.packed_rows(),
                kMostPackedRows);
     }
-    if (!divides_either_way(program.granule, block)) {
-        broken(kProgram, "granule {} does not divide block {} and is no multiple of it",
-               program.granule, block);
+    if (!divides_either_way(program.gather_rows, block)) {
+        broken(kProgram, "gather_rows {} does not divide block {} and is no multiple of it",
+               program.gather_rows, block);
     }
-    if (program.streamed_rows < 1 || program.streamed_rows % program.granule != 0) {
-        broken(kProgram, "streamed_rows {} is not a multiple of granule {}", program.streamed_rows,
-               program.granule);
+    if (program.streamed_rows < 1 || program.streamed_rows % program.gather_rows != 0) {
+        broken(kProgram, "streamed_rows {} is not a multiple of gather_rows {}",
+               program.streamed_rows, program.gather_rows);
     }
     if (program.warps < 1 || program.stages < 1) {
         broken(kProgram, "{} warps and {} stages, at least one of each is needed", program.warps,
@@ -111,45 +112,46 @@ void verify_order(const TileProgram& program) {
 void verify_walk(const TileProgram& program) {
     const std::vector<std::int32_t>& offsets = program.offsets;
     if (offsets.size() != program.order.size() + 1 || offsets.front() != 0 ||
-        offsets.back() != static_cast<std::int64_t>(program.granules.size())) {
-        broken(kProgram, "{} offsets do not span {} work items and {} granules", offsets.size(),
-               program.order.size(), program.granules.size());
+        offsets.back() != static_cast<std::int64_t>(program.gather_blocks.size())) {
+        broken(kProgram, "{} offsets do not span {} work items and {} gather blocks",
+               offsets.size(), program.order.size(), program.gather_blocks.size());
     }
     if (!std::is_sorted(offsets.begin(), offsets.end())) {
         const auto at = std::is_sorted_until(offsets.begin(), offsets.end());
         broken(kProgram, "offsets decrease at work item {}", at - offsets.begin() - 1);
     }
-    const std::int64_t limit = ceil_div(program.attention.length, program.granule);
+    const std::int64_t limit = ceil_div(program.attention.length, program.gather_rows);
     for (int item = 0; item < program.tiles(); ++item) {
         std::int32_t previous = -1;
-        for (std::int32_t granule : granules_of(program, item)) {
-            if (granule <= previous) {
-                broken(item, "tile {}: granule {} follows {}, not ascending", program.order[item],
-                       granule, previous);
+        for (std::int32_t gather_block : gather_blocks_of(program, item)) {
+            if (gather_block <= previous) {
+                broken(item, "tile {}: gather block {} follows {}, not ascending",
+                       program.order[item], gather_block, previous);
             }
-            if (granule >= limit) {
-                broken(item, "tile {}: granule {} starts beyond L={}", program.order[item], granule,
-                       program.attention.length);
+            if (gather_block >= limit) {
+                broken(item, "tile {}: gather block {} starts beyond L={}", program.order[item],
+                       gather_block, program.attention.length);
             }
-            previous = granule;
+            previous = gather_block;
         }
     }
 }
 
 void verify_bits(const TileProgram& program) {
     const bool packed = program.packed_rows() > 1;
-    if (program.uses.size() != (packed ? program.granules.size() : 0)) {
-        broken(kProgram, "{} entries of bits for {} granules and {} block rows",
-               program.uses.size(), program.granules.size(), program.packed_rows());
+    if (program.block_row_masks.size() != (packed ? program.gather_blocks.size() : 0)) {
+        broken(kProgram, "{} entries of bits for {} gather blocks and {} block rows",
+               program.block_row_masks.size(), program.gather_blocks.size(), program.packed_rows());
     }
     const int rows = program.packed_rows();
     const std::uint32_t allowed = rows == 32 ? ~0U : (1U << rows) - 1;
     for (int item = 0; packed && item < program.tiles(); ++item) {
         for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
-            if (program.uses[at] == 0 || (program.uses[at] & ~allowed) != 0) {
-                broken(item, "tile {}: granule {} is used by {}", program.order[item],
-                       program.granules[at],
-                       program.uses[at] == 0 ? "no block row" : "a block row beyond the tile");
+            if (program.block_row_masks[at] == 0 || (program.block_row_masks[at] & ~allowed) != 0) {
+                broken(item, "tile {}: gather block {} is used by {}", program.order[item],
+                       program.gather_blocks[at],
+                       program.block_row_masks[at] == 0 ? "no block row"
+                                                        : "a block row beyond the tile");
             }
         }
     }
@@ -166,24 +168,24 @@ void verify_classes(const TileProgram& program) {
     for (int item = 0; item < program.tiles(); ++item) {
         const RowClass expected = row_class(program, item);
         if (program.classes[item] != expected) {
-            broken(item, "tile {} is classed {}, its granules are {}", program.order[item],
+            broken(item, "tile {} is classed {}, its gather blocks are {}", program.order[item],
                    to_string(program.classes[item]), to_string(expected));
         }
     }
 }
 
-// Blocks [first, last] of the sequence that a granule reaches into.
+// Blocks [first, last] of the sequence that a gather block reaches into.
 struct Columns {
     int first, last;
 };
 
-Columns columns_of(const TileProgram& program, std::int32_t granule) {
-    const std::int64_t begin = std::int64_t{granule} * program.granule;
-    const std::int64_t end = std::min(begin + program.granule, program.attention.length);
+Columns columns_of(const TileProgram& program, std::int32_t gather_block) {
+    const std::int64_t begin = std::int64_t{gather_block} * program.gather_rows;
+    const std::int64_t end = std::min(begin + program.gather_rows, program.attention.length);
     return {static_cast<int>(begin / program.block), static_cast<int>((end - 1) / program.block)};
 }
 
-// One block row of a tile: bit `bit` of its granules.
+// One block row of a tile: bit `bit` of its gather blocks.
 struct CoveredRow {
     int item, row, bit;
 };
@@ -192,15 +194,16 @@ void verify_nothing_more(const TileProgram& program, const BlockPattern& pattern
                          const CoveredRow& covered) {
     for (std::int32_t at = program.offsets[covered.item]; at < program.offsets[covered.item + 1];
          ++at) {
-        if (!program.uses.empty() && (program.uses[at] >> covered.bit & 1U) == 0) {
+        if (!program.block_row_masks.empty() &&
+            (program.block_row_masks[at] >> covered.bit & 1U) == 0) {
             continue;
         }
-        const Columns columns = columns_of(program, program.granules[at]);
+        const Columns columns = columns_of(program, program.gather_blocks[at]);
         for (int column = columns.first; column <= columns.last; ++column) {
             if (covered.row >= pattern.rows() || !pattern.at(covered.row, column)) {
                 broken(covered.item,
-                       "tile {} streams granule {} outside the pattern (block row {})",
-                       program.order[covered.item], program.granules[at], covered.row);
+                       "tile {} streams gather block {} outside the pattern (block row {})",
+                       program.order[covered.item], program.gather_blocks[at], covered.row);
             }
         }
     }
@@ -208,19 +211,20 @@ void verify_nothing_more(const TileProgram& program, const BlockPattern& pattern
 
 void verify_nothing_less(const TileProgram& program, const BlockPattern& pattern,
                          const CoveredRow& covered) {
-    const std::span<const std::int32_t> listed = granules_of(program, covered.item);
+    const std::span<const std::int32_t> listed = gather_blocks_of(program, covered.item);
     for (std::int32_t column : pattern.row(covered.row)) {
         const std::int64_t begin = std::int64_t{column} * program.block;
         const std::int64_t end = begin + pattern.block_rows(column);
-        for (std::int64_t granule = begin / program.granule; granule * program.granule < end;
-             ++granule) {
-            const auto found = std::lower_bound(listed.begin(), listed.end(), granule);
+        for (std::int64_t gather_block = begin / program.gather_rows;
+             gather_block * program.gather_rows < end; ++gather_block) {
+            const auto found = std::lower_bound(listed.begin(), listed.end(), gather_block);
             const auto at = static_cast<std::size_t>(program.offsets[covered.item]) +
                             static_cast<std::size_t>(found - listed.begin());
-            if (found == listed.end() || *found != granule ||
-                (!program.uses.empty() && (program.uses[at] >> covered.bit & 1U) == 0)) {
-                broken(covered.item, "tile {} lacks granule {} of the pattern (block row {})",
-                       program.order[covered.item], granule, covered.row);
+            if (found == listed.end() || *found != gather_block ||
+                (!program.block_row_masks.empty() &&
+                 (program.block_row_masks[at] >> covered.bit & 1U) == 0)) {
+                broken(covered.item, "tile {} lacks gather block {} of the pattern (block row {})",
+                       program.order[covered.item], gather_block, covered.row);
             }
         }
     }
@@ -271,9 +275,9 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
     }
     if (walked) {
         verify_whole_walk(program);
-    } else if (!program.offsets.empty() || !program.granules.empty() || !program.uses.empty() ||
-               !program.classes.empty()) {
-        broken(kProgram, "granules, bits or classes without an order");
+    } else if (!program.offsets.empty() || !program.gather_blocks.empty() ||
+               !program.block_row_masks.empty() || !program.classes.empty()) {
+        broken(kProgram, "gather blocks, bits or classes without an order");
     }
     if (walked && pattern != nullptr) {
         const bool by_columns = walks_columns(program.role);

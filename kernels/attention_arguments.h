@@ -19,7 +19,7 @@ enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPI
 //   attention_forward              R q k v        W o lse
 //   attention_query_gradient       R q k v o d_o lse   W d_q delta
 //   attention_key_value_gradient   R q k v d_o lse delta   W d_k d_v
-//   attention_delta                R o d_o        W delta, d_q of tiles without granules
+//   attention_delta                R o d_o        W delta, d_q of tiles without gather blocks
 //   attention_gradients            R q k v d_o lse delta   W d_k d_v d_q
 //   score_summary                  R q k lse      W summary, scores unless null
 // Work items: for attention kernels B * H * tiles, item = (b * H + h) * tiles + w with w the
@@ -27,12 +27,12 @@ enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPI
 struct SpionAttentionArguments {
     SpionTensor q, k, v, o;
     SpionTensor d_o, d_q, d_k, d_v;
-    float* lse;           // [B, H, L] natural logarithm
-    float* delta;         // [B, H, L] rowsum(dO * O)
-    const int* lengths;   // [B] valid keys of each sample, in [0, L]; null without key padding
-    const int* order;     // [tiles]      TileProgram's tables
-    const int* offsets;   // [tiles + 1]
-    const int* granules;  // [offsets[tiles]]
+    float* lse;                // [B, H, L] natural logarithm
+    float* delta;              // [B, H, L] rowsum(dO * O)
+    const int* lengths;        // [B] valid keys of each sample, in [0, L]; null without key padding
+    const int* order;          // [tiles]      TileProgram's tables
+    const int* offsets;        // [tiles + 1]
+    const int* gather_blocks;  // [offsets[tiles]]
     int tiles;
     int batch;  // B
     // score_summary, work item t = I * tiles_per_side + J of summary tiles of `summary_tile` rows
@@ -41,5 +41,5 @@ struct SpionAttentionArguments {
     float* summary;  // [tiles_per_side^2, 7]
     float* scores;   // [L, L] mean probabilities, or null: only the `exact` mode asks for it
     // [offsets[tiles]] TileProgram's bits, of packed tiles.
-    const unsigned* uses;
+    const unsigned* block_row_masks;
 };

@@ -55,7 +55,7 @@ BundledKernel kernel_of(const json& record) {
 json record_of(const Target& target) {
     return {{"arch", target.arch},
             {"features", target.features},
-            {"processors", target.processors},
+            {"processors", target.sm_count},
             {"compiler_major", target.compiler.major},
             {"compiler_minor", target.compiler.minor}};
 }
@@ -64,7 +64,7 @@ Target target_of(const json& record) {
     Target target;
     target.arch = record.at("arch");
     target.features = record.at("features");
-    target.processors = record.at("processors");
+    target.sm_count = record.at("processors");
     target.compiler = {.major = record.at("compiler_major"), .minor = record.at("compiler_minor")};
     return target;
 }
@@ -145,7 +145,7 @@ KernelBinary Bundle::read(const BundledKernel& kernel) const {
 Target Bundle::as_compiled_for(Target target) const {
     for (const Target& ours : targets_) {
         if (ours.arch == target.arch && ours.features == target.features) {
-            target.processors = ours.processors;
+            target.sm_count = ours.sm_count;
             target.compiler = ours.compiler;
         }
     }

@@ -62,7 +62,7 @@ class Program:
         return max(1, self.stationary_rows // self.block)
 
     @property
-    def granule(self):
+    def gather_rows(self):
         return min(self.block, self.streamed_rows)
 
     @property
@@ -82,15 +82,15 @@ class Program:
     def text(self):
         length = 10 * self.block - 6  # the last block is ragged
         blocks = -(-length // self.block)
-        pieces = self.block // self.granule
-        granules = -(-length // self.granule)
-        tiles = []  # (tile, [(granule, bits of the block rows)])
+        pieces = self.block // self.gather_rows
+        gather_blocks = -(-length // self.gather_rows)
+        tiles = []  # (tile, [(gather_block, bits of the block rows)])
         for tile in range(-(-length // self.stationary_rows)):
             first = tile * self.stationary_rows // self.block
             rows = range(first, min(first + self.packed_rows, blocks))
-            listed = [(granule, tuple(row in rows and self.uses(row, granule // pieces)
+            listed = [(gather_block, tuple(row in rows and self.uses(row, gather_block // pieces)
                                       for row in range(first, first + self.packed_rows)))
-                      for granule in range(granules)]
+                      for gather_block in range(gather_blocks)]
             tiles.append((tile, [one for one in listed if any(one[1])]))
         tiles.sort(key=lambda one: -len(one[1]))
         counts = [len(walk) for _, walk in tiles]
@@ -99,26 +99,26 @@ class Program:
             f'attention H=2 D={self.head_dim} L={length} dtype={self.dtype} scale=0.125 '
             f'softmax={self.softmax} key_padding={str(self.key_padding).lower()} dropout=0',
             f'shape block={self.block} stationary_rows={self.stationary_rows} '
-            f'streamed_rows={self.streamed_rows} granule={self.granule} '
+            f'streamed_rows={self.streamed_rows} gather_rows={self.gather_rows} '
             f'warps={self.warps or self.stationary_rows // 16} stages={self.stages} '
             f'unit={self.unit} tables={self.tables}',
-            f'walk tiles={len(tiles)} granules={sum(counts)} longest={max(counts)} '
+            f'walk tiles={len(tiles)} gather_blocks={sum(counts)} longest={max(counts)} '
             f'empty={counts.count(0)}']
         for tile, walk in tiles:
-            shown = [f'{granule}' + ('/' + ''.join('01'[bit] for bit in bits)
-                                     if self.packed_rows > 1 else '') for granule, bits in walk]
-            lines.append(f'tile {tile} {row_class(walk, granules)}:' + ''.join(
+            shown = [f'{gather_block}' + ('/' + ''.join('01'[bit] for bit in bits)
+                                     if self.packed_rows > 1 else '') for gather_block, bits in walk]
+            lines.append(f'tile {tile} {row_class(walk, gather_blocks)}:' + ''.join(
                 f' {one}' for one in shown))
         return '\n'.join(lines) + '\n'
 
 
-def row_class(walk, granules):
-    runs = sum(1 for i, (granule, bits) in enumerate(walk)
-               if i == 0 or (granule, bits) != (walk[i - 1][0] + 1, walk[i - 1][1]))
+def row_class(walk, gather_blocks):
+    runs = sum(1 for i, (gather_block, bits) in enumerate(walk)
+               if i == 0 or (gather_block, bits) != (walk[i - 1][0] + 1, walk[i - 1][1]))
     if not walk:
         return 'empty'
     if runs == 1:
-        return 'dense' if len(walk) == granules else 'band'
+        return 'dense' if len(walk) == gather_blocks else 'band'
     return 'runs' if len(walk) >= 2 * runs else 'irregular'
 
 
@@ -128,7 +128,7 @@ def programs():
 
     def add(target, unit, role, dtype, head_dim, block, stationary, streamed, stages, **more):
         odd = len(every) % 2 == 1  # softmax and padding in turns, so that no axis multiplies
-        if more.get('warps') is None and unit in ('vector', 'mma_warp'):
+        if more.get('warps') is None and unit in ('vector', 'mma_sync_tma'):
             more['warps'] = 1
         every.append(Program(target=target, unit=unit, role=role, dtype=dtype, head_dim=head_dim,
                              block=block, stationary_rows=stationary, streamed_rows=streamed,
@@ -153,8 +153,8 @@ def programs():
     for role, head_dim, rows in ((FORWARD, 32, 16), (FORWARD, 32, 32), (FORWARD, 64, 16),
                                  (FORWARD, 64, 32), (QUERY, 32, 32), (QUERY, 64, 32),
                                  (KEY_VALUE, 64, 32)):  # a warp an item
-        add('sm_90a', 'mma_warp', role, 'bf16', head_dim, rows, rows, 32, 3)
-        add('sm_90a', 'mma_warp', role, 'fp16', head_dim, rows, rows, 32, 2,
+        add('sm_90a', 'mma_sync_tma', role, 'bf16', head_dim, rows, rows, 32, 3)
+        add('sm_90a', 'mma_sync_tma', role, 'fp16', head_dim, rows, rows, 32, 2,
             tables='baked' if rows == 32 else 'passed')
     for role in ROLES:  # wgmma
         for head_dim in (32, 64, 128):

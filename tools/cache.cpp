@@ -106,7 +106,7 @@ void print_json(const Kept& kept) {
                         {"batch", entry.tuning.batch},
                         {"stationary_rows", shape.stationary_rows},
                         {"streamed_rows", shape.streamed_rows},
-                        {"granule", shape.granule},
+                        {"gather_rows", shape.gather_rows},
                         {"warps", shape.warps},
                         {"stages", shape.stages},
                         {"milliseconds", entry.tuning.milliseconds},

@@ -115,8 +115,8 @@ void examine_cuda(std::vector<Finding>& findings) {
     std::unique_ptr<CudaDevice> device;
     findings.push_back(examine("GPU", [&](Finding& finding) {
         device = std::make_unique<CudaDevice>();
-        finding.version = fmt::format("{}, {}, {} processors, {:.0f} GiB", device->name(),
-                                      device->target().arch, device->target().processors,
+        finding.version = fmt::format("{}, {}, {} SMs, {:.0f} GiB", device->name(),
+                                      device->target().arch, device->target().sm_count,
                                       static_cast<double>(device->memory_bytes()) / (1 << 30));
         run_nothing(*device);
     }));
@@ -159,9 +159,8 @@ void examine_host(std::vector<Finding>& findings) {
         }
         const int lanes = device->target().vector_floats;
         const int most = host_target(HostVectors::kBest, 1).vector_floats;
-        finding.version =
-            fmt::format("spion's own, {} thread{}, {}", device->target().processors,
-                        device->target().processors == 1 ? "" : "s", gemm_name(lanes));
+        finding.version = fmt::format("spion's own, {} thread{}, {}", device->target().sm_count,
+                                      device->target().sm_count == 1 ? "" : "s", gemm_name(lanes));
         if (lanes < most) {
             finding.version += fmt::format(
                 "; the processor has vectors of {}: unset SPION_HOST_FEATURES to use them", most);

@@ -11,7 +11,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kElementBytes = 2;
 constexpr int kMostWeights = 128 * 128;  // of each map
-constexpr int kResidentBlocks = 3;       // a processor's, as the kernel's launch bounds say
+constexpr int kResidentBlocks = 3;       // an SM's, as the kernel's launch bounds say
 
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
@@ -58,7 +58,7 @@ FusedFeedForward::FusedFeedForward(Device& device, KernelCache& cache,
 // One wave of thread blocks: rows are independent, so any split gives the same bits.
 void FusedFeedForward::forward(SpionFeedForwardArguments arguments) const {
     if (arguments.rows < 1) throw InternalError("feed_forward was launched on nothing");
-    const std::int64_t blocks = std::int64_t{kResidentBlocks} * device_->target().processors;
+    const std::int64_t blocks = std::int64_t{kResidentBlocks} * device_->target().sm_count;
     arguments.rows_per_item =
         ceil_divide(ceil_divide(arguments.rows, blocks), kSpionLinearTileRows) *
         kSpionLinearTileRows;

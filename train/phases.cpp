@@ -48,7 +48,7 @@ CompileOptions options_of(const TrainSettings& s) {
     options.autotune = s.autotune;
     options.batch = s.batch;
     options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
-    options.extent = s.dense ? Extent::kFull : Extent::kSparse;
+    options.density = s.dense ? PatternDensity::kFull : PatternDensity::kSparse;
     return options;
 }
 

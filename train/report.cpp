@@ -152,7 +152,7 @@ std::string device_json(Device& device) {
         {"arch", target.arch},
         {"features", target.features},
         {"compute_capability", target.compute_capability},
-        {"processors", target.processors},
+        {"processors", target.sm_count},
         {"shared_bytes_per_block", target.shared_bytes_per_block},
         {"vector_floats", target.vector_floats}};
     return json.dump(2) + "\n";

@@ -15,11 +15,13 @@ namespace spion {
 namespace {
 
 // As many bits as there are block rows in a tile.
-std::string baked_uses(const TileProgram& program) {
+std::string baked_block_row_masks(const TileProgram& program) {
     const int rows = program.packed_rows();
-    const std::vector<std::int64_t> bits(program.uses.begin(), program.uses.end());
+    const std::vector<std::int64_t> bits(program.block_row_masks.begin(),
+                                         program.block_row_masks.end());
     return fmt::format(
-        "using UseBits = unsigned {0};\nstatic __device__ const UseBits kUses[] = {{\n"
+        "using BlockRowMask = unsigned {0};\nstatic __device__ const BlockRowMask kBlockRowMasks[] "
+        "= {{\n"
         "    {1}}};\n",
         rows <= 8    ? "char"
         : rows <= 16 ? "short"
@@ -48,14 +50,14 @@ std::string baked_cuda(const TileProgram& program) {
                        comment);
     };
     add("kTiles", program.tiles(), "work items of one (b, h)");
-    add("kListed", uniform.listed, "granules of every work item, -1 where they differ");
+    add("kListed", uniform.listed, "gather blocks of every work item, -1 where they differ");
     add("kSteps", uniform.steps, "steps of every work item, -1 where they differ");
-    fmt::format_to(std::back_inserter(text), "using GranuleIndex = {};\n",
-                   index_type(program.granules));
+    fmt::format_to(std::back_inserter(text), "using GatherBlockIndex = {};\n",
+                   index_type(program.gather_blocks));
     return text + table("__constant__", "kOrder", program.order) +
            table("__constant__", "kOffsets", program.offsets) +
-           table("__device__", "kGranules", program.granules) +
-           (program.packed_rows() > 1 ? baked_uses(program) : "");
+           table("__device__", "kGatherBlocks", program.gather_blocks) +
+           (program.packed_rows() > 1 ? baked_block_row_masks(program) : "");
 }
 
 }  // namespace spion

@@ -148,7 +148,8 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
-    constants.push_back(integer("kGranule", program.granule, "streamed rows adjacent in memory"));
+    constants.push_back(
+        integer("kGatherRows", program.gather_rows, "streamed rows adjacent in memory"));
     constants.push_back({.name = "kStepsAreFull",
                          .value = step_coverage(program) == Coverage::kFull,
                          .comment = "all elements of all steps count"});
@@ -192,8 +193,8 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     constants.push_back(integer("kWarps", geometry.threads / 32, ""));
     constants.push_back(integer("kStages", summary_stages(program, target),
                                 "streamed tiles in shared memory at once"));
-    constants.push_back(integer("kResidentBlocks", plan.resident_blocks,
-                                "a processor has registers for that many"));
+    constants.push_back(
+        integer("kResidentBlocks", plan.resident_blocks, "an SM has registers for that many"));
     constants.push_back(integer("kSharedBytes", geometry.shared_bytes, "of a thread block"));
     return specialise_cuda(
         target,

@@ -8,8 +8,8 @@
 namespace spion {
 namespace {
 
-constexpr int kRegistersOfProcessor = 65536;  // the same on sm_80 to sm_120
-constexpr int kMostResidentBlocks = 16;       // the smallest limit, of sm_86
+constexpr int kRegistersOfSm = 65536;    // the same on sm_80 to sm_120
+constexpr int kMostResidentBlocks = 16;  // the smallest limit, of sm_86
 
 // What a thread keeps at every head dimension above the row before and up to this one, found by
 // compiling: at `registers`, one of the steps that whole numbers of blocks of 128 threads allow, no
@@ -21,7 +21,7 @@ struct Measured {
     int columns;
     bool held;
     int registers;
-    bool gradients_apart = false;
+    bool dv_then_dk = false;
 };
 
 constexpr Measured kForward16[] = {{16, 64, true, 96},   {32, 64, true, 128},
@@ -56,7 +56,7 @@ std::span<const Measured> measured(KernelRole role, bool wide) {
 }
 
 int resident_blocks(int warps, int registers) {
-    return std::clamp(kRegistersOfProcessor / (32 * warps * registers), 1, kMostResidentBlocks);
+    return std::clamp(kRegistersOfSm / (32 * warps * registers), 1, kMostResidentBlocks);
 }
 
 RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, int warps,
@@ -65,7 +65,7 @@ RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, i
         if (head_dim <= row.head_dim) {
             return {.columns = std::min(row.columns, columns),
                     .held = row.held,
-                    .gradients_apart = row.gradients_apart,
+                    .dv_then_dk = row.dv_then_dk,
                     .registers = row.registers,
                     .resident_blocks = resident_blocks(warps, row.registers + more)};
         }
@@ -81,8 +81,8 @@ RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int stre
 }
 
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                                   int granule, int warps) {
-    const int columns = std::min(streamed_rows, granule);
+                                   int gather_rows, int warps) {
+    const int columns = std::min(streamed_rows, gather_rows);
     const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
     // The one row of the tables that has no register to spare.
     const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;

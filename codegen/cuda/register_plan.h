@@ -7,11 +7,11 @@
 namespace spion {
 
 struct RegisterPlan {
-    int columns = 32;  // streamed rows multiplied at once: S has `columns` / 2 registers
-    bool held = true;  // stationary operands in registers, not fetched at every use
-    bool gradients_apart = false;  // dV first, then dK: what streams past does so twice
-    int registers = 128;           // of a thread, at most
-    int resident_blocks = 1;       // thread blocks a processor has registers for: caps a thread's
+    int columns = 32;         // streamed rows multiplied at once: S has `columns` / 2 registers
+    bool held = true;         // stationary operands in registers, not fetched at every use
+    bool dv_then_dk = false;  // dV first, then dK: what streams past does so twice
+    int registers = 128;      // of a thread, at most
+    int resident_blocks = 1;  // thread blocks an SM has registers for: caps a thread's
     friend bool operator==(const RegisterPlan&, const RegisterPlan&) = default;
 };
 
@@ -19,10 +19,10 @@ struct RegisterPlan {
 // streamed_rows.
 RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
                             int warps);
-// The same for packed tiles, whose warps need a few registers more and multiply one granule at most
-// at once.
+// The same for packed tiles, whose warps need a few registers more and multiply one gather block at
+// most at once.
 RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                                   int granule, int warps);
+                                   int gather_rows, int warps);
 // The same for the score summary, whose columns are its tile's.
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile);
 

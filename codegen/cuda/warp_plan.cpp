@@ -10,8 +10,8 @@
 namespace spion {
 namespace {
 
-constexpr int kRegisters = 65536;         // of a processor
-constexpr int kSharedBytes = 228 * 1024;  // of a processor
+constexpr int kRegisters = 65536;         // of an SM
+constexpr int kSharedBytes = 228 * 1024;  // of an SM
 constexpr int kReservedShared = 1024;     // a block, by the driver
 constexpr int kMostRegisters = 240;       // a thread, where registers move
 
@@ -51,14 +51,14 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     const int stationary_tensors = role == KernelRole::kForward         ? 1
                                    : role == KernelRole::kQueryGradient ? 3
                                                                         : 2;
-    int slot = stationary_tensors * stationary_rows * row + kPlan + kBarriers;
+    int stationary_stage = stationary_tensors * stationary_rows * row + kPlan + kBarriers;
     int stage = 2 * streamed_rows * row + kBarriers;
     if (role == KernelRole::kQueryGradient) {
-        slot += stationary_rows * kFloat;
+        stationary_stage += stationary_rows * kFloat;
     } else if (role == KernelRole::kKeyValueGradient) {
         stage += 2 * streamed_rows * kFloat;
     }
-    return consumers * (slot + stages * stage);
+    return consumers * (stationary_stage + stages * stage);
 }
 
 }  // namespace

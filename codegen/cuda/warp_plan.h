@@ -1,4 +1,4 @@
-// How an attention kernel for sm_90a whose warps have work items of their own divides a processor
+// How an attention kernel for sm_90a whose warps have work items of their own divides an SM
 // (kernels/cuda/sm90/warp_pipeline.cuh).
 #pragma once
 
@@ -12,7 +12,7 @@ struct WarpPlan {
     int columns = 32;         // streamed rows multiplied at once
     int held_operands = 0;    // stationary operands in registers; the others fetched at every use
     int consumers = 0;        // warps of a block that compute, each an item
-    int resident_blocks = 0;  // on a processor; 0: not even one
+    int resident_blocks = 0;  // on an SM; 0: not even one
     int producer_registers = 0;  // a thread; 0: every thread has as many
     int consumer_registers = 0;  // a thread
     int threads = 0;             // of a block

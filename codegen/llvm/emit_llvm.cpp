@@ -103,7 +103,7 @@ void append_tables(std::string& text, const TileProgram& program) {
                            .comment = "work items of one (b, h)"});
     append_constant(text, {.name = "kListed",
                            .value = std::int64_t{uniform_walk(program).listed},
-                           .comment = "granules of every work item, -1 where they differ"});
+                           .comment = "gather blocks of every work item, -1 where they differ"});
     const auto table = [&](std::string_view name, const std::vector<std::int32_t>& entries) {
         fmt::format_to(std::back_inserter(text),
                        "@{0}Entries = constant [{1} x i32] [\n    {2}]\n"
@@ -112,8 +112,8 @@ void append_tables(std::string& text, const TileProgram& program) {
     };
     table("kOrder", program.order);
     table("kOffsets", program.offsets);
-    table("kGranules", program.granules);
-    table("kUses", {program.uses.begin(), program.uses.end()});
+    table("kGatherBlocks", program.gather_blocks);
+    table("kBlockRowMasks", {program.block_row_masks.begin(), program.block_row_masks.end()});
 }
 
 }  // namespace

@@ -11,8 +11,8 @@ namespace {
 constexpr int kMostStationaryRows = 64;  // of a block row
 constexpr int kMostStreamedRows = 128;
 constexpr int kFewestRows = 16;
-constexpr int kMostPackedRows = 32;  // bits of TileProgram::uses
-constexpr int kMostGranules = 32;    // of a step
+constexpr int kMostPackedRows = 32;    // bits of TileProgram::block_row_masks
+constexpr int kMostGatherBlocks = 32;  // of a step
 constexpr double kItemSeconds = 2e-7;
 constexpr double kStepSeconds = 5e-8;
 constexpr double kEfficiency = 0.5;  // of the vector units' rate
@@ -33,7 +33,7 @@ std::string why_not(const KernelCase& launch) {
 TileShape shape_of_rows(int block, int stationary, int streamed) {
     return {.stationary_rows = stationary,
             .streamed_rows = streamed,
-            .granule = std::min(block, streamed),
+            .gather_rows = std::min(block, streamed),
             .warps = 1,
             .stages = 1,
             .unit = MatrixUnit::kVector};
@@ -102,9 +102,10 @@ std::string why_not_program(const TileProgram& program, const Target& /*target*/
 
 // Exactly the rows that there are are multiplied, one at a time.
 KernelPlan plan(const KernelCase& /*launch*/, const TileShape& shape) {
-    const int pieces = shape.streamed_rows / shape.granule;
-    return {.problem = pieces > kMostGranules
-                           ? fmt::format("{} pieces a step, at most {}", pieces, kMostGranules)
+    const int gather_blocks = shape.streamed_rows / shape.gather_rows;
+    return {.problem = gather_blocks > kMostGatherBlocks
+                           ? fmt::format("{} gather blocks a step, at most {}", gather_blocks,
+                                         kMostGatherBlocks)
                            : "",
             .columns = 1,
             .held_operands = 1,
@@ -112,15 +113,16 @@ KernelPlan plan(const KernelCase& /*launch*/, const TileShape& shape) {
 }
 
 // A core does one thing at a time: what its work takes is in the compute term.
-double latency_seconds(const KernelLoad& load, double pass) {
+double latency_seconds(const KernelLoad& load, double mma_iteration) {
     const WalkSummary& walk = load.walk;
     const double one_head = static_cast<double>(walk.items) * kItemSeconds +
                             static_cast<double>(walk.steps) * kStepSeconds;
-    const double longest = kItemSeconds + static_cast<double>(walk.longest_passes) * pass +
+    const double longest = kItemSeconds +
+                           static_cast<double>(walk.longest_mma_iterations) * mma_iteration +
                            static_cast<double>(walk.longest_steps) * kStepSeconds;
-    const double slots = static_cast<double>(load.target.processors) * load.plan.blocks;
+    const double slots = static_cast<double>(load.target.sm_count) * load.plan.blocks;
     const double mean = one_head / static_cast<double>(walk.items);
-    return std::max(longest, load.pairs * one_head / slots + mean / 2);
+    return std::max(longest, load.batch_heads * one_head / slots + mean / 2);
 }
 
 SmTime time(const KernelLoad& load) {
@@ -134,11 +136,11 @@ SmTime time(const KernelLoad& load) {
     const double rescale = load.work.products == 2 ? rows * depth : 0;
     const double instructions = (elements * kScoreInstructions + rescale) / (rates.vector_flop / 2);
     const double clocks = products + exponentials + instructions;
-    const double passes = static_cast<double>(load.walk.multiplied) / rows;
-    return {
-        .compute_seconds = load.pairs * (passes * clocks) / (rates.clock * load.target.processors),
-        .latency_seconds = latency_seconds(load, clocks / rates.clock),
-        .bound = largest(products, 0, exponentials, instructions)};
+    const double mma_iterations = static_cast<double>(load.walk.multiplied) / rows;
+    return {.compute_seconds =
+                load.batch_heads * (mma_iterations * clocks) / (rates.clock * load.target.sm_count),
+            .latency_seconds = latency_seconds(load, clocks / rates.clock),
+            .bound = largest(products, 0, exponentials, instructions)};
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
@@ -150,7 +152,7 @@ std::vector<Constant> constants(const TileProgram& program, const KernelPlan& /*
                     "of a block row of a work item, in lanes"),
             integer("kPackedRows", program.packed_rows(), "block rows of a work item"),
             integer("kStreamedRows", program.streamed_rows, "of one step"),
-            integer("kGranule", program.granule, "streamed rows adjacent in memory")};
+            integer("kGatherRows", program.gather_rows, "streamed rows adjacent in memory")};
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Says of every work item what its granules look like (RowClass), for the emitter and the reader.
+// Says of every work item what its gather blocks look like (RowClass), for the emitter and the
+// reader.
 #pragma once
 
 #include "compiler/passes/pass.h"

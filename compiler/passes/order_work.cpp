@@ -23,18 +23,18 @@ TileProgram order_work(TileProgram program, const PassContext& /*context*/) {
     TileProgram ordered = program;
     ordered.order.clear();
     ordered.offsets = {0};
-    ordered.granules.clear();
-    ordered.uses.clear();
+    ordered.gather_blocks.clear();
+    ordered.block_row_masks.clear();
     ordered.classes.clear();
     for (int item : longest_first(program)) {
         ordered.order.push_back(program.order[item]);
         for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
-            ordered.granules.push_back(program.granules[at]);
-            if (!program.uses.empty()) {
-                ordered.uses.push_back(program.uses[at]);
+            ordered.gather_blocks.push_back(program.gather_blocks[at]);
+            if (!program.block_row_masks.empty()) {
+                ordered.block_row_masks.push_back(program.block_row_masks[at]);
             }
         }
-        ordered.offsets.push_back(static_cast<std::int32_t>(ordered.granules.size()));
+        ordered.offsets.push_back(static_cast<std::int32_t>(ordered.gather_blocks.size()));
         if (!program.classes.empty()) {
             ordered.classes.push_back(program.classes[item]);
         }

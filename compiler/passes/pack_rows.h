@@ -1,6 +1,6 @@
-// Puts several block rows into one stationary tile, on the union of their granules, with bits that
-// say which row uses which: narrow blocks fill the matrix unit where neighbours share keys. Runs
-// only where the shape asks for more stationary rows than a block has.
+// Puts several block rows into one stationary tile, on the union of their gather blocks, with bits
+// that say which row uses which: narrow blocks fill the matrix unit where neighbours share keys.
+// Runs only where the shape asks for more stationary rows than a block has.
 #pragma once
 
 #include "compiler/passes/pass.h"

@@ -8,7 +8,7 @@
 
 #include "compiler/passes/choose_tables.h"
 #include "compiler/passes/classify_rows.h"
-#include "compiler/passes/merge_granules.h"
+#include "compiler/passes/merge_gather_blocks.h"
 #include "compiler/passes/order_work.h"
 #include "compiler/passes/pack_rows.h"
 #include "compiler/passes/set_shape.h"
@@ -21,8 +21,9 @@ namespace {
 
 constexpr Pass kPipeline[] = {
     {"set_shape", set_shape, "tiles within one block"},
-    {"walk_pattern", walk_pattern, "exactly the pattern's blocks, as granules of each tile"},
-    {"merge_granules", merge_granules, "granules of several blocks where the shape asks"},
+    {"walk_pattern", walk_pattern, "exactly the pattern's blocks, as gather blocks of each tile"},
+    {"merge_gather_blocks", merge_gather_blocks,
+     "gather blocks of several blocks where the shape asks"},
     {"pack_rows", pack_rows, "several block rows a tile where the shape asks"},
     {"classify_rows", classify_rows, "a row class for every work item"},
     {"order_work", order_work, "longest work items first"},

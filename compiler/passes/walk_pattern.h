@@ -1,4 +1,4 @@
-// Lists, for every stationary tile in ascending order, the granules of its block row's blocks.
+// Lists, for every stationary tile in ascending order, the gather blocks of its block row's blocks.
 // Throws UserError when there are more than 32 bits can number.
 #pragma once
 

@@ -16,8 +16,8 @@ constexpr double kOverlapPower = 2.5;  // p of cost_model.h
 
 // Bytes a second with `bytes` in flight on each SM: a latency's worth of them, levelling off at the
 // peak. Measured on an H200: 1.1, 2.0, 3.3, 4.4 TB/s from memory with 4, 8, 16, 32 KB.
-double bandwidth(double peak, double bytes, int processors) {
-    const double linear = bytes * processors / kFetchSeconds;
+double bandwidth(double peak, double bytes, int sm_count) {
+    const double linear = bytes * sm_count / kFetchSeconds;
     return 1 / std::cbrt(std::pow(linear, -3) + std::pow(peak, -3));
 }
 
@@ -32,23 +32,24 @@ void count(Prediction& result, const KernelLoad& load, const KernelFamily& famil
     const double again = 2 * (streamed - distinct) * load.row_bytes;
     // What the work items that run together read again comes from the L2 cache as far as that holds
     // the heads they belong to.
-    const double at_once = static_cast<double>(load.target.processors) * load.plan.blocks *
+    const double at_once = static_cast<double>(load.target.sm_count) * load.plan.blocks *
                            load.plan.geometry.items_at_once;
-    const double heads = std::min(load.pairs, std::ceil(at_once / static_cast<double>(walk.items)));
+    const double heads =
+        std::min(load.batch_heads, std::ceil(at_once / static_cast<double>(walk.items)));
     const double working_set = heads * 2 * distinct * load.row_bytes;
     const double capacity = load.rates.cache_capacity;
     const double missed = working_set > capacity ? 1 - capacity / working_set : 0;
     result.memory_bytes =
-        load.pairs * (stationary_bytes + 2 * distinct * load.row_bytes + missed * again);
-    result.cache_bytes =
-        load.pairs * (stationary_bytes + 2 * streamed * load.row_bytes) + load.more_cache_bytes;
+        load.batch_heads * (stationary_bytes + 2 * distinct * load.row_bytes + missed * again);
+    result.cache_bytes = load.batch_heads * (stationary_bytes + 2 * streamed * load.row_bytes) +
+                         load.more_cache_bytes;
     const double rows = family.multiplies_whole_tiles
-                            ? static_cast<double>(walk.passes) * load.shape.stationary_rows
+                            ? static_cast<double>(walk.mma_iterations) * load.shape.stationary_rows
                             : static_cast<double>(walk.multiplied);
-    const double elements = load.pairs * rows * load.plan.columns;
+    const double elements = load.batch_heads * rows * load.plan.columns;
     result.flop = 2 * work.products * elements * load.attention.head_dim;
     result.exponentials = elements;
-    result.waves = load.pairs * static_cast<double>(walk.items) / at_once;
+    result.waves = load.batch_heads * static_cast<double>(walk.items) / at_once;
 }
 
 void time_bytes(Prediction& result, const KernelLoad& load, const KernelFamily& family,
@@ -59,8 +60,8 @@ void time_bytes(Prediction& result, const KernelLoad& load, const KernelFamily& 
         const double in_flight =
             load.plan.blocks * load.plan.geometry.items_at_once * load.row_bytes *
             (2.0 * shape.stages * shape.streamed_rows + load.work.loaded * shape.stationary_rows);
-        memory = bandwidth(memory, in_flight, load.target.processors);
-        cache = bandwidth(cache, in_flight, load.target.processors);
+        memory = bandwidth(memory, in_flight, load.target.sm_count);
+        cache = bandwidth(cache, in_flight, load.target.sm_count);
     }
     result.memory_seconds = result.memory_bytes / memory;
     result.cache_seconds = result.cache_bytes / cache * cache_share;
@@ -98,7 +99,7 @@ Prediction predict(const KernelCase& launch, const KernelFamily& family, const T
         .rates = launch.rates,
         .work = work_of(launch.role),
         .walk = walk,
-        .pairs = static_cast<double>(batch) * attention.heads,
+        .batch_heads = static_cast<double>(batch) * attention.heads,
         .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype)};
     if (family.adjust != nullptr) {
         family.adjust(load);

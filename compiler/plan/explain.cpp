@@ -30,7 +30,7 @@ std::string heading(const LayerPlan& layer, const LaunchPlan& plan, const BlockP
     return fmt::format(
         "{} on {}, B={}\n{}\npattern: {} of {} x {} blocks of {}, density {:.4f}\n"
         "tile: stationary rows / streamed rows of a step x steps in flight; res: thread blocks "
-        "resident on a processor{}\n"
+        "resident on an SM{}\n"
         "microseconds: four terms that overlap in part, and what they come to\n\n",
         to_string(plan.role), layer.target.arch, plan.batch, to_text(layer.attention),
         pattern.block_count(), pattern.rows(), pattern.rows(), pattern.block(), pattern.density(),
@@ -52,7 +52,7 @@ std::string row_text(const TileCandidate& candidate, bool won) {
         p.latency_seconds * 1e6, p.seconds * 1e6, to_string(p.bound));
 }
 
-std::string apart(double ratio) {
+std::string slower_or_faster(double ratio) {
     return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
                        ratio > 1 ? "faster" : "slower");
 }
@@ -67,7 +67,7 @@ std::string reason(const TypicalTiles& typical) {
     const TileCandidate& rival = typical.candidates[typical.ranked[1]];
     const std::string other =
         fmt::format("{} is predicted {}", shape_text(rival),
-                    apart(winner.prediction->seconds / rival.prediction->seconds));
+                    slower_or_faster(winner.prediction->seconds / rival.prediction->seconds));
     if (winner.shape == typical.measured) {
         return fmt::format(
             "{} wins: it has been measured to be good, and the best rival {}, where "
@@ -98,7 +98,7 @@ std::string packing(const LaunchPlan& plan, const BlockPattern& pattern) {
     const std::string found = fmt::format(
         "{:.0f} % of the blocks stream past {} block rows a tile; {} is predicted {} than {}",
         100 * streamed_share(walks_columns(plan.role) ? pattern.transpose() : pattern, rows), rows,
-        shape_text(*best), apart(ratio), shape_text(own));
+        shape_text(*best), slower_or_faster(ratio), shape_text(own));
     if (plan.asked_packed_rows) {
         return fmt::format("packed, as was asked: {}", found);
     }
@@ -148,18 +148,18 @@ std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const Block
 
 std::string explain_roles(const LayerPlan& plan) {
     const BackwardPrediction& predicted = plan.backward;
-    const bool together = plan.roles == kGradientsTogether;
-    const std::string_view way = together ? "delta, then all gradients" : "dQ, then dK and dV";
-    if (!predicted.together) {
+    const bool fused = plan.roles == kFusedBackwardRoles;
+    const std::string_view way = fused ? "delta, then all gradients" : "dQ, then dK and dV";
+    if (!predicted.fused) {
         return fmt::format(
             "backward: {}; {}\n", way,
-            predicted.why_not_together.empty() ? "as was asked" : predicted.why_not_together);
+            predicted.why_not_fused.empty() ? "as was asked" : predicted.why_not_fused);
     }
     return fmt::format(
         "backward: {}; delta and then all gradients are predicted to take {:.1f} us, dQ and then "
         "dK and dV {:.1f} us (B={}, {:.0f} % of the blocks){}\n",
-        way, *predicted.together * 1e6, predicted.apart * 1e6, kPlannedBatch, 100 * kPlannedDensity,
-        predicted.together_on_full_alone ? "; at D=128 together on full patterns only" : "");
+        way, *predicted.fused * 1e6, predicted.split * 1e6, kPlannedBatch, 100 * kPlannedDensity,
+        predicted.fused_on_full_alone ? "; at D=128 fused on full patterns only" : "");
 }
 
 }  // namespace spion

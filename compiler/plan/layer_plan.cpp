@@ -67,17 +67,17 @@ class Planner {
 BackwardPrediction Planner::predict_backward() {
     BackwardPrediction predicted;
     for (const KernelFamily* family : families_for(KernelRole::kGradients, families_)) {
-        predicted.why_not_together = family->why_not(launch(KernelRole::kGradients));
-        predicted.together_on_full_alone =
+        predicted.why_not_fused = family->why_not(launch(KernelRole::kGradients));
+        predicted.fused_on_full_alone =
             family->slower_on_sparse != nullptr && family->slower_on_sparse(attention_);
-        if (predicted.why_not_together.empty()) {
-            predicted.together =
+        if (predicted.why_not_fused.empty()) {
+            predicted.fused =
                 typical_seconds(KernelRole::kDelta) + typical_seconds(KernelRole::kGradients);
             break;
         }
     }
-    if (predicted.together) {
-        predicted.apart = typical_seconds(KernelRole::kQueryGradient) +
+    if (predicted.fused) {
+        predicted.split = typical_seconds(KernelRole::kQueryGradient) +
                           typical_seconds(KernelRole::kKeyValueGradient);
     }
     return predicted;
@@ -101,7 +101,7 @@ const TileCandidate& Planner::choose(LaunchPlan& plan) const {
                       [&](const TileCandidate& candidate) { return candidate.shape == plain; });
 }
 
-std::string percent_apart(double ratio) {
+std::string percent_slower_or_faster(double ratio) {
     return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
                        ratio > 1 ? "faster" : "slower");
 }
@@ -119,7 +119,7 @@ std::vector<Rival> rivals_of(const LaunchPlan& plan) {
         rivals.push_back(
             {.candidate = at,
              .lost = fmt::format(
-                 "it is predicted {}{}", percent_apart(ratio),
+                 "it is predicted {}{}", percent_slower_or_faster(ratio),
                  ratio > 1 ? " on this pattern, which shares its kernels with others" : "")});
     }
     for (std::size_t at = 0; at < plan.candidates.size(); ++at) {
@@ -194,7 +194,7 @@ LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, co
         plan.roles = *options.roles;
     } else if (!options.shapes[1] && !options.shapes[2]) {
         plan.backward = planner.predict_backward();
-        plan.roles = choose_roles(plan.backward, options.extent.value_or(extent_of(pattern)),
+        plan.roles = choose_roles(plan.backward, options.density.value_or(density_of(pattern)),
                                   options.tables);
     }
     for (const KernelRole role : plan.roles) {

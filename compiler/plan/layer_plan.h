@@ -30,8 +30,8 @@ struct PlanOptions {
     // How dQ is summed; nothing: what the cost model says, but apart where `shapes` has one of a
     // backward launch.
     std::optional<LayerRoles> roles = {};
-    // Sum dQ as is best for patterns of this extent; nothing: of the pattern's own.
-    std::optional<Extent> extent = {};
+    // Sum dQ as is best for patterns of this density; nothing: of the pattern's own.
+    std::optional<PatternDensity> density = {};
     // Which launches to plan; the others are left empty.
     std::array<bool, 3> launches = {true, true, true};
     // Of launch i; nothing: what the cost model says.
@@ -71,7 +71,7 @@ struct LayerPlan {
     KernelFamilies families = {};
     Tables tables = Tables::kPassed;
     std::int64_t batch = kPlannedBatch;
-    LayerRoles roles = kGradientsApart;
+    LayerRoles roles = kSplitBackwardRoles;
     BackwardPrediction backward = {};         // nothing predicted where the roles were given
     std::array<LaunchPlan, 3> launches = {};  // by launch_of
 };

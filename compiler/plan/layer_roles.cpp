@@ -2,18 +2,20 @@
 
 namespace spion {
 
-Extent extent_of(const BlockPattern& pattern) {
+PatternDensity density_of(const BlockPattern& pattern) {
     const std::int64_t all = std::int64_t{pattern.rows()} * pattern.rows();
-    return pattern.block_count() == all ? Extent::kFull : Extent::kSparse;
+    return pattern.block_count() == all ? PatternDensity::kFull : PatternDensity::kSparse;
 }
 
-LayerRoles choose_roles(const BackwardPrediction& predicted, Extent extent, Tables tables) {
-    const bool measured_slower = predicted.together_on_full_alone && extent == Extent::kSparse;
-    if (tables == Tables::kBaked || measured_slower || !predicted.together) {
-        return kGradientsApart;
+LayerRoles choose_roles(const BackwardPrediction& predicted, PatternDensity density,
+                        Tables tables) {
+    const bool measured_slower =
+        predicted.fused_on_full_alone && density == PatternDensity::kSparse;
+    if (tables == Tables::kBaked || measured_slower || !predicted.fused) {
+        return kSplitBackwardRoles;
     }
     // Turns are not in the model.
-    return *predicted.together < predicted.apart ? kGradientsTogether : kGradientsApart;
+    return *predicted.fused < predicted.split ? kFusedBackwardRoles : kSplitBackwardRoles;
 }
 
 }  // namespace spion

@@ -1,7 +1,7 @@
 // Packed tiles: several block rows of the pattern in one tile, which streams the union of their
 // blocks. A streamed block then serves all rows that use it, and narrow blocks fill a thread block;
 // in return a warp waits while blocks stream past that its own rows do not use, and multiplies one
-// granule at a time. Whether that pays is the cost model's to say.
+// gather block at a time. Whether that pays is the cost model's to say.
 #pragma once
 
 #include <vector>

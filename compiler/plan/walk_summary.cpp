@@ -15,15 +15,15 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, std::int64_t multiplied,
                const TileShape& shape, int columns) {
     const std::int64_t steps = ceil_div(rows, shape.streamed_rows);
-    const std::int64_t passes = ceil_div(rows, columns);
+    const std::int64_t mma_iterations = ceil_div(rows, columns);
     walk.items += count;
     walk.streamed += count * rows;
     walk.steps += count * steps;
     walk.later_steps += count * std::max<std::int64_t>(0, steps - shape.stages);
-    walk.passes += count * passes;
+    walk.mma_iterations += count * mma_iterations;
     walk.multiplied += count * multiplied;
     walk.longest_steps = std::max(walk.longest_steps, steps);
-    walk.longest_passes = std::max(walk.longest_passes, passes);
+    walk.longest_mma_iterations = std::max(walk.longest_mma_iterations, mma_iterations);
 }
 
 }  // namespace
@@ -81,24 +81,26 @@ WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int colu
 WalkSummary summarise(const TileProgram& program, int columns) {
     const std::int64_t length = program.attention.length;
     const TileShape shape = shape_of(program);
-    const auto rows_of = [&](std::int64_t granule) {
-        return std::min<std::int64_t>(program.granule, length - granule * program.granule);
+    const auto rows_of = [&](std::int64_t gather_block) {
+        return std::min<std::int64_t>(program.gather_rows,
+                                      length - gather_block * program.gather_rows);
     };
     const int packed = program.packed_rows();
-    std::vector<bool> used(static_cast<std::size_t>(ceil_div(length, program.granule)));
+    std::vector<bool> used(static_cast<std::size_t>(ceil_div(length, program.gather_rows)));
     WalkSummary walk;
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         std::int64_t rows = 0;
         std::vector<std::int64_t> own(static_cast<std::size_t>(packed));  // of a block row
         for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
-            const auto place = static_cast<std::size_t>(at);
-            const std::int32_t granule = program.granules[place];
-            rows += rows_of(granule);
+            const auto entry = static_cast<std::size_t>(at);
+            const std::int32_t gather_block = program.gather_blocks[entry];
+            rows += rows_of(gather_block);
             for (std::size_t row = 0; row < own.size(); ++row) {
-                const bool uses = packed == 1 || (program.uses[place] >> row & 1U) != 0;
-                own[row] += uses ? rows_of(granule) : 0;
+                const bool has_block =
+                    packed == 1 || (program.block_row_masks[entry] >> row & 1U) != 0;
+                own[row] += has_block ? rows_of(gather_block) : 0;
             }
-            used[static_cast<std::size_t>(granule)] = true;
+            used[static_cast<std::size_t>(gather_block)] = true;
         }
         std::int64_t multiplied = 0;
         for (const std::int64_t mine : own) {
@@ -106,8 +108,8 @@ WalkSummary summarise(const TileProgram& program, int columns) {
         }
         add_items(walk, 1, rows, multiplied, shape, columns);
     }
-    for (std::size_t granule = 0; granule < used.size(); ++granule) {
-        walk.distinct += used[granule] ? rows_of(static_cast<std::int64_t>(granule)) : 0;
+    for (std::size_t gather_block = 0; gather_block < used.size(); ++gather_block) {
+        walk.distinct += used[gather_block] ? rows_of(static_cast<std::int64_t>(gather_block)) : 0;
     }
     return walk;
 }

@@ -104,7 +104,7 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 std::string tuning_key(const std::vector<KernelSource>& sources, const BlockPattern& pattern,
                        Device& device, std::int64_t batch) {
     std::string text = fmt::format("{}\n{}\n{} {}\n", device.name(), pattern.digest(), batch,
-                                   device.target().processors);
+                                   device.target().sm_count);
     for (const KernelSource& source : sources) {
         text += cache_key(request_for(source, device)) + "\n";
     }

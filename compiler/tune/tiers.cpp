@@ -118,7 +118,7 @@ std::string why_not_tier1(const LayerPrograms& programs) {
         if (const std::string reason = why_not_baked(program); !reason.empty()) {
             return fmt::format("{}: {}", to_string(program.role), reason);
         }
-        const int a_step = program.streamed_rows / program.granule;
+        const int a_step = program.streamed_rows / program.gather_rows;
         for (std::size_t i = 0; i + 1 < program.offsets.size(); ++i) {
             steps += (program.offsets[i + 1] - program.offsets[i] + a_step - 1) / a_step;
         }

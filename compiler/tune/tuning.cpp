@@ -25,10 +25,10 @@ std::string entry_text(const std::string& key, const Tuning& tuning) {
     const TileShape& shape = tuning.shape;
     return fmt::format(
         "tuning {}\nkernel {}\ndevice {}\nbatch {}\nstationary_rows {}\nstreamed_rows {}\n"
-        "granule {}\nwarps {}\nstages {}\nunit {}\npacked_rows {}\n"
+        "gather_rows {}\nwarps {}\nstages {}\nunit {}\npacked_rows {}\n"
         "milliseconds {:.6f}\n",
         key, tuning.kernel, tuning.device, tuning.batch, shape.stationary_rows, shape.streamed_rows,
-        shape.granule, shape.warps, shape.stages, to_string(shape.unit), shape.packed_rows,
+        shape.gather_rows, shape.warps, shape.stages, to_string(shape.unit), shape.packed_rows,
         tuning.milliseconds);
 }
 
@@ -66,7 +66,7 @@ Tuning read_fields(std::string_view text) {
     take_number(text, "batch", tuning.batch);
     take_number(text, "stationary_rows", tuning.shape.stationary_rows);
     take_number(text, "streamed_rows", tuning.shape.streamed_rows);
-    take_number(text, "granule", tuning.shape.granule);
+    take_number(text, "gather_rows", tuning.shape.gather_rows);
     take_number(text, "warps", tuning.shape.warps);
     take_number(text, "stages", tuning.shape.stages);
     tuning.shape.unit = unit_named(take_line(text, "unit"));

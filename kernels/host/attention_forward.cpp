@@ -1,5 +1,5 @@
-// O and LSE of block-sparse attention (ir/attention.h), an online softmax over the item's granules.
-// Lanes are query rows; exponents are base 2, so log2(e) is folded into Q's scale.
+// O and LSE of block-sparse attention (ir/attention.h), an online softmax over the item's gather
+// blocks. Lanes are query rows; exponents are base 2, so log2(e) is folded into Q's scale.
 #include "kernels/host/attention_walk.h"
 
 namespace {
@@ -13,9 +13,9 @@ struct Softmax {
 
 SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
     long long listed = 0;  // n_i: elements of a row in the pattern, padded keys included
-    for (int i = 0; i < work.granule_count; ++i) {
-        if (uses_granule(work, i)) {
-            listed += Step{work.granules, work.granule_count, kLength}.rows(i);
+    for (int i = 0; i < work.gather_block_count; ++i) {
+        if (has_gather_block(work, i)) {
+            listed += Step{work.gather_blocks, work.gather_block_count, kLength}.rows(i);
         }
     }
     const long long pruned = pruned_elements(listed);
@@ -27,20 +27,20 @@ SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
 SPION_INLINE void absorb(Softmax& softmax, int rows, Scores& scores, Operand& sums) {
     for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
         const Floats before = load(softmax.row_max.data + lane);
-        Floats maximum = before;
+        Floats row_max = before;
         for (int n = 0; n < rows; ++n) {
-            maximum = larger(maximum, load(scores.data + n * kStationaryRows + lane));
+            row_max = larger(row_max, load(scores.data + n * kStationaryRows + lane));
         }
         Floats total = 0.0F;
         for (int n = 0; n < rows; ++n) {
             float* at = scores.data + n * kStationaryRows + lane;
-            const Floats weight = probability(load(at), maximum);
+            const Floats weight = probability(load(at), row_max);
             store(at, weight);
             total += weight;
         }
-        const Floats rescale = exp2_of(before - maximum);
+        const Floats rescale = exp2_of(before - row_max);
         store(softmax.row_sum.data + lane, load(softmax.row_sum.data + lane) * rescale + total);
-        store(softmax.row_max.data + lane, maximum);
+        store(softmax.row_max.data + lane, row_max);
         for (int d = 0; d < kHeadDim; ++d) {
             float* at = sums.data + d * kStationaryRows + lane;
             store(at, load(at) * rescale);
@@ -71,8 +71,8 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
     Operand queries, sums;
     Scores scores;
     Softmax softmax;
-    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
-        const WorkItem work = work_item(*args, piece);
+    for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        const WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }

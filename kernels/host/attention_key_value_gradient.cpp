@@ -8,9 +8,9 @@ namespace {
 SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores) {
     float* at = scores.data;
     for (int i = 0; i < step.count; ++i) {
-        const float* granule_lse = lse + step.first(i);
+        const float* gather_block_lse = lse + step.first(i);
         for (int n = 0; n < step.rows(i); ++n) {
-            const Floats base2 = granule_lse[n] * kLog2E;
+            const Floats base2 = gather_block_lse[n] * kLog2E;
             for (int lane = 0; lane < kStationaryRows; lane += kLanes, at += kLanes) {
                 store(at, probability(load(at), base2));
             }
@@ -24,9 +24,9 @@ SPION_INLINE void to_score_gradients(const Step& step, const float* delta,
     float* at = weights.data;
     const float* gradient = weight_gradients.data;
     for (int i = 0; i < step.count; ++i) {
-        const float* granule_delta = delta + step.first(i);
+        const float* gather_block_delta = delta + step.first(i);
         for (int n = 0; n < step.rows(i); ++n) {
-            const Floats row_delta = granule_delta[n];
+            const Floats row_delta = gather_block_delta[n];
             for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
                 store(at, score_gradient(load(at), load(gradient), row_delta));
                 at += kLanes;
@@ -52,8 +52,8 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                                              long long end) {
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients;
-    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
-        const WorkItem work = work_item(*args, piece);
+    for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        const WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }

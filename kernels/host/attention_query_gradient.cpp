@@ -49,8 +49,8 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
     Scores scores, weight_gradients;
     RowValues lse, delta, scale;
     set_all(scale, kScale);
-    for (long long piece = begin * kPackedRows; piece < end * kPackedRows; ++piece) {
-        const WorkItem work = work_item(*args, piece);
+    for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        const WorkItem work = work_item(*args, row_item);
         if (is_beyond_end(work)) {
             continue;
         }

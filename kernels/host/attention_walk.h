@@ -10,57 +10,57 @@
 
 extern "C" {
 extern const int kHeads;         // H
-extern const int kStreamedRows;  // of one step, a multiple of kGranule
+extern const int kStreamedRows;  // of one step, a multiple of kGatherRows
 extern const int kPackedRows;    // block rows of a tile, kStationaryRows each
 }
 
 // Where the walk's tables come from: the arguments (tier 0), or constants of the source (tier 1).
-// kListed: granules of every work item, -1 where they differ.
+// kListed: gather blocks of every work item, -1 where they differ.
 #ifdef SPION_BAKED_TABLES
 extern "C" {
 extern const int kTiles;
 extern const int kListed;
-extern const int* const kOrder;     // [kTiles]
-extern const int* const kOffsets;   // [kTiles + 1]
-extern const int* const kGranules;  // [kOffsets[kTiles]]
-extern const int* const kUses;      // [kOffsets[kTiles]] where kPackedRows > 1
+extern const int* const kOrder;          // [kTiles]
+extern const int* const kOffsets;        // [kTiles + 1]
+extern const int* const kGatherBlocks;   // [kOffsets[kTiles]]
+extern const int* const kBlockRowMasks;  // [kOffsets[kTiles]] where kPackedRows > 1
 }
 SPION_INLINE int tile_count(const SpionAttentionArguments&) {
     return kTiles;
 }
-SPION_INLINE int tile_at(const SpionAttentionArguments&, int place) {
-    return kOrder[place];
+SPION_INLINE int tile_at(const SpionAttentionArguments&, int order_index) {
+    return kOrder[order_index];
 }
-SPION_INLINE int offset_at(const SpionAttentionArguments&, int place) {
-    return kListed >= 0 ? place * kListed : kOffsets[place];
+SPION_INLINE int offset_at(const SpionAttentionArguments&, int order_index) {
+    return kListed >= 0 ? order_index * kListed : kOffsets[order_index];
 }
-SPION_INLINE int granule_count(const SpionAttentionArguments&, int place) {
-    return kListed >= 0 ? kListed : kOffsets[place + 1] - kOffsets[place];
+SPION_INLINE int gather_block_count(const SpionAttentionArguments&, int order_index) {
+    return kListed >= 0 ? kListed : kOffsets[order_index + 1] - kOffsets[order_index];
 }
-SPION_INLINE const int* granule_table(const SpionAttentionArguments&) {
-    return kGranules;
+SPION_INLINE const int* gather_block_table(const SpionAttentionArguments&) {
+    return kGatherBlocks;
 }
-SPION_INLINE const int* use_table(const SpionAttentionArguments&) {
-    return kUses;
+SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments&) {
+    return kBlockRowMasks;
 }
 #else
 SPION_INLINE int tile_count(const SpionAttentionArguments& args) {
     return args.tiles;
 }
-SPION_INLINE int tile_at(const SpionAttentionArguments& args, int place) {
-    return args.order[place];
+SPION_INLINE int tile_at(const SpionAttentionArguments& args, int order_index) {
+    return args.order[order_index];
 }
-SPION_INLINE int offset_at(const SpionAttentionArguments& args, int place) {
-    return args.offsets[place];
+SPION_INLINE int offset_at(const SpionAttentionArguments& args, int order_index) {
+    return args.offsets[order_index];
 }
-SPION_INLINE int granule_count(const SpionAttentionArguments& args, int place) {
-    return args.offsets[place + 1] - args.offsets[place];
+SPION_INLINE int gather_block_count(const SpionAttentionArguments& args, int order_index) {
+    return args.offsets[order_index + 1] - args.offsets[order_index];
 }
-SPION_INLINE const int* granule_table(const SpionAttentionArguments& args) {
-    return args.granules;
+SPION_INLINE const int* gather_block_table(const SpionAttentionArguments& args) {
+    return args.gather_blocks;
 }
-SPION_INLINE const int* use_table(const SpionAttentionArguments& args) {
-    return reinterpret_cast<const int*>(args.uses);
+SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments& args) {
+    return reinterpret_cast<const int*>(args.block_row_masks);
 }
 #endif
 
@@ -70,30 +70,31 @@ struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
     int rows;
-    const int* granules;  // what it streams, [granule_count]
-    int granule_count;
-    const int* uses;     // [granule_count] where kPackedRows > 1
-    int row;             // of the tile's block rows: the bit in `uses`
-    long long row_base;  // of its head in lse and delta [B, H, L]
-    int valid_keys;      // keys of the sample that are not padding
+    const int* gather_blocks;  // what it streams, [gather_block_count]
+    int gather_block_count;
+    const int* block_row_masks;  // [gather_block_count] where kPackedRows > 1
+    int row;                     // of the tile's block rows: the bit in `block_row_masks`
+    long long row_base;          // of its head in lse and delta [B, H, L]
+    int valid_keys;              // keys of the sample that are not padding
 };
 
 // piece: work item * kPackedRows + block row.
-SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long piece) {
-    const long long item = piece / kPackedRows;
-    const int position = static_cast<int>(item % tile_count(args));
+SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item) {
+    const long long item = row_item / kPackedRows;
+    const int order_index = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
     WorkItem work;
     work.batch = static_cast<int>(batch_head / kHeads);
     work.head = static_cast<int>(batch_head % kHeads);
-    work.row = static_cast<int>(piece % kPackedRows);
-    work.first = (static_cast<long long>(tile_at(args, position)) * kPackedRows + work.row) *
+    work.row = static_cast<int>(row_item % kPackedRows);
+    work.first = (static_cast<long long>(tile_at(args, order_index)) * kPackedRows + work.row) *
                  kStationaryRows;
     const long long left = kLength - work.first;
     work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
-    work.granules = granule_table(args) + offset_at(args, position);
-    work.granule_count = granule_count(args, position);
-    work.uses = kPackedRows > 1 ? use_table(args) + offset_at(args, position) : nullptr;
+    work.gather_blocks = gather_block_table(args) + offset_at(args, order_index);
+    work.gather_block_count = gather_block_count(args, order_index);
+    work.block_row_masks =
+        kPackedRows > 1 ? block_row_mask_table(args) + offset_at(args, order_index) : nullptr;
     work.row_base = batch_head * kLength;
     work.valid_keys = key_limit(args, work.batch);
     return work;
@@ -104,9 +105,9 @@ SPION_INLINE bool is_beyond_end(const WorkItem& work) {
     return kPackedRows > 1 && work.rows <= 0;
 }
 
-// Whether the item's rows use granule i of the list.
-SPION_INLINE bool uses_granule(const WorkItem& work, int i) {
-    return kPackedRows == 1 || (work.uses[i] >> work.row & 1) != 0;
+// Whether the item's rows use gather block i of the list.
+SPION_INLINE bool has_gather_block(const WorkItem& work, int i) {
+    return kPackedRows == 1 || (work.block_row_masks[i] >> work.row & 1) != 0;
 }
 
 SPION_INLINE float* row_in_head(const SpionTensor& tensor, int batch, int head, long long row) {
@@ -124,40 +125,40 @@ SPION_INLINE float* key_row_of(const SpionTensor& tensor, const WorkItem& work, 
     return row_in_head(tensor, work.batch, key_head(work.head), row);
 }
 
-// One step's streamed rows: the granules [begin, end) of the list, gathered side by side.
+// One step's streamed rows: the gather blocks [begin, end) of the list, gathered side by side.
 struct Step {
-    const int* granules;
+    const int* gather_blocks;
     int count;
     int limit;  // rows from here on do not exist (L, or the sample's padding)
 
     SPION_INLINE_MEMBER long long first(int i) const {
-        return static_cast<long long>(granules[i]) * kGranule;
+        return static_cast<long long>(gather_blocks[i]) * kGatherRows;
     }
     SPION_INLINE_MEMBER int rows(int i) const { return rows_below(first(i), limit); }
 };
 
-// Calls visit(step) on the granules that the item's rows use, in order, kStreamedRows / kGranule at
-// a time.
+// Calls visit(step) on the gather blocks that the item's rows use, in order, kStreamedRows /
+// kGatherRows at a time.
 template <typename Visit>
 SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
-    const int per_step = kStreamedRows / kGranule;
+    const int per_step = kStreamedRows / kGatherRows;
     if (kPackedRows > 1) {
         int own[kMaxStreamedRows / 16];
         int count = 0;
-        for (int i = 0; i < work.granule_count; ++i) {
-            if (uses_granule(work, i)) {
-                own[count++] = work.granules[i];
+        for (int i = 0; i < work.gather_block_count; ++i) {
+            if (has_gather_block(work, i)) {
+                own[count++] = work.gather_blocks[i];
             }
-            if (count == per_step || (count > 0 && i + 1 == work.granule_count)) {
+            if (count == per_step || (count > 0 && i + 1 == work.gather_block_count)) {
                 visit(Step{own, count, limit});
                 count = 0;
             }
         }
         return;
     }
-    for (int begin = 0; begin < work.granule_count; begin += per_step) {
-        const int left = work.granule_count - begin;
-        visit(Step{work.granules + begin, left < per_step ? left : per_step, limit});
+    for (int begin = 0; begin < work.gather_block_count; begin += per_step) {
+        const int left = work.gather_block_count - begin;
+        visit(Step{work.gather_blocks + begin, left < per_step ? left : per_step, limit});
     }
 }
 

@@ -41,7 +41,7 @@ Target describe_device(const Functions& cuda, driver_abi::Device device) {
         .arch = arch,
         .features = "",
         .compute_capability = capability,
-        .processors = device_attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
+        .sm_count = device_attribute(cuda, device, driver_abi::kDeviceMultiprocessors),
         .shared_bytes_per_block =
             device_attribute(cuda, device, driver_abi::kDeviceSharedBytesPerBlockOptIn),
         .gpu = features_of(arch),

@@ -24,8 +24,8 @@ constexpr std::size_t kAlignment = 64;  // a cache line, and an AVX-512 register
 
 class HostDevice : public Device {
   public:
-    explicit HostDevice(Target target) : target_(std::move(target)), pool_(target_.processors) {
-        target_.processors = pool_.threads();  // those that could be started
+    explicit HostDevice(Target target) : target_(std::move(target)), pool_(target_.sm_count) {
+        target_.sm_count = pool_.threads();  // those that could be started
     }
 
     const Target& target() const override { return target_; }

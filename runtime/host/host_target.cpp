@@ -81,7 +81,7 @@ Target host_target(HostVectors vectors, int threads) {
     return {.back_end = BackEnd::kHost,
             .arch = llvm::sys::getHostCPUName().str(),
             .features = text,
-            .processors = threads,
+            .sm_count = threads,
             .vector_floats = avx2 && has("avx512f") ? 16
                              : avx2                 ? 8
                                                     : 4};

@@ -150,7 +150,7 @@ CompileJobs wgmma_jobs(const Target& target, bool all) {
         });
 }
 
-CompileJobs together_jobs(const Target& target) {
+CompileJobs fused_backward_jobs(const Target& target) {
     if (!target.gpu.wgmma) return {};
     CompileJobs jobs;
     for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
@@ -167,7 +167,7 @@ CompileJobs together_jobs(const Target& target) {
 CompileJobs warp_item_jobs(const Target& target) {
     if (!target.gpu.wgmma) return {};
     return tile_jobs({32, 64}, {16, 32}, target, false, [](int /*block*/, const TileShape& shape) {
-        return shape.unit == MatrixUnit::kMmaWarp && shape.stages <= 3;
+        return shape.unit == MatrixUnit::kMmaSyncTma && shape.stages <= 3;
     });
 }
 

@@ -29,7 +29,7 @@ CompileJobs chosen_jobs(const Target& target, bool all);
 // types, both softmax kinds, with key padding and without.
 CompileJobs wgmma_jobs(const Target& target, bool all = false);
 // Delta and all gradients together.
-CompileJobs together_jobs(const Target& target);
+CompileJobs fused_backward_jobs(const Target& target);
 // Every tile that a warp can have for itself; stages change addresses only.
 CompileJobs warp_item_jobs(const Target& target);
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,

@@ -82,7 +82,7 @@ TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
 }
 
 TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
-    compile_all(test::together_jobs(target));
+    compile_all(test::fused_backward_jobs(target));
 }
 
 TEST_P(CudaCompile, WarpItemsHaveNoSpills) {

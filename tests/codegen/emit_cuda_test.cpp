@@ -36,12 +36,12 @@ TileProgram small_program() {
             .block = 32,
             .stationary_rows = 32,
             .streamed_rows = 64,
-            .granule = 32,
+            .gather_rows = 32,
             .warps = 2,
             .stages = 2,
             .order = {1, 0, 2, 3},
             .offsets = {0, 3, 4, 5, 5},
-            .granules = {0, 1, 3, 0, 2}};
+            .gather_blocks = {0, 1, 3, 0, 2}};
 }
 
 // Run with SPION_UPDATE_GOLDENS set to write what is emitted now.
@@ -89,11 +89,11 @@ TEST(EmitCuda, WideHeadsMakeTheirGradientsApart) {
         return source.text.substr(at);
     };
     const std::string body_of = "#include \"kernels/cuda/sm80/attention_key_value_gradient";
-    const std::string together = body_of + ".cuh\"\n", apart = body_of + "_apart.cuh\"\n";
-    EXPECT_EQ(body(128, DType::kTf32), together);
-    EXPECT_EQ(body(144, DType::kTf32), apart);
-    EXPECT_EQ(body(160, DType::kBf16), together);
-    EXPECT_EQ(body(176, DType::kFp16), apart);
+    const std::string at_once = body_of + ".cuh\"\n", dv_then_dk = body_of + "_dv_then_dk.cuh\"\n";
+    EXPECT_EQ(body(128, DType::kTf32), at_once);
+    EXPECT_EQ(body(144, DType::kTf32), dv_then_dk);
+    EXPECT_EQ(body(160, DType::kBf16), at_once);
+    EXPECT_EQ(body(176, DType::kFp16), dv_then_dk);
     program.role = KernelRole::kQueryGradient;
     EXPECT_NE(emit(program, cuda_target(90)).text.find("sm80/attention_query_gradient.cuh"),
               std::string::npos);
@@ -101,7 +101,7 @@ TEST(EmitCuda, WideHeadsMakeTheirGradientsApart) {
 
 TEST(EmitCuda, TextDoesNotDependOnTheWalk) {
     TileProgram other = small_program();
-    other.granules = {0, 1, 2, 0, 2};
+    other.gather_blocks = {0, 1, 2, 0, 2};
     const KernelSource a = emit(small_program(), cuda_target(80));
     const KernelSource b = emit(other, cuda_target(80));
     EXPECT_EQ(a.text, b.text);
@@ -123,18 +123,18 @@ TEST(EmitCuda, BakedTablesAreConstantsOfTheSource) {
               std::string::npos)
         << source.text;
     for (const char* line :
-         {"enum : int { kSteps = -1 };", "using GranuleIndex = unsigned short;",
+         {"enum : int { kSteps = -1 };", "using GatherBlockIndex = unsigned short;",
           "static __constant__ const unsigned short kOrder[] = {\n    1, 0, 2, 3};",
           "static __constant__ const unsigned short kOffsets[] = {\n    0, 3, 4, 5, 5};",
-          "static __device__ const unsigned short kGranules[] = {\n    0, 1, 3, 0, 2};"}) {
+          "static __device__ const unsigned short kGatherBlocks[] = {\n    0, 1, 3, 0, 2};"}) {
         EXPECT_NE(source.text.find(line), std::string::npos) << line << "\n" << source.text;
     }
-    EXPECT_LT(source.text.find("kGranules[]"), source.text.find("#include"));
+    EXPECT_LT(source.text.find("kGatherBlocks[]"), source.text.find("#include"));
     TileProgram other = program;
-    other.granules = {0, 1, 2, 0, 2};
+    other.gather_blocks = {0, 1, 2, 0, 2};
     EXPECT_NE(emit(other, cuda_target(90)).text, source.text);
-    other.granules.back() = 65536;  // beyond 16 bits
-    EXPECT_NE(emit(other, cuda_target(90)).text.find("using GranuleIndex = int;"),
+    other.gather_blocks.back() = 65536;  // beyond 16 bits
+    EXPECT_NE(emit(other, cuda_target(90)).text.find("using GatherBlockIndex = int;"),
               std::string::npos);
 }
 
@@ -145,21 +145,21 @@ TEST(EmitCuda, PackedTilesSaySo) {
     program.warps = 4;
     program.order = {1, 0};
     program.offsets = {0, 3, 5};
-    program.uses = {1, 3, 2, 3, 1};
+    program.block_row_masks = {1, 3, 2, 3, 1};
     const KernelSource source = emit(program, cuda_target(90));
     EXPECT_EQ(source.name, "attention_forward-b32-D32-bf16-pruned_zero-packed");
     EXPECT_NE(source.text.find("\n#define SPION_PACKED_ROWS 2  // block rows of a tile\n"),
               std::string::npos)
         << source.text;
-    // What is multiplied at once lies in one granule.
+    // What is multiplied at once lies in one gather block.
     EXPECT_NE(source.text.find("enum : int { kColumns = 32 };"), std::string::npos);
-    EXPECT_EQ(source.text.find("kUses"), std::string::npos);
+    EXPECT_EQ(source.text.find("kBlockRowMasks"), std::string::npos);
     program.tables = Tables::kBaked;
     const std::string baked = emit(program, cuda_target(90)).text;
-    EXPECT_NE(
-        baked.find("using UseBits = unsigned char;\nstatic __device__ const UseBits kUses[] = "
-                   "{\n    1, 3, 2, 3, 1};\n"),
-        std::string::npos)
+    EXPECT_NE(baked.find("using BlockRowMask = unsigned char;\nstatic __device__ const "
+                         "BlockRowMask kBlockRowMasks[] = "
+                         "{\n    1, 3, 2, 3, 1};\n"),
+              std::string::npos)
         << baked;
 }
 
@@ -169,14 +169,14 @@ TEST(EmitCuda, BakedTripCountsAreConstantWhereAllRowsAreAlike) {
     const auto has = [&](const char* line) {
         return emit(program, cuda_target(90)).text.find(line) != std::string::npos;
     };
-    program.offsets = {0, 3, 6, 9, 12};  // 2 steps of 2 granules each
-    program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 2, 3};
+    program.offsets = {0, 3, 6, 9, 12};  // 2 steps of 2 gather blocks each
+    program.gather_blocks = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 2, 3};
     EXPECT_TRUE(has("kListed = 3 };"));
     EXPECT_TRUE(has("kSteps = -1 };"));  // lengths decide
     program.attention.key_padding = false;
     EXPECT_TRUE(has("kSteps = 2 };"));
-    program.offsets = {0, 3, 6, 9, 13};  // as many steps, though not as many granules
-    program.granules = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 1, 2, 3};
+    program.offsets = {0, 3, 6, 9, 13};  // as many steps, though not as many gather blocks
+    program.gather_blocks = {0, 1, 3, 0, 1, 2, 0, 1, 3, 0, 1, 2, 3};
     EXPECT_TRUE(has("kListed = -1 };"));
     EXPECT_TRUE(has("kSteps = 2 };"));
     program.offsets = {0, 2, 6, 9, 13};
@@ -188,10 +188,10 @@ TEST(EmitCuda, TooLargeTablesAreNotBaked) {
     program.tables = Tables::kBaked;
     const auto extra = static_cast<std::size_t>(kMostBakedEntries) - 4 - 5;
     program.offsets.back() = static_cast<int>(extra);
-    program.granules.assign(extra, 0);
+    program.gather_blocks.assign(extra, 0);
     EXPECT_EQ(why_not_baked(program), "");
     EXPECT_NO_THROW(emit(program, cuda_target(90)));
-    program.granules.push_back(0);
+    program.gather_blocks.push_back(0);
     ++program.offsets.back();
     EXPECT_EQ(why_not_baked(program), "its tables have 32769 entries, and 32768 at most are baked");
     expect_error<UserError>([&] { emit(program, cuda_target(90)); },
@@ -249,9 +249,9 @@ TEST(EmitCuda, RefusesWhatTheIrCanSayButNoBodyDoes) {
 
 TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
     TileProgram program = small_program();
-    program.unit = MatrixUnit::kMmaWarp;
+    program.unit = MatrixUnit::kMmaSyncTma;
     program.warps = 1;
-    program.block = program.stationary_rows = program.granule = program.streamed_rows = 32;
+    program.block = program.stationary_rows = program.gather_rows = program.streamed_rows = 32;
     program.attention.head_dim = 64;
     program.attention.dtype = DType::kFp16;
     program.attention.length = 32 * program.tiles();

@@ -17,23 +17,23 @@ namespace {
 const Target kTarget{.back_end = BackEnd::kHost,
                      .arch = "generic",
                      .features = "",
-                     .processors = 2,
+                     .sm_count = 2,
                      .vector_floats = 8};
 
-// L = 96 in blocks of 32: row 0 streams granules 0 and 2, row 1 nothing, row 2 granule 1.
+// L = 96 in blocks of 32: row 0 streams gather blocks 0 and 2, row 1 nothing, row 2 gather block 1.
 TileProgram small_program() {
     return {.role = KernelRole::kForward,
             .attention = small_attention(),
             .block = 32,
             .stationary_rows = 32,
             .streamed_rows = 64,
-            .granule = 32,
+            .gather_rows = 32,
             .warps = 1,
             .stages = 1,
             .unit = MatrixUnit::kVector,
             .order = {0, 2, 1},
             .offsets = {0, 2, 3, 3},
-            .granules = {0, 2, 1}};
+            .gather_blocks = {0, 2, 1}};
 }
 
 bool has_line(const std::string& text, const std::string& start) {
@@ -50,7 +50,7 @@ TEST(EmitHost, NamesEveryConstantOnce) {
     EXPECT_TRUE(has_line(source.text, "@kKeyPadding = constant i8 0"));
     EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));
     EXPECT_TRUE(has_line(source.text, "@kStreamedRows = constant i32 64 "));
-    EXPECT_TRUE(has_line(source.text, "@kGranule = constant i32 32 "));
+    EXPECT_TRUE(has_line(source.text, "@kGatherRows = constant i32 32 "));
     EXPECT_TRUE(has_line(source.text, "@kVectorFloats = constant i32 8 "));
     // A float is the bits of the equal double.
     EXPECT_TRUE(has_line(source.text, "@kScale = constant float 0x3FB99999A0000000  ; 0.1"));
@@ -63,7 +63,7 @@ TEST(EmitHost, PatternsOfOneShapeShareTheirText) {
     TileProgram other = small_program();
     other.order = {1, 0, 2};
     other.offsets = {0, 1, 1, 1};
-    other.granules = {2};
+    other.gather_blocks = {2};
     const KernelSource a = emit(small_program(), kTarget), b = emit(other, kTarget);
     EXPECT_EQ(a.text, b.text);
     EXPECT_NE(a.ir, b.ir);
@@ -79,13 +79,13 @@ TEST(EmitHost, BakedTablesAreConstantsOfTheSource) {
     EXPECT_TRUE(has_line(source.text, "@kTiles = constant i32 3 ")) << source.text;
     EXPECT_TRUE(has_line(source.text, "@kListed = constant i32 -1 "));
     EXPECT_TRUE(has_line(source.text,
-                         "@kGranulesEntries = constant [3 x i32] [\n    i32 0, i32 2, i32 1]\n"
-                         "@kGranules = constant ptr @kGranulesEntries\n"))
+                         "@kGatherBlocksEntries = constant [3 x i32] [\n    i32 0, i32 2, i32 1]\n"
+                         "@kGatherBlocks = constant ptr @kGatherBlocksEntries\n"))
         << source.text;
     EXPECT_EQ(emit(small_program(), kTarget).text.find("kListed"), std::string::npos);
     program.offsets = {0, 1, 2, 3};
     EXPECT_TRUE(has_line(emit(program, kTarget).text, "@kListed = constant i32 1 "));
-    program.granules.assign(static_cast<std::size_t>(kMostBakedEntries), 0);
+    program.gather_blocks.assign(static_cast<std::size_t>(kMostBakedEntries), 0);
     expect_error<UserError>([&] { emit(program, kTarget); }, "pass it as tables");
 }
 
@@ -93,7 +93,7 @@ TEST(EmitHost, PackedTilesHaveTheLanesOfABlockRow) {
     TileProgram program = small_program();
     EXPECT_TRUE(has_line(emit(program, kTarget).text, "@kPackedRows = constant i32 1 "));
     program.stationary_rows = 2 * program.block;
-    program.uses = {1, 3, 2};
+    program.block_row_masks = {1, 3, 2};
     const KernelSource source = emit(program, kTarget);
     EXPECT_TRUE(has_line(source.text, "@kPackedRows = constant i32 2 "));
     EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));

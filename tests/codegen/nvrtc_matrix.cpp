@@ -82,7 +82,7 @@ test::CompileJobs training_jobs(const Target& target) {
 void print_target(const Target& target, std::size_t step) {
     print_family("chosen", test::chosen_jobs(target, false), step);
     print_family("wgmma", test::wgmma_jobs(target), step);
-    print_family("together", test::together_jobs(target), step);
+    print_family("fused", test::fused_backward_jobs(target), step);
     print_family("warp items", test::warp_item_jobs(target), step);
     print_family("other D", test::other_dimension_jobs(target, false), step);
     print_family("summary", test::summary_jobs(target), step);

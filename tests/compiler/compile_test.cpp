@@ -145,8 +145,8 @@ TEST_F(CompileTest, LaunchesCarryTheirProgramsTables) {
             };
             EXPECT_TRUE(holds(launch.arguments.order, expected.order));
             EXPECT_TRUE(holds(launch.arguments.offsets, expected.offsets));
-            EXPECT_TRUE(holds(launch.arguments.granules, expected.granules));
-            EXPECT_NE(launch.arguments.granules, nullptr);
+            EXPECT_TRUE(holds(launch.arguments.gather_blocks, expected.gather_blocks));
+            EXPECT_NE(launch.arguments.gather_blocks, nullptr);
         }
     }
 }

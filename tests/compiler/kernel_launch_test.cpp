@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
-#include "codegen/cuda/hopper_plan.h"
 #include "codegen/cuda/warp_plan.h"
-#include "compiler/share_schedule.h"
+#include "codegen/cuda/wgmma_plan.h"
+#include "compiler/dq_schedule.h"
 #include "ir/error.h"
 #include "tests/compiler/plan/plan_of.h"
 #include "tests/support/expect_error.h"
@@ -39,16 +39,16 @@ struct Launcher {
     Launcher(const TileProgram& program, const EmittedGeometry& emitted, const Target& target)
         : launch(program, emitted, target),
           hints(work_hints(program)),
-          tables(walk_tables(program, static_cast<std::int64_t>(program.granules.size()))),
+          tables(walk_tables(program, static_cast<std::int64_t>(program.gather_blocks.size()))),
           block(static_cast<std::size_t>(tables.size)) {
-        write_walk(program, tables, target.processors, block);
+        write_walk(program, tables, target.sm_count, block);
     }
     KernelLaunch launch;
     WorkHints hints;
     WalkTables tables;
     std::vector<std::int32_t> block;
-    unsigned counters[2] = {}, turns[1] = {};
-    float sums[1] = {};
+    unsigned counters[2] = {}, dq_semaphore[1] = {};
+    float dq_accum[1] = {};
 };
 
 class KernelLaunchTest : public testing::Test {
@@ -76,11 +76,13 @@ class KernelLaunchTest : public testing::Test {
     }
 
     void launch(Launcher& launcher, const SpionAttentionArguments& args) {
-        const PreparedLaunch prepared = launcher.launch.prepare(
-            args, launcher.block.data(), launcher.tables,
-            {.counters = launcher.counters, .turns = launcher.turns, .sums = launcher.sums},
-            launcher.hints, device_);
-        ASSERT_EQ(prepared.bytes(), sizeof(SpionHopperArguments));
+        const PreparedLaunch prepared =
+            launcher.launch.prepare(args, launcher.block.data(), launcher.tables,
+                                    {.counters = launcher.counters,
+                                     .dq_semaphore = launcher.dq_semaphore,
+                                     .dq_accum = launcher.dq_accum},
+                                    launcher.hints, device_);
+        ASSERT_EQ(prepared.bytes(), sizeof(SpionSm90Arguments));
         ASSERT_EQ(prepared.data(), &prepared.arguments);
         launched_ = prepared.geometry;
         passed_ = prepared.arguments;
@@ -88,7 +90,7 @@ class KernelLaunchTest : public testing::Test {
 
     WritingDevice device_;
     LaunchGeometry launched_;
-    SpionHopperArguments passed_ = {};
+    SpionSm90Arguments passed_ = {};
     alignas(64) char memory_[1024] = {};
 };
 
@@ -127,17 +129,17 @@ TEST_F(KernelLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
     EXPECT_EQ(device_.described[2].rows, 128);
     EXPECT_TRUE(launched_.all_at_once);
     EXPECT_FALSE(launched_.overlaps_previous);
-    const ShareSchedule schedule = schedule_shares(program, 132);
-    EXPECT_EQ(passed_.pairs_at_once, static_cast<unsigned>(schedule.pairs_at_once));
-    for (std::size_t i = 0; i < schedule.turns.size(); ++i) {
-        EXPECT_EQ(passed_.ranks[i], schedule.turns[i]);
-        EXPECT_EQ(passed_.attention.granules[i], schedule.granules[i]);
+    const DqSchedule schedule = schedule_dq(program, 132);
+    EXPECT_EQ(passed_.batch_heads_at_once, static_cast<unsigned>(schedule.batch_heads_at_once));
+    for (std::size_t i = 0; i < schedule.tickets.size(); ++i) {
+        EXPECT_EQ(passed_.dq_tickets[i], schedule.tickets[i]);
+        EXPECT_EQ(passed_.attention.gather_blocks[i], schedule.gather_blocks[i]);
     }
-    EXPECT_EQ(passed_.turns, together.turns);
-    EXPECT_EQ(passed_.sums, together.sums);
-    constexpr std::size_t kQueryTiles = 2 * 8;  // of a sample: heads, granules
-    EXPECT_EQ(together.launch.bytes(5).turns, 5 * kQueryTiles * sizeof(unsigned));
-    EXPECT_EQ(together.launch.bytes(6).sums, 6 * kQueryTiles * 128 * 64 * sizeof(float));
+    EXPECT_EQ(passed_.dq_semaphore, together.dq_semaphore);
+    EXPECT_EQ(passed_.dq_accum, together.dq_accum);
+    constexpr std::size_t kQueryTiles = 2 * 8;  // of a sample: heads, gather blocks
+    EXPECT_EQ(together.launch.bytes(5).dq_semaphore, 5 * kQueryTiles * sizeof(unsigned));
+    EXPECT_EQ(together.launch.bytes(6).dq_accum, 6 * kQueryTiles * 128 * 64 * sizeof(float));
 }
 
 // Nothing of a launch is kept for the next: any thread may make it.
@@ -155,8 +157,8 @@ TEST_F(KernelLaunchTest, DescribesTensorsAnewEachTime) {
     EXPECT_EQ(device_.described.back().extent[3], 1);
     EXPECT_EQ(device_.described.back().stride[2], 128);
     EXPECT_EQ(again.launch.bytes(5).counters, 2 * sizeof(unsigned));
-    EXPECT_EQ(again.launch.bytes(5).turns, 0U);
-    EXPECT_EQ(again.launch.bytes(5).sums, 0U);
+    EXPECT_EQ(again.launch.bytes(5).dq_semaphore, 0U);
+    EXPECT_EQ(again.launch.bytes(5).dq_accum, 0U);
 }
 
 TEST_F(KernelLaunchTest, StartsAsManyBlocksAsTheDeviceHolds) {
@@ -187,16 +189,16 @@ TEST_F(KernelLaunchTest, HandsOutLongWalksBeforeTheVeryEnd) {
               test::Launch{attention, role, 64, device_.target()}.measured().value());
     Launcher some(uneven, kThreeBlocks, device_.target());
     launch(some, arguments(5));  // 160 blocks: 1 + 15 * 16 * 160 / (31 * 16)
-    EXPECT_EQ(passed_.heads_together, 10U);
+    EXPECT_EQ(passed_.lpt_heads, 10U);
     launch(some, arguments(500));
-    EXPECT_EQ(passed_.heads_together, 131U);
+    EXPECT_EQ(passed_.lpt_heads, 131U);
     Launcher one(uneven, {.resident_blocks = 1}, device_.target());
     launch(one, arguments(40));
-    EXPECT_EQ(passed_.heads_together,
+    EXPECT_EQ(passed_.lpt_heads,
               1U + (16U * 16U - 31U) * 132U / (16U * 31U));  // 60 of 80
     Launcher even(program(role), kThreeBlocks, device_.target());
     launch(even, arguments(500));
-    EXPECT_EQ(passed_.heads_together, 1U);
+    EXPECT_EQ(passed_.lpt_heads, 1U);
 }
 
 TEST_F(KernelLaunchTest, RefusesWhatTheCopyEngineCannotRead) {
@@ -225,10 +227,10 @@ TEST_F(KernelLaunchTest, GivesWarpsTheirItems) {
     const BlockPattern pattern = BlockPattern(1000, 32, std::move(bits));
     const TileShape shape{.stationary_rows = 32,
                           .streamed_rows = 32,
-                          .granule = 32,
+                          .gather_rows = 32,
                           .warps = 1,
                           .stages = 2,
-                          .unit = MatrixUnit::kMmaWarp};
+                          .unit = MatrixUnit::kMmaSyncTma};
     const TileProgram columns =
         lower(attention, pattern, KernelRole::kKeyValueGradient, device_.target(), shape);
     const EmittedGeometry emitted = geometry(columns, device_.target());
@@ -237,20 +239,20 @@ TEST_F(KernelLaunchTest, GivesWarpsTheirItems) {
     launch(warps, arguments(5));
     EXPECT_EQ(launched_.work_items, 80);  // 4 items a block
     EXPECT_EQ(passed_.items, 320U);
-    EXPECT_EQ(passed_.early_tiles, 2U);  // blocks 3 and 5; 71 granules in 32 lists
+    EXPECT_EQ(passed_.lpt_tiles, 2U);  // blocks 3 and 5; 71 gather blocks in 32 lists
     for (const TensorBoxes& boxes : device_.described) EXPECT_EQ(boxes.rows, 32);
     launch(warps, arguments(15625));
     EXPECT_EQ(launched_.work_items, emitted.resident_blocks * 132);
-    EXPECT_EQ(passed_.early_tiles, 0U);  // every warp has hundreds of items
+    EXPECT_EQ(passed_.lpt_tiles, 0U);  // every warp has hundreds of items
 
     const TileProgram rows =
         lower(attention, pattern, KernelRole::kForward, device_.target(), shape);
     Launcher even(rows, geometry(rows, device_.target()), device_.target());
     launch(even, arguments(5));
-    EXPECT_EQ(passed_.early_tiles, 0U);
+    EXPECT_EQ(passed_.lpt_tiles, 0U);
 }
 
-// Whatever is resident fits a processor: registers of its quarters, which warps are spread over.
+// Whatever is resident fits an SM: registers of its quarters, which warps are spread over.
 TEST(WarpPlan, KeepsToRegistersAndSharedMemory) {
     int feasible = 0;
     for (const KernelRole role :
@@ -286,8 +288,8 @@ TEST(WarpPlan, KeepsToRegistersAndSharedMemory) {
     EXPECT_FALSE(has_warp_plan(KernelRole::kKeyValueGradient, 32, 32));
 }
 
-// Whatever is resident fits a processor, and a plan says why there is none.
-TEST(HopperPlan, KeepsToRegistersAndSharedMemory) {
+// Whatever is resident fits an SM, and a plan says why there is none.
+TEST(WgmmaPlan, KeepsToRegistersAndSharedMemory) {
     int feasible = 0;
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
@@ -297,8 +299,8 @@ TEST(HopperPlan, KeepsToRegistersAndSharedMemory) {
                     for (const int stages : {2, 3, 4}) {
                         const CompilerRelease compiler =
                             stages == 3 ? CompilerRelease{12, 6} : kNewestNvrtc;
-                        const HopperPlan plan = plan_hopper(role, head_dim, stationary, streamed,
-                                                            stages, 227 * 1024, compiler);
+                        const WgmmaPlan plan = plan_wgmma(role, head_dim, stationary, streamed,
+                                                          stages, 227 * 1024, compiler);
                         ASSERT_EQ(plan.resident_blocks == 0, !plan.problem.empty());
                         if (plan.resident_blocks == 0) continue;
                         ++feasible;
@@ -315,11 +317,11 @@ TEST(HopperPlan, KeepsToRegistersAndSharedMemory) {
         }
     }
     EXPECT_GT(feasible, 60);
-    const HopperPlan none =
-        plan_hopper(KernelRole::kQueryGradient, 128, 128, 128, 4, 227 * 1024, kNewestNvrtc);
+    const WgmmaPlan none =
+        plan_wgmma(KernelRole::kQueryGradient, 128, 128, 128, 4, 227 * 1024, kNewestNvrtc);
     EXPECT_NE(none.problem.find("shared memory"), std::string::npos) << none.problem;
-    const HopperPlan wide =
-        plan_hopper(KernelRole::kKeyValueGradient, 128, 64, 128, 2, 227 * 1024, kNewestNvrtc);
+    const WgmmaPlan wide =
+        plan_wgmma(KernelRole::kKeyValueGradient, 128, 64, 128, 2, 227 * 1024, kNewestNvrtc);
     EXPECT_NE(wide.problem.find("registers"), std::string::npos) << wide.problem;
 }
 

@@ -24,7 +24,7 @@ constexpr std::array kDTypes = {DType::kFp32, DType::kTf32, DType::kBf16, DType:
 constexpr std::array kCapabilities = {80, 86, 89, 90, 100, 120};
 
 Target host() {
-    return Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = "", .processors = 2};
+    return Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = "", .sm_count = 2};
 }
 
 Attention attention_for(const BlockPattern& pattern, int head_dim = 32,
@@ -89,14 +89,14 @@ TEST(Lower, FullAndEmptyPatterns) {
             const BlockPattern full = BlockPattern::full(length, 64);
             const TileProgram dense = lower(attention_for(full), full, role, cuda_target(90));
             verify(dense, full);
-            EXPECT_EQ(static_cast<std::int64_t>(dense.granules.size()),
-                      dense.tiles() * ((length + dense.granule - 1) / dense.granule));
+            EXPECT_EQ(static_cast<std::int64_t>(dense.gather_blocks.size()),
+                      dense.tiles() * ((length + dense.gather_rows - 1) / dense.gather_rows));
             const BlockPattern empty = BlockPattern::empty(length, 64);
             const TileProgram nothing = lower(attention_for(empty), empty, role, cuda_target(90));
             verify(nothing, empty);
             const int rows = nothing.stationary_rows;
             EXPECT_EQ(nothing.tiles(), (length + rows - 1) / rows);
-            EXPECT_TRUE(nothing.granules.empty());
+            EXPECT_TRUE(nothing.gather_blocks.empty());
         }
     }
 }
@@ -130,9 +130,9 @@ TEST(Lower, WideBlocksBecomeSeveralTiles) {
               "program role=attention_forward\n"
               "attention H=2 D=32 L=300 dtype=bf16 scale=0.17677669 softmax=pruned_zero "
               "key_padding=false dropout=0\n"
-              "shape block=128 stationary_rows=64 streamed_rows=64 granule=64 warps=4 stages=2 "
+              "shape block=128 stationary_rows=64 streamed_rows=64 gather_rows=64 warps=4 stages=2 "
               "unit=mma_sync tables=passed\n"
-              "walk tiles=5 granules=9 longest=3 empty=2\n"
+              "walk tiles=5 gather_blocks=9 longest=3 empty=2\n"
               "tile 0 irregular: 0 1 4\n"
               "tile 1 irregular: 0 1 4\n"
               "tile 4 band: 2..4\n"

@@ -16,10 +16,10 @@ const std::string kAttention =
     "attention H=2 D=16 L=80 dtype=fp16 scale=0.25 softmax=masked key_padding=false dropout=0\n";
 const std::string kPattern = "pattern L=80 block=32\n101\n000\n111\n";
 const std::string kShape =
-    "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2 "
+    "shape block=32 stationary_rows=16 streamed_rows=32 gather_rows=16 warps=1 stages=2 "
     "unit=mma_sync tables=passed\n";
 const std::string kWalk =
-    "walk tiles=5 granules=11 longest=5 empty=2\n"
+    "walk tiles=5 gather_blocks=11 longest=5 empty=2\n"
     "tile 4: 0..4\n"
     "tile 0: 0 1 4\n"
     "tile 1: 0 1 4\n"
@@ -29,10 +29,10 @@ const std::string kRole = "program role=attention_forward\n";
 const std::string kProgram = kRole + kAttention + kShape + kWalk;
 // Two block rows a tile; the third block row is alone in the second tile.
 const std::string kPackedShape =
-    "shape block=32 stationary_rows=64 streamed_rows=64 granule=32 warps=4 stages=1 "
+    "shape block=32 stationary_rows=64 streamed_rows=64 gather_rows=32 warps=4 stages=1 "
     "unit=wgmma tables=baked\n";
 const std::string kPacked = kRole + kAttention + kPackedShape +
-                            "walk tiles=2 granules=5 longest=3 empty=0\n"
+                            "walk tiles=2 gather_blocks=5 longest=3 empty=0\n"
                             "tile 1 dense: 0..2/10\n"
                             "tile 0 irregular: 0/10 2/10\n";
 
@@ -57,10 +57,10 @@ TEST(Parser, ReadsAWholeModule) {
     ASSERT_EQ(ir.programs.size(), 2U);
     EXPECT_EQ(ir.programs[0].order, (std::vector<std::int32_t>{4, 0, 1, 2, 3}));
     EXPECT_EQ(ir.programs[0].offsets, (std::vector<std::int32_t>{0, 5, 8, 11, 11, 11}));
-    EXPECT_EQ(ir.programs[0].granules,
+    EXPECT_EQ(ir.programs[0].gather_blocks,
               (std::vector<std::int32_t>{0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}));
-    EXPECT_TRUE(ir.programs[0].uses.empty());
-    EXPECT_EQ(ir.programs[1].uses, (std::vector<std::uint32_t>{1, 1, 1, 1, 1}));
+    EXPECT_TRUE(ir.programs[0].block_row_masks.empty());
+    EXPECT_EQ(ir.programs[1].block_row_masks, (std::vector<std::uint32_t>{1, 1, 1, 1, 1}));
     EXPECT_EQ(ir.programs[1].tables, Tables::kBaked);
     EXPECT_EQ(ir.programs[1].unit, MatrixUnit::kWgmma);
     EXPECT_EQ(ir.programs[1].classes,
@@ -174,25 +174,32 @@ TEST(Parser, ProgramsThatAreWrong) {
          "expected the name of a constant, found '=4=64'"},
         {replaced(shape, "mma_sync", "tensor"), "3:85", "matrix unit 'tensor' is not known: use"},
         {replaced(shape, "passed", "kept"), "3:101", "kind of tables 'kept' is not known: use"},
-        {replaced(shape, "granule=16", "granule=12"), "1:1", "granule 12 does not divide block 32"},
+        {replaced(shape, "gather_rows=16", "gather_rows=12"), "1:1",
+         "gather_rows 12 does not divide block 32"},
         {replaced(shape, "warps=1", "warps=2147483647"), "1:1", "2147483647 warps for 16"},
         {kRole + kAttention + "shape block=32\n" + kWalk, "4:1", "without tiles has no walk"},
         {replaced(kProgram, "empty=2", "empty=1"), "4:1",
-         "the counts do not fit the tiles: expected 'walk tiles=5 granules=11 longest=5 empty=2'"},
-        {replaced(kProgram, "tile 0: 0", "tile 0: 7"), "6:9", "granule is 7, expected 0 to 4"},
-        {replaced(kProgram, "0..4", "3..2"), "5:12", "last granule is 2, expected 3 to 4"},
-        {replaced(kProgram, "tile 0: 0 1", "tile 0: 1 0"), "6:1", "granule 0 follows 1, not asc"},
+         "the counts do not fit the tiles: expected 'walk tiles=5 gather_blocks=11 longest=5 "
+         "empty=2'"},
+        {replaced(kProgram, "tile 0: 0", "tile 0: 7"), "6:9", "gather block is 7, expected 0 to 4"},
+        {replaced(kProgram, "0..4", "3..2"), "5:12", "last gather block is 2, expected 3 to 4"},
+        {replaced(kProgram, "tile 0: 0 1", "tile 0: 1 0"), "6:1",
+         "gather block 0 follows 1, not asc"},
         {replaced(kProgram, "tile 0:", "tile 4:"), "6:1", "work item 1 is tile 4 a second time"},
         {replaced(kProgram, "tile 2:", "tile 2 empty:"), "8:1", "a row class for every tile, or"},
         {replaced(kProgram, "tile 2:", "tile 2"), "8:7", "expected a row class or ':', found the"},
-        {replaced(kPacked, "dense", "band"), "5:1", "tile 1 is classed band, its granules are den"},
+        {replaced(kPacked, "dense", "band"), "5:1",
+         "tile 1 is classed band, its gather blocks are den"},
         {replaced(kPacked, "dense", "thick"), "5:8", "row class 'thick' is not known: use empty"},
         {replaced(kPacked, "0/10", "0"), "6:21", "expected '/', found '2/10'"},
         {replaced(kPacked, "0/10", "0/1"), "6:21", "expected a bit for each of the 2 block rows"},
-        {replaced(kPacked, "0/10", "0/00"), "6:1", "granule 0 is used by no block row"},
-        {kPattern + replaced(kPacked, "0/10", "0/11"), "10:1", "tile 0 streams granule 0 outside"},
-        {kPattern + replaced(kPacked, " 2/10", " 2/01"), "10:1", "tile 0 lacks granule 2 of the"},
-        {replaced(kPattern, "101", "111") + kProgram, "10:1", "tile 0 lacks granule 2 of the pat"},
+        {replaced(kPacked, "0/10", "0/00"), "6:1", "gather block 0 is used by no block row"},
+        {kPattern + replaced(kPacked, "0/10", "0/11"), "10:1",
+         "tile 0 streams gather block 0 outside"},
+        {kPattern + replaced(kPacked, " 2/10", " 2/01"), "10:1",
+         "tile 0 lacks gather block 2 of the"},
+        {replaced(kPattern, "101", "111") + kProgram, "10:1",
+         "tile 0 lacks gather block 2 of the pat"},
         {"pattern L=80 block=64\n10\n01\n" + kProgram, "4:1", "was made for another pattern"},
     };
     for (const Bad& bad : cases) {
@@ -202,10 +209,11 @@ TEST(Parser, ProgramsThatAreWrong) {
 
 // What a short text may make the parser allocate.
 TEST(Parser, RangesAreBounded) {
-    const std::string huge = replaced(replaced(kRole + kAttention + kShape, "L=80", "L=2147483647"),
-                                      "granule=16", "granule=1") +
-                             "walk tiles=5 granules=1 longest=1 empty=0\ntile 0: 0..2147483646\n";
-    expect_refused({huge, "5:12", "more than 67108864 granules in a text"});
+    const std::string huge =
+        replaced(replaced(kRole + kAttention + kShape, "L=80", "L=2147483647"), "gather_rows=16",
+                 "gather_rows=1") +
+        "walk tiles=5 gather_blocks=1 longest=1 empty=0\ntile 0: 0..2147483646\n";
+    expect_refused({huge, "5:12", "more than 67108864 gather blocks in a text"});
 }
 
 }  // namespace

@@ -24,10 +24,10 @@ TEST(Target, KnownGpus) {
         EXPECT_EQ(target.compute_capability, row.capability);
         EXPECT_EQ(target.shared_bytes_per_block, row.shared_bytes);
         EXPECT_EQ(target.compiler, kNewestNvrtc);
-        EXPECT_GT(target.processors, 80);
+        EXPECT_GT(target.sm_count, 80);
     }
-    EXPECT_EQ(cuda_target(80).processors, 108);
-    EXPECT_EQ(cuda_target(90).processors, 132);
+    EXPECT_EQ(cuda_target(80).sm_count, 108);
+    EXPECT_EQ(cuda_target(90).sm_count, 132);
 }
 
 TEST(Target, CompilersAreOrderedByTheirReleases) {

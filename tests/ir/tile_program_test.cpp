@@ -20,7 +20,7 @@ BlockPattern small_pattern() {
     return BlockPattern(80, 32, {1, 0, 1, 0, 0, 0, 1, 1, 1});
 }
 
-// Written by hand: tiles of 16 rows, two a block row; granules of 16 rows, two a block.
+// Written by hand: tiles of 16 rows, two a block row; gather blocks of 16 rows, two a block.
 TileProgram small_program() {
     return TileProgram{.role = KernelRole::kForward,
                        .attention = {.heads = 2,
@@ -32,12 +32,12 @@ TileProgram small_program() {
                        .block = 32,
                        .stationary_rows = 16,
                        .streamed_rows = 32,
-                       .granule = 16,
+                       .gather_rows = 16,
                        .warps = 1,
                        .stages = 2,
                        .order = {4, 0, 1, 2, 3},
                        .offsets = {0, 5, 8, 11, 11, 11},
-                       .granules = {0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}};
+                       .gather_blocks = {0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}};
 }
 
 // The same pattern for dK/dV: by columns.
@@ -46,7 +46,7 @@ TileProgram small_transpose() {
     program.role = KernelRole::kKeyValueGradient;
     program.order = {0, 1, 4, 2, 3};
     program.offsets = {0, 3, 6, 9, 10, 11};
-    program.granules = {0, 1, 4, 0, 1, 4, 0, 1, 4, 4, 4};
+    program.gather_blocks = {0, 1, 4, 0, 1, 4, 0, 1, 4, 4, 4};
     return program;
 }
 
@@ -55,9 +55,9 @@ TEST(TileProgram, Prints) {
               "program role=attention_forward\n"
               "attention H=2 D=16 L=80 dtype=fp16 scale=0.25 softmax=masked key_padding=false "
               "dropout=0\n"
-              "shape block=32 stationary_rows=16 streamed_rows=32 granule=16 warps=1 stages=2 "
+              "shape block=32 stationary_rows=16 streamed_rows=32 gather_rows=16 warps=1 stages=2 "
               "unit=mma_sync tables=passed\n"
-              "walk tiles=5 granules=11 longest=5 empty=2\n"
+              "walk tiles=5 gather_blocks=11 longest=5 empty=2\n"
               "tile 4: 0..4\n"
               "tile 0: 0 1 4\n"
               "tile 1: 0 1 4\n"
@@ -90,11 +90,11 @@ TEST(TileProgram, RolesWalkTheirOwnSide) {
     TileProgram program = small_transpose();
     program.role = KernelRole::kForward;
     expect_error<InternalError>([&] { verify(program, small_pattern()); },
-                                "tile 4 lacks granule 2 of the pattern");
+                                "tile 4 lacks gather block 2 of the pattern");
     program = small_program();
     program.role = KernelRole::kKeyValueGradient;
     expect_error<InternalError>([&] { verify(program, small_pattern()); },
-                                "tile 4 streams granule 2 outside the pattern");
+                                "tile 4 streams gather block 2 outside the pattern");
 }
 
 // A fault, and what verify says of it; with the pattern where only coverage can tell.
@@ -121,8 +121,8 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.block = 48; }, "block 48 is not 16, 32, 64 or 128"},
         {[](TileProgram& p) { p.stationary_rows = 0; }, "a walk without tiles"},
         {[](TileProgram& p) { p.stationary_rows = 24; }, "stationary_rows 24 does not divide"},
-        {[](TileProgram& p) { p.granule = 12; }, "granule 12 does not divide block 32"},
-        {[](TileProgram& p) { p.granule = 0; }, "granule 0"},
+        {[](TileProgram& p) { p.gather_rows = 12; }, "gather_rows 12 does not divide block 32"},
+        {[](TileProgram& p) { p.gather_rows = 0; }, "gather block 0"},
         {[](TileProgram& p) { p.streamed_rows = 24; }, "streamed_rows 24 is not a multiple of"},
         {[](TileProgram& p) { p.streamed_rows = 0; }, "streamed_rows 0"},
         {[](TileProgram& p) { p.warps = 0; }, "0 warps and 2 stages"},
@@ -132,10 +132,10 @@ TEST(TileProgram, ShapeFaultsAreCaught) {
         {[](TileProgram& p) { p.attention.dtype = DType::kFp32; }, "fp32 products on mma_sync"},
         {[](TileProgram& p) { p.unit = MatrixUnit::kWgmma; }, "wgmma with 1 warps"},
         {[](TileProgram& p) {
-             p.unit = MatrixUnit::kMmaWarp;
+             p.unit = MatrixUnit::kMmaSyncTma;
              p.stationary_rows = 64;
          },
-         "mma_warp with 1 warps and stationary_rows 64"},
+         "mma_sync_tma with 1 warps and stationary_rows 64"},
     };
     for (const PlantedFault& fault : faults) {
         expect_caught(fault);
@@ -151,12 +151,15 @@ TEST(TileProgram, WalkFaultsAreCaught) {
         {[](TileProgram& p) { p.offsets.pop_back(); }, "5 offsets do not span 5 work items"},
         {[](TileProgram& p) { p.offsets.clear(); }, "0 offsets"},
         {[](TileProgram& p) { p.offsets[0] = 1; }, "offsets do not span"},
-        {[](TileProgram& p) { p.granules.push_back(0); }, "5 work items and 12 granules"},
+        {[](TileProgram& p) { p.gather_blocks.push_back(0); }, "5 work items and 12 gather blocks"},
         {[](TileProgram& p) { p.offsets[2] = 4; }, "offsets decrease at work item 1"},
-        {[](TileProgram& p) { p.granules[1] = 0; }, "tile 4: granule 0 follows 0, not ascending"},
-        {[](TileProgram& p) { std::swap(p.granules[5], p.granules[6]); }, "tile 0: granule 0"},
-        {[](TileProgram& p) { p.granules[5] = -1; }, "tile 0: granule -1 follows -1"},
-        {[](TileProgram& p) { p.granules[4] = 5; }, "tile 4: granule 5 starts beyond L=80"},
+        {[](TileProgram& p) { p.gather_blocks[1] = 0; },
+         "tile 4: gather block 0 follows 0, not ascending"},
+        {[](TileProgram& p) { std::swap(p.gather_blocks[5], p.gather_blocks[6]); },
+         "tile 0: gather block 0"},
+        {[](TileProgram& p) { p.gather_blocks[5] = -1; }, "tile 0: gather block -1 follows -1"},
+        {[](TileProgram& p) { p.gather_blocks[4] = 5; },
+         "tile 4: gather block 5 starts beyond L=80"},
     };
     for (const PlantedFault& fault : faults) {
         expect_caught(fault);
@@ -167,13 +170,13 @@ TEST(TileProgram, WalkFaultsAreCaught) {
 TileProgram packed_program() {
     TileProgram program = small_program();
     program.stationary_rows = 64;
-    program.granule = 32;
+    program.gather_rows = 32;
     program.streamed_rows = 64;
     program.warps = 4;
     program.order = {1, 0};
     program.offsets = {0, 3, 5};
-    program.granules = {0, 1, 2, 0, 2};
-    program.uses = {1, 1, 1, 1, 1};
+    program.gather_blocks = {0, 1, 2, 0, 2};
+    program.block_row_masks = {1, 1, 1, 1, 1};
     program.classes = {RowClass::kDense, RowClass::kIrregular};
     return program;
 }
@@ -182,17 +185,21 @@ TEST(TileProgram, PackedRowsAreCoveredBitByBit) {
     EXPECT_NO_THROW(verify(packed_program(), small_pattern()));
     const BlockPattern shared(80, 32, {1, 0, 1, 0, 0, 1, 1, 1, 1});
     TileProgram program = packed_program();
-    program.uses = {1, 1, 1, 1, 3};
+    program.block_row_masks = {1, 1, 1, 1, 3};
     EXPECT_NO_THROW(verify(program, shared));
     expect_error<InternalError>([&] { verify(program, small_pattern()); },
-                                "tile 0 streams granule 2 outside the pattern (block row 1)");
+                                "tile 0 streams gather block 2 outside the pattern (block row 1)");
     expect_error<InternalError>([&] { verify(packed_program(), shared); },
-                                "tile 0 lacks granule 2 of the pattern (block row 1)");
+                                "tile 0 lacks gather block 2 of the pattern (block row 1)");
     const std::vector<PlantedFault> faults = {
-        {[](TileProgram& p) { p.uses.pop_back(); }, "4 entries of bits for 5 granules and 2 block"},
-        {[](TileProgram& p) { p.uses.clear(); }, "0 entries of bits for 5 granules"},
-        {[](TileProgram& p) { p.uses[3] = 0; }, "tile 0: granule 0 is used by no block row"},
-        {[](TileProgram& p) { p.uses[3] = 4; }, "tile 0: granule 0 is used by a block row beyond"},
+        {[](TileProgram& p) { p.block_row_masks.pop_back(); },
+         "4 entries of bits for 5 gather blocks and 2 block"},
+        {[](TileProgram& p) { p.block_row_masks.clear(); },
+         "0 entries of bits for 5 gather blocks"},
+        {[](TileProgram& p) { p.block_row_masks[3] = 0; },
+         "tile 0: gather block 0 is used by no block row"},
+        {[](TileProgram& p) { p.block_row_masks[3] = 4; },
+         "tile 0: gather block 0 is used by a block row beyond"},
         {[](TileProgram& p) { p.classes.pop_back(); }, "1 row classes for 2 work items"},
         {[](TileProgram& p) { p.classes[1] = RowClass::kRuns; }, "tile 0 is classed runs, its"},
     };
@@ -203,37 +210,37 @@ TEST(TileProgram, PackedRowsAreCoveredBitByBit) {
     }
     // Block row 3 does not exist.
     program = packed_program();
-    program.uses[0] = 3;
+    program.block_row_masks[0] = 3;
     program.classes[0] = row_class(program, 0);
     expect_error<InternalError>([&] { verify(program, small_pattern()); },
-                                "tile 1 streams granule 0 outside the pattern (block row 3)");
+                                "tile 1 streams gather block 0 outside the pattern (block row 3)");
 }
 
-// A granule of two blocks is covered only where both are in the pattern.
-TEST(TileProgram, GranulesMayHoldSeveralBlocks) {
+// A gather block of two blocks is covered only where both are in the pattern.
+TEST(TileProgram, GatherBlocksMayHoldSeveralBlocks) {
     const BlockPattern pattern(96, 16, {1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0,
                                         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1});
     TileProgram program = small_program();
     program.attention.length = 96;
     program.block = 16;
-    program.granule = 32;
+    program.gather_rows = 32;
     program.order = {0, 1, 2, 3, 4, 5};
     program.offsets = {0, 2, 2, 3, 3, 3, 4};
-    program.granules = {0, 2, 1, 2};
+    program.gather_blocks = {0, 2, 1, 2};
     EXPECT_NO_THROW(verify(program, pattern));
     std::vector<std::uint8_t> bits(36, 0);
     for (int at : {0, 1, 4, 5, 14, 15, 34}) {
         bits[static_cast<std::size_t>(at)] = 1;
     }
     expect_error<InternalError>([&] { verify(program, BlockPattern(96, 16, bits)); },
-                                "tile 5 streams granule 2 outside the pattern (block row 5)");
+                                "tile 5 streams gather block 2 outside the pattern (block row 5)");
 }
 
 TEST(TileProgram, StepsAreFullOnlyWhereNoElementCanBeMissing) {
     TileProgram program;
     program.attention.length = 512;
     program.attention.key_padding = false;
-    program.granule = program.streamed_rows = 64;
+    program.gather_rows = program.streamed_rows = 64;
     EXPECT_EQ(step_coverage(program), Coverage::kFull);
     program.attention.length = 500;  // the last step reaches beyond L
     EXPECT_EQ(step_coverage(program), Coverage::kPartial);
@@ -241,7 +248,7 @@ TEST(TileProgram, StepsAreFullOnlyWhereNoElementCanBeMissing) {
     program.attention.key_padding = true;  // lengths come with the launch
     EXPECT_EQ(step_coverage(program), Coverage::kPartial);
     program.attention.key_padding = false;
-    program.streamed_rows = 128;  // the last step may have one granule
+    program.streamed_rows = 128;  // the last step may have one gather block
     EXPECT_EQ(step_coverage(program), Coverage::kPartial);
 }
 
@@ -249,37 +256,38 @@ TEST(TileProgram, RowsAreClassed) {
     TileProgram program = small_program();
     program.order = {0, 1, 2, 3, 4};
     program.offsets = {0, 0, 5, 8, 10, 14};
-    program.granules = {0, 1, 2, 3, 4, 1, 2, 3, 0, 2, 0, 1, 3, 4};
+    program.gather_blocks = {0, 1, 2, 3, 4, 1, 2, 3, 0, 2, 0, 1, 3, 4};
     const std::vector<RowClass> expected = {RowClass::kEmpty, RowClass::kDense, RowClass::kBand,
                                             RowClass::kIrregular, RowClass::kRuns};
     for (int item = 0; item < program.tiles(); ++item) {
         EXPECT_EQ(row_class(program, item), expected[static_cast<std::size_t>(item)]) << item;
     }
     program = packed_program();
-    program.uses = {1, 3, 3, 1, 1};  // the bits break the run: 1 + 2 granules
+    program.block_row_masks = {1, 3, 3, 1, 1};  // the bits break the run: 1 + 2 gather blocks
     EXPECT_EQ(row_class(program, 0), RowClass::kIrregular);
 }
 
 TEST(TileProgram, CoverageFaultsAreCaught) {
     const std::vector<PlantedFault> faults = {
-        {[](TileProgram& p) { p.granules[7] = 3; }, "tile 0 streams granule 3 outside the", true},
-        {[](TileProgram& p) { std::swap(p.order[0], p.order[1]); }, "tile 0 streams granule 2",
+        {[](TileProgram& p) { p.gather_blocks[7] = 3; },
+         "tile 0 streams gather block 3 outside the", true},
+        {[](TileProgram& p) { std::swap(p.order[0], p.order[1]); }, "tile 0 streams gather block 2",
          true},
         {[](TileProgram& p) {
-             p.granules.erase(p.granules.begin() + 6);
+             p.gather_blocks.erase(p.gather_blocks.begin() + 6);
              p.offsets = {0, 5, 7, 10, 10, 10};
          },
-         "tile 0 lacks granule 1 of the pattern", true},
+         "tile 0 lacks gather block 1 of the pattern", true},
         {[](TileProgram& p) {
-             p.granules.pop_back();
+             p.gather_blocks.pop_back();
              p.offsets = {0, 5, 8, 10, 10, 10};
          },
-         "tile 1 lacks granule 4 of the pattern", true},
+         "tile 1 lacks gather block 4 of the pattern", true},
         {[](TileProgram& p) {
-             p.granules.push_back(2);
+             p.gather_blocks.push_back(2);
              p.offsets.back() = 12;
          },
-         "tile 3 streams granule 2 outside the pattern", true},
+         "tile 3 streams gather block 2 outside the pattern", true},
         {[](TileProgram& p) { p.attention.length = 79; }, "L=79 block=32 was made for another",
          true},
     };

@@ -223,8 +223,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         if (!baked) {
             args.order = program.order.data();
             args.offsets = program.offsets.data();
-            args.granules = program.granules.data();
-            args.uses = program.uses.data();
+            args.gather_blocks = program.gather_blocks.data();
+            args.block_row_masks = program.block_row_masks.data();
             args.tiles = program.tiles();
         }
         args.batch = problem.batch;

@@ -16,14 +16,14 @@ struct EmulatedCase {
     DType dtype;
     int heads, head_dim;
     std::int64_t length;
-    int block, stationary_rows, streamed_rows, granule, stages;
+    int block, stationary_rows, streamed_rows, gather_rows, stages;
     SoftmaxKind softmax;
     bool key_padding;
 };
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
-// L, one and several granules a step and column groups a step, buffers used again, lists of more
-// than the 32 granules that a warp reads at once, tiles of several block rows.
+// L, one and several gather blocks a step and column groups a step, buffers used again, lists of
+// more than the 32 gather blocks that a warp reads at once, tiles of several block rows.
 inline std::vector<EmulatedCase> emulated_cases() {
     constexpr auto kZero = SoftmaxKind::kPrunedZero;
     constexpr auto kMasked = SoftmaxKind::kMasked;
@@ -47,7 +47,8 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, false},
         {"fp32_d80", DType::kFp32, 1, 80, 75, 32, 32, 32, 32, 2, kZero, true},
         {"fp32_d256", DType::kFp32, 1, 256, 40, 16, 16, 16, 16, 1, kMasked, true},
-        // Several block rows a tile: one whole, granules of a block, of half and all in one step.
+        // Several block rows a tile: one whole, gather blocks of a block, of half and all in one
+        // step.
         {"packed_bf16_d32", DType::kBf16, 2, 32, 200, 32, 64, 64, 32, 2, kZero, true},
         {"packed_fp16_d16", DType::kFp16, 1, 16, 590, 16, 64, 64, 16, 3, kZero, true},
         {"packed_bf16_d64", DType::kBf16, 1, 64, 150, 32, 128, 32, 16, 2, kMasked, true},
@@ -68,13 +69,13 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,
-            .granule = c.granule,
+            .gather_rows = c.gather_rows,
             .warps = c.stationary_rows / 16,
             .stages = c.stages,
             .unit = c.dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync,
             .order = {},
             .offsets = {0},
-            .granules = {}};
+            .gather_blocks = {}};
 }
 
 // Which blocks of a case are there, [nb][nb].
@@ -84,28 +85,28 @@ using EmulatedBlocks = std::vector<std::vector<bool>>;
 inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const EmulatedBlocks& blocks) {
     TileProgram program = program_of(c, role);
     const auto tiles = static_cast<int>((c.length + c.stationary_rows - 1) / c.stationary_rows);
-    const auto granules = static_cast<int>((c.length + c.granule - 1) / c.granule);
+    const auto gather_blocks = static_cast<int>((c.length + c.gather_rows - 1) / c.gather_rows);
     for (int tile = tiles - 1; tile >= 0; --tile) {
         program.order.push_back(tile);
-        for (int granule = 0; granule < granules; ++granule) {
+        for (int gather_block = 0; gather_block < gather_blocks; ++gather_block) {
             const auto first =
                 static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
             const auto other =
-                static_cast<std::size_t>(std::int64_t{granule} * c.granule / c.block);
+                static_cast<std::size_t>(std::int64_t{gather_block} * c.gather_rows / c.block);
             const bool columns = role == KernelRole::kKeyValueGradient;
-            std::uint32_t bits = 0;  // block rows of the tile that use the granule
+            std::uint32_t bits = 0;  // block rows of the tile that use the gather block
             for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows());
                  ++row) {
                 const std::size_t mine = first + row;
                 if (mine >= blocks.size()) continue;
-                const bool uses = columns ? blocks[other][mine] : blocks[mine][other];
-                bits |= static_cast<std::uint32_t>(uses) << row;
+                const bool has_block = columns ? blocks[other][mine] : blocks[mine][other];
+                bits |= static_cast<std::uint32_t>(has_block) << row;
             }
             if (bits == 0) continue;
-            program.granules.push_back(granule);
-            if (program.packed_rows() > 1) program.uses.push_back(bits);
+            program.gather_blocks.push_back(gather_block);
+            if (program.packed_rows() > 1) program.block_row_masks.push_back(bits);
         }
-        program.offsets.push_back(static_cast<int>(program.granules.size()));
+        program.offsets.push_back(static_cast<int>(program.gather_blocks.size()));
     }
     return program;
 }

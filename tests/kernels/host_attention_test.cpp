@@ -20,9 +20,9 @@ constexpr double kTolerance = 1e-5;
 TileShape random_shape(std::mt19937& random, int block) {
     const auto pick = [&](std::vector<int> values) { return values[random() % values.size()]; };
     const int stationary = block == 128 ? pick({16, 32, 64}) : pick({16, block < 64 ? block : 64});
-    const int granule = block == 16 ? 16 : pick({16, block / 2, block});
-    const int streamed = granule * pick({1, 128 / granule});
-    return {stationary, streamed, granule};
+    const int gather_rows = block == 16 ? 16 : pick({16, block / 2, block});
+    const int streamed = gather_rows * pick({1, 128 / gather_rows});
+    return {stationary, streamed, gather_rows};
 }
 
 HostCase random_case(std::mt19937& random, int block, int head_dim) {

@@ -111,7 +111,7 @@ void run_kernel(Device& device, const Target& target, const HostCase& host_case,
     const TileProgram program = make_program(host_case, role);
     args.order = program.order.data();
     args.offsets = program.offsets.data();
-    args.granules = program.granules.data();
+    args.gather_blocks = program.gather_blocks.data();
     args.tiles = program.tiles();
     run_source(device, target, emit(program, target),
                std::int64_t{host_case.batch} * program.attention.heads * program.tiles(), args);
@@ -160,19 +160,19 @@ struct HeadReference {
             }
         }
         const bool pruned = attention.softmax == SoftmaxKind::kPrunedZero && listed < length;
-        double maximum = pruned ? 0 : -std::numeric_limits<double>::infinity();
+        double row_max = pruned ? 0 : -std::numeric_limits<double>::infinity();
         std::vector<double> p;
         for (std::int64_t j : allowed) {
             p.push_back(double{attention.scale} * dot(in.q, i, in.k, j));
-            maximum = std::max(maximum, p.back());
+            row_max = std::max(row_max, p.back());
         }
-        double total = pruned ? static_cast<double>(length - listed) * std::exp(-maximum) : 0;
+        double total = pruned ? static_cast<double>(length - listed) * std::exp(-row_max) : 0;
         for (double& value : p) {
-            value = std::exp(value - maximum);
+            value = std::exp(value - row_max);
             total += value;
         }
         out.lse[static_cast<std::size_t>(base + i)] =
-            total > 0 ? maximum + std::log(total) : -std::numeric_limits<double>::infinity();
+            total > 0 ? row_max + std::log(total) : -std::numeric_limits<double>::infinity();
         double delta = 0;
         std::vector<double> d_p;
         for (std::size_t n = 0; n < allowed.size(); ++n) {
@@ -197,7 +197,7 @@ std::string HostCase::describe() const {
     std::string text = fmt::format(
         "B={} {} block={} density={:.3f} tile={}x{}/{} layout={} spread={} seed={} lengths=", batch,
         to_text(attention), pattern.block(), pattern.density(), shape.stationary_rows,
-        shape.streamed_rows, shape.granule, static_cast<int>(layout), spread, seed);
+        shape.streamed_rows, shape.gather_rows, static_cast<int>(layout), spread, seed);
     return text + fmt::format("{}", fmt::join(lengths, ","));
 }
 
@@ -329,13 +329,13 @@ TileProgram make_program(const HostCase& host_case, KernelRole role) {
                         .block = pattern.block(),
                         .stationary_rows = shape.stationary_rows,
                         .streamed_rows = shape.streamed_rows,
-                        .granule = shape.granule,
+                        .gather_rows = shape.gather_rows,
                         .warps = 1,
                         .stages = 1,
                         .unit = MatrixUnit::kVector,
                         .order = {},
                         .offsets = {0},
-                        .granules = {}};
+                        .gather_blocks = {}};
     program.order.resize(
         static_cast<std::size_t>((length + shape.stationary_rows - 1) / shape.stationary_rows));
     std::iota(program.order.begin(), program.order.end(), 0);
@@ -348,11 +348,12 @@ TileProgram make_program(const HostCase& host_case, KernelRole role) {
             for (std::int64_t first = std::int64_t{column} * pattern.block();
                  first <
                  std::min<std::int64_t>((column + 1) * std::int64_t{pattern.block()}, length);
-                 first += shape.granule) {
-                program.granules.push_back(static_cast<std::int32_t>(first / shape.granule));
+                 first += shape.gather_rows) {
+                program.gather_blocks.push_back(
+                    static_cast<std::int32_t>(first / shape.gather_rows));
             }
         }
-        program.offsets.push_back(static_cast<std::int32_t>(program.granules.size()));
+        program.offsets.push_back(static_cast<std::int32_t>(program.gather_blocks.size()));
     }
     verify(program, host_case.pattern);
     return program;

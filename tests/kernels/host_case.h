@@ -24,7 +24,7 @@ enum class Layout {
 };
 
 struct TileShape {
-    int stationary_rows, streamed_rows, granule;
+    int stationary_rows, streamed_rows, gather_rows;
 };
 
 struct HostCase {

@@ -58,7 +58,7 @@ void check_layout() {
                   1);
         // A pair of chunks of 4 rows, as two lanes a row read them.
         EXPECT_EQ(conflicts(16, [&](int lane) { return place(lane / 2, lane % 2); }), 1);
-        for (LanePlace (*map)(int) : {place_by_rows, place_by_chunks}) {
+        for (LaneChunk (*map)(int) : {lane_chunk_by_rows, lane_chunk_by_chunks}) {
             EXPECT_EQ(
                 conflicts(16, [&](int lane) { return place(map(lane).row, map(lane).chunk); }), 1);
         }
@@ -77,16 +77,16 @@ TEST(TileLayout, EveryChunkHasItsPlaceAndNoBankConflict) {
 
 // Lanes that move a tile in turns: each chunk once, and whole rows of 16 by every warp.
 template <int kChunks, int kLanes>
-void check_turns() {
+void check_copies() {
     SCOPED_TRACE(testing::Message() << kChunks << " chunks a row, " << kLanes << " lanes");
     std::set<std::pair<int, int>> places;
     const int turns = (16 * kChunks + kLanes - 1) / kLanes;
     for (int i = 0; i < turns; ++i) {
         std::set<int> rows_of_16;
         for (int lane = 0; lane < kLanes; ++lane) {
-            const int row = row_in_turn<kChunks, kLanes>(i, lane);
-            const int chunk = chunk_in_turn<kChunks, kLanes>(i, lane);
-            EXPECT_EQ((row_in_turn<kChunks, kLanes>(32, i, lane)), 32 + row);
+            const int row = copied_row<kChunks, kLanes>(i, lane);
+            const int chunk = copied_chunk<kChunks, kLanes>(i, lane);
+            EXPECT_EQ((copied_row<kChunks, kLanes>(32, i, lane)), 32 + row);
             EXPECT_EQ(row * kChunks + chunk, i * kLanes + lane);
             EXPECT_TRUE(places.insert({row, chunk}).second);
             if (lane % 32 == 0) rows_of_16.clear();
@@ -96,8 +96,8 @@ void check_turns() {
         EXPECT_EQ(conflicts(16,
                             [&](int lane) {
                                 return chunk_offset<kChunks>(
-                                    row_in_turn<kChunks, kLanes>(i, lane),
-                                    chunk_in_turn<kChunks, kLanes>(i, lane));
+                                    copied_row<kChunks, kLanes>(i, lane),
+                                    copied_chunk<kChunks, kLanes>(i, lane));
                             }),
                   1);
     }
@@ -108,9 +108,9 @@ void check_turns() {
 
 TEST(TileLayout, LanesThatTakeTurnsMoveEveryChunkOnce) {
     each_even(std::make_integer_sequence<int, 32>(), [](auto chunks) {
-        check_turns<chunks, 32>();
-        check_turns<chunks, 64>();
-        check_turns<chunks, 128>();
+        check_copies<chunks, 32>();
+        check_copies<chunks, 64>();
+        check_copies<chunks, 128>();
     });
 }
 
@@ -145,15 +145,15 @@ TEST(TileLayout, Fp32OperandsOfWideRowsMeetTheConflictsStated) {
 }
 
 TEST(TileLayout, LanesNameEveryRowOfThePieceOnce) {
-    for (LanePlace (*map)(int) : {place_by_rows, place_by_chunks}) {
+    for (LaneChunk (*map)(int) : {lane_chunk_by_rows, lane_chunk_by_chunks}) {
         std::set<std::pair<int, int>> places;
         for (int lane = 0; lane < 32; ++lane) places.insert({map(lane).row, map(lane).chunk});
         EXPECT_EQ(places.size(), 32U);
         EXPECT_EQ(places.rbegin()->first, 15);
         EXPECT_EQ(places.rbegin()->second, 1);
     }
-    EXPECT_EQ(place_by_rows(8).row, 8);      // second matrix: rows 8-15 of chunk 0
-    EXPECT_EQ(place_by_chunks(8).chunk, 1);  // second matrix: rows 0-7 of chunk 1
+    EXPECT_EQ(lane_chunk_by_rows(8).row, 8);      // second matrix: rows 8-15 of chunk 0
+    EXPECT_EQ(lane_chunk_by_chunks(8).chunk, 1);  // second matrix: rows 0-7 of chunk 1
 }
 
 }  // namespace

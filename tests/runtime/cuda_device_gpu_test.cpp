@@ -67,7 +67,7 @@ TEST_F(CudaDeviceTest, DescribesItself) {
     const Target& target = device_->target();
     EXPECT_EQ(target.back_end, BackEnd::kCuda);
     EXPECT_GE(target.compute_capability, 80);
-    EXPECT_GT(target.processors, 0);
+    EXPECT_GT(target.sm_count, 0);
     EXPECT_GE(target.shared_bytes_per_block, 99 * 1024);
     EXPECT_EQ(target.arch == "sm_90a", target.compute_capability == 90) << target.arch;
     EXPECT_FALSE(device_->name().empty());

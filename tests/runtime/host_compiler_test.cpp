@@ -118,7 +118,7 @@ TEST(HostCompiler, TargetsNarrowWithTheirFeatures) {
     const Target avx2 = host_target(HostVectors::kAvx2, 3);
     EXPECT_LE(avx2.vector_floats, 8);
     EXPECT_EQ(avx2.features.find("+avx512"), std::string::npos);
-    EXPECT_EQ(avx2.processors, 3);
+    EXPECT_EQ(avx2.sm_count, 3);
     const Target sse = host_target(HostVectors::kSse, 1);
     EXPECT_EQ(sse.vector_floats, 4);
     EXPECT_EQ(sse.features.find("+avx"), std::string::npos);

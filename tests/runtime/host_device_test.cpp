@@ -70,7 +70,7 @@ TEST(HostDevice, MeasuresBetweenMarks) {
 TEST(HostDevice, SaysWhatItIs) {
     const auto device = make_host_device(2);
     EXPECT_EQ(device->target().back_end, BackEnd::kHost);
-    EXPECT_EQ(device->target().processors, 2);
+    EXPECT_EQ(device->target().sm_count, 2);
     EXPECT_NE(device->name().find("2 threads"), std::string::npos) << device->name();
     EXPECT_EQ(device->compiler_version().substr(0, 5), "llvm ");
     expect_error<UserError>([] { make_host_device(-1); }, "-1 threads were asked for");

@@ -17,10 +17,10 @@ inline std::vector<int> meetings(const TileProgram& program) {
         for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
             for (std::int64_t r = 0; r < program.stationary_rows; ++r) {
                 const std::int64_t row = program.order[item] * program.stationary_rows + r;
-                const bool used =
-                    program.uses.empty() || (program.uses[at] >> (r / program.block) & 1U) != 0;
-                for (std::int64_t c = 0; used && c < program.granule; ++c) {
-                    const std::int64_t column = program.granules[at] * program.granule + c;
+                const bool used = program.block_row_masks.empty() ||
+                                  (program.block_row_masks[at] >> (r / program.block) & 1U) != 0;
+                for (std::int64_t c = 0; used && c < program.gather_rows; ++c) {
+                    const std::int64_t column = program.gather_blocks[at] * program.gather_rows + c;
                     if (row < length && column < length) {
                         counts[static_cast<std::size_t>(row * length + column)] += 1;
                     }

@@ -54,14 +54,14 @@ TEST_P(GpuAttention, PackedTilesEqualTheReference) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
-    const bool gradients_apart = head_dim > (storage_bytes(dtype) == 4 ? 128 : 160);
+    const bool dv_then_dk = head_dim > (storage_bytes(dtype) == 4 ? 128 : 160);
     for (const int block : {16, 32, 64}) {
         for (const int rows : {2, 128 / block}) {
             AttentionCase problem = pick_attention(
                 random, dtype, head_dim, block,
                 pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
             problem.packed_rows = rows;
-            if (gradients_apart) {
+            if (dv_then_dk) {
                 expect_error<UserError>([&] { check_case(problem, *device_, cache_); },
                                         "do not fit");
             } else {
@@ -178,7 +178,7 @@ TEST_P(GpuWarpItems, AnyTileEqualsTheReference) {
     if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU
     }
-    expect_any_tile_passes(MatrixUnit::kMmaWarp, {16, 32});
+    expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32});
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,
@@ -204,18 +204,18 @@ TEST_P(GpuWgmma, WithoutItTheOtherUnitEqualsTheReference) {
 }
 
 // All gradients summed together, in the order of turns, whatever the cost model prefers.
-class GpuTogether : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
+class GpuFusedBackward : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head dim
   protected:
-    void expect_together(const AttentionCase& problem) {
+    void expect_fused(const AttentionCase& problem) {
         CompileOptions options;
-        options.roles = kGradientsTogether;
+        options.roles = kFusedBackwardRoles;
         const CaseReport report = check_case(problem, *device_, cache_, options);
         EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
                                      << problem.pattern.to_bits() << report.failures();
     }
 };
 
-TEST_P(GpuTogether, EqualsTheReference) {
+TEST_P(GpuFusedBackward, EqualsTheReference) {
     const auto [dtype, head_dim] = GetParam();
     if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU
@@ -224,7 +224,7 @@ TEST_P(GpuTogether, EqualsTheReference) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     for (int round = 0; round < 8; ++round) {
-        expect_together(
+        expect_fused(
             pick_attention(random, dtype, head_dim, 128,
                            round % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
     }
@@ -232,7 +232,7 @@ TEST_P(GpuTogether, EqualsTheReference) {
 
 // Many thread blocks with shares in the same rows, under a full pattern, a random one, and one with
 // rows and columns that have nothing.
-TEST_P(GpuTogether, ManyThreadBlocksKeepTheirTurns) {
+TEST_P(GpuFusedBackward, ManyThreadBlocksKeepTheirTurns) {
     const auto [dtype, head_dim] = GetParam();
     if (!device_->target().gpu.wgmma) {
         return;
@@ -243,19 +243,19 @@ TEST_P(GpuTogether, ManyThreadBlocksKeepTheirTurns) {
     for (const BlockPattern& pattern :
          {BlockPattern::full(kLength, 128), random_pattern(kLength, 128, 0.4, 3),
           BlockPattern(kLength, 128, crossed)}) {
-        expect_together({.attention = {.heads = 6,
-                                       .head_dim = head_dim,
-                                       .length = kLength,
-                                       .dtype = dtype,
-                                       .scale = default_scale(head_dim),
-                                       .key_padding = true},
-                         .pattern = pattern,
-                         .batch = 4,
-                         .lengths = {kLength, 0, 700, 1499}});
+        expect_fused({.attention = {.heads = 6,
+                                    .head_dim = head_dim,
+                                    .length = kLength,
+                                    .dtype = dtype,
+                                    .scale = default_scale(head_dim),
+                                    .key_padding = true},
+                      .pattern = pattern,
+                      .batch = 4,
+                      .lengths = {kLength, 0, 700, 1499}});
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GpuTogether,
+INSTANTIATE_TEST_SUITE_P(All, GpuFusedBackward,
                          ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp16),
                                             ::testing::Values(64, 128)),
                          [](const auto& tested) {

@@ -34,7 +34,7 @@ class CacheCommand : public testing::Test {
         const std::string key(32, digit);
         const Tuning tuning{.shape = {.stationary_rows = 64,
                                       .streamed_rows = 32,
-                                      .granule = 32,
+                                      .gather_rows = 32,
                                       .warps = 4,
                                       .stages = 2},
                             .milliseconds = 1.25,

@@ -19,7 +19,7 @@ inline std::string bytes_of(const AttentionCase& problem, Tables tables, Device&
     CompileOptions options;
     options.tables = tables;
     options.packed_rows = problem.packed_rows;
-    options.roles = kGradientsApart;  // the others take no baked tables
+    options.roles = kSplitBackwardRoles;  // the others take no baked tables
     const auto layers =
         compile_attention(problem.attention, {&problem.pattern, 1}, device, cache, options);
     for (int role = 0; role < 3; ++role) {

@@ -22,10 +22,10 @@ const std::string kAttention =
 const std::string kPattern = "pattern L=90 block=64\n11\n01\n";
 const std::string kRole = "program role=attention_forward\n";
 const std::string kShape =
-    "shape block=64 stationary_rows=64 streamed_rows=64 granule=64 warps=4 stages=2 "
+    "shape block=64 stationary_rows=64 streamed_rows=64 gather_rows=64 warps=4 stages=2 "
     "unit=mma_sync tables=passed\n";
 const std::string kWalk =
-    "walk tiles=2 granules=3 longest=2 empty=0\n"
+    "walk tiles=2 gather_blocks=3 longest=2 empty=0\n"
     "tile 0: 0 1\n"
     "tile 1: 1\n";
 const std::string kProgram = kRole + kAttention + kShape + kWalk;
@@ -66,13 +66,13 @@ class CompileFile : public testing::Test {
 
 TEST_F(CompileFile, AFaultIsShownWhereItIs) {
     expect_fault("attention H=2 D=thirty\n", "1:17", "expected D, found 'thirty'");
-    expect_fault(replaced(kProgram, "granule=64", "granule=48"), "1:1",
-                 "granule 48 does not divide block 64");
+    expect_fault(replaced(kProgram, "gather_rows=64", "gather_rows=48"), "1:1",
+                 "gather_rows 48 does not divide block 64");
     expect_fault(replaced(kProgram, "tile 1: 1", "tile 0: 1"), "6:1", "order is no permutation");
     expect_fault(kPattern + replaced(kProgram, "tile 0: 0 1", "tile 0: 1 0"), "8:1",
-                 "tile 0: granule 0 follows 1, not ascending");
+                 "tile 0: gather block 0 follows 1, not ascending");
     expect_fault(kPattern + replaced(kProgram, "tile 1: 1", "tile 1: 0"), "9:1",
-                 "tile 1 streams granule 0 outside the pattern (block row 1)");
+                 "tile 1 streams gather block 0 outside the pattern (block row 1)");
 }
 
 TEST_F(CompileFile, AProgramThatIsNotFinishedIsAFault) {

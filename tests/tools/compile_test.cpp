@@ -257,7 +257,7 @@ TEST_F(Compile, AFileCanBakeItsTables) {
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const fs::path folder = again / (kernel().filename().string() + "-baked");
     EXPECT_EQ(contents(folder / "kernel.ir"), text);
-    EXPECT_NE(contents(folder / "kernel.cu").find("kGranules[] = {"), std::string::npos);
+    EXPECT_NE(contents(folder / "kernel.cu").find("kGatherBlocks[] = {"), std::string::npos);
 }
 
 TEST_F(Compile, PackedTilesAreAskedForByNameOrByFile) {

@@ -44,7 +44,7 @@ Ceilings ceilings_of(const Attention& attention, const Target& target) {
     } else if (target.back_end == BackEnd::kCuda && attention.dtype != DType::kFp32) {
         products = rates.tensor16_flop;
     }
-    return {.flop = products * rates.clock * target.processors,
+    return {.flop = products * rates.clock * target.sm_count,
             .memory = rates.memory_bytes,
             .cache = rates.cache_bytes};
 }

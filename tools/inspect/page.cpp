@@ -158,7 +158,7 @@ std::string machine_table(const Facts& facts) {
     if (facts.target) {
         const bool cuda = facts.target->back_end == BackEnd::kCuda;
         add("target", facts.target->arch);
-        add(cuda ? "multiprocessors" : "threads", std::to_string(facts.target->processors));
+        add(cuda ? "multiprocessors" : "threads", std::to_string(facts.target->sm_count));
         add(cuda ? "shared memory a block" : "fp32 lanes",
             cuda ? fmt::format("{} KiB", facts.target->shared_bytes_per_block / 1024)
                  : std::to_string(facts.target->vector_floats));

@@ -38,7 +38,7 @@ void read_device(Facts& facts, const json& device) {
                .arch = *arch,
                .features = member<std::string>(device, "features").value_or(""),
                .compute_capability = number("compute_capability", 0),
-               .processors = std::max(1, number("processors", 1)),
+               .sm_count = std::max(1, number("processors", 1)),
                .shared_bytes_per_block = number("shared_bytes_per_block", 0),
                .vector_floats = std::max(1, number("vector_floats", defaults.vector_floats)),
                .gpu = features_of(*arch)};
@@ -331,11 +331,12 @@ BlockPattern pattern_of(const TileProgram& program) {
             std::int64_t{program.order[at]} * program.stationary_rows / block;
         for (std::int32_t i = program.offsets[at]; i < program.offsets[at + 1]; ++i) {
             const auto g = static_cast<std::size_t>(i);
-            const std::int64_t begin = std::int64_t{program.granules[g]} * program.granule;
-            const std::int64_t end = std::min(begin + program.granule, length);
+            const std::int64_t begin = std::int64_t{program.gather_blocks[g]} * program.gather_rows;
+            const std::int64_t end = std::min(begin + program.gather_rows, length);
             for (int r = 0; r < program.packed_rows(); ++r) {
                 const auto row = static_cast<std::size_t>(first_row + r);
-                const bool used = program.uses.empty() || ((program.uses[g] >> r) & 1U) != 0;
+                const bool used = program.block_row_masks.empty() ||
+                                  ((program.block_row_masks[g] >> r) & 1U) != 0;
                 if (!used || row >= nb) {
                     continue;
                 }

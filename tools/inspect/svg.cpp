@@ -52,25 +52,27 @@ struct TileRectangle {
     double along, across, width, height;  // streamed, stationary
 };
 
-// Steps of `item`: consecutive granules that are adjacent become one rectangle.
+// Steps of `item`: consecutive gather blocks that are adjacent become one rectangle.
 std::vector<TileRectangle> rectangles_of(const TileProgram& program, int item) {
     const auto at = static_cast<std::size_t>(item);
     const double block = program.block;
     const auto length = static_cast<double>(program.attention.length);
-    const int per_step = std::max(1, program.streamed_rows / program.granule);
+    const int per_step = std::max(1, program.streamed_rows / program.gather_rows);
     const double across = program.order[at] * static_cast<double>(program.stationary_rows);
     const double height = std::min<double>(program.stationary_rows, length - across);
     std::vector<TileRectangle> found;
     const int begin = program.offsets[at], end = program.offsets[at + 1];
     for (int i = begin; i < end;) {
         int last = i + 1;
-        const auto granule = [&](int k) { return program.granules[static_cast<std::size_t>(k)]; };
+        const auto gather_block = [&](int k) {
+            return program.gather_blocks[static_cast<std::size_t>(k)];
+        };
         while (last < end && (last - begin) % per_step != 0 &&
-               granule(last) == granule(last - 1) + 1) {
+               gather_block(last) == gather_block(last - 1) + 1) {
             ++last;
         }
-        const double first = granule(i) * static_cast<double>(program.granule);
-        const double stop = (granule(last - 1) + 1) * static_cast<double>(program.granule);
+        const double first = gather_block(i) * static_cast<double>(program.gather_rows);
+        const double stop = (gather_block(last - 1) + 1) * static_cast<double>(program.gather_rows);
         found.push_back({.along = first / block,
                          .across = across / block,
                          .width = (std::min(stop, length) - first) / block,
@@ -191,7 +193,7 @@ std::string program_picture(const TileProgram& program) {
         const int share = program.tiles() > 1 ? 100 * item / (program.tiles() - 1) : 0;
         svg += fmt::format(
             "<g class=\"tile\" style=\"--when:{}%\"><title>work item {}: {} tile {}, {} "
-            "granules in {} pieces, {}</title>",
+            "gather blocks in {} pieces, {}</title>",
             share, item, by_column ? "key" : "query", program.order[static_cast<std::size_t>(item)],
             program.offsets[static_cast<std::size_t>(item) + 1] -
                 program.offsets[static_cast<std::size_t>(item)],

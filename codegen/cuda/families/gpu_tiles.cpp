@@ -9,7 +9,7 @@
 
 namespace spion {
 
-bool computes_apart(KernelRole role) {
+bool computes_split_backward(KernelRole role) {
     return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
            role == KernelRole::kKeyValueGradient;
 }
@@ -24,26 +24,28 @@ std::string why_not_warps(const TileProgram& program) {
         program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
 }
 
-std::string why_not_granules(const TileProgram& program) {
-    const int pieces = program.streamed_rows / program.granule;
+std::string why_not_gather_blocks(const TileProgram& program) {
+    const int gather_blocks = program.streamed_rows / program.gather_rows;
     const auto power_of_2 = [](int value) {
         return std::has_single_bit(static_cast<unsigned>(value));
     };
-    if (program.granule >= kRowsOfWarp && power_of_2(program.granule) && pieces <= kMostGranules &&
-        power_of_2(pieces) && program.streamed_rows % program.granule == 0) {
+    if (program.gather_rows >= kRowsOfWarp && power_of_2(program.gather_rows) &&
+        gather_blocks <= kMostGatherBlocks && power_of_2(gather_blocks) &&
+        program.streamed_rows % program.gather_rows == 0) {
         return "";
     }
     return fmt::format(
-        "it has streamed_rows={} granule={}: take granules of {} rows or twice, four times .. as "
+        "it has streamed_rows={} gather_rows={}: take gather blocks of {} rows or twice, four "
+        "times .. as "
         "many, and 1, 2, 4, 8, 16 or {} of them",
-        program.streamed_rows, program.granule, kRowsOfWarp, kMostGranules);
+        program.streamed_rows, program.gather_rows, kRowsOfWarp, kMostGatherBlocks);
 }
 
-std::string why_not_pieces(const TileShape& shape) {
-    const int pieces = shape.streamed_rows / shape.granule;
-    return pieces > kMostGranules
-               ? fmt::format("{} pieces a step, at most {}", pieces, kMostGranules)
-               : "";
+std::string why_not_step(const TileShape& shape) {
+    const int gather_blocks = shape.streamed_rows / shape.gather_rows;
+    return gather_blocks > kMostGatherBlocks ? fmt::format("{} gather blocks a step, at most {}",
+                                                           gather_blocks, kMostGatherBlocks)
+                                             : "";
 }
 
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),

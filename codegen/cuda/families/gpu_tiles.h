@@ -8,9 +8,9 @@
 
 namespace spion {
 
-constexpr int kRowsOfWarp = 16;    // that a warp multiplies with mma.sync, or a quarter of wgmma's
-constexpr int kMostWarps = 8;      // of a thread block that multiply
-constexpr int kMostGranules = 32;  // of a step: a warp keeps the index of one in each lane
+constexpr int kRowsOfWarp = 16;  // that a warp multiplies with mma.sync, or a quarter of wgmma's
+constexpr int kMostWarps = 8;    // of a thread block that multiply
+constexpr int kMostGatherBlocks = 32;     // of a step: a warp keeps the index of one in each lane
 constexpr double kReservedShared = 1024;  // bytes of a resident thread block, by the driver
 
 inline std::int64_t row_bytes(const Attention& attention) {
@@ -18,18 +18,18 @@ inline std::int64_t row_bytes(const Attention& attention) {
 }
 
 // Whether the role is of a layer whose gradients are computed by two kernels.
-bool computes_apart(KernelRole role);
+bool computes_split_backward(KernelRole role);
 
-// Why a granule, or a step of them, is none of a GPU's, as a clause; "" when it is.
-std::string why_not_granules(const TileProgram& program);
+// Why a gather block, or a step of them, is none of a GPU's, as a clause; "" when it is.
+std::string why_not_gather_blocks(const TileProgram& program);
 // The same of its warps, which have 16 stationary rows each.
 std::string why_not_warps(const TileProgram& program);
 // The problem of the program's plan, as a sentence's clause; "" when it has none.
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
                             const TileProgram& program, const Target& target);
 
-// Why a shape's step has too many granules; "".
-std::string why_not_pieces(const TileShape& shape);
+// Why a shape's step has too many gather blocks; "".
+std::string why_not_step(const TileShape& shape);
 
 // Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
 std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,

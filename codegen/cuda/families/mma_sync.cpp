@@ -16,13 +16,13 @@ constexpr int kMostStationaryRows = kRowsOfWarp * kMostWarps;
 
 // Calibrated by medians on an H200; tests/compiler/plan/cost_model_test.cpp holds the model against
 // them.
-constexpr double kIssueOverlap = 0.82;     // work of an SM's units that does not hide
-constexpr double kStallShare = 0.25;       // of a lone thread block's time, hidden by further ones
-constexpr double kItemSeconds = 2.0e-6;    // tables, then stationary rows, then the result's store
-constexpr double kPassSeconds = 0.2e-6;    // dependent products and softmax of one pass
-constexpr double kBarrierSeconds = 1e-8;   // a step and warp
-constexpr double kCopyInstructions = 10;   // a 16-byte chunk, addresses included
-constexpr double kPackingOverhead = 1.08;  // warps wait for one another
+constexpr double kIssueOverlap = 0.82;   // work of an SM's units that does not hide
+constexpr double kStallShare = 0.25;     // of a lone thread block's time, hidden by further ones
+constexpr double kItemSeconds = 2.0e-6;  // tables, then stationary rows, then the result's store
+constexpr double kMmaIterationSeconds = 0.2e-6;  // dependent products and softmax of one pass
+constexpr double kBarrierSeconds = 1e-8;         // a step and warp
+constexpr double kCopyInstructions = 10;         // a 16-byte chunk, addresses included
+constexpr double kPackingOverhead = 1.08;        // warps wait for one another
 
 MatrixUnit unit_for(DType dtype) {
     return dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync;
@@ -43,7 +43,7 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
             for (int stages = 4; stages >= 1; --stages) {
                 shapes.push_back({.stationary_rows = stationary,
                                   .streamed_rows = streamed,
-                                  .granule = std::min(launch.block, streamed),
+                                  .gather_rows = std::min(launch.block, streamed),
                                   .warps = stationary / kRowsOfWarp,
                                   .stages = stages,
                                   .unit = unit_for(launch.attention.dtype)});
@@ -101,18 +101,18 @@ RegisterPlan registers_of(const KernelCase& launch, const TileShape& shape) {
     const Attention& attention = launch.attention;
     return shape.packed_rows > 1
                ? plan_packed_registers(launch.role, attention.dtype, attention.head_dim,
-                                       shape.streamed_rows, shape.granule, shape.warps)
+                                       shape.streamed_rows, shape.gather_rows, shape.warps)
                : plan_registers(launch.role, attention.dtype, attention.head_dim,
                                 shape.streamed_rows, shape.warps);
 }
 
 std::string problem_of(const KernelCase& launch, const TileShape& shape,
                        const RegisterPlan& registers, std::int64_t shared) {
-    if (std::string problem = why_not_pieces(shape); !problem.empty()) {
+    if (std::string problem = why_not_step(shape); !problem.empty()) {
         return problem;
     }
-    if (shape.packed_rows > 1 && registers.gradients_apart) {
-        return "dV and dK are made apart, and the body does not pack then";
+    if (shape.packed_rows > 1 && registers.dv_then_dk) {
+        return "dV and dK are computed one after the other, and the body does not pack then";
     }
     if (shared > launch.target.shared_bytes_per_block) {
         return fmt::format("shared memory: {} bytes of {}", shared,
@@ -132,7 +132,7 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     KernelPlan plan{.problem = problem_of(launch, shape, registers, shared),
                     .columns = registers.columns,
                     .held_operands = registers.held ? 1 : 0,
-                    .gradients_apart = registers.gradients_apart,
+                    .dv_then_dk = registers.dv_then_dk,
                     .registers = registers.registers,
                     .launch_bound = registers.resident_blocks,
                     .shared_bytes = shared,
@@ -172,7 +172,7 @@ std::optional<TileShape> measured(const KernelCase& launch) {
         for (const int stages : {2, 1}) {
             const TileShape shape{.stationary_rows = widest,
                                   .streamed_rows = rows,
-                                  .granule = std::min(launch.block, rows),
+                                  .gather_rows = std::min(launch.block, rows),
                                   .warps = widest / kRowsOfWarp,
                                   .stages = stages,
                                   .unit = unit_for(launch.attention.dtype)};
@@ -188,7 +188,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     if (std::string reason = why_not_warps(program); !reason.empty()) {
         return reason;
     }
-    if (std::string reason = why_not_granules(program); !reason.empty()) {
+    if (std::string reason = why_not_gather_blocks(program); !reason.empty()) {
         return reason;
     }
     // Sums of bytes are made only of what comes near the limit: a file may say anything.
@@ -202,7 +202,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     }
     const Rates rates = rates_of(target);
     const KernelPlan planned = plan(case_of(program, target, rates), shape_of(program));
-    if (program.packed_rows() > 1 && planned.gradients_apart) {
+    if (program.packed_rows() > 1 && planned.dv_then_dk) {
         return fmt::format(
             "the program packs several block rows into a tile, which no body of {} does for D={}: "
             "take stationary_rows up to the block, {}",
@@ -218,14 +218,14 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
 
 // dV and then dK: S, dV, then S, dP, dK make 5 products over two walks.
 void adjust(KernelLoad& load) {
-    if (!load.plan.gradients_apart) {
+    if (!load.plan.dv_then_dk) {
         return;
     }
     load.work.products = 2.5;
     load.work.stationary_left = 1.5;
     for (std::int64_t* sum :
-         {&load.walk.streamed, &load.walk.steps, &load.walk.later_steps, &load.walk.passes,
-          &load.walk.multiplied, &load.walk.longest_steps, &load.walk.longest_passes}) {
+         {&load.walk.streamed, &load.walk.steps, &load.walk.later_steps, &load.walk.mma_iterations,
+          &load.walk.multiplied, &load.walk.longest_steps, &load.walk.longest_mma_iterations}) {
         *sum *= 2;
     }
 }
@@ -245,7 +245,7 @@ double products_rate(DType dtype, const Rates& rates) {
 
 // Seconds of a thread block that has an SM to itself.
 struct Alone {
-    double pass;
+    double mma_iteration;
     double step;  // beside its passes
 };
 
@@ -254,41 +254,42 @@ double latency_seconds(const KernelLoad& load, const Alone& alone) {
     const WalkSummary& walk = load.walk;
     const int blocks = load.plan.blocks;
     const double first = std::min<double>(shape.streamed_rows, load.mean_rows());
-    const double share = load.rates.cache_bytes / load.target.processors;
+    const double share = load.rates.cache_bytes / load.target.sm_count;
     const double fill = blocks / 2.0 * load.row_bytes *
                         (2 * first + load.work.loaded * shape.stationary_rows) / share;
     const double item = kItemSeconds + fill;
-    const double pass = kPassSeconds + alone.pass;
+    const double mma_iteration = kMmaIterationSeconds + alone.mma_iteration;
     const double step = kBarrierSeconds * shape.warps + alone.step;
     // A step's copies have the time of the steps before it to arrive.
-    const double passes_a_step = static_cast<double>(shape.streamed_rows) / load.plan.columns;
-    const double ahead = (shape.stages - 1) * passes_a_step * alone.pass * blocks;
+    const double mma_iterations_a_step =
+        static_cast<double>(shape.streamed_rows) / load.plan.columns;
+    const double ahead = (shape.stages - 1) * mma_iterations_a_step * alone.mma_iteration * blocks;
     const double wait = std::max(0.0, kFetchSeconds - ahead);
-    const double one_head =
-        static_cast<double>(walk.items) * item + static_cast<double>(walk.passes) * pass +
-        static_cast<double>(walk.steps) * step + static_cast<double>(walk.later_steps) * wait;
-    const double longest = item + static_cast<double>(walk.longest_passes) * pass +
+    const double one_head = static_cast<double>(walk.items) * item +
+                            static_cast<double>(walk.mma_iterations) * mma_iteration +
+                            static_cast<double>(walk.steps) * step +
+                            static_cast<double>(walk.later_steps) * wait;
+    const double longest = item + static_cast<double>(walk.longest_mma_iterations) * mma_iteration +
                            static_cast<double>(walk.longest_steps) * (step + wait);
-    const double slots = static_cast<double>(load.target.processors) * blocks;
+    const double slots = static_cast<double>(load.target.sm_count) * blocks;
     // Work is handed out in order, longest first: the device empties while the last items finish.
     const double mean = one_head / static_cast<double>(walk.items);
-    return std::max(longest, load.pairs * one_head / slots + mean / 2);
+    return std::max(longest, load.batch_heads * one_head / slots + mean / 2);
 }
 
 std::string body(KernelRole role, const KernelPlan& plan) {
-    return fmt::format("sm80/{}{}", to_string(role), plan.gradients_apart ? "_apart" : "");
+    return fmt::format("sm80/{}{}", to_string(role), plan.dv_then_dk ? "_dv_then_dk" : "");
 }
 
 std::vector<Constant> constants(const TileProgram& program, const KernelPlan& plan) {
-    return {
-        integer("kColumns", plan.columns, "streamed rows multiplied at once"),
-        {.name = "kHeldInRegisters",
-         .value = plan.held_operands > 0,
-         .comment = "stationary operands, else fetched at every use"},
-        integer("kWarps", program.warps, ""),
-        integer("kStages", program.stages, "streamed tiles in shared memory at once"),
-        integer("kResidentBlocks", plan.launch_bound, "a processor has registers for that many"),
-        integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
+    return {integer("kColumns", plan.columns, "streamed rows multiplied at once"),
+            {.name = "kHeldInRegisters",
+             .value = plan.held_operands > 0,
+             .comment = "stationary operands, else fetched at every use"},
+            integer("kWarps", program.warps, ""),
+            integer("kStages", program.stages, "streamed tiles in shared memory at once"),
+            integer("kResidentBlocks", plan.launch_bound, "an SM has registers for that many"),
+            integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
 }
 
 }  // namespace
@@ -318,19 +319,20 @@ SmTime time_of_thread_blocks(const KernelLoad& load) {
     const double clocks = std::max(products, shared) + exponentials + instructions;
     const double hidden = kIssueOverlap * (1 + kStallShare / load.plan.blocks);
     // Passes that all rows of the tile take part in: a packed tile's warps leave some out.
-    const double passes = static_cast<double>(load.walk.multiplied) / shape.stationary_rows;
-    const double total = passes * clocks + static_cast<double>(load.walk.steps) * copies;
+    const double mma_iterations = static_cast<double>(load.walk.multiplied) / shape.stationary_rows;
+    const double total = mma_iterations * clocks + static_cast<double>(load.walk.steps) * copies;
     // Fewer than 4 warps leave some of an SM's 4 schedulers idle.
     const double alone = std::max(1.0, 4.0 / shape.warps);
-    return {.compute_seconds = load.pairs * total * hidden / (rates.clock * load.target.processors),
-            .latency_seconds = latency_seconds(
-                load, {.pass = clocks * alone / rates.clock, .step = copies * alone / rates.clock}),
-            .bound = largest(products, shared, exponentials, instructions)};
+    return {
+        .compute_seconds = load.batch_heads * total * hidden / (rates.clock * load.target.sm_count),
+        .latency_seconds = latency_seconds(load, {.mma_iteration = clocks * alone / rates.clock,
+                                                  .step = copies * alone / rates.clock}),
+        .bound = largest(products, shared, exponentials, instructions)};
 }
 
 const KernelFamily kMmaSync{.name = "mma.sync",
                             .mark = "",
-                            .computes = computes_apart,
+                            .computes = computes_split_backward,
                             .multiplies = multiplies,
                             .why_not = why_not,
                             .shapes = shapes,

@@ -23,7 +23,7 @@ bool has_instructions(const Target& target) {
 }
 
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
-    return unit == MatrixUnit::kMmaWarp && has_instructions(target);
+    return unit == MatrixUnit::kMmaSyncTma && has_instructions(target);
 }
 
 std::string why_not(const KernelCase& launch) {
@@ -42,10 +42,10 @@ std::string why_not(const KernelCase& launch) {
 TileShape shape_with(int block, int stages) {
     return {.stationary_rows = block,
             .streamed_rows = kStreamedRows,
-            .granule = block,
+            .gather_rows = block,
             .warps = 1,
             .stages = stages,
-            .unit = MatrixUnit::kMmaWarp};
+            .unit = MatrixUnit::kMmaSyncTma};
 }
 
 std::vector<TileShape> shapes(const KernelCase& launch) {
@@ -87,22 +87,23 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
-    if (std::string reason = why_not_granules(program); !reason.empty()) {
+    if (std::string reason = why_not_gather_blocks(program); !reason.empty()) {
         return reason;
     }
     const Attention& attention = program.attention;
     const bool fits = program.warps == 1 && storage_bytes(attention.dtype) == 2 &&
                       has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
-                      program.packed_rows() == 1 && program.granule <= kStreamedRows &&
+                      program.packed_rows() == 1 && program.gather_rows <= kStreamedRows &&
                       program.streamed_rows % kStreamedRows == 0 && program.stages >= kFewestStages;
     if (!fits) {
         return fmt::format(
-            "mma_warp kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
-            "stationary_rows of 32 (forward: or 16), a granule of 32 at most, streamed_rows in "
+            "mma_sync_tma kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
+            "stationary_rows of 32 (forward: or 16), a gather block of 32 at most, streamed_rows "
+            "in "
             "multiples of 32 and 2 stages or more, not {} on {} with role={} D={} "
-            "stationary_rows={} granule={} streamed_rows={} stages={}: take unit=mma_sync",
+            "stationary_rows={} gather_rows={} streamed_rows={} stages={}: take unit=mma_sync",
             to_string(attention.dtype), target.arch, to_string(program.role), attention.head_dim,
-            program.stationary_rows, program.granule, program.streamed_rows, program.stages);
+            program.stationary_rows, program.gather_rows, program.streamed_rows, program.stages);
     }
     const std::string refused = why_not_nvrtc(program, target);
     return refused.empty() ? why_not_planned(plan, program, target) : refused;
@@ -126,10 +127,10 @@ SmTime time(const KernelLoad& load) {
                          : load.role == KernelRole::kQueryGradient ? kQueryGradientShare
                                                                    : kKeyValueGradientShare;
     const double clocks = (std::max(products, shared) + exponentials + instructions) * share;
-    const double longest = static_cast<double>(load.walk.longest_passes) * clocks *
+    const double longest = static_cast<double>(load.walk.longest_mma_iterations) * clocks *
                            load.plan.blocks * load.plan.geometry.items_at_once;
-    return {.compute_seconds = load.pairs * static_cast<double>(load.walk.passes) * clocks /
-                               (rates.clock * load.target.processors),
+    return {.compute_seconds = load.batch_heads * static_cast<double>(load.walk.mma_iterations) *
+                               clocks / (rates.clock * load.target.sm_count),
             .latency_seconds = kLongestShare * longest / rates.clock,
             .ramp_seconds = kRampSeconds,
             .cache_share = kCacheShare,
@@ -145,7 +146,7 @@ std::vector<Constant> constants(const TileProgram& program, const KernelPlan& pl
             integer("kHeldOperands", plan.held_operands, "stationary, in registers throughout"),
             integer("kWarps", plan.geometry.items_at_once, "that compute, an item each"),
             integer("kStages", program.stages, "a warp's streamed tiles in shared memory at once"),
-            integer("kResidentBlocks", plan.launch_bound, "on a processor"),
+            integer("kResidentBlocks", plan.launch_bound, "on an SM"),
             integer("kConsumerRegisters", plan.registers, "a thread"),
             integer("kProducerRegisters", plan.producer_registers, "a thread; 0: as many"),
             integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
@@ -155,7 +156,7 @@ std::vector<Constant> constants(const TileProgram& program, const KernelPlan& pl
 
 const KernelFamily kWarpItems{.name = "a warp a work item on sm_90a",
                               .mark = "warp",
-                              .computes = computes_apart,
+                              .computes = computes_split_backward,
                               .multiplies = multiplies,
                               .why_not = why_not,
                               .shapes = shapes,

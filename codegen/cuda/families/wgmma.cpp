@@ -5,22 +5,22 @@
 #include <algorithm>
 
 #include "codegen/cuda/families/gpu_tiles.h"
-#include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/wgmma_plan.h"
 
 namespace spion {
 namespace {
 
 constexpr int kGroupRows = 64;  // that a warpgroup multiplies
 constexpr int kMostStages = 4, kFewestStages = 2;
-constexpr WgmmaShares kForwardShares{.products = 0.79, .scores = 0.82};
-constexpr WgmmaShares kBackwardShares{.products = 1.3, .scores = 0.73};
+constexpr WgmmaExposed kForwardExposed{.products = 0.79, .scores = 0.82};
+constexpr WgmmaExposed kBackwardExposed{.products = 1.3, .scores = 0.73};
 constexpr double kRampSeconds = 5e-6;
 constexpr double kCacheShare = 0.7;  // reads run ahead of the work
 constexpr double kInstructionsOfScore = 5;
 // Of packed tiles.
 constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are small
 constexpr double kColumnsOverhead = 1.2;   // dK and dV up to D = 64: columns of unequal length
-constexpr double kSmallBoxes = 1.3;        // more, for granules of 16
+constexpr double kSmallBoxes = 1.3;        // more, for gather blocks of 16
 
 bool has_instructions(const Target& target) {
     return target.gpu.tma && target.gpu.wgmma;
@@ -32,7 +32,7 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
 
 bool takes(const KernelCase& launch, int rows) {
     return has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
-           hopper_head_dim(launch.attention.head_dim) && rows % kGroupRows == 0;
+           is_wgmma_head_dim(launch.attention.head_dim) && rows % kGroupRows == 0;
 }
 
 // Of blocks within one tile; smaller ones are packed.
@@ -54,7 +54,7 @@ std::vector<TileShape> shapes_up_to(int rows) {
             for (int stages = kMostStages; stages >= kFewestStages; --stages) {
                 shapes.push_back({.stationary_rows = stationary,
                                   .streamed_rows = streamed,
-                                  .granule = std::min(rows, streamed),
+                                  .gather_rows = std::min(rows, streamed),
                                   .warps = stationary / kRowsOfWarp,
                                   .stages = stages,
                                   .unit = MatrixUnit::kWgmma});
@@ -80,7 +80,7 @@ std::optional<TileShape> measured(const KernelCase& launch) {
     const int streamed = pair && launch.role == KernelRole::kForward ? 128 : 64;
     return TileShape{.stationary_rows = pair ? 128 : 64,
                      .streamed_rows = streamed,
-                     .granule = std::min(launch.block, streamed),
+                     .gather_rows = std::min(launch.block, streamed),
                      .warps = pair ? 8 : 4,
                      .stages = measured_stages(launch.attention),
                      .unit = MatrixUnit::kWgmma};
@@ -98,7 +98,7 @@ std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) 
     }
     for (TileShape shape : shapes_up_to(kGroupRows)) {
         if (shape.stages == measured_stages(launch.attention)) {
-            shape.granule = launch.block;
+            shape.gather_rows = launch.block;
             shape.packed_rows = packed_rows;
             shapes.push_back(shape);
         }
@@ -112,7 +112,7 @@ double packing_overhead(const KernelCase& launch, const TileShape& shape) {
         // At D = 128 the kernels that are not packed exceed their terms by as much.
         overhead = launch.attention.head_dim <= 64 ? kColumnsOverhead : 1;
     }
-    return overhead * (shape.granule < 32 ? kSmallBoxes : 1);
+    return overhead * (shape.gather_rows < 32 ? kSmallBoxes : 1);
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
@@ -122,7 +122,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
 
 SmTime time(const KernelLoad& load) {
     return time_of_wgmma(load,
-                         load.role == KernelRole::kForward ? kForwardShares : kBackwardShares);
+                         load.role == KernelRole::kForward ? kForwardExposed : kBackwardExposed);
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
@@ -132,10 +132,10 @@ std::string body(KernelRole role, const KernelPlan& /*plan*/) {
 }  // namespace
 
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
-    const HopperPlan plan =
-        plan_hopper(launch.role, launch.attention.head_dim, shape.stationary_rows,
-                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
-                    launch.target.compiler, shape.packed_rows > 1);
+    const WgmmaPlan plan =
+        plan_wgmma(launch.role, launch.attention.head_dim, shape.stationary_rows,
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                   launch.target.compiler, shape.packed_rows > 1);
     const std::string problem =
         plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
                              : plan.problem;
@@ -145,7 +145,7 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
             .producer_registers = plan.producer_registers,
             .launch_bound = plan.resident_blocks,
             .shared_bytes = plan.shared_bytes,
-            .slots = plan.slots,
+            .stationary_stages = plan.stationary_stages,
             .blocks = plan.resident_blocks,
             .occupancy = static_cast<double>(plan.resident_blocks * plan.threads) /
                          launch.rates.resident_threads,
@@ -158,11 +158,12 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
     if (std::string reason = why_not_warps(program); !reason.empty()) {
         return reason;
     }
-    if (std::string reason = why_not_granules(program); !reason.empty()) {
+    if (std::string reason = why_not_gather_blocks(program); !reason.empty()) {
         return reason;
     }
     const Attention& attention = program.attention;
-    const bool fits = storage_bytes(attention.dtype) == 2 && hopper_head_dim(attention.head_dim) &&
+    const bool fits = storage_bytes(attention.dtype) == 2 &&
+                      is_wgmma_head_dim(attention.head_dim) &&
                       program.stationary_rows % kGroupRows == 0 &&
                       (program.streamed_rows == 64 || program.streamed_rows == 128) &&
                       program.stages >= kFewestStages &&
@@ -180,19 +181,19 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.
-SmTime time_of_wgmma(const KernelLoad& load, const WgmmaShares& shares) {
+SmTime time_of_wgmma(const KernelLoad& load, const WgmmaExposed& exposed) {
     const Rates& rates = load.rates;
     const double elements = static_cast<double>(load.shape.stationary_rows) * load.plan.columns;
     const double products = 2 * load.work.products * elements * load.attention.head_dim /
-                            rates.wgmma_flop * shares.products;
-    const double exponentials = elements / rates.exponentials * shares.scores;
-    const double instructions = elements * kInstructionsOfScore / kGpuIssue * shares.scores;
+                            rates.wgmma_flop * exposed.products;
+    const double exponentials = elements / rates.exponentials * exposed.scores;
+    const double instructions = elements * kInstructionsOfScore / kGpuIssue * exposed.scores;
     const double clocks = products + exponentials + instructions;
     // The longest item has its share of an SM.
     const double longest =
-        static_cast<double>(load.walk.longest_passes) * clocks * load.plan.blocks;
-    return {.compute_seconds = load.pairs * static_cast<double>(load.walk.passes) * clocks /
-                               (rates.clock * load.target.processors),
+        static_cast<double>(load.walk.longest_mma_iterations) * clocks * load.plan.blocks;
+    return {.compute_seconds = load.batch_heads * static_cast<double>(load.walk.mma_iterations) *
+                               clocks / (rates.clock * load.target.sm_count),
             .latency_seconds = kRampSeconds + longest / rates.clock,
             .ramp_seconds = kRampSeconds,
             .cache_share = kCacheShare,
@@ -203,8 +204,9 @@ std::vector<Constant> wgmma_constants(const TileProgram& program, const KernelPl
     return {integer("kColumns", program.streamed_rows, "of S at once"),
             integer("kWarps", program.warps, "that multiply"),
             integer("kStages", program.stages, "streamed tiles in shared memory at once"),
-            integer("kSlots", plan.slots, "stationary tiles in shared memory at once"),
-            integer("kResidentBlocks", plan.launch_bound, "on a processor"),
+            integer("kStationaryStages", plan.stationary_stages,
+                    "stationary tiles in shared memory at once"),
+            integer("kResidentBlocks", plan.launch_bound, "on an SM"),
             integer("kConsumerRegisters", plan.registers, "a thread"),
             integer("kProducerRegisters", plan.producer_registers, "a thread"),
             integer("kSharedBytes", plan.geometry.shared_bytes, "of a thread block")};
@@ -212,7 +214,7 @@ std::vector<Constant> wgmma_constants(const TileProgram& program, const KernelPl
 
 const KernelFamily kWgmma{.name = "wgmma on sm_90a",
                           .mark = "wgmma",
-                          .computes = computes_apart,
+                          .computes = computes_split_backward,
                           .multiplies = multiplies,
                           .why_not = why_not,
                           .shapes = shapes,

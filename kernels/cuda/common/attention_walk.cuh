@@ -1,4 +1,4 @@
-// What one thread block computes: a work item and the granules that stream past it.
+// What one thread block computes: a work item and the gather blocks that stream past it.
 #ifndef SPION_ATTENTION_WALK_CUH
 #define SPION_ATTENTION_WALK_CUH
 
@@ -9,87 +9,89 @@
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
-enum : int { kGranulesPerStep = kStreamedRows / kGranule };
+enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
 enum : int { kTileBytes = kStreamedRows * kRowBytes };
 enum : int { kStationaryBytes = kStationaryRows * kRowBytes };
 
-static_assert(kGranule % 16 == 0 && kStreamedRows % kGranule == 0);
-static_assert(32 % kGranulesPerStep == 0, "a step's granules lie within one window");
+static_assert(kGatherRows % 16 == 0 && kStreamedRows % kGatherRows == 0);
+static_assert(32 % kGatherBlocksPerStep == 0, "a step's gather blocks lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
 
 // Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source
-// then has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the granules and
-// steps of every work item, -1 where they differ; GranuleIndex and, of packed tiles, UseBits, the
-// types of kGranules and kUses; and the tables. The first two are read by whole blocks, so they lie
-// in constant memory; lanes read granules side by side, which is what global memory is for.
+// then has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the gather blocks
+// and steps of every work item, -1 where they differ; GatherBlockIndex and, of packed tiles,
+// BlockRowMask, the types of kGatherBlocks and kBlockRowMasks; and the tables. The first two are
+// read by whole blocks, so they lie in constant memory; lanes read gather blocks side by side,
+// which is what global memory is for.
 #ifdef SPION_BAKED_TABLES
 SPION_DEVICE int tile_count(const SpionAttentionArguments&) {
     return kTiles;
 }
-SPION_DEVICE int tile_at(const SpionAttentionArguments&, int place) {
-    return kOrder[place];
+SPION_DEVICE int tile_at(const SpionAttentionArguments&, int order_index) {
+    return kOrder[order_index];
 }
-SPION_DEVICE int offset_at(const SpionAttentionArguments&, int place) {
-    if constexpr (kListed >= 0) return place * kListed;
-    return kOffsets[place];
+SPION_DEVICE int offset_at(const SpionAttentionArguments&, int order_index) {
+    if constexpr (kListed >= 0) return order_index * kListed;
+    return kOffsets[order_index];
 }
-SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments&) {
-    return kGranules;
+SPION_DEVICE const GatherBlockIndex* gather_block_table(const SpionAttentionArguments&) {
+    return kGatherBlocks;
 }
 #ifdef SPION_PACKED_ROWS
-SPION_DEVICE const UseBits* use_table(const SpionAttentionArguments&) {
-    return kUses;
+SPION_DEVICE const BlockRowMask* block_row_mask_table(const SpionAttentionArguments&) {
+    return kBlockRowMasks;
 }
 #endif
 #else
-using GranuleIndex = int;
+using GatherBlockIndex = int;
 enum : int { kListed = -1, kSteps = -1 };
 SPION_DEVICE int tile_count(const SpionAttentionArguments& args) {
     return args.tiles;
 }
-SPION_DEVICE int tile_at(const SpionAttentionArguments& args, int place) {
-    return args.order[place];
+SPION_DEVICE int tile_at(const SpionAttentionArguments& args, int order_index) {
+    return args.order[order_index];
 }
-SPION_DEVICE int offset_at(const SpionAttentionArguments& args, int place) {
-    return args.offsets[place];
+SPION_DEVICE int offset_at(const SpionAttentionArguments& args, int order_index) {
+    return args.offsets[order_index];
 }
-SPION_DEVICE const GranuleIndex* granule_table(const SpionAttentionArguments& args) {
-    return args.granules;
+SPION_DEVICE const GatherBlockIndex* gather_block_table(const SpionAttentionArguments& args) {
+    return args.gather_blocks;
 }
-using UseBits = unsigned;
-SPION_DEVICE const UseBits* use_table(const SpionAttentionArguments& args) {
-    return args.uses;
+using BlockRowMask = unsigned;
+SPION_DEVICE const BlockRowMask* block_row_mask_table(const SpionAttentionArguments& args) {
+    return args.block_row_masks;
 }
 #endif
 
 struct WorkItem {
     int batch, head;
-    int place;      // in TileProgram::order
-    int first_row;  // of the stationary tile
-    long long row;  // of [B, H, L]: index of row 0 of this (batch, head)
+    int order_index;  // in TileProgram::order
+    int first_row;    // of the stationary tile
+    long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
 // The one at `place` of pair b * H + h.
-SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned pair, int place) {
-    return {(int)(pair / kHeads), (int)(pair % kHeads), place,
-            tile_at(args, place) * kStationaryRows, (long long)pair * kLength};
+SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
+                                int order_index) {
+    return {(int)(batch_head / kHeads), (int)(batch_head % kHeads), order_index,
+            tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
 }
 
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
     const unsigned tiles = (unsigned)tile_count(args);
-    const unsigned pair = item / tiles;
-    return work_item(args, pair, (int)(item - pair * tiles));
+    const unsigned batch_head = item / tiles;
+    return work_item(args, batch_head, (int)(item - batch_head * tiles));
 }
 
-// The granules of a work item as a sequence of rows, granule after granule. Granules that start at
-// or beyond the limit are cut off; as granules ascend, rows of the sequence that are past the limit
-// (or past L) are then at its end.
+// The gather blocks of a work item as a sequence of rows, gather block after gather block. Gather
+// blocks that start at or beyond the limit are cut off; as gather blocks ascend, rows of the
+// sequence that are past the limit (or past L) are then at its end.
 struct Walk {
-    const GranuleIndex* granules;  // [listed]
-    int listed;                    // granules of the work item
-    int valid;                     // rows of the sequence below the limit
-    int elements;                  // rows of the uncut sequence below L: the n_i of ir/attention.h
-    int window;                    // lane i holds granule 32 * k + i of the current 32
+    const GatherBlockIndex* gather_blocks;  // [listed]
+    int listed;                             // gather blocks of the work item
+    int valid;                              // rows of the sequence below the limit
+    int elements;  // rows of the uncut sequence below L: the n_i of ir/attention.h
+    int window;    // lane i holds gather block 32 * k + i of the current 32
 
     // Steps of kStreamedRows rows.
     __device__ __forceinline__ int steps() const {
@@ -100,25 +102,26 @@ struct Walk {
 
 SPION_DEVICE int read_window(const Walk& walk, int first) {
     const int index = first + lane_index();
-    return index < walk.listed ? walk.granules[index] : 0;
+    return index < walk.listed ? walk.gather_blocks[index] : 0;
 }
 
-// Rows below `limit` of a sequence of `count` granules whose last is `last`.
+// Rows below `limit` of a sequence of `count` gather blocks whose last is `last`.
 SPION_DEVICE int rows_below(int limit, int count, int last) {
-    return count == 0 ? 0 : (count - 1) * kGranule + min(kGranule, limit - last * kGranule);
+    return count == 0 ? 0
+                      : (count - 1) * kGatherRows + min(kGatherRows, limit - last * kGatherRows);
 }
 
-SPION_DEVICE int granule_at(const Walk& walk, int index) {
+SPION_DEVICE int gather_block_at(const Walk& walk, int index) {
     if (walk.listed <= 32) return __shfl_sync(0xFFFFFFFFU, walk.window, index & 31);
-    return walk.granules[index];
+    return walk.gather_blocks[index];
 }
 
-// Granules that start below `limit`: a prefix of the list.
-SPION_DEVICE int granules_below(const Walk& walk, int limit) {
+// Gather blocks that start below `limit`: a prefix of the list.
+SPION_DEVICE int gather_blocks_below(const Walk& walk, int limit) {
     int count = 0;
     for (int first = 0; first < walk.listed; first += 32) {
-        const int granule = first == 0 ? walk.window : read_window(walk, first);
-        const bool below = first + lane_index() < walk.listed && granule * kGranule < limit;
+        const int gather_block = first == 0 ? walk.window : read_window(walk, first);
+        const bool below = first + lane_index() < walk.listed && gather_block * kGatherRows < limit;
         const int here = __popc(__ballot_sync(0xFFFFFFFFU, below));
         count += here;
         if (here < 32) break;
@@ -128,11 +131,11 @@ SPION_DEVICE int granules_below(const Walk& walk, int limit) {
 
 // Starts reading the list of a work item. Nothing waits for it before measure_walk, so that other
 // loads can be under way at the same time.
-SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place) {
-    const int first = offset_at(args, place);
+SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int order_index) {
+    const int first = offset_at(args, order_index);
     Walk walk;
-    walk.listed = offset_at(args, place + 1) - first;
-    walk.granules = granule_table(args) + first;
+    walk.listed = offset_at(args, order_index + 1) - first;
+    walk.gather_blocks = gather_block_table(args) + first;
     walk.window = read_window(walk, 0);
     walk.elements = 0;
     walk.valid = 0;
@@ -142,12 +145,12 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int place) {
 // Counts the rows of the walk.
 SPION_DEVICE void measure_walk(Walk& walk, int limit) {
     if (walk.listed > 0) {
-        walk.elements = rows_below(kLength, walk.listed, granule_at(walk, walk.listed - 1));
+        walk.elements = rows_below(kLength, walk.listed, gather_block_at(walk, walk.listed - 1));
         walk.valid = walk.elements;
     }
     if (limit < kLength) {
-        const int count = granules_below(walk, limit);
-        walk.valid = count == 0 ? 0 : rows_below(limit, count, granule_at(walk, count - 1));
+        const int count = gather_blocks_below(walk, limit);
+        walk.valid = count == 0 ? 0 : rows_below(limit, count, gather_block_at(walk, count - 1));
     }
 }
 
@@ -157,21 +160,23 @@ SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a
                             const Rows& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
-    const int first_granule = step * kGranulesPerStep;
-    if (step > 0 && first_granule % 32 == 0) walk.window = read_window(walk, first_granule);
+    const int first_gather_block = step * kGatherBlocksPerStep;
+    if (step > 0 && first_gather_block % 32 == 0)
+        walk.window = read_window(walk, first_gather_block);
     const int present = walk.valid - step * kStreamedRows;
-    const int first_chunk = chunk_in_turn<kRowChunks, kThreads>(0, (int)threadIdx.x);
+    const int first_chunk = copied_chunk<kRowChunks, kThreads>(0, (int)threadIdx.x);
 #pragma unroll kCopies < 4 ? kCopies : 4
     for (int i = 0; i < kCopies; ++i) {
-        const int row = row_in_turn<kRowChunks, kThreads>(i, (int)threadIdx.x);
+        const int row = copied_row<kRowChunks, kThreads>(i, (int)threadIdx.x);
         const int chunk = kThreads % kRowChunks == 0
                               ? first_chunk
-                              : chunk_in_turn<kRowChunks, kThreads>(i, (int)threadIdx.x);
-        // A granule is a multiple of 32 chunks, so that a warp needs the index of one granule.
-        const int slot = (first_granule + row / kGranule) & 31;
-        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
+                              : copied_chunk<kRowChunks, kThreads>(i, (int)threadIdx.x);
+        // A gather block is a multiple of 32 chunks, so that a warp needs the index of one gather
+        // block.
+        const int entry = (first_gather_block + row / kGatherRows) & 31;
+        const int gather_block = __shfl_sync(0xFFFFFFFFU, walk.window, entry);
         if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
-        const int source = granule * kGranule + row % kGranule;
+        const int source = gather_block * kGatherRows + row % kGatherRows;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
         cp_async_16(tile_a + offset, a.at(source, chunk), row < present);
         cp_async_16(tile_b + offset, b.at(source, chunk), row < present);

@@ -17,7 +17,7 @@
 // and, of all but the score summary,
 //   kStationaryRows   rows of a work item's stationary tile
 //   kStreamedRows     rows of one step's streamed tiles
-//   kGranule          streamed rows that are adjacent in memory; a step has a whole number of them
+//   kGatherRows       streamed rows that are adjacent in memory; a step has a whole number of them
 //   kColumns          streamed rows that are multiplied at once; a step is a multiple of them
 //   kStepsAreFull     whether all elements of all steps count, whatever the launch
 // Packed tiles also have SPION_PACKED_ROWS (packed_rows.cuh), baked tables SPION_BAKED_TABLES and
@@ -40,7 +40,7 @@ enum : int { kHeads = 2, kHeadDim = 64, kLength = 1000 };
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
-enum : int { kGranule = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
+enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
 enum : int {
     kWarps = SPION_SAMPLE_ROWS < 64 ? 4 : SPION_SAMPLE_ROWS / 16,
@@ -50,7 +50,7 @@ enum : int {
 };
 enum : bool { kHeldInRegisters = false };  // sm80
 enum : int { kHeldOperands = 1 };          // sm90, a warp an item
-enum : int { kSlots = 2 };                 // sm90, wgmma
+enum : int { kStationaryStages = 2 };      // sm90, wgmma
 enum : int { kConsumerRegisters = SPION_SAMPLE_ROWS > 64 ? 240 : 160, kProducerRegisters = 24 };
 enum : int { kBlock = 64, kTile = 64, kFilter = 3 };  // score summary
 // A sample cannot have the bytes that every body wants.

@@ -1,8 +1,8 @@
 // Which elements of a block count, for all CUDA bodies. Today they are kept out by
 //   key padding       keys from lengths[b] on are no element of any sum
 //   the ragged edge   positions from L on do not exist
-//   packed rows       a tile streams the union of its block rows' granules; a granule that a block
-//                     row does not use counts as pruned for its rows (packed_rows.cuh)
+//   packed rows       a tile streams the union of its block rows' gather blocks; a gather block
+//                     that a block row does not use counts as pruned for its rows (packed_rows.cuh)
 // A body asks for a ScoreMask of the scores that it multiplies at once and applies it; a mask that
 // is full costs one comparison, or nothing where kStepsAreFull says so beforehand.
 #ifndef SPION_MASK_CUH
@@ -26,24 +26,25 @@ SPION_DEVICE bool may_have_padded_rows(int valid) {
     return kKeyPadding && valid < kRows;
 }
 
-// Of scores [16, 8 * kTiles], which have kGranules granules side by side: those in columns [0,
-// valid) of granules that `granules` names count.
-template <int kGranules = 1>
+// Of scores [16, 8 * kTiles], which have kGatherBlocks gather blocks side by side: those in columns
+// [0, valid) of gather blocks that `gather_blocks` names count.
+template <int kGatherBlocks = 1>
 struct ScoreMask {
     int valid;
-    unsigned granules = ~0U;  // bit j: granule j
+    unsigned gather_blocks = ~0U;  // bit j: gather block j
 };
 
-// Elements in columns of granules that the mask has not become `value`.
-template <int kGranules, int kTiles>
-SPION_DEVICE void set_outside_granules(float (&elements)[kTiles][4],
-                                       const ScoreMask<kGranules>& mask, float value) {
-    constexpr int kGranuleTiles = kTiles / kGranules;
+// Elements in columns of gather blocks that the mask has not become `value`.
+template <int kGatherBlocks, int kTiles>
+SPION_DEVICE void set_outside_gather_blocks(float (&elements)[kTiles][4],
+                                            const ScoreMask<kGatherBlocks>& mask, float value) {
+    constexpr int kGatherBlockTiles = kTiles / kGatherBlocks;
 #pragma unroll
-    for (int granule = 0; granule < kGranules; ++granule) {
-        if ((mask.granules >> granule & 1U) != 0) continue;
+    for (int gather_block = 0; gather_block < kGatherBlocks; ++gather_block) {
+        if ((mask.gather_blocks >> gather_block & 1U) != 0) continue;
 #pragma unroll
-        for (int j = granule * kGranuleTiles; j < (granule + 1) * kGranuleTiles; ++j) {
+        for (int j = gather_block * kGatherBlockTiles; j < (gather_block + 1) * kGatherBlockTiles;
+             ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) elements[j][i] = value;
         }
@@ -64,9 +65,9 @@ SPION_DEVICE void mask_columns(float (&scores)[kTiles][4], int valid) {
 }
 
 // Scores that do not count become those of probability 0. kKnownFull: all columns count.
-template <bool kKnownFull = false, int kGranules, int kTiles>
-SPION_DEVICE void mask_scores(float (&scores)[kTiles][4], const ScoreMask<kGranules>& mask) {
-    set_outside_granules(scores, mask, kMaskedScore);
+template <bool kKnownFull = false, int kGatherBlocks, int kTiles>
+SPION_DEVICE void mask_scores(float (&scores)[kTiles][4], const ScoreMask<kGatherBlocks>& mask) {
+    set_outside_gather_blocks(scores, mask, kMaskedScore);
     if (!kKnownFull && mask.valid < 8 * kTiles) mask_columns(scores, mask.valid);
 }
 
@@ -82,10 +83,10 @@ SPION_DEVICE void mask_scores(float (&scores)[kRows][kTiles][4], const ScoreMask
 // The same of P^T, whose columns are queries: of probabilities, not scores, because a query without
 // any element has an LSE of -infinity. Queries from `valid` on are zeros throughout, LSE and delta
 // too, and add nothing.
-template <int kGranules, int kTiles>
+template <int kGatherBlocks, int kTiles>
 SPION_DEVICE void mask_transposed(float (&probabilities)[kTiles][4],
-                                  const ScoreMask<kGranules>& mask) {
-    set_outside_granules(probabilities, mask, 0.0F);
+                                  const ScoreMask<kGatherBlocks>& mask) {
+    set_outside_gather_blocks(probabilities, mask, 0.0F);
 }
 
 // Rows g and g + 8 of the warp's accumulators from `first` on become zeros, by selection: what rows

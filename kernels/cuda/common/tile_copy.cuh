@@ -29,8 +29,8 @@ SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source
                                  int limit) {
 #pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
-        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
+        const int row = copied_row<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = copied_chunk<kRowChunks, 32>(i, lane_index());
         cp_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
                     first + row < limit);
     }
@@ -63,8 +63,8 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
     __syncwarp();
 #pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
-        const int row = row_in_turn<kRowChunks, 32>(warp_row, i, lane_index());
-        const int chunk = chunk_in_turn<kRowChunks, 32>(i, lane_index());
+        const int row = copied_row<kRowChunks, 32>(warp_row, i, lane_index());
+        const int chunk = copied_chunk<kRowChunks, 32>(i, lane_index());
         const uint4 value = load_shared_16(tile + chunk_offset<kRowChunks>(row, chunk));
         if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;
     }

@@ -50,14 +50,14 @@ SPION_DEVICE constexpr int offset_further(int offset, int more) {
     return (offset ^ (more % kGroup * 16)) + more / kGroup * (kGroup * 16);
 }
 
-struct LanePlace {
+struct LaneChunk {
     int row, chunk;
 };
 
 // What lane `index` of kLanes that move a tile together, chunk after chunk and row after row, takes
 // at turn i.
 template <int kRowChunks, int kLanes>
-SPION_DEVICE constexpr int row_in_turn(int i, int index) {
+SPION_DEVICE constexpr int copied_row(int i, int index) {
     if constexpr (kLanes % kRowChunks == 0) {
         return i * (kLanes / kRowChunks) + index / kRowChunks;
     } else {
@@ -65,18 +65,18 @@ SPION_DEVICE constexpr int row_in_turn(int i, int index) {
     }
 }
 
-// first + row_in_turn, summed in the order that lets the compiler fold first + i.
+// first + copied_row, summed in the order that lets the compiler fold first + i.
 template <int kRowChunks, int kLanes>
-SPION_DEVICE constexpr int row_in_turn(int first, int i, int index) {
+SPION_DEVICE constexpr int copied_row(int first, int i, int index) {
     if constexpr (kLanes % kRowChunks == 0) {
         return first + i * (kLanes / kRowChunks) + index / kRowChunks;
     } else {
-        return first + row_in_turn<kRowChunks, kLanes>(i, index);
+        return first + copied_row<kRowChunks, kLanes>(i, index);
     }
 }
 
 template <int kRowChunks, int kLanes>
-SPION_DEVICE constexpr int chunk_in_turn(int i, int index) {
+SPION_DEVICE constexpr int copied_chunk(int i, int index) {
     if constexpr (kLanes % kRowChunks == 0) {
         return index % kRowChunks;
     } else {
@@ -87,12 +87,12 @@ SPION_DEVICE constexpr int chunk_in_turn(int i, int index) {
 // The row whose address a lane gives to ldmatrix.x4 for a 16 x 16 piece (2 chunks a row):
 // by_rows: matrices (rows 0-7, chunk 0), (8-15, 0), (0-7, 1), (8-15, 1): an A operand, and
 //          transposed the B operands of columns 0-7 (words 0, 1) and 8-15 (words 2, 3).
-SPION_DEVICE constexpr LanePlace place_by_rows(int lane) {
+SPION_DEVICE constexpr LaneChunk lane_chunk_by_rows(int lane) {
     return {lane % 16, lane / 16};
 }
 // by_chunks: (rows 0-7, chunk 0), (0-7, 1), (8-15, 0), (8-15, 1): the B operands of a product with
 //          the transposed piece, of rows 0-7 (words 0, 1) and 8-15 (words 2, 3).
-SPION_DEVICE constexpr LanePlace place_by_chunks(int lane) {
+SPION_DEVICE constexpr LaneChunk lane_chunk_by_chunks(int lane) {
     return {lane % 8 + lane / 16 * 8, lane / 8 % 2};
 }
 

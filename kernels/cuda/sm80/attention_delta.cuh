@@ -1,5 +1,5 @@
 // delta of one query tile: delta [kStationaryRows] = rowsum(dO * O), a warp's 16 rows each. Rows of
-// a tile without granules get dQ = 0: no kernel after this one adds to them.
+// a tile without gather blocks get dQ = 0: no kernel after this one adds to them.
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/contract.cuh"
 
@@ -12,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const Rows output = rows_of(args.o, work.batch, work.head);
     const Rows output_gradient = rows_of(args.d_o, work.batch, work.head);
     const Rows query_gradient = rows_of(args.d_q, work.batch, work.head);
-    const bool empty = offset_at(args, work.place + 1) == offset_at(args, work.place);
+    const bool empty = offset_at(args, work.order_index + 1) == offset_at(args, work.order_index);
     const int chunk = lane_index() % kLanesOfRow;
 #pragma unroll
     for (int first = 0; first < 16; first += 32 / kLanesOfRow) {

@@ -3,12 +3,12 @@
 //   P [16, n]   = 2^(S * kScaleLog2 - m)        m, Z: running maximum and sum of the row
 //   O [16, D]  += P [16, n] * V [n, D]          rescaled when m grows; at the end O / Z
 // A thread block has one query tile [kStationaryRows, D] of one (b, h); the key and value rows of
-// the tile's granules stream through shared memory, kStreamedRows at a time.
+// the tile's gather blocks stream through shared memory, kStreamedRows at a time.
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm80/contract.cuh"
-#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/warp_mma.cuh"
 
 // Shared memory: Q [kStationaryRows, D], later O; then a stage each: K, V [kStreamedRows, D].
 SPION_REQUIRE_SHARED_BYTES(kStationaryBytes + kStages * 2 * kTileBytes);
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_forward(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
-    Walk walk = open_walk(args, item.place);
+    Walk walk = open_walk(args, item.order_index);
     const int warp_row = 16 * warp_index();
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
@@ -33,12 +33,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, walk);
+    GatherMask gather_mask = open_gather_mask(args, walk);
 
     wait_first();
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
-    if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, uses);
+    if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, gather_mask);
     OnlineSoftmax softmax(pruned_elements(walk.elements));
     float out[kHeadTiles][4];
     set_zero(out);
@@ -47,19 +47,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(args, walk, step);
+        gather_mask.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {
-                if (!uses.at(step, column)) continue;
+                if (!gather_mask.at(step, column)) continue;
             }
             float scores[kColumns / 8][4];
             set_zero(scores);
-            Engine::multiply_transposed(scores, query, key_tile, column);
+            WarpMma::multiply_transposed(scores, query, key_tile, column);
             change_scores(scores);
             mask_scores(scores, ScoreMask<>{valid - column});
             softmax.update(scores, out);
-            Engine::multiply(out, scores, key_tile + kTileBytes, column);
+            WarpMma::multiply(out, scores, key_tile + kTileBytes, column);
         }
     }
 

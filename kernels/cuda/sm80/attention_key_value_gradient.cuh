@@ -5,13 +5,13 @@
 //   dV [16, D]   += P^T [16, n] * dO [n, D]
 //   dK [16, D]   += dS^T [16, n] * Q [n, D]      at the end times kScale
 // A thread block has one key tile [kStationaryRows, D] of one (b, h); the query rows of the tile's
-// granules stream past it with their LSE and delta. Rows of padded keys get zeros.
+// gather blocks stream past it with their LSE and delta. Rows of padded keys get zeros.
 #include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
 #include "kernels/cuda/sm80/contract.cuh"
-#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/warp_mma.cuh"
 
 // Shared memory: K, later dK, and V, later dV [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
@@ -31,7 +31,7 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
     const unsigned lane_delta = lane_shift + kStreamedRows * 4;
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     set_zero(scores);
-    Engine::multiply_transposed(scores, key, query_tile, column);
+    WarpMma::multiply_transposed(scores, key, query_tile, column);
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
@@ -47,8 +47,8 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
             gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
         }
     }
-    Engine::multiply(value_gradient, scores, output_gradient_tile, column);
-    Engine::multiply_transposed(gradient, value, output_gradient_tile, column);
+    WarpMma::multiply(value_gradient, scores, output_gradient_tile, column);
+    WarpMma::multiply_transposed(gradient, value, output_gradient_tile, column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
@@ -56,14 +56,14 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
             gradient[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i]);
         }
     }
-    Engine::multiply(key_gradient, gradient, query_tile, column);
+    WarpMma::multiply(key_gradient, gradient, query_tile, column);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
-    Walk walk = open_walk(args, item.place);
+    Walk walk = open_walk(args, item.order_index);
     const int warp_row = 16 * warp_index();
     const unsigned key_tile = shared_memory_start();
     const unsigned value_tile = key_tile + kStationaryBytes;
@@ -88,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, walk);
+    GatherMask gather_mask = open_gather_mask(args, walk);
 
     wait_first();
     __syncwarp();
@@ -103,11 +103,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
         const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(args, walk, step);
+        gather_mask.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {
-                if (!uses.at(step, column)) continue;
+                if (!gather_mask.at(step, column)) continue;
             }
             add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
                           valid - column);

@@ -10,7 +10,7 @@
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm80/contract.cuh"
-#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/warp_mma.cuh"
 
 // Shared memory: Q, later dQ, and dO [kStationaryRows, D]; delta [kStationaryRows] fp32; then a
 // stage each: K, V [kStreamedRows, D]. Every part is a multiple of 64 bytes; tiles of 128 come
@@ -37,10 +37,10 @@ struct OutputChunks {
     __device__ __forceinline__ OutputChunks(const Rows& source, int first, int limit) {
 #pragma unroll
         for (int i = 0; i < kWarpCopies; ++i) {
-            const int row = kDeltaAsCopied ? row_in_turn<kRowChunks, 32>(first, i, lane_index())
+            const int row = kDeltaAsCopied ? copied_row<kRowChunks, 32>(first, i, lane_index())
                                            : first + delta_row();
             const int chunk =
-                kDeltaAsCopied ? chunk_in_turn<kRowChunks, 32>(i, lane_index()) : delta_chunk(i);
+                kDeltaAsCopied ? copied_chunk<kRowChunks, 32>(i, lane_index()) : delta_chunk(i);
             chunks[i] = make_uint4(0, 0, 0, 0);
             if (row < limit) chunks[i] = *(const uint4*)source.at(row, chunk);
         }
@@ -96,13 +96,13 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
                                      const float (&shift)[2], const float (&delta)[2]) {
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     set_zero(scores);
-    Engine::multiply_transposed(scores, query, key_tile, column);
+    WarpMma::multiply_transposed(scores, query, key_tile, column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
     }
-    Engine::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
+    WarpMma::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
@@ -115,14 +115,14 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
                 slopes.gradient(j, i, probability(scores[j][i], shift[i / 2]), gradient[j][i]);
         }
     }
-    Engine::multiply(query_gradient, gradient, key_tile, column);
+    WarpMma::multiply(query_gradient, gradient, key_tile, column);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_query_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
-    Walk walk = open_walk(args, item.place);
+    Walk walk = open_walk(args, item.order_index);
     const int warp_row = 16 * warp_index();
     const int first_row = item.first_row + warp_row;
     const unsigned query_tile = shared_memory_start();
@@ -143,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         copy_step(walk, step, tile, keys, tile + kTileBytes, values);
     };
     begin_steps(steps, copy);
-    Uses uses = open_uses(args, walk);
+    GatherMask gather_mask = open_gather_mask(args, walk);
 
     // Rows g and g + 8 of the warp; rows from L on get the shift that makes every probability 0.
     float shift[2], delta[2];
@@ -175,11 +175,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         const int buffer = await_step(step, steps, copy, [](int) {});
         const unsigned key_tile = stage_tiles + buffer * 2 * kTileBytes;
         const int valid = walk.valid - step * kStreamedRows;
-        uses.enter(args, walk, step);
+        gather_mask.enter(args, walk, step);
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             if constexpr (kPacked) {
-                if (!uses.at(step, column)) continue;
+                if (!gather_mask.at(step, column)) continue;
             }
             add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
                                valid - column, shift, delta);

@@ -14,10 +14,10 @@ SPION_DEVICE void copy_statistics(const Walk& walk, int step, unsigned statistic
 #pragma unroll
     for (int i = 0; i < (kStreamedRows + kThreads - 1) / kThreads; ++i) {
         const int row = i * kThreads + (int)threadIdx.x;
-        const int slot = (step * kGranulesPerStep + row / kGranule) & 31;
-        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, slot);
+        const int entry = (step * kGatherBlocksPerStep + row / kGatherRows) & 31;
+        const int gather_block = __shfl_sync(0xFFFFFFFFU, walk.window, entry);
         if (kStreamedRows % kThreads != 0 && row >= kStreamedRows) break;
-        const int source = granule * kGranule + row % kGranule;
+        const int source = gather_block * kGatherRows + row % kGatherRows;
         cp_async_4(statistics + row * 4, lse + source, row < present);
         cp_async_4(statistics + (kStreamedRows + row) * 4, delta + source, row < present);
     }

@@ -14,7 +14,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
-#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/warp_mma.cuh"
 
 enum : int { kTileBytes = kTile * kRowBytes };
 enum : int { kTilesPerSide = (kLength + kTile - 1) / kTile };
@@ -50,20 +50,20 @@ SPION_DEVICE int diagonal_weight(int r, int c, int rows, int columns) {
 }
 
 // What the loop over (b, h) keeps of one pair's rows.
-struct PairRows {
+struct HeadRows {
     Rows query, key;
     const float* lse;
     int limit;
 };
 
-SPION_DEVICE PairRows pair_rows(const SpionAttentionArguments& args, int pair) {
-    const int batch = pair / kHeads, head = pair % kHeads;
+SPION_DEVICE HeadRows head_rows(const SpionAttentionArguments& args, int batch_head) {
+    const int batch = batch_head / kHeads, head = batch_head % kHeads;
     const int limit = key_limit(args, batch);
     return {rows_of(args.q, batch, head), rows_of(args.k, batch, key_head(head)),
-            args.lse + (long long)pair * kLength, limit};
+            args.lse + (long long)batch_head * kLength, limit};
 }
 
-SPION_DEVICE float row_shift(const PairRows& rows, int row) {
+SPION_DEVICE float row_shift(const HeadRows& rows, int row) {
     return row < kLength ? probability_shift(rows.lse[row]) : kInfinity;
 }
 
@@ -132,8 +132,8 @@ SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_t
                                     int valid, const float (&shift)[2]) {
     float scores[kTile / 8][4];
     set_zero(scores);
-    Engine::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
-                                query_tile + kTileBytes, 0);
+    WarpMma::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
+                                 query_tile + kTileBytes, 0);
     change_scores(scores);
     mask_scores(scores, ScoreMask<>{valid});
 #pragma unroll
@@ -151,31 +151,31 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const int tile_column = (int)(blockIdx.x % kTilesPerSide) * kTile;
     const int warp_row = 16 * warp_index();
     const int row = tile_row + warp_row + lane_index() / 4;
-    const int pairs = args.batch * kHeads;
+    const int batch_heads = args.batch * kHeads;
     const unsigned tiles = shared_memory_start();
 
-    const auto copy = [&](int pair, int buffer) {
+    const auto copy = [&](int batch_head, int buffer) {
         const unsigned query_tile = tiles + buffer * 2 * kTileBytes;
-        const PairRows rows = pair_rows(args, pair);
+        const HeadRows rows = head_rows(args, batch_head);
         copy_warp_rows(query_tile, warp_row, rows.query, tile_row, kLength);
         copy_warp_rows(query_tile + kTileBytes, warp_row, rows.key, tile_column, rows.limit);
     };
-    begin_steps(pairs, copy);
+    begin_steps(batch_heads, copy);
 
     float mean[kTile / 8][4];
     set_zero(mean);
     float shift[2], next_shift[2];
-    const PairRows first = pair_rows(args, 0);
+    const HeadRows first = head_rows(args, 0);
     next_shift[0] = row_shift(first, row);
     next_shift[1] = row_shift(first, row + 8);
-    for (int pair = 0; pair < pairs; ++pair) {
-        const int buffer = await_step(pair, pairs, copy, [](int) {});
+    for (int batch_head = 0; batch_head < batch_heads; ++batch_head) {
+        const int buffer = await_step(batch_head, batch_heads, copy, [](int) {});
         const unsigned query_tile = tiles + buffer * 2 * kTileBytes;
-        const int valid = pair_rows(args, pair).limit - tile_column;
+        const int valid = head_rows(args, batch_head).limit - tile_column;
         shift[0] = next_shift[0];
         shift[1] = next_shift[1];
-        if (pair + 1 < pairs) {
-            const PairRows next = pair_rows(args, pair + 1);
+        if (batch_head + 1 < batch_heads) {
+            const HeadRows next = head_rows(args, batch_head + 1);
             next_shift[0] = row_shift(next, row);
             next_shift[1] = row_shift(next, row + 8);
         }
@@ -184,7 +184,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     }
     cp_async_wait_group<0>();
 
-    const float share = 1.0F / (float)pairs;
+    const float share = 1.0F / (float)batch_heads;
 #pragma unroll
     for (int j = 0; j < kTile / 8; ++j) {
 #pragma unroll

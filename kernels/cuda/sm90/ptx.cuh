@@ -4,7 +4,7 @@
 #define SPION_SM90_PTX_CUH
 
 #include "kernels/cuda/common/ptx.cuh"
-#include "kernels/hopper_arguments.h"
+#include "kernels/sm90_arguments.h"
 
 // An mbarrier is 8 bytes of shared memory. A phase ends when `arrivals` have come and every byte
 // that was announced has been written; the phases of a barrier have parity 0, 1, 0, ...

@@ -1,8 +1,9 @@
 // Tiles of 16-bit elements as TMA writes and wgmma reads them, and a warpgroup's products of them.
 //
-// A tile [rows, D] is kept in slabs: slab c holds columns [c * kSlabColumns, + kSlabColumns) of all
-// rows, a row of kSlabBytes after the other. The 16-byte chunks of a slab are permuted by the
-// hardware's swizzle, which repeats every 8 rows; every slab starts at a multiple of 8 rows.
+// A tile [rows, D] is kept in swizzle atoms: swizzle atom c holds columns [c * kSwizzleAtomColumns,
+// + kSwizzleAtomColumns) of all rows, a row of kSwizzleAtomBytes after the other. The 16-byte
+// chunks of a swizzle atom are permuted by the hardware's swizzle, which repeats every 8 rows;
+// every swizzle atom starts at a multiple of 8 rows.
 #ifndef SPION_SM90_TILE_CUH
 #define SPION_SM90_TILE_CUH
 
@@ -11,34 +12,39 @@
 #include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
 
-enum : int { kSlabBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };
-enum : int { kSlabColumns = kSlabBytes / 2 };
-enum : int { kSlabs = kRowBytes / kSlabBytes };
+enum : int { kSwizzleAtomBytes = kRowBytes % 128 == 0 ? 128 : kRowBytes % 64 == 0 ? 64 : 32 };
+enum : int { kSwizzleAtomColumns = kSwizzleAtomBytes / 2 };
+enum : int { kSwizzleAtoms = kRowBytes / kSwizzleAtomBytes };
 enum : int { kGroupRows = 64 };  // stationary rows of a warpgroup
 enum : int { kGroupTileBytes = kGroupRows * kRowBytes };
 
-// A descriptor is start / 16, the pitch of slabs / 16 at bit 16 (only read across rows), the pitch
-// of groups of 8 rows / 16 at bit 32, and the swizzle at bit 62.
-enum : unsigned long long { kSwizzleCode = kSlabBytes == 128 ? 1 : kSlabBytes == 64 ? 2 : 3 };
+// A descriptor is start / 16, the pitch of swizzle atoms / 16 at bit 16 (only read across rows),
+// the pitch of groups of 8 rows / 16 at bit 32, and the swizzle at bit 62.
+enum : unsigned long long {
+    kSwizzleCode = kSwizzleAtomBytes == 128  ? 1
+                   : kSwizzleAtomBytes == 64 ? 2
+                                             : 3
+};
 
 template <int kRows>
 SPION_DEVICE unsigned long long tile_descriptor(unsigned start) {
-    constexpr unsigned long long kShape = kSwizzleCode << 62 |
-                                          (unsigned long long)(8 * kSlabBytes / 16) << 32 |
-                                          (unsigned long long)(kRows * kSlabBytes / 16) << 16;
+    constexpr unsigned long long kShape =
+        kSwizzleCode << 62 | (unsigned long long)(8 * kSwizzleAtomBytes / 16) << 32 |
+        (unsigned long long)(kRows * kSwizzleAtomBytes / 16) << 16;
     return kShape | (start >> 4);
 }
 
-// Where bytes [byte, + 4 or + 16) of row `row` of a slab lie, from its start.
+// Where bytes [byte, + 4 or + 16) of row `row` of a swizzle atom lie, from its start.
 SPION_DEVICE int swizzled(int row, int byte) {
-    const int offset = row * kSlabBytes + byte;
-    return offset ^ (offset % (8 * kSlabBytes) >> 7 << 4);
+    const int offset = row * kSwizzleAtomBytes + byte;
+    return offset ^ (offset % (8 * kSwizzleAtomBytes) >> 7 << 4);
 }
 
 // The same of a row of a tile of kRows rows, from the tile's start.
 template <int kRows>
 SPION_DEVICE int tile_offset(int row, int byte) {
-    return byte / kSlabBytes * kRows * kSlabBytes + swizzled(row, byte % kSlabBytes);
+    return byte / kSwizzleAtomBytes * kRows * kSwizzleAtomBytes +
+           swizzled(row, byte % kSwizzleAtomBytes);
 }
 
 // acc[64, kRows] = stationary[64, D] * streamed[kRows, D]^T, both tiles in shared memory.
@@ -49,9 +55,11 @@ SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, 
     const unsigned long long right = tile_descriptor<kRows>(streamed);
 #pragma unroll
     for (int pair = 0; pair < kHeadDim / 32; ++pair) {  // of steps of 16
-        const int slab = 64 * pair / kSlabBytes, byte = 64 * pair % kSlabBytes;
-        Wgmma<Element, kRows>::products(acc, left + (slab * kGroupRows * kSlabBytes + byte) / 16,
-                                        right + (slab * kRows * kSlabBytes + byte) / 16, pair > 0);
+        const int swizzle_atom = 64 * pair / kSwizzleAtomBytes,
+                  byte = 64 * pair % kSwizzleAtomBytes;
+        Wgmma<Element, kRows>::products(
+            acc, left + (swizzle_atom * kGroupRows * kSwizzleAtomBytes + byte) / 16,
+            right + (swizzle_atom * kRows * kSwizzleAtomBytes + byte) / 16, pair > 0);
     }
 }
 
@@ -64,8 +72,8 @@ SPION_DEVICE void start_part_of_sum(float (&acc)[kHeadTiles][4], const unsigned 
     const unsigned long long right = tile_descriptor<16 * kSteps>(streamed);
 #pragma unroll
     for (int step = kFirst; step < kEnd; step += 2) {
-        Wgmma<Element, kHeadDim>::template products<kSlabBytes>(acc, left[step], left[step + 1],
-                                                                right + step * kSlabBytes);
+        Wgmma<Element, kHeadDim>::template products<kSwizzleAtomBytes>(
+            acc, left[step], left[step + 1], right + step * kSwizzleAtomBytes);
     }
 }
 
@@ -120,7 +128,7 @@ struct ResultRows {
                                          const float (&factor)[2]) {
         const int warp_row = warp_index() % 4 * 16;
         // A store's matrices: rows 0 to 7 and 8 to 15 of 8 columns, then of the next 8. A tile
-        // starts at a multiple of 1024, so that XOR moves within a slab's row.
+        // starts at a multiple of 1024, so that XOR moves within a swizzle atom's row.
         const int matrix = lane_index() / 8;
         const unsigned start =
             tile + swizzled(warp_row + matrix % 2 * 8 + lane_index() % 8, matrix / 2 * 16);
@@ -135,8 +143,8 @@ struct ResultRows {
                 values[i] =
                     Element::pack(part[2 * half] * factor[half], part[2 * half + 1] * factor[half]);
             }
-            const int slab = 16 * j / kSlabBytes, byte = 16 * j % kSlabBytes;
-            stmatrix_x4((start ^ byte) + slab * kGroupRows * kSlabBytes, values);
+            const int swizzle_atom = 16 * j / kSwizzleAtomBytes, byte = 16 * j % kSwizzleAtomBytes;
+            stmatrix_x4((start ^ byte) + swizzle_atom * kGroupRows * kSwizzleAtomBytes, values);
         }
         __syncwarp();
         const int row = warp_row + lane_index() / kRowChunks;

@@ -6,9 +6,9 @@
 
 #define SPION_BODY
 enum : int { kStationaryTensors = 1 };  // Q; streamed: K, V
-enum : bool { kSlotHasStatistics = false };
+enum : bool { kStationaryHasStatistics = false };
 enum : bool { kStageHasStatistics = false };
-enum : bool { kSlotStaysInUse = kHeldOperands < 1 };
+enum : bool { kStationaryStaysInUse = kHeldOperands < 1 };
 enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
@@ -24,7 +24,7 @@ struct Consumer {
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments&,
                                           const ConsumerMemory& memory, const ItemPlan& plan) {
-        query.take(memory.slot_tile(0));
+        query.take(memory.stationary_tile(0));
         reset(plan);
         set_zero(out);
     }
@@ -46,7 +46,7 @@ struct Consumer {
 
     __device__ __forceinline__ void store_lse(const SpionAttentionArguments& args,
                                               const ItemPlan& plan) {
-        float* const lse = args.lse + (long long)plan.pair * kLength;
+        float* const lse = args.lse + (long long)plan.batch_head * kLength;
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -86,6 +86,6 @@ struct Consumer {
 };
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_forward(const __grid_constant__ SpionHopperArguments args) {
+    attention_forward(const __grid_constant__ SpionSm90Arguments args) {
     run_items<Consumer, true>(args);
 }

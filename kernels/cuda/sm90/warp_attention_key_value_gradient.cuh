@@ -10,9 +10,9 @@
 
 #define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
-enum : bool { kSlotHasStatistics = false };
+enum : bool { kStationaryHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
-enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
+enum : bool { kStationaryStaysInUse = kHeldOperands < 2 };
 enum : bool { kEmptyHasTiles = false };
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
@@ -24,8 +24,8 @@ struct Consumer {
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments&,
                                           const ConsumerMemory& memory, const ItemPlan&) {
-        key.take(memory.slot_tile(0));
-        value.take(memory.slot_tile(1));
+        key.take(memory.stationary_tile(0));
+        value.take(memory.stationary_tile(1));
         set_zero(key_gradient);
         set_zero(value_gradient);
     }
@@ -109,6 +109,6 @@ struct Consumer {
 };
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_key_value_gradient(const __grid_constant__ SpionHopperArguments args) {
+    attention_key_value_gradient(const __grid_constant__ SpionSm90Arguments args) {
     run_items<Consumer, false>(args);
 }

@@ -7,10 +7,10 @@
 #include "kernels/cuda/sm90/warp_contract.cuh"
 
 #define SPION_BODY
-enum : int { kStationaryTensors = 3 };      // Q, dO, O; streamed: K, V
-enum : bool { kSlotHasStatistics = true };  // LSE
+enum : int { kStationaryTensors = 3 };            // Q, dO, O; streamed: K, V
+enum : bool { kStationaryHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };
-enum : bool { kSlotStaysInUse = kHeldOperands < 2 };
+enum : bool { kStationaryStaysInUse = kHeldOperands < 2 };
 enum : bool { kEmptyHasTiles = true };  // delta is wanted of every row
 #include "kernels/cuda/common/online_softmax.cuh"
 #include "kernels/cuda/sm90/warp_pipeline.cuh"
@@ -23,10 +23,10 @@ struct Consumer {
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
                                           const ConsumerMemory& memory, const ItemPlan& plan) {
-        query.take(memory.slot_tile(0));
-        output_gradient.take(memory.slot_tile(1));
+        query.take(memory.stationary_tile(0));
+        output_gradient.take(memory.stationary_tile(1));
         Operand<false> output;
-        output.take(memory.slot_tile(2));
+        output.take(memory.stationary_tile(2));
         float sum[kRowTiles][2] = {};
 #pragma unroll
         for (int step = 0; step < kDepthSteps; ++step) {
@@ -47,12 +47,12 @@ struct Consumer {
             for (int half = 0; half < 2; ++half) {
                 delta[m][half] = quad_sum(sum[m][half]);
                 const int row = 16 * m + 8 * half + lane_index() / 4;
-                const float lse = load_shared_float(memory.slot_statistics() + row * 4);
+                const float lse = load_shared_float(memory.stationary_statistics() + row * 4);
                 // Rows from L on get the shift that makes every probability 0.
                 const bool inside = plan.first_row + row < kLength;
                 shift[m][half] = inside ? probability_shift(lse) : kInfinity;
                 if (lane_index() % 4 == 0 && inside) {
-                    args.delta[(long long)plan.pair * kLength + plan.first_row + row] =
+                    args.delta[(long long)plan.batch_head * kLength + plan.first_row + row] =
                         delta[m][half];
                 }
             }
@@ -115,6 +115,6 @@ struct Consumer {
 };
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_query_gradient(const __grid_constant__ SpionHopperArguments args) {
+    attention_query_gradient(const __grid_constant__ SpionSm90Arguments args) {
     run_items<Consumer, true>(args);
 }

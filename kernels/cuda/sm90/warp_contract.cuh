@@ -13,7 +13,7 @@
 #include "kernels/cuda/common/contract.cuh"
 
 static_assert(kStationaryRows == 16 || kStationaryRows == 32);
-static_assert(kStreamedRows % 32 == 0 && kGranule <= 32 && kStreamedRows % kGranule == 0);
+static_assert(kStreamedRows % 32 == 0 && kGatherRows <= 32 && kStreamedRows % kGatherRows == 0);
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
 static_assert(kWarps < 32, "a lane of the producer each");
 static_assert(kStages >= 2, "a stage is still read while the next one is waited for");

@@ -1,13 +1,13 @@
 // How the rows of a work item reach the warp that computes it, on sm_90a.
 //
 // A thread block has kWarps warps that compute (consumers), each an item of its own, and one that
-// fetches for them by TMA (the producer). A consumer has a *slot* for an item's stationary tiles
-// and a ring of *stages*, each for a step's pair of streamed tiles (first, second). Where it takes
-// all it needs of the stationary tiles into registers, its slot is free for those of its next item
-// while it computes this one. In the producer every consumer has a lane: the lanes read tables and
-// take items from a counter side by side, each as far ahead as its consumer leaves room. Nothing
-// but the barriers of slots and stages ties warps together, and which warp computes an item has no
-// influence on its result.
+// fetches for them by TMA (the producer). A consumer has a *stationary stage* for an item's
+// stationary tiles and a ring of *stages*, each for a step's pair of streamed tiles (first,
+// second). Where it takes all it needs of the stationary tiles into registers, its stationary stage
+// is free for those of its next item while it computes this one. In the producer every consumer has
+// a lane: the lanes read tables and take items from a counter side by side, each as far ahead as
+// its consumer leaves room. Nothing but the barriers of stationary stages and stages ties warps
+// together, and which warp computes an item has no influence on its result.
 #ifndef SPION_WARP_PIPELINE_CUH
 #define SPION_WARP_PIPELINE_CUH
 
@@ -20,15 +20,16 @@
 // three idle ones: registers move between whole warpgroups only.
 enum : bool { kRegistersMove = kProducerRegisters > 0 };
 enum : int { kBlockThreads = kThreads + (kRegistersMove ? 128 : 32) };
-enum : int { kSlotBytes = kStationaryTensors * kStationaryBytes };
+enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
 enum : int { kStageBytes = 2 * kTileBytes };
-enum : int { kConsumerTilesBytes = kSlotBytes + kStages * kStageBytes };
-// What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a slot or a stage,
-// LSE and delta; a barrier that says full and one that says empty for the slot and every stage.
+enum : int { kConsumerTilesBytes = kStationaryStageBytes + kStages * kStageBytes };
+// What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a stationary stage
+// or a stage, LSE and delta; a barrier that says full and one that says empty for the stationary
+// stage and every stage.
 enum : int { kPlanBytes = 16 };
-enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
+enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
-enum : int { kStatisticsEnd = kPlanBytes + kSlotStatistics + kStages * kStageStatistics };
+enum : int { kStatisticsEnd = kPlanBytes + kStationaryStatistics + kStages * kStageStatistics };
 enum : int { kNotesBytes = kStatisticsEnd + 16 * (1 + kStages) };
 
 SPION_REQUIRE_SHARED_BYTES(kWarps*(kConsumerTilesBytes + kNotesBytes));
@@ -42,21 +43,21 @@ struct ConsumerMemory {
     __device__ __forceinline__ explicit ConsumerMemory(int consumer)
         : tiles(shared_memory_start() + consumer * kConsumerTilesBytes),
           notes(shared_memory_start() + kWarps * kConsumerTilesBytes + consumer * kNotesBytes) {}
-    __device__ __forceinline__ unsigned slot_tile(int tensor) const {
+    __device__ __forceinline__ unsigned stationary_tile(int tensor) const {
         return tiles + tensor * kStationaryBytes;
     }
     __device__ __forceinline__ unsigned stage_tiles(int stage) const {
-        return tiles + kSlotBytes + stage * kStageBytes;
+        return tiles + kStationaryStageBytes + stage * kStageBytes;
     }
     __device__ __forceinline__ unsigned plan() const { return notes; }
-    __device__ __forceinline__ unsigned slot_statistics() const { return notes + kPlanBytes; }
+    __device__ __forceinline__ unsigned stationary_statistics() const { return notes + kPlanBytes; }
     __device__ __forceinline__ unsigned stage_statistics(int stage) const {
-        return notes + kPlanBytes + kSlotStatistics + stage * kStageStatistics;
+        return notes + kPlanBytes + kStationaryStatistics + stage * kStageStatistics;
     }
-    __device__ __forceinline__ unsigned slot_full() const { return notes + kStatisticsEnd; }
-    __device__ __forceinline__ unsigned slot_empty() const { return slot_full() + 8; }
+    __device__ __forceinline__ unsigned stationary_full() const { return notes + kStatisticsEnd; }
+    __device__ __forceinline__ unsigned stationary_empty() const { return stationary_full() + 8; }
     __device__ __forceinline__ unsigned stage_full(int stage) const {
-        return slot_full() + 16 * (1 + stage);
+        return stationary_full() + 16 * (1 + stage);
     }
     __device__ __forceinline__ unsigned stage_empty(int stage) const {
         return stage_full(stage) + 8;
@@ -68,8 +69,8 @@ SPION_DEVICE void initialise_barriers() {
     if (threadIdx.x < kWarps) {
         const ConsumerMemory memory((int)threadIdx.x);
         // With statistics every lane of the producer arrives when its copies are there.
-        mbarrier_init(memory.slot_full(), kSlotHasStatistics ? 33 : 1);
-        mbarrier_init(memory.slot_empty(), 32);
+        mbarrier_init(memory.stationary_full(), kStationaryHasStatistics ? 33 : 1);
+        mbarrier_init(memory.stationary_empty(), 32);
         for (int stage = 0; stage < kStages; ++stage) {
             mbarrier_init(memory.stage_full(stage), kStageHasStatistics ? 33 : 1);
             mbarrier_init(memory.stage_empty(stage), kStageHasStatistics ? 32 : 1);
@@ -80,7 +81,7 @@ SPION_DEVICE void initialise_barriers() {
 }
 
 // Goes round the stages; `parity` is that of the phase which a reader of the stage waits for.
-struct Ring {
+struct PipelineState {
     int stage = 0;
     unsigned parity = 0;
     __device__ __forceinline__ void advance() {
@@ -93,31 +94,31 @@ struct Ring {
 
 // What a consumer is told of an item.
 struct ItemPlan {
-    int pair;       // b * H + h; negative: there are no more items
-    int first_row;  // of the stationary tile
-    int valid;      // rows of the walk that count, see Walk
-    int elements;   // likewise
+    int batch_head;  // b * H + h; negative: there are no more items
+    int first_row;   // of the stationary tile
+    int valid;       // rows of the walk that count, see Walk
+    int elements;    // likewise
 
-    __device__ __forceinline__ int batch() const { return pair / kHeads; }
-    __device__ __forceinline__ int head() const { return pair % kHeads; }
+    __device__ __forceinline__ int batch() const { return batch_head / kHeads; }
+    __device__ __forceinline__ int head() const { return batch_head % kHeads; }
 };
 
 // The producer's side of one consumer, on that consumer's lane.
 template <bool kWalksKeys>
 struct Feed {
-    const SpionHopperArguments& args;
+    const SpionSm90Arguments& args;
     const ConsumerMemory memory;
     unsigned item;  // to be opened next
     bool alive;
-    unsigned slot_parity = 1;
-    Ring ring;
+    unsigned stationary_parity = 1;
+    PipelineState ring;
     // Of the open item.
     int batch = 0, head = 0, first_row = 0;
-    const GranuleIndex* granules = nullptr;  // of the step to be fetched next
-    int left = 0;                            // rows from there on
-    int upcoming[kGranulesPerStep] = {};     // its granules
+    const GatherBlockIndex* gather_blocks = nullptr;  // of the step to be fetched next
+    int left = 0;                                     // rows from there on
+    int upcoming[kGatherBlocksPerStep] = {};          // its gather blocks
 
-    __device__ __forceinline__ explicit Feed(const SpionHopperArguments& args_)
+    __device__ __forceinline__ explicit Feed(const SpionSm90Arguments& args_)
         : args(args_),
           memory(min(lane_index(), kWarps - 1)),
           item(blockIdx.x * kWarps + lane_index()),
@@ -126,7 +127,8 @@ struct Feed {
     }
 
     __device__ __forceinline__ bool can_open() const {
-        return alive && left <= 0 && mbarrier_test_wait(memory.slot_empty(), slot_parity);
+        return alive && left <= 0 &&
+               mbarrier_test_wait(memory.stationary_empty(), stationary_parity);
     }
     __device__ __forceinline__ bool can_fetch() const {
         return alive && left > 0 && mbarrier_test_wait(memory.stage_empty(ring.stage), ring.parity);
@@ -134,26 +136,27 @@ struct Feed {
 
     // Rows of the walk that are below `limit`.
     __device__ __forceinline__ int rows_within(int limit, int listed) const {
-        int count = 0;  // granules that start below it: a prefix
+        int count = 0;  // gather blocks that start below it: a prefix
         for (int more = listed; more > 0; more /= 2) {
-            while (count + more <= listed && granules[count + more - 1] * kGranule < limit) {
+            while (count + more <= listed &&
+                   gather_blocks[count + more - 1] * kGatherRows < limit) {
                 count += more;
             }
         }
-        return count == 0 ? 0 : rows_below(limit, count, granules[count - 1]);
+        return count == 0 ? 0 : rows_below(limit, count, gather_blocks[count - 1]);
     }
 
     __device__ __forceinline__ void read_upcoming() {
 #pragma unroll
-        for (int i = 0; i < kGranulesPerStep; ++i) {
-            if (i * kGranule < left) upcoming[i] = granules[i];
+        for (int i = 0; i < kGatherBlocksPerStep; ++i) {
+            if (i * kGatherRows < left) upcoming[i] = gather_blocks[i];
         }
     }
 
     // Fetches the item's stationary tiles, or tells the consumer that there is no item.
     __device__ __forceinline__ void open() {
-        const unsigned full = memory.slot_full();
-        slot_parity ^= 1;
+        const unsigned full = memory.stationary_full();
+        stationary_parity ^= 1;
         if (item >= args.items) {
             store_shared_16(memory.plan(), make_uint4(~0U, 0, 0, 0));
             mbarrier_arrive(full);
@@ -161,10 +164,11 @@ struct Feed {
             return;
         }
         const WorkItem work = work_item(args, item);
-        const int offset = offset_at(args.attention, work.place);
-        const int listed = offset_at(args.attention, work.place + 1) - offset;
-        granules = granule_table(args.attention) + offset;
-        const int elements = listed == 0 ? 0 : rows_below(kLength, listed, granules[listed - 1]);
+        const int offset = offset_at(args.attention, work.order_index);
+        const int listed = offset_at(args.attention, work.order_index + 1) - offset;
+        gather_blocks = gather_block_table(args.attention) + offset;
+        const int elements =
+            listed == 0 ? 0 : rows_below(kLength, listed, gather_blocks[listed - 1]);
         // Asked for now, needed when this item's steps have been fetched.
         item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
         const int limit = key_limit(args.attention, work.batch);
@@ -181,34 +185,37 @@ struct Feed {
             mbarrier_arrive(full);
             return;
         }
-        mbarrier_arrive_expect_tx(full, kSlotBytes);
+        mbarrier_arrive_expect_tx(full, kStationaryStageBytes);
 #pragma unroll
-        for (int box = 0; box < kStationaryTensors * kSlabs; ++box) {
-            const int tensor = box / kSlabs, slab = box % kSlabs;
-            tma_load(memory.slot_tile(tensor) + slab * kStationaryRows * kSlabBytes,
-                     args.maps[tensor], full, slab * kSlabColumns, first_row,
-                     head_in_tensor<!kWalksKeys>(head), batch);
+        for (int box = 0; box < kStationaryTensors * kSwizzleAtoms; ++box) {
+            const int tensor = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
+            tma_load(
+                memory.stationary_tile(tensor) + swizzle_atom * kStationaryRows * kSwizzleAtomBytes,
+                args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns, first_row,
+                head_in_tensor<!kWalksKeys>(head), batch);
         }
     }
 
-    // Fetches a step. Granules that it does not have are taken from beyond the tensor's end: zeros.
+    // Fetches a step. Gather blocks that it does not have are taken from beyond the tensor's end:
+    // zeros.
     __device__ __forceinline__ void fetch() {
         const unsigned full = memory.stage_full(ring.stage);
         const unsigned tiles = memory.stage_tiles(ring.stage);
         mbarrier_arrive_expect_tx(full, kStageBytes);
 #pragma unroll
-        for (int i = 0; i < kGranulesPerStep; ++i) {
-            const int row = i * kGranule < left ? upcoming[i] * kGranule : kLength;
+        for (int i = 0; i < kGatherBlocksPerStep; ++i) {
+            const int row = i * kGatherRows < left ? upcoming[i] * kGatherRows : kLength;
 #pragma unroll
-            for (int box = 0; box < 2 * kSlabs; ++box) {
-                const int tile = box / kSlabs, slab = box % kSlabs;
-                tma_load(
-                    tiles + tile * kTileBytes + (slab * kStreamedRows + i * kGranule) * kSlabBytes,
-                    args.maps[kStationaryTensors + tile], full, slab * kSlabColumns, row,
-                    head_in_tensor<kWalksKeys>(head), batch);
+            for (int box = 0; box < 2 * kSwizzleAtoms; ++box) {
+                const int tile = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
+                tma_load(tiles + tile * kTileBytes +
+                             (swizzle_atom * kStreamedRows + i * kGatherRows) * kSwizzleAtomBytes,
+                         args.maps[kStationaryTensors + tile], full,
+                         swizzle_atom * kSwizzleAtomColumns, row, head_in_tensor<kWalksKeys>(head),
+                         batch);
             }
         }
-        granules += kGranulesPerStep;
+        gather_blocks += kGatherBlocksPerStep;
         left -= kStreamedRows;
         read_upcoming();
         ring.advance();
@@ -230,19 +237,21 @@ SPION_DEVICE void copy_statistics(const SpionAttentionArguments& args, unsigned 
 }
 
 // All lanes of the producer together, for the consumers in `lanes`, whose own lane has seen that
-// there is room: LSE of their slots.
+// there is room: LSE of their stationary stages.
 template <typename Feed>
-SPION_DEVICE void fetch_slot_statistics(const Feed& feed, unsigned lanes) {
+SPION_DEVICE void fetch_stationary_statistics(const Feed& feed, unsigned lanes) {
     for (; lanes != 0; lanes &= lanes - 1) {
         const int lane = __ffs((int)lanes) - 1;
         const ConsumerMemory memory(lane);
-        const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int batch_head = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int first = __shfl_sync(0xFFFFFFFFU, feed.first_row, lane);
         // Passes at once; open() has moved on to the other parity.
-        mbarrier_wait(memory.slot_empty(), __shfl_sync(0xFFFFFFFFU, feed.slot_parity, lane) ^ 1);
-        copy_statistics<kStationaryRows, false>(feed.args.attention, memory.slot_statistics(),
-                                                (long long)pair * kLength + first, kLength - first);
-        cp_async_mbarrier_arrive_noinc(memory.slot_full());
+        mbarrier_wait(memory.stationary_empty(),
+                      __shfl_sync(0xFFFFFFFFU, feed.stationary_parity, lane) ^ 1);
+        copy_statistics<kStationaryRows, false>(feed.args.attention, memory.stationary_statistics(),
+                                                (long long)batch_head * kLength + first,
+                                                kLength - first);
+        cp_async_mbarrier_arrive_noinc(memory.stationary_full());
     }
 }
 
@@ -253,16 +262,16 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
         const int lane = __ffs((int)lanes) - 1;
         const ConsumerMemory memory(lane);
         const int stage = __shfl_sync(0xFFFFFFFFU, feed.ring.stage, lane);
-        const int pair = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
+        const int batch_head = __shfl_sync(0xFFFFFFFFU, feed.batch * kHeads + feed.head, lane);
         const int left = __shfl_sync(0xFFFFFFFFU, feed.left, lane);
         mbarrier_wait(memory.stage_empty(stage),
                       __shfl_sync(0xFFFFFFFFU, feed.ring.parity, lane));  // passes at once
 #pragma unroll
-        for (int i = 0; i < kGranulesPerStep; ++i) {
-            const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGranule;
-            copy_statistics<kGranule, true>(feed.args.attention,
-                                            memory.stage_statistics(stage) + i * kGranule * 4,
-                                            (long long)pair * kLength + first, left - i * kGranule);
+        for (int i = 0; i < kGatherBlocksPerStep; ++i) {
+            const int first = __shfl_sync(0xFFFFFFFFU, feed.upcoming[i], lane) * kGatherRows;
+            copy_statistics<kGatherRows, true>(
+                feed.args.attention, memory.stage_statistics(stage) + i * kGatherRows * 4,
+                (long long)batch_head * kLength + first, left - i * kGatherRows);
         }
         cp_async_mbarrier_arrive_noinc(memory.stage_full(stage));
     }
@@ -271,15 +280,15 @@ SPION_DEVICE void fetch_stage_statistics(const Feed& feed, unsigned lanes) {
 // The producer warp's life. kWalksKeys: streamed rows are keys, of which a sample may have fewer
 // than L.
 template <bool kWalksKeys>
-SPION_DEVICE void produce(const SpionHopperArguments& args) {
+SPION_DEVICE void produce(const SpionSm90Arguments& args) {
     Feed<kWalksKeys> feed(args);
     griddepcontrol_wait();
     while (__any_sync(0xFFFFFFFFU, feed.alive)) {
         const bool open = feed.can_open();
         if (open) feed.open();
         __syncwarp();
-        if constexpr (kSlotHasStatistics) {
-            fetch_slot_statistics(feed, __ballot_sync(0xFFFFFFFFU, open));
+        if constexpr (kStationaryHasStatistics) {
+            fetch_stationary_statistics(feed, __ballot_sync(0xFFFFFFFFU, open));
         }
         const bool fetch = feed.can_fetch();
         if constexpr (kStageHasStatistics) {
@@ -305,7 +314,7 @@ SPION_DEVICE void release_stage(unsigned empty) {
 }
 
 // A consumer's life. Consumer has, each for the whole warp,
-//   begin(attention, memory, plan)       takes what it needs from the slot
+//   begin(attention, memory, plan)       takes what it needs from the stationary stage
 //   add(tiles, statistics, valid)        a step of which `valid` > 0 rows count
 //   finish(attention, plan, staging)     stores the results; `staging`: kStageBytes
 //   finish_empty(attention, plan)        the same of an item without steps
@@ -313,16 +322,17 @@ template <typename Consumer>
 SPION_DEVICE void consume(const SpionAttentionArguments& args) {
     const ConsumerMemory memory(warp_index());
     Consumer consumer;
-    Ring ring;
+    PipelineState ring;
     for (unsigned parity = 0;; parity ^= 1) {
-        mbarrier_wait(memory.slot_full(), parity);
+        mbarrier_wait(memory.stationary_full(), parity);
         const uint4 words = load_shared_16(memory.plan());
         const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w};
-        if (plan.pair < 0) break;
+        if (plan.batch_head < 0) break;
         if (plan.valid > 0 || kEmptyHasTiles) consumer.begin(args, memory, plan);
-        if constexpr (!kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
+        if constexpr (!kStationaryStaysInUse) mbarrier_arrive_by_lanes(memory.stationary_empty());
         if (plan.valid == 0) {
-            if constexpr (kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
+            if constexpr (kStationaryStaysInUse)
+                mbarrier_arrive_by_lanes(memory.stationary_empty());
             consumer.finish_empty(args, plan);
             continue;
         }
@@ -337,14 +347,14 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
         }
         consumer.finish(args, plan, memory.stage_tiles(ring.stage));
         release_stage(memory.stage_empty(ring.stage));
-        if constexpr (kSlotStaysInUse) mbarrier_arrive_by_lanes(memory.slot_empty());
+        if constexpr (kStationaryStaysInUse) mbarrier_arrive_by_lanes(memory.stationary_empty());
         ring.advance();
     }
 }
 
 // The whole kernel.
 template <typename Consumer, bool kWalksKeys>
-SPION_DEVICE void run_items(const SpionHopperArguments& args) {
+SPION_DEVICE void run_items(const SpionSm90Arguments& args) {
     griddepcontrol_launch_dependents();
     initialise_barriers();
     if (warp_index() >= kWarps) {

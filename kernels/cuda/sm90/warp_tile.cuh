@@ -2,7 +2,7 @@
 //
 // The warp has all kStationaryRows rows of a work item, as kRowTiles tiles of 16: what it reads of
 // a streamed tile serves all of them. Results and scores have the accumulator layout of
-// sm80/engine.cuh, one a row tile; streamed tiles the layout of sm90/tile.cuh.
+// sm80/warp_mma.cuh, one a row tile; streamed tiles the layout of sm90/tile.cuh.
 #ifndef SPION_WARP_TILE_CUH
 #define SPION_WARP_TILE_CUH
 
@@ -23,7 +23,8 @@ using Result = float[kRowTiles][kHeadTiles][4];
 template <int kRows>
 SPION_DEVICE unsigned further_columns(unsigned lane_start, int step) {
     const int byte = 32 * step;
-    return (lane_start ^ (byte % kSlabBytes)) + byte / kSlabBytes * (kRows * kSlabBytes);
+    return (lane_start ^ (byte % kSwizzleAtomBytes)) +
+           byte / kSwizzleAtomBytes * (kRows * kSwizzleAtomBytes);
 }
 
 // A stationary operand [kStationaryRows, D]: fetched once into registers, or, where those are
@@ -32,9 +33,9 @@ template <bool kHeld>
 struct Operand;
 
 SPION_DEVICE void load_operand(unsigned (&words)[4], unsigned tile, int m, int step) {
-    const LanePlace place = place_by_rows(lane_index());
-    const unsigned lane = tile + swizzled(place.row, 16 * place.chunk);
-    ldmatrix_x4(words, further_columns<kStationaryRows>(lane, step) + m * 16 * kSlabBytes);
+    const LaneChunk lane_chunk = lane_chunk_by_rows(lane_index());
+    const unsigned lane = tile + swizzled(lane_chunk.row, 16 * lane_chunk.chunk);
+    ldmatrix_x4(words, further_columns<kStationaryRows>(lane, step) + m * 16 * kSwizzleAtomBytes);
 }
 
 template <>
@@ -78,8 +79,9 @@ SPION_DEVICE void set_zero(float (&acc)[kRowTiles][kTiles][4]) {
 // acc += left * rows [row, row + kColumns) of the tile, transposed.
 template <typename Left>
 SPION_DEVICE void add_scores(Scores& acc, const Left& left, unsigned tile, int row) {
-    const LanePlace place = place_by_chunks(lane_index());
-    const unsigned lane = tile + row * kSlabBytes + swizzled(place.row, 16 * place.chunk);
+    const LaneChunk lane_chunk = lane_chunk_by_chunks(lane_index());
+    const unsigned lane =
+        tile + row * kSwizzleAtomBytes + swizzled(lane_chunk.row, 16 * lane_chunk.chunk);
 #pragma unroll
     for (int step = 0; step < kDepthSteps; ++step) {
         const unsigned start = further_columns<kStreamedRows>(lane, step);
@@ -88,7 +90,7 @@ SPION_DEVICE void add_scores(Scores& acc, const Left& left, unsigned tile, int r
 #pragma unroll
         for (int j = 0; j < kScoreTiles; j += 2) {
             unsigned b[4];
-            ldmatrix_x4(b, start + j * 8 * kSlabBytes);
+            ldmatrix_x4(b, start + j * 8 * kSwizzleAtomBytes);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 Element::mma(acc[m][j], a[m], b[0], b[1]);
@@ -100,8 +102,9 @@ SPION_DEVICE void add_scores(Scores& acc, const Left& left, unsigned tile, int r
 
 // acc += left * rows [row, row + kColumns) of the tile; left is rounded to elements.
 SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, int row) {
-    const LanePlace place = place_by_rows(lane_index());
-    const unsigned lane = tile + row * kSlabBytes + swizzled(place.row, 16 * place.chunk);
+    const LaneChunk lane_chunk = lane_chunk_by_rows(lane_index());
+    const unsigned lane =
+        tile + row * kSwizzleAtomBytes + swizzled(lane_chunk.row, 16 * lane_chunk.chunk);
     unsigned a[kRowTiles][kScoreTiles / 2][4];
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) pack_operand(a[m], left[m]);
@@ -110,8 +113,8 @@ SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, in
 #pragma unroll
         for (int j = 0; j < kHeadTiles; j += 2) {
             unsigned b[4];
-            ldmatrix_x4_trans(b,
-                              further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSlabBytes);
+            ldmatrix_x4_trans(
+                b, further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSwizzleAtomBytes);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 Element::mma(acc[m][j], a[m][step], b[0], b[1]);

@@ -7,8 +7,8 @@
 //                                    the products are added.
 //   product_across(acc, left, right, add)  Both in shared memory, across the rows of both.
 // Two in one statement, as each names all of acc, which is most of what compiling a kernel takes.
-// acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/engine.cuh) in the warp's 16 rows; so
-// has the left operand in registers. Operands in shared memory are named by descriptors
+// acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/warp_mma.cuh) in the warp's 16 rows;
+// so has the left operand in registers. Operands in shared memory are named by descriptors
 // (sm90/tile.cuh).
 //
 // Products are asynchronous: between wgmma_fence and wgmma_wait_group nothing may touch acc or
@@ -40,44 +40,42 @@
 
 #define SPION_MMA(type, n, registers, operands)                                         \
     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type " {" SPION_NAMES_##registers \
-    "}, " operands ";\n"
+        "}, " operands ";\n"
 
 // What follows the registers: a .. j are the operand numbers of the rest.
-#define SPION_WGMMA(element, type, n, registers, a, b, c, d, e, f, g, h, i, j)                     \
-    template <>                                                                                    \
-    struct Wgmma<element, n> {                                                                     \
-        SPION_DEVICE void products(float (&acc)[n / 8][4], unsigned long long left,                \
-                                   unsigned long long right, bool add) {                           \
-            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                                 \
-                         ", 0;\n.reg .b64 left, right;\nadd.s64 left, %" #a                        \
-                         ", 2;\nadd.s64 right, %" #b ", 2;\n" SPION_MMA(                           \
-                             type, n, registers, "%" #a ", %" #b ", add, 1, 1, 0, 0")              \
-                             SPION_MMA(type, n, registers, "left, right, 1, 1, 1, 0, 0") "}"       \
-                         : SPION_ACC_##registers(0)                                                \
-                         : "l"(left), "l"(right), "r"((int)add));                                  \
-        }                                                                                          \
-        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,          \
-                                         unsigned long long right, bool add) {                     \
-            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                                 \
-                         ", 0;\n" SPION_MMA(type, n, registers,                                    \
-                                            "%" #a ", %" #b ", add, 1, 1, 1, 1") "}"               \
-                         : SPION_ACC_##registers(0)                                                \
-                         : "l"(left), "l"(right), "r"((int)add));                                  \
-        }                                                                                          \
-        template <int kPitch>                                                                      \
-        SPION_DEVICE void products(float (&acc)[n / 8][4], const unsigned (&first)[4],             \
-                                   const unsigned (&second)[4], unsigned long long right) {        \
-            asm volatile("{ .reg .b64 right;\nadd.s64 right, %" #i ", %" #j ";\n" SPION_MMA(       \
-                type, n, registers,                                                                \
-                "{%" #a ", %" #b ", %" #c ", %" #d "}, %" #i ", 1, 1, 1, 1")                       \
-                             SPION_MMA(type, n, registers,                                         \
-                                       "{%" #e ", %" #f ", %" #g ", %" #h "}, right, 1, 1, 1, 1")  \
-                                 "}"                                                               \
-                         : SPION_ACC_##registers(0)                                                \
-                         : "r"(first[0]), "r"(first[1]), "r"(first[2]), "r"(first[3]),             \
-                           "r"(second[0]), "r"(second[1]), "r"(second[2]), "r"(second[3]),         \
-                           "l"(right), "n"(kPitch));                                               \
-        }                                                                                          \
+#define SPION_WGMMA(element, type, n, registers, a, b, c, d, e, f, g, h, i, j)                 \
+    template <>                                                                                \
+    struct Wgmma<element, n> {                                                                 \
+        SPION_DEVICE void products(float (&acc)[n / 8][4], unsigned long long left,            \
+                                   unsigned long long right, bool add) {                       \
+            asm volatile(                                                                      \
+                "{ .reg .pred add; setp.ne.b32 add, %" #c                                      \
+                ", 0;\n.reg .b64 left, right;\nadd.s64 left, %" #a ", 2;\nadd.s64 right, %" #b \
+                ", 2;\n" SPION_MMA(type, n, registers, "%" #a ", %" #b ", add, 1, 1, 0, 0")    \
+                    SPION_MMA(type, n, registers, "left, right, 1, 1, 1, 0, 0") "}"            \
+                : SPION_ACC_##registers(0)                                                     \
+                : "l"(left), "l"(right), "r"((int)add));                                       \
+        }                                                                                      \
+        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,      \
+                                         unsigned long long right, bool add) {                 \
+            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c ", 0;\n" SPION_MMA(         \
+                             type, n, registers, "%" #a ", %" #b ", add, 1, 1, 1, 1") "}"      \
+                         : SPION_ACC_##registers(0)                                            \
+                         : "l"(left), "l"(right), "r"((int)add));                              \
+        }                                                                                      \
+        template <int kPitch>                                                                  \
+        SPION_DEVICE void products(float (&acc)[n / 8][4], const unsigned (&first)[4],         \
+                                   const unsigned (&second)[4], unsigned long long right) {    \
+            asm volatile(                                                                      \
+                "{ .reg .b64 right;\nadd.s64 right, %" #i ", %" #j                             \
+                ";\n" SPION_MMA(type, n, registers,                                            \
+                                "{%" #a ", %" #b ", %" #c ", %" #d "}, %" #i ", 1, 1, 1, 1")   \
+                    SPION_MMA(type, n, registers,                                              \
+                              "{%" #e ", %" #f ", %" #g ", %" #h "}, right, 1, 1, 1, 1") "}"   \
+                : SPION_ACC_##registers(0)                                                     \
+                : "r"(first[0]), "r"(first[1]), "r"(first[2]), "r"(first[3]), "r"(second[0]),  \
+                  "r"(second[1]), "r"(second[2]), "r"(second[3]), "l"(right), "n"(kPitch));    \
+        }                                                                                      \
     };
 
 template <typename E, int kColumns>

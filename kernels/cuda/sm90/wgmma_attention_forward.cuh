@@ -7,7 +7,7 @@
 
 #define SPION_BODY
 enum : int { kStationaryTensors = 1 };  // Q, later O; streamed: K, V
-enum : bool { kSlotHasStatistics = false };
+enum : bool { kStationaryHasStatistics = false };
 enum : bool { kStageHasStatistics = false };
 enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/common/online_softmax.cuh"
@@ -19,21 +19,22 @@ using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
-    Place<kSlots> slot;
-    Place<kStages> key, value;  // the stage whose key or value tile comes next
+    PipelineState<kStationaryStages> stationary_stage;
+    PipelineState<kStages> key, value;  // the stage whose key or value tile comes next
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
-    // S of the next key tile, not yet masked; returns which of its granules the warp's rows use.
+    // S of the next key tile, not yet masked; returns which of its gather blocks the warp's rows
+    // use.
     __device__ __forceinline__ unsigned start_step(float (&scores)[kScoreTiles][4],
                                                    unsigned query_tile) {
         mbarrier_wait(stage_full(key.index, 0), key.parity);
-        const unsigned uses = uses_of_stage(key.index);
+        const unsigned gather_mask = gather_mask_of_stage(key.index);
         warpgroup_fence_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
         wgmma_commit_group();
-        return uses;
+        return gather_mask;
     }
     // What start_step has begun, all but the kPending youngest products done.
     template <int kPending>
@@ -74,9 +75,9 @@ struct Consumer {
                                             float (&scores)[kScoreTiles][4],
                                             float (&out)[kHeadTiles][4], unsigned query_tile,
                                             Operand& before, Operand& next, int valid) {
-        const unsigned uses = start_step(scores, query_tile);
+        const unsigned gather_mask = start_step(scores, query_tile);
         start_output(out, before, kStreamedRows);
-        finish_step<1>(scores, step_mask(valid, uses));
+        finish_step<1>(scores, step_mask(valid, gather_mask));
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
         const bool large = StepSumSoftmax::is_large(step_sum);
@@ -95,7 +96,8 @@ struct Consumer {
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
-    const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
+    const unsigned query_tile =
+        stationary_tile(stationary_stage.index, 0) + group * kGroupTileBytes;
     StepSumSoftmax softmax(pruned_elements(plan.elements));
     if constexpr (kPacked) softmax.start_finite();  // a step may have nothing for the warp's rows
     float out[kHeadTiles][4];
@@ -104,12 +106,12 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     if (plan.steps() > 0) {
         float scores[kScoreTiles][4];
         Operand newest;  // P of the newest step
-        const unsigned uses = start_step(scores, query_tile);
-        finish_step<0>(scores, step_mask(plan.valid, uses));
+        const unsigned gather_mask = start_step(scores, query_tile);
+        finish_step<0>(scores, step_mask(plan.valid, gather_mask));
         softmax.first_step(scores, newest);
         // A zero that ptxas does not know. Were `next` copied as it is, it would be made in the
         // registers of `newest`, which products still read, and ptxas 13.0 would serialise (C7513).
-        const unsigned zero = (unsigned)plan.pair >> 31;
+        const unsigned zero = (unsigned)plan.batch_head >> 31;
         int valid = plan.valid;  // rows from the newest step on
 #pragma unroll 1
         for (; valid > kStreamedRows; valid -= kStreamedRows) {
@@ -135,11 +137,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     ResultRows rows;
     rows.take(query_tile, out, factor);
     fence_proxy_async_shared();
-    mbarrier_arrive_by_lanes(slot_empty(slot.index));
-    slot.advance();
+    mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
+    stationary_stage.advance();
     rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
     const int row = first + lane_index() / 4;
-    float* const lse = args.lse + (long long)plan.pair * kLength;
+    float* const lse = args.lse + (long long)plan.batch_head * kLength;
     if (lane_index() % 4 == 0) {
         if (row < kLength) lse[row] = softmax.lse(0);
         if (row + 8 < kLength) lse[row + 8] = softmax.lse(1);
@@ -147,7 +149,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_forward(const __grid_constant__ SpionHopperArguments args) {
+    attention_forward(const __grid_constant__ SpionSm90Arguments args) {
     run_items<Consumer, true>(
         args, [](const WorkItem&, unsigned) {}, [](const WorkItem&, const Walk&, int, unsigned) {});
 }

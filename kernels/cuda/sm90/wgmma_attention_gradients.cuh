@@ -6,20 +6,20 @@
 //   dK [64, D]   += dS^T [64, n] * Q [n, D]      at the end times kScale
 //   dQ [n, D]    += dS [n, 128] * K [128, D]     over both warpgroups' keys, each [64, 64] of it
 // LSE and delta are those of the column. Rows of padded keys get zeros. The warpgroups exchange dS
-// through shared memory; how shares of dQ are added up is in wgmma_gradient_shares.cuh.
+// through shared memory; how shares of dQ are added up is in wgmma_dq_reduce.cuh.
 #define SPION_SAMPLE_ROWS 128
 #include "kernels/cuda/sm90/wgmma_contract.cuh"
 
 #define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, V; streamed: Q, dO
-enum : bool { kSlotHasStatistics = false };
+enum : bool { kStationaryHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
-enum : int { kHelperWarps = 2 };             // adders
-enum : int { kPieceBytes = 64 * 64 * 4 };
+enum : int { kHelperWarps = 2 };             // reduce warps
+enum : int { kDqAccBytes = 64 * 64 * 4 };
 enum : int { kExchangedBytes = 64 * kStreamedRows * 2 };  // dS^T of a warpgroup
-enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kPieceBytes };
+enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kDqAccBytes };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
-#include "kernels/cuda/sm90/wgmma_gradient_shares.cuh"
+#include "kernels/cuda/sm90/wgmma_dq_reduce.cuh"
 
 using Operand = unsigned[kScoreTiles / 2][4];  // P^T or dS^T, rounded: the left one of a product
 
@@ -32,36 +32,36 @@ SPION_DEVICE unsigned thread_now() {
     return thread;
 }
 
-// dS^T [64, kStreamedRows] lies as slabs of 64 columns, 128 bytes a row. Where, from the tile's
-// start, a lane stores a row of matrices of the first 16 columns.
-SPION_DEVICE unsigned exchanged_place() {
+// dS^T [64, kStreamedRows] lies as swizzle atoms of 64 columns, 128 bytes a row. Where, from the
+// tile's start, a lane stores a row of matrices of the first 16 columns.
+SPION_DEVICE unsigned exchanged_offset() {
     const unsigned thread = threadIdx.x % 128, lane = thread % 32;
     const unsigned row = thread / 32 * 16 + lane % 16;
     return row * 128 + (lane / 16 * 16 ^ row % 8 * 16);
 }
 
-// place: exchanged_place() of a tile, a shared address.
-SPION_DEVICE void store_exchanged(unsigned place, const Operand& operand) {
+// place: exchanged_offset() of a tile, a shared address.
+SPION_DEVICE void store_exchanged(unsigned exchanged, const Operand& operand) {
 #pragma unroll
     for (int step = 0; step < kScoreTiles / 2; ++step) {
-        stmatrix_x4((place + step / 4 * 64 * 128) ^ step % 4 * 32, operand[step]);
+        stmatrix_x4((exchanged + step / 4 * 64 * 128) ^ step % 4 * 32, operand[step]);
     }
 }
 
 // piece [64, 64] = dS [64, 128] * K [128, 64], a warpgroup's keys after the other's. Both operands
 // are contracted across their rows, of 128 bytes in shared memory.
-SPION_DEVICE void start_piece(float (&piece)[8][4], int buffer, int group, unsigned key_tiles) {
+SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, unsigned key_tiles) {
     constexpr unsigned long long kShape = 1ULL << 62 | 64ULL << 32 | 1ULL << 16;
-    constexpr int kSlab = 64 * 128;
-    static_assert(kSlabBytes == 128);
+    constexpr int kSwizzleAtom = 64 * 128;
+    static_assert(kSwizzleAtomBytes == 128);
 #pragma unroll
     for (int step = 0; step < 8; ++step) {
         const int keys_of = step / 4, row = step % 4 * 16;
         const unsigned left =
-            exchanged_tile(buffer, keys_of) + (kSplitsRows ? group * kSlab : 0) + row * 128;
-        const unsigned right =
-            key_tiles + keys_of * kGroupTileBytes + (kSplitsRows ? 0 : group * kSlab) + row * 128;
-        Wgmma<Element, 64>::product_across(piece, kShape | left >> 4, kShape | right >> 4,
+            exchanged_tile(buffer, keys_of) + (kSplitsRows ? group * kSwizzleAtom : 0) + row * 128;
+        const unsigned right = key_tiles + keys_of * kGroupTileBytes +
+                               (kSplitsRows ? 0 : group * kSwizzleAtom) + row * 128;
+        Wgmma<Element, 64>::product_across(dq_acc, kShape | left >> 4, kShape | right >> 4,
                                            step > 0);
     }
 }
@@ -88,41 +88,43 @@ SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kSc
 // Whether a key tile may have rows that are padded, or beyond L: they have no share of dQ.
 enum : bool { kKeysMayLack = kKeyPadding || kLength % kStationaryRows != 0 };
 
-// How many of the warp's 16 keys count, of the item in the slot: not kept in a register.
-SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int slot) {
-    const ItemPlan plan = read_plan(slot);
+// How many of the warp's 16 keys count, of the item in the stationary stage: not kept in a
+// register.
+SPION_DEVICE int valid_keys(const SpionAttentionArguments& args, int stationary_stage) {
+    const ItemPlan plan = read_plan(stationary_stage);
     return key_limit(args, plan.batch()) - plan.first_row - warp_index() * 16;
 }
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
-    Place<kSlots> slot;
-    Place<kStages> stage;  // there are two, as of what is exchanged and of pieces
+    PipelineState<kStationaryStages> stationary_stage;
+    PipelineState<kStages> stage;  // there are two, as of what is exchanged and of pieces
 
     __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
-    __device__ __forceinline__ void hand_over(const float (&piece)[8][4]) const;
+    __device__ __forceinline__ void hand_over(const float (&dq_acc)[8][4]) const;
 };
 static_assert(kStages == 2);
 
-// The piece goes to the adder, whose fence orders it before the transfer.
-__device__ __forceinline__ void Consumer::hand_over(const float (&piece)[8][4]) const {
-    mbarrier_wait(share_empty(stage.index), stage.parity ^ 1);
-    const unsigned lane_piece = piece_of(stage.index, group) + thread_now() % 128 * 16;
+// The piece goes to the reduce warp, whose fence orders it before the transfer.
+__device__ __forceinline__ void Consumer::hand_over(const float (&dq_acc)[8][4]) const {
+    mbarrier_wait(dq_empty(stage.index), stage.parity ^ 1);
+    const unsigned lane_acc = dq_acc_at(stage.index, group) + thread_now() % 128 * 16;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-        store_shared_16(lane_piece + j * 2048,
-                        make_uint4(__float_as_uint(piece[j][0]), __float_as_uint(piece[j][1]),
-                                   __float_as_uint(piece[j][2]), __float_as_uint(piece[j][3])));
+        store_shared_16(lane_acc + j * 2048,
+                        make_uint4(__float_as_uint(dq_acc[j][0]), __float_as_uint(dq_acc[j][1]),
+                                   __float_as_uint(dq_acc[j][2]), __float_as_uint(dq_acc[j][3])));
     }
-    mbarrier_arrive_by_lanes(share_full(stage.index));
+    mbarrier_arrive_by_lanes(dq_full(stage.index));
 }
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
-    const unsigned key_tiles = slot_tile(slot.index, 0);
+    const unsigned key_tiles = stationary_tile(stationary_stage.index, 0);
     const unsigned key_tile = key_tiles + group * kGroupTileBytes;
-    const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+    const unsigned value_tile =
+        stationary_tile(stationary_stage.index, 1) + group * kGroupTileBytes;
     if constexpr (kKeyPadding) {
         const int valid = key_limit(args, plan.batch()) - plan.first_row - group * kGroupRows;
         if (valid < kGroupRows) zero_rows<kGroupRows>(key_tile, max(valid, 0), 1 + group);
@@ -132,7 +134,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     set_zero(key_gradient);
     set_zero(value_gradient);
     Operand probabilities, operand;
-    const unsigned place = exchanged_tile(0, group) + exchanged_place();
+    const unsigned exchanged = exchanged_tile(0, group) + exchanged_offset();
 #pragma unroll 1
     for (int left = __shfl_sync(0xFFFFFFFFU, plan.steps(), 0); left > 0; --left) {
         const unsigned query_tile = stage_tile(stage.index, 0);
@@ -177,36 +179,36 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             pack_score_gradient(operand, gradient, probabilities, statistics, slopes);
         }
         if constexpr (kKeysMayLack) {
-            const int valid = valid_keys(args, slot.index);
+            const int valid = valid_keys(args, stationary_stage.index);
             if (valid < 16) zero_rows_from(valid, operand);
         }
-        store_exchanged(place + stage.index * 2 * kExchangedBytes, operand);
+        store_exchanged(exchanged + stage.index * 2 * kExchangedBytes, operand);
         bar_sync(kExchange, kThreads);
         fence_proxy_async_shared();  // for what both warpgroups have stored
-        float piece[8][4];
-        warpgroup_discard_operand(piece);
+        float dq_acc[8][4];
+        warpgroup_discard_operand(dq_acc);
         warpgroup_fence_operand(key_gradient);
         warpgroup_fence_operand(operand);
         wgmma_fence();
-        start_piece(piece, stage.index, group, key_tiles);
+        start_dq_acc(dq_acc, stage.index, group, key_tiles);
         wgmma_commit_group();
         start_sum(key_gradient, operand, query_tile);
         wgmma_commit_group();
         wgmma_wait_group<1>();
-        warpgroup_fence_operand(piece);
+        warpgroup_fence_operand(dq_acc);
         warpgroup_fence_operand(value_gradient);
         warpgroup_fence_operand(probabilities);
         release_stage(stage.index, 1);
-        hand_over(piece);
+        hand_over(dq_acc);
         wgmma_wait_group<0>();
         warpgroup_fence_operand(key_gradient);
         warpgroup_fence_operand(operand);
         release_stage(stage.index, 0);
         stage.advance();
     }
-    plan = read_plan(slot.index);  // not kept in registers
-    mbarrier_arrive_by_lanes(slot_empty(slot.index));
-    slot.advance();
+    plan = read_plan(stationary_stage.index);  // not kept in registers
+    mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
+    stationary_stage.advance();
 
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
     if constexpr (kKeyPadding) {
@@ -214,24 +216,24 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, key_gradient);
         zero_rows_from(valid, value_gradient);
     }
-    mbarrier_wait(share_empty(stage.index), stage.parity ^ 1);  // it serves as staging
+    mbarrier_wait(dq_empty(stage.index), stage.parity ^ 1);  // it serves as staging
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     ResultRows rows;
-    rows.take(piece_of(stage.index, group), key_gradient, scale);
+    rows.take(dq_acc_at(stage.index, group), key_gradient, scale);
     rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
-    rows.take(piece_of(stage.index, group), value_gradient, one);
+    rows.take(dq_acc_at(stage.index, group), value_gradient, one);
     rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_gradients(const __grid_constant__ SpionHopperArguments args) {
+    attention_gradients(const __grid_constant__ SpionSm90Arguments args) {
     const auto fetch_statistics = [&](const WorkItem& work, const Walk& walk, int step,
                                       unsigned target) {
-        const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, step & 31);
+        const int gather_block = __shfl_sync(0xFFFFFFFFU, walk.window, step & 31);
 #pragma unroll
         for (int i = 0; i < kStreamedRows / 32; ++i) {
             const int row = 32 * i + lane_index();
-            const int source = granule * kGranule + row;
+            const int source = gather_block * kGatherRows + row;
             cp_async_4(target + row * 4, args.attention.lse + work.row + source, source < kLength);
             cp_async_4(target + (kStreamedRows + row) * 4, args.attention.delta + work.row + source,
                        source < kLength);
@@ -239,5 +241,5 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
     };
     run_items<Consumer, false>(
         args, [](const WorkItem&, unsigned) {}, fetch_statistics,
-        [&](int place) { Adder(args, place).run(); });
+        [&](int buffer) { DqReduceWarp(args, buffer).run(); });
 }

@@ -10,7 +10,7 @@
 
 #define SPION_BODY
 enum : int { kStationaryTensors = 2 };  // K, later dK; V, later dV; streamed: Q, dO
-enum : bool { kSlotHasStatistics = false };
+enum : bool { kStationaryHasStatistics = false };
 enum : bool { kStageHasStatistics = true };  // LSE, delta
 enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
@@ -20,25 +20,25 @@ using Operand = unsigned[kScoreTiles / 2][4];
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
-    Place<kSlots> slot;
-    Place<kStages> stage;
+    PipelineState<kStationaryStages> stationary_stage;
+    PipelineState<kStages> stage;
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     Operand probabilities, operand;  // P, dS; of products under way
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
-    // S of the stage that comes next; returns which of its granules the warp's rows use.
+    // S of the stage that comes next; returns which of its gather blocks the warp's rows use.
     __device__ __forceinline__ unsigned start_step(Scores& scores, unsigned key_tile) const {
         mbarrier_wait(stage_full(stage.index, 0), stage.parity);
-        const unsigned uses = uses_of_stage(stage.index);
+        const unsigned gather_mask = gather_mask_of_stage(stage.index);
         warpgroup_discard_operand(scores);
         wgmma_fence();
         start_scores<kStreamedRows>(scores, key_tile, stage_tile(stage.index, 0));
         wgmma_commit_group();
-        return uses;
+        return gather_mask;
     }
     // From S to the step's shares of dV and dK, which are left under way.
-    __device__ __forceinline__ void start_gradients(Scores& scores, unsigned uses,
+    __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
                                                     unsigned value_tile);
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
@@ -54,7 +54,7 @@ struct Consumer {
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
 };
 
-__device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned uses,
+__device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned gather_mask,
                                                           unsigned value_tile) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
@@ -65,7 +65,7 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const ScoreSlopes<kScoreTiles> slopes =
-        take_probabilities(scores, statistics, step_mask(kStreamedRows, uses));
+        take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask));
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
     take_score_gradient(gradient, scores, statistics, slopes);
@@ -83,26 +83,27 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
-    const unsigned key_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
-    const unsigned value_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
+    const unsigned key_tile = stationary_tile(stationary_stage.index, 0) + group * kGroupTileBytes;
+    const unsigned value_tile =
+        stationary_tile(stationary_stage.index, 1) + group * kGroupTileBytes;
 
     set_zero(key_gradient);
     set_zero(value_gradient);
     const int steps = plan.steps();
     Scores scores;
-    unsigned uses = 0;
+    unsigned gather_mask = 0;
     if (steps > 0) {
-        uses = start_step(scores, key_tile);
+        gather_mask = start_step(scores, key_tile);
         wgmma_wait_group<0>();
         warpgroup_fence_operand(scores);
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, uses, value_tile);
+        start_gradients(scores, gather_mask, value_tile);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {
-            uses = start_step(scores, key_tile);
+            gather_mask = start_step(scores, key_tile);
             finish_gradients<1>(done);
             wgmma_wait_group<0>();
             warpgroup_fence_operand(scores);
@@ -122,22 +123,22 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     key_rows.take(key_tile, key_gradient, scale);
     value_rows.take(value_tile, value_gradient, one);
     fence_proxy_async_shared();
-    mbarrier_arrive_by_lanes(slot_empty(slot.index));
-    slot.advance();
+    mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
+    stationary_stage.advance();
     key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
     value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_key_value_gradient(const __grid_constant__ SpionHopperArguments args) {
+    attention_key_value_gradient(const __grid_constant__ SpionSm90Arguments args) {
     const auto fetch_statistics = [&](const WorkItem& work, const Walk& walk, int step,
                                       unsigned target) {
 #pragma unroll
         for (int i = 0; i < kStreamedRows / 32; ++i) {
             const int row = 32 * i + lane_index();
-            const int place = step * kGranulesPerStep + row / kGranule;
-            const int granule = __shfl_sync(0xFFFFFFFFU, walk.window, place & 31);
-            const int source = granule * kGranule + row % kGranule;
+            const int entry = step * kGatherBlocksPerStep + row / kGatherRows;
+            const int gather_block = __shfl_sync(0xFFFFFFFFU, walk.window, entry & 31);
+            const int source = gather_block * kGatherRows + row % kGatherRows;
             const bool present = step * kStreamedRows + row < walk.valid;
             cp_async_4(target + row * 4, args.attention.lse + work.row + source, present);
             cp_async_4(target + (kStreamedRows + row) * 4, args.attention.delta + work.row + source,

@@ -8,8 +8,8 @@
 #include "kernels/cuda/sm90/wgmma_contract.cuh"
 
 #define SPION_BODY
-enum : int { kStationaryTensors = 3 };      // Q, later dQ; dO; O; streamed: K, V
-enum : bool { kSlotHasStatistics = true };  // LSE
+enum : int { kStationaryTensors = 3 };            // Q, later dQ; dO; O; streamed: K, V
+enum : bool { kStationaryHasStatistics = true };  // LSE
 enum : bool { kStageHasStatistics = false };
 enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/common/online_softmax.cuh"
@@ -37,8 +37,8 @@ SPION_DEVICE void group_delta(float (&delta)[2], unsigned output_gradient_tile,
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
-    Place<kSlots> slot;
-    Place<kStages> stage;
+    PipelineState<kStationaryStages> stationary_stage;
+    PipelineState<kStages> stage;
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
@@ -46,9 +46,12 @@ struct Consumer {
 
 __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments& args,
                                                   ItemPlan plan) {
-    const unsigned query_tile = slot_tile(slot.index, 0) + group * kGroupTileBytes;
-    const unsigned output_gradient_tile = slot_tile(slot.index, 1) + group * kGroupTileBytes;
-    const unsigned output_tile = slot_tile(slot.index, 2) + group * kGroupTileBytes;
+    const unsigned query_tile =
+        stationary_tile(stationary_stage.index, 0) + group * kGroupTileBytes;
+    const unsigned output_gradient_tile =
+        stationary_tile(stationary_stage.index, 1) + group * kGroupTileBytes;
+    const unsigned output_tile =
+        stationary_tile(stationary_stage.index, 2) + group * kGroupTileBytes;
 
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
     const int first = plan.first_row + warp_row;
@@ -57,11 +60,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = lane_index() / 4 + 8 * half;
-        const unsigned lse = slot_statistics(slot.index) + (warp_row + row) * 4;
+        const unsigned lse = stationary_statistics(stationary_stage.index) + (warp_row + row) * 4;
         // Rows from L on get the shift that makes every probability 0.
         shift[half] = first + row < kLength ? probability_shift(load_shared_float(lse)) : kInfinity;
         if (lane_index() % 4 == 0 && first + row < kLength) {
-            args.delta[(long long)plan.pair * kLength + first + row] = delta[half];
+            args.delta[(long long)plan.batch_head * kLength + first + row] = delta[half];
         }
     }
 
@@ -77,7 +80,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const int valid = plan.valid - step * kStreamedRows;
         float scores[kScoreTiles][4], gradient[kScoreTiles][4];
         mbarrier_wait(stage_full(stage.index, 0), stage.parity);
-        const unsigned uses = uses_of_stage(stage.index);
+        const unsigned gather_mask = gather_mask_of_stage(stage.index);
         if (may_have_padded_rows<kStreamedRows>(valid))
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
         warpgroup_fence_operand(scores);
@@ -100,7 +103,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         change_scores(scores);
         ScoreSlopes<kScoreTiles> slopes;
         slopes.take(scores);
-        mask_scores(scores, step_mask(valid, uses));
+        mask_scores(scores, step_mask(valid, gather_mask));
 #pragma unroll
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
@@ -135,13 +138,13 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     ResultRows rows;
     rows.take(query_tile, query_gradient, factor);
     fence_proxy_async_shared();
-    mbarrier_arrive_by_lanes(slot_empty(slot.index));
-    slot.advance();
+    mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
+    stationary_stage.advance();
     rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)
-    attention_query_gradient(const __grid_constant__ SpionHopperArguments args) {
+    attention_query_gradient(const __grid_constant__ SpionSm90Arguments args) {
     const auto fetch_lse = [&](const WorkItem& work, unsigned target) {
         for (int row = lane_index(); row < kStationaryRows; row += 32) {
             const int source = work.first_row + row;

@@ -1,5 +1,5 @@
 // What the generated text says ahead of a body for wgmma, beside what common/contract.cuh lists:
-//   kSlots              stationary tiles in shared memory at once
+//   kStationaryStages   stationary tiles in shared memory at once
 //   kConsumerRegisters  registers a thread of the warpgroups that multiply (setmaxnreg)
 //   kProducerRegisters  the same of the producer's warpgroup
 // kWarps warps multiply, four to a warpgroup with 64 stationary rows; kColumns = kStreamedRows.
@@ -12,9 +12,9 @@
 static_assert(kWarps % 4 == 0 && kStationaryRows == 16 * kWarps, "a warpgroup has 64 rows");
 static_assert(kHeadDim == 32 || kHeadDim == 64 || kHeadDim == 128);
 static_assert(kStreamedRows == 64 || kStreamedRows == 128);
-static_assert(kColumns == kStreamedRows && kStreamedRows % kGranule == 0);
+static_assert(kColumns == kStreamedRows && kStreamedRows % kGatherRows == 0);
 static_assert(kStages >= 2, "a stage is still read while the next one is waited for");
-static_assert(kSlots >= 1 && kResidentBlocks >= 1 && kSharedBytes > 0);
+static_assert(kStationaryStages >= 1 && kResidentBlocks >= 1 && kSharedBytes > 0);
 static_assert(kConsumerRegisters % 8 == 0 && kProducerRegisters % 8 == 0, "as setmaxnreg counts");
 
 #endif

@@ -3,11 +3,11 @@
 // A thread block has kWarps / 4 warpgroups that multiply (consumers) and one producer warp. It
 // computes one work item after the other, each taken from a counter when there is room for it, so
 // that no SM runs out of work before the others; for the same reason the longest of the last items
-// come first. The producer walks ahead of the consumers: it fills *slots* with an item's stationary
-// tiles and *stages* with its steps' pairs of streamed tiles (first, second), across the ends of
-// items, by TMA. A slot, and each tile of a stage, has a barrier that says it is full and one that
-// says that every consumer warp is done with it. Which thread block computes an item has no
-// influence on its result.
+// come first. The producer walks ahead of the consumers: it fills *stationary stages* with an
+// item's stationary tiles and *stages* with its steps' pairs of streamed tiles (first, second),
+// across the ends of items, by TMA. A stationary stage, and each tile of a stage, has a barrier
+// that says it is full and one that says that every consumer warp is done with it. Which thread
+// block computes an item has no influence on its result.
 #ifndef SPION_WGMMA_PIPELINE_CUH
 #define SPION_WGMMA_PIPELINE_CUH
 
@@ -20,66 +20,70 @@
 enum : int { kGroups = kWarps / 4 };  // consumers
 // One warp of the producer's warpgroup works: registers move between whole warpgroups only.
 enum : int { kBlockThreads = kThreads + 128 };
-enum : int { kSlotBytes = kStationaryTensors * kStationaryBytes };
-// fp32 rows that travel with a slot or a stage: LSE and delta.
-enum : int { kSlotStatistics = kSlotHasStatistics ? kStationaryRows * 4 : 0 };
+enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
+// fp32 rows that travel with a stationary stage or a stage: LSE and delta.
+enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 // An ItemPlan, with its place for helpers, or with the elements of each block row of packed tiles;
 // and a stage's word of uses.
 enum : int { kItemBytes = kHelperWarps > 0 || kPacked ? 32 : 16 };
-enum : int { kStageUses = kPacked ? 8 : 0 };
+enum : int { kStageBlockRowMask = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
 static_assert(!kPacked || (kStationaryRows == 64 && kPackedRows <= 4 &&
-                           kPackedRows * kGranulesPerStep <= 32),
+                           kPackedRows * kGatherBlocksPerStep <= 32),
               "packed rows are those of one warpgroup, a step's bits one word");
 
 // Which of a step's scores count, for one warp.
-using StepMask = ScoreMask<kGranulesPerStep>;
+using StepMask = ScoreMask<kGatherBlocksPerStep>;
 
-// Of a step whose first `valid` rows exist. uses: uses_of_stage().
-SPION_DEVICE StepMask step_mask(int valid, unsigned uses) {
-    return {valid, kPacked ? uses : ~0U};
+// Of a step whose first `valid` rows exist. uses: gather_mask_of_stage().
+SPION_DEVICE StepMask step_mask(int valid, unsigned gather_mask) {
+    return {valid, kPacked ? gather_mask : ~0U};
 }
 
 // Shared memory, in bytes from its start.
-enum : int { kStagesStart = kSlots * kSlotBytes };
+enum : int { kStagesStart = kStationaryStages * kStationaryStageBytes };
 enum : int { kExchangeStart = kStagesStart + kStages * 2 * kTileBytes };
-enum : int { kSlotStatisticsStart = kExchangeStart + kExchangeBytes };
-enum : int { kStageStatisticsStart = kSlotStatisticsStart + kSlots * kSlotStatistics };
+enum : int { kStationaryStatisticsStart = kExchangeStart + kExchangeBytes };
+enum : int {
+    kStageStatisticsStart = kStationaryStatisticsStart + kStationaryStages * kStationaryStatistics
+};
 enum : int { kPlansStart = kStageStatisticsStart + kStages * kStageStatistics };
-enum : int { kUsesStart = kPlansStart + kSlots * kItemBytes };
-enum : int { kBarriersStart = kUsesStart + kStages * kStageUses };
-enum : int { kShareBarriersStart = kBarriersStart + 8 * (2 * kSlots + 4 * kStages) };
-enum : int { kBarriersEnd = kShareBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
+enum : int { kBlockRowMasksStart = kPlansStart + kStationaryStages * kItemBytes };
+enum : int { kBarriersStart = kBlockRowMasksStart + kStages * kStageBlockRowMask };
+enum : int { kDqBarriersStart = kBarriersStart + 8 * (2 * kStationaryStages + 4 * kStages) };
+enum : int { kBarriersEnd = kDqBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
 SPION_REQUIRE_SHARED_BYTES(kBarriersEnd);
 static_assert(kStationaryRows == kGroupRows * kGroups);
 static_assert(kTileBytes % 1024 == 0, "a tile starts at a repeat of the swizzle");
 
 // Shared addresses. `tile` of a stage: 0 is its first tile, 1 its second.
-SPION_DEVICE unsigned slot_full(int slot) {
-    return shared_memory_start() + kBarriersStart + slot * 16;
+SPION_DEVICE unsigned stationary_full(int stationary_stage) {
+    return shared_memory_start() + kBarriersStart + stationary_stage * 16;
 }
-SPION_DEVICE unsigned slot_empty(int slot) {
-    return slot_full(slot) + 8;
+SPION_DEVICE unsigned stationary_empty(int stationary_stage) {
+    return stationary_full(stationary_stage) + 8;
 }
 SPION_DEVICE unsigned stage_full(int stage, int tile) {
-    return shared_memory_start() + kBarriersStart + kSlots * 16 + stage * 32 + tile * 16;
+    return shared_memory_start() + kBarriersStart + kStationaryStages * 16 + stage * 32 + tile * 16;
 }
 SPION_DEVICE unsigned stage_empty(int stage, int tile) {
     return stage_full(stage, tile) + 8;
 }
-SPION_DEVICE unsigned slot_tile(int slot, int tensor) {
-    return shared_memory_start() + slot * kSlotBytes + tensor * kStationaryBytes;
+SPION_DEVICE unsigned stationary_tile(int stationary_stage, int tensor) {
+    return shared_memory_start() + stationary_stage * kStationaryStageBytes +
+           tensor * kStationaryBytes;
 }
-SPION_DEVICE unsigned slot_statistics(int slot) {
-    return shared_memory_start() + kSlotStatisticsStart + slot * kSlotStatistics;
+SPION_DEVICE unsigned stationary_statistics(int stationary_stage) {
+    return shared_memory_start() + kStationaryStatisticsStart +
+           stationary_stage * kStationaryStatistics;
 }
-SPION_DEVICE unsigned slot_plan(int slot) {
-    return shared_memory_start() + kPlansStart + slot * kItemBytes;
+SPION_DEVICE unsigned stationary_plan(int stationary_stage) {
+    return shared_memory_start() + kPlansStart + stationary_stage * kItemBytes;
 }
-SPION_DEVICE unsigned stage_uses(int stage) {
-    return shared_memory_start() + kUsesStart + stage * kStageUses;
+SPION_DEVICE unsigned stage_block_row_mask(int stage) {
+    return shared_memory_start() + kBlockRowMasksStart + stage * kStageBlockRowMask;
 }
 SPION_DEVICE unsigned stage_tile(int stage, int tile) {
     return shared_memory_start() + kStagesStart + (2 * stage + tile) * kTileBytes;
@@ -88,23 +92,23 @@ SPION_DEVICE unsigned stage_statistics(int stage) {
     return shared_memory_start() + kStageStatisticsStart + stage * kStageStatistics;
 }
 
-// Of the two places of shares, each with an adder.
-SPION_DEVICE unsigned share_full(int place) {
-    return shared_memory_start() + kShareBarriersStart + 24 * place;
+// Of the two places of shares, each with a reduce warp.
+SPION_DEVICE unsigned dq_full(int buffer) {
+    return shared_memory_start() + kDqBarriersStart + 24 * buffer;
 }
-SPION_DEVICE unsigned share_empty(int place) {
-    return share_full(place) + 8;
+SPION_DEVICE unsigned dq_empty(int buffer) {
+    return dq_full(buffer) + 8;
 }
-SPION_DEVICE unsigned sum_fetched(int place) {
-    return share_full(place) + 16;
+SPION_DEVICE unsigned sum_fetched(int buffer) {
+    return dq_full(buffer) + 16;
 }
-SPION_DEVICE unsigned item_added() {
-    return share_full(kHelperWarps);
+SPION_DEVICE unsigned item_reduced() {
+    return dq_full(kHelperWarps);
 }
 
 // Goes round kCount places; `parity` is that of the phase which a reader of the place waits for.
 template <int kCount>
-struct Place {
+struct PipelineState {
     int index = 0;
     unsigned parity = 0;
     __device__ __forceinline__ void advance() {
@@ -118,9 +122,9 @@ struct Place {
 SPION_DEVICE void initialise_barriers() {
     if (shared_memory_start() % 1024 != 0) __trap();
     if (threadIdx.x == 0) {
-        for (int slot = 0; slot < kSlots; ++slot) {
-            mbarrier_init(slot_full(slot), kSlotHasStatistics ? 33 : 1);
-            mbarrier_init(slot_empty(slot), 32 * (kWarps + kHelperWarps));
+        for (int stationary_stage = 0; stationary_stage < kStationaryStages; ++stationary_stage) {
+            mbarrier_init(stationary_full(stationary_stage), kStationaryHasStatistics ? 33 : 1);
+            mbarrier_init(stationary_empty(stationary_stage), 32 * (kWarps + kHelperWarps));
         }
         for (int stage = 0; stage < kStages; ++stage) {
             mbarrier_init(stage_full(stage, 0), kStageHasStatistics ? 33 : 1);
@@ -129,12 +133,12 @@ SPION_DEVICE void initialise_barriers() {
             mbarrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
-            for (int place = 0; place < kHelperWarps; ++place) {
-                mbarrier_init(share_full(place), kThreads);
-                mbarrier_init(share_empty(place), 32);
-                mbarrier_init(sum_fetched(place), 1);
+            for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
+                mbarrier_init(dq_full(buffer), kThreads);
+                mbarrier_init(dq_empty(buffer), 32);
+                mbarrier_init(sum_fetched(buffer), 1);
             }
-            mbarrier_init(item_added(), kHelperWarps);
+            mbarrier_init(item_reduced(), kHelperWarps);
         }
         fence_mbarrier_init();
     }
@@ -152,26 +156,27 @@ SPION_DEVICE void release_stage(int stage, int tile) {
 
 // What consumers are told of an item.
 struct ItemPlan {
-    int pair;       // b * H + h; negative: there are no more items
-    int first_row;  // of the stationary tile
-    int valid;      // rows of the walk that count, see Walk
-    int elements;   // likewise, of the warp's rows
-    int place;      // in TileProgram::order
+    int batch_head;   // b * H + h; negative: there are no more items
+    int first_row;    // of the stationary tile
+    int valid;        // rows of the walk that count, see Walk
+    int elements;     // likewise, of the warp's rows
+    int order_index;  // in TileProgram::order
 
     __device__ __forceinline__ int steps() const {
         return (valid + kStreamedRows - 1) / kStreamedRows;
     }
-    __device__ __forceinline__ int batch() const { return pair / kHeads; }
-    __device__ __forceinline__ int head() const { return pair % kHeads; }
+    __device__ __forceinline__ int batch() const { return batch_head / kHeads; }
+    __device__ __forceinline__ int head() const { return batch_head % kHeads; }
 };
 
-SPION_DEVICE ItemPlan read_plan(int slot) {
-    const uint4 words = load_shared_16(slot_plan(slot));
-    const int place = kHelperWarps > 0 ? (int)load_shared_16(slot_plan(slot) + 16).x : 0;
-    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w, place};
+SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
+    const uint4 words = load_shared_16(stationary_plan(stationary_stage));
+    const int order_index =
+        kHelperWarps > 0 ? (int)load_shared_16(stationary_plan(stationary_stage) + 16).x : 0;
+    ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w, order_index};
     if constexpr (kPacked) {
         const int row = warp_index() % 4 * kPackedRows / 4;
-        plan.elements = (int)load_shared_word(slot_plan(slot) + 16 + row * 4);
+        plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) + 16 + row * 4);
     }
     return plan;
 }
@@ -179,102 +184,111 @@ SPION_DEVICE ItemPlan read_plan(int slot) {
 // The next item of a thread block whose shares of a sum wait for those of others: not one of the
 // same pairs before this block's shares of `item` are all added, as they may wait for that one's.
 // done: items before this one.
-SPION_DEVICE unsigned take_late(const SpionHopperArguments& args, unsigned item, unsigned done) {
-    const unsigned together = args.pairs_at_once * (unsigned)tile_count(args.attention);
-    if (done > 0) mbarrier_wait(item_added(), (done - 1) & 1);
+SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, unsigned done) {
+    const unsigned together = args.batch_heads_at_once * (unsigned)tile_count(args.attention);
+    if (done > 0) mbarrier_wait(item_reduced(), (done - 1) & 1);
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
-    if (next / together == item / together) mbarrier_wait(item_added(), done & 1);
+    if (next / together == item / together) mbarrier_wait(item_reduced(), done & 1);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
-// Which granules of a full stage's step the warp's rows use.
-SPION_DEVICE unsigned uses_of_stage(int stage) {
-    if constexpr (kPacked) return uses_of_warp(load_shared_word(stage_uses(stage)));
+// Which gather blocks of a full stage's step the warp's rows use.
+SPION_DEVICE unsigned gather_mask_of_stage(int stage) {
+    if constexpr (kPacked)
+        return gather_mask_of_warp(load_shared_word(stage_block_row_mask(stage)));
     return 0;
 }
 
-// One lane a box: a slot's stationary tiles. uses: read_uses() of the walk's start.
+// One lane a box: a stationary stage's stationary tiles. uses: read_block_row_masks() of the walk's
+// start.
 template <bool kWalksKeys>
-SPION_DEVICE void fetch_slot(const SpionHopperArguments& args, const WorkItem& work,
-                             const Walk& walk, unsigned uses, int slot) {
-    const uint4 elements = elements_of_rows(args.attention, walk, uses);
-    constexpr int kBoxes = kStationaryTensors * kGroups * kSlabs;
-    const unsigned full = slot_full(slot);
+SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkItem& work,
+                                   const Walk& walk, unsigned block_row_masks,
+                                   int stationary_stage) {
+    const uint4 elements = elements_of_rows(args.attention, walk, block_row_masks);
+    constexpr int kBoxes = kStationaryTensors * kGroups * kSwizzleAtoms;
+    const unsigned full = stationary_full(stationary_stage);
     if (lane_index() == 0) {
-        store_shared_16(slot_plan(slot), make_uint4(work.batch * kHeads + work.head, work.first_row,
-                                                    walk.valid, walk.elements));
+        store_shared_16(
+            stationary_plan(stationary_stage),
+            make_uint4(work.batch * kHeads + work.head, work.first_row, walk.valid, walk.elements));
         if (kHelperWarps > 0) {
-            store_shared_16(slot_plan(slot) + 16, make_uint4(work.place, 0, 0, 0));
+            store_shared_16(stationary_plan(stationary_stage) + 16,
+                            make_uint4(work.order_index, 0, 0, 0));
         }
-        if constexpr (kPacked) store_shared_16(slot_plan(slot) + 16, elements);
-        mbarrier_arrive_expect_tx(full, kSlotBytes);
+        if constexpr (kPacked) store_shared_16(stationary_plan(stationary_stage) + 16, elements);
+        mbarrier_arrive_expect_tx(full, kStationaryStageBytes);
     }
     __syncwarp();
     for (int box = lane_index(); box < kBoxes; box += 32) {
-        const int slab = box % kSlabs, group = box / kSlabs % kGroups,
-                  tensor = box / kSlabs / kGroups;
-        tma_load(slot_tile(slot, tensor) + group * kGroupTileBytes + slab * kGroupRows * kSlabBytes,
-                 args.maps[tensor], full, slab * kSlabColumns, work.first_row + group * kGroupRows,
-                 head_in_tensor<!kWalksKeys>(work.head), work.batch);
+        const int swizzle_atom = box % kSwizzleAtoms, group = box / kSwizzleAtoms % kGroups,
+                  tensor = box / kSwizzleAtoms / kGroups;
+        tma_load(stationary_tile(stationary_stage, tensor) + group * kGroupTileBytes +
+                     swizzle_atom * kGroupRows * kSwizzleAtomBytes,
+                 args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns,
+                 work.first_row + group * kGroupRows, head_in_tensor<!kWalksKeys>(work.head),
+                 work.batch);
     }
 }
 
-// One lane a box: a tile of a stage, granule after granule. Granules that the step does not have
-// are taken from beyond the tensor's end: zeros.
+// One lane a box: a tile of a stage, gather block after gather block. Gather blocks that the step
+// does not have are taken from beyond the tensor's end: zeros.
 template <bool kWalksKeys>
-SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int granule,
+SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int gather_block,
                              int stage, int tile) {
     const unsigned full = stage_full(stage, tile);
     if (lane_index() == 0) mbarrier_arrive_expect_tx(full, kTileBytes);
     __syncwarp();
-    if (lane_index() < kGranulesPerStep) {
+    if (lane_index() < kGatherBlocksPerStep) {
 #pragma unroll
-        for (int slab = 0; slab < kSlabs; ++slab) {
-            tma_load(stage_tile(stage, tile) +
-                         (slab * kStreamedRows + lane_index() * kGranule) * kSlabBytes,
-                     map, full, slab * kSlabColumns, granule * kGranule,
-                     head_in_tensor<kWalksKeys>(work.head), work.batch);
+        for (int swizzle_atom = 0; swizzle_atom < kSwizzleAtoms; ++swizzle_atom) {
+            tma_load(
+                stage_tile(stage, tile) +
+                    (swizzle_atom * kStreamedRows + lane_index() * kGatherRows) * kSwizzleAtomBytes,
+                map, full, swizzle_atom * kSwizzleAtomColumns, gather_block * kGatherRows,
+                head_in_tensor<kWalksKeys>(work.head), work.batch);
         }
     }
 }
 
-// Tells consumers, in a free slot, that there are no more items.
-SPION_DEVICE void end_items(unsigned* counters, int slot) {
-    const unsigned full = slot_full(slot);
+// Tells consumers, in a free stationary stage, that there are no more items.
+SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
+    const unsigned full = stationary_full(stationary_stage);
     if (lane_index() == 0) {
-        store_shared_16(slot_plan(slot), make_uint4(~0U, 0, 0, 0));
+        store_shared_16(stationary_plan(stationary_stage), make_uint4(~0U, 0, 0, 0));
         mbarrier_arrive(full);
         // The last thread block leaves the counters as it found them.
         if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
     }
-    if constexpr (kSlotHasStatistics) cp_async_mbarrier_arrive_noinc(full);
+    if constexpr (kStationaryHasStatistics) cp_async_mbarrier_arrive_noinc(full);
 }
 
-// The item that is handed out as number `turn`. Those of the last heads_together heads go place by
+// The item that is handed out as number `turn`. Those of the last lpt_heads heads go place by
 // place: their longest walks start while there is work for everybody else, not at the very end.
 // kLastHeadFirst: the heads backward. A kernel that goes through them against the order of the one
 // before finds in the L2 what that has read or written last.
 template <bool kLastHeadFirst>
-SPION_DEVICE WorkItem item_of_turn(const SpionHopperArguments& args, unsigned turn) {
+SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned claim) {
     const unsigned tiles = (unsigned)tile_count(args.attention);
     if constexpr (kHelperWarps > 0) {
-        // pairs_at_once heads take turns, place by place.
-        const unsigned first = turn / (args.pairs_at_once * tiles) * args.pairs_at_once;
-        const unsigned within = turn - first * tiles;
-        const unsigned pairs = min(args.pairs_at_once, args.items / tiles - first);
-        return work_item(args.attention, first + within % pairs, (int)(within / pairs));
+        // batch_heads_at_once heads take turns, place by place.
+        const unsigned first =
+            claim / (args.batch_heads_at_once * tiles) * args.batch_heads_at_once;
+        const unsigned within = claim - first * tiles;
+        const unsigned batch_heads = min(args.batch_heads_at_once, args.items / tiles - first);
+        return work_item(args.attention, first + within % batch_heads, (int)(within / batch_heads));
     }
-    const unsigned first_late = args.items - args.heads_together * tiles;
-    unsigned pair, place;
-    if (turn < first_late) {
-        pair = turn / tiles;
-        place = turn - pair * tiles;
+    const unsigned first_late = args.items - args.lpt_heads * tiles;
+    unsigned batch_head, order_index;
+    if (claim < first_late) {
+        batch_head = claim / tiles;
+        order_index = claim - batch_head * tiles;
     } else {
-        place = (turn - first_late) / args.heads_together;
-        pair = first_late / tiles + (turn - first_late - place * args.heads_together);
+        order_index = (claim - first_late) / args.lpt_heads;
+        batch_head = first_late / tiles + (claim - first_late - order_index * args.lpt_heads);
     }
-    if (kLastHeadFirst) pair = (unsigned)args.attention.batch * kHeads - 1 - pair;
-    return work_item(args.attention, pair, (int)place);
+    if (kLastHeadFirst) batch_head = (unsigned)args.attention.batch * kHeads - 1 - batch_head;
+    return work_item(args.attention, batch_head, (int)order_index);
 }
 
 // What ItemPlan::steps() says: none of a tile of padding alone, whatever the source says of others.
@@ -282,23 +296,23 @@ SPION_DEVICE int steps_of(const Walk& walk) {
     return kSteps >= 0 && walk.valid == 0 ? 0 : walk.steps();
 }
 
-// The producer warp's life. `fetch_slot_statistics(work, target)` and
+// The producer warp's life. `fetch_stationary_statistics(work, target)` and
 // `fetch_stage_statistics(work, walk, step, target)` start the cp.async copies of the statistics to
 // shared memory; kWalksKeys: streamed rows are keys, of which a sample may have fewer than L.
-template <bool kWalksKeys, typename SlotStatistics, typename StageStatistics>
-SPION_DEVICE void produce(const SpionHopperArguments& args,
-                          const SlotStatistics& fetch_slot_statistics,
+template <bool kWalksKeys, typename StationaryStatistics, typename StageStatistics>
+SPION_DEVICE void produce(const SpionSm90Arguments& args,
+                          const StationaryStatistics& fetch_stationary_statistics,
                           const StageStatistics& fetch_stage_statistics) {
-    Place<kSlots> slot;
-    Place<kStages> stage;
+    PipelineState<kStationaryStages> stationary_stage;
+    PipelineState<kStages> stage;
     unsigned* const counters = args.counters;
-    unsigned turn = blockIdx.x;
+    unsigned claim = blockIdx.x;
     bool first_item = true;
     unsigned items_done = 0;
-    while (turn < args.items) {
-        const WorkItem work = item_of_turn<kWalksKeys>(args, turn);
-        Walk walk = open_walk(args.attention, work.place);
-        unsigned uses = read_uses(args.attention, walk, 0);
+    while (claim < args.items) {
+        const WorkItem work = claimed_item<kWalksKeys>(args, claim);
+        Walk walk = open_walk(args.attention, work.order_index);
+        unsigned block_row_masks = read_block_row_masks(args.attention, walk, 0);
         if (first_item) griddepcontrol_wait();  // the tables are older than those
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
@@ -310,41 +324,43 @@ SPION_DEVICE void produce(const SpionHopperArguments& args,
         measure_walk(walk, kWalksKeys ? limit : kLength);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
-        mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-        fetch_slot<kWalksKeys>(args, work, walk, uses, slot.index);
-        if constexpr (kSlotHasStatistics) {
-            fetch_slot_statistics(work, slot_statistics(slot.index));
-            cp_async_mbarrier_arrive_noinc(slot_full(slot.index));
+        mbarrier_wait(stationary_empty(stationary_stage.index), stationary_stage.parity ^ 1);
+        fetch_stationary<kWalksKeys>(args, work, walk, block_row_masks, stationary_stage.index);
+        if constexpr (kStationaryHasStatistics) {
+            fetch_stationary_statistics(work, stationary_statistics(stationary_stage.index));
+            cp_async_mbarrier_arrive_noinc(stationary_full(stationary_stage.index));
         }
-        slot.advance();
+        stationary_stage.advance();
 
         for (int step = 0; step < steps_of(walk); ++step, stage.advance()) {
-            const int first = step * kGranulesPerStep;
+            const int first = step * kGatherBlocksPerStep;
             if (step > 0 && first % 32 == 0) {
                 walk.window = read_window(walk, first);
-                uses = read_uses(args.attention, walk, first);
+                block_row_masks = read_block_row_masks(args.attention, walk, first);
             }
             const int mine = __shfl_sync(0xFFFFFFFFU, walk.window, (first + lane_index()) & 31);
-            const bool present = (first + lane_index()) * kGranule < walk.valid;
-            const int granule = present ? mine : (kLength + kGranule - 1) / kGranule;
-            const unsigned word = uses_of_step(uses, first);
+            const bool present = (first + lane_index()) * kGatherRows < walk.valid;
+            const int gather_block = present ? mine : (kLength + kGatherRows - 1) / kGatherRows;
+            const unsigned word = block_row_mask_of_step(block_row_masks, first);
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
-            if (kPacked && lane_index() == 0) store_shared_word(stage_uses(stage.index), word);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], work, granule, stage.index, 0);
+            if (kPacked && lane_index() == 0)
+                store_shared_word(stage_block_row_mask(stage.index), word);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], work, gather_block, stage.index,
+                                   0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(work, walk, step, stage_statistics(stage.index));
                 cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
             mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], work, granule, stage.index,
-                                   1);
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], work, gather_block,
+                                   stage.index, 1);
         }
-        if (kHelperWarps > 0 && lane_index() == 0) next = take_late(args, turn, items_done++);
-        turn = __shfl_sync(0xFFFFFFFFU, next, 0);
+        if (kHelperWarps > 0 && lane_index() == 0) next = claim_late(args, claim, items_done++);
+        claim = __shfl_sync(0xFFFFFFFFU, next, 0);
     }
 
-    mbarrier_wait(slot_empty(slot.index), slot.parity ^ 1);
-    end_items(counters, slot.index);
+    mbarrier_wait(stationary_empty(stationary_stage.index), stationary_stage.parity ^ 1);
+    end_items(counters, stationary_stage.index);
 }
 
 struct NoHelper {
@@ -352,11 +368,11 @@ struct NoHelper {
 };
 
 // The whole kernel: one producer warp, and warpgroups that compute items until there are no more.
-// `Consumer::compute(args, plan)` computes the item of its `slot` and advances that.
-template <typename Consumer, bool kWalksKeys, typename SlotStatistics, typename StageStatistics,
-          typename Helper = NoHelper>
-SPION_DEVICE void run_items(const SpionHopperArguments& args,
-                            const SlotStatistics& fetch_slot_statistics,
+// `Consumer::compute(args, plan)` computes the item of its `stationary_stage` and advances that.
+template <typename Consumer, bool kWalksKeys, typename StationaryStatistics,
+          typename StageStatistics, typename Helper = NoHelper>
+SPION_DEVICE void run_items(const SpionSm90Arguments& args,
+                            const StationaryStatistics& fetch_stationary_statistics,
                             const StageStatistics& fetch_stage_statistics,
                             const Helper& help = {}) {
     griddepcontrol_launch_dependents();
@@ -365,7 +381,7 @@ SPION_DEVICE void run_items(const SpionHopperArguments& args,
         setmaxnreg_dec<kProducerRegisters>();
         if (warp_index() == kWarps) {
             if (lane_index() < kStationaryTensors + 2) prefetch_tensormap(args.maps[lane_index()]);
-            produce<kWalksKeys>(args, fetch_slot_statistics, fetch_stage_statistics);
+            produce<kWalksKeys>(args, fetch_stationary_statistics, fetch_stage_statistics);
         } else if (warp_index() <= kWarps + kHelperWarps) {
             help(warp_index() - kWarps - 1);
         }
@@ -373,9 +389,10 @@ SPION_DEVICE void run_items(const SpionHopperArguments& args,
         setmaxnreg_inc<kConsumerRegisters>();
         Consumer consumer;
         while (true) {
-            mbarrier_wait(slot_full(consumer.slot.index), consumer.slot.parity);
-            const ItemPlan plan = read_plan(consumer.slot.index);
-            if (plan.pair < 0) break;
+            mbarrier_wait(stationary_full(consumer.stationary_stage.index),
+                          consumer.stationary_stage.parity);
+            const ItemPlan plan = read_plan(consumer.stationary_stage.index);
+            if (plan.batch_head < 0) break;
             consumer.compute(args.attention, plan);
         }
     }

@@ -58,7 +58,7 @@ SPION_DEVICE void load_weights(unsigned target, const void* source) {
 template <int kChunks>
 SPION_DEVICE void multiply(float (&acc)[4][4], unsigned tile, int row, unsigned weights, int group,
                            int lane) {
-    const LanePlace by_rows = place_by_rows(lane), by_chunks = place_by_chunks(lane);
+    const LaneChunk by_rows = lane_chunk_by_rows(lane), by_chunks = lane_chunk_by_chunks(lane);
 #pragma unroll 2
     for (int k = 0; k < kChunks / 2; ++k) {
         unsigned a[4], b[4];

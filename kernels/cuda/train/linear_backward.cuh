@@ -103,7 +103,7 @@ SPION_DEVICE void through_gelu(const SpionLinearBackwardArguments& args, const S
 // d_x of the tile's rows below `end`: a warp makes 16 rows of half the columns, 32 at a time.
 SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const Stage& stage,
                                  int warp, int lane, long long first, long long end) {
-    const LanePlace place = place_by_rows(lane);
+    const LaneChunk lane_chunk = lane_chunk_by_rows(lane);
     const int rows = warp % 4 * 16, g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int group = 0; group < kIn / 64; ++group) {
@@ -112,13 +112,14 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
 #pragma unroll 2
         for (int k = 0; k < kOut / 16; ++k) {
             unsigned a[4], b[4];
-            ldmatrix_x4(
-                a, stage.d_y + chunk_offset<kOutChunks>(rows + place.row, 2 * k + place.chunk));
+            ldmatrix_x4(a, stage.d_y + chunk_offset<kOutChunks>(rows + lane_chunk.row,
+                                                                2 * k + lane_chunk.chunk));
 #pragma unroll
             for (int pair = 0; pair < 2; ++pair) {
-                ldmatrix_x4_trans(b, shared_memory_start() +
-                                         chunk_offset<kInChunks>(16 * k + place.row,
-                                                                 chunk + 2 * pair + place.chunk));
+                ldmatrix_x4_trans(b,
+                                  shared_memory_start() +
+                                      chunk_offset<kInChunks>(16 * k + lane_chunk.row,
+                                                              chunk + 2 * pair + lane_chunk.chunk));
                 mma_bf16(acc[2 * pair], a, b[0], b[1]);
                 mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
             }
@@ -154,7 +155,7 @@ SPION_DEVICE int first_chunk(int warp) {
 // Adds the tile's 64 rows.
 SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares& shares) {
     constexpr unsigned kOnes = 0x3F803F80U;  // two bf16
-    const LanePlace by_rows = place_by_rows(lane), by_chunks = place_by_chunks(lane);
+    const LaneChunk by_rows = lane_chunk_by_rows(lane), by_chunks = lane_chunk_by_chunks(lane);
 #pragma unroll 1
     for (int k = 0; k < kTileRows / 16; ++k) {
         unsigned a[kOutTiles][4], b[4];

@@ -1,7 +1,7 @@
 // attention_forward-b32-D32-bf16-pruned_zero
 // program role=attention_forward
 // attention H=2 D=32 L=100 dtype=bf16 scale=0.17677669 softmax=pruned_zero key_padding=true dropout=0
-// shape block=32 stationary_rows=32 streamed_rows=64 granule=32 warps=2 stages=2 unit=mma_sync tables=passed
+// shape block=32 stationary_rows=32 streamed_rows=64 gather_rows=32 warps=2 stages=2 unit=mma_sync tables=passed
 
 using Element = struct Bf16;  // storage and arithmetic
 enum : int { kHeads = 2 };  // H
@@ -12,13 +12,13 @@ enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kStationaryRows = 32 };  // of a work item
 enum : int { kStreamedRows = 64 };  // of one step
-enum : int { kGranule = 32 };  // streamed rows adjacent in memory
+enum : int { kGatherRows = 32 };  // streamed rows adjacent in memory
 enum : bool { kStepsAreFull = false };  // all elements of all steps count
 enum : int { kColumns = 64 };  // streamed rows multiplied at once
 enum : bool { kHeldInRegisters = true };  // stationary operands, else fetched at every use
 enum : int { kWarps = 2 };
 enum : int { kStages = 2 };  // streamed tiles in shared memory at once
-enum : int { kResidentBlocks = 8 };  // a processor has registers for that many
+enum : int { kResidentBlocks = 8 };  // an SM has registers for that many
 enum : int { kSharedBytes = 18432 };  // of a thread block
 
 #include "kernels/cuda/sm80/attention_forward.cuh"

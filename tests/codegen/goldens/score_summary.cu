@@ -15,7 +15,7 @@ enum : int { kTile = 64 };  // rows and columns of a work item
 enum : int { kFilter = 31 };  // F of the diagonal convolution
 enum : int { kWarps = 4 };
 enum : int { kStages = 1 };  // streamed tiles in shared memory at once
-enum : int { kResidentBlocks = 3 };  // a processor has registers for that many
+enum : int { kResidentBlocks = 3 };  // an SM has registers for that many
 enum : int { kSharedBytes = 65536 };  // of a thread block
 
 #include "kernels/cuda/sm80/score_summary.cuh"

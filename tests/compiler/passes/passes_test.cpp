@@ -44,11 +44,11 @@ Attention attention_for(const BlockPattern& pattern, DType dtype = DType::kBf16,
             .scale = default_scale(head_dim)};
 }
 
-// Every pass has something to do: two block rows a tile, two blocks a granule, baked.
+// Every pass has something to do: two block rows a tile, two blocks a gather block, baked.
 LaunchOptions wide_options() {
     LaunchOptions options;
     options.shape = TileShape{
-        .stationary_rows = 32, .streamed_rows = 64, .granule = 32, .warps = 2, .stages = 2};
+        .stationary_rows = 32, .streamed_rows = 64, .gather_rows = 32, .warps = 2, .stages = 2};
     options.tables = Tables::kBaked;
     options.verify_passes = VerifyPasses::kAfterEach;
     return options;
@@ -99,36 +99,36 @@ TEST(Passes, MergeAndPackNeedAShapeThatAsks) {
     LaunchOptions options = wide_options();
     options.shape->stationary_rows = 16;
     options.shape->warps = 1;
-    options.shape->granule = 16;
+    options.shape->gather_rows = 16;
     for (const Recorded& pass : record(pattern, KernelRole::kForward, cuda_target(90), options)) {
-        if (pass.name == "merge_granules" || pass.name == "pack_rows") {
+        if (pass.name == "merge_gather_blocks" || pass.name == "pack_rows") {
             EXPECT_EQ(pass.before, pass.after) << pass.name;
         }
     }
 }
 
-TEST(Passes, GranulesAreMergedOnlyWhereAllComeInGroups) {
-    const auto granule = [](const std::string& bits, int streamed_rows, int asked) {
+TEST(Passes, GatherBlocksAreMergedOnlyWhereAllComeInGroups) {
+    const auto gather_block = [](const std::string& bits, int streamed_rows, int asked) {
         LaunchOptions options = wide_options();
         options.shape = TileShape{.stationary_rows = 16,
                                   .streamed_rows = streamed_rows,
-                                  .granule = asked,
+                                  .gather_rows = asked,
                                   .warps = 1,
                                   .stages = 2};
         const BlockPattern pattern = parse_bits(bits, 90, 16, "bits");
         return lower(attention_for(pattern), pattern, KernelRole::kForward, cuda_target(90),
                      options)
-            .granule;
+            .gather_rows;
     };
     const std::string rest = "000000\n000000\n000000\n000000\n000000\n";
-    EXPECT_EQ(granule("110011\n" + rest, 64, 32), 32);
-    EXPECT_EQ(granule("011000\n" + rest, 64, 32), 16) << "adjacent, but not aligned";
-    EXPECT_EQ(granule("110001\n" + rest, 64, 32), 16) << "half a group at the end";
-    EXPECT_EQ(granule("101000\n" + rest, 64, 32), 16) << "a gap";
-    EXPECT_EQ(granule("111111\n" + rest, 64, 64), 64) << "the last group is short";
-    EXPECT_EQ(granule("110011\n" + rest, 64, 64), 32) << "as far as it goes";
-    EXPECT_EQ(granule("111111\n" + rest, 32, 64), 32) << "no more than a step takes";
-    EXPECT_EQ(granule("111111\n" + rest, 64, 16), 16) << "not asked for";
+    EXPECT_EQ(gather_block("110011\n" + rest, 64, 32), 32);
+    EXPECT_EQ(gather_block("011000\n" + rest, 64, 32), 16) << "adjacent, but not aligned";
+    EXPECT_EQ(gather_block("110001\n" + rest, 64, 32), 16) << "half a group at the end";
+    EXPECT_EQ(gather_block("101000\n" + rest, 64, 32), 16) << "a gap";
+    EXPECT_EQ(gather_block("111111\n" + rest, 64, 64), 64) << "the last group is short";
+    EXPECT_EQ(gather_block("110011\n" + rest, 64, 64), 32) << "as far as it goes";
+    EXPECT_EQ(gather_block("111111\n" + rest, 32, 64), 32) << "no more than a step takes";
+    EXPECT_EQ(gather_block("111111\n" + rest, 64, 16), 16) << "not asked for";
 }
 
 TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
@@ -152,7 +152,7 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
             options.shape =
                 TileShape{.stationary_rows = stationary,
                           .streamed_rows = 128,
-                          .granule = 16 << pick(random, 0, 3),
+                          .gather_rows = 16 << pick(random, 0, 3),
                           .warps = stationary / 16,
                           .stages = pick(random, 1, 3),
                           .unit = target.back_end == BackEnd::kHost ? MatrixUnit::kVector
@@ -179,8 +179,8 @@ TEST(Passes, RandomProgramsCoverAndPrintAndParse) {
 // A work item with everything that must move along with it.
 struct Item {
     int tile;
-    std::vector<std::int32_t> granules;
-    std::vector<std::uint32_t> uses;
+    std::vector<std::int32_t> gather_blocks;
+    std::vector<std::uint32_t> block_row_masks;
     std::optional<RowClass> row_class;
     bool operator==(const Item&) const = default;
 };
@@ -195,8 +195,8 @@ std::vector<Item> items_of(const TileProgram& program) {
                        : std::decay_t<decltype(all)>(all.begin() + begin, all.begin() + end);
         };
         items.push_back({.tile = program.order[w],
-                         .granules = slice(program.granules),
-                         .uses = slice(program.uses),
+                         .gather_blocks = slice(program.gather_blocks),
+                         .block_row_masks = slice(program.block_row_masks),
                          .row_class = program.classes.empty() ? std::nullopt
                                                               : std::optional(program.classes[w])});
     }
@@ -220,44 +220,48 @@ TEST(Passes, WorkIsOrderedByLengthThenByTile) {
             }
             std::vector<Item> wanted = items_of(pass.before);
             std::sort(wanted.begin(), wanted.end(), [](const Item& a, const Item& b) {
-                return a.granules.size() != b.granules.size()
-                           ? a.granules.size() > b.granules.size()
+                return a.gather_blocks.size() != b.gather_blocks.size()
+                           ? a.gather_blocks.size() > b.gather_blocks.size()
                            : a.tile < b.tile;
             });
             EXPECT_EQ(items_of(pass.after), wanted) << to_text(pass.after);
             for (std::size_t i = 1; i < wanted.size(); ++i) {
-                ties += wanted[i].granules.size() == wanted[i - 1].granules.size() ? 1 : 0;
+                ties +=
+                    wanted[i].gather_blocks.size() == wanted[i - 1].gather_blocks.size() ? 1 : 0;
             }
         }
     }
     EXPECT_GT(ties, 10);
 }
 
-TileProgram drop_a_granule(TileProgram program, const PassContext& /*context*/) {
-    program.granules.pop_back();
+TileProgram drop_a_gather_block(TileProgram program, const PassContext& /*context*/) {
+    program.gather_blocks.pop_back();
     program.offsets.back() -= 1;
     return program;
 }
 
 TEST(Pipeline, ABadPassIsNamedWhenPassesAreVerified) {
     std::vector<Pass> passes(pipeline().begin(), pipeline().begin() + 2);
-    passes.push_back({"drop_a_granule", drop_a_granule, "nothing good"});
+    passes.push_back({"drop_a_gather_block", drop_a_gather_block, "nothing good"});
     const BlockPattern pattern = BlockPattern::full(64, 32);
     const Target target = cuda_target(80);
-    const PassContext context{
-        .pattern = pattern,
-        .walked = pattern,
-        .target = target,
-        .shape = {
-            .stationary_rows = 32, .streamed_rows = 64, .granule = 32, .warps = 2, .stages = 2}};
+    const PassContext context{.pattern = pattern,
+                              .walked = pattern,
+                              .target = target,
+                              .shape = {.stationary_rows = 32,
+                                        .streamed_rows = 64,
+                                        .gather_rows = 32,
+                                        .warps = 2,
+                                        .stages = 2}};
     const auto run = [&](VerifyPasses verify_passes) {
         return run_passes(passes,
                           seed_program(attention_for(pattern), pattern, KernelRole::kForward),
                           context, {}, verify_passes);
     };
-    EXPECT_EQ(run(VerifyPasses::kNo).granules.size(), 3U);
-    expect_error<InternalError>([&] { run(VerifyPasses::kAfterEach); },
-                                "after pass drop_a_granule: tile 1 lacks granule 1 of the pattern");
+    EXPECT_EQ(run(VerifyPasses::kNo).gather_blocks.size(), 3U);
+    expect_error<InternalError>(
+        [&] { run(VerifyPasses::kAfterEach); },
+        "after pass drop_a_gather_block: tile 1 lacks gather block 1 of the pattern");
 }
 
 TEST(Pipeline, PrintsWhatIsAskedFor) {
@@ -280,10 +284,11 @@ TEST(Pipeline, PrintsWhatIsAskedFor) {
     EXPECT_EQ(some.find("after pack_rows"), std::string::npos);
     const std::string unchanged = printed("pack_rows", {});
     EXPECT_EQ(unchanged.substr(unchanged.find(" ms):")), " ms): (unchanged)\n");
-    expect_error<UserError>([] { print_after("walk_patern", {}); },
-                            "pass 'walk_patern' is not known: use set_shape, walk_pattern, "
-                            "merge_granules, pack_rows, classify_rows, order_work, choose_tables, "
-                            "or all");
+    expect_error<UserError>(
+        [] { print_after("walk_patern", {}); },
+        "pass 'walk_patern' is not known: use set_shape, walk_pattern, "
+        "merge_gather_blocks, pack_rows, classify_rows, order_work, choose_tables, "
+        "or all");
     expect_error<UserError>([] { print_after("pack_rows,", {}); }, "pass '' is not known");
 }
 

@@ -198,7 +198,7 @@ TEST(CostModel, ReadsAgainFromMemoryWhatTheCacheCannotHold) {
     EXPECT_EQ(bytes(90), bytes(89));
     EXPECT_EQ(bytes(90), 128.0 * 8192 * (4 * 128 + 4));
     Target many = cuda_target(86);
-    many.processors = 1000;
+    many.sm_count = 1000;
     const TileProgram program = lower(attention, pattern, KernelRole::kForward, many);
     EXPECT_GT(predict(program, 8, many).memory_bytes, 2 * bytes(90));
 }

@@ -60,7 +60,7 @@ TEST(LayerPlan, TakesTheShapeThatWasAskedFor) {
     PlanOptions options;
     options.shapes[2] = shape;
     const LayerPlan plan = plan_layer(attention_of(512), pattern, target, options);
-    EXPECT_EQ(plan.roles, kGradientsApart);  // the shape is of a launch of theirs
+    EXPECT_EQ(plan.roles, kSplitBackwardRoles);  // the shape is of a launch of theirs
     const auto [program, kernel] = lower_launch(plan, plan.launches[2], pattern);
     EXPECT_EQ(shape_of(program), shape);
     EXPECT_EQ(kernel.plan.geometry, geometry(program, target));
@@ -90,11 +90,12 @@ TEST(LayerPlan, SumsGradientsAsAskedOrAsTheExtentSays) {
     const auto roles = [&](const PlanOptions& options) {
         return plan_layer(attention, full, target, options).roles;
     };
-    EXPECT_EQ(roles({}), kGradientsTogether);
-    EXPECT_EQ(roles({.extent = Extent::kSparse}), kGradientsApart);
-    EXPECT_EQ(roles({.tables = Tables::kBaked}), kGradientsApart);
-    EXPECT_EQ(roles({.roles = kGradientsApart}), kGradientsApart);
-    EXPECT_EQ(roles({.roles = kGradientsTogether, .extent = Extent::kSparse}), kGradientsTogether);
+    EXPECT_EQ(roles({}), kFusedBackwardRoles);
+    EXPECT_EQ(roles({.density = PatternDensity::kSparse}), kSplitBackwardRoles);
+    EXPECT_EQ(roles({.tables = Tables::kBaked}), kSplitBackwardRoles);
+    EXPECT_EQ(roles({.roles = kSplitBackwardRoles}), kSplitBackwardRoles);
+    EXPECT_EQ(roles({.roles = kFusedBackwardRoles, .density = PatternDensity::kSparse}),
+              kFusedBackwardRoles);
 }
 
 TEST(LayerPlan, OnlyTheLaunchesThatWereAskedForArePlanned) {

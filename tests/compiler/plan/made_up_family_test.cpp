@@ -22,7 +22,7 @@ Target made_up_target() {
             .arch = "sm_999x",
             .features = "",
             .compute_capability = 999,
-            .processors = 7,
+            .sm_count = 7,
             .shared_bytes_per_block = 100000};
 }
 
@@ -44,7 +44,7 @@ std::string why_not(const KernelCase& launch) {
 TileShape shape_with(int stages) {
     return {.stationary_rows = kBlock,
             .streamed_rows = kBlock,
-            .granule = kBlock,
+            .gather_rows = kBlock,
             .warps = 4,
             .stages = stages,
             .unit = MatrixUnit::kWgmma};

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/wgmma_plan.h"
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "ir/nvrtc_rules.h"
@@ -100,13 +100,13 @@ TEST(NvrtcRelease, AProgramWrittenByHandIsRefusedWithTheReason) {
 
 TEST(NvrtcRelease, TheProducerGetsWhatTwoReleasesNeed) {
     const auto plan = [](KernelRole role, bool packed, const CompilerRelease& release) {
-        return plan_hopper(role, 64, 64, 64, 3, 227 * 1024, release, packed);
+        return plan_wgmma(role, 64, 64, 64, 3, 227 * 1024, release, packed);
     };
     for (const KernelRole role : {KernelRole::kForward, KernelRole::kQueryGradient}) {
         for (const bool packed : {false, true}) {
-            const HopperPlan newest = plan(role, packed, kNewestNvrtc);
+            const WgmmaPlan newest = plan(role, packed, kNewestNvrtc);
             for (const CompilerRelease release : {CompilerRelease{12, 5}, {12, 6}}) {
-                const HopperPlan more = plan(role, packed, release);
+                const WgmmaPlan more = plan(role, packed, release);
                 EXPECT_EQ(more.producer_registers, newest.producer_registers + (packed ? 16 : 8));
                 EXPECT_GT(more.resident_blocks, 0);
             }

@@ -86,7 +86,7 @@ TileShape packed_shape(int block, int rows, const Target& target) {
 TEST(Packing, ShapesHoldWholeBlockRows) {
     EXPECT_EQ(packed_shape(32, 4, cuda_target(90)), (TileShape{.stationary_rows = 128,
                                                                .streamed_rows = 64,
-                                                               .granule = 32,
+                                                               .gather_rows = 32,
                                                                .warps = 8,
                                                                .stages = 2,
                                                                .packed_rows = 4}));
@@ -130,7 +130,7 @@ TEST(Packing, NothingIsMultipliedInVain) {
         const int rows = 2 << pick(random, 0, 1), block = pattern.block();
         const TileShape alone{.stationary_rows = block,
                               .streamed_rows = 64,
-                              .granule = block,
+                              .gather_rows = block,
                               .warps = block / 16,
                               .stages = 2};
         const TileShape packed = packed_shape(block, rows, cuda_target(90));
@@ -157,9 +157,9 @@ TEST(Packing, WhatDoesNotFitIsRefused) {
         [&] { packed(128, KernelRole::kQueryGradient, 4, cuda_target(86)); },
         "4 block rows of 32 in a tile of attention_query_gradient for D=128 fp32 do not fit sm_86 "
         "(shared memory: 164352 bytes of 101376): pack fewer rows");
-    expect_error<UserError>(
-        [&] { packed(160, KernelRole::kKeyValueGradient, 2, cuda_target(90)); },
-        "do not fit sm_90a (dV and dK are made apart, and the body does not pack then)");
+    expect_error<UserError>([&] { packed(160, KernelRole::kKeyValueGradient, 2, cuda_target(90)); },
+                            "do not fit sm_90a (dV and dK are computed one after the other, and "
+                            "the body does not pack then)");
     expect_error<UserError>([&] { packed(64, KernelRole::kForward, 5, cuda_target(90)); },
                             "give 2 to 4 for blocks of 32 on sm_90a, or 1 for none");
     EXPECT_EQ(packed(160, KernelRole::kForward, 2, cuda_target(90)).packed_rows(), 2);

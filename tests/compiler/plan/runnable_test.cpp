@@ -46,12 +46,14 @@ TEST(Runnable, AGpuHasLimits) {
         {{[](TileProgram& p) { p.unit = MatrixUnit::kVector; }, "sm_86 has not: name target host"},
          {[](TileProgram& p) { p.unit = MatrixUnit::kFma; }, "kernels for unit=mma_sync"},
          {[](TileProgram& p) { p.warps = 1; }, "take 16 rows a warp and at most 8 warps"},
-         {[](TileProgram& p) { p.granule = 8; }, "take granules of 16 rows"},
-         {[](TileProgram& p) { p.streamed_rows = 3 * p.granule; }, "1, 2, 4, 8, 16 or 32 of them"},
-         {[](TileProgram& p) { p.streamed_rows = 64 * p.granule; }, "16 or 32 of them"},
+         {[](TileProgram& p) { p.gather_rows = 8; }, "take gather blocks of 16 rows"},
+         {[](TileProgram& p) { p.streamed_rows = 3 * p.gather_rows; },
+          "1, 2, 4, 8, 16 or 32 of them"},
+         {[](TileProgram& p) { p.streamed_rows = 64 * p.gather_rows; }, "16 or 32 of them"},
          {[](TileProgram& p) { p.stages = 50; }, "bytes of shared memory, and sm_86 has 101376"},
          {[](TileProgram& p) { p.stages = kMost; }, "it needs more than "},
-         {[](TileProgram& p) { p.stages = p.streamed_rows = p.granule = 1 << 30; }, "more than "}});
+         {[](TileProgram& p) { p.stages = p.streamed_rows = p.gather_rows = 1 << 30; },
+          "more than "}});
     expect_reasons(cuda_target(80), DType::kFp32,
                    {{[](TileProgram& p) { p.unit = MatrixUnit::kVector; }, "name target host"}});
 }
@@ -93,14 +95,14 @@ TEST(Runnable, WhatIsNotRefusedIsEmitted) {
                             .attention = pick_attention(random, pick(random, 1, 300)),
                             .block = pick_of(random, {16, 32, 64, 128}),
                             .stationary_rows = pick_of(random, {1, 8, 16, 32, 48, 64, 128, 256}),
-                            .granule = pick_of(random, {1, 8, 16, 32, 48, 64, 128, 256}),
+                            .gather_rows = pick_of(random, {1, 8, 16, 32, 48, 64, 128, 256}),
                             .warps = pick_of(random, {1, 1, 2, 3, 4, 8, 16}),
                             .stages = pick_of(random, {1, 1, 2, 4, 100}),
                             .unit = static_cast<MatrixUnit>(pick(random, 0, 3)),
                             .order = {},
                             .offsets = {0},
-                            .granules = {}};
-        program.streamed_rows = program.granule * pick_of(random, {1, 2, 3, 4, 32, 64});
+                            .gather_blocks = {}};
+        program.streamed_rows = program.gather_rows * pick_of(random, {1, 2, 3, 4, 32, 64});
         const std::int64_t rows = program.stationary_rows;
         for (int tile = 0; tile * rows < program.attention.length; ++tile) {
             program.order.push_back(tile);

@@ -48,17 +48,17 @@ TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
             if (row.sm_90a && has_warp_plan(role, row.head_dim, row.block)) {
                 expected = {.stationary_rows = row.block,
                             .streamed_rows = 32,
-                            .granule = row.block,
+                            .gather_rows = row.block,
                             .warps = 1,
                             .stages = role == KernelRole::kForward ? 3 : 2,
-                            .unit = MatrixUnit::kMmaWarp};
+                            .unit = MatrixUnit::kMmaSyncTma};
             } else if (row.sm_90a && row.block >= 64) {
                 const bool pair =
                     row.head_dim == 128 && row.block == 128 && role != KernelRole::kQueryGradient;
                 const int wide = pair && role == KernelRole::kForward ? 128 : 64;
                 expected = {.stationary_rows = pair ? 128 : 64,
                             .streamed_rows = wide,
-                            .granule = std::min(row.block, wide),
+                            .gather_rows = std::min(row.block, wide),
                             .warps = pair ? 8 : 4,
                             .stages = row.head_dim == 128 ? 2 : 3,
                             .unit = MatrixUnit::kWgmma};
@@ -116,10 +116,10 @@ TEST(MeasuredShape, IsThatOfThreadBlocksWhereItemsAreFew) {
     EXPECT_EQ(chosen(96, 1), (TileShape{32, 64, 32, 2, 2}));
     EXPECT_EQ(chosen(8192, 16), (TileShape{.stationary_rows = 32,
                                            .streamed_rows = 32,
-                                           .granule = 32,
+                                           .gather_rows = 32,
                                            .warps = 1,
                                            .stages = 3,
-                                           .unit = MatrixUnit::kMmaWarp}));
+                                           .unit = MatrixUnit::kMmaSyncTma}));
 }
 
 TEST(MeasuredShape, FitsSharedMemory) {

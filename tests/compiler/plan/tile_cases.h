@@ -19,7 +19,7 @@ inline Target host_with(int threads, int vector_floats = 8) {
     return {.back_end = BackEnd::kHost,
             .arch = "znver4",
             .features = "",
-            .processors = threads,
+            .sm_count = threads,
             .vector_floats = vector_floats};
 }
 

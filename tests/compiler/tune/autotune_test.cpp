@@ -32,7 +32,7 @@ class ClockedDevice : public test::FakeDevice {
         SpionAttentionArguments args;
         std::memcpy(&args, arguments, sizeof(args));
         EXPECT_EQ(geometry.work_items % (std::int64_t{args.batch} * args.tiles), 0);
-        EXPECT_NE(args.granules, nullptr);
+        EXPECT_NE(args.gather_blocks, nullptr);
         EXPECT_NE(args.q.data, nullptr);
         ++launches;
         now += milliseconds_of(dynamic_cast<const test::FakeKernel&>(kernel).code);
@@ -112,7 +112,7 @@ TEST_F(AutotuneTest, AnythingElseIsMeasuredAfresh) {
     EXPECT_FALSE(tune(pattern_, 3).from_cache);
     device_.fake_name = "another clock";
     EXPECT_FALSE(tune(pattern_).from_cache);
-    device_.fake_target.processors = 3;
+    device_.fake_target.sm_count = 3;
     EXPECT_FALSE(tune(pattern_).from_cache);
     attention_.softmax = SoftmaxKind::kMasked;
     EXPECT_FALSE(tune(pattern_).from_cache);

@@ -147,22 +147,22 @@ TEST_F(TiersTest, AnotherPatternsKernelsAreRefused) {
 
 // The rule's two sides, on programs of given numbers of steps and entries.
 TEST(WhyNotTier1, FollowsItsRule) {
-    const auto programs = [](int tiles, int granules_a_tile) {
+    const auto programs = [](int tiles, int gather_blocks_a_tile) {
         TileProgram program;
         program.streamed_rows = 64;
-        program.granule = 32;
+        program.gather_rows = 32;
         program.offsets = {0};
         for (int tile = 0; tile < tiles; ++tile) {
             program.order.push_back(tile);
-            for (int i = 0; i < granules_a_tile; ++i) program.granules.push_back(i);
-            program.offsets.push_back(static_cast<int>(program.granules.size()));
+            for (int i = 0; i < gather_blocks_a_tile; ++i) program.gather_blocks.push_back(i);
+            program.offsets.push_back(static_cast<int>(program.gather_blocks.size()));
         }
         return LayerPrograms{PlannedProgram{program}, PlannedProgram{program},
                              PlannedProgram{program}};
     };
     EXPECT_EQ(why_not_tier1(programs(4, 0)), "the pattern is empty");
     EXPECT_EQ(why_not_tier1(programs(4, 1)), "");
-    EXPECT_EQ(why_not_tier1(programs(4, 40)), "");  // 20 steps of 2 granules
+    EXPECT_EQ(why_not_tier1(programs(4, 40)), "");  // 20 steps of 2 gather blocks
     EXPECT_EQ(why_not_tier1(programs(4, 41)),
               "work items take 21 steps on average, and above 20 reading tables costs nothing");
     // 2 * 3276 + 1 + 8 * 3276 entries are 7 below the limit; a tile more is beyond it.

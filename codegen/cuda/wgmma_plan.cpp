@@ -1,4 +1,4 @@
-#include "codegen/cuda/hopper_plan.h"
+#include "codegen/cuda/wgmma_plan.h"
 
 #include <fmt/format.h>
 
@@ -10,8 +10,8 @@
 namespace spion {
 namespace {
 
-constexpr int kRegisters = 65536;         // of a processor
-constexpr int kSharedBytes = 228 * 1024;  // of a processor
+constexpr int kRegisters = 65536;         // of an SM
+constexpr int kSharedBytes = 228 * 1024;  // of an SM
 constexpr int kReservedShared = 1024;     // a block, by the driver
 constexpr int kMostResident = 8;
 constexpr int kMostRegisters = 240;  // a thread, with another warpgroup beside it
@@ -38,25 +38,25 @@ int stationary_tensors(KernelRole role) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int slots, bool packed) {
+                 int stationary_stages, bool packed) {
     const int row = 2 * head_dim;
-    const int plan = packed ? 32 : 16, uses = packed ? 8 : 0;
+    const int plan = packed ? 32 : 16, block_row_masks = packed ? 8 : 0;
     constexpr int kFloat = 4, kBarrier = 8;
-    int slot = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
-    int stage = 2 * streamed_rows * row + uses + 4 * kBarrier;
+    int stationary_stage = stationary_tensors(role) * stationary_rows * row + plan + 2 * kBarrier;
+    int stage = 2 * streamed_rows * row + block_row_masks + 4 * kBarrier;
     if (role == KernelRole::kQueryGradient) {
-        slot += stationary_rows * kFloat;
+        stationary_stage += stationary_rows * kFloat;
     } else if (walks_columns(role)) {
         stage += 2 * streamed_rows * kFloat;
     }
     int exchange = 0;
     if (role == KernelRole::kGradients) {
         // dS of both warpgroups, twice; two shares of dQ; barriers.
-        constexpr int kPiece = 64 * 64 * kFloat;
-        exchange = 4 * 64 * streamed_rows * 2 + 4 * kPiece + 7 * kBarrier;
-        slot += plan;  // of twice the size
+        constexpr int kDqAcc = 64 * 64 * kFloat;
+        exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 7 * kBarrier;
+        stationary_stage += plan;  // of twice the size
     }
-    return slots * slot + stages * stage + exchange;
+    return stationary_stages * stationary_stage + stages * stage + exchange;
 }
 
 // What a consumer thread keeps: S as fp32 and P of two steps as operands going forward; S and dP as
@@ -78,7 +78,7 @@ int registers_needed(KernelRole role, int head_dim, int groups, int streamed_row
     throw InternalError("{} has no registers for wgmma", to_string(role));
 }
 
-// Registers of a consumer thread when `resident` blocks share a processor: what all warpgroups of a
+// Registers of a consumer thread when `resident` blocks share an SM: what all warpgroups of a
 // block have at its start, less the producer's.
 int consumer_registers(int groups, int resident, int producer) {
     const int entry =
@@ -88,23 +88,24 @@ int consumer_registers(int groups, int resident, int producer) {
 
 }  // namespace
 
-bool hopper_head_dim(int head_dim) {
+bool is_wgmma_head_dim(int head_dim) {
     return head_dim == 32 || head_dim == 64 || head_dim == 128;
 }
 
-HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                       int stages, int shared_limit, const CompilerRelease& compiler, bool packed) {
+WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
+                     int stages, int shared_limit, const CompilerRelease& compiler, bool packed) {
     const int groups = stationary_rows / 64;
-    const auto shared_of = [&](int slots) {
-        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages, slots, packed);
+    const auto shared_of = [&](int stationary_stages) {
+        return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages,
+                            stationary_stages, packed);
     };
-    HopperPlan plan{.threads = kGroupThreads * (groups + 1)};
+    WgmmaPlan plan{.threads = kGroupThreads * (groups + 1)};
     // The producer of the statistics does with 32 registers, the others with 24; who uses what
-    // takes a few more; adders, which are of its warpgroup, want what consumers leave.
-    const int for_uses = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
+    // takes a few more; reduce warps, which are of its warpgroup, want what consumers leave.
+    const int for_masks = !packed ? 0 : head_dim == 128 || streamed_rows == 128 ? 16 : 8;
     plan.producer_registers = role == KernelRole::kGradients          ? 56
-                              : role == KernelRole::kKeyValueGradient ? 32 + for_uses
-                                                                      : 24 + for_uses;
+                              : role == KernelRole::kKeyValueGradient ? 32 + for_masks
+                                                                      : 24 + for_masks;
     plan.producer_registers += more_producer_registers(compiler, {.unit = MatrixUnit::kWgmma,
                                                                   .role = role,
                                                                   .head_dim = head_dim,
@@ -117,20 +118,20 @@ HopperPlan plan_hopper(KernelRole role, int head_dim, int stationary_rows, int s
         return plan;
     }
     const int needed = registers_needed(role, head_dim, groups, streamed_rows);
-    const auto resident = [&](int slots) {
-        int blocks =
-            shared_of(slots) > shared_limit
-                ? 0
-                : std::min(kMostResident, kSharedBytes / (shared_of(slots) + kReservedShared));
+    const auto resident = [&](int stationary_stages) {
+        int blocks = shared_of(stationary_stages) > shared_limit
+                         ? 0
+                         : std::min(kMostResident, kSharedBytes / (shared_of(stationary_stages) +
+                                                                   kReservedShared));
         while (blocks > 0 && consumer_registers(groups, blocks, plan.producer_registers) < needed) {
             --blocks;
         }
         return blocks;
     };
-    // More blocks on a processor are worth more than a second slot.
+    // More blocks on an SM are worth more than a second stationary stage.
     plan.resident_blocks = resident(1);
-    plan.slots = resident(2) == plan.resident_blocks ? 2 : 1;
-    plan.shared_bytes = shared_of(plan.slots);
+    plan.stationary_stages = resident(2) == plan.resident_blocks ? 2 : 1;
+    plan.shared_bytes = shared_of(plan.stationary_stages);
     if (plan.resident_blocks == 0) {
         plan.problem = fmt::format("registers: {} of {} a thread", needed,
                                    consumer_registers(groups, 1, plan.producer_registers));

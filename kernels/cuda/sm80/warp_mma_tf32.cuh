@@ -1,8 +1,8 @@
 // fp32 storage, tf32 products on tensor cores: mma.m16n8k8. The instruction wants k = t and t + 4
 // of its 8 in lane t of a quad where an accumulator holds columns 2t and 2t + 1: both operands are
 // relabelled alike (t -> 2t, t + 4 -> 2t + 1), which leaves the product as it is.
-#ifndef SPION_ENGINE_MMA_TF32_CUH
-#define SPION_ENGINE_MMA_TF32_CUH
+#ifndef SPION_WARP_MMA_TF32_CUH
+#define SPION_WARP_MMA_TF32_CUH
 
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"

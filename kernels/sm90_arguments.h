@@ -4,13 +4,13 @@
 
 #include "kernels/attention_arguments.h"
 
-// An encoded CUtensorMap of a [B, H, L, D] view: dimensions {D, L, H, B}, boxes of one slab of
-// columns (kernels/cuda/sm90/tile.cuh) and as many rows as the kernel fetches at once.
+// An encoded CUtensorMap of a [B, H, L, D] view: dimensions {D, L, H, B}, boxes of one swizzle atom
+// of columns (kernels/cuda/sm90/tile.cuh) and as many rows as the kernel fetches at once.
 struct alignas(64) SpionTensorMap {
     unsigned long long words[16];
 };
 
-struct SpionHopperArguments {
+struct SpionSm90Arguments {
     // The stationary tensors, then the streamed ones, each in the order of the role:
     //   attention_forward              q | k v
     //   attention_query_gradient       q d_o o | k v
@@ -23,13 +23,13 @@ struct SpionHopperArguments {
                          // the first launch, and every launch leaves zeros
     // Read by the warp_* bodies alone: so many tiles of every (b, h), fewer than all, are taken
     // before the others of any.
-    unsigned early_tiles;
+    unsigned lpt_tiles;
     // Read by the wgmma_* bodies alone: the items of the last so many of the B * H heads are handed
     // out side by side, longest walks first, those of the others head after head.
-    unsigned heads_together;
+    unsigned lpt_heads;
     // Of attention_gradients, else null:
-    const int* ranks;        // [listed granules]: the turn of a share, compiler/share_schedule.h
-    float* sums;             // [B, H, query granules, granule, D]: of dQ, not initialised
-    unsigned* turns;         // [B, H, query granules], zeros between launches
-    unsigned pairs_at_once;  // (batch, head) pairs whose work items take turns
+    const int* dq_tickets;   // [listed gather blocks]: the turn of a share, compiler/dq_schedule.h
+    float* dq_accum;         // [B, H, query blocks, gather_rows, D]: of dQ, not initialised
+    unsigned* dq_semaphore;  // [B, H, query blocks], zeros between launches
+    unsigned batch_heads_at_once;  // (batch, head) pairs whose work items take turns
 };

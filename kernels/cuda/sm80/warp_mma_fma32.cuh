@@ -1,8 +1,8 @@
 // fp32 storage, IEEE fp32 products: the layouts of the tensor core engines, multiplied by FFMA. The
 // left operand's value in column 8 s + 2 u + c is held by lane u of each quad, which hands it
 // round. The loop over u is not unrolled: it divides the size of the code by 4.
-#ifndef SPION_ENGINE_FMA32_CUH
-#define SPION_ENGINE_FMA32_CUH
+#ifndef SPION_WARP_MMA_FMA32_CUH
+#define SPION_WARP_MMA_FMA32_CUH
 
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"

@@ -10,7 +10,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/sm80/attention_statistics.cuh"
 #include "kernels/cuda/sm80/contract.cuh"
-#include "kernels/cuda/sm80/engine.cuh"
+#include "kernels/cuda/sm80/warp_mma.cuh"
 
 // Shared memory: K, later dK, and dV, then V [kStationaryRows, D]; then the stages' Q, dO
 // [kStreamedRows, D]; then the stages' LSE, delta [kStreamedRows] fp32.
@@ -32,7 +32,7 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
     // This lane's columns: column + 8 j + 2 t and the next.
     const unsigned lane_shift = tiles.statistics + (column + lane_index() % 4 * 2) * 4;
     set_zero(scores);
-    Engine::multiply_transposed(scores, key, tiles.query, column);
+    WarpMma::multiply_transposed(scores, key, tiles.query, column);
     change_scores(scores);
     slopes.take(scores);
     mask_scores(scores, ScoreMask<>{valid});
@@ -61,7 +61,7 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
 #pragma unroll
         for (int i = 0; i < 4; ++i) gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
     }
-    Engine::multiply_transposed(gradient, value, tiles.query + kTileBytes, column);
+    WarpMma::multiply_transposed(gradient, value, tiles.query + kTileBytes, column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
@@ -93,9 +93,9 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
             compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column);
             if constexpr (kOfKey) {
                 to_score_gradients(scores, slopes, tiles, warp_row, column);
-                Engine::multiply(sum, scores, tiles.query, column);
+                WarpMma::multiply(sum, scores, tiles.query, column);
             } else {
-                Engine::multiply(sum, scores, tiles.query + kTileBytes, column);
+                WarpMma::multiply(sum, scores, tiles.query + kTileBytes, column);
             }
         }
     }
@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     attention_key_value_gradient(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem item = work_item(args, blockIdx.x);
     const int limit = key_limit(args, item.batch);
-    Walk walk = open_walk(args, item.place);
+    Walk walk = open_walk(args, item.order_index);
     const int warp_row = 16 * warp_index();
     const int padded = limit - item.first_row - warp_row;
     const unsigned start = shared_memory_start();

@@ -1,6 +1,6 @@
 // The order in which shares of dQ are added: complete, without deadlock however fast thread blocks
 // are, and the same every time.
-#include "compiler/share_schedule.h"
+#include "compiler/dq_schedule.h"
 
 #include <gtest/gtest.h>
 
@@ -32,23 +32,24 @@ TileProgram program_of(std::int64_t length, int head_dim, double density, std::u
 // Runs the schedule for `pairs` (b, h) pairs on thread blocks that take their items as
 // kernels/cuda/sm90/wgmma_pipeline.cuh does, a random block advancing at a time. Returns the steps
 // that were never reached.
-std::int64_t steps_left(const TileProgram& program, const ShareSchedule& schedule, int processors,
-                        int pairs, std::mt19937_64& random) {
+std::int64_t steps_left(const TileProgram& program, const DqSchedule& schedule, int sm_count,
+                        int batch_heads, std::mt19937_64& random) {
     struct Block {
         std::int64_t item = -1;  // number as handed out
         int step = 0;
     };
-    const std::int64_t items = std::int64_t{pairs} * program.tiles();
+    const std::int64_t items = std::int64_t{batch_heads} * program.tiles();
     const auto place_of = [&](std::int64_t item) {
-        const std::int64_t together = std::int64_t{schedule.pairs_at_once} * program.tiles();
-        const std::int64_t first = item / together * schedule.pairs_at_once;
+        const std::int64_t together = std::int64_t{schedule.batch_heads_at_once} * program.tiles();
+        const std::int64_t first = item / together * schedule.batch_heads_at_once;
         const std::int64_t within = item - first * program.tiles();
-        const std::int64_t here = std::min<std::int64_t>(schedule.pairs_at_once, pairs - first);
+        const std::int64_t here =
+            std::min<std::int64_t>(schedule.batch_heads_at_once, batch_heads - first);
         return std::pair(first + within % here, within / here);
     };
-    std::map<std::pair<std::int64_t, std::int32_t>, std::int32_t> turns;
-    std::vector<Block> blocks(static_cast<std::size_t>(processors));
-    std::int64_t next = 0, left = pairs * std::int64_t{program.offsets.back()};
+    std::map<std::pair<std::int64_t, std::int32_t>, std::int32_t> tickets;
+    std::vector<Block> blocks(static_cast<std::size_t>(sm_count));
+    std::int64_t next = 0, left = batch_heads * std::int64_t{program.offsets.back()};
     // A block that can advance does; when none can, the rest is never reached.
     for (bool moved = true; moved;) {
         moved = false;
@@ -59,7 +60,7 @@ std::int64_t steps_left(const TileProgram& program, const ShareSchedule& schedul
                     if (next == items) break;
                     block = {next++, 0};
                 }
-                const auto [pair, place] = place_of(block.item);
+                const auto [batch_head, place] = place_of(block.item);
                 const auto at = static_cast<std::size_t>(place);
                 const std::int32_t entry = program.offsets[at] + block.step;
                 if (entry == program.offsets[at + 1]) {
@@ -67,10 +68,10 @@ std::int64_t steps_left(const TileProgram& program, const ShareSchedule& schedul
                     moved = true;
                     continue;
                 }
-                const auto share = static_cast<std::size_t>(entry);
-                std::int32_t& turn = turns[{pair, schedule.granules[share]}];
-                if (turn != (schedule.turns[share] & ~kLastTurn)) break;
-                ++turn;
+                const auto partial = static_cast<std::size_t>(entry);
+                std::int32_t& ticket = tickets[{batch_head, schedule.gather_blocks[partial]}];
+                if (ticket != (schedule.tickets[partial] & ~kLastTicket)) break;
+                ++ticket;
                 ++block.step;
                 --left;
                 moved = true;
@@ -81,37 +82,38 @@ std::int64_t steps_left(const TileProgram& program, const ShareSchedule& schedul
     return left;
 }
 
-void expect_complete(const TileProgram& program, const ShareSchedule& schedule) {
-    ASSERT_EQ(schedule.granules.size(), program.granules.size());
-    ASSERT_EQ(schedule.turns.size(), program.granules.size());
-    std::map<std::int32_t, std::set<std::int32_t>> turns;
+void expect_complete(const TileProgram& program, const DqSchedule& schedule) {
+    ASSERT_EQ(schedule.gather_blocks.size(), program.gather_blocks.size());
+    ASSERT_EQ(schedule.tickets.size(), program.gather_blocks.size());
+    std::map<std::int32_t, std::set<std::int32_t>> tickets;
     std::map<std::int32_t, std::int32_t> last;
     for (int item = 0; item < program.tiles(); ++item) {
         const auto first = program.offsets[static_cast<std::size_t>(item)];
         const auto end = program.offsets[static_cast<std::size_t>(item) + 1];
-        std::vector<std::int32_t> granules(schedule.granules.begin() + first,
-                                           schedule.granules.begin() + end);
+        std::vector<std::int32_t> gather_blocks(schedule.gather_blocks.begin() + first,
+                                                schedule.gather_blocks.begin() + end);
         for (std::int32_t i = first; i < end; ++i) {
             const auto at = static_cast<std::size_t>(i);
-            const std::int32_t turn = schedule.turns[at] & ~kLastTurn;
-            EXPECT_TRUE(turns[schedule.granules[at]].insert(turn).second);
-            if ((schedule.turns[at] & kLastTurn) != 0) {
-                EXPECT_TRUE(last.emplace(schedule.granules[at], turn).second);
+            const std::int32_t ticket = schedule.tickets[at] & ~kLastTicket;
+            EXPECT_TRUE(tickets[schedule.gather_blocks[at]].insert(ticket).second);
+            if ((schedule.tickets[at] & kLastTicket) != 0) {
+                EXPECT_TRUE(last.emplace(schedule.gather_blocks[at], ticket).second);
             }
         }
-        std::sort(granules.begin(), granules.end());
-        EXPECT_TRUE(std::equal(granules.begin(), granules.end(), program.granules.begin() + first,
-                               program.granules.begin() + end));
+        std::sort(gather_blocks.begin(), gather_blocks.end());
+        EXPECT_TRUE(std::equal(gather_blocks.begin(), gather_blocks.end(),
+                               program.gather_blocks.begin() + first,
+                               program.gather_blocks.begin() + end));
     }
-    EXPECT_EQ(last.size(), turns.size());
-    for (const auto& [granule, set] : turns) {
-        EXPECT_EQ(*set.begin(), 0) << granule;
-        EXPECT_EQ(*set.rbegin() + 1, static_cast<std::int32_t>(set.size())) << granule;
-        EXPECT_EQ(last[granule], *set.rbegin()) << granule;
+    EXPECT_EQ(last.size(), tickets.size());
+    for (const auto& [gather_block, set] : tickets) {
+        EXPECT_EQ(*set.begin(), 0) << gather_block;
+        EXPECT_EQ(*set.rbegin() + 1, static_cast<std::int32_t>(set.size())) << gather_block;
+        EXPECT_EQ(last[gather_block], *set.rbegin()) << gather_block;
     }
 }
 
-TEST(ShareSchedule, IsCompleteAndNeverWaitsForEver) {
+TEST(DqSchedule, IsCompleteAndNeverWaitsForEver) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
@@ -120,51 +122,50 @@ TEST(ShareSchedule, IsCompleteAndNeverWaitsForEver) {
         const auto length = static_cast<std::int64_t>(100 + random() % 6000);
         const double density =
             round % 8 == 0 ? 1.0 : 0.02 + 0.001 * static_cast<double>(random() % 400);
-        const int processors = 1 + static_cast<int>(random() % 140);
-        const int pairs = 1 + static_cast<int>(random() % 11);
+        const int sm_count = 1 + static_cast<int>(random() % 140);
+        const int batch_heads = 1 + static_cast<int>(random() % 11);
         SCOPED_TRACE(testing::Message()
                      << "L=" << length << " D=" << head_dim << " density " << density
-                     << " processors " << processors << " pairs " << pairs);
+                     << " sm_count " << sm_count << " pairs " << batch_heads);
         const TileProgram program = program_of(length, head_dim, density, random());
-        const ShareSchedule schedule = schedule_shares(program, processors);
+        const DqSchedule schedule = schedule_dq(program, sm_count);
         expect_complete(program, schedule);
-        EXPECT_EQ(steps_left(program, schedule, processors, pairs, random), 0);
+        EXPECT_EQ(steps_left(program, schedule, sm_count, batch_heads, random), 0);
     }
 }
 
-TEST(ShareSchedule, IsTheSameEveryTime) {
+TEST(DqSchedule, IsTheSameEveryTime) {
     const TileProgram program = program_of(4096, 64, 0.2, 5);
-    const ShareSchedule first = schedule_shares(program, 132),
-                        second = schedule_shares(program, 132);
-    EXPECT_EQ(first.granules, second.granules);
-    EXPECT_EQ(first.turns, second.turns);
+    const DqSchedule first = schedule_dq(program, 132), second = schedule_dq(program, 132);
+    EXPECT_EQ(first.gather_blocks, second.gather_blocks);
+    EXPECT_EQ(first.tickets, second.tickets);
 }
 
-TEST(ShareSchedule, FewerThreadBlocksThanItIsMadeForMayWaitForEver) {
+TEST(DqSchedule, FewerThreadBlocksThanItIsMadeForMayWaitForEver) {
     // What a cooperative launch is for: the check above can fail.
     std::mt19937_64 random(7);
     std::int64_t left = 0;
     for (int round = 0; round < 10 && left == 0; ++round) {
         const TileProgram program = program_of(8192, 128, 0.3, random());
-        left = steps_left(program, schedule_shares(program, 132), 2, 1, random);
+        left = steps_left(program, schedule_dq(program, 132), 2, 1, random);
     }
     EXPECT_GT(left, 0);
 }
 
-TEST(ShareSchedule, FullPatternsAddInTheOrderOfWork) {
+TEST(DqSchedule, FullPatternsAddInTheOrderOfWork) {
     const TileProgram program = program_of(2048, 128, 1.0, 1);
-    const ShareSchedule schedule = schedule_shares(program, 132);
-    EXPECT_EQ(schedule.granules, program.granules);
+    const DqSchedule schedule = schedule_dq(program, 132);
+    EXPECT_EQ(schedule.gather_blocks, program.gather_blocks);
     for (int item = 0; item < program.tiles(); ++item) {
         const auto at = static_cast<std::size_t>(program.offsets[static_cast<std::size_t>(item)]);
-        EXPECT_EQ(schedule.turns[at] & ~kLastTurn, item);
+        EXPECT_EQ(schedule.tickets[at] & ~kLastTicket, item);
     }
 }
 
-TEST(ShareSchedule, WantsTheProgramThatSumsAll) {
+TEST(DqSchedule, WantsTheProgramThatSumsAll) {
     TileProgram program = program_of(1024, 64, 0.5, 1);
     program.role = KernelRole::kKeyValueGradient;
-    EXPECT_THROW(schedule_shares(program, 132), InternalError);
+    EXPECT_THROW(schedule_dq(program, 132), InternalError);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // bf16 and fp16 on tensor cores: mma.m16n8k16, operands by ldmatrix.
-#ifndef SPION_ENGINE_MMA16_CUH
-#define SPION_ENGINE_MMA16_CUH
+#ifndef SPION_WARP_MMA16_CUH
+#define SPION_WARP_MMA16_CUH
 
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/tile.cuh"
@@ -14,8 +14,8 @@ struct Mma16 {
     };
 
     SPION_DEVICE Fragment load(unsigned tile, int row, int step) {
-        const LanePlace place = place_by_rows(lane_index());
-        const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
+        const LaneChunk lane_chunk = lane_chunk_by_rows(lane_index());
+        const int lane_offset = chunk_offset<kRowChunks>(lane_chunk.row, lane_chunk.chunk);
         Fragment a;
         ldmatrix_x4(a.words,
                     tile + row * kRowBytes + offset_further<kRowChunks>(lane_offset, 2 * step));
@@ -27,8 +27,8 @@ struct Mma16 {
     SPION_DEVICE void multiply_transposed(float (&acc)[kTiles][4], const Left& left, unsigned tile,
                                           int row) {
         static_assert(kTiles % 2 == 0, "B operands come 16 rows at a time");
-        const LanePlace place = place_by_chunks(lane_index());
-        const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
+        const LaneChunk lane_chunk = lane_chunk_by_chunks(lane_index());
+        const int lane_offset = chunk_offset<kRowChunks>(lane_chunk.row, lane_chunk.chunk);
 #pragma unroll Left::kUnrolled
         for (int step = 0; step < kHeadDim / kStep; ++step) {
             const Fragment a = left[step];
@@ -50,8 +50,8 @@ struct Mma16 {
     SPION_DEVICE void multiply(float (&acc)[kHeadTiles][4], const float (&left)[kTiles][4],
                                unsigned tile, int row) {
         static_assert(kTiles % 2 == 0, "A operands come 16 columns at a time");
-        const LanePlace place = place_by_rows(lane_index());
-        const int lane_offset = chunk_offset<kRowChunks>(place.row, place.chunk);
+        const LaneChunk lane_chunk = lane_chunk_by_rows(lane_index());
+        const int lane_offset = chunk_offset<kRowChunks>(lane_chunk.row, lane_chunk.chunk);
 #pragma unroll
         for (int step = 0; step < kTiles / 2; ++step) {
             const float(&low)[4] = left[2 * step];
