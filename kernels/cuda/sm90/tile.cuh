@@ -54,12 +54,12 @@ SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, 
     const unsigned long long left = tile_descriptor<kGroupRows>(stationary);
     const unsigned long long right = tile_descriptor<kRows>(streamed);
 #pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-        const int swizzle_atom = 32 * step / kSwizzleAtomBytes,
-                  byte = 32 * step % kSwizzleAtomBytes;
-        Wgmma<Element, kRows>::product(
+    for (int pair = 0; pair < kHeadDim / 32; ++pair) {  // of steps of 16
+        const int swizzle_atom = 64 * pair / kSwizzleAtomBytes,
+                  byte = 64 * pair % kSwizzleAtomBytes;
+        Wgmma<Element, kRows>::products(
             acc, left + (swizzle_atom * kGroupRows * kSwizzleAtomBytes + byte) / 16,
-            right + (swizzle_atom * kRows * kSwizzleAtomBytes + byte) / 16, step > 0);
+            right + (swizzle_atom * kRows * kSwizzleAtomBytes + byte) / 16, pair > 0);
     }
 }
 
@@ -68,10 +68,12 @@ SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, 
 template <int kFirst, int kEnd, int kSteps>
 SPION_DEVICE void start_part_of_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
                                     unsigned streamed) {
+    static_assert(kFirst % 2 == 0 && kEnd % 2 == 0);
     const unsigned long long right = tile_descriptor<16 * kSteps>(streamed);
 #pragma unroll
-    for (int step = kFirst; step < kEnd; ++step) {
-        Wgmma<Element, kHeadDim>::product(acc, left[step], right + step * kSwizzleAtomBytes);
+    for (int step = kFirst; step < kEnd; step += 2) {
+        Wgmma<Element, kHeadDim>::template products<kSwizzleAtomBytes>(
+            acc, left[step], left[step + 1], right + step * kSwizzleAtomBytes);
     }
 }
 

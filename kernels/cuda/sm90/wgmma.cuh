@@ -1,9 +1,12 @@
-// wgmma.m64nNk16: a warpgroup's product on tensor cores, acc[64, N] (+)= left[64, 16] * right[16,
-// N]. Two forms, which are the two that attention needs:
-//   product(acc, left, right, add)   Both operands lie in shared memory; the contraction runs along
-//                                    their rows.
-//   product(acc, left, right)        left lies in registers; the contraction runs across the rows
-//                                    of right; the product is added.
+// wgmma.m64nNk16: a warpgroup's products on tensor cores, acc[64, N] (+)= left[64, 16] * right[16,
+// N], in the forms that attention needs:
+//   products(acc, left, right, add)  Two in a row. Both operands lie in shared memory; the
+//                                    contraction runs along their rows, over 32 columns.
+//   products<kPitch>(acc, left, right)  Two in a row. left lies in registers; the contraction runs
+//                                    across 32 rows of right, 16 of which are kPitch * 16 bytes;
+//                                    the products are added.
+//   product_across(acc, left, right, add)  Both in shared memory, across the rows of both.
+// Two in one statement, as each names all of acc, which is most of what compiling a kernel takes.
 // acc[N / 8][4] of a thread has the layout of mma.m16n8 (sm80/warp_mma.cuh) in the warp's 16 rows;
 // so has the left operand in registers. Operands in shared memory are named by descriptors
 // (sm90/tile.cuh).
@@ -35,46 +38,54 @@
 #define SPION_ACC_32(j) SPION_ACC_16(j), SPION_ACC_16(j + 4)
 #define SPION_ACC_64(j) SPION_ACC_32(j), SPION_ACC_32(j + 8)
 
-// What follows the registers: a .. e are the operand numbers of the rest.
-#define SPION_WGMMA(element, type, n, registers, a, b, c, d, e)                                 \
-    template <>                                                                                 \
-    struct Wgmma<element, n> {                                                                  \
-        SPION_DEVICE void product(float (&acc)[n / 8][4], unsigned long long left,              \
-                                  unsigned long long right, bool add) {                         \
-            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                              \
-                         ", 0;\n"                                                               \
-                         "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
-                         " {" SPION_NAMES_##registers "}, %" #a ", %" #b ", add, 1, 1, 0, 0; }" \
-                         : SPION_ACC_##registers(0)                                             \
-                         : "l"(left), "l"(right), "r"((int)add));                               \
-        }                                                                                       \
-        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,       \
-                                         unsigned long long right, bool add) {                  \
-            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c                              \
-                         ", 0;\n"                                                               \
-                         "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
-                         " {" SPION_NAMES_##registers "}, %" #a ", %" #b ", add, 1, 1, 1, 1; }" \
-                         : SPION_ACC_##registers(0)                                             \
-                         : "l"(left), "l"(right), "r"((int)add));                               \
-        }                                                                                       \
-        SPION_DEVICE void product(float (&acc)[n / 8][4], const unsigned (&left)[4],            \
-                                  unsigned long long right) {                                   \
-            asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type                 \
-                         " {" SPION_NAMES_##registers "}, {%" #a ", %" #b ", %" #c ", %" #d     \
-                                                      "}, %" #e ", 1, 1, 1, 1;"                 \
-                         : SPION_ACC_##registers(0)                                             \
-                         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right)); \
-        }                                                                                       \
+#define SPION_MMA(type, n, registers, operands)                                         \
+    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type " {" SPION_NAMES_##registers \
+        "}, " operands ";\n"
+
+// What follows the registers: a .. j are the operand numbers of the rest.
+#define SPION_WGMMA(element, type, n, registers, a, b, c, d, e, f, g, h, i, j)                 \
+    template <>                                                                                \
+    struct Wgmma<element, n> {                                                                 \
+        SPION_DEVICE void products(float (&acc)[n / 8][4], unsigned long long left,            \
+                                   unsigned long long right, bool add) {                       \
+            asm volatile(                                                                      \
+                "{ .reg .pred add; setp.ne.b32 add, %" #c                                      \
+                ", 0;\n.reg .b64 left, right;\nadd.s64 left, %" #a ", 2;\nadd.s64 right, %" #b \
+                ", 2;\n" SPION_MMA(type, n, registers, "%" #a ", %" #b ", add, 1, 1, 0, 0")    \
+                    SPION_MMA(type, n, registers, "left, right, 1, 1, 1, 0, 0") "}"            \
+                : SPION_ACC_##registers(0)                                                     \
+                : "l"(left), "l"(right), "r"((int)add));                                       \
+        }                                                                                      \
+        SPION_DEVICE void product_across(float (&acc)[n / 8][4], unsigned long long left,      \
+                                         unsigned long long right, bool add) {                 \
+            asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #c ", 0;\n" SPION_MMA(         \
+                             type, n, registers, "%" #a ", %" #b ", add, 1, 1, 1, 1") "}"      \
+                         : SPION_ACC_##registers(0)                                            \
+                         : "l"(left), "l"(right), "r"((int)add));                              \
+        }                                                                                      \
+        template <int kPitch>                                                                  \
+        SPION_DEVICE void products(float (&acc)[n / 8][4], const unsigned (&first)[4],         \
+                                   const unsigned (&second)[4], unsigned long long right) {    \
+            asm volatile(                                                                      \
+                "{ .reg .b64 right;\nadd.s64 right, %" #i ", %" #j                             \
+                ";\n" SPION_MMA(type, n, registers,                                            \
+                                "{%" #a ", %" #b ", %" #c ", %" #d "}, %" #i ", 1, 1, 1, 1")   \
+                    SPION_MMA(type, n, registers,                                              \
+                              "{%" #e ", %" #f ", %" #g ", %" #h "}, right, 1, 1, 1, 1") "}"   \
+                : SPION_ACC_##registers(0)                                                     \
+                : "r"(first[0]), "r"(first[1]), "r"(first[2]), "r"(first[3]), "r"(second[0]),  \
+                  "r"(second[1]), "r"(second[2]), "r"(second[3]), "l"(right), "n"(kPitch));    \
+        }                                                                                      \
     };
 
 template <typename E, int kColumns>
 struct Wgmma;
-SPION_WGMMA(Bf16, "bf16.bf16", 32, 16, 16, 17, 18, 19, 20)
-SPION_WGMMA(Bf16, "bf16.bf16", 64, 32, 32, 33, 34, 35, 36)
-SPION_WGMMA(Bf16, "bf16.bf16", 128, 64, 64, 65, 66, 67, 68)
-SPION_WGMMA(Fp16, "f16.f16", 32, 16, 16, 17, 18, 19, 20)
-SPION_WGMMA(Fp16, "f16.f16", 64, 32, 32, 33, 34, 35, 36)
-SPION_WGMMA(Fp16, "f16.f16", 128, 64, 64, 65, 66, 67, 68)
+SPION_WGMMA(Bf16, "bf16.bf16", 32, 16, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
+SPION_WGMMA(Bf16, "bf16.bf16", 64, 32, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41)
+SPION_WGMMA(Bf16, "bf16.bf16", 128, 64, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73)
+SPION_WGMMA(Fp16, "f16.f16", 32, 16, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
+SPION_WGMMA(Fp16, "f16.f16", 64, 32, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41)
+SPION_WGMMA(Fp16, "f16.f16", 128, 64, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73)
 
 // Neither reads nor writes of acc move across this.
 template <int kTiles>
