@@ -45,14 +45,16 @@ std::string place(const std::string& origin, const toml::source_region& source) 
     return fmt::format("{}:{}:{}", origin, source.begin.line, source.begin.column);
 }
 
-// What the parser found, in our words where its own do not say what a user did.
-std::string meaning(std::string_view description) {
+// What the parser found, in our words where its own do not say what a user did, and on one line: it
+// quotes what it read, ends of lines too.
+std::string meaning(std::string description) {
+    std::replace_if(
+        description.begin(), description.end(), [](char c) { return c >= 0 && c < ' '; }, ' ');
     constexpr std::string_view kTwice = "cannot redefine existing ";
     const std::size_t at = description.find(kTwice);
-    const std::size_t open = at == std::string_view::npos ? at : description.find('\'', at);
-    const std::size_t close =
-        open == std::string_view::npos ? open : description.find('\'', open + 1);
-    if (close == std::string_view::npos) return std::string(description);
+    const std::size_t open = at == std::string::npos ? at : description.find('\'', at);
+    const std::size_t close = open == std::string::npos ? open : description.find('\'', open + 1);
+    if (close == std::string::npos) return description;
     return fmt::format("the key {} is given twice", description.substr(open, close + 1 - open));
 }
 
@@ -65,7 +67,7 @@ toml::table parse(std::string_view text, const std::string& origin) {
         return toml::parse(text);
     } catch (const toml::parse_error& error) {
         throw UserError("{}: {}; give a TOML file of settings", place(origin, error.source()),
-                        meaning(error.description()));
+                        meaning(std::string(error.description())));
     }
 }
 

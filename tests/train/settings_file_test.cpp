@@ -148,6 +148,18 @@ TEST(SettingsFile, SaysWhereAFileIsWrong) {
 }
 
 // The first mistake of the file is the one that is named, whatever the alphabet says.
+// The parser quotes what it read, the end of the line too.
+TEST(SettingsFile, SaysItOnOneLine) {
+    try {
+        const ScratchFolder folder;
+        read_settings_file(folder.write("s.toml", "dense = f\n"));
+        FAIL() << "nothing was refused";
+    } catch (const UserError& error) {
+        EXPECT_EQ(std::string_view(error.what()).find('\n'), std::string_view::npos)
+            << error.what();
+    }
+}
+
 TEST(SettingsFile, IsReadInItsOrder) {
     expect_refused("steps = 0\nbatch = 0\n", ":1:1: steps is '0'");
     expect_refused("batch = 0\nsteps = 0\n", ":1:1: batch is '0'");
