@@ -248,6 +248,7 @@ TEST_F(ApiGpuMistakes, LengthsOutOfRange) {
 TEST_F(ApiGpuMistakes, AWorkspaceThatIsNotPrepared) {
     const ForwardArguments args = call_->forward_arguments();
     SPION_TEST_CUDA(cuMemsetD8_v2, reinterpret_cast<cuda::Pointer>(args.workspace), 0x5A, 8);
+    SPION_TEST_CUDA(cuCtxSynchronize);  // the call's stream waits for no other
     refuses([](ForwardArguments& a) { a.flags = SPION_CHECK; }, "the workspace is not prepared");
     plan_->prepare_workspace(asked_.batch, Pass::kBackward, args.workspace, args.workspace_bytes,
                              stream_->get());
