@@ -15,19 +15,7 @@ enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 
 enum : int { kScoreTiles = kStreamedRows / 8 };
 
-enum : int { kOperandSteps = kScoreTiles / 2 };  // of 16 columns of P, as they are multiplied
-
-using Operand = unsigned[kOperandSteps][4];  // P of a step, rounded
-
-// Steps [kFirst, kEnd).
-template <int kFirst, int kEnd>
-SPION_DEVICE void move_part(Operand& to, const Operand& from, unsigned zero) {
-#pragma unroll
-    for (int step = kFirst; step < kEnd; ++step) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) to[step][i] = from[step][i] | zero;
-    }
-}
+using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
@@ -62,8 +50,7 @@ struct Consumer {
         elements.drop(scores, 0, kMaskedScore);
     }
 
-    // O += P V of the next value tile, of whose rows the first `valid` count, in two batches: the
-    // first is that of half of P.
+    // O += P V of the next value tile, of whose rows the first `valid` count.
     __device__ __forceinline__ void start_output(float (&out)[kHeadTiles][4],
                                                  Operand& probabilities, int valid) {
         mbarrier_wait(stage_full(value.index, 1), value.parity);
@@ -73,9 +60,7 @@ struct Consumer {
         warpgroup_fence_operand(out);
         warpgroup_fence_operand(probabilities);
         wgmma_fence();
-        start_part_of_sum<0, kOperandSteps / 2>(out, probabilities, tile);
-        wgmma_commit_group();
-        start_part_of_sum<kOperandSteps / 2, kOperandSteps>(out, probabilities, tile);
+        start_sum(out, probabilities, tile);
         wgmma_commit_group();
     }
     __device__ __forceinline__ void finish_output(float (&out)[kHeadTiles][4],
@@ -87,35 +72,26 @@ struct Consumer {
         value.advance();
     }
 
-    // P of the next step takes the place of that of the step before, while P V of that is under
-    // way; the first half of P where the second is still read. zero: a zero that ptxas does not
-    // know. Were P moved as it is, it would be made in the registers that products still read, and
-    // ptxas 13.0 would serialise them (C7513).
+    // P of the next step, while P V of the step before is under way.
     __device__ __forceinline__ void advance(StepSumSoftmax& softmax,
                                             float (&scores)[kScoreTiles][4],
                                             float (&out)[kHeadTiles][4], unsigned query_tile,
-                                            Operand& newest, int valid, unsigned zero,
+                                            Operand& before, Operand& next, int valid,
                                             StepElements<false>& elements) {
         const unsigned gather_mask = start_step(scores, query_tile);
-        start_output(out, newest, kStreamedRows);
+        start_output(out, before, kStreamedRows);
         elements = elements.at(1);
-        finish_step<2>(scores, step_mask(valid, gather_mask), elements);
-        Operand next;
+        finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
-        if (StepSumSoftmax::is_large(step_sum)) {
-            wgmma_wait_group<0>();
-            warpgroup_fence_operand(out);
+        const bool large = StepSumSoftmax::is_large(step_sum);
+        finish_output(out, before);
+        if (large) {
             float rescale[2];
             softmax.follow(scores, rescale);
             softmax.take_exponentials(scores, next, step_sum);
             scale_rows(out, rescale);
         }
-        wgmma_wait_group<1>();
-        warpgroup_fence_operand(newest);
-        move_part<0, kOperandSteps / 2>(newest, next, zero);
-        finish_output(out, newest);
-        move_part<kOperandSteps / 2, kOperandSteps>(newest, next, zero);
         softmax.add(step_sum);
     }
 
@@ -141,19 +117,28 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     if (plan.steps() > 0) {
         float scores[kScoreTiles][4];
-        Operand newest;  // P of the newest step
+        Operand even, odd;  // P of even steps, of odd ones
         const unsigned gather_mask = start_step(scores, query_tile);
         finish_step<0>(scores, step_mask(plan.valid, gather_mask), elements);
-        softmax.first_step(scores, newest);
-        const unsigned zero = (unsigned)plan.batch_head >> 31;
-        int valid = plan.valid;  // rows from the newest step on
+        softmax.first_step(scores, even);
+        int valid = plan.valid;  // rows from the step whose P is the newest on
 #pragma unroll 1
-        for (; valid > kStreamedRows; valid -= kStreamedRows) {
-            advance(softmax, scores, out, query_tile, newest, valid - kStreamedRows, zero,
-                    elements);
+        while (true) {
+            if (valid <= kStreamedRows) {
+                start_output(out, even, valid);
+                finish_output(out, even);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, even, odd, valid, elements);
+            if (valid <= kStreamedRows) {
+                start_output(out, odd, valid);
+                finish_output(out, odd);
+                break;
+            }
+            valid -= kStreamedRows;
+            advance(softmax, scores, out, query_tile, odd, even, valid, elements);
         }
-        start_output(out, newest, valid);
-        finish_output(out, newest);
     }
 
     softmax.finish();
