@@ -1,9 +1,6 @@
 // `spion train listops` as its user runs it: exit codes, messages, what it leaves behind.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,50 +11,17 @@
 #include <vector>
 
 #include "tests/support/scratch_folder.h"
+#include "tests/train/command_process.h"
 #include "tests/train/files.h"
-#include "tests/train/test_cache.h"
 
 namespace spion {
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-// Starts the command with its output in `folder`/out and /err and the tests' kernel cache.
-pid_t start(const ScratchFolder& folder, const Arguments& arguments) {
-    std::vector<std::string> words = {SPION_COMMAND};
-    words.insert(words.end(), arguments.begin(), arguments.end());
-    std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
-    pointers.push_back(nullptr);
-    const std::string out = folder.file("out"), err = folder.file("err");
-    const std::string cache = test_cache_root()->string();
-    const pid_t child = ::fork();
-    if (child == 0) {
-        ::setenv("SPION_CACHE_DIR", cache.c_str(), 1);
-        ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
-        ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
-        ::execv(SPION_COMMAND, pointers.data());
-        ::_exit(127);
-    }
-    return child;
-}
-
-struct Result {
-    int exit_code = -1;
-    std::string out, err;
-};
-
-Result wait_for(const ScratchFolder& folder, pid_t child) {
-    int status = 0;
-    EXPECT_EQ(::waitpid(child, &status, 0), child);
-    return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
-            .out = read_file(folder.file("out")),
-            .err = read_file(folder.file("err"))};
-}
-
-Result run(const ScratchFolder& folder, const Arguments& arguments) {
-    return wait_for(folder, start(folder, arguments));
-}
+using test::Arguments;
+using test::Result;
+using test::run;
+using test::start;
+using test::wait_for;
 
 // A run of seconds on the host; `more` comes last.
 Arguments tiny(const std::string& out, const Arguments& more) {

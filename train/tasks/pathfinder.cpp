@@ -184,7 +184,8 @@ const Task kPathfinderTask = {
     .check = check_own,
     .load = load,
     .load_unlabelled = load_unlabelled,
-    .recipe = R"(Pictures are generated when no --data is given, with the published parameters:
+    .recipe = R"(Pictures are generated when no --data is given, with the published parameters; more of their
+distractors find room than in the authors' pictures, so compare accuracies on them with each other alone:
     spion train pathfinder --out RUN
 Long Range Arena's own (200000, of which a tenth each is held out for validation and test) are
 lra_release/lra_release/pathfinder32/ of its archive lra_release.gz:

@@ -14,8 +14,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kFiles =
     "a folder with new_aan_pairs.{train,eval,test}.tsv (Long Range Arena's tsv_data), or with "
-    "train, "
-    "validation and test as .tsv, .csv or .jsonl, or one such file: a label and two texts";
+    "train, validation and test as .tsv, .csv or .jsonl, or one such file: a label and two texts";
 
 void paper(TrainSettings& s) {
     s.steps = 40000;
