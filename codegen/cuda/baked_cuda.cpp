@@ -29,6 +29,13 @@ std::string baked_block_row_masks(const TileProgram& program) {
         table_text(bits));
 }
 
+// A table's only entry is known to ptxas 13.0, whose dK/dV then serialises wgmma under a causal mask
+// with a ragged edge; an entry more, which no walk reads, keeps it a load.
+std::vector<std::int32_t> unfoldable(std::vector<std::int32_t> entries) {
+    if (entries.size() == 1) entries.push_back(entries.front() + 1);
+    return entries;
+}
+
 }  // namespace
 
 std::string baked_cuda(const TileProgram& program) {
@@ -56,7 +63,7 @@ std::string baked_cuda(const TileProgram& program) {
                    index_type(program.gather_blocks));
     return text + table("__constant__", "kOrder", program.order) +
            table("__constant__", "kOffsets", program.offsets) +
-           table("__device__", "kGatherBlocks", program.gather_blocks) +
+           table("__device__", "kGatherBlocks", unfoldable(program.gather_blocks)) +
            (program.packed_rows() > 1 ? baked_block_row_masks(program) : "");
 }
 

@@ -148,11 +148,6 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
             }
             CompileOptions options;
             options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
-            // Of one block and baked, the walk has one step that ptxas unrolls, and under a mask it
-            // then serialises dK/dV's products: such kernels are refused (docs/kernels/wgmma.md).
-            if (problem.pattern.rows() == 1 && mask != ElementMask::kNone) {
-                options.tables = Tables::kPassed;
-            }
             std::string tiles;
             for (std::size_t role = 0; role < options.shapes.size(); ++role) {
                 options.shapes[role] =
