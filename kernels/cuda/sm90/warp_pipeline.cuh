@@ -125,6 +125,18 @@ struct Feed {
         }
     }
 
+    __device__ __forceinline__ void load_stationary_tiles(unsigned full) const {
+        mbarrier_arrive_expect_tx(full, kStationaryStageBytes);
+#pragma unroll
+        for (int box = 0; box < kStationaryTensors * kSwizzleAtoms; ++box) {
+            const int tensor = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
+            tma_load(
+                memory.stationary_tile(tensor) + swizzle_atom * kStationaryRows * kSwizzleAtomBytes,
+                args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns, first_row,
+                head_in_tensor<!kWalksKeys>(head), batch);
+        }
+    }
+
     // Fetches the item's stationary tiles, or tells the consumer that there is no item.
     __device__ __forceinline__ void open() {
         const unsigned full = memory.stationary_full();
@@ -179,15 +191,7 @@ struct Feed {
             mbarrier_arrive(full);
             return;
         }
-        mbarrier_arrive_expect_tx(full, kStationaryStageBytes);
-#pragma unroll
-        for (int box = 0; box < kStationaryTensors * kSwizzleAtoms; ++box) {
-            const int tensor = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
-            tma_load(
-                memory.stationary_tile(tensor) + swizzle_atom * kStationaryRows * kSwizzleAtomBytes,
-                args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns, first_row,
-                head_in_tensor<!kWalksKeys>(head), batch);
-        }
+        load_stationary_tiles(full);
     }
 
     // Fetches a step. Gather blocks that it does not have are taken from beyond the tensor's end:
