@@ -20,6 +20,7 @@
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/cuda/tensor_map.h"
 #include "runtime/environment.h"
 
 namespace spion {
@@ -339,30 +340,8 @@ const char* CudaDevice::problem_with_address(const void* data) const {
 }
 
 std::array<std::uint64_t, 16> CudaDevice::tensor_map(const TensorBoxes& boxes) const {
-    const State& s = *state_;
-    const ContextScope scope = s.enter();
-    unsigned long long extent[4], stride[3];
-    std::copy_n(boxes.extent, 4, extent);
-    std::copy_n(boxes.stride, 3, stride);
-    const unsigned box[4] = {static_cast<unsigned>(boxes.columns),
-                             static_cast<unsigned>(boxes.rows), 1, 1};
-    const unsigned one[4] = {1, 1, 1, 1};
-    const int swizzle = boxes.columns == 64   ? driver_abi::kTensorMapSwizzle128
-                        : boxes.columns == 32 ? driver_abi::kTensorMapSwizzle64
-                                              : driver_abi::kTensorMapSwizzle32;
-    alignas(64) std::array<std::uint64_t, 16> map{};
-    const driver_abi::Result result = s.cuda.cuTensorMapEncodeTiled(
-        map.data(), driver_abi::kTensorMapTwoByteFloats, 4, const_cast<void*>(boxes.data), extent,
-        stride, box, one, driver_abi::kTensorMapNoInterleave, swizzle,
-        driver_abi::kTensorMapPromote256, driver_abi::kTensorMapZerosOutside);
-    if (result != kSuccess) {
-        throw DeviceError(
-            "describing a tensor [{}, {}, {}, {}] at {} to the copy engine, with row, head and "
-            "batch strides of {}, {} and {} bytes: {}",
-            extent[3], extent[2], extent[1], extent[0], boxes.data, stride[0], stride[1], stride[2],
-            describe_driver_error(result));
-    }
-    return map;
+    const ContextScope scope = state_->enter();
+    return encode_tensor_map(state_->cuda, boxes);
 }
 
 void CudaDevice::gemm(const Gemm& gemm) {
