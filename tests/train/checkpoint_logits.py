@@ -1,11 +1,13 @@
 """Holds `spion predict` against the checkpoint's numbers worked out in float64 with Python alone, for
-every task, dense and sparse. With --torch also against examples/pytorch/spion_model.py.
+every task, dense and sparse. With --torch also against examples/pytorch/spion_model.py, and the file
+against what Python's safetensors reads of it.
 
-    checkpoint_logits.py SPION [--torch EXAMPLE]
+    checkpoint_logits.py SPION [--torch EXAMPLE] [--without-png]
 
-An independent reading of docs/formats.md: nothing here comes from spion or from a framework.
+An independent reading of docs/formats.md: nothing here comes from spion or from a framework. Without
+libpng spion reads no pictures of Pathfinder's, which --without-png leaves out.
 """
-import array, json, math, os, random, struct, subprocess, sys, tempfile, tomllib
+import argparse, array, json, math, os, random, struct, subprocess, sys, tempfile, tomllib, zlib
 
 
 def read(path):
@@ -146,6 +148,32 @@ def image(draw):
     return more, "t10k-images-idx3-ubyte", [[list(picture)] for picture in pictures[:3]]
 
 
+def png(pixels):
+    chunk = lambda kind, data: (struct.pack(">I", len(data)) + kind + data
+                                + struct.pack(">I", zlib.crc32(kind + data)))
+    rows = b"".join(b"\0" + pixels[i:i + EDGE] for i in range(0, EDGE * EDGE, EDGE))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", EDGE, EDGE, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def pathfinder(draw):
+    os.makedirs("level/imgs/0", exist_ok=True)
+    os.makedirs("level/metadata", exist_ok=True)
+    pictures = [bytes(draw.randrange(256) for _ in range(EDGE * EDGE)) for _ in range(40)]
+    for i, picture in enumerate(pictures):
+        write(f"level/imgs/0/sample_{i}.png", png(picture))
+    write("level/metadata/0.npy", "".join(f"imgs/0 sample_{i}.png {i} {i % 2} 1.0 14 4 2 0.5 1 1\n"
+                                          for i in range(len(pictures))))
+    return ["--data", "level", "--vocabulary", "256"], "level/imgs/0/sample_0.png", [[list(pictures[0])]]
+
+
+def same_as_safetensors(checkpoint, notes, tensors):
+    from safetensors import safe_open
+    with safe_open(checkpoint, "np") as file:
+        assert file.metadata() == notes
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == tensors
+
+
 def worst(expected, found):
     assert len(expected) == len(found) > 0, (len(expected), len(found))
     pairs = [(a, b) for x, y in zip(expected, found) for a, b in zip(x, y, strict=True)]
@@ -169,6 +197,7 @@ def check(spion, torch, task, name, flags):
     print(f"{run}: {difference:.1e} from Python's float64")
     assert difference < 1e-5, run
     if torch:
+        same_as_safetensors(checkpoint, notes, w)
         json.dump(samples, open("samples.json", "w"))
         lines = subprocess.run([sys.executable, torch, checkpoint, "samples.json"], check=True,
                                capture_output=True, text=True).stdout.splitlines()
@@ -178,18 +207,22 @@ def check(spion, torch, task, name, flags):
 
 
 def main():
-    spion = os.path.abspath(sys.argv[1])
-    torch = os.path.abspath(sys.argv[3]) if sys.argv[2:3] == ["--torch"] else None
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spion", type=os.path.abspath)
+    parser.add_argument("--torch", type=os.path.abspath)
+    parser.add_argument("--without-png", action="store_true")
+    given = parser.parse_args()
+    tasks = ["listops", "text", "retrieval", "image"] + ["pathfinder"] * (not given.without_png)
     sparse = ["--transition-step", "6"]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ.setdefault("SPION_CACHE_DIR", os.path.join(folder, "cache"))
-        for task in ("listops", "text", "retrieval", "image"):
-            check(spion, torch, task, "dense", ["--dense"])
-            check(spion, torch, task, "sparse", sparse)
-        check(spion, torch, "text", "masked", sparse + ["--softmax", "masked"])
-        check(spion, torch, "text", "window", ["--pattern", "window", "--density", "0.4",
-                                               "--sparse-from", "start"])
+        for task in tasks:
+            check(given.spion, given.torch, task, "dense", ["--dense"])
+            check(given.spion, given.torch, task, "sparse", sparse)
+        check(given.spion, given.torch, "text", "masked", sparse + ["--softmax", "masked"])
+        check(given.spion, given.torch, "text", "window",
+              ["--pattern", "window", "--density", "0.4", "--sparse-from", "start"])
         os.chdir("/")
 
 
