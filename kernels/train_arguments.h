@@ -173,6 +173,7 @@ struct SpionSumPartialsArguments {
 
 // masked_mean_forward: y[b, :] = (1/L) * sum of x[b, l, :] over l < lengths[b]; work item = one b.
 // masked_mean_backward: d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0; work item = rows.
+// With first_only the first row stands for the sample: y[b, :] = x[b, 0, :].
 struct SpionMaskedMeanArguments {
     const void* x;       // T [B, L, C]
     float* y;            // [B, C]
@@ -181,6 +182,7 @@ struct SpionMaskedMeanArguments {
     const int* lengths;  // [B], each in [0, L]
     int batch;
     int length;
+    int first_only;  // 1 or 0
 };
 
 // What the head compares two sequences of a sample by, of their pooled outputs a and b.

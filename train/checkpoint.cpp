@@ -223,7 +223,8 @@ ModelShape model_shape(const TrainSettings& s, int classes) {
             .vocabulary = s.vocabulary,
             .classes = classes,
             .length = s.length,
-            .towers = task_named(s.task).towers};
+            .towers = task_named(s.task).towers,
+            .pooling = s.pooling};
 }
 
 void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint) {

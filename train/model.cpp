@@ -165,6 +165,7 @@ void Model::encoder_forward(const StepContext& step) {
     mean.lengths = step.lengths;
     mean.batch = step.batch;
     mean.length = static_cast<int>(step.shape.length);
+    mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
     kernels_.masked_mean_forward(mean);
 }
 
@@ -177,6 +178,7 @@ void Model::encoder_backward(const StepContext& step) {
     mean.lengths = step.lengths;
     mean.batch = step.batch;
     mean.length = static_cast<int>(step.shape.length);
+    mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
     kernels_.masked_mean_backward(mean);
 
     const int layers = step.shape.layers;

@@ -3,12 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/device.h"
 
 namespace spion {
+
+// What stands for a sequence at the end of the encoder.
+enum class Pooling {
+    kMean,  // the mean over its length, as zeros beyond its own: the sum over its rows, divided by L
+    kCls,   // its first row, that of a token of its own, the last of the vocabulary, put before it
+};
 
 // Sizes of the encoder and its head. C = channels = heads * head_dim, F = feed_forward.
 struct ModelShape {
@@ -20,8 +27,14 @@ struct ModelShape {
     int classes = 10;
     std::int64_t length = 2048;  // L
     int towers = 1;              // sequences of a sample: 2 are compared by the head
+    Pooling pooling = Pooling::kMean;
 
     int channels() const { return heads * head_dim; }
+    // The token put before every sequence, if there is one.
+    std::optional<std::uint16_t> class_token() const {
+        if (pooling == Pooling::kMean) return std::nullopt;
+        return static_cast<std::uint16_t>(vocabulary - 1);
+    }
     // What the head sees of a sample: its pooled sequence [C], or of two, a and b, [a, b, a*b, a-b].
     int features() const { return towers == 1 ? channels() : 4 * channels(); }
 };

@@ -117,6 +117,19 @@ std::vector<Setting> model_settings() {
                 s.softmax = parse_softmax_kind(text);
             },
             [](const TrainSettings& s) { return to_string(s.softmax); }),
+        words(
+            group, "pooling",
+            "what the head sees of a sequence: mean (over its length) or cls (a token put before "
+            "it, the last of the vocabulary, which leaves length - 1 to the sample)",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "mean" && text != "cls") {
+                    throw UserError("{} is '{}', but it takes mean or cls", given, text);
+                }
+                s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
+            }),
     };
 }
 

@@ -13,6 +13,7 @@
 #include "ir/attention.h"
 #include "runtime/device.h"
 #include "train/data/listops_generator.h"
+#include "train/parameters.h"
 
 namespace spion {
 
@@ -61,6 +62,7 @@ struct TrainSettings {
     double dropout = 0.1;
     bool causal = false;  // a token attends to itself and those before it alone
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
+    Pooling pooling = Pooling::kMean;
 
     // Optimiser.
     double learning_rate = 7e-4;
@@ -86,6 +88,9 @@ struct TrainSettings {
     SampleCounts samples;      // of the other tasks
     int border = 0;            // of pictures, in pixels
     std::int64_t cut = 0;      // of texts, in bytes
+
+    // Tokens of a sample that there is room for.
+    std::int64_t sample_length() const { return length - (pooling == Pooling::kCls ? 1 : 0); }
 };
 
 struct Setting {

@@ -113,7 +113,8 @@ Evaluation evaluate(Model& model, Device& device, const Samples& split, int batc
         std::vector<std::int64_t> indices(
             static_cast<std::size_t>(std::min<std::int64_t>(batch, samples - first)));
         std::iota(indices.begin(), indices.end(), first);
-        model.upload(make_batch(split, indices, model.shape().length));
+        model.upload(
+            make_batch(split, indices, model.shape().length, model.shape().class_token()));
         model.evaluate(
             {.losses = losses.as<float>() + first, .correct = correct.as<int>() + first});
     }

@@ -43,7 +43,8 @@ std::vector<float> TrainedModel::logits(const Samples& split) {
         std::vector<std::int64_t> samples(
             static_cast<std::size_t>(std::min<std::int64_t>(batch_, split.samples() - first)));
         std::iota(samples.begin(), samples.end(), first);
-        model_.upload(make_batch(split, samples, model_.shape().length));
+        model_.upload(
+            make_batch(split, samples, model_.shape().length, model_.shape().class_token()));
         model_.evaluate({.losses = results_.as<float>(),
                          .correct = results_.as<int>() + batch_,
                          .not_finite = nullptr});

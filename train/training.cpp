@@ -12,9 +12,11 @@ namespace spion {
 namespace {
 
 ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
-    if (data.vocabulary > s.vocabulary) {
-        throw UserError("vocabulary is {}, but the data has {} tokens: raise --vocabulary",
-                        s.vocabulary, data.vocabulary);
+    const int needed = data.vocabulary + (s.pooling == Pooling::kCls ? 1 : 0);
+    if (needed > s.vocabulary) {
+        throw UserError("vocabulary is {}, but the data has {} tokens{}: raise --vocabulary",
+                        s.vocabulary, data.vocabulary,
+                        needed > data.vocabulary ? " and pooling cls takes one more" : "");
     }
     return {.shape = model_shape(s, data.classes),
             .batch = s.batch,
@@ -57,7 +59,8 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
       metrics_(folder.metrics_file(), from == nullptr ? 0 : from->state.step),
       model_(model_settings(settings, data), device, cache),
       batches_(*data.train, settings.seed, settings.batch, settings.length,
-               settings.accumulate * (from == nullptr ? 0 : from->state.step)),
+               settings.accumulate * (from == nullptr ? 0 : from->state.step),
+               model_.shape().class_token()),
       runner_(model_, device, batches_, optimiser_settings(settings), settings.batch,
               settings.accumulate, from == nullptr ? 0 : from->state.step),
       checkpoints_(folder.path() / "checkpoints"),

@@ -67,6 +67,8 @@ def attention(x, w, s, i, valid):
 
 def pooled(tokens, w, s):
     length = s["length"]
+    if s["pooling"] == "cls":
+        tokens = [len(w["token"]) - 1] + tokens
     ids = tokens + [0] * (length - len(tokens))
     x = [[a + b for a, b in zip(w["token"][t], w["position"][n])] for n, t in enumerate(ids)]
     add = lambda a, b: [[u + v for u, v in zip(p, q)] for p, q in zip(a, b)]
@@ -82,7 +84,7 @@ def pooled(tokens, w, s):
             branch.append(linear(hidden, w[n + "feed_forward2.weight"], w[n + "feed_forward2.bias"]))
         x = add(x, branch)
     rows = [norm(r, w["final_norm.gamma"], w["final_norm.beta"]) for r in x[:len(tokens)]]
-    return [sum(column) / length for column in zip(*rows)]
+    return rows[0] if s["pooling"] == "cls" else [sum(column) / length for column in zip(*rows)]
 
 
 def logits(sample, w, s):
@@ -223,6 +225,8 @@ def main():
         check(given.spion, given.torch, "text", "masked", sparse + ["--softmax", "masked"])
         check(given.spion, given.torch, "text", "window",
               ["--pattern", "window", "--density", "0.4", "--sparse-from", "start"])
+        for task in ("text", "retrieval", "listops"):
+            check(given.spion, given.torch, task, "cls", sparse + ["--pooling", "cls"])
         os.chdir("/")
 
 

@@ -38,6 +38,7 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
     changed.dense = true;
     changed.scores = ScoreMode::kPooled;
     changed.softmax = SoftmaxKind::kMasked;
+    changed.pooling = Pooling::kCls;
     changed.device = DeviceChoice::kCuda;
     changed.discovery.variant = Variant::kC;
     for (const TrainSettings& from : {TrainSettings{}, changed}) {
