@@ -118,7 +118,7 @@ def listops(draw):
     for _ in range(3):
         rows.append(["[MAX"] + [str(draw.randrange(10)) for _ in range(draw.randrange(2, 30))] + ["]"])
     write("predict.tsv", "Source\tTarget\n" + "".join(" ".join(row) + "\t1\n" for row in rows))
-    more = ["--vocabulary", "16", "--min-length", "3", "--max-length", "40", "--max-depth", "3",
+    more = ["--vocabulary", "16", "--min-length", "3", "--max-length", "39", "--max-depth", "3",
             "--train-samples", "40", "--validation-samples", "4", "--test-samples", "4"]
     return more, "predict.tsv", [[[1 + words.index(word) for word in row]] for row in rows]
 
@@ -127,7 +127,7 @@ def text(draw):
     texts = ["".join(draw.choice("ab c\u00e4") for _ in range(draw.randrange(1, 25))) for _ in range(40)]
     write("train.tsv", "".join(f"{i % 3}\t{t}\n" for i, t in enumerate(texts)))
     write("predict.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts[:3]))
-    return ["--data", "train.tsv", "--vocabulary", "257"], "predict.jsonl", [[bytes_of(t)] for t in texts[:3]]
+    return ["--data", "train.tsv", "--vocabulary", "258"], "predict.jsonl", [[bytes_of(t)] for t in texts[:3]]
 
 
 def retrieval(draw):
@@ -136,7 +136,7 @@ def retrieval(draw):
     write("pairs.csv", "".join(f"{i % 2},id,{a},{b}\n" for i, (a, b) in enumerate(pairs)))
     write("predict.csv", "".join(f"{a},{b}\n" for a, b in pairs[:3]))
     cut = [[bytes_of(t[:30]) for t in pair] for pair in pairs[:3]]
-    return ["--data", "pairs.csv", "--vocabulary", "257", "--cut", "30"], "predict.csv", cut
+    return ["--data", "pairs.csv", "--vocabulary", "258", "--cut", "30"], "predict.csv", cut
 
 
 def image(draw):
