@@ -118,7 +118,7 @@ def listops(draw):
     for _ in range(3):
         rows.append(["[MAX"] + [str(draw.randrange(10)) for _ in range(draw.randrange(2, 30))] + ["]"])
     write("predict.tsv", "Source\tTarget\n" + "".join(" ".join(row) + "\t1\n" for row in rows))
-    more = ["--vocabulary", "16", "--min-length", "3", "--max-length", "39", "--max-depth", "3",
+    more = ["--vocabulary", "17", "--min-length", "3", "--max-length", "39", "--max-depth", "3",
             "--train-samples", "40", "--validation-samples", "4", "--test-samples", "4"]
     return more, "predict.tsv", [[[1 + words.index(word) for word in row]] for row in rows]
 
