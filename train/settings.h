@@ -28,6 +28,9 @@ enum class ScoreMode {
 // What training does at the first step whose loss or gradients are not finite.
 enum class OnDivergence { kStop, kContinue };
 
+// What activations and the products' operands are stored as. Parameters and sums are fp32.
+enum class Precision { kAuto, kBf16, kFp16 };  // auto: bf16 on a GPU, fp32 on the host
+
 // Of each split; 0: all that there are.
 struct SampleCounts {
     std::int64_t train = 0, validation = 0, test = 0;
@@ -44,6 +47,7 @@ struct TrainSettings {
     bool autotune = false;  // attention's tile shapes are measured
     OnDivergence on_divergence = OnDivergence::kStop;
     bool tensorboard = false;  // RUN/tensorboard/ is written
+    Precision precision = Precision::kAuto;
 
     // Checkpoints (train/checkpoint.h).
     std::int64_t checkpoint_every = 0;  // steps
@@ -70,6 +74,8 @@ struct TrainSettings {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
     double weight_decay = 0.0;
     double clip = 1.0;
+    double loss_scale = 0;  // the first; 0: see first_loss_scale
+    int loss_scale_growth = 2000;
 
     // Discovery and transition.
     DiscoverySettings discovery = {
@@ -120,6 +126,9 @@ TrainSettings preset_settings(std::string_view name, std::string_view task = "li
 
 // Throws UserError for settings that are out of range together or contradict each other.
 void check(const TrainSettings& settings);
+
+// The first scale of the loss, 0 for none (kernels/train_arguments.h says what it is for).
+double first_loss_scale(const TrainSettings& settings);
 
 // The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
 // so the softmax kind makes no difference there.

@@ -21,7 +21,10 @@ ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
     return {.shape = model_shape(s, data.classes),
             .batch = s.batch,
             .dropout = s.dropout,
-            .seed = s.seed};
+            .seed = s.seed,
+            .precision = s.precision,
+            .loss_scale = first_loss_scale(s),
+            .loss_scale_growth = s.loss_scale_growth};
 }
 
 OptimiserSettings optimiser_settings(const TrainSettings& s) {
@@ -157,8 +160,13 @@ void Training::collect() {
             events_->scalar("train/learning_rate", step.step, step.learning_rate);
             events_->scalar("train/step_ms", step.step, step.step_ms);
             events_->scalar("density", step.step, density_);
+            if (model_.scales_loss()) {
+                events_->scalar("train/loss_scale", step.step, step.loss_scale);
+            }
         }
-        report_.not_finite_gradients += step.not_finite;
+        report_.not_finite_gradients += step.left_out() ? 0 : step.not_finite;
+        report_.skipped_steps += step.left_out() ? 1 : 0;
+        if (model_.scales_loss()) report_.loss_scale = step.loss_scale;
         smooth(state_, step.loss, step.accuracy, step.step_ms);
     }
     if (events_) events_->flush();

@@ -23,8 +23,7 @@ class TrainPool : public StepKernelTest {
         for (std::size_t i = 0; i < x.size(); ++i) {
             const std::size_t row = i / channels, sample = row / length;
             const std::size_t at = sample * channels + i % channels;
-            const std::size_t rows =
-                first_only ? 1 : static_cast<std::size_t>(lengths[sample]);
+            const std::size_t rows = first_only ? 1 : static_cast<std::size_t>(lengths[sample]);
             if (row % length >= rows) {
                 x[i] = std::numeric_limits<double>::quiet_NaN();  // must not be looked at
                 continue;

@@ -39,6 +39,8 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
     changed.scores = ScoreMode::kPooled;
     changed.softmax = SoftmaxKind::kMasked;
     changed.pooling = Pooling::kCls;
+    changed.precision = Precision::kFp16;
+    changed.loss_scale = 512;
     changed.device = DeviceChoice::kCuda;
     changed.discovery.variant = Variant::kC;
     for (const TrainSettings& from : {TrainSettings{}, changed}) {
