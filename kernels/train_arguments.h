@@ -2,7 +2,7 @@
 // compiled into the caller, into the CUDA source and into the host bodies alike.
 //
 // Sizes: N = B * L tokens, C = d_model, F = feed-forward width. "T" is the activation type (fp32 on
-// the host, bf16 on a GPU); parameters, statistics and sums are fp32. Compile-time constants of
+// the host, bf16 or fp16 on a GPU); parameters, statistics and sums are fp32. Compile-time constants of
 // every kernel: kChannels (C, or the width of the rows it walks), kDropout (probability, 0 for
 // none), kEpsilon (layer norm). C, F and 3C are multiples of 8, C at most 1024, F at most 4096. A
 // work item is kSpionRowsPerItem consecutive rows unless said otherwise; the last may be short.
@@ -173,6 +173,7 @@ struct SpionSumPartialsArguments {
 
 // masked_mean_forward: y[b, :] = (1/L) * sum of x[b, l, :] over l < lengths[b]; work item = one b.
 // masked_mean_backward: d_x[b, l, :] = d_y[b, :] / L for l < lengths[b], else 0; work item = rows.
+// With first_only the first row stands for the sample: y[b, :] = x[b, 0, :].
 struct SpionMaskedMeanArguments {
     const void* x;       // T [B, L, C]
     float* y;            // [B, C]
@@ -181,6 +182,7 @@ struct SpionMaskedMeanArguments {
     const int* lengths;  // [B], each in [0, L]
     int batch;
     int length;
+    int first_only;  // 1 or 0
 };
 
 // What the head compares two sequences of a sample by, of their pooled outputs a and b.
@@ -193,6 +195,33 @@ struct SpionPairFeaturesArguments {
     float* d_pooled;      // [2, B, C]
     int batch;            // B
 };
+
+// The state of dynamic loss scaling (Micikevicius et al.: Mixed precision training, ICLR 2018), in
+// device memory: the gradients of a step are computed times `scale`, so that small ones do not
+// vanish in fp16. Where one of them overflows the step is left out and the scale halved, down to 1;
+// after growth_steps steps without that it is doubled, as long as it stays finite.
+struct SpionLossScale {
+    float scale = 1;     // of the next gradients
+    float used = 1;      // of the gradients looked at last
+    int skip = 0;        // 1 where those were not all finite
+    int good_steps = 0;  // since the scale changed
+    int skipped = 0;     // steps in all
+};
+
+SPION_LAYOUT_FUNCTION void spion_next_loss_scale(SpionLossScale& state, bool overflow,
+                                                 int growth_steps) {
+    const float most = 1.7e38F;  // twice as much is finite still
+    state.used = state.scale;
+    state.skip = overflow ? 1 : 0;
+    state.skipped += state.skip;
+    state.good_steps = overflow ? 0 : state.good_steps + 1;
+    if (overflow) {
+        state.scale = state.scale > 2.0F ? state.scale / 2.0F : 1.0F;
+    } else if (state.good_steps >= growth_steps) {
+        state.good_steps = 0;
+        if (state.scale < most) state.scale *= 2.0F;
+    }
+}
 
 // The head on pooled [B, C]: hidden = relu(pooled W1^T + b1), logits = hidden W2^T + b2, mean cross
 // entropy over the batch, and the whole backward of it. All fp32, small: work item = one sample for
@@ -220,6 +249,18 @@ struct SpionClassifierArguments {
     float* d_b2;          // [classes]
     int batch, channels, hidden_width, classes;
     int mean_over;  // B, or the samples of all passes whose gradients a step adds up
+    const SpionLossScale* loss_scale = nullptr;  // the gradients are multiplied by its `scale`; null: by 1
+};
+
+// Dynamic loss scaling, after all gradients of a step are there. count_not_finite, work item =
+// kSpionAdamValuesPerItem values: not_finite; then update_loss_scale, one work item: state.
+struct SpionLossScaleArguments {
+    SpionLossScale* state;
+    const float* gradients;  // [count]
+    int* not_finite;         // [ceil(count / kSpionAdamValuesPerItem)]
+    float* used;             // [1] the scale of this step, or null
+    long long count;
+    int growth_steps;
 };
 
 // adamw: gradient values clipped to [-clip, clip], then AdamW with decoupled weight decay
@@ -229,7 +270,7 @@ struct SpionClassifierArguments {
 // infinity is clipped, a NaN stays one.
 struct SpionAdamArguments {
     float* parameters;       // [count]
-    void* parameters_low;    // bf16 [count], the copy that the GEMMs read; null on the host
+    void* parameters_low;    // T [count], the copy that the GEMMs read; null on the host
     const float* gradients;  // [count]
     float* m;                // [count]
     float* v;                // [count]
@@ -237,4 +278,6 @@ struct SpionAdamArguments {
     long long count;
     float learning_rate, beta1, beta2, epsilon, weight_decay, clip;
     float bias1, bias2;  // 1 - beta^t
+    // Gradients are divided by its `used`, and with `skip` nothing is written; null: neither.
+    const SpionLossScale* loss_scale = nullptr;
 };

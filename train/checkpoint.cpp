@@ -48,6 +48,11 @@ std::string state_text(const CheckpointState& state) {
                  {"best_step", state.best_step},
                  {"tuned", json::array()}};
     if (state.transition_step) text["transition_step"] = *state.transition_step;
+    if (state.loss_scale) {
+        text["loss_scale"] = {{"scale", state.loss_scale->scale},
+                              {"good_steps", state.loss_scale->good_steps},
+                              {"skipped", state.loss_scale->skipped}};
+    }
     for (const TunedLaunches& layer : state.tuned) {
         json shapes = json::array();
         for (const TileShape& shape : layer.shapes) shapes.push_back(shape_json(shape));
@@ -69,6 +74,11 @@ CheckpointState parse_state(const std::string& text, const std::string& origin) 
                               .tuned = {}};
         if (!fields.at("transition_step").is_null()) {
             state.transition_step = fields.at("transition_step").get<std::int64_t>();
+        }
+        if (const auto found = fields.find("loss_scale"); found != fields.end()) {
+            state.loss_scale = SpionLossScale{.scale = found->at("scale"),
+                                              .good_steps = found->at("good_steps"),
+                                              .skipped = found->at("skipped")};
         }
         for (const json& layer : fields.at("tuned")) {
             TunedLaunches& launches = state.tuned.emplace_back();
@@ -223,7 +233,8 @@ ModelShape model_shape(const TrainSettings& s, int classes) {
             .vocabulary = s.vocabulary,
             .classes = classes,
             .length = s.length,
-            .towers = task_named(s.task).towers};
+            .towers = task_named(s.task).towers,
+            .pooling = s.pooling};
 }
 
 void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint) {

@@ -13,6 +13,7 @@
 
 #include "ir/block_pattern.h"
 #include "ir/tile_shape.h"
+#include "kernels/train_arguments.h"
 #include "train/parameters.h"
 #include "train/settings.h"
 #include "train/step_runner.h"
@@ -32,7 +33,8 @@ struct CheckpointState {
     std::optional<std::int64_t> transition_step;
     std::vector<double> distances;  // that the transition rule saw last, [layers] or empty
     std::int64_t not_finite_gradients = 0;
-    double best_accuracy = -1;  // by validation; below 0 before the first
+    std::optional<SpionLossScale> loss_scale = {};  // where gradients are scaled
+    double best_accuracy = -1;                 // by validation; below 0 before the first
     std::int64_t best_step = 0;
     // Of each attention's launches, as tuning chose them; empty when the cost model chose. [1] while
     // dense, [layers] when sparse.

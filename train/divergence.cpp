@@ -103,7 +103,7 @@ std::string Divergence::sentence() const {
 }
 
 bool has_diverged(const StepRecord& record) {
-    return record.not_finite > 0 || !std::isfinite(record.loss);
+    return (record.not_finite > 0 && !record.left_out()) || !std::isfinite(record.loss);
 }
 
 Divergence find_divergence(const StepRecord& record, bool latest, Model& model, Device& device) {

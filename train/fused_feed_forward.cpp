@@ -4,6 +4,7 @@
 
 #include "codegen/emit.h"
 #include "ir/error.h"
+#include "train/kernels.h"
 
 namespace spion {
 namespace {
@@ -28,12 +29,13 @@ bool can_fuse(const FusedFeedForwardShape& shape, const Target& target) {
 
 KernelSource fused_feed_forward_source(const FusedFeedForwardShape& shape, const Target& target) {
     const std::vector<Constant> constants = {
+        element_constant(shape.dtype),
         {.name = "kChannels", .value = std::int64_t{shape.channels}, .comment = "of x and y"},
         {.name = "kHidden", .value = std::int64_t{shape.hidden}, .comment = "of hidden and gated"},
         {.name = "kDropout", .value = shape.dropout, .comment = "probability"},
         {.name = "kThreads", .value = std::int64_t{kThreads}, .comment = "of a block"}};
-    const std::string name =
-        fmt::format("feed_forward-c{}-f{}-p{}", shape.channels, shape.hidden, shape.dropout);
+    const std::string name = fmt::format("feed_forward-c{}-f{}-p{}{}", shape.channels, shape.hidden,
+                                         shape.dropout, shape.dtype == DType::kFp16 ? "-fp16" : "");
     const std::string ir =
         fmt::format("step kernel feed_forward kChannels={} kHidden={} kDropout={}", shape.channels,
                     shape.hidden, shape.dropout);

@@ -12,9 +12,10 @@
 namespace spion {
 
 struct FusedFeedForwardShape {
-    int channels = 0;      // C
-    int hidden = 0;        // F
-    float dropout = 0.0F;  // after gelu
+    int channels = 0;            // C
+    int hidden = 0;              // F
+    float dropout = 0.0F;        // after gelu
+    DType dtype = DType::kBf16;  // T: kBf16 or kFp16
     friend bool operator==(const FusedFeedForwardShape&, const FusedFeedForwardShape&) = default;
 };
 

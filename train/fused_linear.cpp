@@ -4,6 +4,7 @@
 
 #include "codegen/emit.h"
 #include "ir/error.h"
+#include "train/kernels.h"
 
 namespace spion {
 namespace {
@@ -24,15 +25,16 @@ std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
 
 }  // namespace
 
-FusedLinearShape fused_qkv(const ModelShape& shape) {
-    return {.out = 3 * shape.channels(), .in = shape.channels()};
+FusedLinearShape fused_qkv(const ModelShape& shape, DType dtype) {
+    return {.out = 3 * shape.channels(), .in = shape.channels(), .dtype = dtype};
 }
 
-FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout) {
+FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout, DType dtype) {
     return {.out = shape.feed_forward,
             .in = shape.channels(),
             .gelu = true,
-            .dropout = static_cast<float>(dropout)};
+            .dropout = static_cast<float>(dropout),
+            .dtype = dtype};
 }
 
 bool can_fuse(const FusedLinearShape& shape, const Target& target) {
@@ -44,13 +46,15 @@ bool can_fuse(const FusedLinearShape& shape, const Target& target) {
 
 KernelSource fused_linear_source(const FusedLinearShape& shape, const Target& target) {
     const std::vector<Constant> constants = {
+        element_constant(shape.dtype),
         {.name = "kOut", .value = std::int64_t{shape.out}, .comment = "rows of the weights"},
         {.name = "kIn", .value = std::int64_t{shape.in}, .comment = "columns of the weights"},
         {.name = "kGelu", .value = shape.gelu, .comment = "d_y is behind dropout(gelu(y))"},
         {.name = "kDropout", .value = shape.dropout, .comment = "probability"},
         {.name = "kThreads", .value = std::int64_t{kThreads}, .comment = "of a block"}};
-    const std::string name = fmt::format("linear_backward-o{}-i{}{}", shape.out, shape.in,
-                                         shape.gelu ? fmt::format("-gelu-p{}", shape.dropout) : "");
+    const std::string name = fmt::format("linear_backward-o{}-i{}{}{}", shape.out, shape.in,
+                                         shape.gelu ? fmt::format("-gelu-p{}", shape.dropout) : "",
+                                         shape.dtype == DType::kFp16 ? "-fp16" : "");
     const std::string ir =
         fmt::format("step kernel linear_backward kOut={} kIn={} kGelu={} kDropout={}", shape.out,
                     shape.in, shape.gelu, shape.dropout);

@@ -14,15 +14,17 @@
 namespace spion {
 
 struct FusedLinearShape {
-    int out = 0, in = 0;   // of the weights [out, in]
-    bool gelu = false;     // y went on through dropout(gelu(y))
-    float dropout = 0.0F;  // of that
+    int out = 0, in = 0;         // of the weights [out, in]
+    bool gelu = false;           // y went on through dropout(gelu(y))
+    float dropout = 0.0F;        // of that
+    DType dtype = DType::kBf16;  // T: kBf16 or kFp16
     friend bool operator==(const FusedLinearShape&, const FusedLinearShape&) = default;
 };
 
 // The maps of a layer that may be fused: to Q, K and V; and the first of the feed-forward part.
-FusedLinearShape fused_qkv(const ModelShape& shape);
-FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout);
+FusedLinearShape fused_qkv(const ModelShape& shape, DType dtype = DType::kBf16);
+FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout,
+                                     DType dtype = DType::kBf16);
 
 // Whether there is a kernel: on a GPU, widths that are multiples of 64, and weights few enough for
 // their gradient to stay in registers. Larger maps have products enough to be worth a library's.

@@ -38,7 +38,22 @@ constexpr std::array<Recipe, kStepKernels> kRecipes = {{
     {"adamw", Width::kNone, Uses::kNone, 256},
     {"pair_features_forward", Width::kChannels, Uses::kNone, 256},
     {"pair_features_backward", Width::kChannels, Uses::kNone, 256},
+    {"count_not_finite", Width::kNone, Uses::kNone, 256},
+    {"update_loss_scale", Width::kNone, Uses::kNone, 256},
 }};
+
+bool needed(StepKernel kernel, const StepShape& shape) {
+    switch (kernel) {
+        case StepKernel::kPairFeaturesForward:
+        case StepKernel::kPairFeaturesBackward:
+            return shape.pairs;
+        case StepKernel::kCountNotFinite:
+        case StepKernel::kUpdateLossScale:
+            return shape.loss_scale;
+        default:
+            return true;
+    }
+}
 
 const Recipe& recipe(StepKernel kernel) {
     return kRecipes[static_cast<std::size_t>(kernel)];
@@ -136,6 +151,15 @@ void check(const StepShape& shape) {
     }
 }
 
+Constant element_constant(DType dtype) {
+    if (dtype != DType::kBf16 && dtype != DType::kFp16) {
+        throw InternalError("a GPU's training step in {}", to_string(dtype));
+    }
+    return {.name = "Element",
+            .value = std::string(dtype == DType::kFp16 ? "Fp16" : "Bf16"),
+            .comment = "T"};
+}
+
 KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const Target& target) {
     const Recipe& made = recipe(kernel);
     std::vector<Constant> constants;
@@ -163,6 +187,8 @@ KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const
         add("t", {.name = "kTableChannels", .value = slice, .comment = "of a work item"}, slice);
     }
     if (target.back_end == BackEnd::kCuda) {
+        if (shape.dtype == DType::kFp16) name += "-fp16";
+        constants.push_back(element_constant(shape.dtype));
         constants.push_back({.name = "kThreads",
                              .value = std::int64_t{threads_of(kernel, shape)},
                              .comment = "of a block"});
@@ -180,9 +206,11 @@ StepKernels::StepKernels(Device& device, KernelCache& cache, const StepShape& sh
     : device_(&device), shape_(shape) {
     check(shape);
     std::vector<KernelSource> sources;
-    const int needed = shape.pairs ? kStepKernels : static_cast<int>(StepKernel::kAdamw) + 1;
-    for (int i = 0; i < needed; ++i) {
-        sources.push_back(step_kernel_source(static_cast<StepKernel>(i), shape_, device.target()));
+    for (int i = 0; i < kStepKernels; ++i) {
+        const auto kernel = static_cast<StepKernel>(i);
+        const bool used = needed(kernel, shape_);
+        places_[static_cast<std::size_t>(i)] = used ? static_cast<int>(sources.size()) : -1;
+        if (used) sources.push_back(step_kernel_source(kernel, shape_, device.target()));
     }
     kernels_ = compile_kernels(sources, device, cache);
 }
@@ -193,13 +221,14 @@ void StepKernels::launch(StepKernel kernel, std::int64_t work_items, int shared_
     if (work_items < 1) {
         throw InternalError("{} was launched on nothing", recipe(kernel).entry);
     }
-    if (static_cast<std::size_t>(kernel) >= kernels_.size()) {
-        throw InternalError("{} is compiled for pairs of sequences only", recipe(kernel).entry);
+    const int place = places_[static_cast<std::size_t>(kernel)];
+    if (place < 0) {
+        throw InternalError("{} is not compiled for this shape", recipe(kernel).entry);
     }
     const LaunchGeometry geometry = {.work_items = work_items,
                                      .threads = threads_of(kernel, shape_),
                                      .shared_bytes = shared_bytes};
-    device_->launch(*kernels_[static_cast<std::size_t>(kernel)].kernel, geometry, arguments);
+    device_->launch(*kernels_[static_cast<std::size_t>(place)].kernel, geometry, arguments);
 }
 
 void StepKernels::embedding_forward(const SpionEmbeddingArguments& arguments) {
@@ -266,6 +295,12 @@ void StepKernels::pair_features_forward(const SpionPairFeaturesArguments& argume
 
 void StepKernels::pair_features_backward(const SpionPairFeaturesArguments& arguments) {
     launch(StepKernel::kPairFeaturesBackward, arguments.batch, 0, arguments);
+}
+
+void StepKernels::next_loss_scale(const SpionLossScaleArguments& arguments) {
+    launch(StepKernel::kCountNotFinite, ceil_divide(arguments.count, kSpionAdamValuesPerItem), 0,
+           arguments);
+    launch(StepKernel::kUpdateLossScale, 1, 0, arguments);
 }
 
 void StepKernels::classifier_forward_backward(const SpionClassifierArguments& arguments) {

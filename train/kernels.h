@@ -2,6 +2,7 @@
 // launched by name. What each computes, and the shape of every buffer: kernels/train_arguments.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -16,12 +17,14 @@ namespace spion {
 
 // What the kernels are specialised on.
 struct StepShape {
-    int channels = 64;       // C: a multiple of 8, 8..1024
-    int feed_forward = 128;  // F: a multiple of 8, 8..4096
-    int vocabulary = 32;     // V: 1..65536, as far as a table of V x 8 fits into shared memory
-    float dropout = 0.1F;    // in [0, 1)
-    float epsilon = 1e-5F;   // of the layer norms, > 0
-    bool pairs = false;      // the head compares two sequences
+    int channels = 64;           // C: a multiple of 8, 8..1024
+    int feed_forward = 128;      // F: a multiple of 8, 8..4096
+    int vocabulary = 32;         // V: 1..65536, as far as a table of V x 8 fits into shared memory
+    float dropout = 0.1F;        // in [0, 1)
+    float epsilon = 1e-5F;       // of the layer norms, > 0
+    bool pairs = false;          // the head compares two sequences
+    bool loss_scale = false;     // gradients are scaled
+    DType dtype = DType::kBf16;  // T on a GPU: kBf16 or kFp16; the host's is fp32
     friend bool operator==(const StepShape&, const StepShape&) = default;
 };
 
@@ -46,8 +49,13 @@ enum class StepKernel {
     kAdamw,
     kPairFeaturesForward,  // these two only where the head compares two sequences
     kPairFeaturesBackward,
+    kCountNotFinite,  // these two only where gradients are scaled
+    kUpdateLossScale,
 };
-inline constexpr int kStepKernels = static_cast<int>(StepKernel::kPairFeaturesBackward) + 1;
+inline constexpr int kStepKernels = static_cast<int>(StepKernel::kUpdateLossScale) + 1;
+
+// What `T` is in the source of a GPU's kernel: bf16 or fp16.
+Constant element_constant(DType dtype);
 
 // The source of one of them; needs no device.
 KernelSource step_kernel_source(StepKernel kernel, const StepShape& shape, const Target& target);
@@ -73,12 +81,15 @@ class StepKernels {
     // Of shape().pairs only.
     void pair_features_forward(const SpionPairFeaturesArguments& arguments);
     void pair_features_backward(const SpionPairFeaturesArguments& arguments);
+    // Of shape().loss_scale only: count_not_finite, then update_loss_scale.
+    void next_loss_scale(const SpionLossScaleArguments& arguments);
     void classifier_forward_backward(const SpionClassifierArguments& arguments);
     void classifier_weight_gradients(const SpionClassifierArguments& arguments);
     void adamw(const SpionAdamArguments& arguments);
 
     const StepShape& shape() const { return shape_; }
-    // In the order of StepKernel: source, origin and time of each, for the report of a run.
+    // Those that the shape needs, in the order of StepKernel: source, origin and time of each, for
+    // the report of a run.
     const std::vector<JitKernel>& compiled() const { return kernels_; }
 
   private:
@@ -89,6 +100,7 @@ class StepKernels {
     Device* device_;
     StepShape shape_;
     std::vector<JitKernel> kernels_;
+    std::array<int, kStepKernels> places_{};  // of each in kernels_; -1: not compiled
 };
 
 }  // namespace spion

@@ -12,29 +12,39 @@ namespace {
 
 constexpr float kNormEpsilon = 1e-5F;  // PyTorch's default
 
-StepShape step_shape(const ModelSettings& settings) {
+StepShape step_shape(const ModelSettings& settings, DType dtype) {
     return {.channels = settings.shape.channels(),
             .feed_forward = settings.shape.feed_forward,
             .vocabulary = settings.shape.vocabulary,
             .dropout = static_cast<float>(settings.dropout),
             .epsilon = kNormEpsilon,
-            .pairs = settings.shape.towers == 2};
+            .pairs = settings.shape.towers == 2,
+            .loss_scale = settings.loss_scale > 0,
+            .dtype = dtype == DType::kFp16 ? DType::kFp16 : DType::kBf16};
 }
 
 }  // namespace
 
-DType activation_type(const Target& target) {
-    return target.back_end == BackEnd::kCuda ? DType::kBf16 : DType::kFp32;
+DType activation_type(const Target& target, Precision precision) {
+    if (target.back_end == BackEnd::kCuda) {
+        return precision == Precision::kFp16 ? DType::kFp16 : DType::kBf16;
+    }
+    if (precision != Precision::kAuto) {
+        throw UserError(
+            "precision is {}, but the host trains in fp32: use --device cuda or --precision auto",
+            precision == Precision::kFp16 ? "fp16" : "bf16");
+    }
+    return DType::kFp32;
 }
 
 Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     : settings_(settings),
       device_(&device),
-      dtype_(activation_type(device.target())),
+      dtype_(activation_type(device.target(), settings.precision)),
       layout_(settings.shape),
-      parameters_(device, layout_.initial_values(settings.seed)),
+      parameters_(device, layout_.initial_values(settings.seed), dtype_),
       activations_(device, settings.shape, settings.shape.towers * settings.batch, dtype_),
-      kernels_(device, cache, step_shape(settings)) {
+      kernels_(device, cache, step_shape(settings, dtype_)) {
     const auto batch = static_cast<std::size_t>(settings.batch);
     const auto length = static_cast<std::size_t>(settings.shape.length);
     const auto sequences = batch * static_cast<std::size_t>(settings.shape.towers);
@@ -44,11 +54,16 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     const auto fuse = [&](auto& map, const auto& shape) {
         if (can_fuse(shape, device.target())) map.emplace(device, cache, shape);
     };
-    fuse(qkv_, fused_qkv(settings.shape));
-    fuse(feed_forward1_, fused_feed_forward1(settings.shape, settings.dropout));
+    fuse(qkv_, fused_qkv(settings.shape, dtype_));
+    fuse(feed_forward1_, fused_feed_forward1(settings.shape, settings.dropout, dtype_));
     fuse(feed_forward_, FusedFeedForwardShape{.channels = settings.shape.channels(),
                                               .hidden = settings.shape.feed_forward,
-                                              .dropout = static_cast<float>(settings.dropout)});
+                                              .dropout = static_cast<float>(settings.dropout),
+                                              .dtype = dtype_});
+    if (settings.loss_scale > 0) {
+        loss_scale_ = Buffer(device, sizeof(SpionLossScale));
+        set_loss_scale({.scale = static_cast<float>(settings.loss_scale)});
+    }
 }
 
 void Model::set_attention(std::vector<CompiledAttention*> layers) {
@@ -165,6 +180,7 @@ void Model::encoder_forward(const StepContext& step) {
     mean.lengths = step.lengths;
     mean.batch = step.batch;
     mean.length = static_cast<int>(step.shape.length);
+    mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
     kernels_.masked_mean_forward(mean);
 }
 
@@ -177,6 +193,7 @@ void Model::encoder_backward(const StepContext& step) {
     mean.lengths = step.lengths;
     mean.batch = step.batch;
     mean.length = static_cast<int>(step.shape.length);
+    mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
     kernels_.masked_mean_backward(mean);
 
     const int layers = step.shape.layers;
@@ -231,6 +248,7 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
     head.hidden_width = step.shape.feed_forward;
     head.classes = step.shape.classes;
     if (backward) {
+        head.loss_scale = loss_scale_.as<SpionLossScale>();
         head.d_hidden = activations_.d_head_hidden.as<float>();
         head.d_logits = activations_.d_logits.as<float>();
         head.d_pooled = (pairs ? activations_.d_features : activations_.d_pooled).as<float>();
@@ -247,14 +265,25 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
 
 void Model::update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
                    const StepResults& results) {
+    // A step that is left out counts all the same, in the schedule and here.
     const auto t = static_cast<double>(step + 1);
+    if (loss_scale_) {
+        if (results.not_finite == nullptr) throw InternalError("a scaled loss without counts");
+        kernels_.next_loss_scale({.state = loss_scale_.as<SpionLossScale>(),
+                                  .gradients = parameters_.gradient(0),
+                                  .not_finite = results.not_finite,
+                                  .used = results.loss_scale,
+                                  .count = parameters_.size(),
+                                  .growth_steps = settings_.loss_scale_growth});
+    }
     SpionAdamArguments adam{};
     adam.parameters = parameters_.value(0);
     adam.parameters_low = parameters_.low().data();
     adam.gradients = parameters_.gradient(0);
     adam.m = parameters_.first_moment().as<float>();
     adam.v = parameters_.second_moment().as<float>();
-    adam.not_finite = results.not_finite;
+    adam.not_finite = loss_scale_ ? nullptr : results.not_finite;  // counted already
+    adam.loss_scale = loss_scale_.as<SpionLossScale>();
     adam.count = parameters_.size();
     adam.learning_rate = static_cast<float>(learning_rate);
     adam.beta1 = static_cast<float>(optimiser.beta1);
@@ -265,6 +294,16 @@ void Model::update(std::int64_t step, double learning_rate, const OptimiserSetti
     adam.bias1 = static_cast<float>(1.0 - std::pow(optimiser.beta1, t));
     adam.bias2 = static_cast<float>(1.0 - std::pow(optimiser.beta2, t));
     kernels_.adamw(adam);
+}
+
+SpionLossScale Model::loss_scale() const {
+    SpionLossScale state;
+    device_->copy_out(&state, loss_scale_.data(), sizeof state);
+    return state;
+}
+
+void Model::set_loss_scale(const SpionLossScale& state) {
+    device_->copy_in(loss_scale_.data(), &state, sizeof state);
 }
 
 SpionAttentionArguments Model::attention_arguments(int layer) const {

@@ -12,6 +12,7 @@
 #include "train/data/dataset.h"
 #include "train/kernels.h"
 #include "train/parameters.h"
+#include "train/settings.h"
 #include "train/step_context.h"
 
 namespace spion {
@@ -21,6 +22,9 @@ struct ModelSettings {
     int batch = 1;  // the largest B, in samples
     double dropout = 0.1;
     std::uint64_t seed = 0;
+    Precision precision = Precision::kAuto;
+    double loss_scale = 0;  // the first; 0: none
+    int loss_scale_growth = 2000;
 };
 
 struct OptimiserSettings {
@@ -31,13 +35,15 @@ struct OptimiserSettings {
 
 // Where a pass leaves what is read back later.
 struct StepResults {
-    float* losses = nullptr;    // fp32 [B] cross entropy of each sample
-    int* correct = nullptr;     // int32 [B] 1 where the prediction is right
-    int* not_finite = nullptr;  // int32 [not_finite_items()], counts of gradients that are not
+    float* losses = nullptr;      // fp32 [B] cross entropy of each sample
+    int* correct = nullptr;       // int32 [B] 1 where the prediction is right
+    int* not_finite = nullptr;    // int32 [not_finite_items()], counts of gradients that are not
+    float* loss_scale = nullptr;  // fp32 [1] of the step's gradients, where they are scaled
 };
 
-// The activation type on a device: bf16 on a GPU, fp32 on the host.
-DType activation_type(const Target& target);
+// The activation type on a device: fp32 on the host, bf16 or fp16 on a GPU. Throws UserError for
+// a precision that the host does not have.
+DType activation_type(const Target& target, Precision precision);
 
 class Model {
   public:
@@ -77,6 +83,10 @@ class Model {
     // Beside those: the fused passes of linear maps.
     std::vector<const JitKernel*> fused_kernels() const;
     std::int64_t not_finite_items() const;
+    bool scales_loss() const { return static_cast<bool>(loss_scale_); }
+    // Waits for the device. Only where the loss is scaled.
+    SpionLossScale loss_scale() const;
+    void set_loss_scale(const SpionLossScale& state);
 
   private:
     StepContext context(SpionDropout dropout) const;
@@ -99,6 +109,7 @@ class Model {
     Buffer lengths_;                             // int32 [T, B]
     Buffer labels_;                              // int32 [B]
     Buffer sums_;                                // fp32 [2, parameters]: gradients so far, and more
+    Buffer loss_scale_;                          // SpionLossScale; empty: gradients are not scaled
 };
 
 }  // namespace spion

@@ -1,5 +1,6 @@
 #include "train/parameters.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numeric>
@@ -20,6 +21,24 @@ std::uint16_t to_bf16(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value);
     if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
     return static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
+}
+
+// Nearest fp16, ties to even; beyond its range infinity.
+std::uint16_t to_fp16(float value) {
+    constexpr int kMantissaBits = 10, kLeastExponent = -13;  // of frexp: subnormal below it
+    constexpr std::uint16_t kInfinity = 0x7C00, kNotANumber = 0x7E00;
+    const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
+    const double magnitude = std::abs(double{value});
+    if (std::isnan(value)) return sign | kNotANumber;
+    if (magnitude == 0) return sign;
+    if (std::isinf(value)) return sign | kInfinity;
+    int exponent = 0;
+    std::frexp(magnitude, &exponent);
+    exponent = std::max(exponent, kLeastExponent);
+    const double unit = std::ldexp(magnitude, kMantissaBits + 1 - exponent);
+    const std::int64_t bits =
+        ((exponent - kLeastExponent) * (std::int64_t{1} << kMantissaBits)) + std::llrint(unit);
+    return static_cast<std::uint16_t>(sign | std::min<std::int64_t>(bits, kInfinity));
 }
 
 float initial_value(const ParameterInfo& parameter, SplitMix& random) {
@@ -115,8 +134,8 @@ std::vector<float> ParameterLayout::initial_values(std::uint64_t seed) const {
     return values;
 }
 
-ParameterState::ParameterState(Device& device, const std::vector<float>& values)
-    : device_(&device), size_(static_cast<std::int64_t>(values.size())) {
+ParameterState::ParameterState(Device& device, const std::vector<float>& values, DType dtype)
+    : device_(&device), size_(static_cast<std::int64_t>(values.size())), dtype_(dtype) {
     const std::size_t bytes = values.size() * sizeof(float);
     values_ = Buffer(device, bytes);
     if (device.target().back_end == BackEnd::kCuda) {
@@ -133,7 +152,9 @@ void ParameterState::upload(const std::vector<float>& values) {
     device_->copy_in(values_.data(), values.data(), values_.bytes());
     if (!low_) return;
     std::vector<std::uint16_t> low(values.size());
-    for (std::size_t i = 0; i < values.size(); ++i) low[i] = to_bf16(values[i]);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        low[i] = dtype_ == DType::kFp16 ? to_fp16(values[i]) : to_bf16(values[i]);
+    }
     device_->copy_in(low_.data(), low.data(), low_.bytes());
 }
 

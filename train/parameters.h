@@ -1,14 +1,21 @@
 // The model's parameters: one flat fp32 buffer with a table of what lies where, and beside it, laid
-// out alike, the gradients, AdamW's two moments and (on a GPU) the bf16 copy that the GEMMs read.
+// out alike, the gradients, AdamW's two moments and (on a GPU) the 16-bit copy that the GEMMs read.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/device.h"
 
 namespace spion {
+
+// What stands for a sequence at the end of the encoder.
+enum class Pooling {
+    kMean,  // the mean over its length, as zeros beyond its own: the sum over its rows, divided by L
+    kCls,   // its first row, that of a token of its own, the last of the vocabulary, put before it
+};
 
 // Sizes of the encoder and its head. C = channels = heads * head_dim, F = feed_forward.
 struct ModelShape {
@@ -20,8 +27,14 @@ struct ModelShape {
     int classes = 10;
     std::int64_t length = 2048;  // L
     int towers = 1;              // sequences of a sample: 2 are compared by the head
+    Pooling pooling = Pooling::kMean;
 
     int channels() const { return heads * head_dim; }
+    // The token put before every sequence, if there is one.
+    std::optional<std::uint16_t> class_token() const {
+        if (pooling == Pooling::kMean) return std::nullopt;
+        return static_cast<std::uint16_t>(vocabulary - 1);
+    }
     // What the head sees of a sample: its pooled sequence [C], or of two, a and b, [a, b, a*b, a-b].
     int features() const { return towers == 1 ? channels() : 4 * channels(); }
 };
@@ -96,28 +109,30 @@ class ParameterLayout {
 // The five buffers of a layout's size on a device.
 class ParameterState {
   public:
-    // Uploads `values` [size]; gradients and moments start at 0.
-    ParameterState(Device& device, const std::vector<float>& values);
+    // Uploads `values` [size]; gradients and moments start at 0. dtype: of the copy on a GPU, kBf16 or
+    // kFp16.
+    ParameterState(Device& device, const std::vector<float>& values, DType dtype = DType::kBf16);
 
     float* value(std::int64_t offset) const { return values_.as<float>() + offset; }
     float* gradient(std::int64_t offset) const { return gradients_.as<float>() + offset; }
-    // What a GEMM reads: the bf16 copy on a GPU, the values themselves on the host.
+    // What a GEMM reads: the 16-bit copy on a GPU, the values themselves on the host.
     const void* gemm_operand(std::int64_t offset) const;
 
     std::int64_t size() const { return size_; }
     const Buffer& values() const { return values_; }        // fp32 [size]
-    const Buffer& low() const { return low_; }              // bf16 [size]; empty on the host
+    const Buffer& low() const { return low_; }              // T [size]; empty on the host
     const Buffer& gradients() const { return gradients_; }  // fp32 [size]
     const Buffer& first_moment() const { return m_; }       // fp32 [size]
     const Buffer& second_moment() const { return v_; }      // fp32 [size]
 
-    // Replaces the values (and the bf16 copy), keeps the moments.
+    // Replaces the values (and the 16-bit copy), keeps the moments.
     void upload(const std::vector<float>& values);
     void upload_moments(const std::vector<float>& first, const std::vector<float>& second);
 
   private:
     Device* device_;
     std::int64_t size_;
+    DType dtype_;
     Buffer values_, low_, gradients_, m_, v_;
 };
 

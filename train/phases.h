@@ -49,6 +49,8 @@ struct TrainReport {
     std::optional<Evaluation> validation;          // the last one
     std::optional<Evaluation> test;                // at the end; none when interrupted
     std::int64_t not_finite_gradients = 0;
+    std::int64_t skipped_steps = 0;              // whose scaled gradients overflowed
+    double loss_scale = 0;                       // of the last step; 0: none
     std::optional<Divergence> divergence;        // the first, and whether training ended there
     std::size_t peak_bytes = 0;                  // of device memory
     int attention_batch = 0;                     // B of the launches below

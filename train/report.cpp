@@ -212,6 +212,10 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["validation"] = evaluation(report.validation);
     json["test"] = evaluation(report.test);
     json["not_finite_gradients"] = report.not_finite_gradients;
+    if (report.loss_scale > 0) {
+        json["loss_scale"] = report.loss_scale;
+        json["skipped_steps"] = report.skipped_steps;
+    }
     json["peak_device_bytes"] = report.peak_bytes;
     json["kernels"] = {{"compiled", counters.compiled}, {"from_disk", counters.from_disk}};
     auto layers = nlohmann::ordered_json::array();

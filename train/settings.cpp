@@ -65,6 +65,22 @@ std::vector<Setting> general_settings() {
                 return std::string_view(s.on_divergence == OnDivergence::kStop ? "stop"
                                                                                : "continue");
             }),
+        words(
+            group, "precision",
+            "of activations: auto (bf16 on a GPU, fp32 on the host), or bf16 or fp16 on a GPU; "
+            "fp16 scales the loss",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "auto" && text != "bf16" && text != "fp16") {
+                    throw UserError("{} is '{}', but it takes auto, bf16 or fp16", given, text);
+                }
+                s.precision = text == "auto"   ? Precision::kAuto
+                              : text == "bf16" ? Precision::kBf16
+                                               : Precision::kFp16;
+            },
+            [](const TrainSettings& s) {
+                constexpr std::array<std::string_view, 3> kNames = {"auto", "bf16", "fp16"};
+                return kNames[static_cast<std::size_t>(s.precision)];
+            }),
         flag(group, "tensorboard", "write RUN/tensorboard, which TensorBoard shows",
              SPION_FIELD(tensorboard)),
         flag(group, "autotune", "measure attention's tile shapes and take the fastest",
@@ -117,6 +133,19 @@ std::vector<Setting> model_settings() {
                 s.softmax = parse_softmax_kind(text);
             },
             [](const TrainSettings& s) { return to_string(s.softmax); }),
+        words(
+            group, "pooling",
+            "what the head sees of a sequence: mean (over its length) or cls (a token put before "
+            "it, the last of the vocabulary, which leaves length - 1 to the sample)",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "mean" && text != "cls") {
+                    throw UserError("{} is '{}', but it takes mean or cls", given, text);
+                }
+                s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
+            }),
     };
 }
 
@@ -134,6 +163,13 @@ std::vector<Setting> optimiser_settings() {
         number(group, "weight-decay", "AdamW", SPION_FIELD(weight_decay), 0.0),
         number(group, "clip", "gradient values are clipped to [-clip, clip]", SPION_FIELD(clip),
                1e-12),
+        number(group, "loss-scale",
+               "what the loss is multiplied by at first, so that small gradients do not vanish; a "
+               "step whose gradients overflow is left out and halves it, down to 1; 0: 65536 with "
+               "precision fp16, none otherwise",
+               SPION_FIELD(loss_scale), 0.0, 1e38),
+        number(group, "loss-scale-growth", "steps without an overflow after which it is doubled",
+               SPION_FIELD(loss_scale_growth), 1, 1000000000),
     };
 }
 

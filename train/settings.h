@@ -13,6 +13,7 @@
 #include "ir/attention.h"
 #include "runtime/device.h"
 #include "train/data/listops_generator.h"
+#include "train/parameters.h"
 
 namespace spion {
 
@@ -26,6 +27,9 @@ enum class ScoreMode {
 
 // What training does at the first step whose loss or gradients are not finite.
 enum class OnDivergence { kStop, kContinue };
+
+// What activations and the products' operands are stored as. Parameters and sums are fp32.
+enum class Precision { kAuto, kBf16, kFp16 };  // auto: bf16 on a GPU, fp32 on the host
 
 // Of each split; 0: all that there are.
 struct SampleCounts {
@@ -43,6 +47,7 @@ struct TrainSettings {
     bool autotune = false;  // attention's tile shapes are measured
     OnDivergence on_divergence = OnDivergence::kStop;
     bool tensorboard = false;  // RUN/tensorboard/ is written
+    Precision precision = Precision::kAuto;
 
     // Checkpoints (train/checkpoint.h).
     std::int64_t checkpoint_every = 0;  // steps
@@ -61,6 +66,7 @@ struct TrainSettings {
     double dropout = 0.1;
     bool causal = false;  // a token attends to itself and those before it alone
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
+    Pooling pooling = Pooling::kMean;
 
     // Optimiser.
     double learning_rate = 7e-4;
@@ -68,6 +74,8 @@ struct TrainSettings {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
     double weight_decay = 0.0;
     double clip = 1.0;
+    double loss_scale = 0;  // the first; 0: see first_loss_scale
+    int loss_scale_growth = 2000;
 
     // Discovery and transition.
     DiscoverySettings discovery = {
@@ -86,6 +94,9 @@ struct TrainSettings {
     SampleCounts samples;      // of the other tasks
     int border = 0;            // of pictures, in pixels
     std::int64_t cut = 0;      // of texts, in bytes
+
+    // Tokens of a sample that there is room for.
+    std::int64_t sample_length() const { return length - (pooling == Pooling::kCls ? 1 : 0); }
 };
 
 struct Setting {
@@ -115,6 +126,9 @@ TrainSettings preset_settings(std::string_view name, std::string_view task = "li
 
 // Throws UserError for settings that are out of range together or contradict each other.
 void check(const TrainSettings& settings);
+
+// The first scale of the loss, 0 for none (kernels/train_arguments.h says what it is for).
+double first_loss_scale(const TrainSettings& settings);
 
 // The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
 // so the softmax kind makes no difference there.

@@ -14,6 +14,10 @@ void check(const TrainSettings& s) {
     }
     check(attention_of(s, DType::kFp32));
     check_batch(attention_of(s, DType::kFp32), std::int64_t{s.batch} * task_named(s.task).towers);
+    if (s.loss_scale > 0 && s.loss_scale < 1) {
+        throw UserError("loss-scale is {}, but a scale is 1 or more: 0 leaves it to the precision",
+                        s.loss_scale);
+    }
     if (s.warmup > s.steps) {
         throw UserError("warmup is {} steps of only {}: lower --warmup or raise --steps", s.warmup,
                         s.steps);
@@ -44,6 +48,12 @@ void check(const TrainSettings& s) {
                     .vocabulary = s.vocabulary,
                     .dropout = static_cast<float>(s.dropout)});
     task_named(s.task).check(s);
+}
+
+double first_loss_scale(const TrainSettings& settings) {
+    constexpr double kFirstLossScale = 65536;  // as PyTorch's GradScaler
+    if (settings.loss_scale > 0) return settings.loss_scale;
+    return settings.precision == Precision::kFp16 ? kFirstLossScale : 0;
 }
 
 // The paper drops attention probabilities too; the operation does not do that yet.

@@ -22,6 +22,10 @@ std::vector<T> read(Device& device, const Buffer& buffer, std::size_t count) {
 
 }  // namespace
 
+bool StepRecord::left_out() const {
+    return not_finite > 0 && loss_scale > 1 && std::isfinite(loss);
+}
+
 StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
                        const OptimiserSettings& optimiser, int batch, int accumulate,
                        std::int64_t steps_done)
@@ -35,13 +39,15 @@ StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
       losses_(device, sizeof(float) * kPending * static_cast<std::size_t>(samples())),
       correct_(device, sizeof(int) * kPending * static_cast<std::size_t>(samples())),
       not_finite_(device,
-                  sizeof(int) * kPending * static_cast<std::size_t>(model.not_finite_items())) {}
+                  sizeof(int) * kPending * static_cast<std::size_t>(model.not_finite_items())),
+      loss_scales_(device, sizeof(float) * kPending) {}
 
 StepResults StepRunner::results(int slot, int part) const {
     const std::int64_t first = slot * samples() + std::int64_t{part} * batch_;
     return {.losses = losses_.as<float>() + first,
             .correct = correct_.as<int>() + first,
-            .not_finite = not_finite_.as<int>() + slot * model_->not_finite_items()};
+            .not_finite = not_finite_.as<int>() + slot * model_->not_finite_items(),
+            .loss_scale = loss_scales_.as<float>() + slot};
 }
 
 void StepRunner::run(double learning_rate) {
@@ -84,6 +90,7 @@ std::vector<StepRecord> StepRunner::collect() {
     const auto losses = read<float>(*device_, losses_, steps * batch);
     const auto correct = read<int>(*device_, correct_, steps * batch);
     const auto not_finite = read<int>(*device_, not_finite_, steps * items);
+    const auto scales = read<float>(*device_, loss_scales_, model_->scales_loss() ? steps : 0);
     for (std::size_t s = 0; s < steps; ++s) {
         const auto sum = [s](const auto& values, std::size_t count, auto zero) {
             const auto first = values.begin() + static_cast<std::ptrdiff_t>(s * count);
@@ -93,6 +100,7 @@ std::vector<StepRecord> StepRunner::collect() {
         record.loss = sum(losses, batch, 0.0) / static_cast<double>(batch);
         record.accuracy =
             static_cast<double>(sum(correct, batch, std::int64_t{0})) / static_cast<double>(batch);
+        if (!scales.empty()) record.loss_scale = scales[s];
         record.not_finite = sum(not_finite, items, std::int64_t{0});
         for (std::size_t item = 0; item < items; ++item) {
             if (not_finite[s * items + item] > 0) record.items.push_back(static_cast<int>(item));
@@ -113,7 +121,7 @@ Evaluation evaluate(Model& model, Device& device, const Samples& split, int batc
         std::vector<std::int64_t> indices(
             static_cast<std::size_t>(std::min<std::int64_t>(batch, samples - first)));
         std::iota(indices.begin(), indices.end(), first);
-        model.upload(make_batch(split, indices, model.shape().length));
+        model.upload(make_batch(split, indices, model.shape().length, model.shape().class_token()));
         model.evaluate(
             {.losses = losses.as<float>() + first, .correct = correct.as<int>() + first});
     }

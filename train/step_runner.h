@@ -19,6 +19,11 @@ struct StepRecord {
     double step_ms = 0;           // between this step's end and the one's before, on the device
     std::int64_t not_finite = 0;  // gradient values that were no finite number
     std::vector<int> items;       // work items of AdamW that counted some of them, in order
+    double loss_scale = 0;        // of its gradients; 0: they are not scaled
+
+    // Its scaled gradients overflowed, so that nothing was learnt from it. Not so at a scale of 1,
+    // which is as low as it gets, or of a loss that is no number itself.
+    bool left_out() const;
 };
 
 class StepRunner {
@@ -58,6 +63,7 @@ class StepRunner {
     Buffer losses_;                    // fp32 [kPending, samples]
     Buffer correct_;                   // int32 [kPending, samples]
     Buffer not_finite_;                // int32 [kPending, items]
+    Buffer loss_scales_;               // fp32 [kPending]
     std::chrono::steady_clock::time_point last_collect_ = std::chrono::steady_clock::now();
 };
 

@@ -6,11 +6,14 @@
 namespace spion {
 namespace {
 
-ModelSettings model_settings(const Checkpoint& checkpoint, int batch) {
+// On the host in fp32, whatever it was trained in.
+ModelSettings model_settings(const Checkpoint& checkpoint, int batch, const Target& target) {
+    const bool host = target.back_end == BackEnd::kHost;
     return {.shape = model_shape(checkpoint.settings, checkpoint.classes),
             .batch = batch,
             .dropout = checkpoint.settings.dropout,
-            .seed = checkpoint.settings.seed};
+            .seed = checkpoint.settings.seed,
+            .precision = host ? Precision::kAuto : checkpoint.settings.precision};
 }
 
 }  // namespace
@@ -19,7 +22,7 @@ TrainedModel::TrainedModel(const Checkpoint& checkpoint, int batch, Device& devi
                            KernelCache& cache)
     : batch_(batch),
       device_(&device),
-      model_(model_settings(checkpoint, batch), device, cache),
+      model_(model_settings(checkpoint, batch, device.target()), device, cache),
       results_(device, 2 * sizeof(float) * static_cast<std::size_t>(batch)) {
     const TrainSettings& s = checkpoint.settings;
     model_.parameters().upload(checkpoint.values);
@@ -43,7 +46,8 @@ std::vector<float> TrainedModel::logits(const Samples& split) {
         std::vector<std::int64_t> samples(
             static_cast<std::size_t>(std::min<std::int64_t>(batch_, split.samples() - first)));
         std::iota(samples.begin(), samples.end(), first);
-        model_.upload(make_batch(split, samples, model_.shape().length));
+        model_.upload(
+            make_batch(split, samples, model_.shape().length, model_.shape().class_token()));
         model_.evaluate({.losses = results_.as<float>(),
                          .correct = results_.as<int>() + batch_,
                          .not_finite = nullptr});

@@ -12,14 +12,19 @@ namespace spion {
 namespace {
 
 ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
-    if (data.vocabulary > s.vocabulary) {
-        throw UserError("vocabulary is {}, but the data has {} tokens: raise --vocabulary",
-                        s.vocabulary, data.vocabulary);
+    const int needed = data.vocabulary + (s.pooling == Pooling::kCls ? 1 : 0);
+    if (needed > s.vocabulary) {
+        throw UserError("vocabulary is {}, but the data has {} tokens{}: raise --vocabulary",
+                        s.vocabulary, data.vocabulary,
+                        needed > data.vocabulary ? " and pooling cls takes one more" : "");
     }
     return {.shape = model_shape(s, data.classes),
             .batch = s.batch,
             .dropout = s.dropout,
-            .seed = s.seed};
+            .seed = s.seed,
+            .precision = s.precision,
+            .loss_scale = first_loss_scale(s),
+            .loss_scale_growth = s.loss_scale_growth};
 }
 
 OptimiserSettings optimiser_settings(const TrainSettings& s) {
@@ -57,7 +62,8 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
       metrics_(folder.metrics_file(), from == nullptr ? 0 : from->state.step),
       model_(model_settings(settings, data), device, cache),
       batches_(*data.train, settings.seed, settings.batch, settings.length,
-               settings.accumulate * (from == nullptr ? 0 : from->state.step)),
+               settings.accumulate * (from == nullptr ? 0 : from->state.step),
+               model_.shape().class_token()),
       runner_(model_, device, batches_, optimiser_settings(settings), settings.batch,
               settings.accumulate, from == nullptr ? 0 : from->state.step),
       checkpoints_(folder.path() / "checkpoints"),
@@ -154,8 +160,13 @@ void Training::collect() {
             events_->scalar("train/learning_rate", step.step, step.learning_rate);
             events_->scalar("train/step_ms", step.step, step.step_ms);
             events_->scalar("density", step.step, density_);
+            if (model_.scales_loss()) {
+                events_->scalar("train/loss_scale", step.step, step.loss_scale);
+            }
         }
-        report_.not_finite_gradients += step.not_finite;
+        report_.not_finite_gradients += step.left_out() ? 0 : step.not_finite;
+        report_.skipped_steps += step.left_out() ? 1 : 0;
+        if (model_.scales_loss()) report_.loss_scale = step.loss_scale;
         smooth(state_, step.loss, step.accuracy, step.step_ms);
     }
     if (events_) events_->flush();

@@ -26,6 +26,10 @@ void Training::go_on_from(const Checkpoint& checkpoint) {
     model_.parameters().upload(checkpoint.values);
     model_.parameters().upload_moments(checkpoint.first_moment, checkpoint.second_moment);
     report_.not_finite_gradients = saved_.not_finite_gradients;
+    if (saved_.loss_scale && model_.scales_loss()) {
+        model_.set_loss_scale(*saved_.loss_scale);
+        report_.skipped_steps = saved_.loss_scale->skipped;
+    }
     dense_ms_ = metrics_.step_ms(Phase::kDense);
     sparse_ms_ = metrics_.step_ms(Phase::kSparse);
     if (saved_.transition_step) {
@@ -57,6 +61,7 @@ Checkpoint Training::checkpoint() {
     now.state.step = runner_.steps_done();
     now.state.seconds = seconds();
     now.state.not_finite_gradients = report_.not_finite_gradients;
+    if (model_.scales_loss()) now.state.loss_scale = model_.loss_scale();
     now.state.transition_step = report_.transition_step;
     now.state.tuned = tuned_launches();
     now.state.distances.assign(transition_.previous().begin(), transition_.previous().end());

@@ -38,7 +38,8 @@ class SpionModel:
         return linear(o, self.w[f"layer{i}.out.weight"], self.w[f"layer{i}.out.bias"])
 
     def __call__(self, samples):  # [B] of [towers] of token lists -> logits [B, classes]
-        sequences, length = [s[t] for t in range(len(samples[0])) for s in samples], self.s["length"]
+        front = [len(self.w["token"]) - 1] if self.s["pooling"] == "cls" else []  # the class token
+        sequences, length = [front + s[t] for t in range(len(samples[0])) for s in samples], self.s["length"]
         ids = torch.tensor([s + [0] * (length - len(s)) for s in sequences])
         lengths = torch.tensor([len(s) for s in sequences])
         x = self.w["token"][ids] + self.w["position"]
@@ -49,7 +50,8 @@ class SpionModel:
             x = x + linear(gelu(hidden), self.w[f"layer{i}.feed_forward2.weight"],
                            self.w[f"layer{i}.feed_forward2.bias"])
         inside = (torch.arange(length) < lengths[:, None])[..., None]
-        pooled = (self.norm(x, "final_norm") * inside).sum(1) / length
+        rows = self.norm(x, "final_norm")
+        pooled = rows[:, 0] if front else (rows * inside).sum(1) / length
         if len(samples[0]) == 2:
             a, b = pooled.chunk(2)
             pooled = torch.cat([a, b, a * b, a - b], -1)

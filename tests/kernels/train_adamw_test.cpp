@@ -62,6 +62,91 @@ TEST_F(TrainAdamw, ThreeStepsMatchTheReference) {
     if (on_gpu()) expect_near("low", activations(low, count), state.parameters, 4e-3);
 }
 
+// Scaled gradients give the step of the unscaled ones; with skip nothing changes.
+TEST_F(TrainAdamw, DividesByTheLossScaleAndLeavesStepsOut) {
+    const auto count = static_cast<std::size_t>(uniform(1, 5000));
+    const Values start = random_floats(count), gradients = random_floats(count, 64.0);
+    for (const int skip : {0, 1}) {
+        State state{start, Values(count, 0.0), Values(count, 0.0)};
+        const Buffer parameters = upload_floats(start), m = upload_floats(state.m),
+                     v = upload_floats(state.v), gradient_buffer = upload_floats(gradients),
+                     scale(*device_, sizeof(SpionLossScale));
+        const SpionLossScale loss_scale{.scale = 512, .used = 256, .skip = skip};
+        device_->copy_in(scale.data(), &loss_scale, sizeof loss_scale);
+        const SpionAdamArguments arguments = {.parameters = parameters.as<float>(),
+                                              .parameters_low = nullptr,
+                                              .gradients = gradient_buffer.as<float>(),
+                                              .m = m.as<float>(),
+                                              .v = v.as<float>(),
+                                              .not_finite = nullptr,
+                                              .count = static_cast<long long>(count),
+                                              .learning_rate = 0.01F,
+                                              .beta1 = 0.9F,
+                                              .beta2 = 0.999F,
+                                              .epsilon = 1e-6F,
+                                              .weight_decay = 0.1F,
+                                              .clip = 0.3F,
+                                              .bias1 = 0.1F,
+                                              .bias2 = 0.001F,
+                                              .loss_scale = scale.as<SpionLossScale>()};
+        kernels(shapes()[0]).adamw(arguments);
+        Values unscaled = gradients;
+        for (double& gradient : unscaled) gradient /= 256;
+        if (skip == 0) step(state, unscaled, arguments);
+        expect_near("parameters", floats(parameters, count), state.parameters, 1e-5);
+        expect_near("m", floats(m, count), state.m, 1e-5);
+        expect_near("v", floats(v, count), state.v, 1e-5);
+    }
+}
+
+// By the words of kernels/train_arguments.h, with overflows at random.
+TEST_F(TrainAdamw, TheNextLossScaleFollowsTheRule) {
+    StepShape shape = shapes()[0];
+    shape.loss_scale = true;
+    const auto count = static_cast<std::size_t>(uniform(1, 5000));
+    const std::size_t items = (count + kSpionAdamValuesPerItem - 1) / kSpionAdamValuesPerItem;
+    const Buffer state(*device_, sizeof(SpionLossScale)), used = poisoned_floats(1),
+                                                          not_finite = poisoned_floats(items);
+    float scale = 4;
+    int good = 0, skipped = 0;
+    const SpionLossScale first{.scale = scale};
+    device_->copy_in(state.data(), &first, sizeof first);
+    for (int n = 0; n < 30; ++n) {
+        Values gradients = random_floats(count);
+        const bool overflow = n < 4 || uniform(0, 3) == 0;
+        const auto at = static_cast<std::size_t>(uniform(0, static_cast<int>(count) - 1));
+        if (overflow) {
+            const bool nan = uniform(0, 1) == 0;
+            gradients[at] = nan ? std::numeric_limits<double>::quiet_NaN()
+                                : std::numeric_limits<double>::infinity();
+        }
+        const Buffer buffer = upload_floats(gradients);
+        kernels(shape).next_loss_scale({.state = state.as<SpionLossScale>(),
+                                        .gradients = buffer.as<float>(),
+                                        .not_finite = not_finite.as<int>(),
+                                        .used = used.as<float>(),
+                                        .count = static_cast<long long>(count),
+                                        .growth_steps = 2});
+        std::vector<int> counts(items, 0);
+        if (overflow) counts[at / kSpionAdamValuesPerItem] = 1;
+        EXPECT_EQ(ints(not_finite, items), counts);
+        EXPECT_EQ(floats(used, 1)[0], scale);
+        skipped += overflow ? 1 : 0;
+        good = overflow ? 0 : good + 1;
+        if (overflow) scale = std::max(1.0F, scale / 2);
+        if (good == 2) {
+            scale *= 2;
+            good = 0;
+        }
+        SpionLossScale found;
+        device_->copy_out(&found, state.data(), sizeof found);
+        EXPECT_EQ(found.scale, scale);
+        EXPECT_EQ(found.skip, overflow ? 1 : 0);
+        EXPECT_EQ(found.good_steps, good);
+        EXPECT_EQ(found.skipped, skipped);
+    }
+}
+
 TEST_F(TrainAdamw, CountsWhatIsNotFiniteAndClipsInfinities) {
     const std::size_t count = 3000, items = 3;
     Values gradients(count, 0.5);

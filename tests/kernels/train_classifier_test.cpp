@@ -89,6 +89,23 @@ class TrainClassifier : public StepKernelTest {
         expect_near("d_b1", floats(d_b1, hidden), expected.d_b1, tolerance);
         expect_near("d_w2", floats(d_w2, head.w2.size()), expected.d_w2, tolerance);
         expect_near("d_b2", floats(d_b2, classes), expected.d_b2, tolerance);
+
+        // A power of two, so that the scaled gradients have the same digits.
+        const Values d_x = floats(d_pooled, pooled.size()), d_w = floats(d_w1, head.w1.size());
+        const Buffer scale(*device_, sizeof(SpionLossScale));
+        const SpionLossScale state{.scale = 256};
+        device_->copy_in(scale.data(), &state, sizeof state);
+        arguments.loss_scale = scale.as<SpionLossScale>();
+        compiled.classifier_forward_backward(arguments);
+        compiled.classifier_weight_gradients(arguments);
+        expect_near("losses", floats(losses, batch), expected.losses, float_tolerance());
+        EXPECT_EQ(floats(d_pooled, pooled.size()), times(d_x, state.scale));
+        EXPECT_EQ(floats(d_w1, head.w1.size()), times(d_w, state.scale));
+    }
+
+    static Values times(Values values, double factor) {
+        for (double& value : values) value *= factor;
+        return values;
     }
 };
 

@@ -77,6 +77,8 @@ TEST(TrainNvrtc, EveryKernelCompilesWithoutSpills) {
             const Target target = cuda_target(capability);
             jobs.push_back({step_kernel_source(kernel, paper, target), target});
         }
+        jobs.push_back({step_kernel_source(kernel, {.dtype = DType::kFp16}, cuda_target(90)),
+                        cuda_target(90)});
         // Some kernels are the same whatever the shape.
         const Target target = cuda_target(90);
         KernelSource wide = step_kernel_source(kernel, widest, target);
@@ -99,11 +101,15 @@ TEST(TrainNvrtc, EveryFusedLinearCompilesWithoutSpills) {
                         .out = out, .in = in, .gelu = gelu, .dropout = gelu ? 0.1F : 0.0F};
                     if (!can_fuse(shape, target)) continue;
                     jobs.push_back({fused_linear_source(shape, target), target});
+                    if (capability != 90) continue;
+                    FusedLinearShape half = shape;
+                    half.dtype = DType::kFp16;
+                    jobs.push_back({fused_linear_source(half, target), target});
                 }
             }
         }
     }
-    EXPECT_EQ(jobs.size(), 4U * (4 + 3));
+    EXPECT_EQ(jobs.size(), 4U * (4 + 3) + 7);
     for (const int capability : {80, 90, 120}) {
         const Target target = cuda_target(capability);
         for (const auto& [channels, hidden] : {std::pair{64, 128}, {64, 256}, {128, 128}}) {
@@ -111,6 +117,9 @@ TEST(TrainNvrtc, EveryFusedLinearCompilesWithoutSpills) {
                 .channels = channels, .hidden = hidden, .dropout = 0.1F};
             if (!can_fuse(shape, target)) continue;
             jobs.push_back({fused_feed_forward_source(shape, target), target});
+            FusedFeedForwardShape half = shape;
+            half.dtype = DType::kFp16;
+            jobs.push_back({fused_feed_forward_source(half, target), target});
         }
     }
     expect_all_compile(jobs);

@@ -42,6 +42,8 @@ BESIDE_TORCH = (
 )
 TORCH = "torch==2.15.0"
 TRANSFORMERS = "transformers==5.24.0"
+# They read what training writes (tests/train).
+READERS = ("safetensors==0.8.0", "tensorboard==2.21.0")
 
 
 def root() -> pathlib.Path:
@@ -92,7 +94,7 @@ def make(folder: pathlib.Path, with_torch: bool) -> None:
     subprocess.run([*install, *PLAIN], check=True, stdout=sys.stderr)
     if with_torch:
         subprocess.run([*install, "--no-deps", TORCH], check=True, stdout=sys.stderr)
-        subprocess.run([*install, *BESIDE_TORCH, TRANSFORMERS], check=True, stdout=sys.stderr)
+        subprocess.run([*install, *BESIDE_TORCH, TRANSFORMERS, *READERS], check=True, stdout=sys.stderr)
         (libraries,) = folder.glob("lib/python*/site-packages/torch/lib")
         stand_in(libraries)
         subprocess.run([python, "-c", "import torch"], check=True)

@@ -1,11 +1,13 @@
 """Holds `spion predict` against the checkpoint's numbers worked out in float64 with Python alone, for
-every task, dense and sparse. With --torch also against examples/pytorch/spion_model.py.
+every task, dense and sparse. With --torch also against examples/pytorch/spion_model.py, and the file
+against what Python's safetensors reads of it.
 
-    checkpoint_logits.py SPION [--torch EXAMPLE]
+    checkpoint_logits.py SPION [--torch EXAMPLE] [--without-png]
 
-An independent reading of docs/formats.md: nothing here comes from spion or from a framework.
+An independent reading of docs/formats.md: nothing here comes from spion or from a framework. Without
+libpng spion reads no pictures of Pathfinder's, which --without-png leaves out.
 """
-import array, json, math, os, random, struct, subprocess, sys, tempfile, tomllib
+import argparse, array, json, math, os, random, struct, subprocess, sys, tempfile, tomllib, zlib
 
 
 def read(path):
@@ -65,6 +67,8 @@ def attention(x, w, s, i, valid):
 
 def pooled(tokens, w, s):
     length = s["length"]
+    if s["pooling"] == "cls":
+        tokens = [len(w["token"]) - 1] + tokens
     ids = tokens + [0] * (length - len(tokens))
     x = [[a + b for a, b in zip(w["token"][t], w["position"][n])] for n, t in enumerate(ids)]
     add = lambda a, b: [[u + v for u, v in zip(p, q)] for p, q in zip(a, b)]
@@ -80,7 +84,7 @@ def pooled(tokens, w, s):
             branch.append(linear(hidden, w[n + "feed_forward2.weight"], w[n + "feed_forward2.bias"]))
         x = add(x, branch)
     rows = [norm(r, w["final_norm.gamma"], w["final_norm.beta"]) for r in x[:len(tokens)]]
-    return [sum(column) / length for column in zip(*rows)]
+    return rows[0] if s["pooling"] == "cls" else [sum(column) / length for column in zip(*rows)]
 
 
 def logits(sample, w, s):
@@ -114,7 +118,7 @@ def listops(draw):
     for _ in range(3):
         rows.append(["[MAX"] + [str(draw.randrange(10)) for _ in range(draw.randrange(2, 30))] + ["]"])
     write("predict.tsv", "Source\tTarget\n" + "".join(" ".join(row) + "\t1\n" for row in rows))
-    more = ["--vocabulary", "16", "--min-length", "3", "--max-length", "40", "--max-depth", "3",
+    more = ["--vocabulary", "17", "--min-length", "3", "--max-length", "39", "--max-depth", "3",
             "--train-samples", "40", "--validation-samples", "4", "--test-samples", "4"]
     return more, "predict.tsv", [[[1 + words.index(word) for word in row]] for row in rows]
 
@@ -123,7 +127,7 @@ def text(draw):
     texts = ["".join(draw.choice("ab c\u00e4") for _ in range(draw.randrange(1, 25))) for _ in range(40)]
     write("train.tsv", "".join(f"{i % 3}\t{t}\n" for i, t in enumerate(texts)))
     write("predict.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts[:3]))
-    return ["--data", "train.tsv", "--vocabulary", "257"], "predict.jsonl", [[bytes_of(t)] for t in texts[:3]]
+    return ["--data", "train.tsv", "--vocabulary", "258"], "predict.jsonl", [[bytes_of(t)] for t in texts[:3]]
 
 
 def retrieval(draw):
@@ -132,7 +136,7 @@ def retrieval(draw):
     write("pairs.csv", "".join(f"{i % 2},id,{a},{b}\n" for i, (a, b) in enumerate(pairs)))
     write("predict.csv", "".join(f"{a},{b}\n" for a, b in pairs[:3]))
     cut = [[bytes_of(t[:30]) for t in pair] for pair in pairs[:3]]
-    return ["--data", "pairs.csv", "--vocabulary", "257", "--cut", "30"], "predict.csv", cut
+    return ["--data", "pairs.csv", "--vocabulary", "258", "--cut", "30"], "predict.csv", cut
 
 
 def image(draw):
@@ -144,6 +148,32 @@ def image(draw):
               struct.pack(">2I", 0x801, len(some)) + bytes(i % 5 for i in range(len(some))))
     more = ["--data", ".", "--vocabulary", "256", "--validation-samples", "4"]
     return more, "t10k-images-idx3-ubyte", [[list(picture)] for picture in pictures[:3]]
+
+
+def png(pixels):
+    chunk = lambda kind, data: (struct.pack(">I", len(data)) + kind + data
+                                + struct.pack(">I", zlib.crc32(kind + data)))
+    rows = b"".join(b"\0" + pixels[i:i + EDGE] for i in range(0, EDGE * EDGE, EDGE))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", EDGE, EDGE, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def pathfinder(draw):
+    os.makedirs("level/imgs/0", exist_ok=True)
+    os.makedirs("level/metadata", exist_ok=True)
+    pictures = [bytes(draw.randrange(256) for _ in range(EDGE * EDGE)) for _ in range(40)]
+    for i, picture in enumerate(pictures):
+        write(f"level/imgs/0/sample_{i}.png", png(picture))
+    write("level/metadata/0.npy", "".join(f"imgs/0 sample_{i}.png {i} {i % 2} 1.0 14 4 2 0.5 1 1\n"
+                                          for i in range(len(pictures))))
+    return ["--data", "level", "--vocabulary", "256"], "level/imgs/0/sample_0.png", [[list(pictures[0])]]
+
+
+def same_as_safetensors(checkpoint, notes, tensors):
+    from safetensors import safe_open
+    with safe_open(checkpoint, "np") as file:
+        assert file.metadata() == notes
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == tensors
 
 
 def worst(expected, found):
@@ -169,6 +199,7 @@ def check(spion, torch, task, name, flags):
     print(f"{run}: {difference:.1e} from Python's float64")
     assert difference < 1e-5, run
     if torch:
+        same_as_safetensors(checkpoint, notes, w)
         json.dump(samples, open("samples.json", "w"))
         lines = subprocess.run([sys.executable, torch, checkpoint, "samples.json"], check=True,
                                capture_output=True, text=True).stdout.splitlines()
@@ -178,18 +209,24 @@ def check(spion, torch, task, name, flags):
 
 
 def main():
-    spion = os.path.abspath(sys.argv[1])
-    torch = os.path.abspath(sys.argv[3]) if sys.argv[2:3] == ["--torch"] else None
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spion", type=os.path.abspath)
+    parser.add_argument("--torch", type=os.path.abspath)
+    parser.add_argument("--without-png", action="store_true")
+    given = parser.parse_args()
+    tasks = ["listops", "text", "retrieval", "image"] + ["pathfinder"] * (not given.without_png)
     sparse = ["--transition-step", "6"]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ.setdefault("SPION_CACHE_DIR", os.path.join(folder, "cache"))
-        for task in ("listops", "text", "retrieval", "image"):
-            check(spion, torch, task, "dense", ["--dense"])
-            check(spion, torch, task, "sparse", sparse)
-        check(spion, torch, "text", "masked", sparse + ["--softmax", "masked"])
-        check(spion, torch, "text", "window", ["--pattern", "window", "--density", "0.4",
-                                               "--sparse-from", "start"])
+        for task in tasks:
+            check(given.spion, given.torch, task, "dense", ["--dense"])
+            check(given.spion, given.torch, task, "sparse", sparse)
+        check(given.spion, given.torch, "text", "masked", sparse + ["--softmax", "masked"])
+        check(given.spion, given.torch, "text", "window",
+              ["--pattern", "window", "--density", "0.4", "--sparse-from", "start"])
+        for task in ("text", "retrieval", "listops"):
+            check(given.spion, given.torch, task, "cls", sparse + ["--pooling", "cls"])
         os.chdir("/")
 
 

@@ -29,6 +29,11 @@ void expect_same_model(const fs::path& file, const fs::path& other) {
     EXPECT_EQ(a.state.step, b.state.step);
     EXPECT_EQ(a.state.best_accuracy, b.state.best_accuracy);
     EXPECT_EQ(a.state.best_step, b.state.best_step);
+    ASSERT_EQ(a.state.loss_scale.has_value(), b.state.loss_scale.has_value());
+    if (!a.state.loss_scale) return;
+    EXPECT_EQ(a.state.loss_scale->scale, b.state.loss_scale->scale);
+    EXPECT_EQ(a.state.loss_scale->good_steps, b.state.loss_scale->good_steps);
+    EXPECT_EQ(a.state.loss_scale->skipped, b.state.loss_scale->skipped);
 }
 
 // A whole run, and the same gone on with from some of its checkpoints in a copy of its folder.
@@ -82,6 +87,14 @@ TEST(Resume, IsBitForBitWhenDenseAndWhenTuned) {
     settings.dense = false;
     settings.transition_step = 9;
     settings.autotune = true;
+    expect_bit_for_bit(settings, true);
+}
+
+TEST(Resume, IsBitForBitWithAScaledLoss) {
+    TrainSettings settings = with_checkpoints();
+    settings.transition_step = 10;
+    settings.loss_scale = 3e38;  // overflows at first
+    settings.loss_scale_growth = 3;
     expect_bit_for_bit(settings, true);
 }
 

@@ -38,6 +38,9 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
     changed.dense = true;
     changed.scores = ScoreMode::kPooled;
     changed.softmax = SoftmaxKind::kMasked;
+    changed.pooling = Pooling::kCls;
+    changed.precision = Precision::kFp16;
+    changed.loss_scale = 512;
     changed.device = DeviceChoice::kCuda;
     changed.discovery.variant = Variant::kC;
     for (const TrainSettings& from : {TrainSettings{}, changed}) {

@@ -1,4 +1,4 @@
-// Training on a GPU: bf16 activations, so the checks are coarser than those on the host.
+// Training on a GPU: activations of 16 bits, so the checks are coarser than those on the host.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,7 +27,10 @@ void expect_gradient_predicts_loss(const ModelSettings& settings, std::size_t fu
     gpu.model.upload(random_batch(settings, random));
     const std::vector<float> values = gpu.read(gpu.model.parameters().values());
     gpu.model.compute_gradients(5, gpu.results);
-    const std::vector<float> gradients = gpu.read(gpu.model.parameters().gradients());
+    std::vector<float> gradients = gpu.read(gpu.model.parameters().gradients());
+    if (settings.loss_scale > 0) {
+        for (float& gradient : gradients) gradient /= static_cast<float>(settings.loss_scale);
+    }
     const double norm = norm_of({gradients.begin(), gradients.end()});
     ASSERT_GT(norm, 0.01);
     const double width = 0.02 / norm;  // a change of 0.04 between both ends, far above bf16's noise
@@ -44,6 +47,31 @@ TEST_F(TrainOnGpu, TheGradientPredictsTheLoss) {
 
 TEST_F(TrainOnGpu, TheGradientOfFusedLinearMapsPredictsTheLoss) {
     expect_gradient_predicts_loss(fusable_model(0.1, test::fresh_seed()), 3);
+}
+
+TEST_F(TrainOnGpu, TheScaledGradientInFp16PredictsTheLoss) {
+    for (ModelSettings settings :
+         {tiny_model(0.1, test::fresh_seed()), fusable_model(0.1, test::fresh_seed())}) {
+        settings.precision = Precision::kFp16;
+        settings.loss_scale = 1024;
+        const bool fused = settings.shape.feed_forward == 128;
+        expect_gradient_predicts_loss(settings, fused ? 3 : 0);
+    }
+}
+
+// A scale that fp16's gradients overflow at, and the same losses again.
+TEST_F(TrainOnGpu, TrainsInFp16AndLeavesOutWhatOverflows) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings(DeviceChoice::kCuda);
+    settings.transition_step = 10;
+    settings.precision = Precision::kFp16;
+    settings.loss_scale = 1U << 24;
+    const Outcome first = run(settings, folder.file("1"));
+    EXPECT_EQ(first.report.transition_step, 10);
+    EXPECT_EQ(first.report.not_finite_gradients, 0);
+    EXPECT_GT(first.report.skipped_steps, 0);
+    EXPECT_LT(first.report.skipped_steps, settings.steps);
+    EXPECT_EQ(run(settings, folder.file("2")).summary_of_losses(), first.summary_of_losses());
 }
 
 #ifdef SPION_HOST_BACKEND

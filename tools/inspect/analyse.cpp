@@ -19,7 +19,8 @@ Attention attention_of_run(const Facts& facts, const Target& target) {
     for (const auto& [name, value] : facts.settings) {
         written.push_back({.name = name, .value = value, .given = name});
     }
-    return attention_of(settings_of_run(written), activation_type(target));
+    const TrainSettings settings = settings_of_run(written);
+    return attention_of(settings, activation_type(target, settings.precision));
 }
 
 // The kernel folder whose source is the program's, or else whose name is.

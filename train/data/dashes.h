@@ -1,5 +1,5 @@
-// The strokes that Pathfinder's pictures are made of: dashes and discs, drawn at twice the size and
-// reduced by Lanczos' kernel, as the published generator does.
+// The strokes that Pathfinder's pictures are made of: dashes and discs, drawn at about twice the size
+// and reduced by Lanczos' kernel to bytes, as the published generator does.
 #pragma once
 
 #include <array>
@@ -26,15 +26,18 @@ inline std::size_t at(Point p) {
 }
 
 // What a dash leaves around its first point: ink, and the footprint that others keep out of, which
-// is wider by a margin of 1 pixel on every side.
+// is wider by a margin of 1 pixel on every side. Both are multiples of 1/255.
 struct Cell {
     int row = 0, column = 0;
     float ink = 0, footprint = 0;
 };
-using Dash = std::vector<Cell>;
+using Dash = std::vector<Cell>;  // the cells where one of them is not 0
 
-// From one point to another, at most 4 rows and columns away: drawn once a difference.
-const Dash& dash_between(Point from, Point to);
+constexpr int kReach = 4;  // rows and columns of a dash's cells from its first point, at most
+
+// Two pixels long, at an angle in radians: a step of d towards it adds (d sin, d cos) to (row,
+// column). Drawn once for each end that it can have at the finer size.
+const Dash& dash_towards(double angle);
 
 // A disc of radius 1.5 and height 1.
 Plane disc_at(Point middle);

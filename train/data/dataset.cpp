@@ -30,7 +30,8 @@ void Split::read(std::int64_t index, int tower, std::vector<std::uint16_t>& out)
     out.assign(found.begin(), found.end());
 }
 
-Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, std::int64_t length) {
+Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, std::int64_t length,
+                 std::optional<std::uint16_t> class_token) {
     Batch batch{.size = static_cast<int>(samples.size()),
                 .towers = split.towers(),
                 .length = length,
@@ -44,6 +45,7 @@ Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, st
     for (int tower = 0; tower < batch.towers; ++tower) {
         for (const std::int64_t sample : samples) {
             split.read(sample, tower, tokens);
+            if (class_token) tokens.insert(tokens.begin(), *class_token);
             if (static_cast<std::int64_t>(tokens.size()) > length) {
                 throw InternalError("sample {} has {} tokens, the batch {}", sample, tokens.size(),
                                     length);
@@ -84,12 +86,13 @@ std::vector<std::int64_t> ShuffledOrder::batch(std::int64_t step, int size) {
 }
 
 BatchStream::BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
-                         std::int64_t first_step)
+                         std::int64_t first_step, std::optional<std::uint16_t> class_token)
     : split_(split),
       order_(split.samples(), seed),
       batch_(batch),
       length_(length),
       first_step_(first_step),
+      class_token_(class_token),
       worker_(start_thread([this] { produce(); }, "preparing batches beside training")) {}
 
 BatchStream::~BatchStream() {
@@ -105,7 +108,7 @@ void BatchStream::produce() {
     for (std::int64_t step = first_step_;; ++step) {
         Batch batch;
         try {
-            batch = make_batch(split_, order_.batch(step, batch_), length_);
+            batch = make_batch(split_, order_.batch(step, batch_), length_, class_token_);
         } catch (...) {
             const std::lock_guard lock(mutex_);
             failure_ = std::current_exception();

@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <thread>
 #include <utility>
@@ -81,8 +82,10 @@ struct Batch {
     std::vector<std::int32_t> labels;   // [B]
 };
 
-// Throws InternalError when a sequence is longer than `length`, and what Samples::read throws.
-Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, std::int64_t length);
+// With a class token, that before every sequence. Throws InternalError when a sequence is longer than
+// `length`, and what Samples::read throws.
+Batch make_batch(const Samples& split, std::span<const std::int64_t> samples, std::int64_t length,
+                 std::optional<std::uint16_t> class_token = {});
 
 // The samples of the batch of step `step` (from 0): the epochs' permutations end to end, each a
 // Fisher-Yates shuffle that depends on the seed and the epoch alone. A batch may straddle epochs.
@@ -104,7 +107,7 @@ class BatchStream {
   public:
     // The first batch is that of step `first_step`, from 0.
     BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
-                std::int64_t first_step = 0);
+                std::int64_t first_step = 0, std::optional<std::uint16_t> class_token = {});
     ~BatchStream();
     BatchStream(const BatchStream&) = delete;
     BatchStream& operator=(const BatchStream&) = delete;
@@ -120,6 +123,7 @@ class BatchStream {
     int batch_;
     std::int64_t length_;
     std::int64_t first_step_;
+    std::optional<std::uint16_t> class_token_;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::deque<Batch> ready_;

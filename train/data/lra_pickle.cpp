@@ -33,7 +33,7 @@ struct PickledSamples final : Samples {
 class PickleFile {
   public:
     PickleFile(const fs::path& file, const TrainSettings& s, int towers, bool padded)
-        : origin_(file.string()), length_(s.length), padded_(padded) {
+        : origin_(file.string()), length_(s.sample_length()), padded_(padded) {
         const Bytes bytes = read_bytes(origin_);
         const PickleValue list = read_pickle(bytes.view, origin_);
         samples_->its_towers = towers;

@@ -15,6 +15,7 @@ constexpr int kPathfinderEdge = 32;
 struct PathfinderPicture {
     std::uint8_t pixels[kPathfinderEdge * kPathfinderEdge];
     int label = 0;
+    int restarts = 0;     // of the two contours, until both had room
     int distractors = 0;  // that found room
     double reach = 0;     // mean distance from the first to the last point of a contour, in pixels
 };

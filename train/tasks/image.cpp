@@ -113,11 +113,11 @@ PictureSamples read_pictures(const fs::path& file) {
 
 std::shared_ptr<const Samples> framed(PictureSamples samples, const TrainSettings& s) {
     samples.border = s.border;
-    if (samples.length() > s.length) {
+    if (samples.length() > s.sample_length()) {
         throw UserError(
             "{}: the pictures have {} x {} pixels and a border of {}, {} tokens, but length allows "
             "{}: raise --length",
-            s.data, samples.rows, samples.columns, s.border, samples.length(), s.length);
+            s.data, samples.rows, samples.columns, s.border, samples.length(), s.sample_length());
     }
     return std::make_shared<PictureSamples>(std::move(samples));
 }

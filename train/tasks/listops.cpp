@@ -36,16 +36,16 @@ void demo(TrainSettings& s) {
 void check_own(const TrainSettings& s) {
     if (!s.data.empty()) return;
     check(s.list_ops);
-    if (s.list_ops.max_length > s.length) {
+    if (s.list_ops.max_length > s.sample_length()) {
         throw UserError("max-length is {}, but length allows {}: lower it or raise --length",
-                        s.list_ops.max_length, s.length);
+                        s.list_ops.max_length, s.sample_length());
     }
 }
 
 Dataset read_or_generate(const TrainSettings& s, const Say& say) {
     if (!s.data.empty()) {
         say(fmt::format("reading {}", s.data));
-        return read_list_ops_folder(s.data, s.length);
+        return read_list_ops_folder(s.data, s.sample_length());
     }
     say(fmt::format("generating {} + {} + {} ListOps expressions of {} to {} tokens",
                     s.list_ops.train_samples, s.list_ops.validation_samples,
@@ -64,7 +64,7 @@ TaskData load(const TrainSettings& s, const Say& say) {
 
 std::shared_ptr<const Samples> load_unlabelled(const std::filesystem::path& file,
                                                const TrainSettings& s) {
-    return std::make_shared<Split>(read_list_ops_tsv(file, s.length));
+    return std::make_shared<Split>(read_list_ops_tsv(file, s.sample_length()));
 }
 
 void write(const TrainSettings& s, const std::filesystem::path& folder) {

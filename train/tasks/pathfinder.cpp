@@ -54,9 +54,9 @@ void demo(TrainSettings& s) {
 }
 
 void check_own(const TrainSettings& s) {
-    if (s.length < kPathfinderEdge * kPathfinderEdge && s.data.empty()) {
+    if (s.sample_length() < kPathfinderEdge * kPathfinderEdge && s.data.empty()) {
         throw UserError("length is {}, but generated pictures have {} pixels: raise --length",
-                        s.length, kPathfinderEdge * kPathfinderEdge);
+                        s.sample_length(), kPathfinderEdge * kPathfinderEdge);
     }
     const SampleCounts& counts = s.samples;
     if (s.data.empty() && std::min({counts.train, counts.validation, counts.test}) < 1) {
@@ -131,9 +131,9 @@ TaskData read_level(const TrainSettings& s, const Say& say) {
     if (samples->samples() == 0) {
         throw UserError("{} lists no pictures: pathfinder takes {}", level.string(), kFiles);
     }
-    if (samples->length() > s.length) {
+    if (samples->length() > s.sample_length()) {
         throw UserError("{}: the pictures have {} pixels, but length allows {}: raise --length",
-                        level.string(), samples->length(), s.length);
+                        level.string(), samples->length(), s.sample_length());
     }
     constexpr std::int64_t kTenth = 10;
     const std::int64_t part = std::max<std::int64_t>(1, samples->samples() / kTenth);
@@ -184,8 +184,9 @@ const Task kPathfinderTask = {
     .check = check_own,
     .load = load,
     .load_unlabelled = load_unlabelled,
-    .recipe = R"(Pictures are generated when no --data is given, with the published parameters; more of their
-distractors find room than in the authors' pictures, so compare accuracies on them with each other alone:
+    .recipe =
+        R"(Pictures are generated when no --data is given, with the published parameters, and have the
+statistics of the authors' own (docs/results.md):
     spion train pathfinder --out RUN
 Long Range Arena's own (200000, of which a tenth each is held out for validation and test) are
 lra_release/lra_release/pathfinder32/ of its archive lra_release.gz:

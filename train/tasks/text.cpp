@@ -89,13 +89,13 @@ std::shared_ptr<const Samples> read_classes(const fs::path& folder, const TrainS
         for (const fs::path& file : files) {
             const Bytes text = read_bytes(file.string());
             const auto bytes = static_cast<std::int64_t>(text.view.size());
-            if (s.cut == 0 && bytes > s.length) {
+            if (s.cut == 0 && bytes > s.sample_length()) {
                 throw UserError(
                     "{}: the text has {} bytes, but length allows {}: raise --length, or cut texts "
                     "with --cut",
-                    file.string(), bytes, s.length);
+                    file.string(), bytes, s.sample_length());
             }
-            tokens_of_bytes(text.view, s.cut == 0 ? s.length : std::min(s.cut, s.length), tokens);
+            tokens_of_bytes(text.view, s.cut == 0 ? s.sample_length() : std::min(s.cut, s.sample_length()), tokens);
             split->append(tokens, static_cast<int>(found - names.begin()));
         }
     }

@@ -1,4 +1,4 @@
-// One step of AdamW on clipped gradient values, and the parameters' bf16 copy.
+// One step of AdamW on clipped gradient values, and the parameters' 16-bit copy.
 #pragma once
 
 #include "kernels/cuda/train/contract.cuh"
@@ -6,6 +6,9 @@
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     adamw(const __grid_constant__ SpionAdamArguments args) {
+    // Every work item reads the same: a step is done or left out as a whole.
+    if (args.loss_scale != nullptr && args.loss_scale->skip != 0) return;
+    const float scale = args.loss_scale != nullptr ? args.loss_scale->used : 1.0F;
     const long long first = static_cast<long long>(blockIdx.x) * kSpionAdamValuesPerItem;
     const float step = args.learning_rate / args.bias1;
     const float inverse_bias2 = 1.0F / args.bias2;
@@ -17,6 +20,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         float gradient = valid ? args.gradients[i] : 0.0F;
         not_finite += __syncthreads_count(!(fabsf(gradient) <= kLargestFinite));
         if (!valid) continue;
+        if (args.loss_scale != nullptr) gradient /= scale;
         // Comparisons instead of min and max: those would turn a NaN into a bound.
         gradient = gradient > args.clip ? args.clip : gradient < -args.clip ? -args.clip : gradient;
         const float m = args.beta1 * args.m[i] + (1.0F - args.beta1) * gradient;
@@ -29,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         args.parameters[i] = parameter;
         if (args.parameters_low != nullptr) {
             static_cast<unsigned short*>(args.parameters_low)[i] =
-                static_cast<unsigned short>(pack_bf16(parameter, 0.0F));
+                static_cast<unsigned short>(Element::pack(parameter, 0.0F));
         }
     }
     if (threadIdx.x == 0 && args.not_finite != nullptr) args.not_finite[blockIdx.x] = not_finite;

@@ -49,9 +49,11 @@ __device__ void cross_entropy(const SpionClassifierArguments& args, int sample, 
         args.correct[sample] = predicted == label ? 1 : 0;
     }
     __syncwarp();
+    const float scale = args.loss_scale != nullptr ? args.loss_scale->scale : 1.0F;
     for (int k = lane; k < args.classes; k += kWarpLanes) {
         const float probability = expf(logits[k] - largest) / sum;
-        logits[k] = (probability - (k == label ? 1.0F : 0.0F)) / static_cast<float>(args.mean_over);
+        logits[k] =
+            (probability - (k == label ? 1.0F : 0.0F)) / static_cast<float>(args.mean_over) * scale;
     }
 }
 

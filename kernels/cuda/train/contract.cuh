@@ -1,5 +1,6 @@
 // What the generated text says ahead of a body of the training step: names, one a line, and then
 // one #include of the body. train/kernels.cpp and train/fused_*.cpp write them. Every body has
+//   Element         using Element = struct ...; Bf16 or Fp16 of common/element.cuh, T of its activations
 //   kThreads        of a thread block, a multiple of 32
 // and of these those that its text uses, no other:
 //   kChannels       of a row of activations, a multiple of 8
@@ -16,10 +17,12 @@
 #ifndef SPION_TRAIN_CONTRACT_CUH
 #define SPION_TRAIN_CONTRACT_CUH
 
+#include "kernels/cuda/common/element.cuh"
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/train_arguments.h"
 
 #ifdef SPION_SAMPLE
+using Element = struct Bf16;
 enum : int { kThreads = 256, kChannels = 64, kHidden = 128, kOut = 64, kIn = 64 };
 enum : int { kTableChannels = 32, kStagedRows = 64 };
 enum : bool { kGelu = true };

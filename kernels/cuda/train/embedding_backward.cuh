@@ -69,8 +69,8 @@ __device__ void add_rows(float* table, const uint4* staged, const unsigned short
             float2* sums = reinterpret_cast<float2*>(table + token * kTableChannels);
             for (int pair = lane; pair < kTableChannels / 2; pair += kWarpLanes) {
                 float2 sum = sums[pair];
-                sum.x += low_bf16(row[pair]);
-                sum.y += high_bf16(row[pair]);
+                sum.x += Element::low(row[pair]);
+                sum.y += Element::high(row[pair]);
                 sums[pair] = sum;
             }
         }

@@ -54,7 +54,7 @@ SPION_DEVICE void load_weights(unsigned target, const void* source) {
 }
 
 // [16 rows from `row` of a tile] times rows [32 group, + 32) of weights, transposed. With g and t
-// as in mma_bf16, acc[j][2 h + e] is row g + 8 h, column 8 t + 2 j + e of the 32.
+// as in Element::mma, acc[j][2 h + e] is row g + 8 h, column 8 t + 2 j + e of the 32.
 template <int kChunks>
 SPION_DEVICE void multiply(float (&acc)[4][4], unsigned tile, int row, unsigned weights, int group,
                            int lane) {
@@ -67,26 +67,27 @@ SPION_DEVICE void multiply(float (&acc)[4][4], unsigned tile, int row, unsigned 
         for (int pair = 0; pair < 2; ++pair) {
             ldmatrix_x4(b, weights + chunk_offset<kChunks>(32 * group + 16 * pair + by_chunks.row,
                                                            2 * k + by_chunks.chunk));
-            mma_bf16(acc[2 * pair], a, b[0], b[1]);
-            mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
+            Element::mma(acc[2 * pair], a, b[0], b[1]);
+            Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
         }
     }
 }
 
-// Row g + 8 half of the lane's 8 columns, the bias [8] added, in bf16.
+// Row g + 8 half of the lane's 8 columns, the bias [8] added, as Elements.
 SPION_DEVICE uint4 octet_of(const float (&acc)[4][4], int half, const float* bias) {
     unsigned word[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-        word[j] = pack_bf16(acc[j][2 * half] + bias[2 * j], acc[j][2 * half + 1] + bias[2 * j + 1]);
+        word[j] =
+            Element::pack(acc[j][2 * half] + bias[2 * j], acc[j][2 * half + 1] + bias[2 * j + 1]);
     }
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
 SPION_DEVICE unsigned gelu_pair(unsigned x, float keep_low, float keep_high) {
-    const float low = __uint_as_float(x << 16), high = __uint_as_float(x & 0xFFFF0000U);
-    return pack_bf16(low * normal_terms(low).distribution * keep_low,
-                     high * normal_terms(high).distribution * keep_high);
+    const float low = Element::low(x), high = Element::high(x);
+    return Element::pack(low * normal_terms(low).distribution * keep_low,
+                         high * normal_terms(high).distribution * keep_high);
 }
 
 // dropout(gelu(x)) of octet `index` of the tensor.

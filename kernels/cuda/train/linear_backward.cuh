@@ -66,12 +66,12 @@ SPION_DEVICE void load_weight(const SpionLinearBackwardArguments& args) {
 // Two neighbouring elements of dropout(d_y) * gelu'(x).
 SPION_DEVICE unsigned gelu_gradient(unsigned d_y, unsigned x, float keep_low, float keep_high) {
     constexpr float kInverseRootTwoPi = 0.39894228040143268F;
-    const float x_low = __uint_as_float(x << 16), x_high = __uint_as_float(x & 0xFFFF0000U);
+    const float x_low = Element::low(x), x_high = Element::high(x);
     const NormalTerms low = normal_terms(x_low), high = normal_terms(x_high);
     const float slope_low = low.distribution + x_low * (kInverseRootTwoPi * low.bell);
     const float slope_high = high.distribution + x_high * (kInverseRootTwoPi * high.bell);
-    return pack_bf16(slope_low * keep_low * __uint_as_float(d_y << 16),
-                     slope_high * keep_high * __uint_as_float(d_y & 0xFFFF0000U));
+    return Element::pack(slope_low * keep_low * Element::low(d_y),
+                         slope_high * keep_high * Element::high(d_y));
 }
 
 // The tile of d_y, which is the gradient of dropout(gelu(hidden)), becomes that of hidden.
@@ -120,8 +120,8 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
                                   shared_memory_start() +
                                       chunk_offset<kInChunks>(16 * k + lane_chunk.row,
                                                               chunk + 2 * pair + lane_chunk.chunk));
-                mma_bf16(acc[2 * pair], a, b[0], b[1]);
-                mma_bf16(acc[2 * pair + 1], a, b[2], b[3]);
+                Element::mma(acc[2 * pair], a, b[0], b[1]);
+                Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
             }
         }
 #pragma unroll
@@ -129,10 +129,10 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
             const long long row = first + rows + g + 8 * half;
             if (row >= end) continue;
             ((uint4*)args.d_x)[row * kInChunks + chunk + t] =
-                make_uint4(pack_bf16(acc[0][2 * half], acc[0][2 * half + 1]),
-                           pack_bf16(acc[1][2 * half], acc[1][2 * half + 1]),
-                           pack_bf16(acc[2][2 * half], acc[2][2 * half + 1]),
-                           pack_bf16(acc[3][2 * half], acc[3][2 * half + 1]));
+                make_uint4(Element::pack(acc[0][2 * half], acc[0][2 * half + 1]),
+                           Element::pack(acc[1][2 * half], acc[1][2 * half + 1]),
+                           Element::pack(acc[2][2 * half], acc[2][2 * half + 1]),
+                           Element::pack(acc[3][2 * half], acc[3][2 * half + 1]));
         }
     }
 }
@@ -154,7 +154,7 @@ SPION_DEVICE int first_chunk(int warp) {
 
 // Adds the tile's 64 rows.
 SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares& shares) {
-    constexpr unsigned kOnes = 0x3F803F80U;  // two bf16
+    const unsigned ones = Element::pack(1.0F, 1.0F);
     const LaneChunk by_rows = lane_chunk_by_rows(lane), by_chunks = lane_chunk_by_chunks(lane);
 #pragma unroll 1
     for (int k = 0; k < kTileRows / 16; ++k) {
@@ -164,8 +164,8 @@ SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares
             ldmatrix_x4_trans(a[i], stage.d_y + chunk_offset<kOutChunks>(
                                                     16 * k + by_chunks.row,
                                                     first_output(warp, i) / 8 + by_chunks.chunk));
-            const unsigned column = lane / 4 == i ? kOnes : 0;
-            if (warp < 4) mma_bf16(shares.bias, a[i], column, column);
+            const unsigned column = lane / 4 == i ? ones : 0;
+            if (warp < 4) Element::mma(shares.bias, a[i], column, column);
         }
 #pragma unroll
         for (int n = 0; n < kInTiles; n += 2) {
@@ -174,8 +174,8 @@ SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares
                                                      first_chunk(warp) + n + by_rows.chunk));
 #pragma unroll
             for (int i = 0; i < kOutTiles; ++i) {
-                mma_bf16(shares.weight[i][n], a[i], b[0], b[1]);
-                mma_bf16(shares.weight[i][n + 1], a[i], b[2], b[3]);
+                Element::mma(shares.weight[i][n], a[i], b[0], b[1]);
+                Element::mma(shares.weight[i][n + 1], a[i], b[2], b[3]);
             }
         }
     }

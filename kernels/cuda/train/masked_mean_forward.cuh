@@ -1,4 +1,4 @@
-// y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b]; one thread block a sample.
+// y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b], or x[b, 0, :]; one thread block a sample.
 #pragma once
 
 #include "kernels/cuda/train/contract.cuh"
@@ -10,7 +10,7 @@ static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp"
 extern "C" __global__ void __launch_bounds__(kThreads)
     masked_mean_forward(const __grid_constant__ SpionMaskedMeanArguments args) {
     constexpr int kRowsInFlight = Layout::kParts == 1 ? 4 : 2;
-    const int length = args.lengths[blockIdx.x];
+    const int length = args.first_only ? 1 : args.lengths[blockIdx.x];
     const long long first = static_cast<long long>(blockIdx.x) * args.length;
     Octet sums[Layout::kParts] = {};
     for (int base = Layout::group(); base < length; base += kRowsInFlight * Layout::kGroups) {
@@ -32,5 +32,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         }
     }
     float* out = args.y + static_cast<long long>(blockIdx.x) * kChannels;
-    sum_over_groups<Layout>(sums, 0, 1.0F / static_cast<float>(args.length), out);
+    const float scale = args.first_only ? 1.0F : 1.0F / static_cast<float>(args.length);
+    sum_over_groups<Layout>(sums, 0, scale, out);
 }

@@ -1,4 +1,4 @@
-// What the training step's kernels share: rows of bf16 channels spread over the lanes of a warp,
+// What the training step's kernels share: rows of 16-bit channels spread over the lanes of a warp,
 // sixteen bytes (an octet) at a time, and sums over the rows of an item. Needs the constant
 // kThreads of the generated source.
 #pragma once
@@ -16,25 +16,18 @@ struct Octet {
     float value[8];
 };
 
-// The halves of two packed bf16 values.
-__device__ __forceinline__ float low_bf16(unsigned int packed) {
-    return __uint_as_float(packed << 16);
-}
-__device__ __forceinline__ float high_bf16(unsigned int packed) {
-    return __uint_as_float(packed & 0xFFFF0000U);
-}
-
 __device__ __forceinline__ Octet unpack(const uint4& packed) {
-    return {{low_bf16(packed.x), high_bf16(packed.x), low_bf16(packed.y), high_bf16(packed.y),
-             low_bf16(packed.z), high_bf16(packed.z), low_bf16(packed.w), high_bf16(packed.w)}};
+    return {{Element::low(packed.x), Element::high(packed.x), Element::low(packed.y),
+             Element::high(packed.y), Element::low(packed.z), Element::high(packed.z),
+             Element::low(packed.w), Element::high(packed.w)}};
 }
 __device__ __forceinline__ uint4 pack(const Octet& octet) {
     const float* v = octet.value;
-    return make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
-                      pack_bf16(v[6], v[7]));
+    return make_uint4(Element::pack(v[0], v[1]), Element::pack(v[2], v[3]),
+                      Element::pack(v[4], v[5]), Element::pack(v[6], v[7]));
 }
 
-// Octet `index` of a bf16 buffer; zeros, and no access, unless `valid`.
+// Octet `index` of a buffer of Elements; zeros, and no access, unless `valid`.
 __device__ __forceinline__ uint4 load_packed(const void* data, long long index, bool valid) {
     return valid ? static_cast<const uint4*>(data)[index] : make_uint4(0, 0, 0, 0);
 }

@@ -4,6 +4,8 @@
 extern "C" void adamw(const SpionAdamArguments* arguments, long long begin, long long end) {
     constexpr float kLargestFinite = 3.402823466e38F;
     const SpionAdamArguments args = *arguments;
+    if (args.loss_scale != nullptr && args.loss_scale->skip != 0) return;
+    const float scale = args.loss_scale != nullptr ? args.loss_scale->used : 1.0F;
     const float step = args.learning_rate / args.bias1;
     const float decay = args.learning_rate * args.weight_decay;
     const float inverse_bias2 = 1.0F / args.bias2;
@@ -21,6 +23,7 @@ extern "C" void adamw(const SpionAdamArguments* arguments, long long begin, long
             float gradient = gradients[i];
             const float size = gradient < 0.0F ? -gradient : gradient;
             not_finite += size <= kLargestFinite ? 0 : 1;
+            gradient /= scale;
             // Comparisons that keep a NaN.
             gradient = gradient > args.clip ? args.clip : gradient;
             gradient = gradient < -args.clip ? -args.clip : gradient;

@@ -34,9 +34,10 @@ SPION_INLINE void cross_entropy(const SpionClassifierArguments& args, long long 
     }
     args.losses[sample] = log_of(Floats(sum))[0] + largest - label_logit;
     args.correct[sample] = predicted == label ? 1 : 0;
+    const float scale = args.loss_scale != nullptr ? args.loss_scale->scale : 1.0F;
     const float inverse_batch = 1.0F / static_cast<float>(args.mean_over);
     for (int k = 0; k < args.classes; ++k) {
-        logits[k] = (logits[k] / sum - (k == label ? 1.0F : 0.0F)) * inverse_batch;
+        logits[k] = (logits[k] / sum - (k == label ? 1.0F : 0.0F)) * inverse_batch * scale;
     }
 }
 

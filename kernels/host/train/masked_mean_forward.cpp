@@ -1,4 +1,4 @@
-// y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b]; a work item is a sample.
+// y[b, :] = (1 / L) * sum of x[b, l, :] over l < lengths[b], or x[b, 0, :]; a work item is a sample.
 #include "kernels/host/train/rows.h"
 
 extern "C" {
@@ -12,12 +12,13 @@ extern "C" void masked_mean_forward(const SpionMaskedMeanArguments* args, long l
         float* sums = args->y + sample * kChannels;
         zero(sums, kChannels);
         const long long first = sample * args->length;
-        for (long long row = first; row < first + args->lengths[sample]; ++row) {
+        const int rows = args->first_only ? 1 : args->lengths[sample];
+        for (long long row = first; row < first + rows; ++row) {
             for (int c = 0; c < octets; ++c) {
                 store_octet(sums, c, load_octet(sums, c) + load_octet(args->x, row * octets + c));
             }
         }
-        const float scale = 1.0F / static_cast<float>(args->length);
+        const float scale = args->first_only ? 1.0F : 1.0F / static_cast<float>(args->length);
         for (int c = 0; c < octets; ++c) store_octet(sums, c, load_octet(sums, c) * scale);
     }
 }

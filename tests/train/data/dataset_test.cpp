@@ -37,6 +37,16 @@ TEST(MakeBatch, PadsEverySampleWithZeros) {
     EXPECT_THROW(make_batch(split, samples, 4), InternalError);
 }
 
+TEST(MakeBatch, PutsTheClassTokenBeforeEverySequence) {
+    const Split split = numbered_split(9);
+    const std::vector<std::int64_t> samples = {7, 4};
+    const Batch batch = make_batch(split, samples, 6, std::uint16_t{31});
+    EXPECT_EQ(batch.tokens, (std::vector<std::uint16_t>{31, 8, 8, 8, 0, 0,  //
+                                                        31, 5, 5, 5, 5, 5}));
+    EXPECT_EQ(batch.lengths, (std::vector<std::int32_t>{4, 6}));
+    EXPECT_THROW(make_batch(split, samples, 5, std::uint16_t{31}), InternalError);
+}
+
 TEST(ShuffledOrder, VisitsEverySampleOnceAnEpoch) {
     const auto seed = test::fresh_seed();
     SCOPED_TRACE(seed);

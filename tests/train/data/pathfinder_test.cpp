@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <filesystem>
+#include <iterator>
 
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
@@ -14,32 +17,45 @@
 namespace spion {
 namespace {
 
-// Held against 400 pictures of the authors' code: labels 48.5 % ones, contours reach 13.3 pixels, 10.3 %
-// of the pixels above 100. Ours have more distractors, so only what those do not change is compared.
+// Held against 400 pictures of the authors' code (distractors: of 150): how many retries, distractors and
+// pixels of each brightness they have. Tolerances are some four standard errors of both sides.
 TEST(PathfinderGenerator, HasTheStatisticsOfTheOriginal) {
     constexpr int kPictures = 400;
-    int ones = 0, bright = 0, black = 0, distractors = 0;
-    double reach = 0;
+    constexpr std::array<int, 7> kBrightest = {0, 7, 63, 127, 191, 249, 255};
+    constexpr std::array<double, 7> kShares = {65.5, 18.0, 3.9, 4.1, 6.7, 1.6, 0.3};  // per cent
+    constexpr std::array<double, 7> kTolerances = {3, 2, 0.7, 0.9, 0.8, 0.3, 0.2};
+    std::array<int, 7> found{};
+    double ones = 0, distractors = 0, reach = 0, restarts = 0, sum = 0, squares = 0, bright = 0;
     for (int i = 0; i < kPictures; ++i) {
         const PathfinderPicture picture = generate_pathfinder(7, 0, i);
         ones += picture.label;
-        reach += picture.reach / kPictures;
+        reach += picture.reach;
+        restarts += picture.restarts;
+        EXPECT_LE(picture.distractors, 5);
         distractors += picture.distractors;
-        int most = 0;
         for (const int pixel : picture.pixels) {
+            sum += pixel;
+            squares += pixel * pixel;
             bright += pixel > 100 ? 1 : 0;
-            black += pixel < 8 ? 1 : 0;
-            most = std::max(most, pixel);
+            ++found[static_cast<std::size_t>(
+                std::lower_bound(kBrightest.begin(), kBrightest.end(), pixel) -
+                kBrightest.begin())];
         }
-        EXPECT_EQ(most, 255);
+        EXPECT_EQ(*std::max_element(std::begin(picture.pixels), std::end(picture.pixels)), 255);
     }
     constexpr double kPixels = 1024.0 * kPictures;
-    EXPECT_NEAR(ones / static_cast<double>(kPictures), 0.5, 0.1);
-    EXPECT_NEAR(reach, 13.3, 2.5);
-    EXPECT_NEAR(bright / kPixels, 0.103, 0.05);
-    EXPECT_GT(black / kPixels, 0.6);
-    EXPECT_GT(distractors, kPictures);
-    EXPECT_LE(distractors, 5 * kPictures);
+    const double mean = sum / kPixels;
+    EXPECT_NEAR(ones / kPictures, 0.485, 0.1);
+    EXPECT_NEAR(reach / kPictures, 13.3, 0.8);
+    EXPECT_NEAR(restarts / kPictures, 319, 100);
+    EXPECT_NEAR(distractors / kPictures, 1.25, 0.4);
+    EXPECT_NEAR(mean, 20.4, 1.5);
+    EXPECT_NEAR(std::sqrt(squares / kPixels - mean * mean), 51.2, 1.5);
+    EXPECT_NEAR(100 * bright / kPixels, 10.3, 0.7);
+    for (std::size_t i = 0; i < kShares.size(); ++i) {
+        EXPECT_NEAR(100 * found[i] / kPixels, kShares[i], kTolerances[i])
+            << "up to " << kBrightest[i];
+    }
 }
 
 TEST(PathfinderGenerator, IsAFunctionOfSeedSplitAndIndex) {
