@@ -116,6 +116,11 @@ TrainSettings preset_settings(std::string_view name, std::string_view task = "li
 // Throws UserError for settings that are out of range together or contradict each other.
 void check(const TrainSettings& settings);
 
+// Changes batch and accumulate so that `now` processes have the samples a step that `before`
+// processes had: fewer batches, or more or smaller ones. Throws UserError where they cannot be
+// divided so.
+void divide_among(TrainSettings& settings, int before, int now);
+
 // The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
 // so the softmax kind makes no difference there.
 Attention attention_of(const TrainSettings& settings, DType dtype);

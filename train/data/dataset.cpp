@@ -84,12 +84,13 @@ std::vector<std::int64_t> ShuffledOrder::batch(std::int64_t step, int size) {
 }
 
 BatchStream::BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
-                         std::int64_t first_step)
+                         std::int64_t first_step, std::int64_t stride)
     : split_(split),
       order_(split.samples(), seed),
       batch_(batch),
       length_(length),
       first_step_(first_step),
+      stride_(stride),
       worker_(start_thread([this] { produce(); }, "preparing batches beside training")) {}
 
 BatchStream::~BatchStream() {
@@ -102,7 +103,7 @@ BatchStream::~BatchStream() {
 }
 
 void BatchStream::produce() {
-    for (std::int64_t step = first_step_;; ++step) {
+    for (std::int64_t step = first_step_;; step += stride_) {
         Batch batch;
         try {
             batch = make_batch(split_, order_.batch(step, batch_), length_);
