@@ -139,7 +139,8 @@ bool Meeting::State::follow() {
     invitation = lines[0];
     own.seen = digest_of(*text);
     const auto first = read_rank_file(file_of(0));
-    return first && first->state == "runs" && first->seen == own.seen;
+    // It may have ended already.
+    return first && first->state != "comes" && first->seen == own.seen;
 }
 
 // "1 and 3": those whose record is missing or of a process that has ended.

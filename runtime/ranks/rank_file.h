@@ -11,13 +11,13 @@
 namespace spion {
 
 struct RankRecord {
-    std::string token;        // of this process and no other
-    std::uint64_t beats = 0;  // raised at every sign of life
-    std::string state;        // "comes", "runs", "done" or "failed"
-    std::string seen;         // digest of the start file that it has read; "" before
-    std::string host;         // name of its machine
-    std::string boot;         // of the running kernel: equal on one machine alone
-    std::string message;      // why it failed
+    std::string token = {};    // of this process and no other
+    std::uint64_t beats = 0;   // raised at every sign of life
+    std::string state = {};    // "comes", "runs", "done" or "failed"
+    std::string seen = {};     // digest of the start file that it has read; "" before
+    std::string host = {};     // name of its machine
+    std::string boot = {};     // of the running kernel: equal on one machine alone
+    std::string message = {};  // why it failed
 };
 
 // Nothing where there is no whole record: none yet, or one that is just being written.
