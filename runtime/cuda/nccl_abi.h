@@ -1,5 +1,5 @@
 // The part of NCCL's binary interface that is used, declared here because its header may be absent
-// where spion is built. tests/runtime/nccl_abi_test.cpp holds it against one where there is one.
+// where spion is built. tests/runtime/cuda_abi_test.cpp holds it against one where there is one.
 #pragma once
 
 #include <cstddef>
