@@ -8,6 +8,7 @@
 #include "runtime/output.h"
 #ifdef SPION_CUDA_BACKEND
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/cuda/driver.h"
 #endif
 #ifdef SPION_HOST_BACKEND
 #include "runtime/host/host_device.h"
@@ -24,9 +25,9 @@ std::optional<std::string> gpu_problem() {
 #endif
 }
 
-std::unique_ptr<Device> open_gpu() {
+std::unique_ptr<Device> open_gpu([[maybe_unused]] int gpu) {
 #ifdef SPION_CUDA_BACKEND
-    return std::make_unique<CudaDevice>();
+    return std::make_unique<CudaDevice>(gpu);
 #else
     return nullptr;
 #endif
@@ -41,9 +42,9 @@ std::unique_ptr<Device> open_host() {
 #endif
 }
 
-std::unique_ptr<Device> open_any() {
+std::unique_ptr<Device> open_any(int gpu) {
     const std::optional<std::string> problem = gpu_problem();
-    std::unique_ptr<Device> device = problem ? open_host() : open_gpu();
+    std::unique_ptr<Device> device = problem ? open_host() : open_gpu(gpu);
     if (!device) {
         throw UserError(
             "no GPU can be used: {}; nor the host, whose back end this build leaves out: configure "
@@ -104,10 +105,10 @@ DeviceChoice parse_device_choice(std::string_view name) {
     throw UserError("device '{}' is not known: use auto, cpu or cuda", name);
 }
 
-std::unique_ptr<Device> open_device(DeviceChoice choice) {
+std::unique_ptr<Device> open_device(DeviceChoice choice, int gpu) {
     switch (choice) {
         case DeviceChoice::kAuto:
-            return open_any();
+            return open_any(gpu);
         case DeviceChoice::kCpu:
             if (auto host = open_host()) {
                 return host;
@@ -119,9 +120,17 @@ std::unique_ptr<Device> open_device(DeviceChoice choice) {
             if (const auto problem = gpu_problem()) {
                 throw UserError("device cuda was asked for, but {}; or use --device cpu", *problem);
             }
-            return open_gpu();
+            return open_gpu(gpu);
     }
     throw InternalError("a device choice of value {}", static_cast<int>(choice));
+}
+
+int visible_gpus() {
+#ifdef SPION_CUDA_BACKEND
+    return driver_problem() ? 0 : driver_device_count();
+#else
+    return 0;
+#endif
 }
 
 }  // namespace spion

@@ -186,7 +186,10 @@ DeviceChoice parse_device_choice(std::string_view name);
 
 // kAuto takes a usable GPU, else the host, and says which on stderr. kCuda without a usable GPU
 // throws UserError saying why and how to mend it; so does kCpu in a build without the host back
-// end.
-std::unique_ptr<Device> open_device(DeviceChoice choice);
+// end. gpu: which of those that CUDA_VISIBLE_DEVICES leaves.
+std::unique_ptr<Device> open_device(DeviceChoice choice, int gpu = 0);
+
+// GPUs that this process sees; 0 where none can be used.
+int visible_gpus();
 
 }  // namespace spion

@@ -38,18 +38,47 @@ constexpr std::array kVariables = {
                         "is opened instead of those that are found"},
     EnvironmentVariable{"SPION_CUBLASLT_LIBRARY", "path of libcublasLt.so",
                         "is opened instead of those that are found"},
+    EnvironmentVariable{"SPION_NCCL_LIBRARY", "path of libnccl.so.2",
+                        "is opened instead of those that are found"},
     EnvironmentVariable{"SPION_DISASSEMBLER", "path of nvdisasm or cuobjdump",
                         "writes SASS; else the first on PATH or in /usr/local/cuda/bin"},
-    EnvironmentVariable{"CUDA_HOME", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
-    EnvironmentVariable{"CUDA_PATH", "a folder", "its lib64 is searched for NVRTC and cuBLASLt"},
+    EnvironmentVariable{"CUDA_HOME", "a folder",
+                        "its lib64 is searched for NVRTC, cuBLASLt and NCCL"},
+    EnvironmentVariable{"CUDA_PATH", "a folder",
+                        "its lib64 is searched for NVRTC, cuBLASLt and NCCL"},
     EnvironmentVariable{"VIRTUAL_ENV", "a folder",
-                        "its Python packages are searched for NVRTC and cuBLASLt"},
-    EnvironmentVariable{"CONDA_PREFIX", "a folder",
-                        "its libraries and Python packages are searched for NVRTC and cuBLASLt"},
+                        "its Python packages are searched for NVRTC, cuBLASLt and NCCL"},
+    EnvironmentVariable{
+        "CONDA_PREFIX", "a folder",
+        "its libraries and Python packages are searched for NVRTC, cuBLASLt and NCCL"},
+    EnvironmentVariable{"RANK", "0 to WORLD_SIZE - 1",
+                        "which process of a data-parallel training this is, as torchrun sets it; "
+                        "with WORLD_SIZE, else alone"},
+    EnvironmentVariable{"WORLD_SIZE", "1 or more", "how many processes train together"},
+    EnvironmentVariable{"LOCAL_RANK", "0 to RANK", "which GPU of this machine; else RANK"},
+    EnvironmentVariable{"OMPI_COMM_WORLD_RANK", "a whole number",
+                        "as RANK, set by Open MPI's mpirun"},
+    EnvironmentVariable{"OMPI_COMM_WORLD_SIZE", "a whole number", "as WORLD_SIZE"},
+    EnvironmentVariable{"OMPI_COMM_WORLD_LOCAL_RANK", "a whole number", "as LOCAL_RANK"},
+    EnvironmentVariable{"PMI_RANK", "a whole number",
+                        "as RANK, set by the mpirun of MPICH and Intel MPI"},
+    EnvironmentVariable{"PMI_SIZE", "a whole number", "as WORLD_SIZE"},
+    EnvironmentVariable{"MPI_LOCALRANKID", "a whole number", "as LOCAL_RANK"},
+    EnvironmentVariable{"SLURM_PROCID", "a whole number", "as RANK, set by srun"},
+    EnvironmentVariable{"SLURM_STEP_NUM_TASKS", "a whole number",
+                        "as WORLD_SIZE; a batch script without srun has none"},
+    EnvironmentVariable{"SLURM_LOCALID", "a whole number", "as LOCAL_RANK"},
+    EnvironmentVariable{"NCCL_COMM_ID", "host:port",
+                        "where NCCL's processes find each other, listened at by process 0; else "
+                        "they do by a file in the run's folder"},
+    EnvironmentVariable{"NCCL_ALGO", "NCCL's names of algorithms",
+                        "how NCCL adds up; Ring is set where it is not set, so that a run repeats"},
+    EnvironmentVariable{"NCCL_NVLS_ENABLE", "0 to 2",
+                        "NCCL's sums in the switch; 0 is set where it is not set"},
     EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
     EnvironmentVariable{
         "HOME", "a folder",
-        "see SPION_CACHE_DIR; its Python packages are searched for NVRTC and cuBLASLt"},
+        "see SPION_CACHE_DIR; its Python packages are searched for NVRTC, cuBLASLt and NCCL"},
     EnvironmentVariable{"PATH", "folders", "are searched for a disassembler"},
     EnvironmentVariable{"TERM", "a terminal's name",
                         "dumb or unset: lines of progress are not redrawn"},
@@ -74,6 +103,12 @@ std::optional<std::string> environment_value(std::string_view name) {
     }
     const char* value = std::getenv(std::string(name).c_str());
     return value == nullptr || *value == '\0' ? std::nullopt : std::optional<std::string>(value);
+}
+
+void set_environment_default(std::string_view name, std::string_view value) {
+    if (!environment_value(name)) {
+        ::setenv(std::string(name).c_str(), std::string(value).c_str(), 1);
+    }
 }
 
 bool environment_switch(std::string_view name, bool otherwise) {

@@ -27,6 +27,10 @@ std::optional<std::string> environment_value(std::string_view name);
 // 0 and 1, InternalError as above.
 bool environment_switch(std::string_view name, bool otherwise = false);
 
+// Sets it for libraries that this process opens later, unless it is set. Throws as
+// environment_value does.
+void set_environment_default(std::string_view name, std::string_view value);
+
 // Names that begin with SPION_ and are set, but not in the table (those of the tests, SPION_TEST_*,
 // aside): most likely misspelt.
 std::vector<std::string> unknown_environment_variables();

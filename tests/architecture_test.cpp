@@ -299,11 +299,12 @@ TEST(Architecture, OneFileWritesToTheTerminal) {
 
 // No file of ours is ever half there: make it with write_file or AtomicFile of
 // runtime/atomic_file.h, whose OutputFile serves those that need more, a cache entry's, metrics.csv
-// and a run's events for TensorBoard. (A disassembler's output is temporary.)
+// a run's events for TensorBoard, and the file in which a process of several says that it lives. (A disassembler's output is temporary.)
 TEST(Architecture, OneFileMakesFiles) {
     EXPECT_EQ(files_with({"ofstream", "std::fopen(", "O_CREAT"}),
               (std::set<std::string>{"runtime/atomic_file.cpp", "runtime/cache_entry.cpp",
-                                     "runtime/disassemble.cpp", "train/event_file.cpp",
+                                     "runtime/disassemble.cpp", "runtime/ranks/rank_file.cpp",
+                                     "runtime/ranks/shared_memory.cpp", "train/event_file.cpp",
                                      "train/metrics.cpp"}));
 }
 

@@ -10,6 +10,7 @@
 
 #include "ir/error.h"
 #include "runtime/output.h"
+#include "runtime/ranks/open.h"
 #include "tools/command_line.h"
 #include "tools/commands.h"
 #include "tools/exit_codes.h"
@@ -62,8 +63,8 @@ constexpr std::array<std::string_view, 7> kMayChange = {
     "minutes", "on-divergence"};
 
 // The settings of a run as far as it has come, changed by the flags.
-TrainSettings settings_to_resume(const TrainOptions& options,
-                                 const std::optional<Checkpoint>& from) {
+TrainSettings settings_to_resume(const TrainOptions& options, const std::optional<Checkpoint>& from,
+                                 const Rank& rank) {
     TrainSettings settings = preset_settings("paper", options.task->name);
     if (from) {
         settings = from->settings;
@@ -83,6 +84,7 @@ TrainSettings settings_to_resume(const TrainOptions& options,
         }
         apply_setting(settings, name, value, "--" + name);
     }
+    if (from) divide_among(settings, from->state.processes, rank.count);
     check(settings);
     return settings;
 }
@@ -90,29 +92,60 @@ TrainSettings settings_to_resume(const TrainOptions& options,
 int finish_run(const TrainReport& report, const TrainSettings& settings, const KernelCache& cache,
                Device& device, RunFolder& folder) {
     folder.write_summary(report_json(report, settings, cache.counters(), device));
-    print_out("{}", report_text(report, settings, cache.counters(), folder));
+    if (folder.is_written())
+        print_out("{}", report_text(report, settings, cache.counters(), folder));
     tell_lost_messages();
     if (report.divergence && report.divergence->ended_training) return kDiverged;
     constexpr int kBySignal = 128;
-    return report.interrupted ? kBySignal + interrupting_signal() : kDone;
+    return report.interrupted ? kBySignal + report.signal : kDone;
+}
+
+// A process of several that does not lead is silent, unless it fails.
+std::unique_ptr<Progress> progress_of(const Rank& rank) {
+    if (rank.leads()) return std::make_unique<Progress>();
+    return std::make_unique<Progress>([](std::string_view) {}, [] { return Terminal{}; });
+}
+
+// Each process of a machine has a GPU of its own, unless it sees no other anyway.
+std::unique_ptr<Device> open_device(const TrainSettings& settings, const Rank& rank,
+                                    Progress& progress) {
+    const bool many = settings.device != DeviceChoice::kCpu && visible_gpus() > 1;
+    auto device = open_device(settings.device, many ? rank.local : 0);
+    progress.say(rank.alone() ? fmt::format("training on {}", device->name())
+                              : fmt::format("training with {} processes, the first on {}",
+                                            rank.count, device->name()));
+    return device;
 }
 
 TaskData load(const TrainOptions& options, const TrainSettings& settings, Progress& progress) {
     return options.task->load(settings, [&](std::string_view text) { progress.say(text); });
 }
 
-int run_training(const TrainOptions& options) {
-    check_run_folder(options.out);
-    const TrainSettings settings = resolve(options);
-    Progress progress;
-    const std::unique_ptr<Device> device = open_device(settings.device);
-    progress.say(fmt::format("training on {}", device->name()));
-    const TaskData data = load(options, settings, progress);
+// Meets the other processes, if there are any, in the run's folder, and trains.
+int train_together(const Rank& rank, const TrainSettings& settings, const TaskData& data,
+                   Device& device, RunFolder& folder, Progress& progress, const Checkpoint* from) {
     KernelCache cache(KernelCache::checked_folders());
-    RunFolder folder(options.out);
+    Job job(rank, device, folder.path() / "ranks");
+    try {
+        const TrainReport report =
+            train(settings, data, device, cache, folder, progress, from, &job.ranks());
+        return finish_run(report, settings, cache, device, folder);
+    } catch (const std::exception& error) {
+        job.tell_failure(error.what());
+        throw;
+    }
+}
+
+int run_training(const TrainOptions& options) {
+    const Rank rank = rank_of_process();
+    if (rank.leads()) check_run_folder(options.out);
+    const TrainSettings settings = resolve(options);
+    const std::unique_ptr<Progress> progress = progress_of(rank);
+    const std::unique_ptr<Device> device = open_device(settings, rank, *progress);
+    const TaskData data = load(options, settings, *progress);
+    RunFolder folder = rank.leads() ? RunFolder(options.out) : RunFolder::of_another(options.out);
     folder.write_config(to_toml(settings));
-    const TrainReport report = train(settings, data, *device, cache, folder, progress);
-    return finish_run(report, settings, cache, *device, folder);
+    return train_together(rank, settings, data, *device, folder, *progress, nullptr);
 }
 
 int resume_training(const TrainOptions& options) {
@@ -121,27 +154,26 @@ int resume_training(const TrainOptions& options) {
             "--resume goes on with the settings of the run: leave --config and "
             "--preset away");
     }
+    const Rank rank = rank_of_process();
     RunFolder folder = RunFolder::of_run(options.resume);
-    Progress progress;
+    if (!rank.leads()) folder = RunFolder::of_another(options.resume);
+    const std::unique_ptr<Progress> progress = progress_of(rank);
     const std::optional<Checkpoint> from =
         CheckpointFolder(folder.path() / "checkpoints").latest([&](std::string_view text) {
-            progress.say(text);
+            progress->say(text);
         });
-    if (!from) progress.say("there is no checkpoint yet: the run begins anew");
-    const TrainSettings settings = settings_to_resume(options, from);
-    const std::unique_ptr<Device> device = open_device(settings.device);
-    progress.say(fmt::format("training on {}", device->name()));
-    const TaskData data = load(options, settings, progress);
+    if (!from) progress->say("there is no checkpoint yet: the run begins anew");
+    const TrainSettings settings = settings_to_resume(options, from, rank);
+    const std::unique_ptr<Device> device = open_device(settings, rank, *progress);
+    const TaskData data = load(options, settings, *progress);
     if (from && (data.classes != from->classes || data.class_names != from->class_names)) {
         throw UserError(
             "{} was trained on {} classes, but {} has {} or other names of them: give the same "
             "data",
             options.resume, from->classes, settings.data, data.classes);
     }
-    KernelCache cache(KernelCache::checked_folders());
-    const TrainReport report =
-        train(settings, data, *device, cache, folder, progress, from ? &*from : nullptr);
-    return finish_run(report, settings, cache, *device, folder);
+    return train_together(rank, settings, data, *device, folder, *progress,
+                          from ? &*from : nullptr);
 }
 
 void add_settings(CLI::App& command, TrainOptions& options) {

@@ -41,6 +41,7 @@ TileShape shape_of(const json& fields) {
 std::string state_text(const CheckpointState& state) {
     json text = {{"step", state.step},
                  {"seconds", state.seconds},
+                 {"processes", state.processes},
                  {"transition_step", nullptr},
                  {"distances", state.distances},
                  {"not_finite_gradients", state.not_finite_gradients},
@@ -66,6 +67,7 @@ CheckpointState parse_state(const std::string& text, const std::string& origin) 
         const json fields = json::parse(text);
         CheckpointState state{.step = fields.at("step"),
                               .seconds = fields.at("seconds"),
+                              .processes = fields.value("processes", 1),
                               .transition_step = {},
                               .distances = fields.at("distances"),
                               .not_finite_gradients = fields.at("not_finite_gradients"),

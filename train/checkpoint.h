@@ -30,6 +30,7 @@ struct TunedLaunches {
 struct CheckpointState {
     std::int64_t step = 0;  // steps done
     double seconds = 0;     // of training so far
+    int processes = 1;      // that trained together
     std::optional<std::int64_t> transition_step;
     std::vector<double> distances;  // that the transition rule saw last, [layers] or empty
     std::int64_t not_finite_gradients = 0;

@@ -121,14 +121,14 @@ void Model::compute_gradients(std::uint32_t step, const StepResults& results) {
 
 // sums_ has two rows, the sum so far and this pass's gradients, which sum_partials adds up.
 void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
-                                 const StepResults& results) {
+                                 const StepResults& results, const GradientsLaunched& launched) {
     const StepContext step = context({.seed = settings_.seed,
                                       .step = step_index,
                                       .stream = 0,
                                       .enabled = settings_.dropout > 0 ? 1 : 0});
     encoder_forward(step);
     head(step, results, true, parts);
-    encoder_backward(step);
+    encoder_backward(step, parts == 1 ? launched : GradientsLaunched{});
     if (parts == 1) return;
     const std::int64_t size = parameters_.size();
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(float);
@@ -150,6 +150,7 @@ void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
     sum.count = 2;
     sum.out = part + 1 == parts ? parameters_.gradient(0) : sums_.as<float>();
     kernels_.sum_partials(sum);
+    if (part + 1 == parts && launched) launched(0, size);
 }
 
 // tokens [B, L] -> residual stream [N, C] -> ... -> pooled [B, C]
@@ -185,7 +186,12 @@ void Model::encoder_forward(const StepContext& step) {
 }
 
 // d_pooled [B, C] -> the gradients of every parameter before the head
-void Model::encoder_backward(const StepContext& step) {
+void Model::encoder_backward(const StepContext& step, const GradientsLaunched& launched) {
+    std::int64_t untold = parameters_.size();  // those below it
+    const auto tell_from = [&](std::int64_t first) {
+        if (launched) launched(first, untold - first);
+        untold = first;
+    };
     const ScratchBuffers& scratch = activations_.scratch;
     SpionMaskedMeanArguments mean{};
     mean.d_y = activations_.d_pooled.as<float>();
@@ -200,8 +206,10 @@ void Model::encoder_backward(const StepContext& step) {
     norm_backward(step, layout_.final_norm, activations_.final_norm, scratch.d_narrow.data(),
                   nullptr, feed_forward_dropout(layers - 1), scratch.d_x.data(),
                   scratch.branch.data());
+    tell_from(layout_.final_norm.gamma);
     for (int i = layers - 1; i >= 0; --i) {
         layer_backward(step, i, *attention_[static_cast<std::size_t>(i)]);
+        tell_from(layout_.layers[static_cast<std::size_t>(i)].norm1.gamma);
     }
 
     SpionEmbeddingArguments embedding{};
@@ -219,6 +227,7 @@ void Model::encoder_backward(const StepContext& step) {
         static_cast<std::int64_t>(step.shape.vocabulary) * step.shape.channels();
     sum_partials(step, spion_token_items(step.rows(), step.shape.vocabulary), table, table,
                  layout_.token);
+    tell_from(0);
 }
 
 // pooled [T, B, C] -> losses, correct [B]; with `backward` also d_pooled [T, B, C] and the head's
@@ -243,7 +252,7 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
     head.losses = results.losses;
     head.correct = results.correct;
     head.batch = samples_;
-    head.mean_over = samples_ * parts;
+    head.mean_over = samples_ * parts * settings_.processes;
     head.channels = step.shape.features();
     head.hidden_width = step.shape.feed_forward;
     head.classes = step.shape.classes;

@@ -2,6 +2,7 @@
 // training step.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,7 +26,12 @@ struct ModelSettings {
     Precision precision = Precision::kAuto;
     double loss_scale = 0;  // the first; 0: none
     int loss_scale_growth = 2000;
+    int processes = 1;  // that add up their gradients: each computes its part of the mean
 };
+
+// Told of [first, first + count) of the gradients once what computes them is launched: from the end
+// of the buffer to its beginning, each value once.
+using GradientsLaunched = std::function<void(std::int64_t first, std::int64_t count)>;
 
 struct OptimiserSettings {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
@@ -64,7 +70,9 @@ class Model {
     void compute_gradients(std::uint32_t step, const StepResults& results);
     // Part `part` of `parts` passes whose gradients are added up; `step` differs for each. The first
     // begins the sum, the last leaves the gradients of the mean loss of all of them there.
-    void accumulate_gradients(std::uint32_t step, int part, int parts, const StepResults& results);
+    // The last part tells `launched`, if there is one.
+    void accumulate_gradients(std::uint32_t step, int part, int parts, const StepResults& results,
+                              const GradientsLaunched& launched = {});
     // AdamW with the gradients; `step` counts from 0.
     void update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
                 const StepResults& results);
@@ -91,7 +99,7 @@ class Model {
   private:
     StepContext context(SpionDropout dropout) const;
     void encoder_forward(const StepContext& step);
-    void encoder_backward(const StepContext& step);
+    void encoder_backward(const StepContext& step, const GradientsLaunched& launched);
     void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);
 
     ModelSettings settings_;

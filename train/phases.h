@@ -8,6 +8,7 @@
 
 #include "compiler/compile_attention.h"
 #include "compiler/tune/tiers.h"
+#include "runtime/ranks/communicator.h"
 #include "train/divergence.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
@@ -39,6 +40,8 @@ struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
+    int signal = 0;                 // that interrupted it, in this process or another
+    int processes = 1;              // that trained together
     bool out_of_time = false;       // ended by settings.minutes
     std::vector<double> densities;  // [layers]; empty when still dense
     StallTimes stall;
@@ -63,8 +66,12 @@ struct TrainReport {
 // finite, unless the settings say to go on (on a GPU, whose steps are not waited for, up to 32 steps
 // later). The same settings on the same device give the same losses, bit for bit, also when a run was
 // stopped and goes on `from` a checkpoint of its folder.
+//
+// ranks: the processes that train together, each with batches of its own, of which the first writes
+// to the folder; null: this one is alone. As many of them give the same losses again, bit for bit;
+// others, or one with as many batches a step (accumulate), the same up to rounding.
 TrainReport train(const TrainSettings& settings, const TaskData& data, Device& device,
                   KernelCache& cache, RunFolder& folder, Progress& progress,
-                  const Checkpoint* from = nullptr);
+                  const Checkpoint* from = nullptr, Communicator* ranks = nullptr);
 
 }  // namespace spion

@@ -174,6 +174,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     json["arch"] = device.target().arch;
     json["seed"] = settings.seed;
     json["steps"] = report.steps_done;
+    json["processes"] = report.processes;
     json["interrupted"] = report.interrupted;
     json["out_of_time"] = report.out_of_time;
     json["diverged"] = nullptr;

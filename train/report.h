@@ -38,6 +38,7 @@ std::string device_json(Device& device);
 // RUN/summary.json:
 //   device, arch          name and Target::arch
 //   seed, steps           steps done; interrupted: by Ctrl-C; out_of_time: by --minutes
+//   processes             that trained together, with `batch` samples each
 //   diverged              {step, layer or null, tensor, reason, ended_training}: the first step whose
 //                         values were not finite, or null
 //   transition_step       dense steps before training turned sparse, or null

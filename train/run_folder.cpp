@@ -115,9 +115,19 @@ RunFolder RunFolder::of_run(const fs::path& path) {
     return {path, Existing{}};
 }
 
+RunFolder RunFolder::of_another(const fs::path& path) {
+    RunFolder folder(path, Existing{});
+    folder.written_ = false;
+    return folder;
+}
+
 void RunFolder::write(const fs::path& relative, std::string_view bytes) const {
     const NamedBytes file{.path = path_ / relative, .bytes = bytes};
-    write_files({&file, 1}, kMend);
+    write({&file, 1});
+}
+
+void RunFolder::write(std::span<const NamedBytes> files) const {
+    if (written_) write_files(files, kMend);
 }
 
 void RunFolder::write_config(std::string_view toml) {
@@ -166,7 +176,7 @@ void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {
     if (!script.empty()) {
         files.push_back({.path = folder / "rebuild.sh", .bytes = script});
     }
-    write_files(files, kMend);
+    write(files);
 }
 
 void RunFolder::write_summary(std::string_view json) {

@@ -12,6 +12,7 @@
 //                                   run waited); CUDA: registers, static_shared_bytes, spill_bytes
 //     RUN/device.json               what it ran on (train/report.h), from the start
 //     RUN/summary.json              how it ended (train/report.h)
+//     RUN/ranks/                    if several processes train: who they are (runtime/ranks/meeting.h)
 #pragma once
 
 #include <filesystem>
@@ -22,6 +23,7 @@
 
 #include "compiler/launch/jit_kernel.h"
 #include "ir/block_pattern.h"
+#include "runtime/atomic_file.h"
 
 namespace spion {
 
@@ -36,9 +38,15 @@ class RunFolder {
     explicit RunFolder(const std::filesystem::path& path);
     // One that a run has left. Throws UserError when it is none (it has no config.toml).
     static RunFolder of_run(const std::filesystem::path& path);
+    // As a process sees it that trains together with the one that writes it: writes nothing.
+    static RunFolder of_another(const std::filesystem::path& path);
 
     const std::filesystem::path& path() const { return path_; }
-    std::filesystem::path metrics_file() const { return path_ / "metrics.csv"; }
+    bool is_written() const { return written_; }
+    // Where the rows go: into nothing for `of_another`.
+    std::filesystem::path metrics_file() const {
+        return written_ ? path_ / "metrics.csv" : std::filesystem::path("/dev/null");
+    }
 
     // All throw UserError when the file cannot be written.
     void write_config(std::string_view toml);
@@ -51,8 +59,10 @@ class RunFolder {
   private:
     struct Existing {};
     RunFolder(const std::filesystem::path& path, Existing) : path_(path) {}
+    void write(std::span<const NamedBytes> files) const;
     void write(const std::filesystem::path& relative, std::string_view bytes) const;
     std::filesystem::path path_;
+    bool written_ = true;
     std::map<std::string, std::string> kernels_;  // folder name -> the kernel's text
 };
 

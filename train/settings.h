@@ -130,6 +130,11 @@ void check(const TrainSettings& settings);
 // The first scale of the loss, 0 for none (kernels/train_arguments.h says what it is for).
 double first_loss_scale(const TrainSettings& settings);
 
+// Changes batch and accumulate so that `now` processes have the samples a step that `before`
+// processes had: fewer batches, or more or smaller ones. Throws UserError where they cannot be
+// divided so.
+void divide_among(TrainSettings& settings, int before, int now);
+
 // The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
 // so the softmax kind makes no difference there.
 Attention attention_of(const TrainSettings& settings, DType dtype);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "ir/error.h"
@@ -28,10 +29,11 @@ bool StepRecord::left_out() const {
 
 StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
                        const OptimiserSettings& optimiser, int batch, int accumulate,
-                       std::int64_t steps_done)
+                       std::int64_t steps_done, Communicator* ranks)
     : model_(&model),
       device_(&device),
       batches_(&batches),
+      ranks_(ranks),
       optimiser_(optimiser),
       batch_(batch),
       accumulate_(accumulate),
@@ -53,20 +55,35 @@ StepResults StepRunner::results(int slot, int part) const {
 void StepRunner::run(double learning_rate) {
     if (full()) throw InternalError("{} steps are pending, none was collected", kPending);
     const auto slot = static_cast<int>(pending_.size());
-    for (int part = 0; part < accumulate_; ++part) {
-        const Batch batch = batches_->next();
-        if (slot == 0 && part == 0) device_->mark(0);
-        model_->upload(batch);
-        // Dropout draws anew for every pass.
-        const std::int64_t pass = steps_done_ * accumulate_ + part;
-        model_->accumulate_gradients(static_cast<std::uint32_t>(pass), part, accumulate_,
-                                     results(slot, part));
-    }
+    add_up_gradients(slot);
     model_->update(steps_done_, learning_rate, optimiser_, results(slot));
     device_->mark(slot + 1);
     ++steps_done_;
     pending_.push_back({.step = steps_done_, .learning_rate = learning_rate, .items = {}});
     must_look_ = device_->target().back_end == BackEnd::kHost && !last_step_is_finite();
+}
+
+// Of the step's batches, and of those of the other processes.
+void StepRunner::add_up_gradients(int slot) {
+    const bool alone = ranks_ == nullptr || ranks_->rank().alone();
+    const std::int64_t processes = alone ? 1 : ranks_->rank().count;
+    const std::int64_t process = alone ? 0 : ranks_->rank().index;
+    std::optional<GradientSums> sums;
+    GradientsLaunched launched;
+    if (!alone) {
+        sums.emplace(*ranks_, model_->parameters().gradient(0));
+        launched = [&](std::int64_t first, std::int64_t count) { sums->launched(first, count); };
+    }
+    for (int part = 0; part < accumulate_; ++part) {
+        const Batch batch = batches_->next();
+        if (slot == 0 && part == 0) device_->mark(0);
+        model_->upload(batch);
+        // Dropout draws anew for every pass, of any process.
+        const std::int64_t pass = (steps_done_ * accumulate_ + part) * processes + process;
+        model_->accumulate_gradients(static_cast<std::uint32_t>(pass), part, accumulate_,
+                                     results(slot, part), launched);
+    }
+    if (sums) sums->finish();
 }
 
 // On the host: results lie in its memory, and the step is done.

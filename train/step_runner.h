@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/ranks/communicator.h"
 #include "train/data/dataset.h"
+#include "train/gradient_sums.h"
 #include "train/model.h"
 
 namespace spion {
@@ -29,14 +31,16 @@ struct StepRecord {
 class StepRunner {
   public:
     // Everything is the caller's and must outlive the runner. A step has `accumulate` batches of
-    // `batch` samples, whose gradients it adds up; steps_done: before this run.
+    // `batch` samples, whose gradients it adds up; steps_done: before this run. ranks: add up theirs
+    // too; null: this process is alone.
     StepRunner(Model& model, Device& device, BatchStream& batches,
                const OptimiserSettings& optimiser, int batch, int accumulate = 1,
-               std::int64_t steps_done = 0);
+               std::int64_t steps_done = 0, Communicator* ranks = nullptr);
 
     // One step: upload, forward, backward, update. Asynchronous. Call collect() when full().
     void run(double learning_rate);
     std::int64_t steps_done() const { return steps_done_; }
+    int pending() const { return static_cast<int>(pending_.size()); }
     bool full() const { return static_cast<int>(pending_.size()) == kPending; }
     // full(), or some steps are pending and the last collect() was a while ago, or the last step is
     // known not to have been finite: on the host, where looking costs nothing, at once.
@@ -51,10 +55,12 @@ class StepRunner {
     StepResults results(int slot, int part = 0) const;
     std::int64_t samples() const { return std::int64_t{batch_} * accumulate_; }
     bool last_step_is_finite() const;
+    void add_up_gradients(int slot);
 
     Model* model_;
     Device* device_;
     BatchStream* batches_;
+    Communicator* ranks_;  // null: alone
     OptimiserSettings optimiser_;
     int batch_, accumulate_;
     std::int64_t steps_done_ = 0;

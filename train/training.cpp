@@ -11,7 +11,7 @@
 namespace spion {
 namespace {
 
-ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
+ModelSettings model_settings(const TrainSettings& s, const TaskData& data, int processes) {
     const int needed = data.vocabulary + (s.pooling == Pooling::kCls ? 1 : 0);
     if (needed > s.vocabulary) {
         throw UserError("vocabulary is {}, but the data has {} tokens{}: raise --vocabulary",
@@ -24,7 +24,14 @@ ModelSettings model_settings(const TrainSettings& s, const TaskData& data) {
             .seed = s.seed,
             .precision = s.precision,
             .loss_scale = first_loss_scale(s),
-            .loss_scale_growth = s.loss_scale_growth};
+            .loss_scale_growth = s.loss_scale_growth,
+            .processes = processes};
+}
+
+Model make_model(const TrainSettings& settings, const TaskData& data, Device& device,
+                 KernelCache& cache, Communicator& ranks) {
+    const FirstOfMachine first(ranks);
+    return {model_settings(settings, data, ranks.rank().count), device, cache};
 }
 
 OptimiserSettings optimiser_settings(const TrainSettings& s) {
@@ -52,28 +59,34 @@ OneCycleSchedule schedule_over(const TrainSettings& s, std::int64_t steps) {
 
 Training::Training(const TrainSettings& settings, const TaskData& data, Device& device,
                    KernelCache& cache, RunFolder& folder, Progress& progress,
-                   const Checkpoint* from)
+                   const Checkpoint* from, Communicator& ranks)
     : settings_(settings),
+      ranks_(ranks),
       data_(data),
       device_(device),
       cache_(cache),
       folder_(folder),
       progress_(progress),
-      metrics_(folder.metrics_file(), from == nullptr ? 0 : from->state.step),
-      model_(model_settings(settings, data), device, cache),
+      metrics_(folder.metrics_file(),
+               from == nullptr || !folder.is_written() ? 0 : from->state.step),
+      model_(make_model(settings, data, device, cache, ranks)),
       batches_(*data.train, settings.seed, settings.batch, settings.length,
-               settings.accumulate * (from == nullptr ? 0 : from->state.step),
-               model_.shape().class_token()),
+               std::int64_t{settings.accumulate} * ranks.rank().count *
+                       (from == nullptr ? 0 : from->state.step) +
+                   ranks.rank().index,
+               ranks.rank().count, model_.shape().class_token()),
       runner_(model_, device, batches_, optimiser_settings(settings), settings.batch,
-              settings.accumulate, from == nullptr ? 0 : from->state.step),
+              settings.accumulate, from == nullptr ? 0 : from->state.step, &ranks),
       checkpoints_(folder.path() / "checkpoints"),
       transition_(settings.layers,
                   {.fixed_step = settings.transition_step, .percent = settings.transition_change}),
       history_(settings.layers),
       pooled_(static_cast<std::size_t>(settings.layers)),
       schedule_(schedule_over(settings, settings.steps)) {
+    require_same_run();
+    report_.processes = ranks.rank().count;
     folder.write_device(device_json(device));
-    if (settings.tensorboard) {
+    if (settings.tensorboard && leads()) {
         events_.emplace(folder.path() / "tensorboard", from == nullptr ? 0 : from->state.step);
     }
     state_.total_steps = settings.steps;
@@ -100,6 +113,7 @@ void Training::begin_dense() {
                                                          attention_.front().get()));
     write_kernels(attention_);
     if (!settings_.dense) {
+        const FirstOfMachine first(ranks_);
         const bool keep = transition_.needs_maps() && settings_.scores == ScoreMode::kExact;
         score_maps_ = std::make_unique<ScoreMaps>(attention_of(settings_, model_.dtype()),
                                                   settings_.discovery, keep, device_, cache_);
@@ -112,7 +126,7 @@ void Training::step() {
     runner_.run(schedule_.at(runner_.steps_done() - schedule_start_));
     const std::int64_t done = runner_.steps_done();
     const bool evaluation = done % settings_.eval_every == 0;
-    if (runner_.due() || evaluation || done == settings_.steps) collect();
+    if (must_collect() || evaluation || done == settings_.steps) collect();
     if (diverged()) return;
     if (phase_ == Phase::kDense && !settings_.dense) {
         const bool by_rule = transition_.needs_maps() && evaluation && take_score_maps();
@@ -137,7 +151,9 @@ void Training::note(const Divergence& divergence) {
 }
 
 void Training::collect() {
-    for (const StepRecord& step : runner_.collect()) {
+    std::vector<StepRecord> steps = runner_.collect();
+    agree(steps);
+    for (const StepRecord& step : steps) {
         if (has_diverged(step) && !report_.divergence) {
             Divergence found =
                 find_divergence(step, step.step == runner_.steps_done(), model_, device_);
@@ -196,7 +212,7 @@ void Training::record(std::string_view split, const Evaluation& evaluation) {
 }
 
 void Training::evaluate_now() {
-    report_.validation = evaluate(model_, device_, *data_.validation, settings_.batch);
+    report_.validation = evaluate_split(data_.validation);
     record("validation", *report_.validation);
     write_best(report_.validation->accuracy);
 }
@@ -209,6 +225,7 @@ bool Training::take_score_maps() {
         SpionAttentionArguments arguments = model_.attention_arguments(layer);
         arguments.batch /= model_.shape().towers;  // the first tower's: as the paper, of pairs
         ScoreMaps::Map map = score_maps_->take(arguments);
+        average(map);
         if (const auto found =
                 find_divergence(runner_.steps_done(), layer, map.pooled, map.scores)) {
             note(*found);

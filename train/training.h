@@ -40,11 +40,12 @@ class Training {
   public:
     // from: where an earlier process left off; null to begin.
     Training(const TrainSettings& settings, const TaskData& data, Device& device,
-             KernelCache& cache, RunFolder& folder, Progress& progress, const Checkpoint* from);
+             KernelCache& cache, RunFolder& folder, Progress& progress, const Checkpoint* from,
+             Communicator& ranks);
 
     bool goes_on() const {
-        return runner_.steps_done() < settings_.steps && !interrupt_.requested() && !diverged() &&
-               !out_of_time();
+        return runner_.steps_done() < settings_.steps && !diverged() && !interrupting() &&
+               !has_no_time();
     }
     bool turns_sparse() const { return turns_sparse_; }
     void step();
@@ -62,6 +63,19 @@ class Training {
     bool out_of_time() const {
         return settings_.minutes > 0 && minutes_since(begin_) >= settings_.minutes;
     }
+    // training_processes.cpp
+    bool alone() const { return ranks_.rank().alone(); }
+    bool leads() const { return ranks_.rank().leads(); }
+    bool interrupting() const;  // by a signal: to this process, or as agreed
+    bool has_no_time() const;
+    bool checkpoint_is_due() const;
+    bool must_collect() const;
+    void require_same_run();
+    void agree(std::vector<StepRecord>& steps);
+    void average(ScoreMaps::Map& map);
+    void compare(std::span<const BlockPattern> patterns);
+    Evaluation evaluate_split(const std::shared_ptr<const Samples>& split);
+    void start_tiers();
     // training_checkpoint.cpp
     void go_on_from(const Checkpoint& checkpoint);
     Checkpoint checkpoint();
@@ -84,7 +98,18 @@ class Training {
     AttentionTime time_launch(CompiledAttention& attention, int layer, const Buffer& lengths);
     void time_attention();
 
+    // What several processes have told each other at the last collect().
+    struct Agreement {
+        int signal = 0;  // that one of them has received
+        bool out_of_time = false;
+        bool checkpoint = false;  // is due by time
+        bool tiers = false;       // the first process of each machine has decided its own
+        int steps = 1;            // until the next one
+    };
+
     const TrainSettings& settings_;
+    Communicator& ranks_;
+    Agreement agreed_;
     const TaskData& data_;
     Device& device_;
     KernelCache& cache_;
@@ -117,6 +142,8 @@ class Training {
     Clock::time_point begin_ = Clock::now();  // of this process's part
     Clock::time_point start_ = begin_;        // of training, as if it had never stopped
     Clock::time_point last_checkpoint_ = begin_;
+    Clock::time_point last_agreement_ = begin_;
+    bool tiers_wanted_ = false;
     std::unique_ptr<BackgroundTiers> tiers_;  // of attention_, in the sparse phase
 };
 

@@ -46,6 +46,12 @@ void Training::go_on_from(const Checkpoint& checkpoint) {
         }
     }
     progress_.say(fmt::format("going on after step {} of {}", step, settings_.steps));
+    if (saved_.processes != ranks_.rank().count) {
+        progress_.say(fmt::format(
+            "the run had {} processes and has {} now: the same samples a step ({} batches of {} "
+            "each), but sums round otherwise, so that losses differ from here in the last bits",
+            saved_.processes, ranks_.rank().count, settings_.accumulate, settings_.batch));
+    }
 }
 
 Checkpoint Training::checkpoint() {
@@ -60,6 +66,7 @@ Checkpoint Training::checkpoint() {
                    .maps = {}};
     now.state.step = runner_.steps_done();
     now.state.seconds = seconds();
+    now.state.processes = ranks_.rank().count;
     now.state.not_finite_gradients = report_.not_finite_gradients;
     if (model_.scales_loss()) now.state.loss_scale = model_.loss_scale();
     now.state.transition_step = report_.transition_step;
@@ -73,6 +80,7 @@ Checkpoint Training::checkpoint() {
 
 // A checkpoint that cannot be written ends nothing: the one before is there still.
 void Training::keep(const std::function<void()>& write) {
+    if (!leads()) return;
     try {
         write();
     } catch (const UserError& error) {
@@ -94,14 +102,14 @@ void Training::write_checkpoint_now() {
         checkpoints_.write(now, settings_.keep_checkpoints);
     });
     last_checkpoint_ = Clock::now();
+    agreed_.checkpoint = false;
     last_checkpoint_step_ = runner_.steps_done();
 }
 
 void Training::checkpoint_if_due() {
     const std::int64_t done = runner_.steps_done();
     const bool by_steps = settings_.checkpoint_every > 0 && done % settings_.checkpoint_every == 0;
-    const bool by_time = settings_.checkpoint_minutes > 0 &&
-                         minutes_since(last_checkpoint_) >= settings_.checkpoint_minutes;
+    const bool by_time = alone() ? checkpoint_is_due() : agreed_.checkpoint;
     const bool is_new = done > last_checkpoint_step_ && done < settings_.steps;
     if ((by_steps || by_time) && is_new && !diverged()) write_checkpoint_now();
 }

@@ -50,11 +50,12 @@ TrainReport Training::finish() {
         tiers_.reset();
     }
     const bool done = runner_.steps_done() == settings_.steps;
-    report_.interrupted = interrupt_.requested() && !done;
-    report_.out_of_time = out_of_time() && !done && !report_.interrupted && !diverged();
+    report_.interrupted = interrupting() && !done;
+    if (report_.interrupted) report_.signal = alone() ? interrupting_signal() : agreed_.signal;
+    report_.out_of_time = has_no_time() && !done && !report_.interrupted && !diverged();
     if (!diverged() && (runner_.steps_done() > last_checkpoint_step_)) write_checkpoint_now();
     if (done && !diverged()) {
-        report_.test = evaluate(model_, device_, *data_.test, settings_.batch);
+        report_.test = evaluate_split(data_.test);
         record("test", *report_.test);
     }
     report_.steps_done = runner_.steps_done();

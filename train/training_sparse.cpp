@@ -27,6 +27,7 @@ AttentionLayers Training::compile_dense() {
 AttentionLayers Training::compile_patterns(std::span<const BlockPattern> patterns) {
     const Attention attention = attention_of(settings_, model_.dtype());
     const CompileOptions options = compile_options(settings_);
+    const FirstOfMachine first(ranks_);
     if (saved_.tuned.size() != patterns.size()) {
         return compile_attention(attention, patterns, device_, cache_, options);
     }
@@ -70,6 +71,8 @@ void Training::write_kernels(const AttentionLayers& layers) {
 void Training::decide_tiers() {
     // They are measured on the tensors of a step.
     const bool has_tensors = runner_.steps_done() > first_step_;
+    // Between two agreements one process may not wait for its steps while others go on.
+    if (!alone() && runner_.pending() > 0) return;
     while (has_tensors && tiers_ != nullptr && tiers_->ready()) {
         collect();  // frees the marks, and keeps the measurement out of step times
         const TierVerdict verdict =
@@ -109,6 +112,7 @@ void Training::turn_sparse() {
     collect();  // dense steps are recorded as such; they are done now
     const auto begin = std::chrono::steady_clock::now();
     const std::vector<BlockPattern> patterns = find_patterns();
+    compare(patterns);
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
     const auto compilation = std::chrono::steady_clock::now();
@@ -139,9 +143,8 @@ void Training::go_on_with(AttentionLayers sparse) {
     history_ = MapHistory(settings_.layers);  // frees A^s
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
-    if (settings_.tiers > 0) {
-        tiers_ = std::make_unique<BackgroundTiers>(attention_, device_, cache_);
-    }
+    tiers_wanted_ = settings_.tiers > 0;
+    start_tiers();
     report_.transition_step = schedule_start_;
     schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);
 }

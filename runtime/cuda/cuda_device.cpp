@@ -182,6 +182,9 @@ std::size_t CudaDevice::l2_bytes() const {
 std::size_t CudaDevice::memory_bytes() const {
     return state_->memory_bytes;
 }
+ForeignStream CudaDevice::stream() const {
+    return state_->stream;
+}
 std::size_t CudaDevice::peak_bytes() const {
     return state_->peak_bytes;
 }

@@ -33,6 +33,8 @@ class CudaDevice : public Device {
     std::string name() const override;
     std::size_t l2_bytes() const;
     std::size_t memory_bytes() const;
+    // The stream that work is in order on.
+    ForeignStream stream() const;
 
     void* allocate(std::size_t bytes) override;
     void release(void* data) noexcept override;

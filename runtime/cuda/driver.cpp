@@ -113,6 +113,12 @@ const Functions& driver() {
     return opened_driver().functions;
 }
 
+int driver_device_count() {
+    int count = 0;
+    check_driver(driver().cuDeviceGetCount(&count), "cuDeviceGetCount");
+    return count;
+}
+
 std::string driver_path() {
     return opened_driver().library.path();
 }

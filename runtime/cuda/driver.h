@@ -16,6 +16,9 @@ std::optional<std::string> driver_problem();
 // The driver's functions, initialised. Throws DeviceError with driver_problem()'s sentence.
 const driver_abi::Functions& driver();
 
+// Devices that CUDA_VISIBLE_DEVICES leaves. Throws as `driver` does.
+int driver_device_count();
+
 // The file that was opened; empty when there is no driver.
 std::string driver_path();
 // The CUDA release that the driver is made for; nullopt when there is no driver. Starts no GPU.

@@ -105,6 +105,7 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuStreamCreate, Result(Stream*, unsigned flags))                                          \
     X(cuStreamDestroy_v2, Result(Stream))                                                       \
     X(cuStreamSynchronize, Result(Stream))                                                      \
+    X(cuStreamWaitEvent, Result(Stream, Event, unsigned flags))                                 \
     X(cuStreamGetCtx, Result(Stream, Context*))                                                 \
     X(cuStreamIsCapturing, Result(Stream, int* status))                                         \
     X(cuEventCreate, Result(Event*, unsigned flags))                                            \

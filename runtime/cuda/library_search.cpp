@@ -68,6 +68,12 @@ LibraryNames cublas_names() {
             .for_loader = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}};
 }
 
+LibraryNames nccl_names() {
+    return {.variable = "SPION_NCCL_LIBRARY",
+            .start = "libnccl.so",
+            .for_loader = {"libnccl.so.2", "libnccl.so"}};
+}
+
 std::vector<std::string> library_candidates(const LibraryNames& names, const Variables& variable,
                                             const fs::path& root) {
     const auto value = [&](const char* name) -> std::optional<fs::path> {

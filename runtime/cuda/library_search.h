@@ -19,6 +19,7 @@ struct LibraryNames {
 };
 LibraryNames nvrtc_names();
 LibraryNames cublas_names();
+LibraryNames nccl_names();
 
 // The value of an environment variable; nullopt where it is unset or empty.
 using Variables = std::function<std::optional<std::string>(const char* name)>;

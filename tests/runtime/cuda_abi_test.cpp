@@ -4,12 +4,16 @@
 #include <cuda.h>
 #include <gtest/gtest.h>
 #include <nvrtc.h>
+#if __has_include(<nccl.h>)  // not of the toolkit, but often beside its headers
+#include <nccl.h>
+#endif
 
 #include <cstddef>
 #include <type_traits>
 
 #include "runtime/cuda/cublas_abi.h"
 #include "runtime/cuda/driver_abi.h"
+#include "runtime/cuda/nccl_abi.h"
 #include "runtime/cuda/nvrtc_abi.h"
 
 namespace spion {
@@ -166,6 +170,19 @@ static_assert(offsetof(HeuristicResult, waves) ==
 static_assert(offsetof(HeuristicResult, reserved) ==
               offsetof(cublasLtMatmulHeuristicResult_t, reserved));
 }  // namespace cublas_check
+
+#ifdef NCCL_MAJOR
+namespace nccl_check {
+using namespace nccl_abi;
+SPION_NCCL_FUNCTIONS(SPION_EXPECT_AGREEMENT)
+static_assert(kSuccess == ncclSuccess);
+static_assert(kInProgress == ncclInProgress);
+static_assert(kUint8 == ncclUint8);
+static_assert(kFloat32 == ncclFloat32);
+static_assert(kSum == ncclSum);
+static_assert(sizeof(UniqueId) == sizeof(ncclUniqueId));
+}  // namespace nccl_check
+#endif
 
 }  // namespace
 }  // namespace spion

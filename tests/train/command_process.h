@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support/scratch_folder.h"
@@ -18,18 +19,25 @@ namespace spion::test {
 
 using Arguments = std::vector<std::string>;
 
-// Starts the command with its output in `folder`/out and /err and the tests' kernel cache.
-inline pid_t start(const ScratchFolder& folder, const Arguments& arguments) {
+using Variables = std::vector<std::pair<std::string, std::string>>;
+
+// Starts the command with its output in `folder`/out and /err, `name` appended, the tests' kernel
+// cache and these variables.
+inline pid_t start(const ScratchFolder& folder, const Arguments& arguments,
+                   const Variables& variables = {}, const std::string& name = "") {
     std::vector<std::string> words = {SPION_COMMAND};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
     for (std::string& word : words) pointers.push_back(word.data());
     pointers.push_back(nullptr);
-    const std::string out = folder.file("out"), err = folder.file("err");
+    const std::string out = folder.file("out" + name), err = folder.file("err" + name);
     const std::string cache = test_cache_root()->string();
     const pid_t child = ::fork();
     if (child == 0) {
         ::setenv("SPION_CACHE_DIR", cache.c_str(), 1);
+        for (const auto& [variable, value] : variables) {
+            ::setenv(variable.c_str(), value.c_str(), 1);
+        }
         ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
         ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
         ::execv(SPION_COMMAND, pointers.data());
@@ -43,12 +51,12 @@ struct Result {
     std::string out, err;
 };
 
-inline Result wait_for(const ScratchFolder& folder, pid_t child) {
+inline Result wait_for(const ScratchFolder& folder, pid_t child, const std::string& name = "") {
     int status = 0;
     EXPECT_EQ(::waitpid(child, &status, 0), child);
     return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
-            .out = read_file(folder.file("out")),
-            .err = read_file(folder.file("err"))};
+            .out = read_file(folder.file("out" + name)),
+            .err = read_file(folder.file("err" + name))};
 }
 
 inline Result run(const ScratchFolder& folder, const Arguments& arguments) {

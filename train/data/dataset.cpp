@@ -86,12 +86,14 @@ std::vector<std::int64_t> ShuffledOrder::batch(std::int64_t step, int size) {
 }
 
 BatchStream::BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
-                         std::int64_t first_step, std::optional<std::uint16_t> class_token)
+                         std::int64_t first_step, std::int64_t stride,
+                         std::optional<std::uint16_t> class_token)
     : split_(split),
       order_(split.samples(), seed),
       batch_(batch),
       length_(length),
       first_step_(first_step),
+      stride_(stride),
       class_token_(class_token),
       worker_(start_thread([this] { produce(); }, "preparing batches beside training")) {}
 
@@ -105,7 +107,7 @@ BatchStream::~BatchStream() {
 }
 
 void BatchStream::produce() {
-    for (std::int64_t step = first_step_;; ++step) {
+    for (std::int64_t step = first_step_;; step += stride_) {
         Batch batch;
         try {
             batch = make_batch(split_, order_.batch(step, batch_), length_, class_token_);

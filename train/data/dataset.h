@@ -105,9 +105,11 @@ class ShuffledOrder {
 // Training batches in the order of their steps, made ahead of use on a worker thread.
 class BatchStream {
   public:
-    // The first batch is that of step `first_step`, from 0.
+    // The batches of the steps first_step, first_step + stride and so on, from 0: of one process of
+    // several, whose batches are those of a step one after the other.
     BatchStream(const Samples& split, std::uint64_t seed, int batch, std::int64_t length,
-                std::int64_t first_step = 0, std::optional<std::uint16_t> class_token = {});
+                std::int64_t first_step = 0, std::int64_t stride = 1,
+                std::optional<std::uint16_t> class_token = {});
     ~BatchStream();
     BatchStream(const BatchStream&) = delete;
     BatchStream& operator=(const BatchStream&) = delete;
@@ -122,7 +124,7 @@ class BatchStream {
     ShuffledOrder order_;
     int batch_;
     std::int64_t length_;
-    std::int64_t first_step_;
+    std::int64_t first_step_, stride_;
     std::optional<std::uint16_t> class_token_;
     std::mutex mutex_;
     std::condition_variable changed_;

@@ -1,0 +1,289 @@
+// Training by several processes that add up their gradients: the command started as torchrun starts
+// it, on the host, where shared memory stands in for NCCL.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/scratch_folder.h"
+#include "tests/train/command_process.h"
+#include "tests/train/files.h"
+#include "tests/train/tiny_run.h"
+#include "train/checkpoint.h"
+
+namespace spion {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Arguments;
+using test::Result;
+
+Arguments tiny(const std::string& out, int steps, int batch = 4) {
+    return {"train",
+            "listops",
+            "--out",
+            out,
+            "--device",
+            "cpu",
+            "--length",
+            "64",
+            "--min-length",
+            "10",
+            "--max-length",
+            "60",
+            "--layers",
+            "2",
+            "--heads",
+            "1",
+            "--head-dim",
+            "16",
+            "--d-model",
+            "16",
+            "--feed-forward",
+            "16",
+            "--batch",
+            std::to_string(batch),
+            "--block",
+            "16",
+            "--train-samples",
+            "50",
+            "--validation-samples",
+            "5",
+            "--test-samples",
+            "7",
+            "--warmup",
+            "2",
+            "--steps",
+            std::to_string(steps),
+            "--eval-every",
+            "10",
+            "--quantile",
+            "0.8"};
+}
+
+Arguments operator+(Arguments arguments, const Arguments& more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
+// A job of `count` processes, each with the arguments that of_rank gives.
+class Job {
+  public:
+    Job(const ScratchFolder& folder, int count, const std::function<Arguments(int rank)>& of_rank)
+        : folder_(folder) {
+        for (int rank = 0; rank < count; ++rank) {
+            children_.push_back(test::start(folder, of_rank(rank),
+                                            {{"RANK", std::to_string(rank)},
+                                             {"WORLD_SIZE", std::to_string(count)},
+                                             {"LOCAL_RANK", std::to_string(rank)},
+                                             {"SPION_THREADS", "1"}},
+                                            std::to_string(rank)));
+        }
+    }
+    Job(const ScratchFolder& folder, int count, const Arguments& arguments)
+        : Job(folder, count, [&](int) { return arguments; }) {}
+
+    void kill(int rank, int signal) const {
+        ::kill(children_[static_cast<std::size_t>(rank)], signal);
+    }
+    std::vector<Result> wait() const {
+        std::vector<Result> results;
+        for (std::size_t rank = 0; rank < children_.size(); ++rank) {
+            results.push_back(test::wait_for(folder_, children_[rank], std::to_string(rank)));
+        }
+        return results;
+    }
+
+  private:
+    const ScratchFolder& folder_;
+    std::vector<pid_t> children_;
+};
+
+void run_job(const ScratchFolder& folder, int count, const Arguments& arguments) {
+    for (const Result& result : Job(folder, count, arguments).wait()) {
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+    }
+}
+
+using Rows = std::vector<std::vector<std::string>>;
+
+// Of metrics.csv: step, phase, split, loss, accuracy, learning rate.
+Rows rows_of(const std::string& run) {
+    std::istringstream metrics(read_file(run + "/metrics.csv"));
+    Rows rows;
+    for (std::string line; std::getline(metrics, line);) {
+        auto row = cells(line);
+        row.resize(6);
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+// The same rows, with losses that differ by rounding alone, which grows from step to step: AdamW
+// makes steps of one size of gradients of any.
+void expect_close(const std::string& run, const std::string& other) {
+    const Rows a = rows_of(run), b = rows_of(other);
+    ASSERT_EQ(a.size(), b.size());
+    ASSERT_GT(a.size(), 10U);
+    for (std::size_t i = 1; i < a.size(); ++i) {
+        EXPECT_EQ(a[i][0] + a[i][1] + a[i][2], b[i][0] + b[i][1] + b[i][2]);
+        const double tolerance = i < 8 ? 1e-5 : 0.01;
+        EXPECT_NEAR(std::stod(a[i][3]), std::stod(b[i][3]), tolerance) << "row " << i;
+    }
+}
+
+Checkpoint last_of(const std::string& run) {
+    return read_checkpoint(CheckpointFolder(run + "/checkpoints").files().at(0));
+}
+
+// The transition by its rule, so that maps and their distances are those of all batches.
+TEST(Processes, LearnWhatOneLearnsFromTheJointBatch) {
+    const ScratchFolder folder;
+    const Arguments rest = {"--dropout", "0", "--transition-change", "90"};
+    for (const int count : {2, 3}) {
+        const std::string one = folder.file(fmt::format("one{}", count)),
+                          many = folder.file(fmt::format("many{}", count));
+        run_job(folder, 1, tiny(one, 50, 4 * count) + rest);
+        run_job(folder, count, tiny(many, 50) + rest);
+        expect_close(many, one);
+        EXPECT_TRUE(last_of(one).state.transition_step) << "no run turned sparse";
+        EXPECT_EQ(last_of(many).state.transition_step, last_of(one).state.transition_step);
+        EXPECT_EQ(last_of(many).patterns, last_of(one).patterns);
+        EXPECT_EQ(last_of(many).state.processes, count);
+    }
+}
+
+// Dropout too: batch i of a step draws alike, whoever computes it.
+TEST(Processes, RepeatBitForBitAndDropAlike) {
+    const ScratchFolder folder;
+    const Arguments rest = {"--transition-step", "15", "--accumulate", "2"};
+    const std::string first = folder.file("first"), again = folder.file("again"),
+                      alone = folder.file("alone");
+    run_job(folder, 3, tiny(first, 40) + rest);
+    run_job(folder, 3, tiny(again, 40) + rest);
+    EXPECT_EQ(rows_of(first), rows_of(again));
+    EXPECT_EQ(last_of(first).values, last_of(again).values);
+    EXPECT_EQ(last_of(first).patterns, last_of(again).patterns);
+    run_job(folder, 1, tiny(alone, 40) + Arguments{"--transition-step", "15", "--accumulate", "6"});
+    expect_close(first, alone);
+    // One process writes.
+    EXPECT_EQ(nlohmann::json::parse(read_file(first + "/summary.json")).at("processes"), 3);
+    EXPECT_TRUE(fs::exists(first + "/patterns/layer1.bits"));
+}
+
+TEST(Processes, EndWhenOneIsKilled) {
+    for (const int killed : {0, 1}) {
+        const ScratchFolder folder;
+        const std::string out = folder.file("run");
+        const Job job(folder, 2, tiny(out, 4000000) + Arguments{"--checkpoint-every", "20"});
+        for (int i = 0; i < 12000 && !fs::exists(out + "/checkpoints"); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        }
+        job.kill(killed, SIGKILL);
+        const auto begin = std::chrono::steady_clock::now();
+        const auto results = job.wait();
+        EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+        const Result& other = results[static_cast<std::size_t>(1 - killed)];
+        EXPECT_EQ(other.exit_code, 2);
+        EXPECT_NE(other.err.find(fmt::format("process {} of 2 on ", killed)), std::string::npos)
+            << other.err;
+        EXPECT_NE(other.err.find("was killed or has crashed, so all end"), std::string::npos)
+            << other.err;
+    }
+}
+
+// Told to one, heard by both, at the same step; then other numbers of processes go on.
+TEST(Processes, StopTogetherAndGoOnInOtherNumbers) {
+    const ScratchFolder folder;
+    const std::string whole = folder.file("whole"), part = folder.file("part");
+    const Arguments rest = {"--transition-step", "150", "--dropout", "0", "--eval-every", "100"};
+    run_job(folder, 2, tiny(whole, 600, 3) + rest);
+    const Job job(folder, 2, tiny(part, 600, 3) + rest + Arguments{"--checkpoint-every", "100"});
+    for (int i = 0; i < 12000 && !fs::exists(part + "/checkpoints"); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    job.kill(1, SIGTERM);
+    for (const Result& result : job.wait()) {
+        EXPECT_EQ(result.exit_code, 128 + SIGTERM) << result.err;
+    }
+    const Arguments resume = {"train", "listops", "--resume", part};
+    for (const Result& result : Job(folder, 4, resume).wait()) {
+        EXPECT_EQ(result.exit_code, 2);
+        EXPECT_NE(result.err.find("6 samples a step with 2 processes, which 4 cannot share evenly"),
+                  std::string::npos)
+            << result.err;
+    }
+    const auto results = Job(folder, 3, resume).wait();
+    for (const Result& result : results) ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(results[0].err.find("the run had 2 processes and has 3 now: the same samples a step "
+                                  "(1 batches of 2 each)"),
+              std::string::npos)
+        << results[0].err;
+    EXPECT_EQ(results[1].err, "");
+    expect_close(part, whole);
+    EXPECT_EQ(last_of(part).patterns, last_of(whole).patterns);
+}
+
+TEST(Processes, RefuseToLearnDifferentThings) {
+    const ScratchFolder folder;
+    const auto results =
+        Job(folder, 2, [&](int rank) {
+            return tiny(folder.file("run"), 20) + Arguments{"--lr", rank == 0 ? "0.001" : "0.002"};
+        }).wait();
+    for (const Result& result : results) {
+        EXPECT_EQ(result.exit_code, 2);
+        EXPECT_NE(result.err.find("process 1 of 2 has other settings"), std::string::npos)
+            << result.err;
+    }
+}
+
+// Each rank is one process: its file is locked.
+TEST(Processes, AreOneOfEachRank) {
+    const ScratchFolder folder;
+    const std::string out = folder.file("run");
+    const Job job(folder, 2, tiny(out, 4000000));
+    for (int i = 0; i < 12000 && !fs::exists(out + "/checkpoints"); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    // A second process of rank 1 is refused and leaves the first one alone.
+    const pid_t second = test::start(folder, {"train", "listops", "--resume", out},
+                                     {{"RANK", "1"}, {"WORLD_SIZE", "2"}}, "second");
+    const Result refused = test::wait_for(folder, second, "second");
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("another process that is still running has"), std::string::npos)
+        << refused.err;
+    job.kill(0, SIGINT);
+    for (const Result& result : job.wait()) EXPECT_EQ(result.exit_code, 128 + SIGINT);
+}
+
+TEST(DivideAmong, KeepsTheSamplesOfAStep) {
+    struct Case {
+        int batch, accumulate, before, now, new_batch, new_accumulate;
+    };
+    for (const Case& c : std::vector<Case>{{256, 1, 2, 2, 256, 1},
+                                           {256, 1, 2, 1, 256, 2},
+                                           {256, 1, 1, 2, 128, 1},
+                                           {256, 2, 1, 2, 256, 1},
+                                           {256, 1, 4, 8, 128, 1},
+                                           {12, 1, 2, 3, 8, 1},
+                                           {6, 3, 2, 4, 3, 3},
+                                           {7, 1, 2, 7, 2, 1}}) {
+        TrainSettings settings;
+        settings.batch = c.batch;
+        settings.accumulate = c.accumulate;
+        divide_among(settings, c.before, c.now);
+        EXPECT_EQ(settings.batch, c.new_batch);
+        EXPECT_EQ(settings.accumulate, c.new_accumulate);
+        EXPECT_EQ(settings.batch * settings.accumulate * c.now, c.batch * c.accumulate * c.before);
+    }
+}
+
+}  // namespace
+}  // namespace spion
