@@ -8,6 +8,7 @@ enum : int { kHeads = 4 };  // H
 enum : int { kKeyHeads = 4 };  // of K and V
 enum : int { kHeadDim = 128 };  // D
 enum : int { kLength = 1024 };  // L
+enum : int { kKeyLength = 1024 };  // of K and V
 #define kScale 0.0883883461F  // of Q K^T
 enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
