@@ -198,6 +198,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
         plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
+    constants.push_back(integer("kStationaryLength", attention.length, "of either side"));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));

@@ -14,6 +14,7 @@ enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : int { kItemHeads = 4 };
+enum : int { kStationaryLength = 1024 };  // of either side
 enum : int { kBlock = 128 };  // edge of a pattern block
 enum : int { kTile = 64 };  // rows and columns of a work item
 enum : int { kFilter = 31 };  // F of the diagonal convolution
