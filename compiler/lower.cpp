@@ -8,11 +8,7 @@ namespace {
 
 void check_operands(const Attention& attention, const BlockPattern& pattern) {
     check(attention);
-    if (pattern.length() != attention.length) {
-        throw UserError(
-            "the pattern is for length {} and the attention for length {}: make them equal",
-            pattern.length(), attention.length);
-    }
+    require_fit(pattern, attention);
 }
 
 }  // namespace

@@ -24,7 +24,8 @@ std::int64_t rows_of(std::int64_t index, std::int64_t edge, std::int64_t length)
 
 // Elements of one head that work item `item` computes.
 std::int64_t elements_of(const TileProgram& program, int item) {
-    const std::int64_t length = program.attention.length;
+    const std::int64_t length = stationary_length(program.attention, program.role);
+    const std::int64_t streamed_rows = streamed_length(program.attention, program.role);
     const auto w = static_cast<std::size_t>(item);
     const std::int64_t tile = program.order[w];
     const int packed = program.packed_rows();
@@ -33,7 +34,7 @@ std::int64_t elements_of(const TileProgram& program, int item) {
     for (auto at = static_cast<std::size_t>(program.offsets[w]);
          at < static_cast<std::size_t>(program.offsets[w + 1]); ++at) {
         const std::int64_t streamed =
-            rows_of(program.gather_blocks[at], program.gather_rows, length);
+            rows_of(program.gather_blocks[at], program.gather_rows, streamed_rows);
         for (int r = 0; r < packed; ++r) {
             const bool used =
                 program.block_row_masks.empty() || (program.block_row_masks[at] >> r & 1U) != 0;
@@ -107,17 +108,19 @@ Occupancy occupancy(const Rates& rates, int threads, int registers, int shared_b
 KernelWork work_of(const TileProgram& program) {
     const Attention& attention = program.attention;
     const RoleWork role = work_of(program.role);
-    const int tensors = role.loaded + role.stored + role.streamed;
+    const int stationary = role.loaded + role.stored;
     KernelWork work;
     for (int item = 0; item < program.tiles(); ++item) {
         work.elements += attention.heads * elements_of(program, item);
     }
-    const std::int64_t rows = attention.heads * attention.length;
+    const std::int64_t rows = attention.heads * stationary_length(attention, program.role);
+    const std::int64_t others = attention.heads * streamed_length(attention, program.role);
+    const std::int64_t row_bytes =
+        std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
     constexpr int kFloat = 4;
     work.flop = 2 * static_cast<std::int64_t>(role.products) * work.elements * attention.head_dim;
-    work.bytes =
-        rows * (std::int64_t{tensors} * attention.head_dim * storage_bytes(attention.dtype) +
-                role.statistics * kFloat);
+    work.bytes = (rows * stationary + others * role.streamed) * row_bytes +
+                 attention.heads * attention.length * role.statistics * kFloat;
     work.work_items = std::int64_t{item_heads(attention, program.role)} * program.tiles();
     return work;
 }

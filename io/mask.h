@@ -14,6 +14,7 @@ namespace spion {
 struct PatternRequest {
     std::optional<int> block = {};  // 16, 32, 64 or 128; kDefaultBlock where neither says it
     std::int64_t length = 0;        // L; 0: what the file says or its rows make
+    std::int64_t key_length = 0;    // of bits alone: Lk; 0: L
 };
 constexpr int kDefaultBlock = 64;
 

@@ -192,8 +192,9 @@ FoundPattern parse_lines(std::string_view text, const PatternRequest& request,
         throw UserError("{}: holds no bits; {}", origin, kAllowed);
     }
     const int block = request.block.value_or(kDefaultBlock);
-    return {.pattern = parse_bits(text, request.length > 0 ? request.length : lines * block, block,
-                                  origin)};
+    const std::int64_t length = request.length > 0 ? request.length : lines * block;
+    return {.pattern = parse_bits(
+                text, length, request.key_length > 0 ? request.key_length : length, block, origin)};
 }
 
 FoundPattern parse_text(std::string_view text, const std::string& member,

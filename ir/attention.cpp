@@ -1,5 +1,6 @@
 #include "ir/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -49,13 +50,14 @@ ElementMask parse_element_mask(std::string_view name) {
 
 Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle) {
     const bool causal = attention.mask == ElementMask::kCausal;
-    if (causal && rectangle.key_begin >= rectangle.row_end) {
+    const std::int64_t diagonal = attention.diagonal();
+    if (causal && rectangle.key_begin >= std::min(rectangle.row_end, attention.length) + diagonal) {
         return Coverage::kEmpty;
     }
     const bool inside =
-        rectangle.row_end <= attention.length && rectangle.key_end <= attention.length;
+        rectangle.row_end <= attention.length && rectangle.key_end <= attention.key_value_length();
     const bool known = !attention.key_padding && attention.mask != ElementMask::kSpans;
-    const bool below_diagonal = rectangle.key_end <= rectangle.row_begin + 1;
+    const bool below_diagonal = rectangle.key_end <= rectangle.row_begin + 1 + diagonal;
     return inside && known && (!causal || below_diagonal) ? Coverage::kFull : Coverage::kPartial;
 }
 
@@ -88,6 +90,11 @@ void check(const Attention& attention) {
         throw UserError("sequence length {} is out of range: use 1 to {}", attention.length,
                         kMaxLength);
     }
+    if (attention.kv_length < 0 || attention.kv_length > kMaxLength) {
+        throw UserError(
+            "length {} of K and V is out of range: use 1 to {}, or 0 for as many as Q's {}",
+            attention.kv_length, kMaxLength, attention.length);
+    }
     if (!std::isfinite(attention.scale) || attention.scale <= 0.0F) {
         throw UserError("scale {} is not allowed: use a finite number above 0, usually {} for D={}",
                         attention.scale, default_scale(d), d);
@@ -107,6 +114,9 @@ std::string to_text(const Attention& attention) {
     }
     if (attention.key_value_heads() != attention.heads) {
         text += fmt::format(" kv_heads={}", attention.kv_heads);
+    }
+    if (attention.key_value_length() != attention.length) {
+        text += fmt::format(" kv_length={}", attention.kv_length);
     }
     return text;
 }

@@ -30,7 +30,7 @@ SoftmaxKind parse_softmax_kind(std::string_view name);
 // is neither an element of any sum nor pruned: n_i and the L of the formulas above count kept
 // elements alone, padded keys among them.
 //   kNone     all
-//   kCausal   key j <= query i
+//   kCausal   key j <= query i + Lk - L: the last query keeps the last key
 //   kSpans    the launch says which (ir/element_spans.h): any conjunction of causal, sliding
 //             window, documents, a prefix that everybody sees and query padding
 enum class ElementMask { kNone, kCausal, kSpans };
@@ -47,7 +47,7 @@ constexpr int kMaxHeadDim = 256;
 struct Attention {
     int heads = 1;               // H >= 1, of Q
     int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
-    std::int64_t length = 0;     // L >= 1, not necessarily a multiple of the block
+    std::int64_t length = 0;     // L >= 1 of Q, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
     float scale = 0.0F;          // of Q K^T; usually 1/sqrt(D)
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;
@@ -56,8 +56,12 @@ struct Attention {
     ElementMask mask = ElementMask::kNone;
     // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
     int kv_heads = 0;
+    std::int64_t kv_length = 0;  // Lk >= 1: positions of K and V. 0: L of them.
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
+    constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
+    // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
+    constexpr std::int64_t diagonal() const { return key_value_length() - length; }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
 
@@ -77,7 +81,7 @@ struct ScoreRectangle {
 // none of them does.
 enum class Coverage { kFull, kPartial, kEmpty };
 
-// Partial: rectangles with positions from L on, and all where only the launch knows what counts:
+// Partial: rectangles with queries from L or keys from Lk on, and all where only the launch knows what counts:
 // keys may be padded, or the mask is kSpans.
 Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle);
 
@@ -88,8 +92,8 @@ float default_scale(int head_dim);
 void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
-// key_padding=true dropout=0", and behind it " mask=causal" where there is a mask and " kv_heads=1"
-// where K and V have fewer heads.
+// key_padding=true dropout=0", and behind it " mask=causal" where there is a mask, " kv_heads=1"
+// where K and V have fewer heads and " kv_length=77" where they have another length.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -32,38 +32,58 @@ int count_blocks(std::int64_t length, int block) {
     return static_cast<int>(nb);
 }
 
-std::vector<std::uint8_t> uniform_bits(std::int64_t length, int block, std::uint8_t bit) {
-    const auto nb = static_cast<std::size_t>(count_blocks(length, block));
-    return std::vector<std::uint8_t>(nb * nb, bit);
+std::vector<std::uint8_t> uniform_bits(std::int64_t length, std::int64_t key_length, int block,
+                                       std::uint8_t bit) {
+    const auto rows = static_cast<std::size_t>(count_blocks(length, block));
+    return std::vector<std::uint8_t>(rows * count_blocks(key_length, block), bit);
+}
+
+// "length 90 in blocks of 16" or "lengths 90 and 40 in blocks of 16".
+std::string size_text(std::int64_t length, std::int64_t key_length, int block) {
+    return length == key_length
+               ? fmt::format("length {} in blocks of {}", length, block)
+               : fmt::format("lengths {} and {} in blocks of {}", length, key_length, block);
 }
 
 }  // namespace
 
 BlockPattern::BlockPattern(std::int64_t length, int block, std::vector<std::uint8_t> bits)
-    : length_(length), block_(block), rows_(count_blocks(length, block)) {
-    const auto nb = static_cast<std::size_t>(rows_);
-    if (bits.size() != nb * nb) {
-        throw UserError("a pattern of {} bits was given: length {} in blocks of {} needs {} x {}",
-                        bits.size(), length, block, rows_, rows_);
+    : BlockPattern(length, length, block, std::move(bits)) {}
+
+BlockPattern::BlockPattern(std::int64_t length, std::int64_t key_length, int block,
+                           std::vector<std::uint8_t> bits)
+    : length_(length),
+      key_length_(key_length),
+      block_(block),
+      rows_(count_blocks(length, block)),
+      columns_(count_blocks(key_length, block)) {
+    const auto rows = static_cast<std::size_t>(rows_), columns = static_cast<std::size_t>(columns_);
+    if (bits.size() != rows * columns) {
+        throw UserError("a pattern of {} bits was given: {} needs {} x {}", bits.size(),
+                        size_text(length, key_length, block), rows_, columns_);
     }
-    offsets_.reserve(nb + 1);
+    offsets_.reserve(rows + 1);
     offsets_.push_back(0);
-    for (std::size_t row = 0; row < nb; ++row) {
-        for (std::size_t column = 0; column < nb; ++column) {
-            if (bits[row * nb + column] != 0) {
-                columns_.push_back(static_cast<std::int32_t>(column));
+    for (std::size_t row = 0; row < rows; ++row) {
+        for (std::size_t column = 0; column < columns; ++column) {
+            if (bits[row * columns + column] != 0) {
+                listed_.push_back(static_cast<std::int32_t>(column));
             }
         }
-        offsets_.push_back(static_cast<std::int32_t>(columns_.size()));
+        offsets_.push_back(static_cast<std::int32_t>(listed_.size()));
     }
 }
 
 BlockPattern BlockPattern::full(std::int64_t length, int block) {
-    return BlockPattern(length, block, uniform_bits(length, block, 1));
+    return full(length, length, block);
+}
+
+BlockPattern BlockPattern::full(std::int64_t length, std::int64_t key_length, int block) {
+    return BlockPattern(length, key_length, block, uniform_bits(length, key_length, block, 1));
 }
 
 BlockPattern BlockPattern::empty(std::int64_t length, int block) {
-    return BlockPattern(length, block, uniform_bits(length, block, 0));
+    return BlockPattern(length, block, uniform_bits(length, length, block, 0));
 }
 
 bool BlockPattern::at(int row_index, int column) const {
@@ -75,7 +95,7 @@ std::span<const std::int32_t> BlockPattern::row(int index) const {
     if (index < 0 || index >= rows_) {
         throw InternalError("block row {} of a pattern with {}", index, rows_);
     }
-    return {columns_.data() + offsets_[index], columns_.data() + offsets_[index + 1]};
+    return {listed_.data() + offsets_[index], listed_.data() + offsets_[index + 1]};
 }
 
 int BlockPattern::block_rows(int index) const {
@@ -86,10 +106,18 @@ int BlockPattern::block_rows(int index) const {
     return static_cast<int>(std::min<std::int64_t>(block_, length_ - begin));
 }
 
+int BlockPattern::block_columns(int index) const {
+    const std::int64_t begin = static_cast<std::int64_t>(index) * block_;
+    if (index < 0 || index >= columns_) {
+        throw InternalError("block column {} of a pattern with {}", index, columns_);
+    }
+    return static_cast<int>(std::min<std::int64_t>(block_, key_length_ - begin));
+}
+
 std::int64_t BlockPattern::elements_in_row(int row_index) const {
     std::int64_t elements = 0;
     for (std::int32_t column : row(row_index)) {
-        elements += block_rows(column);
+        elements += block_columns(column);
     }
     return elements;
 }
@@ -99,26 +127,28 @@ double BlockPattern::density() const {
     for (int i = 0; i < rows_; ++i) {
         elements += static_cast<double>(block_rows(i)) * static_cast<double>(elements_in_row(i));
     }
-    return elements / (static_cast<double>(length_) * static_cast<double>(length_));
+    return elements / (static_cast<double>(length_) * static_cast<double>(key_length_));
 }
 
 BlockPattern BlockPattern::transpose() const {
-    const auto nb = static_cast<std::size_t>(rows_);
-    std::vector<std::uint8_t> bits(nb * nb, 0);  // [nb][nb]
+    const auto pitch = static_cast<std::size_t>(rows_);
+    std::vector<std::uint8_t> bits(pitch * columns_, 0);  // [columns][rows]
     for (int i = 0; i < rows_; ++i) {
         for (std::int32_t column : row(i)) {
-            bits[static_cast<std::size_t>(column) * nb + static_cast<std::size_t>(i)] = 1;
+            bits[static_cast<std::size_t>(column) * pitch + static_cast<std::size_t>(i)] = 1;
         }
     }
-    return BlockPattern(length_, block_, std::move(bits));
+    return BlockPattern(key_length_, length_, block_, std::move(bits));
 }
 
 std::string BlockPattern::digest() const {
-    return digest_of(fmt::format("length={} block={}\n", length_, block_) + to_bits());
+    const std::string keys =
+        key_length_ == length_ ? "" : fmt::format(" key_length={}", key_length_);
+    return digest_of(fmt::format("length={}{} block={}\n", length_, keys, block_) + to_bits());
 }
 
 std::string BlockPattern::to_bits() const {
-    const auto pitch = static_cast<std::size_t>(rows_) + 1;
+    const auto pitch = static_cast<std::size_t>(columns_) + 1;
     std::string text(static_cast<std::size_t>(rows_) * pitch, '0');
     for (int i = 0; i < rows_; ++i) {
         const std::size_t begin = static_cast<std::size_t>(i) * pitch;
@@ -134,11 +164,11 @@ std::string BlockPattern::to_art(int width) const {
     if (width < 1) {
         throw UserError("a picture of width {} cannot be drawn: use at least 1", width);
     }
-    const int cell = (rows_ + width - 1) / width;  // blocks a cell, in each direction
-    const int cells = (rows_ + cell - 1) / cell;
-    const auto pitch = static_cast<std::size_t>(cells);
-    // [cells + 1][cells]: an odd last line has an empty lower half.
-    std::vector<std::uint8_t> set((pitch + 1) * pitch, 0);
+    const int cell = (columns_ + width - 1) / width;  // blocks a cell, in each direction
+    const auto pitch = static_cast<std::size_t>((columns_ + cell - 1) / cell);
+    const auto lines = static_cast<std::size_t>((rows_ + cell - 1) / cell);
+    // [lines + 1][pitch]: an odd last line has an empty lower half.
+    std::vector<std::uint8_t> set((lines + 1) * pitch, 0);
     for (int i = 0; i < rows_; ++i) {
         for (std::int32_t column : row(i)) {
             set[static_cast<std::size_t>(i / cell) * pitch +
@@ -147,7 +177,7 @@ std::string BlockPattern::to_art(int width) const {
     }
     constexpr const char* kGlyphs[4] = {" ", "\u2580", "\u2584", "\u2588"};  // none, upper, lower
     std::string art;
-    for (std::size_t line = 0; line < pitch; line += 2) {
+    for (std::size_t line = 0; line < lines; line += 2) {
         for (std::size_t x = 0; x < pitch; ++x) {
             art += kGlyphs[set[line * pitch + x] + 2 * set[(line + 1) * pitch + x]];
         }
@@ -158,7 +188,13 @@ std::string BlockPattern::to_art(int width) const {
 
 BlockPattern parse_bits(std::string_view text, std::int64_t length, int block,
                         std::string_view origin) {
-    const auto nb = static_cast<std::size_t>(count_blocks(length, block));
+    return parse_bits(text, length, length, block, origin);
+}
+
+BlockPattern parse_bits(std::string_view text, std::int64_t length, std::int64_t key_length,
+                        int block, std::string_view origin) {
+    const auto rows = static_cast<std::size_t>(count_blocks(length, block));
+    const auto all_columns = static_cast<std::size_t>(count_blocks(key_length, block));
     text = without_byte_order_mark(text);
     std::vector<std::uint8_t> bits;
     std::size_t matrix_rows = 0;
@@ -181,17 +217,17 @@ BlockPattern parse_bits(std::string_view text, std::int64_t length, int block,
         if (columns == 0) {
             continue;
         }
-        if (columns != nb) {
-            throw UserError("{}:{}: row of {} bits: length {} in blocks of {} needs {} x {}",
-                            origin, line, columns, length, block, nb, nb);
+        if (columns != all_columns) {
+            throw UserError("{}:{}: row of {} bits: {} needs {} x {}", origin, line, columns,
+                            size_text(length, key_length, block), rows, all_columns);
         }
         ++matrix_rows;
     }
-    if (matrix_rows != nb) {
-        throw UserError("{}: {} rows of bits: length {} in blocks of {} needs {} x {}", origin,
-                        matrix_rows, length, block, nb, nb);
+    if (matrix_rows != rows) {
+        throw UserError("{}: {} rows of bits: {} needs {} x {}", origin, matrix_rows,
+                        size_text(length, key_length, block), rows, all_columns);
     }
-    return BlockPattern(length, block, std::move(bits));
+    return BlockPattern(length, key_length, block, std::move(bits));
 }
 
 }  // namespace spion

@@ -21,15 +21,20 @@ void check_per_sample(const std::vector<int>& values, const char* what, std::int
     }
 }
 
+// How many queries and keys there are.
+struct Lengths {
+    std::int64_t queries, keys;
+};
+
 // Key j is kept by the queries i with first_i <= j < end_i: as neither decreases, those from the
 // first with end_i > j on, up to the first with first_i > j.
-void transpose_spans(const int* queries, std::int64_t length, int* keys) {
+void transpose_spans(const int* queries, const Lengths& lengths, int* keys) {
     std::int64_t begin = 0, end = 0;
-    for (std::int64_t j = 0; j < length; ++j) {
-        while (begin < length && queries[2 * begin + 1] <= j) {
+    for (std::int64_t j = 0; j < lengths.keys; ++j) {
+        while (begin < lengths.queries && queries[2 * begin + 1] <= j) {
             ++begin;
         }
-        while (end < length && queries[2 * end] <= j) {
+        while (end < lengths.queries && queries[2 * end] <= j) {
             ++end;
         }
         keys[2 * j] = static_cast<int>(begin);
@@ -37,29 +42,39 @@ void transpose_spans(const int* queries, std::int64_t length, int* keys) {
     }
 }
 
-// One sample's: document [L] or null, prefix and query_length as in MaskRules.
-void sample_spans(const MaskRules& rules, const int* document, std::int64_t prefix,
-                  std::int64_t query_length, std::int64_t length, int* queries) {
-    std::int64_t document_begin = 0, document_end = 0, previous_end = 0;
-    for (std::int64_t i = 0; i < length; ++i) {
-        if (i == document_end) {
-            document_begin = i;
-            document_end = document == nullptr ? length : i + 1;
-            while (document_end < length && document[document_end] == document[i]) {
-                ++document_end;
-            }
+// One sample's rules: its ids of queries [L] and of keys [Lk], or null; prefix and query_length as
+// in MaskRules.
+struct SampleRules {
+    const int* documents;
+    const int* key_documents;
+    std::int64_t prefix, query_length;
+};
+
+void sample_spans(const MaskRules& rules, const SampleRules& sample, const Lengths& lengths,
+                  int* queries) {
+    std::int64_t document_begin = 0, document_end = lengths.keys, previous_end = 0;
+    for (std::int64_t i = 0; i < lengths.queries; ++i) {
+        const std::int64_t beside = i + lengths.keys - lengths.queries;
+        if (sample.documents != nullptr &&
+            (i == 0 || sample.documents[i] != sample.documents[i - 1])) {
+            const int* const ids = sample.key_documents;
+            const auto [first, last] =
+                std::equal_range(ids, ids + lengths.keys, sample.documents[i]);
+            document_begin = first - ids;
+            document_end = last - ids;
         }
         std::int64_t begin = document_begin, end = document_end;
         if (rules.causal) {
-            end = std::min(end, std::max(i + 1, prefix));
+            end = std::min(end, std::max(beside + 1, sample.prefix));
         }
         if (rules.left) {
-            begin = std::max(begin, i - *rules.left);
+            begin = std::max(begin, beside - *rules.left);
         }
         if (rules.right) {
-            end = std::min(end, i + *rules.right + 1);
+            end = std::min(end, beside + *rules.right + 1);
         }
-        if (i >= query_length) {
+        end = std::max(end, begin);
+        if (i >= sample.query_length) {
             begin = end = previous_end;
         }
         queries[2 * i] = static_cast<int>(begin);
@@ -68,28 +83,15 @@ void sample_spans(const MaskRules& rules, const int* document, std::int64_t pref
     }
 }
 
-}  // namespace
-
-void check(const MaskRules& rules, std::int64_t batch, std::int64_t length) {
-    for (const std::optional<int>& side : {rules.left, rules.right}) {
-        if (side && *side < 0) {
-            throw UserError("the window reaches {} positions: give at least 0 on each side", *side);
-        }
-    }
-    check_per_sample(rules.prefixes, "prefixes", batch, length);
-    check_per_sample(rules.query_lengths, "query lengths", batch, length);
-    if (!rules.prefixes.empty() && !rules.causal) {
-        throw UserError("a prefix was given without causal: without it every key is seen already");
-    }
-    if (rules.documents.empty()) {
-        return;
-    }
-    if (std::ssize(rules.documents) != batch * length) {
-        throw UserError("{} document ids were given, but B * L is {}: give one for each position",
-                        rules.documents.size(), batch * length);
+// ids: [B, length], ascending within a sample.
+void check_documents(const std::vector<int>& ids, const char* what, std::int64_t batch,
+                     std::int64_t length) {
+    if (std::ssize(ids) != batch * length) {
+        throw UserError("{} {} were given, but B * L is {}: give one for each position", ids.size(),
+                        what, batch * length);
     }
     for (std::int64_t b = 0; b < batch; ++b) {
-        const auto begin = rules.documents.begin() + b * length;
+        const auto begin = ids.begin() + b * length;
         const auto fault = std::is_sorted_until(begin, begin + length);
         if (fault != begin + length) {
             throw UserError(
@@ -100,37 +102,99 @@ void check(const MaskRules& rules, std::int64_t batch, std::int64_t length) {
     }
 }
 
-ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int64_t length) {
-    check(rules, batch, length);
-    const auto size = static_cast<std::size_t>(2 * batch * length);
-    ElementSpans spans{.queries = std::vector<int>(size), .keys = std::vector<int>(size)};
+}  // namespace
+
+void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
+           std::int64_t key_length) {
+    const std::int64_t keys = key_length == 0 ? length : key_length;
+    for (const std::optional<int>& side : {rules.left, rules.right}) {
+        if (side && *side < 0) {
+            throw UserError("the window reaches {} positions: give at least 0 on each side", *side);
+        }
+    }
+    check_per_sample(rules.prefixes, "prefixes", batch, keys);
+    check_per_sample(rules.query_lengths, "query lengths", batch, length);
+    if (!rules.prefixes.empty() && !rules.causal) {
+        throw UserError("a prefix was given without causal: without it every key is seen already");
+    }
+    if (rules.documents.empty() && rules.key_documents.empty()) {
+        return;
+    }
+    check_documents(rules.documents, "document ids", batch, length);
+    if (!rules.key_documents.empty()) {
+        check_documents(rules.key_documents, "document ids of keys", batch, keys);
+    } else if (keys != length) {
+        throw UserError(
+            "document ids of {} queries a sample were given, and none of its {} keys: give both",
+            length, keys);
+    }
+}
+
+ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int64_t length,
+                           std::int64_t key_length) {
+    const Lengths lengths{.queries = length, .keys = key_length == 0 ? length : key_length};
+    check(rules, batch, lengths.queries, lengths.keys);
+    const bool documents = !rules.documents.empty();
+    const std::vector<int>& of_keys =
+        rules.key_documents.empty() ? rules.documents : rules.key_documents;
+    ElementSpans spans{
+        .queries = std::vector<int>(static_cast<std::size_t>(2 * batch * lengths.queries)),
+        .keys = std::vector<int>(static_cast<std::size_t>(2 * batch * lengths.keys))};
     for (std::int64_t b = 0; b < batch; ++b) {
-        int* const queries = spans.queries.data() + 2 * b * length;
-        sample_spans(rules, rules.documents.empty() ? nullptr : &rules.documents[b * length],
-                     rules.prefixes.empty() ? 0 : rules.prefixes[b],
-                     rules.query_lengths.empty() ? length : rules.query_lengths[b], length,
-                     queries);
-        transpose_spans(queries, length, spans.keys.data() + 2 * b * length);
+        int* const queries = spans.queries.data() + 2 * b * lengths.queries;
+        sample_spans(
+            rules,
+            {.documents = documents ? &rules.documents[b * lengths.queries] : nullptr,
+             .key_documents = documents ? &of_keys[b * lengths.keys] : nullptr,
+             .prefix = rules.prefixes.empty() ? 0 : rules.prefixes[b],
+             .query_length = rules.query_lengths.empty() ? length : rules.query_lengths[b]},
+            lengths, queries);
+        transpose_spans(queries, lengths, spans.keys.data() + 2 * b * lengths.keys);
     }
     return spans;
+}
+
+bool fits(const BlockPattern& pattern, const Attention& attention) {
+    return pattern.length() == attention.length &&
+           pattern.key_length() == attention.key_value_length();
+}
+
+std::string lengths_text(std::int64_t length, std::int64_t key_length) {
+    return length == key_length ? fmt::format("L={}", length)
+                                : fmt::format("L={} kv_length={}", length, key_length);
+}
+
+void require_fit(const BlockPattern& pattern, const Attention& attention) {
+    if (fits(pattern, attention)) {
+        return;
+    }
+    if (pattern.length() == pattern.key_length() && attention.diagonal() == 0) {
+        throw UserError(
+            "the pattern is for length {} and the attention for length {}: make them equal",
+            pattern.length(), attention.length);
+    }
+    throw UserError(
+        "the pattern is for {} queries and {} keys, the attention for {} and {}: make "
+        "them equal",
+        pattern.length(), pattern.key_length(), attention.length, attention.key_value_length());
 }
 
 BlockPattern visited_blocks(const BlockPattern& pattern, const Attention& attention) {
     if (attention.mask == ElementMask::kNone) {
         return pattern;
     }
-    const std::int64_t block = pattern.block(), blocks = pattern.rows();
-    std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks));
-    for (std::int64_t row = 0; row < blocks; ++row) {
+    const std::int64_t block = pattern.block(), columns = pattern.columns();
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(pattern.rows() * columns));
+    for (std::int64_t row = 0; row < pattern.rows(); ++row) {
         for (const std::int64_t column : pattern.row(static_cast<int>(row))) {
             const Coverage covered = coverage(attention, {.row_begin = row * block,
                                                           .row_end = (row + 1) * block,
                                                           .key_begin = column * block,
                                                           .key_end = (column + 1) * block});
-            bits[row * blocks + column] = covered != Coverage::kEmpty;
+            bits[row * columns + column] = covered != Coverage::kEmpty;
         }
     }
-    return {pattern.length(), pattern.block(), std::move(bits)};
+    return {pattern.length(), pattern.key_length(), pattern.block(), std::move(bits)};
 }
 
 }  // namespace spion

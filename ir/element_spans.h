@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "ir/attention.h"
@@ -14,30 +15,42 @@
 
 namespace spion {
 
-// Query i of sample b keeps key j when all rules that are given say so.
+// Query i of sample b keeps key j when all rules that are given say so. Query i stands beside key
+// i' = i + Lk - L (Attention::diagonal).
 struct MaskRules {
-    bool causal = false;  // j <= i
+    bool causal = false;  // j <= i'
     std::optional<int> left,
-        right;                   // i - left <= j <= i + right: a sliding window, each at least 0
-    std::vector<int> documents;  // [B, L], ascending: documents[b, i] == documents[b, j]
-    std::vector<int> prefixes;   // [B] in [0, L], with causal: keys below it are kept by all
+        right;                   // i' - left <= j <= i' + right: a sliding window, each at least 0
+    std::vector<int> documents;  // [B, L], ascending: documents[b, i] == key_documents[b, j]
+    std::vector<int> key_documents;  // [B, Lk], ascending; empty where Lk is L: documents
+    std::vector<int> prefixes;       // [B] in [0, Lk], with causal: keys below it are kept by all
     std::vector<int> query_lengths;  // [B] in [0, L]: queries from it on are padded, and keep none
 
     friend bool operator==(const MaskRules&, const MaskRules&) = default;
 };
 
-// Pairs of a first position and an end, both in [0, L] and neither ever decreasing within a sample.
+// Pairs of a first position and an end, which is not before it; neither ever decreases within a
+// sample.
 struct ElementSpans {
     std::vector<int> queries;  // [B, L, 2] the keys that a query keeps
-    std::vector<int> keys;     // [B, L, 2] the queries that keep a key
+    std::vector<int> keys;     // [B, Lk, 2] the queries that keep a key
 };
 
 // Throws UserError for sizes that do not fit the batch, windows below 0, ids that decrease, and a
-// prefix without causal.
-void check(const MaskRules& rules, std::int64_t batch, std::int64_t length);
+// prefix without causal. key_length: Lk; 0: L.
+void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
+           std::int64_t key_length = 0);
 
 // Checks the rules.
-ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int64_t length);
+ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int64_t length,
+                           std::int64_t key_length = 0);
+
+// Whether the pattern has the attention's queries and keys.
+bool fits(const BlockPattern& pattern, const Attention& attention);
+// Throws UserError when it has not.
+void require_fit(const BlockPattern& pattern, const Attention& attention);
+// "L=90", or "L=90 kv_length=40".
+std::string lengths_text(std::int64_t length, std::int64_t key_length);
 
 // The pattern less the blocks of which the mask keeps nothing, whatever the launch says: what a
 // kernel has to visit.

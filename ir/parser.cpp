@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/text_reader.h"
 
@@ -75,6 +76,9 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("kv_heads=")) {
         attention.kv_heads = static_cast<int>(reader.integer("kv_heads", 1, kMostInt));
     }
+    if (reader.accept("kv_length=")) {
+        attention.kv_length = reader.integer("kv_length", 1, kMostInt);
+    }
     reader.next_line();
     try {
         check(attention);
@@ -84,7 +88,8 @@ Attention read_attention(TextReader& reader) {
     return attention;
 }
 
-// "pattern L=<length> block=<edge>", then a line of bits a block row.
+// "pattern L=<length> block=<edge>", with " kv_length=<keys>" where there are more or fewer keys
+// than queries, then a line of bits a block row.
 BlockPattern read_pattern(TextReader& reader) {
     const int line = reader.line();
     reader.literal("pattern");
@@ -93,15 +98,17 @@ BlockPattern read_pattern(TextReader& reader) {
     if (block != 16 && block != 32 && block != 64 && block != 128) {
         reader.fail_at_last(fmt::format("block is {}, expected 16, 32, 64 or 128", block));
     }
+    const std::int64_t keys =
+        reader.accept("kv_length=") ? reader.integer("kv_length", 1, kMostInt) : length;
     reader.next_line();
-    const std::int64_t blocks = (length + block - 1) / block;
-    std::vector<std::uint8_t> bits;  // [blocks][blocks]
-    for (std::int64_t row = 0; row < blocks; ++row) {
+    const std::int64_t rows = (length + block - 1) / block, columns = (keys + block - 1) / block;
+    std::vector<std::uint8_t> bits;  // [rows][columns]
+    for (std::int64_t row = 0; row < rows; ++row) {
         const std::string expected = fmt::format(
-            "{} bits, as many as there are blocks (block row {} of {})", blocks, row, blocks);
+            "{} bits, as many as there are blocks (block row {} of {})", columns, row, rows);
         const std::string_view word = reader.word(expected);
         const bool all_bits = word.find_first_not_of("01") == std::string_view::npos;
-        if (!all_bits || static_cast<std::int64_t>(word.size()) != blocks) {
+        if (!all_bits || static_cast<std::int64_t>(word.size()) != columns) {
             reader.fail_at_last("expected " + expected);
         }
         for (char bit : word) {
@@ -110,7 +117,7 @@ BlockPattern read_pattern(TextReader& reader) {
         reader.next_line();
     }
     try {
-        return BlockPattern(length, block, std::move(bits));
+        return BlockPattern(length, keys, block, std::move(bits));
     } catch (const UserError& error) {
         reader.fail_at_line(line, error.what());
     }
@@ -153,7 +160,9 @@ std::uint32_t read_bits(TextReader& reader, int rows) {
 // "5", "5..9", each with "/0110" when packed.
 void read_gather_blocks(TextReader& reader, TileProgram& program) {
     const std::int64_t last =
-        (program.attention.length + program.gather_rows - 1) / program.gather_rows - 1;
+        (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
+            program.gather_rows -
+        1;
     const std::int64_t first = reader.integer("gather block", 0, last);
     const std::int64_t end =
         (reader.accept("..") ? reader.integer("last gather block", first, last) : first) + 1;
@@ -317,9 +326,12 @@ IrModule parse_ir(std::string_view text, std::string_view origin, Completeness c
         } else if (!ir.pattern && !ir.has_programs() && reader.at_word("pattern")) {
             const int line = reader.line();
             ir.pattern = read_pattern(reader);
-            if (ir.attention && ir.attention->length != ir.pattern->length()) {
-                reader.fail_at_line(line, fmt::format("the pattern has L={}, the attention L={}",
-                                                      ir.pattern->length(), ir.attention->length));
+            if (ir.attention && !fits(*ir.pattern, *ir.attention)) {
+                reader.fail_at_line(
+                    line, fmt::format("the pattern has {}, the attention {}",
+                                      lengths_text(ir.pattern->length(), ir.pattern->key_length()),
+                                      lengths_text(ir.attention->length,
+                                                   ir.attention->key_value_length())));
             }
         } else if (reader.at_word("program")) {
             read_program(reader, ir, completeness);
@@ -341,8 +353,13 @@ std::string to_text(const IrModule& ir) {
         text += to_text(*ir.attention) + "\n";
     }
     if (ir.pattern) {
-        text += fmt::format("pattern L={} block={}\n", ir.pattern->length(), ir.pattern->block()) +
-                ir.pattern->to_bits();
+        const BlockPattern& pattern = *ir.pattern;
+        text += fmt::format("pattern L={} block={}", pattern.length(), pattern.block());
+        if (pattern.key_length() != pattern.length()) {
+            text += fmt::format(" kv_length={}", pattern.key_length());
+        }
+        text += '\n';
+        text += pattern.to_bits();
     }
     for (const TileProgram& program : ir.programs) {
         text += to_text(program);

@@ -1,5 +1,6 @@
 #include "ir/sizes.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "ir/error.h"
@@ -15,12 +16,12 @@ void check_batch(const Attention& attention, std::int64_t batch) {
         throw UserError("the batch is {}; give at most {}", batch, kMaxBatch);
     }
     std::int64_t rows = 0;
-    if (__builtin_mul_overflow(batch * attention.heads, attention.length, &rows) ||
-        rows > kMaxRows) {
+    const std::int64_t length = std::max(attention.length, attention.key_value_length());
+    if (__builtin_mul_overflow(batch * attention.heads, length, &rows) || rows > kMaxRows) {
         throw UserError(
             "the batch is {} with {} heads of length {}, which makes more than {} rows; give a "
             "smaller batch or shorter samples",
-            batch, attention.heads, attention.length, kMaxRows);
+            batch, attention.heads, length, kMaxRows);
     }
 }
 

@@ -109,12 +109,15 @@ Coverage step_coverage(const TileProgram& program) {
         return Coverage::kPartial;
     }
     const Attention& attention = program.attention;
-    const std::int64_t steps = (attention.length + program.gather_rows - 1) / program.gather_rows;
+    const std::int64_t streamed = streamed_length(attention, program.role);
+    const std::int64_t all = (streamed + program.gather_rows - 1) / program.gather_rows *
+                             program.gather_rows;  // with what the last gather block lacks
+    const bool columns = walks_columns(program.role);
     // The corner that a causal mask keeps least of stands for all.
     return coverage(attention, {.row_begin = 0,
-                                .row_end = attention.length,
+                                .row_end = columns ? all : attention.length,
                                 .key_begin = 0,
-                                .key_end = steps * program.gather_rows});
+                                .key_end = columns ? attention.key_value_length() : all});
 }
 
 RowClass row_class(const TileProgram& program, int index) {
@@ -125,7 +128,8 @@ RowClass row_class(const TileProgram& program, int index) {
         ++runs;
     }
     const std::int64_t all =
-        (program.attention.length + program.gather_rows - 1) / program.gather_rows;
+        (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
+        program.gather_rows;
     if (count == 0) {
         return RowClass::kEmpty;
     }

@@ -52,6 +52,14 @@ constexpr int item_heads(const Attention& attention, KernelRole role) {
     return walks_columns(role) ? attention.key_value_heads() : attention.heads;
 }
 
+// Positions of the tensors that stay, and of those that stream.
+constexpr std::int64_t stationary_length(const Attention& attention, KernelRole role) {
+    return walks_columns(role) ? attention.key_value_length() : attention.length;
+}
+constexpr std::int64_t streamed_length(const Attention& attention, KernelRole role) {
+    return walks_columns(role) ? attention.length : attention.key_value_length();
+}
+
 // "attention_forward", "attention_query_gradient", "attention_key_value_gradient",
 // "attention_delta", "attention_gradients": also the entry symbol and the name of the body file.
 std::string_view to_string(KernelRole role);
@@ -96,7 +104,7 @@ struct TileProgram {
     // The walk, one entry a stationary tile, in the order the work is started (longest first):
     // work item w handles stationary tile order[w], which streams
     // gather_blocks[offsets[w]] .. gather_blocks[offsets[w + 1] - 1]; gather block g covers
-    // streamed rows [g * gather_rows, min((g + 1) * gather_rows, L)).
+    // streamed rows [g * gather_rows, min((g + 1) * gather_rows, streamed length)).
     std::vector<std::int32_t> order;          // [tiles], a permutation of 0 .. tiles-1
     std::vector<std::int32_t> offsets;        // [tiles + 1], offsets[0] == 0
     std::vector<std::int32_t> gather_blocks;  // [offsets.back()], ascending within a work item

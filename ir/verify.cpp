@@ -94,10 +94,11 @@ void verify_shape(const TileProgram& program) {
 }
 
 void verify_order(const TileProgram& program) {
-    const std::int64_t tiles = ceil_div(program.attention.length, program.stationary_rows);
+    const std::int64_t length = stationary_length(program.attention, program.role);
+    const std::int64_t tiles = ceil_div(length, program.stationary_rows);
     if (program.tiles() != tiles) {
         broken(kProgram, "order has {} tiles, L={} in {} stationary rows has {}", program.tiles(),
-               program.attention.length, program.stationary_rows, tiles);
+               length, program.stationary_rows, tiles);
     }
     std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
     for (std::size_t item = 0; item < program.order.size(); ++item) {
@@ -121,7 +122,8 @@ void verify_walk(const TileProgram& program) {
         const auto at = std::is_sorted_until(offsets.begin(), offsets.end());
         broken(kProgram, "offsets decrease at work item {}", at - offsets.begin() - 1);
     }
-    const std::int64_t limit = ceil_div(program.attention.length, program.gather_rows);
+    const std::int64_t streamed = streamed_length(program.attention, program.role);
+    const std::int64_t limit = ceil_div(streamed, program.gather_rows);
     for (int item = 0; item < program.tiles(); ++item) {
         std::int32_t previous = -1;
         for (std::int32_t gather_block : gather_blocks_of(program, item)) {
@@ -131,7 +133,7 @@ void verify_walk(const TileProgram& program) {
             }
             if (gather_block >= limit) {
                 broken(item, "tile {}: gather block {} starts beyond L={}", program.order[item],
-                       gather_block, program.attention.length);
+                       gather_block, streamed);
             }
             previous = gather_block;
         }
@@ -182,7 +184,8 @@ struct Columns {
 
 Columns columns_of(const TileProgram& program, std::int32_t gather_block) {
     const std::int64_t begin = std::int64_t{gather_block} * program.gather_rows;
-    const std::int64_t end = std::min(begin + program.gather_rows, program.attention.length);
+    const std::int64_t end =
+        std::min(begin + program.gather_rows, streamed_length(program.attention, program.role));
     return {static_cast<int>(begin / program.block), static_cast<int>((end - 1) / program.block)};
 }
 
@@ -215,7 +218,7 @@ void verify_nothing_less(const TileProgram& program, const BlockPattern& pattern
     const std::span<const std::int32_t> listed = gather_blocks_of(program, covered.item);
     for (std::int32_t column : pattern.row(covered.row)) {
         const std::int64_t begin = std::int64_t{column} * program.block;
-        const std::int64_t end = begin + pattern.block_rows(column);
+        const std::int64_t end = begin + pattern.block_columns(column);
         for (std::int64_t gather_block = begin / program.gather_rows;
              gather_block * program.gather_rows < end; ++gather_block) {
             const auto found = std::lower_bound(listed.begin(), listed.end(), gather_block);
@@ -255,9 +258,11 @@ void verify_whole_walk(const TileProgram& program) {
 }
 
 void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
-    if (pattern.length() != program.attention.length || pattern.block() != program.block) {
-        broken(kProgram, "L={} block={} was made for another pattern than L={} block={}",
-               program.attention.length, program.block, pattern.length(), pattern.block());
+    if (!fits(pattern, program.attention) || pattern.block() != program.block) {
+        broken(kProgram, "{} block={} was made for another pattern than {} block={}",
+               lengths_text(program.attention.length, program.attention.key_value_length()),
+               program.block, lengths_text(pattern.length(), pattern.key_length()),
+               pattern.block());
     }
 }
 
@@ -313,6 +318,12 @@ void require(const std::optional<Fault>& fault, const char* what = "tile program
 
 void verify_summary(const ScoreSummaryProgram& program) {
     verify_operation(program.attention, program.block);
+    if (program.attention.diagonal() != 0) {
+        broken(kProgram,
+               "a score summary of {} queries and {} keys: patterns are found in square "
+               "maps, give as many keys as queries",
+               program.attention.length, program.attention.key_value_length());
+    }
     const int tile = program.tile;
     if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
         broken(kProgram, "tile {} in block {}, 16, 32 or 64 and at most the block needed", tile,

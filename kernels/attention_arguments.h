@@ -2,7 +2,7 @@
 // compiled into the caller, into the CUDA source and into the host bodies alike.
 #pragma once
 
-// A [B, H, L, D] view. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
+// A [B, H, L, D] view; K, V and their gradients have heads and positions of their own number. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
 // l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row
 // stride less than 2^31 bytes.
 struct SpionTensor {
@@ -30,11 +30,11 @@ enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 
 struct SpionAttentionArguments {
     SpionTensor q, k, v, o;
     SpionTensor d_o, d_q, d_k, d_v;
-    float* lse;                // [B, H, L] natural logarithm
-    float* delta;              // [B, H, L] rowsum(dO * O)
-    const int* lengths;        // [B] valid keys of each sample, in [0, L]; null without key padding
-    const int* order;          // [tiles]      TileProgram's tables
-    const int* offsets;        // [tiles + 1]
+    float* lse;          // [B, H, L] natural logarithm
+    float* delta;        // [B, H, L] rowsum(dO * O)
+    const int* lengths;  // [B] valid keys of each sample, in [0, Lk]; null without key padding
+    const int* order;    // [tiles]      TileProgram's tables
+    const int* offsets;  // [tiles + 1]
     const int* gather_blocks;  // [offsets[tiles]]
     int tiles;
     int batch;  // B
@@ -45,7 +45,7 @@ struct SpionAttentionArguments {
     float* scores;   // [L, L] mean probabilities, or null: only the `exact` mode asks for it
     // [offsets[tiles]] TileProgram's bits, of packed tiles.
     const unsigned* block_row_masks;
-    // Of SPION_MASK_SPANS: a first position and an end, [B, L, 2], neither decreasing in a sample.
-    const int* query_spans;  // the keys that a query keeps
-    const int* key_spans;    // the queries that keep a key
+    // Of SPION_MASK_SPANS: a first position and an end, neither decreasing in a sample.
+    const int* query_spans;  // [B, L, 2] the keys that a query keeps
+    const int* key_spans;    // [B, Lk, 2] the queries that keep a key
 };

@@ -39,6 +39,9 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
     command.add_option("--length", options.length,
                        "L, at least 1; without it, the pattern's rows times the block");
+    command.add_option("--kv-length", options.kv_length,
+                       "Lk, positions of K and V; 0: as many as Q. The last query stands beside "
+                       "the last key");
     command.add_option("--dtype", options.dtype,
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, "pruned_zero or masked")
@@ -67,6 +70,10 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
                     "keeps the keys of its own")
         ->delimiter(',');
     command
+        .add_option("--kv-documents", options.kv_documents,
+                    "with --kv-length: lengths of the documents among the keys, Lk together")
+        ->delimiter(',');
+    command
         .add_option("--prefixes", options.prefixes,
                     "with --causal: so many keys of each sample that every query keeps")
         ->delimiter(',');
@@ -92,9 +99,13 @@ BlockPattern load_pattern(const AttentionOptions& options) {
         throw UserError("L is {}: give at least 1 with --length, or leave it out for a file's",
                         *options.length);
     }
+    if (options.kv_length < 0) {
+        throw UserError("Lk is {}: give at least 1 with --kv-length, or leave it out for L of them",
+                        options.kv_length);
+    }
     if (!options.pattern_striped.empty() && options.length) {
         return striped_pattern(*options.length, options.block, options.pattern_striped[0],
-                               options.pattern_striped[1], options.pattern_seed);
+                               options.pattern_striped[1], options.pattern_seed, options.kv_length);
     }
     if (options.pattern_file.empty()) {
         if (!options.pattern_density || !options.length) {
@@ -103,11 +114,12 @@ BlockPattern load_pattern(const AttentionOptions& options) {
                 "--pattern-striped BAND,STRIPES together with --length L");
         }
         return random_pattern(*options.length, options.block, *options.pattern_density,
-                              options.pattern_seed);
+                              options.pattern_seed, options.kv_length);
     }
     const PatternRequest request{
         .block = options.block_given ? std::optional(options.block) : std::nullopt,
-        .length = options.length.value_or(0)};
+        .length = options.length.value_or(0),
+        .key_length = options.kv_length};
     FoundPattern found = open_pattern(options.pattern_file, request);
     if (found.partial_blocks > 0) {
         say("spion: {} sets parts of {} blocks, which are computed whole\n", options.pattern_file,
@@ -120,8 +132,25 @@ namespace {
 
 // What the launch says, and not the kernel.
 bool asks_for_spans(const AttentionOptions& options) {
-    return !options.window.empty() || !options.documents.empty() || !options.prefixes.empty() ||
-           !options.query_lengths.empty();
+    return !options.window.empty() || !options.documents.empty() || !options.kv_documents.empty() ||
+           !options.prefixes.empty() || !options.query_lengths.empty();
+}
+
+// Ids [L] of documents of these lengths, end to end.
+std::vector<int> document_ids(const std::vector<int>& lengths, std::int64_t length,
+                              const char* flag) {
+    std::vector<int> ids;
+    for (std::size_t n = 0; n < lengths.size(); ++n) {
+        const int count = lengths[n];
+        if (count < 0 || count > length - std::ssize(ids)) {
+            break;
+        }
+        ids.insert(ids.end(), count, static_cast<int>(n));
+    }
+    if (std::ssize(ids) != length) {
+        throw UserError("{} gives lengths that do not make L = {} together", flag, length);
+    }
+    return ids;
 }
 
 }  // namespace
@@ -131,28 +160,25 @@ MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
                     .left = {},
                     .right = {},
                     .documents = {},
+                    .key_documents = {},
                     .prefixes = options.prefixes,
                     .query_lengths = options.query_lengths};
     if (!options.window.empty()) {
         rules.left = options.window[0];
         rules.right = options.window[1];
     }
-    if (options.documents.empty()) {
-        return rules;
-    }
-    std::vector<int> ids;  // [L]
-    for (std::size_t n = 0; n < options.documents.size(); ++n) {
-        const int count = options.documents[n];
-        if (count < 0 || count > length - std::ssize(ids)) {
-            break;
+    const std::int64_t keys = options.kv_length == 0 ? length : options.kv_length;
+    const auto for_every_sample = [&](const std::vector<int>& ids, std::vector<int>& all) {
+        for (std::int64_t b = 0; b < options.batch; ++b) {
+            all.insert(all.end(), ids.begin(), ids.end());
         }
-        ids.insert(ids.end(), count, static_cast<int>(n));
+    };
+    if (!options.documents.empty()) {
+        for_every_sample(document_ids(options.documents, length, "--documents"), rules.documents);
     }
-    if (std::ssize(ids) != length) {
-        throw UserError("--documents gives lengths that do not make L = {} together", length);
-    }
-    for (std::int64_t b = 0; b < options.batch; ++b) {
-        rules.documents.insert(rules.documents.end(), ids.begin(), ids.end());
+    if (!options.kv_documents.empty()) {
+        for_every_sample(document_ids(options.kv_documents, keys, "--kv-documents"),
+                         rules.key_documents);
     }
     return rules;
 }
@@ -172,6 +198,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
                 : options.causal        ? ElementMask::kCausal
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
+        .kv_length = options.kv_length,
     };
     check(attention);
     check_batch(attention, options.batch);

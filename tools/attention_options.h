@@ -28,6 +28,7 @@ struct AttentionOptions {
     int head_dim = 64;
     std::int64_t batch = 1;
     std::optional<std::int64_t> length;  // nothing: the file's rows * block
+    std::int64_t kv_length = 0;          // of K and V; 0: as many positions as Q
     std::string dtype;                   // "": bf16 on a GPU, fp32 on the host
     std::string softmax = "pruned_zero";
     std::string device = "auto";
@@ -35,6 +36,7 @@ struct AttentionOptions {
     bool causal = false;
     std::vector<int> window;         // left, right; empty: none
     std::vector<int> documents;      // their lengths, L together, the same of every sample
+    std::vector<int> kv_documents;   // the same of keys, where Lk is not L
     std::vector<int> prefixes;       // [B], or empty
     std::vector<int> query_lengths;  // [B], or empty
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses

@@ -121,7 +121,8 @@ void print_json(const Measured& measured, const Device& device) {
     json.update(times_json(measured.sparse, work));
     if (measured.dense) {
         const BlockPattern full =
-            BlockPattern::full(measured.attention.length, measured.pattern.block());
+            BlockPattern::full(measured.attention.length, measured.attention.key_value_length(),
+                               measured.pattern.block());
         json["dense"] =
             times_json(*measured.dense, work_of(measured.attention, full, measured.batch));
         json["times_faster_than_dense"] = ratio_json(*measured.dense, measured.sparse);
@@ -134,7 +135,7 @@ void print_table(const Measured& measured, const Device& device) {
     const AttentionWork work = work_of(measured.attention, measured.pattern, measured.batch);
     print_out("{}\n{} B={}\n{} of {} x {} blocks of {}, density {:.4f}\n\n", device.name(),
               to_text(measured.attention), measured.batch, measured.pattern.block_count(),
-              measured.pattern.rows(), measured.pattern.rows(), measured.pattern.block(),
+              measured.pattern.rows(), measured.pattern.columns(), measured.pattern.block(),
               measured.pattern.density());
     print_out("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
     print_pass("forward", sparse.forward_ms, work.forward_flop, work.forward_bytes);
@@ -147,7 +148,8 @@ void print_table(const Measured& measured, const Device& device) {
         first.packed_rows, second.packed_rows, third.packed_rows);
     if (measured.dense) {
         const BlockPattern full =
-            BlockPattern::full(measured.attention.length, measured.pattern.block());
+            BlockPattern::full(measured.attention.length, measured.attention.key_value_length(),
+                               measured.pattern.block());
         const AttentionWork all = work_of(measured.attention, full, measured.batch);
         const AttentionTimes& dense = *measured.dense;
         print_pass("dense forward", dense.forward_ms, all.forward_flop, all.forward_bytes);
@@ -193,7 +195,8 @@ void bench_attention(const BenchOptions& options) {
                       .dense = std::nullopt};
     if (options.dense) {
         measured.dense =
-            measure(BlockPattern::full(pattern.length(), pattern.block()), std::nullopt);
+            measure(BlockPattern::full(pattern.length(), pattern.key_length(), pattern.block()),
+                    std::nullopt);
     }
     options.json ? print_json(measured, *device) : print_table(measured, *device);
 }

@@ -87,7 +87,8 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
                                                           Layout::kHeadsFirst, device));
         sets.back()->set_arbitrary_inputs();
         if (attention.mask == ElementMask::kSpans) {
-            sets.back()->set_spans(element_spans(rules, batch, attention.length));
+            sets.back()->set_spans(
+                element_spans(rules, batch, attention.length, attention.key_value_length()));
         }
         bytes += static_cast<double>(sets.back()->bytes()) / 2;
     } while (rotate && bytes < 2 * kCacheBytes && std::ssize(sets) < kMaxSets);
@@ -129,14 +130,15 @@ KernelTimes measure_each(CompiledAttention& compiled, const BufferSets& sets, in
 AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, std::int64_t batch) {
     const double heads = static_cast<double>(batch * attention.heads);
     const double length = static_cast<double>(attention.length);
-    const double rows = heads * length;
+    const double keys = static_cast<double>(attention.key_value_length());
+    const double rows = heads * length, key_rows = heads * keys;
     const double row_bytes = attention.head_dim * storage_bytes(attention.dtype);
     const double forward_flop = 4 * heads * visited_blocks(pattern, attention).density() * length *
-                                length * attention.head_dim;
+                                keys * attention.head_dim;
     return {.forward_flop = forward_flop,
             .backward_flop = 2.5 * forward_flop,
-            .forward_bytes = rows * (4 * row_bytes + sizeof(float)),
-            .backward_bytes = rows * (8 * row_bytes + sizeof(float))};
+            .forward_bytes = rows * (2 * row_bytes + sizeof(float)) + key_rows * 2 * row_bytes,
+            .backward_bytes = rows * (4 * row_bytes + sizeof(float)) + key_rows * 4 * row_bytes};
 }
 
 double median_milliseconds(Device& device, int repeat, const std::function<void(int)>& call) {

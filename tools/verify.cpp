@@ -60,6 +60,7 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     tensor.push_back(a.head_dim);
     std::vector<std::int64_t> key_tensor = tensor;
     key_tensor[1] = a.key_value_heads();
+    key_tensor[2] = a.key_value_length();
     const auto write = [&](const char* name, const std::vector<std::int64_t>& shape,
                            const std::vector<float>& values) {
         write_npy((std::filesystem::path(folder) / name).string() + ".npy", shape, values);
@@ -107,8 +108,14 @@ std::shared_ptr<const AttentionInputs> take_tensors(VerifyOptions& options) {
     if (!options.files.any()) {
         return nullptr;
     }
-    GivenTensors given = read_tensors(options.files);
     AttentionOptions& attention = options.attention;
+    if (attention.kv_length != 0) {
+        throw UserError(
+            "--kv-length is {} and tensors come from files, which are all of one shape: leave it "
+            "out",
+            attention.kv_length);
+    }
+    GivenTensors given = read_tensors(options.files);
     require_equal("--batch", options.batch_given, attention.batch, given.batch);
     require_equal("--heads", options.heads_given, attention.heads, given.heads);
     require_equal("--head-dim", options.head_dim_given, attention.head_dim, given.head_dim);

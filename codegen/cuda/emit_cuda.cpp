@@ -95,6 +95,7 @@ std::vector<Constant> attention_constants(const Attention& attention) {
         integer("kKeyHeads", attention.key_value_heads(), "of K and V"),
         integer("kHeadDim", attention.head_dim, "D"),
         integer("kLength", attention.length, "L"),
+        integer("kKeyLength", attention.key_value_length(), "of K and V"),
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
         integer("kSoftmax", static_cast<int>(attention.softmax),
                 fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))),
@@ -151,6 +152,10 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
+    constants.push_back(integer("kStationaryLength", stationary_length(attention, program.role),
+                                "positions of what stays"));
+    constants.push_back(integer("kStreamedLength", streamed_length(attention, program.role),
+                                "of what streams past"));
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
     constants.push_back(integer("kStreamedRows", program.streamed_rows, "of one step"));
     constants.push_back(
@@ -193,6 +198,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
         plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
     std::vector<Constant> constants = attention_constants(attention);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
+    constants.push_back(integer("kStationaryLength", attention.length, "of either side"));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
     constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));

@@ -72,6 +72,7 @@ std::vector<Constant> attention_constants(const Attention& attention, int items)
         {.name = "kItemHeads", .value = std::int64_t{items}, .comment = "that have work items"},
         {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
         {.name = "kLength", .value = attention.length, .comment = "L"},
+        {.name = "kKeyLength", .value = attention.key_value_length(), .comment = "of K and V"},
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
         {.name = "kSoftmax",
          .value = std::int64_t{static_cast<int>(attention.softmax)},

@@ -102,7 +102,9 @@ class Scheduler {
 
 Scheduler::Scheduler(const TileProgram& program, int sm_count) : program_(program) {
     const int items = program.tiles();
-    const int sequence = (program.attention.length + program.gather_rows - 1) / program.gather_rows;
+    const int sequence =
+        (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
+        program.gather_rows;
     constexpr int kWantedCooling = 3;
     schedule_.batch_heads_at_once = batch_heads_at_once(sequence, sm_count);
     at_once_ = sm_count / schedule_.batch_heads_at_once;
@@ -202,7 +204,9 @@ DqSchedule Scheduler::run() {
 
 // Work items add in the order in which they are taken.
 DqSchedule in_order(const TileProgram& program, int sm_count) {
-    const int sequence = (program.attention.length + program.gather_rows - 1) / program.gather_rows;
+    const int sequence =
+        (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
+        program.gather_rows;
     DqSchedule schedule{.gather_blocks = program.gather_blocks,
                         .tickets = {},
                         .batch_heads_at_once = batch_heads_at_once(sequence, sm_count)};

@@ -99,7 +99,8 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       resident_blocks_(emitted.resident_blocks),
       items_at_once_(emitted.items_at_once),
       sm_count_(target.sm_count),
-      tiles_((program.attention.length + program.stationary_rows - 1) / program.stationary_rows) {
+      tiles_((stationary_length(program.attention, program.role) + program.stationary_rows - 1) /
+             program.stationary_rows) {
     if (role_ == KernelRole::kGradients) {
         query_blocks_ = (attention_.length + program.gather_rows - 1) / program.gather_rows;
         batch_heads_at_once_ = batch_heads_at_once(static_cast<int>(query_blocks_), sm_count_);
@@ -126,17 +127,20 @@ unsigned KernelLaunch::lpt_heads(std::int64_t heads, std::int64_t blocks,
     const std::int64_t wanted = hints.listed == 0 ? 1 : 1 + more * blocks / (tiles_ * hints.listed);
     constexpr std::int64_t kTensors = 4, kBytes = 2;
     const std::int64_t held =
-        kLptBytes / (kTensors * kBytes * attention_.length * attention_.head_dim);
+        kLptBytes / (kTensors * kBytes * (attention_.length + attention_.key_value_length()) / 2 *
+                     attention_.head_dim);
     return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
-SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, int heads,
+SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, bool of_keys,
                                       int rows, const Device& device) const {
+    const int heads = of_keys ? attention_.key_value_heads() : attention_.heads;
+    const std::int64_t length = of_keys ? attention_.key_value_length() : attention_.length;
     constexpr int kBytes = 2;
     // A dimension of one element has no stride that counts, and the map wants one it can check.
     const std::int64_t row = tensor.row_stride * kBytes;
     const TensorBoxes boxes{.data = tensor.data,
-                            .extent = {attention_.head_dim, attention_.length, heads, batch},
+                            .extent = {attention_.head_dim, length, heads, batch},
                             .stride = {row, heads == 1 ? row : tensor.head_stride * kBytes,
                                        batch == 1 ? row : tensor.batch_stride * kBytes},
                             .columns = std::min(64, attention_.head_dim),
@@ -155,8 +159,7 @@ void KernelLaunch::describe_tensors(SpionSm90Arguments& arguments, const Device&
     std::size_t at = 0;
     for (const NamedTensor& named : tensors_of(role_)) {
         arguments.maps[at++] =
-            describe(arguments.attention.*named.tensor, arguments.attention.batch,
-                     named.of_keys ? attention_.key_value_heads() : attention_.heads,
+            describe(arguments.attention.*named.tensor, arguments.attention.batch, named.of_keys,
                      named.stationary ? stationary_box_rows_ : streamed_box_rows_, device);
     }
 }

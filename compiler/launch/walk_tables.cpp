@@ -19,7 +19,8 @@ std::int64_t aligned(std::int64_t numbers) {
 
 WalkTables walk_tables(const TileProgram& program, std::int64_t capacity) {
     const std::int64_t tiles =
-        (program.attention.length + program.stationary_rows - 1) / program.stationary_rows;
+        (stationary_length(program.attention, program.role) + program.stationary_rows - 1) /
+        program.stationary_rows;
     WalkTables tables{.capacity = capacity};
     tables.offsets = aligned(tiles);
     tables.gather_blocks = tables.offsets + aligned(tiles + 1);

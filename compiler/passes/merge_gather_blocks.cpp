@@ -10,7 +10,9 @@ namespace {
 // item. The group at the end of the sequence may have fewer.
 bool comes_in_groups(const TileProgram& program, int group) {
     const std::int64_t last_gather_block =
-        (program.attention.length + program.gather_rows - 1) / program.gather_rows - 1;
+        (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
+            program.gather_rows -
+        1;
     for (int item = 0; item < program.tiles(); ++item) {
         std::int32_t at = program.offsets[item];
         while (at < program.offsets[item + 1]) {

@@ -24,7 +24,7 @@ TileProgram walk_pattern(TileProgram program, const PassContext& context) {
         for (std::int32_t column : pattern.row(row)) {
             const int first = column * gather_blocks_a_block;
             const auto count =
-                static_cast<int>(ceil_div(pattern.block_rows(column), program.gather_rows));
+                static_cast<int>(ceil_div(pattern.block_columns(column), program.gather_rows));
             for (int gather_block = first; gather_block < first + count; ++gather_block) {
                 program.gather_blocks.push_back(gather_block);
             }

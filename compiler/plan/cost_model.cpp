@@ -24,7 +24,7 @@ double bandwidth(double peak, double bytes, int sm_count) {
 void count(Prediction& result, const KernelLoad& load, const KernelFamily& family) {
     const WalkSummary& walk = load.walk;
     const RoleWork& work = load.work;
-    const double length = static_cast<double>(load.attention.length);
+    const double length = static_cast<double>(stationary_length(load.attention, load.role));
     const double streamed = static_cast<double>(walk.streamed);
     const double distinct = static_cast<double>(walk.distinct);
     const double stationary_bytes =

@@ -33,8 +33,8 @@ std::string heading(const LayerPlan& layer, const LaunchPlan& plan, const BlockP
         "resident on an SM{}\n"
         "microseconds: four terms that overlap in part, and what they come to\n\n",
         to_string(plan.role), layer.target.arch, plan.batch, to_text(layer.attention),
-        pattern.block_count(), pattern.rows(), pattern.rows(), pattern.block(), pattern.density(),
-        plan.packing_weighed ? "; of n: packed, n block rows a tile" : "");
+        pattern.block_count(), pattern.rows(), pattern.columns(), pattern.block(),
+        pattern.density(), plan.packing_weighed ? "; of n: packed, n block rows a tile" : "");
 }
 
 std::string row_text(const TileCandidate& candidate, bool won) {

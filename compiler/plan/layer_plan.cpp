@@ -26,11 +26,7 @@ class Planner {
           families_(families),
           rates_(rates_of(target)) {
         check(attention);
-        if (pattern.length() != attention.length) {
-            throw UserError(
-                "the pattern is for length {} and the attention for length {}: make them equal",
-                pattern.length(), attention.length);
-        }
+        require_fit(pattern, attention);
     }
 
     KernelCase launch(KernelRole role) const {

@@ -3,7 +3,7 @@
 namespace spion {
 
 PatternDensity density_of(const BlockPattern& pattern) {
-    const std::int64_t all = std::int64_t{pattern.rows()} * pattern.rows();
+    const std::int64_t all = std::int64_t{pattern.rows()} * pattern.columns();
     return pattern.block_count() == all ? PatternDensity::kFull : PatternDensity::kSparse;
 }
 

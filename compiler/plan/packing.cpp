@@ -22,7 +22,7 @@ int most_rows(const KernelCase& launch, KernelFamilies families, bool that_can_p
 double streamed_share(const BlockPattern& walked, int rows) {
     std::int64_t streamed = 0;
     for (int first = 0; first < walked.rows(); first += rows) {
-        std::vector<bool> used(static_cast<std::size_t>(walked.rows()));
+        std::vector<bool> used(static_cast<std::size_t>(walked.columns()));
         for (int row = first; row < std::min(first + rows, walked.rows()); ++row) {
             for (const std::int32_t block : walked.row(row)) {
                 used[static_cast<std::size_t>(block)] = true;

@@ -5,23 +5,28 @@
 
 namespace spion {
 
-StreamedRows planned_rows(std::int64_t length, int block) {
+StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length) {
+    const std::int64_t others = streamed_length == 0 ? length : streamed_length;
     const std::int64_t blocks = (length + block - 1) / block;
+    const std::int64_t other_blocks = (others + block - 1) / block;
     const auto planned =
-        static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(blocks)));
-    const std::int64_t streamed = std::min(length, std::max<std::int64_t>(2, planned) * block);
+        static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(other_blocks)));
+    const std::int64_t streamed = std::min(others, std::max<std::int64_t>(2, planned) * block);
     StreamedRows rows{
         .stationary = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), block),
         .streamed = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), streamed),
-        .distinct = length};
+        .distinct = others};
     rows.stationary.back() = length - (blocks - 1) * block;
     return rows;
 }
 
 TypicalTiles rank_typical(const KernelCase& launch, KernelFamilies families) {
     TypicalTiles tiles{
-        .candidates = tile_candidates(launch, planned_rows(launch.attention.length, launch.block),
-                                      kPlannedBatch, families),
+        .candidates = tile_candidates(
+            launch,
+            planned_rows(stationary_length(launch.attention, launch.role), launch.block,
+                         streamed_length(launch.attention, launch.role)),
+            kPlannedBatch, families),
         .measured = {},
         .ranked = {}};
     tiles.measured = measured_among(tiles.candidates, launch, families);

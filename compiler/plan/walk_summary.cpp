@@ -30,7 +30,7 @@ void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, std::in
 
 StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int packed_rows) {
     const BlockPattern walked = walks_columns(role) ? pattern.transpose() : pattern;
-    const auto blocks = static_cast<std::size_t>(walked.rows());
+    const auto blocks = static_cast<std::size_t>(walked.columns());
     StreamedRows result{.stationary = {}, .streamed = {}, .packed_rows = packed_rows};
     std::vector<bool> used_by_any(blocks);
     for (int first = 0; first < walked.rows(); first += packed_rows) {
@@ -41,8 +41,8 @@ StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int pac
             std::int64_t own = 0;
             for (const std::int32_t block : walked.row(row)) {
                 const auto at = static_cast<std::size_t>(block);
-                own += walked.block_rows(block);
-                streamed += used[at] ? 0 : walked.block_rows(block);
+                own += walked.block_columns(block);
+                streamed += used[at] ? 0 : walked.block_columns(block);
                 used[at] = used_by_any[at] = true;
             }
             if (packed_rows > 1) {
@@ -52,9 +52,9 @@ StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int pac
         result.stationary.push_back(stationary);
         result.streamed.push_back(streamed);
     }
-    for (int block = 0; block < walked.rows(); ++block) {
+    for (int block = 0; block < walked.columns(); ++block) {
         result.distinct +=
-            used_by_any[static_cast<std::size_t>(block)] ? walked.block_rows(block) : 0;
+            used_by_any[static_cast<std::size_t>(block)] ? walked.block_columns(block) : 0;
     }
     return result;
 }
@@ -79,7 +79,7 @@ WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int colu
 }
 
 WalkSummary summarise(const TileProgram& program, int columns) {
-    const std::int64_t length = program.attention.length;
+    const std::int64_t length = streamed_length(program.attention, program.role);
     const TileShape shape = shape_of(program);
     const auto rows_of = [&](std::int64_t gather_block) {
         return std::min<std::int64_t>(program.gather_rows,

@@ -27,7 +27,8 @@ constexpr unsigned char kFilling = 0x3C;  // a small number in every dtype
 class Tensors {
   public:
     Tensors(const Attention& attention, std::int64_t batch, Device& device)
-        : rows_(batch * attention.heads * attention.length),
+        : length_(std::max(attention.length, attention.key_value_length())),
+          rows_(batch * attention.heads * length_),
           bytes_(static_cast<std::size_t>(rows_) * static_cast<std::size_t>(attention.head_dim) *
                  static_cast<std::size_t>(storage_bytes(attention.dtype))),
           batch_(batch),
@@ -40,17 +41,17 @@ class Tensors {
         }
         if (attention.key_padding) {
             const std::vector<int> lengths(static_cast<std::size_t>(batch),
-                                           static_cast<int>(attention.length));
+                                           static_cast<int>(attention.key_value_length()));
             lengths_ = Buffer(device, lengths.size() * sizeof(int));
             device.copy_in(lengths_.data(), lengths.data(), lengths_.bytes());
         }
         if (attention.mask == ElementMask::kSpans) {  // the widest: all is kept
-            const ElementSpans spans = element_spans({}, batch, attention.length);
-            const std::size_t bytes = spans.queries.size() * sizeof(int);
+            const ElementSpans spans =
+                element_spans({}, batch, attention.length, attention.key_value_length());
             for (auto [buffer, from] :
                  {std::pair(&query_spans_, &spans.queries), std::pair(&key_spans_, &spans.keys)}) {
-                *buffer = Buffer(device, bytes);
-                device.copy_in(buffer->data(), from->data(), bytes);
+                *buffer = Buffer(device, from->size() * sizeof(int));
+                device.copy_in(buffer->data(), from->data(), buffer->bytes());
             }
             device.synchronize();  // `spans` is read until then
         }
@@ -61,7 +62,7 @@ class Tensors {
         SpionTensor* const tensors[] = {&args.q,   &args.k,   &args.v,   &args.o,
                                         &args.d_o, &args.d_q, &args.d_k, &args.d_v};
         for (std::size_t i = 0; i < std::size(tensors); ++i) {
-            const std::int64_t head = attention_.length * attention_.head_dim;
+            const std::int64_t head = length_ * attention_.head_dim;
             *tensors[i] = {.data = tensors_[i].data(),
                            .batch_stride = attention_.heads * head,
                            .head_stride = head,
@@ -85,6 +86,7 @@ class Tensors {
         return buffer;
     }
 
+    std::int64_t length_;  // of the longer side
     std::int64_t rows_;
     std::size_t bytes_;
     std::int64_t batch_;

@@ -45,8 +45,9 @@ class Scratch {
   public:
     Scratch(const Attention& attention, const SpionAttentionArguments& given, Device& device)
         : attention_(attention) {
-        const auto rows = static_cast<std::size_t>(given.batch * attention.heads) *
-                          static_cast<std::size_t>(attention.length);
+        const auto rows =
+            static_cast<std::size_t>(given.batch * attention.heads) *
+            static_cast<std::size_t>(std::max(attention.length, attention.key_value_length()));
         const auto row_bytes =
             static_cast<std::size_t>(attention.head_dim * storage_bytes(attention.dtype));
         for (Buffer* buffer : {&o_, &d_q_, &d_k_, &d_v_}) {
@@ -70,7 +71,8 @@ class Scratch {
 
   private:
     SpionTensor view(const Buffer& buffer) const {
-        const long long d = attention_.head_dim, l = attention_.length, h = attention_.heads;
+        const long long d = attention_.head_dim, h = attention_.heads;
+        const long long l = std::max(attention_.length, attention_.key_value_length());
         return {.data = buffer.data(),
                 .batch_stride = h * l * d,
                 .head_stride = l * d,

@@ -19,7 +19,7 @@ SPION_INLINE void start_masked(Softmax& softmax, const WorkItem& work) {
         long long listed = 0;
         for (int i = 0; i < work.gather_block_count; ++i) {
             const long long from = static_cast<long long>(work.gather_blocks[i]) * kGatherRows;
-            const long long to = from + rows_below(from, kLength);
+            const long long to = from + rows_below(from, kKeyLength);
             const long long inside = (to < end ? to : end) - (from > first ? from : first);
             listed += has_gather_block(work, i) && inside > 0 ? inside : 0;
         }
@@ -37,7 +37,7 @@ SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
     long long listed = 0;  // n_i: elements of a row in the pattern, padded keys included
     for (int i = 0; i < work.gather_block_count; ++i) {
         if (has_gather_block(work, i)) {
-            listed += Step{work.gather_blocks, work.gather_block_count, kLength}.rows(i);
+            listed += Step{work.gather_blocks, work.gather_block_count, kKeyLength}.rows(i);
         }
     }
     const long long pruned = pruned_elements(listed);
@@ -94,7 +94,7 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
     Scores scores;
     Softmax softmax;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item, false);
         if (is_beyond_end(work)) {
             continue;
         }

@@ -53,7 +53,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item, true);
         if (is_beyond_end(work)) {
             continue;
         }

@@ -50,7 +50,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
     RowValues lse, delta, scale;
     set_all(scale, kScale);
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
-        WorkItem work = work_item(*args, row_item);
+        WorkItem work = work_item(*args, row_item, false);
         if (is_beyond_end(work)) {
             continue;
         }

@@ -101,7 +101,8 @@ SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_
 }
 
 // row_item: work item * kPackedRows + block row.
-SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item) {
+SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
+                                bool rows_are_keys) {
     const long long item = row_item / kPackedRows;
     const int order_index = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
@@ -111,7 +112,7 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
     work.row = static_cast<int>(row_item % kPackedRows);
     work.first = (static_cast<long long>(tile_at(args, order_index)) * kPackedRows + work.row) *
                  kStationaryRows;
-    const long long left = kLength - work.first;
+    const long long left = stationary_length(rows_are_keys) - work.first;
     work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
     work.gather_blocks = gather_block_table(args) + offset_at(args, order_index);
     work.gather_block_count = gather_block_count(args, order_index);

@@ -8,7 +8,8 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const int kLength;      // L
+extern const int kLength;      // L, of Q
+extern const int kKeyLength;   // Lk, of K and V
 extern const int kGatherRows;  // streamed rows that are adjacent in memory
 extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
@@ -17,7 +18,7 @@ extern const int kMask;  // a SpionMask
 
 // Keys of the sample that are not padded.
 SPION_INLINE int key_limit(const SpionAttentionArguments& args, int batch) {
-    return kKeyPadding ? args.lengths[batch] : kLength;
+    return kKeyPadding ? args.lengths[batch] : kKeyLength;
 }
 
 // Rows of the gather block that starts at row `first` which lie below `limit`.
@@ -28,7 +29,7 @@ SPION_INLINE int rows_below(long long first, int limit) {
 
 // Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
 SPION_INLINE long long pruned_elements(long long elements) {
-    return kSoftmax == SPION_SOFTMAX_PRUNED_ZERO ? kLength - elements : 0;
+    return kSoftmax == SPION_SOFTMAX_PRUNED_ZERO ? kKeyLength - elements : 0;
 }
 
 // Streamed positions [first, end).
@@ -36,19 +37,31 @@ struct Span {
     int first, end;
 };
 
-// What a stationary row of a sample keeps; rows beyond L have what the last one has.
+// Positions of the stationary side, and of the streamed one.
+SPION_INLINE int stationary_length(bool rows_are_keys) {
+    return rows_are_keys ? kKeyLength : kLength;
+}
+SPION_INLINE int streamed_length(bool rows_are_keys) {
+    return rows_are_keys ? kLength : kKeyLength;
+}
+
+// What a stationary row of a sample keeps; rows beyond the last one have what that has.
 SPION_INLINE Span span_of_row(const SpionAttentionArguments& args, bool rows_are_keys, int batch,
                               long long row) {
-    const int last = static_cast<int>(row < kLength ? row : kLength - 1);
+    const int length = stationary_length(rows_are_keys);
+    const int last = static_cast<int>(row < length ? row : length - 1);
     if (kMask == SPION_MASK_CAUSAL) {
-        return rows_are_keys ? Span{last, kLength} : Span{0, last + 1};
+        // Query i stands beside key i + kKeyLength - kLength: sequences are aligned at their ends.
+        const int diagonal = kKeyLength - kLength;
+        const int first = last - diagonal, end = last + diagonal + 1;
+        return rows_are_keys ? Span{first > 0 ? first : 0, kLength} : Span{0, end > 0 ? end : 0};
     }
     if (kMask == SPION_MASK_SPANS) {
         const int* const pair = (rows_are_keys ? args.key_spans : args.query_spans) +
-                                (static_cast<long long>(batch) * kLength + last) * 2;
+                                (static_cast<long long>(batch) * length + last) * 2;
         return {pair[0], pair[1]};
     }
-    return {0, kLength};
+    return {0, streamed_length(rows_are_keys)};
 }
 
 // One span a lane, and what all of a tile's rows keep, and what any of them does: neither end of a

@@ -103,6 +103,34 @@ TEST(BlockPattern, TransposeMirrorsAndReturns) {
     }
 }
 
+// Other numbers of keys than queries.
+TEST(BlockPattern, MayHaveAnotherNumberOfKeys) {
+    const BlockPattern wide(40, 100, 32, {1, 0, 1, 1, 0, 0, 0, 1});
+    EXPECT_EQ(wide.rows(), 2);
+    EXPECT_EQ(wide.columns(), 4);
+    EXPECT_EQ(wide.block_rows(1), 8);
+    EXPECT_EQ(wide.block_columns(3), 4);
+    EXPECT_EQ(wide.elements_in_row(0), 32 + 32 + 4);
+    EXPECT_DOUBLE_EQ(wide.density(), (32.0 * 68 + 8.0 * 36) / (40 * 100));
+    EXPECT_EQ(wide.to_bits(), "1011\n0001\n");
+    EXPECT_EQ(parse_bits(wide.to_bits(), 40, 100, 32, "here"), wide);
+    const BlockPattern tall = wide.transpose();
+    EXPECT_EQ(tall.length(), 100);
+    EXPECT_EQ(tall.to_bits(), "10\n00\n10\n11\n");
+    EXPECT_EQ(tall.transpose(), wide);
+    EXPECT_NE(wide.digest(), BlockPattern(40, 99, 32, {1, 0, 1, 1, 0, 0, 0, 1}).digest());
+    EXPECT_EQ(BlockPattern::full(40, 100, 32).block_count(), 8);
+    expect_error<UserError>(
+        [] {
+            BlockPattern(40, 100, 32, {1, 0});
+        },
+        "a pattern of 2 bits was given: lengths 40 and 100 in blocks of 32 needs "
+        "2 x 4");
+    expect_error<UserError>(
+        [&] { parse_bits("10\n10\n", 40, 100, 32, "here"); },
+        "here:1: row of 2 bits: lengths 40 and 100 in blocks of 32 needs 2 x 4");
+}
+
 TEST(BlockPattern, BitsReadBack) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));

@@ -42,28 +42,37 @@ TEST(ElementSpans, AgreeWithTheWordsOnRandomRules) {
     const auto below = [&](int n) { return static_cast<int>(random() % n); };
     for (int round = 0; round < 200; ++round) {
         const std::int64_t length = 1 + below(40), batch = 1 + below(3);
-        const MaskRules rules = test::random_rules(below, batch, length);
-        const ElementSpans spans = element_spans(rules, batch, length);
+        const std::int64_t keys_of_sample = below(2) == 0 ? length : 1 + below(60);
+        const MaskRules rules = test::random_rules(below, batch, length, keys_of_sample);
+        const ElementSpans spans = element_spans(rules, batch, length, keys_of_sample);
         for (std::int64_t b = 0; b < batch; ++b) {
-            const auto document = [&](std::int64_t l) {
-                return rules.documents.empty() ? 0 : rules.documents[b * length + l];
+            const std::vector<int>& key_ids =
+                rules.key_documents.empty() ? rules.documents : rules.key_documents;
+            const auto same_document = [&](std::int64_t i, std::int64_t j) {
+                return rules.documents.empty() ||
+                       rules.documents[b * length + i] == key_ids[b * keys_of_sample + j];
             };
             const int* const queries = &spans.queries[2 * b * length];
-            const int* const keys = &spans.keys[2 * b * length];
-            for (std::int64_t i = 0; i < length; ++i) {
-                for (const int* side : {queries, keys}) {
+            const int* const keys = &spans.keys[2 * b * keys_of_sample];
+            const auto expect_in_order = [](const int* side, std::int64_t rows, std::int64_t end) {
+                for (std::int64_t i = 0; i < rows; ++i) {
                     ASSERT_LE(0, side[2 * i]);
                     ASSERT_LE(side[2 * i], side[2 * i + 1]);
-                    ASSERT_LE(side[2 * i + 1], length);
+                    ASSERT_LE(side[2 * i + 1], end);
                     ASSERT_TRUE(i == 0 || (side[2 * i - 2] <= side[2 * i] &&
                                            side[2 * i - 1] <= side[2 * i + 1]));
                 }
-                for (std::int64_t j = 0; j < length; ++j) {
+            };
+            expect_in_order(queries, length, keys_of_sample);
+            expect_in_order(keys, keys_of_sample, length);
+            for (std::int64_t i = 0; i < length; ++i) {
+                const std::int64_t beside = i + keys_of_sample - length;
+                for (std::int64_t j = 0; j < keys_of_sample; ++j) {
                     const bool prefix = !rules.prefixes.empty() && j < rules.prefixes[b];
-                    const bool kept = (!rules.causal || j <= i || prefix) &&
-                                      (!rules.left || i - j <= *rules.left) &&
-                                      (!rules.right || j - i <= *rules.right) &&
-                                      document(i) == document(j) &&
+                    const bool kept = (!rules.causal || j <= beside || prefix) &&
+                                      (!rules.left || beside - j <= *rules.left) &&
+                                      (!rules.right || j - beside <= *rules.right) &&
+                                      same_document(i, j) &&
                                       (rules.query_lengths.empty() || i < rules.query_lengths[b]);
                     ASSERT_EQ(kept, queries[2 * i] <= j && j < queries[2 * i + 1])
                         << b << ", " << i << ", " << j;
@@ -87,6 +96,13 @@ TEST(ElementSpans, RulesThatAreWrongAreRefused) {
     refused(rules, "3 document ids were given, but B * L is 6");
     rules.documents = {0, 1, 1, 0, 2, 1};
     refused(rules, "document id 1 follows 2 at position 2 of sample 1: ids must not decrease");
+    rules.documents = {0, 1, 1, 0, 2, 2};
+    expect_error<UserError>(
+        [&] { element_spans(rules, 2, 3, 4); },
+        "document ids of 3 queries a sample were given, and none of its 4 keys");
+    rules.key_documents = {0};
+    expect_error<UserError>([&] { element_spans(rules, 2, 3, 4); },
+                            "1 document ids of keys were given, but B * L is 8");
     rules = {};
     rules.query_lengths = {1, 4};
     refused(rules, "one of the query lengths is 4: give 0 to L = 3");

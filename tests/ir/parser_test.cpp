@@ -47,6 +47,33 @@ std::string replaced(std::string text, const std::string& what, const std::strin
     return at == std::string::npos ? text : text.replace(at, what.size(), with);
 }
 
+// More keys than queries, with a program of each side.
+TEST(Parser, ReadsAnotherLengthOfKeys) {
+    const std::string attention =
+        "attention H=1 D=16 L=20 dtype=fp16 scale=0.25 softmax=masked key_padding=false dropout=0 "
+        "mask=causal kv_length=40\n";
+    const std::string pattern = "pattern L=20 block=16 kv_length=40\n110\n011\n";
+    const std::string shape =
+        "shape block=16 stationary_rows=16 streamed_rows=16 gather_rows=16 warps=1 stages=2 "
+        "unit=mma_sync tables=passed\n";
+    const std::string rows = kRole + attention + shape +
+                             "walk tiles=2 gather_blocks=4 longest=2 empty=0\n"
+                             "tile 0: 0 1\ntile 1: 1 2\n";
+    const std::string columns = "program role=attention_key_value_gradient\n" + attention + shape +
+                                "walk tiles=3 gather_blocks=4 longest=2 empty=0\n"
+                                "tile 1: 0 1\ntile 0: 0\ntile 2: 1\n";
+    const std::string text = attention + pattern + rows + columns;
+    const IrModule ir = parse_ir(text, "keys");
+    EXPECT_EQ(ir.attention->key_value_length(), 40);
+    EXPECT_EQ(ir.pattern->columns(), 3);
+    EXPECT_EQ(to_text(ir), text);
+    expect_error<UserError>(
+        [&] { parse_ir(attention + "pattern L=20 block=16\n11\n11\n", "keys"); },
+        "the pattern has L=20, the attention L=20 kv_length=40");
+    expect_error<UserError>([&] { parse_ir(replaced(text, "tile 1: 1 2", "tile 1: 1 3"), "keys"); },
+                            "gather block is 3, expected 0 to 2");
+}
+
 TEST(Parser, ReadsAWholeModule) {
     const IrModule ir = parse_ir(kAttention + kPattern + kProgram + kPacked, "all");
     ASSERT_TRUE(ir.attention && ir.pattern);

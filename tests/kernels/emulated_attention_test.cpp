@@ -29,7 +29,7 @@ struct Reference {
 struct Problem {
     EmulatedCase c;
     int batch;
-    std::vector<std::vector<bool>> blocks;  // [nb][nb]
+    std::vector<std::vector<bool>> blocks;  // [block rows][block columns]
     std::vector<int> lengths;               // [B]
     MaskRules rules;                        // of a mask of spans
     ElementSpans spans;
@@ -47,25 +47,26 @@ struct Problem {
           d_q(c, batch, false),
           d_k(c, batch, true, true),
           d_v(c, batch, true, true) {
-        const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
+        const auto rows_of_blocks = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
+        const auto columns = static_cast<std::size_t>((c.keys() + c.block - 1) / c.block);
         std::bernoulli_distribution present(0.5);
-        blocks.assign(nb, std::vector<bool>(nb));
-        for (std::size_t i = 0; i < nb; ++i) {
+        blocks.assign(rows_of_blocks, std::vector<bool>(columns));
+        for (std::size_t i = 0; i < rows_of_blocks; ++i) {
             // The second row of blocks stays empty, the last is full.
-            for (std::size_t j = 0; j < nb; ++j) {
-                blocks[i][j] = i + 1 == nb || (i != 1 && present(random));
+            for (std::size_t j = 0; j < columns; ++j) {
+                blocks[i][j] = i + 1 == rows_of_blocks || (i != 1 && present(random));
             }
         }
-        std::uniform_int_distribution<int> length(1, static_cast<int>(c.length));
+        std::uniform_int_distribution<int> length(1, static_cast<int>(c.keys()));
         for (int b = 0; b < batch; ++b) {
-            lengths.push_back(!c.key_padding || b == 0 ? static_cast<int>(c.length)
+            lengths.push_back(!c.key_padding || b == 0 ? static_cast<int>(c.keys())
                               : b == 1                 ? 0
                                                        : length(random));
         }
         if (c.mask == ElementMask::kSpans) {
             rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
-                                       c.length);
-            spans = element_spans(rules, batch, c.length);
+                                       c.length, c.keys());
+            spans = element_spans(rules, batch, c.length, c.keys());
         }
         q.fill(random, 2.0F);
         k.fill(random, 1.0F);
@@ -81,7 +82,7 @@ struct Problem {
     void poison_padded_keys() {
         for (int b = 0; b < batch; ++b) {
             for (int h = 0; h < k.heads; ++h) {
-                for (std::int64_t l = lengths[static_cast<std::size_t>(b)]; l < c.length; ++l) {
+                for (std::int64_t l = lengths[static_cast<std::size_t>(b)]; l < c.keys(); ++l) {
                     for (int d = 0; d < c.head_dim; ++d) {
                         k.set(b, h, l, d, std::nanf(""));
                         v.set(b, h, l, d, std::nanf(""));
@@ -94,15 +95,19 @@ struct Problem {
     bool keeps(int b, std::int64_t i, std::int64_t j) const {
         const auto sample = static_cast<std::size_t>(b);
         if (c.mask == ElementMask::kNone) return true;
-        if (c.mask == ElementMask::kCausal) return j <= i;
+        const std::int64_t beside = i + c.keys() - c.length;
+        if (c.mask == ElementMask::kCausal) return j <= beside;
         const bool prefix = !rules.prefixes.empty() && j < rules.prefixes[sample];
-        if (rules.causal && j > i && !prefix) return false;
-        if (rules.left && j < i - *rules.left) return false;
-        if (rules.right && j > i + *rules.right) return false;
-        const auto document = [&](std::int64_t l) {
-            return rules.documents[static_cast<std::size_t>(b * c.length + l)];
-        };
-        if (!rules.documents.empty() && document(i) != document(j)) return false;
+        if (rules.causal && j > beside && !prefix) return false;
+        if (rules.left && j < beside - *rules.left) return false;
+        if (rules.right && j > beside + *rules.right) return false;
+        const std::vector<int>& key_documents =
+            rules.key_documents.empty() ? rules.documents : rules.key_documents;
+        if (!rules.documents.empty() &&
+            rules.documents[static_cast<std::size_t>(b * c.length + i)] !=
+                key_documents[static_cast<std::size_t>(b * c.keys() + j)]) {
+            return false;
+        }
         return rules.query_lengths.empty() || i < rules.query_lengths[sample];
     }
     bool in_pattern(std::int64_t i, std::int64_t j) const {
@@ -110,7 +115,7 @@ struct Problem {
     }
 
     Reference reference(int b, int h) {
-        const std::int64_t L = c.length;
+        const std::int64_t L = c.length, keys = c.keys();
         const int key_head = h * k.heads / c.heads;
         const int D = c.head_dim;
         const double scale = default_scale(D);
@@ -118,13 +123,14 @@ struct Problem {
             return static_cast<std::size_t>(l * D + d);
         };
         Reference r;
-        r.o = r.dq = r.dk = r.dv = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
+        r.o = r.dq = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
+        r.dk = r.dv = std::vector<double>(static_cast<std::size_t>(keys * D), 0.0);
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
-            std::vector<double> s(static_cast<std::size_t>(L), -kInf), p(s.size(), 0.0), dp(p);
+            std::vector<double> s(static_cast<std::size_t>(keys), -kInf), p(s.size(), 0.0), dp(p);
             std::int64_t inside = 0, kept = 0;
             double top = -kInf;
-            for (std::int64_t j = 0; j < L; ++j) {
+            for (std::int64_t j = 0; j < keys; ++j) {
                 if (!keeps(b, i, j)) continue;
                 ++kept;
                 if (!in_pattern(i, j)) continue;
@@ -238,7 +244,7 @@ double tolerance(DType dtype) {
 
 std::vector<double> gather(Tensor& tensor, int b, int h) {
     std::vector<double> values;
-    for (std::int64_t l = 0; l < tensor.c.length; ++l) {
+    for (std::int64_t l = 0; l < tensor.length; ++l) {
         for (int d = 0; d < tensor.c.head_dim; ++d) values.push_back(tensor.get(b, h, l, d));
     }
     return values;

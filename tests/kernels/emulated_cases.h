@@ -20,7 +20,10 @@ struct EmulatedCase {
     SoftmaxKind softmax;
     bool key_padding;
     ElementMask mask = ElementMask::kNone;
-    int kv_heads = 0;  // 0: as many as heads
+    int kv_heads = 0;            // 0: as many as heads
+    std::int64_t kv_length = 0;  // 0: as many as queries
+
+    std::int64_t keys() const { return kv_length == 0 ? length : kv_length; }
 };
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
@@ -75,6 +78,14 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"grouped_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kMasked, true, kSpans,
          1},
         {"packed_grouped", DType::kFp16, 2, 16, 590, 16, 64, 64, 16, 3, kZero, false, kNone, 1},
+        // More keys than queries, and fewer.
+        {"keys_bf16_d32", DType::kBf16, 2, 32, 100, 32, 32, 64, 32, 2, kZero, true, kNone, 0, 270},
+        {"keys_fp16_d16", DType::kFp16, 2, 16, 570, 16, 16, 64, 16, 2, kZero, true, kCausal, 1, 70},
+        {"keys_fp32_d16", DType::kFp32, 1, 16, 75, 16, 16, 32, 16, 2, kMasked, false, kCausal, 0,
+         190},
+        {"keys_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans, 0,
+         110},
+        {"packed_keys", DType::kFp16, 1, 16, 200, 16, 64, 64, 16, 3, kZero, true, kSpans, 0, 330},
     };
 }
 
@@ -88,7 +99,8 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .softmax = c.softmax,
                           .key_padding = c.key_padding,
                           .mask = c.mask,
-                          .kv_heads = c.kv_heads},
+                          .kv_heads = c.kv_heads,
+                          .kv_length = c.kv_length},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,
@@ -101,14 +113,17 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
             .gather_blocks = {}};
 }
 
-// Which blocks of a case are there, [nb][nb].
+// Which blocks of a case are there, [block rows][block columns].
 using EmulatedBlocks = std::vector<std::vector<bool>>;
 
 // The walk of ir/tile_program.h, written down straight from the blocks; order reversed.
 inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const EmulatedBlocks& blocks) {
     TileProgram program = program_of(c, role);
-    const auto tiles = static_cast<int>((c.length + c.stationary_rows - 1) / c.stationary_rows);
-    const auto gather_blocks = static_cast<int>((c.length + c.gather_rows - 1) / c.gather_rows);
+    const std::int64_t stays = stationary_length(program.attention, role);
+    const std::int64_t streams = streamed_length(program.attention, role);
+    const auto tiles = static_cast<int>((stays + c.stationary_rows - 1) / c.stationary_rows);
+    const auto gather_blocks = static_cast<int>((streams + c.gather_rows - 1) / c.gather_rows);
+    const std::size_t block_rows = static_cast<std::size_t>((stays + c.block - 1) / c.block);
     for (int tile = tiles - 1; tile >= 0; --tile) {
         program.order.push_back(tile);
         for (int gather_block = 0; gather_block < gather_blocks; ++gather_block) {
@@ -121,7 +136,7 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Emula
             for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows());
                  ++row) {
                 const std::size_t mine = first + row;
-                if (mine >= blocks.size()) continue;
+                if (mine >= block_rows) continue;
                 const bool has_block = columns ? blocks[other][mine] : blocks[mine][other];
                 bits |= static_cast<std::uint32_t>(has_block) << row;
             }

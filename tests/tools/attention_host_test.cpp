@@ -66,6 +66,21 @@ TEST_P(HostAttention, GroupedHeadsEqualTheReference) {
     }
 }
 
+// More keys than queries, or fewer, with every mask.
+TEST_P(HostAttention, OtherNumbersOfKeysEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int mask = 0; mask < 3; ++mask) {
+        AttentionCase problem = with_other_keys(
+            random, pick_attention(
+                        random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+                        pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
+        problem = with_mask(random, problem, static_cast<ElementMask>(mask));
+        expect_passes(pick(random, 0, 1) == 0 ? with_grouped_heads(random, problem) : problem);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

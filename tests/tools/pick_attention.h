@@ -49,8 +49,21 @@ inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int he
 inline AttentionCase with_mask(std::mt19937_64& random, AttentionCase problem, ElementMask mask) {
     problem.attention.mask = mask;
     if (mask == ElementMask::kSpans) {
-        problem.rules = test::random_rules([&](int n) { return pick(random, 0, n - 1); },
-                                           problem.batch, problem.attention.length);
+        problem.rules =
+            test::random_rules([&](int n) { return pick(random, 0, n - 1); }, problem.batch,
+                               problem.attention.length, problem.attention.key_value_length());
+    }
+    return problem;
+}
+
+// The problem with another number of keys than queries.
+inline AttentionCase with_other_keys(std::mt19937_64& random, AttentionCase problem) {
+    const int block = problem.pattern.block();
+    problem.pattern = pick_pattern(random, block, std::max(3, 384 / block), false);
+    problem.attention.length = problem.pattern.length();
+    problem.attention.kv_length = problem.pattern.key_length();
+    for (int& valid : problem.lengths) {
+        valid = pick(random, 0, static_cast<int>(problem.attention.kv_length));
     }
     return problem;
 }

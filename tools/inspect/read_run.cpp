@@ -322,10 +322,12 @@ Facts read_kernel_folder(const fs::path& folder) {
 }  // namespace
 
 BlockPattern pattern_of(const TileProgram& program) {
-    const std::int64_t length = program.attention.length;
+    const std::int64_t stays = stationary_length(program.attention, program.role);
+    const std::int64_t length = streamed_length(program.attention, program.role);
     const int block = program.block;
+    const auto rows = static_cast<std::size_t>((stays + block - 1) / block);
     const auto nb = static_cast<std::size_t>((length + block - 1) / block);
-    std::vector<std::uint8_t> bits(nb * nb);  // [nb, nb] as the role walks it
+    std::vector<std::uint8_t> bits(rows * nb);  // as the role walks it
     for (int item = 0; item < program.tiles(); ++item) {
         const auto at = static_cast<std::size_t>(item);
         const std::int64_t first_row =
@@ -338,7 +340,7 @@ BlockPattern pattern_of(const TileProgram& program) {
                 const auto row = static_cast<std::size_t>(first_row + r);
                 const bool used = program.block_row_masks.empty() ||
                                   ((program.block_row_masks[g] >> r) & 1U) != 0;
-                if (!used || row >= nb) {
+                if (!used || row >= rows) {
                     continue;
                 }
                 for (std::int64_t c = begin / block; c * block < end; ++c) {
@@ -347,7 +349,7 @@ BlockPattern pattern_of(const TileProgram& program) {
             }
         }
     }
-    BlockPattern pattern(length, block, std::move(bits));
+    BlockPattern pattern(stays, length, block, std::move(bits));
     return walks_columns(program.role) ? pattern.transpose() : pattern;
 }
 

@@ -56,10 +56,11 @@ struct TileRectangle {
 std::vector<TileRectangle> rectangles_of(const TileProgram& program, int item) {
     const auto at = static_cast<std::size_t>(item);
     const double block = program.block;
-    const auto length = static_cast<double>(program.attention.length);
+    const auto stays = static_cast<double>(stationary_length(program.attention, program.role));
+    const auto length = static_cast<double>(streamed_length(program.attention, program.role));
     const int per_step = std::max(1, program.streamed_rows / program.gather_rows);
     const double across = program.order[at] * static_cast<double>(program.stationary_rows);
-    const double height = std::min<double>(program.stationary_rows, length - across);
+    const double height = std::min<double>(program.stationary_rows, stays - across);
     std::vector<TileRectangle> found;
     const int begin = program.offsets[at], end = program.offsets[at + 1];
     for (int i = begin; i < end;) {
@@ -183,7 +184,9 @@ std::string pooled_picture(std::span<const double> pooled, int blocks) {
 }
 
 std::string program_picture(const TileProgram& program) {
-    const std::int64_t blocks = (program.attention.length + program.block - 1) / program.block;
+    const std::int64_t longer =
+        std::max(program.attention.length, program.attention.key_value_length());
+    const std::int64_t blocks = (longer + program.block - 1) / program.block;
     const bool by_column = walks_columns(program.role);
     std::string svg = open_picture(static_cast<int>(blocks), "tile program");
     const double gap = static_cast<double>(blocks) / 500;

@@ -18,33 +18,25 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
                                    std::span<const int> lengths, Layout layout, Device& device)
     : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
     const int heads = attention.heads, key_heads = attention.key_value_heads();
-    const std::size_t head_rows = static_cast<std::size_t>(batch) * attention.length;
-    const std::size_t rows = head_rows * heads;
-    const std::size_t head_bytes =
-        head_rows * attention.head_dim * storage_bytes(attention.dtype);  // of one head
+    const std::size_t rows = static_cast<std::size_t>(batch) * attention.length * heads;
+    const auto alone = [&](bool keys, bool output) {
+        const int all = keys ? key_heads : heads;
+        return place(add_region(all * head_bytes(keys), output),
+                     {.keys = keys, .first = 0, .all = all});
+    };
     if (layout == Layout::kPacked) {
-        const int all = heads + 2 * key_heads;
-        const int qkv = add_region(all * head_bytes, false);
-        const int gradients = add_region(all * head_bytes, true);
-        q_ = place(qkv, heads, 0, all);
-        k_ = place(qkv, key_heads, heads, all);
-        v_ = place(qkv, key_heads, heads + key_heads, all);
-        d_q_ = place(gradients, heads, 0, all);
-        d_k_ = place(gradients, key_heads, heads, all);
-        d_v_ = place(gradients, key_heads, heads + key_heads, all);
+        place_packed(q_, k_, v_, false);
+        place_packed(d_q_, d_k_, d_v_, true);
     } else {
-        const auto alone = [&](int of, bool output) {
-            return place(add_region(of * head_bytes, output), of, 0, of);
-        };
-        q_ = alone(heads, false);
-        k_ = alone(key_heads, false);
-        v_ = alone(key_heads, false);
-        d_q_ = alone(heads, true);
-        d_k_ = alone(key_heads, true);
-        d_v_ = alone(key_heads, true);
+        q_ = alone(false, false);
+        k_ = alone(true, false);
+        v_ = alone(true, false);
+        d_q_ = alone(false, true);
+        d_k_ = alone(true, true);
+        d_v_ = alone(true, true);
     }
-    o_ = place(add_region(heads * head_bytes, true), heads, 0, heads);
-    d_o_ = place(add_region(heads * head_bytes, false), heads, 0, heads);
+    o_ = alone(false, true);
+    d_o_ = alone(false, false);
     lse_ = add_region(rows * sizeof(float), true);
     delta_ = add_region(rows * sizeof(float), true);
     if (attention.key_padding) {
@@ -55,12 +47,28 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
     device.synchronize();  // `lengths` is read until then
 }
 
+std::size_t AttentionBuffers::head_bytes(bool keys) const {
+    const std::int64_t length = keys ? attention_.key_value_length() : attention_.length;
+    return static_cast<std::size_t>(batch_) * length * attention_.head_dim *
+           storage_bytes(attention_.dtype);
+}
+
+void AttentionBuffers::place_packed(Place& q, Place& k, Place& v, bool output) {
+    const int heads = attention_.heads, key_heads = attention_.key_value_heads();
+    const bool together = attention_.diagonal() == 0;
+    const int before = together ? heads : 0, all = before + 2 * key_heads;
+    const int keys = add_region(all * head_bytes(true), output);
+    const int queries = together ? keys : add_region(heads * head_bytes(false), output);
+    q = place(queries, {.keys = false, .first = 0, .all = together ? all : heads});
+    k = place(keys, {.keys = true, .first = before, .all = all});
+    v = place(keys, {.keys = true, .first = before + key_heads, .all = all});
+}
+
 void AttentionBuffers::set_spans(const ElementSpans& spans) {
-    const std::size_t bytes = spans.queries.size() * sizeof(int);
-    query_spans_ = Buffer(*device_, bytes);
-    key_spans_ = Buffer(*device_, bytes);
-    device_->copy_in(query_spans_.data(), spans.queries.data(), bytes);
-    device_->copy_in(key_spans_.data(), spans.keys.data(), bytes);
+    query_spans_ = Buffer(*device_, spans.queries.size() * sizeof(int));
+    key_spans_ = Buffer(*device_, spans.keys.size() * sizeof(int));
+    device_->copy_in(query_spans_.data(), spans.queries.data(), query_spans_.bytes());
+    device_->copy_in(key_spans_.data(), spans.keys.data(), key_spans_.bytes());
     device_->synchronize();  // `spans` is read until then
 }
 
@@ -71,24 +79,26 @@ int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
     return static_cast<int>(regions_.size()) - 1;
 }
 
-// A tensor of `heads` heads from `first_head` on of all that the region has.
-AttentionBuffers::Place AttentionBuffers::place(int region, int heads, int first_head,
-                                                int heads_of_region) const {
-    const std::int64_t length = attention_.length, width = attention_.head_dim;
+AttentionBuffers::Place AttentionBuffers::place(int region, const HeadsOf& of) const {
+    const int heads = of.keys ? attention_.key_value_heads() : attention_.heads;
+    const std::int64_t length = of.keys ? attention_.key_value_length() : attention_.length;
+    const std::int64_t width = attention_.head_dim;
     if (layout_ == Layout::kHeadsFirst) {
         return {.region = region,
                 .offset = 0,
                 .batch_stride = heads * length * width,
                 .head_stride = length * width,
                 .row_stride = width,
-                .heads = heads};
+                .heads = heads,
+                .length = length};
     }
     return {.region = region,
-            .offset = first_head * width,
-            .batch_stride = length * heads_of_region * width,
+            .offset = of.first * width,
+            .batch_stride = length * of.all * width,
             .head_stride = width,
-            .row_stride = heads_of_region * width,
-            .heads = heads};
+            .row_stride = of.all * width,
+            .heads = heads,
+            .length = length};
 }
 
 void* AttentionBuffers::payload(int region) const {
@@ -108,7 +118,7 @@ void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) 
     std::size_t index = 0;
     for (std::int64_t b = 0; b < batch_; ++b) {
         for (std::int64_t h = 0; h < place.heads; ++h) {
-            for (std::int64_t l = 0; l < attention_.length; ++l) {
+            for (std::int64_t l = 0; l < place.length; ++l) {
                 const std::int64_t row = place.offset + b * place.batch_stride +
                                          h * place.head_stride + l * place.row_stride;
                 for (int d = 0; d < attention_.head_dim; ++d) {
@@ -136,7 +146,7 @@ std::vector<float> AttentionBuffers::read(const Place& place) const {
     const Region& region = regions_[place.region];
     std::string bytes(region.payload_bytes, '\0');
     device_->copy_out(bytes.data(), payload(place.region), bytes.size());
-    std::vector<float> values(static_cast<std::size_t>(batch_) * place.heads * attention_.length *
+    std::vector<float> values(static_cast<std::size_t>(batch_) * place.heads * place.length *
                               attention_.head_dim);
     const int element = storage_bytes(attention_.dtype);
     for_each_element(place, [&](std::size_t index, std::int64_t at) {

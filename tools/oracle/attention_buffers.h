@@ -15,7 +15,9 @@ namespace spion {
 
 enum class Layout {
     kHeadsFirst,  // every tensor [B, H, L, D] of its own
-    kPacked,      // q, k, v as one [B, L, 3, H, D], their gradients likewise; o, dO as [B, L, H, D]
+    // q, k, v as one [B, L, 3, H, D], their gradients likewise; o, dO as [B, L, H, D]. Where Lk is
+    // not L, q as [B, L, H, D] and k, v as one [B, Lk, 2, H, D].
+    kPacked,
 };
 
 struct AttentionInputs {
@@ -57,6 +59,7 @@ class AttentionBuffers {
         int region = 0;
         std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
         int heads = 0;
+        std::int64_t length = 0;
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -65,7 +68,15 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
-    Place place(int region, int heads, int first_head, int heads_of_region) const;
+    std::size_t head_bytes(bool keys) const;  // of one head, of Q or of K
+    // Of a region of `all` heads, those from `first` on: H of Q's, or those of K and V.
+    struct HeadsOf {
+        bool keys;
+        int first, all;
+    };
+    Place place(int region, const HeadsOf& heads) const;
+    // Q, K and V or their gradients, in one region or in two.
+    void place_packed(Place& q, Place& k, Place& v, bool output);
     SpionTensor tensor(const Place& place) const;
     void write(const Place& place, std::span<const float> values);
     std::vector<float> read(const Place& place) const;

@@ -69,9 +69,9 @@ void check_batch(const AttentionCase& problem) {
                         lengths.size(), problem.batch);
     }
     for (const int length : lengths) {
-        if (length < 0 || length > problem.attention.length) {
+        if (length < 0 || length > problem.attention.key_value_length()) {
             throw UserError("a sample's length is {}; give 0 to L = {}", length,
-                            problem.attention.length);
+                            problem.attention.key_value_length());
         }
     }
 }
@@ -84,6 +84,9 @@ std::string to_text(const MaskRules& rules) {
     }
     if (!rules.documents.empty()) {
         text += fmt::format(" documents=[{}]", fmt::join(rules.documents, ","));
+    }
+    if (!rules.key_documents.empty()) {
+        text += fmt::format(" key_documents=[{}]", fmt::join(rules.key_documents, ","));
     }
     if (!rules.prefixes.empty()) {
         text += fmt::format(" prefixes=[{}]", fmt::join(rules.prefixes, ","));
@@ -140,7 +143,8 @@ double tolerance(DType dtype) {
 void check(const AttentionCase& problem, const Device& device) {
     check(problem.attention);
     check_batch(problem);
-    check(problem.rules, problem.batch, problem.attention.length);
+    check(problem.rules, problem.batch, problem.attention.length,
+          problem.attention.key_value_length());
     check_dtype(problem.attention.dtype, device);
 }
 
@@ -148,7 +152,8 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
     const std::int64_t size =
         problem.batch * attention.heads * attention.length * attention.head_dim;
-    const std::int64_t key_size = size / attention.heads * attention.key_value_heads();
+    const std::int64_t key_size = problem.batch * attention.key_value_heads() *
+                                  attention.key_value_length() * attention.head_dim;
     std::mt19937_64 generator(problem.seed);
     std::normal_distribution<float> normal;
     AttentionInputs inputs;
@@ -169,9 +174,11 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
         column = fmt::format(", {}", index % a.head_dim);
         index /= a.head_dim;
     }
-    const std::int64_t rows = index / a.length;
-    const int heads = tensor == "dk" || tensor == "dv" ? a.key_value_heads() : a.heads;
-    return fmt::format("[{}, {}, {}{}]", rows / heads, rows % heads, index % a.length, column);
+    const bool keys = tensor == "dk" || tensor == "dv";
+    const std::int64_t length = keys ? a.key_value_length() : a.length;
+    const std::int64_t rows = index / length;
+    const int heads = keys ? a.key_value_heads() : a.heads;
+    return fmt::format("[{}, {}, {}{}]", rows / heads, rows % heads, index % length, column);
 }
 
 namespace {
@@ -230,7 +237,8 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
                              device);
     if (problem.attention.mask == ElementMask::kSpans) {
-        buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length));
+        buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length,
+                                        problem.attention.key_value_length()));
     }
     CaseReport report;
     report.inputs = inputs_of(problem);

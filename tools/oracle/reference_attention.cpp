@@ -27,35 +27,38 @@ struct Head {
     const MaskRules* rules;  // null: none
     std::int64_t sample;
     std::int64_t valid_keys;
-    std::vector<double> q, k, v, d_o;          // [L, D]
+    std::vector<double> q, k, v, d_o;          // [L, D], [Lk, D], [Lk, D], [L, D]
     double* o;                                 // [L, D]
     double* lse;                               // [L]
     double* delta;                             // [L]
     double* d_q;                               // [L, D]
-    std::vector<double> d_k, d_v;              // [L, D], of this head alone
-    std::vector<double> q_norm, k_norm;        // [L] Euclidean norm of each row
-    std::vector<double> d_q_terms, d_k_terms;  // [L]
+    std::vector<double> d_k, d_v;              // [Lk, D], of this head alone
+    std::vector<double> q_norm, k_norm;        // [L], [Lk] Euclidean norm of each row
+    std::vector<double> d_q_terms, d_k_terms;  // [L], [Lk]
 };
 
 // Whether query i keeps key j, by the words of ir/element_spans.h.
 bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
     const Attention& attention = *head.attention;
+    const std::int64_t beside = i + (attention.key_value_length() - attention.length);
     if (attention.mask == ElementMask::kCausal) {
-        return j <= i;
+        return j <= beside;
     }
     if (attention.mask == ElementMask::kNone) {
         return true;
     }
     const MaskRules& rules = *head.rules;
-    const std::int64_t first = head.sample * attention.length;  // in documents
     bool kept = true;
     if (rules.causal) {
-        kept = j <= i || (!rules.prefixes.empty() && j < rules.prefixes[head.sample]);
+        kept = j <= beside || (!rules.prefixes.empty() && j < rules.prefixes[head.sample]);
     }
-    kept = kept && (!rules.left || j >= i - *rules.left);
-    kept = kept && (!rules.right || j <= i + *rules.right);
+    kept = kept && (!rules.left || j >= beside - *rules.left);
+    kept = kept && (!rules.right || j <= beside + *rules.right);
     if (!rules.documents.empty()) {
-        kept = kept && rules.documents[first + i] == rules.documents[first + j];
+        const std::vector<int>& of_keys =
+            rules.key_documents.empty() ? rules.documents : rules.key_documents;
+        kept = kept && rules.documents[head.sample * attention.length + i] ==
+                           of_keys[head.sample * attention.key_value_length() + j];
     }
     return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
 }
@@ -64,7 +67,7 @@ bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
 double pruned_elements(const Head& head, std::int64_t i) {
     const int block = head.pattern->block();
     double pruned = 0;
-    for (std::int64_t j = 0; j < head.attention->length; ++j) {
+    for (std::int64_t j = 0; j < head.attention->key_value_length(); ++j) {
         const bool inside =
             head.pattern->at(static_cast<int>(i / block), static_cast<int>(j / block));
         pruned += !inside && keeps(head, i, j) ? 1 : 0;
@@ -159,10 +162,11 @@ struct HeadTerms {
 
 HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, ReferenceResult& result) {
     const Attention& attention = problem.attention;
-    const std::int64_t rows = attention.length;
+    const std::int64_t rows = attention.length, keys = attention.key_value_length();
     const std::int64_t elements = rows * attention.head_dim;
-    const auto slice = [&](std::span<const float> tensor, std::int64_t head) {
-        const auto part = tensor.subspan(head * elements, elements);
+    const std::int64_t key_elements = keys * attention.head_dim;
+    const auto slice = [](std::span<const float> tensor, std::int64_t head, std::int64_t size) {
+        const auto part = tensor.subspan(head * size, size);
         return std::vector<double>(part.begin(), part.end());
     };
     const std::int64_t group = attention.heads / attention.key_value_heads();
@@ -173,21 +177,21 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
               .pattern = &problem.pattern,
               .rules = problem.rules,
               .sample = sample,
-              .valid_keys = attention.key_padding ? problem.lengths[sample] : rows,
-              .q = slice(problem.q, index),
-              .k = slice(problem.k, key_index),
-              .v = slice(problem.v, key_index),
-              .d_o = slice(problem.d_o, index),
+              .valid_keys = attention.key_padding ? problem.lengths[sample] : keys,
+              .q = slice(problem.q, index, elements),
+              .k = slice(problem.k, key_index, key_elements),
+              .v = slice(problem.v, key_index, key_elements),
+              .d_o = slice(problem.d_o, index, elements),
               .o = &result.o[index * elements],
               .lse = &result.lse[index * rows],
               .delta = &result.delta[index * rows],
               .d_q = &result.d_q[index * elements],
-              .d_k = std::vector<double>(elements),
-              .d_v = std::vector<double>(elements),
+              .d_k = std::vector<double>(key_elements),
+              .d_v = std::vector<double>(key_elements),
               .q_norm = {},
               .k_norm = {},
               .d_q_terms = std::vector<double>(rows),
-              .d_k_terms = std::vector<double>(rows)};
+              .d_k_terms = std::vector<double>(keys)};
     head.q_norm = row_norms(head.q, attention.head_dim);
     head.k_norm = row_norms(head.k, attention.head_dim);
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -203,7 +207,9 @@ void check_sizes(const ReferenceProblem& problem) {
     const Attention& attention = problem.attention;
     const std::size_t expected = static_cast<std::size_t>(problem.batch) * attention.heads *
                                  attention.length * attention.head_dim;
-    const std::size_t of_keys = expected / attention.heads * attention.key_value_heads();
+    const std::size_t of_keys = static_cast<std::size_t>(problem.batch) *
+                                attention.key_value_heads() * attention.key_value_length() *
+                                attention.head_dim;
     const std::pair<std::span<const float>, std::size_t> tensors[] = {
         {problem.q, expected}, {problem.k, of_keys}, {problem.v, of_keys}, {problem.d_o, expected}};
     for (const auto& [tensor, wanted] : tensors) {
@@ -212,9 +218,13 @@ void check_sizes(const ReferenceProblem& problem) {
                             tensor.size(), wanted);
         }
     }
-    if (problem.pattern.length() != attention.length) {
-        throw UserError("the pattern is for length {}, the attention for {}; give both one length",
-                        problem.pattern.length(), attention.length);
+    if (problem.pattern.length() != attention.length ||
+        problem.pattern.key_length() != attention.key_value_length()) {
+        throw UserError(
+            "the pattern is for {} queries and {} keys, the attention for {} and {}; give both the "
+            "same lengths",
+            problem.pattern.length(), problem.pattern.key_length(), attention.length,
+            attention.key_value_length());
     }
     if (attention.key_padding && std::ssize(problem.lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
@@ -224,7 +234,7 @@ void check_sizes(const ReferenceProblem& problem) {
         if (problem.rules == nullptr) {
             throw UserError("the attention has a mask of spans, but no rules were given for it");
         }
-        check(*problem.rules, problem.batch, attention.length);
+        check(*problem.rules, problem.batch, attention.length, attention.key_value_length());
     }
 }
 
@@ -240,8 +250,9 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
         tensor->assign(elements, 0);
     }
     const int group = problem.attention.heads / problem.attention.key_value_heads();
+    const std::size_t key_rows = heads / group * problem.attention.key_value_length();
     for (auto* tensor : {&result.d_k, &result.d_v}) {
-        tensor->assign(elements / group, 0);
+        tensor->assign(key_rows * problem.attention.head_dim, 0);
     }
     result.lse.assign(rows, 0);
     result.delta.assign(rows, 0);

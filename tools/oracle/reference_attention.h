@@ -18,13 +18,13 @@ struct ReferenceProblem {
     const BlockPattern& pattern;
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
-    std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, L, D]
+    std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, Lk, D]
     const MaskRules* rules = nullptr;     // read only with attention.mask == kSpans
 };
 
 struct ReferenceResult {
     std::vector<double> o, d_q;    // [B, H, L, D]
-    std::vector<double> d_k, d_v;  // [B, kv_heads, L, D], sums over the heads that read them
+    std::vector<double> d_k, d_v;  // [B, kv_heads, Lk, D], sums over the heads that read them
     std::vector<double> lse;       // [B, H, L] natural logarithm
     std::vector<double> delta;     // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
 

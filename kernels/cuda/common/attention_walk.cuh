@@ -107,7 +107,7 @@ struct Walk {
     const GatherBlockIndex* gather_blocks;  // [listed]
     int listed;                             // gather blocks of the work item
     int valid;                              // rows of the sequence below the limit
-    int elements;  // rows of the uncut sequence below L: the n_i of ir/attention.h
+    int elements;  // rows of the uncut sequence that exist: the n_i of ir/attention.h
     int window;    // lane i holds gather block 32 * k + i of the current 32
 
     // Steps of kStreamedRows rows.
@@ -162,10 +162,11 @@ SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int order_index
 // Counts the rows of the walk.
 SPION_DEVICE void measure_walk(Walk& walk, int limit) {
     if (walk.listed > 0) {
-        walk.elements = rows_below(kLength, walk.listed, gather_block_at(walk, walk.listed - 1));
+        walk.elements =
+            rows_below(kStreamedLength, walk.listed, gather_block_at(walk, walk.listed - 1));
         walk.valid = walk.elements;
     }
-    if (limit < kLength) {
+    if (limit < kStreamedLength) {
         const int count = gather_blocks_below(walk, limit);
         walk.valid = count == 0 ? 0 : rows_below(limit, count, gather_block_at(walk, count - 1));
     }
@@ -202,11 +203,11 @@ struct StepElements {
     __device__ __forceinline__ StepElements of_row_tile(int m) const {
         return {{mask.spans, mask.warp_row + 16 * m}, gather_blocks, listed};
     }
-    // The streamed position of the step's column; L where it has no such column.
+    // The streamed position of the step's column; the end where it has no such column.
     __device__ __forceinline__ int position(int column) const {
         const int index = column / kGatherRows;
         return index < listed ? (int)gather_blocks[index] * kGatherRows + column % kGatherRows
-                              : kLength;
+                              : kStreamedLength;
     }
     // Elements that the mask drops become `value`, of tiles kFirst to kEnd of an accumulator whose
     // first column is the step's column `column`.

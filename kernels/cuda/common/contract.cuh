@@ -8,7 +8,8 @@
 //   kKeyHeads         heads of K and V, a divisor of H
 //   kItemHeads        heads that have work items: kKeyHeads where K and V stay, else H
 //   kHeadDim          D, a multiple of 16 up to 256
-//   kLength           L
+//   kLength           L, of Q
+//   kKeyLength        Lk, of K and V
 //   kScale            a float, of Q K^T
 //   kSoftmax          a SpionSoftmax (kernels/attention_arguments.h): what pruned elements count as
 //   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
@@ -18,6 +19,8 @@
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
 //   kSharedBytes      dynamic shared memory of a thread block (not delta)
 // and, of all but the score summary,
+//   kStationaryLength  positions of the stationary side: kLength, or kKeyLength where keys stay
+//   kStreamedLength   of the other side
 //   kStationaryRows   rows of a work item's stationary tile
 //   kStreamedRows     rows of one step's streamed tiles
 //   kGatherRows       streamed rows that are adjacent in memory; a step has a whole number of them
@@ -39,6 +42,7 @@
 #endif
 using Element = struct Bf16;
 enum : int { kHeads = 2, kKeyHeads = 1, kItemHeads = 2, kHeadDim = 64, kLength = 1000 };
+enum : int { kKeyLength = 900, kStationaryLength = 1000, kStreamedLength = 1000 };
 #define kScale 0.125F
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
@@ -64,7 +68,7 @@ enum : int { kBlock = 64, kTile = 64, kFilter = 3 };  // score summary
     static_assert(kSharedBytes == (bytes), "shared memory is planned as the body lays it out")
 #endif
 
-static_assert(kHeads >= 1 && kLength >= 1);
+static_assert(kHeads >= 1 && kLength >= 1 && kKeyLength >= 1);
 static_assert(kKeyHeads >= 1 && (int)kHeads % (int)kKeyHeads == 0);
 static_assert((int)kItemHeads == (int)kHeads || (int)kItemHeads == (int)kKeyHeads);
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);

@@ -19,18 +19,25 @@ struct Span {
     int first, end;
 };
 
-// The spans of a sample's rows, [L, 2], for kSpansMasked.
+// Query i stands beside key i + kDiagonal: sequences are aligned at their ends.
+enum : int { kDiagonal = (int)kKeyLength - (int)kLength };
+
+// The spans of a sample's rows, [stationary length, 2], for kSpansMasked.
 template <bool kRowsAreKeys>
 SPION_DEVICE const int* sample_spans(const SpionAttentionArguments& args, int batch) {
     if constexpr (!kSpansMasked) return nullptr;
-    return (kRowsAreKeys ? args.key_spans : args.query_spans) + (long long)batch * kLength * 2;
+    return (kRowsAreKeys ? args.key_spans : args.query_spans) +
+           (long long)batch * kStationaryLength * 2;
 }
 
-// What a stationary row keeps. Rows beyond L have what the last one has.
+// What a stationary row keeps. Rows beyond the last one have what that has.
 template <bool kRowsAreKeys>
 SPION_DEVICE Span span_of_row(const int* spans, int row) {
-    row = min(row, kLength - 1);
+    row = min(row, kStationaryLength - 1);
     if constexpr (kSpansMasked) return {spans[2 * row], spans[2 * row + 1]};
+    if constexpr (kDiagonal != 0) row += kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal;
+    // Of more queries than keys the first keep nothing, of more keys than queries all the first.
+    if constexpr (kDiagonal != 0) row = max(row, kRowsAreKeys ? 0 : -1);
     return kRowsAreKeys ? Span{row, kLength} : Span{0, row + 1};
 }
 

@@ -1,6 +1,6 @@
 // Which elements of a block count, for all CUDA bodies. Today they are kept out by
 //   key padding       keys from lengths[b] on are no element of any sum
-//   the ragged edge   positions from L on do not exist
+//   the ragged edge   queries from L and keys from Lk on do not exist
 //   the element mask  a query keeps one interval of keys (element_mask.cuh)
 //   packed rows       a tile streams the union of its block rows' gather blocks; a gather block
 //                     that a block row does not use counts as pruned for its rows (packed_rows.cuh)
@@ -17,8 +17,8 @@
 
 // Number of keys of the sample that are not padded.
 SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
-    if constexpr (kKeyPadding) return min(args.lengths[batch], kLength);
-    return kLength;
+    if constexpr (kKeyPadding) return min(args.lengths[batch], kKeyLength);
+    return kKeyLength;
 }
 
 // Whether a streamed tile of which `valid` rows count may have padded rows in it. These need not be

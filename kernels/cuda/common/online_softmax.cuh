@@ -27,7 +27,7 @@ enum : bool { kPrunedCount = (int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO };
 
 // Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
 SPION_DEVICE int pruned_elements(const int& elements) {
-    return kPrunedCount ? kLength - elements : 0;
+    return kPrunedCount ? kKeyLength - elements : 0;
 }
 
 // The larger score of the 4 lanes that share a row of an accumulator.

@@ -60,7 +60,7 @@ SPION_DEVICE int elements_of(const SpionAttentionArguments& args, const Walk& wa
     }
     const int last = walk.listed - 1;
     if (last >= 0) {
-        const int beyond = (gather_block_at(walk, last) + 1) * kGatherRows - kLength;
+        const int beyond = (gather_block_at(walk, last) + 1) * kGatherRows - kStreamedLength;
         if ((gather_mask.window >> (last & 31) & 1U) != 0 && beyond > 0) rows -= beyond;
     }
     if (walk.listed > 32) gather_mask.read(args, walk, 0);
@@ -97,7 +97,7 @@ SPION_DEVICE uint4 elements_of_rows(const SpionAttentionArguments& args, const W
     for (int first = 0; first < walk.listed; first += 32) {
         const unsigned bits = first == 0 ? start : read_block_row_masks(args, walk, first);
         const int gather_block = first == 0 ? walk.window : read_window(walk, first);
-        const int beyond = max(0, (gather_block + 1) * kGatherRows - kLength);
+        const int beyond = max(0, (gather_block + 1) * kGatherRows - kStreamedLength);
 #pragma unroll
         for (int row = 0; row < kPackedRows; ++row) {
             const bool has_block = (bits >> row & 1U) != 0;
@@ -159,7 +159,7 @@ SPION_DEVICE void pruned_of_rows(int (&pruned)[2], const SpionAttentionArguments
         if ((gather_mask >> (16 * warp_index() / kBlockRows) & 1U) == 0) continue;
 #endif
         const int from = (int)steps.gather_blocks[i] * kGatherRows,
-                  end = min(from + kGatherRows, kLength);
+                  end = min(from + kGatherRows, kStreamedLength);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             elements[half] += max(0, min(end, spans[half].end) - max(from, spans[half].first));

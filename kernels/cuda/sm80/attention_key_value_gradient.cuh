@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
-                    rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kLength);
+                    rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kKeyLength);
     store_warp_rows(value_tile, warp_row, value_gradient, one,
-                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kLength);
+                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kKeyLength);
 }

@@ -116,7 +116,7 @@ SPION_DEVICE void store_gradient(unsigned tile, int warp_row, float (&sum)[kHead
                                  float factor, const Rows& target, int first, int padded) {
     zero_rows_from(padded, sum);
     const float factors[2] = {factor, factor};
-    store_warp_rows(tile, warp_row, sum, factors, target, first, kLength);
+    store_warp_rows(tile, warp_row, sum, factors, target, first, kKeyLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)

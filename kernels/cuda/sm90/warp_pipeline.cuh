@@ -151,7 +151,7 @@ struct Feed {
         const int offset = offset_at(args.attention, work.order_index);
         int listed = offset_at(args.attention, work.order_index + 1) - offset;
         gather_blocks = gather_block_table(args.attention) + offset;
-        int stop = kLength;  // nobody keeps a row from here on
+        int stop = kStreamedLength;  // nobody keeps a row from here on
         if constexpr (kSpansMasked) {
             const Span span = span_of_tile<!kWalksKeys, kStationaryRows>(args.attention, work.batch,
                                                                          work.first_row);
@@ -161,14 +161,14 @@ struct Feed {
             stop = span.end;
         }
         const int elements =
-            listed == 0 ? 0 : rows_below(kLength, listed, gather_blocks[listed - 1]);
+            listed == 0 ? 0 : rows_below(kStreamedLength, listed, gather_blocks[listed - 1]);
         // Asked for now, needed when this item's steps have been fetched.
         item = gridDim.x * kWarps + atomicAdd(&args.counters[0], 1U);
         const int limit = key_limit(args.attention, work.batch);
         left = elements;
         if constexpr (kSpansMasked) {
             left = rows_within(kWalksKeys ? min(limit, stop) : stop, listed);
-        } else if (kWalksKeys && limit < kLength) {
+        } else if (kWalksKeys && limit < kStreamedLength) {
             left = rows_within(limit, listed);
         }
         if (!kWalksKeys && work.first_row >= limit) left = 0;
@@ -202,7 +202,7 @@ struct Feed {
         mbarrier_arrive_expect_tx(full, kStageBytes);
 #pragma unroll
         for (int i = 0; i < kGatherBlocksPerStep; ++i) {
-            const int row = i * kGatherRows < left ? upcoming[i] * kGatherRows : kLength;
+            const int row = i * kGatherRows < left ? upcoming[i] * kGatherRows : kStreamedLength;
 #pragma unroll
             for (int box = 0; box < 2 * kSwizzleAtoms; ++box) {
                 const int tile = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;

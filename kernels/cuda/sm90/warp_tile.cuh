@@ -164,7 +164,7 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
         const int row = (32 * i + lane_index()) / kRowChunks;
         const int chunk = (32 * i + lane_index()) % kRowChunks;
         const uint4 value = load_shared_16(tile + tile_offset<kStationaryRows>(row, chunk * 16));
-        if (first + row < kLength) *(uint4*)target.at(first + row, chunk) = value;
+        if (first + row < kStationaryLength) *(uint4*)target.at(first + row, chunk) = value;
     }
     fence_proxy_async_shared();
     __syncwarp();
@@ -173,7 +173,7 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
 // The same of a result of zeros.
 SPION_DEVICE void store_zeros(const Rows& target, int first) {
     for (int i = lane_index(); i < kStationaryRows * kRowChunks; i += 32) {
-        if (first + i / kRowChunks < kLength) {
+        if (first + i / kRowChunks < kStationaryLength) {
             *(uint4*)target.at(first + i / kRowChunks, i % kRowChunks) = make_uint4(0, 0, 0, 0);
         }
     }

@@ -86,7 +86,7 @@ SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kSc
 }
 
 // Whether a key tile may have rows that are padded, or beyond L: they have no partial dQ.
-enum : bool { kKeysMayLack = kKeyPadding || kLength % kStationaryRows != 0 };
+enum : bool { kKeysMayLack = kKeyPadding || kKeyLength % kStationaryRows != 0 };
 
 // How many of the warp's 16 keys count, of the item in the stationary stage: not kept in a
 // register.
@@ -224,9 +224,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     ResultRows rows;
     rows.take(dq_acc_at(stage.index, group), key_gradient, scale);
-    rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
+    rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kKeyLength);
     rows.take(dq_acc_at(stage.index, group), value_gradient, one);
-    rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
+    rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kKeyLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

@@ -130,8 +130,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();
-    key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kLength);
-    value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kLength);
+    key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kKeyLength);
+    value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kKeyLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

@@ -264,7 +264,7 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
         }
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, clip_walk<!kWalksKeys>(args.attention, walk, work.batch, work.first_row,
-                                                  kWalksKeys ? limit : kLength));
+                                                  kWalksKeys ? limit : kStreamedLength));
         if constexpr (kSpansMasked) block_row_masks = read_block_row_masks(args.attention, walk, 0);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 
@@ -287,7 +287,8 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
             }
             const int mine = __shfl_sync(0xFFFFFFFFU, walk.window, (first + lane_index()) & 31);
             const bool present = (first + lane_index()) * kGatherRows < walk.valid;
-            const int gather_block = present ? mine : (kLength + kGatherRows - 1) / kGatherRows;
+            const int gather_block =
+                present ? mine : (kStreamedLength + kGatherRows - 1) / kGatherRows;
             const unsigned word = block_row_mask_of_step(block_row_masks, first);
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0)

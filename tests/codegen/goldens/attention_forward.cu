@@ -8,11 +8,14 @@ enum : int { kHeads = 2 };  // H
 enum : int { kKeyHeads = 2 };  // of K and V
 enum : int { kHeadDim = 32 };  // D
 enum : int { kLength = 100 };  // L
+enum : int { kKeyLength = 100 };  // of K and V
 #define kScale 0.176776692F  // of Q K^T
 enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : int { kItemHeads = 2 };  // heads that have work items
+enum : int { kStationaryLength = 100 };  // positions of what stays
+enum : int { kStreamedLength = 100 };  // of what streams past
 enum : int { kStationaryRows = 32 };  // of a work item
 enum : int { kStreamedRows = 64 };  // of one step
 enum : int { kGatherRows = 32 };  // streamed rows adjacent in memory

@@ -8,11 +8,13 @@ enum : int { kHeads = 4 };  // H
 enum : int { kKeyHeads = 4 };  // of K and V
 enum : int { kHeadDim = 128 };  // D
 enum : int { kLength = 1024 };  // L
+enum : int { kKeyLength = 1024 };  // of K and V
 #define kScale 0.0883883461F  // of Q K^T
 enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : int { kItemHeads = 4 };
+enum : int { kStationaryLength = 1024 };  // of either side
 enum : int { kBlock = 128 };  // edge of a pattern block
 enum : int { kTile = 64 };  // rows and columns of a work item
 enum : int { kFilter = 31 };  // F of the diagonal convolution
