@@ -18,52 +18,12 @@
 #ifndef SPION_SPION_C_H
 #define SPION_SPION_C_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-#if defined(__GNUC__)
-#define SPION_API __attribute__((visibility("default")))
-#else
-#define SPION_API
-#endif
+#include "spion/spion_c_common.h"
+#include "spion/spion_c_pattern.h"
 
 #ifdef __cplusplus
-#define SPION_NOEXCEPT noexcept
 extern "C" {
-#else
-#define SPION_NOEXCEPT
 #endif
-
-/* ------------------------------------------------------------------ versions and errors */
-
-#define SPION_ABI_MAJOR 0
-#define SPION_ABI_MINOR 2
-#define SPION_ABI_VERSION (((uint32_t)SPION_ABI_MAJOR << 16) | (uint32_t)SPION_ABI_MINOR)
-
-/* The library's own: a program works with a library of the same major and no smaller minor number,
- * which spion_context_create checks. */
-SPION_API uint32_t spion_abi_version(void) SPION_NOEXCEPT;
-/* "0.1.0"; lives as long as the program. */
-SPION_API const char* spion_version(void) SPION_NOEXCEPT;
-
-typedef enum spion_status {
-    SPION_OK = 0,
-    SPION_INVALID = 1,  /* what was asked for is not allowed */
-    SPION_DEVICE = 2,   /* the machine lacks something, or its device failed */
-    SPION_INTERNAL = 3, /* a fault of spion: please report it */
-    SPION_FROZEN = 4    /* a kernel would have to be compiled in a context that may not */
-} spion_status;
-
-/* The sentence of this thread's last failing call; "" before one. Lives until the thread's next
- * failing call. */
-SPION_API const char* spion_last_error(void) SPION_NOEXCEPT;
-
-/* ------------------------------------------------------------------ bytes and text */
-
-typedef struct spion_blob spion_blob;
-SPION_API const void* spion_blob_data(const spion_blob* blob) SPION_NOEXCEPT; /* then a 0 byte */
-SPION_API size_t spion_blob_size(const spion_blob* blob) SPION_NOEXCEPT; /* without that byte */
-SPION_API void spion_blob_release(spion_blob* blob) SPION_NOEXCEPT;
 
 /* ------------------------------------------------------------------ context */
 
@@ -126,117 +86,6 @@ typedef struct spion_counters {
     { sizeof(spion_counters), 0, 0, 0, 0 }
 SPION_API int32_t spion_context_counters(const spion_context* context,
                                          spion_counters* counters) SPION_NOEXCEPT;
-
-/* ------------------------------------------------------------------ pattern */
-
-/* Which blocks of the L x L map are computed: nb x nb bits, nb = ceil(L / block); the last row and
- * column of blocks are ragged when L is no multiple of the block. Rows are query blocks, columns
- * key blocks. `block` is 16, 32, 64 or 128. */
-typedef struct spion_pattern spion_pattern;
-
-/* bits: nb * nb bytes, row-major, not 0 = computed; count: their number. */
-SPION_API int32_t spion_pattern_from_bits(int64_t length, int32_t block, const uint8_t* bits,
-                                          size_t count, spion_pattern** pattern) SPION_NOEXCEPT;
-/* nb lines of nb characters 0 or 1, what spion_pattern_text gives. */
-SPION_API int32_t spion_pattern_from_text(int64_t length, int32_t block, const char* text,
-                                          spion_pattern** pattern) SPION_NOEXCEPT;
-SPION_API int32_t spion_pattern_full(int64_t length, int32_t block,
-                                     spion_pattern** pattern) SPION_NOEXCEPT;
-/* Compressed rows: the columns of row I are columns[offsets[I]] .. columns[offsets[I + 1] - 1].
- * offsets: nb + 1 of them, from 0 to column_count; columns in [0, nb), each once a row. */
-SPION_API int32_t spion_pattern_from_csr(int64_t length, int32_t block, const int32_t* offsets,
-                                         size_t offset_count, const int32_t* columns,
-                                         size_t column_count,
-                                         spion_pattern** pattern) SPION_NOEXCEPT;
-
-/* The arrays of a FlexAttention BlockMask, those of one batch and head. */
-typedef struct spion_block_mask {
-    size_t size;
-    int64_t rows;                      /* query blocks: nb */
-    int64_t row_pitch;                 /* entries between the rows of the index arrays, >= nb */
-    const int32_t* kv_num_blocks;      /* [rows] */
-    const int32_t* kv_indices;         /* [rows, row_pitch]: the first kv_num_blocks of each row */
-    const int32_t* full_kv_num_blocks; /* likewise, or null */
-    const int32_t* full_kv_indices;
-} spion_block_mask;
-#define SPION_BLOCK_MASK_INIT \
-    { sizeof(spion_block_mask), 0, 0, 0, 0, 0, 0 }
-/* Partly masked blocks (kv_indices) are taken whole, as there is no mask within a block here; a
- * block must not be in both lists. */
-SPION_API int32_t spion_pattern_from_block_mask(int64_t length, int32_t block,
-                                                const spion_block_mask* mask,
-                                                spion_pattern** pattern) SPION_NOEXCEPT;
-/* A layout of DeepSpeed's sparse attention: [heads, nb, nb] of elements of element_bytes (1, 4 or
- * 8), not 0 = computed. All heads must have the same one: a plan has one pattern for its heads. */
-SPION_API int32_t spion_pattern_from_layout(int64_t length, int32_t block, const void* layout,
-                                            int32_t element_bytes, int64_t heads, int64_t rows,
-                                            int64_t columns,
-                                            spion_pattern** pattern) SPION_NOEXCEPT;
-/* base_blockmask of Block-Sparse-Attention: [batch, heads, nb, nb] likewise, blocks of 128. */
-SPION_API int32_t spion_pattern_from_base_blockmask(int64_t length, const void* base_blockmask,
-                                                    int32_t element_bytes, int64_t batch,
-                                                    int64_t heads, int64_t rows, int64_t columns,
-                                                    spion_pattern** pattern) SPION_NOEXCEPT;
-/* Keys attend to queries: what the gradients of K and V walk. */
-SPION_API int32_t spion_pattern_transpose(const spion_pattern* pattern,
-                                          spion_pattern** transposed) SPION_NOEXCEPT;
-SPION_API void spion_pattern_release(spion_pattern* pattern) SPION_NOEXCEPT;
-
-typedef struct spion_pattern_info {
-    size_t size;
-    int64_t length;
-    int64_t rows;        /* nb */
-    int64_t block_count; /* computed blocks */
-    double density;      /* computed elements / L^2, ragged edges counted exactly */
-    int32_t block;
-    char digest[36]; /* 32 hex digits of SHA-256 over length, block and bits */
-} spion_pattern_info;
-#define SPION_PATTERN_INFO_INIT                      \
-    {                                                \
-        sizeof(spion_pattern_info), 0, 0, 0, 0, 0, { \
-            0                                        \
-        }                                            \
-    }
-SPION_API int32_t spion_pattern_query(const spion_pattern* pattern,
-                                      spion_pattern_info* info) SPION_NOEXCEPT;
-/* bits: room for nb * nb bytes, count of them; 1 = computed. */
-SPION_API int32_t spion_pattern_bits(const spion_pattern* pattern, uint8_t* bits,
-                                     size_t count) SPION_NOEXCEPT;
-SPION_API int32_t spion_pattern_text(const spion_pattern* pattern,
-                                     spion_blob** text) SPION_NOEXCEPT;
-/* A picture for terminals of at most `columns` columns (0: 64), two block rows a line. */
-SPION_API int32_t spion_pattern_picture(const spion_pattern* pattern, int32_t columns,
-                                        spion_blob** text) SPION_NOEXCEPT;
-
-/* ------------------------------------------------------------------ discovery */
-
-typedef enum spion_variant {
-    SPION_VARIANT_CF = 0, /* diagonal convolution, then flood fill (SPION) */
-    SPION_VARIANT_F = 1,  /* flood fill alone */
-    SPION_VARIANT_C = 2   /* diagonal convolution, then the blocks with most weight */
-} spion_variant;
-
-typedef struct spion_discovery {
-    size_t size;
-    int32_t block;   /* 0: 64 */
-    int32_t variant; /* spion_variant */
-    int32_t filter;  /* edge of the diagonal filter; 0: 31 */
-    int32_t reserved;
-    double
-        quantile; /* of the pooled map, above which blocks are kept; 0: 0.96. Not SPION_VARIANT_C */
-    double density; /* SPION_VARIANT_C alone: of the blocks; 0: 0.04 */
-} spion_discovery;
-#define SPION_DISCOVERY_INIT \
-    { sizeof(spion_discovery), 0, 0, 0, 0, 0, 0 }
-
-/* scores: [L, L] row-major, mean probabilities of dense attention. */
-SPION_API int32_t spion_discover_scores(const spion_discovery* discovery, int64_t length,
-                                        const float* scores,
-                                        spion_pattern** pattern) SPION_NOEXCEPT;
-/* pooled: [nb, nb], as spion_discoverer_finish pools it. */
-SPION_API int32_t spion_discover_pooled(const spion_discovery* discovery, int64_t length,
-                                        const double* pooled,
-                                        spion_pattern** pattern) SPION_NOEXCEPT;
 
 /* ------------------------------------------------------------------ plan */
 
