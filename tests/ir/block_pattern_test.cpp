@@ -111,7 +111,7 @@ TEST(BlockPattern, MayHaveAnotherNumberOfKeys) {
     EXPECT_EQ(wide.block_rows(1), 8);
     EXPECT_EQ(wide.block_columns(3), 4);
     EXPECT_EQ(wide.elements_in_row(0), 32 + 32 + 4);
-    EXPECT_DOUBLE_EQ(wide.density(), (32.0 * 68 + 8.0 * 36) / (40 * 100));
+    EXPECT_DOUBLE_EQ(wide.density(), (32.0 * 68 + 8.0 * 4) / (40 * 100));
     EXPECT_EQ(wide.to_bits(), "1011\n0001\n");
     EXPECT_EQ(parse_bits(wide.to_bits(), 40, 100, 32, "here"), wide);
     const BlockPattern tall = wide.transpose();
