@@ -167,7 +167,7 @@ std::vector<Setting> optimiser_settings() {
                "what the loss is multiplied by at first, so that small gradients do not vanish; a "
                "step whose gradients overflow is left out and halves it, down to 1; 0: 65536 with "
                "precision fp16, none otherwise",
-               SPION_FIELD(loss_scale), 0.0, 1e38),
+               SPION_FIELD(loss_scale), 0.0, 3e38),
         number(group, "loss-scale-growth", "steps without an overflow after which it is doubled",
                SPION_FIELD(loss_scale_growth), 1, 1000000000),
     };

@@ -40,6 +40,15 @@ inline TrainSettings tiny_settings(DeviceChoice device = DeviceChoice::kCpu) {
     return settings;
 }
 
+// fp32's gradients overflow as fp16's do: a scale near its largest number, and gradients that neither
+// the mean over L nor small weights keep small.
+inline void let_gradients_overflow(TrainSettings& settings) {
+    settings.loss_scale = 3e38;
+    settings.pooling = Pooling::kCls;
+    settings.batch = 2;
+    settings.learning_rate = 0.3;
+}
+
 struct Outcome {
     TrainReport report;
     std::vector<std::map<std::string, std::string>> rows;  // metrics.csv by column name
