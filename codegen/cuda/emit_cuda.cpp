@@ -86,7 +86,8 @@ std::string element_name(DType dtype) {
     throw InternalError("dtype {} has no element struct", static_cast<int>(dtype));
 }
 
-std::vector<Constant> attention_constants(const Attention& attention) {
+// blocks: of the walk, see block_coverage().
+std::vector<Constant> attention_constants(const Attention& attention, Coverage blocks) {
     return {
         {.name = "Element",
          .value = element_name(attention.dtype),
@@ -103,6 +104,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .comment = "lengths say which keys are valid"},
         integer("kMask", static_cast<int>(attention.mask),
                 fmt::format("{} (SpionMask)", to_string(attention.mask))),
+        {.name = "kBlocksAreFull",
+         .value = blocks == Coverage::kFull,
+         .comment = "the mask drops nothing of the walk"},
     };
 }
 
@@ -148,7 +152,7 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     const Attention& attention = program.attention;
-    std::vector<Constant> constants = attention_constants(attention);
+    std::vector<Constant> constants = attention_constants(attention, block_coverage(program));
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kStationaryRows", program.stationary_rows, "of a work item"));
@@ -191,7 +195,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     const Attention& attention = program.attention;
     const RegisterPlan plan =
         plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
-    std::vector<Constant> constants = attention_constants(attention);
+    std::vector<Constant> constants = attention_constants(attention, Coverage::kPartial);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
     constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));

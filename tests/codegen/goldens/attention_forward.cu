@@ -12,6 +12,7 @@ enum : int { kLength = 100 };  // L
 enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
+enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
 enum : int { kItemHeads = 2 };  // heads that have work items
 enum : int { kStationaryRows = 32 };  // of a work item
 enum : int { kStreamedRows = 64 };  // of one step

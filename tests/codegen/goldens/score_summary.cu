@@ -12,6 +12,7 @@ enum : int { kLength = 1024 };  // L
 enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
+enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
 enum : int { kItemHeads = 4 };
 enum : int { kBlock = 128 };  // edge of a pattern block
 enum : int { kTile = 64 };  // rows and columns of a work item
