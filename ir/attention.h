@@ -79,7 +79,7 @@ struct ScoreRectangle {
 
 // Whether all elements of a rectangle of the score map count, or a kernel has to ask which do, or
 // none of them does.
-enum class Coverage { kFull, kPartial, kEmpty };
+enum class Coverage : std::uint8_t { kFull, kPartial, kEmpty };
 
 // Partial: rectangles with queries from L or keys from Lk on, and all where only the launch knows what counts:
 // keys may be padded, or the mask is kSpans.

@@ -157,8 +157,9 @@ std::uint32_t read_bits(TextReader& reader, int rows) {
     return bits;
 }
 
-// "5", "5..9", each with "/0110" when packed.
-void read_gather_blocks(TextReader& reader, TileProgram& program) {
+// "5", "5..9", each with "/0110" when packed, and where gather blocks are `marked` with "~" when
+// partial.
+void read_gather_blocks(TextReader& reader, TileProgram& program, bool marked) {
     const std::int64_t last =
         (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
             program.gather_rows -
@@ -178,10 +179,15 @@ void read_gather_blocks(TextReader& reader, TileProgram& program) {
         program.block_row_masks.resize(program.block_row_masks.size() + count,
                                        read_bits(reader, program.packed_rows()));
     }
+    if (marked) {
+        const bool partial = reader.accept("~");
+        program.coverages.resize(program.coverages.size() + count,
+                                 partial ? Coverage::kPartial : Coverage::kFull);
+    }
 }
 
 // "tile <index> [<class>]: <gather blocks>"
-void read_tile(TextReader& reader, TileProgram& program) {
+void read_tile(TextReader& reader, TileProgram& program, bool marked) {
     reader.literal("tile");
     program.order.push_back(static_cast<std::int32_t>(reader.integer("tile index", 0, kMostInt)));
     if (!reader.accept(":")) {
@@ -197,7 +203,7 @@ void read_tile(TextReader& reader, TileProgram& program) {
         reader.fail_at_line(reader.line(), "expected a row class for every tile, or for none");
     }
     while (!reader.at_line_end()) {
-        read_gather_blocks(reader, program);
+        read_gather_blocks(reader, program, marked);
     }
     program.offsets.push_back(static_cast<std::int32_t>(program.gather_blocks.size()));
     reader.next_line();
@@ -214,12 +220,16 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
     for (const char* count : {"tiles", "gather_blocks", "longest", "empty"}) {
         summary += fmt::format(" {}={}", count, integer_field(reader, count, 0));
     }
+    const bool marked = !reader.at_line_end();
+    if (marked) {
+        summary += fmt::format(" partial={}", integer_field(reader, "partial", 0));
+    }
     reader.next_line();
     std::vector<int> lines;  // of the tiles
     program.offsets = {0};
     while (reader.has_line() && reader.at_word("tile")) {
         lines.push_back(reader.line());
-        read_tile(reader, program);
+        read_tile(reader, program, marked);
     }
     if (summary != walk_line(program)) {
         reader.fail_at_line(line, fmt::format("the counts do not fit the tiles: expected '{}'",

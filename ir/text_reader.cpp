@@ -16,7 +16,7 @@ bool is_space(char c) {
 }
 
 bool ends_word(char c) {
-    return is_space(c) || c == ':' || c == '/';
+    return is_space(c) || c == ':' || c == '/' || c == '~';
 }
 
 bool in_name(char c) {

@@ -31,6 +31,10 @@ struct Item {
     std::uint32_t bits(std::size_t at) const {
         return program.block_row_masks.empty() ? 1U : program.block_row_masks[at];
     }
+    // Whether the gather block is marked as partial.
+    bool partial(std::size_t at) const {
+        return !program.coverages.empty() && program.coverages[at] != Coverage::kFull;
+    }
     // One past the run that starts at `at`.
     std::size_t run_end(std::size_t at) const {
         std::size_t next = at + 1;
@@ -57,16 +61,21 @@ std::string bit_text(const TileProgram& program, std::uint32_t bits) {
     return text;
 }
 
-// " 0 1 5..9", with bits " 0/01 1/11 5..9/10".
+// " 0 1 5..9 10~", with bits " 0/01 1/11 5..9/10 10/11~".
 void append_gather_blocks(std::string& text, const Item& item) {
     for (std::size_t at = item.begin; at < item.end;) {
-        const std::size_t run_end = item.run_end(at);
+        std::size_t run_end = at + 1;  // of equal marks too
+        for (const std::size_t most = item.run_end(at);
+             run_end < most && item.partial(run_end) == item.partial(at);) {
+            ++run_end;
+        }
         const std::size_t end = run_end - at >= 3 ? run_end : at + 1;
         fmt::format_to(std::back_inserter(text), " {}", item.gather_block(at));
         if (end > at + 1) {
             fmt::format_to(std::back_inserter(text), "..{}", item.gather_block(end - 1));
         }
         text += bit_text(item.program, item.bits(at));
+        text += item.partial(at) ? "~" : "";
         at = end;
     }
 }
@@ -103,7 +112,46 @@ TileShape shape_of(const TileProgram& program) {
             .packed_rows = program.packed_rows()};
 }
 
+Coverage gather_block_coverage(const TileProgram& program, int item, std::size_t at) {
+    const std::int64_t length = stationary_length(program.attention, program.role);
+    const std::int64_t first =
+        std::int64_t{program.order[static_cast<std::size_t>(item)]} * program.stationary_rows;
+    const std::int64_t rows = std::min<std::int64_t>(program.stationary_rows, length - first);
+    if (!program.block_row_masks.empty()) {
+        const std::int64_t block_rows = (rows + program.block - 1) / program.block;
+        const std::uint32_t all = block_rows >= 32 ? ~0U : (1U << block_rows) - 1;
+        if ((program.block_row_masks[at] & all) != all) {
+            return Coverage::kPartial;
+        }
+    }
+    const std::int64_t streamed = std::int64_t{program.gather_blocks[at]} * program.gather_rows;
+    const std::int64_t end = streamed + program.gather_rows;
+    const ScoreRectangle rectangle = walks_columns(program.role)
+                                         ? ScoreRectangle{streamed, end, first, first + rows}
+                                         : ScoreRectangle{first, first + rows, streamed, end};
+    return coverage(program.attention, rectangle) == Coverage::kFull ? Coverage::kFull
+                                                                     : Coverage::kPartial;
+}
+
+Coverage block_coverage(const TileProgram& program) {
+    const bool known = program.tables == Tables::kBaked &&
+                       program.coverages.size() == program.gather_blocks.size();
+    const auto is_full = [](Coverage covered) { return covered == Coverage::kFull; };
+    return known && std::all_of(program.coverages.begin(), program.coverages.end(), is_full)
+               ? Coverage::kFull
+               : Coverage::kPartial;
+}
+
 Coverage step_coverage(const TileProgram& program) {
+    if (block_coverage(program) == Coverage::kFull) {
+        const int gather_blocks = program.streamed_rows / program.gather_rows;
+        const bool whole =
+            std::all_of(program.offsets.begin(), program.offsets.end(),
+                        [&](std::int32_t offset) { return offset % gather_blocks == 0; });
+        if (whole) {
+            return Coverage::kFull;
+        }
+    }
     // A step of several gather blocks may be the last of its work item, and then has fewer.
     if (program.gather_rows != program.streamed_rows) {
         return Coverage::kPartial;
@@ -147,8 +195,14 @@ std::string walk_line(const TileProgram& program) {
         longest = std::max(longest, static_cast<std::int64_t>(item.end - item.begin));
         empty += item.end == item.begin ? 1 : 0;
     }
-    return fmt::format("walk tiles={} gather_blocks={} longest={} empty={}", program.tiles(),
-                       program.gather_blocks.size(), longest, empty);
+    std::string line = fmt::format("walk tiles={} gather_blocks={} longest={} empty={}",
+                                   program.tiles(), program.gather_blocks.size(), longest, empty);
+    if (!program.coverages.empty()) {
+        fmt::format_to(
+            std::back_inserter(line), " partial={}",
+            std::count(program.coverages.begin(), program.coverages.end(), Coverage::kPartial));
+    }
+    return line;
 }
 
 std::string to_text(const TileProgram& program, bool tables) {

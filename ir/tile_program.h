@@ -114,6 +114,9 @@ struct TileProgram {
     std::vector<std::uint32_t> block_row_masks = {};
     // [tiles], or empty while rows are not classified.
     std::vector<RowClass> classes = {};
+    // [gather_blocks.size()], or empty while gather blocks are not marked: kFull where every
+    // element of the tile's rows with the gather block counts, whatever the launch, else kPartial.
+    std::vector<Coverage> coverages = {};
 
     // Block rows of a stationary tile: 1, or more when packed (at most 32).
     int packed_rows() const { return stationary_rows > block ? stationary_rows / block : 1; }
@@ -123,23 +126,32 @@ struct TileProgram {
 
 TileShape shape_of(const TileProgram& program);
 
-// kFull when all elements of all steps count, whatever the pattern and the launch: then a kernel
-// asks for none of them.
+// What TileProgram::coverages says of entry `at` of `gather_blocks`, one of work item `item`'s. Rows
+// of the tile beyond L do not count, nor does a gather block that one of its block rows does not
+// use, nor one that reaches beyond L.
+Coverage gather_block_coverage(const TileProgram& program, int item, std::size_t at);
+
+// kFull when all elements of all steps count, whatever the launch: then a kernel asks for none of
+// them. Of a walk that is passed the operation alone decides, of a baked one its marks.
 Coverage step_coverage(const TileProgram& program);
+
+// kFull when the walk is baked and every gather block is marked full: then the kernel has nothing of
+// the element mask in it but the ends of walks and the number of kept elements.
+Coverage block_coverage(const TileProgram& program);
 
 // The class of work item `item`, computed from its gather blocks.
 RowClass row_class(const TileProgram& program, int item);
 
-// "walk tiles=5 gather_blocks=11 longest=5 empty=2": longest and empty count gather blocks of work
-// items.
+// "walk tiles=5 gather_blocks=11 longest=5 empty=2 partial=3": longest and empty count gather blocks
+// of work items, partial those that are not full; without the last where none is marked.
 std::string walk_line(const TileProgram& program);
 
 // The text form of docs/ir.md: header lines of keyword=value facts that shape the code, then one
 // line a work item in order ("tile 3 runs: 0 1 5..9": gather blocks, runs of three and more as
-// first..last; "5..9/0110" when packed: bit r of `block_row_masks` is character r). With `tables`
-// false only a summary of the walk. A program that passes are still making prints what it has: no
-// tiles (stationary_rows == 0), or no walk (order empty). Everything before "walk" shapes the code
-// of passed tables.
+// first..last; "5..9/0110" when packed: bit r of `block_row_masks` is character r; "7~" when
+// partial). With `tables` false only a summary of the walk. A program that passes are still making
+// prints what it has: no tiles (stationary_rows == 0), or no walk (order empty). Everything before
+// "walk" shapes the code of passed tables.
 std::string to_text(const TileProgram& program, bool tables = true);
 
 // Throws InternalError naming the broken rule and where: sizes and divisibility as documented

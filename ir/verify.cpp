@@ -177,6 +177,27 @@ void verify_classes(const TileProgram& program) {
     }
 }
 
+void verify_marks(const TileProgram& program) {
+    if (program.coverages.empty()) {
+        return;
+    }
+    if (program.coverages.size() != program.gather_blocks.size()) {
+        broken(kProgram, "{} marks for {} gather blocks", program.coverages.size(),
+               program.gather_blocks.size());
+    }
+    for (int item = 0; item < program.tiles(); ++item) {
+        for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {
+            const Coverage expected =
+                gather_block_coverage(program, item, static_cast<std::size_t>(at));
+            if (program.coverages[at] != expected) {
+                broken(item, "tile {}: gather block {} is marked {}, it is {}", program.order[item],
+                       program.gather_blocks[at], expected == Coverage::kFull ? "partial" : "full",
+                       expected == Coverage::kFull ? "full" : "partial");
+            }
+        }
+    }
+}
+
 // Blocks [first, last] of the sequence that a gather block reaches into.
 struct Columns {
     int first, last;
@@ -255,6 +276,7 @@ void verify_whole_walk(const TileProgram& program) {
     verify_walk(program);
     verify_bits(program);
     verify_classes(program);
+    verify_marks(program);
 }
 
 void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
@@ -282,8 +304,9 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
     if (walked) {
         verify_whole_walk(program);
     } else if (!program.offsets.empty() || !program.gather_blocks.empty() ||
-               !program.block_row_masks.empty() || !program.classes.empty()) {
-        broken(kProgram, "gather blocks, bits or classes without an order");
+               !program.block_row_masks.empty() || !program.classes.empty() ||
+               !program.coverages.empty()) {
+        broken(kProgram, "gather blocks, bits, classes or marks without an order");
     }
     if (walked && pattern != nullptr) {
         const BlockPattern visited = visited_blocks(*pattern, program.attention);

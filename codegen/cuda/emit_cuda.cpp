@@ -86,7 +86,8 @@ std::string element_name(DType dtype) {
     throw InternalError("dtype {} has no element struct", static_cast<int>(dtype));
 }
 
-std::vector<Constant> attention_constants(const Attention& attention) {
+// blocks: of the walk, see block_coverage().
+std::vector<Constant> attention_constants(const Attention& attention, Coverage blocks) {
     return {
         {.name = "Element",
          .value = element_name(attention.dtype),
@@ -104,6 +105,9 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .comment = "lengths say which keys are valid"},
         integer("kMask", static_cast<int>(attention.mask),
                 fmt::format("{} (SpionMask)", to_string(attention.mask))),
+        {.name = "kBlocksAreFull",
+         .value = blocks == Coverage::kFull,
+         .comment = "the mask drops nothing of the walk"},
     };
 }
 
@@ -149,7 +153,7 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     const Attention& attention = program.attention;
-    std::vector<Constant> constants = attention_constants(attention);
+    std::vector<Constant> constants = attention_constants(attention, block_coverage(program));
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kStationaryLength", stationary_length(attention, program.role),
@@ -196,7 +200,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     const Attention& attention = program.attention;
     const RegisterPlan plan =
         plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
-    std::vector<Constant> constants = attention_constants(attention);
+    std::vector<Constant> constants = attention_constants(attention, Coverage::kPartial);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
     constants.push_back(integer("kStationaryLength", attention.length, "of either side"));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));

@@ -62,8 +62,8 @@ void append_comment(std::string& text, std::string_view lines) {
     }
 }
 
-// items: heads that have work items of their own.
-std::vector<Constant> attention_constants(const Attention& attention, int items) {
+// items: heads that have work items of their own. blocks: of the walk, see block_coverage().
+std::vector<Constant> attention_constants(const Attention& attention, int items, Coverage blocks) {
     return {
         {.name = "kHeads", .value = std::int64_t{attention.heads}, .comment = "H"},
         {.name = "kKeyHeads",
@@ -81,6 +81,9 @@ std::vector<Constant> attention_constants(const Attention& attention, int items)
         {.name = "kMask",
          .value = std::int64_t{static_cast<int>(attention.mask)},
          .comment = fmt::format("{} (SpionMask)", to_string(attention.mask))},
+        {.name = "kBlocksAreFull",
+         .value = blocks == Coverage::kFull,
+         .comment = "the mask drops nothing of the walk"},
     };
 }
 
@@ -155,8 +158,8 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
 KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     require_supported(program.attention);
-    std::vector<Constant> constants =
-        attention_constants(program.attention, item_heads(program.attention, program.role));
+    std::vector<Constant> constants = attention_constants(
+        program.attention, item_heads(program.attention, program.role), block_coverage(program));
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
     }
@@ -182,7 +185,7 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     require_supported(program.attention);
     verify(program);
     std::vector<Constant> constants =
-        attention_constants(program.attention, program.attention.heads);
+        attention_constants(program.attention, program.attention.heads, Coverage::kPartial);
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
                          .comment = "edge of a pattern block"});

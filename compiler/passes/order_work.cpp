@@ -26,6 +26,7 @@ TileProgram order_work(TileProgram program, const PassContext& /*context*/) {
     ordered.gather_blocks.clear();
     ordered.block_row_masks.clear();
     ordered.classes.clear();
+    ordered.coverages.clear();  // marked afterwards
     for (int item : longest_first(program)) {
         ordered.order.push_back(program.order[item]);
         for (std::int32_t at = program.offsets[item]; at < program.offsets[item + 1]; ++at) {

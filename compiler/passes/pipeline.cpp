@@ -8,6 +8,7 @@
 
 #include "compiler/passes/choose_tables.h"
 #include "compiler/passes/classify_rows.h"
+#include "compiler/passes/mark_coverage.h"
 #include "compiler/passes/merge_gather_blocks.h"
 #include "compiler/passes/order_work.h"
 #include "compiler/passes/pack_rows.h"
@@ -27,6 +28,7 @@ constexpr Pass kPipeline[] = {
     {"pack_rows", pack_rows, "several block rows a tile where the shape asks"},
     {"classify_rows", classify_rows, "a row class for every work item"},
     {"order_work", order_work, "longest work items first"},
+    {"mark_coverage", mark_coverage, "full or partial for every gather block"},
     {"choose_tables", choose_tables, "walk passed as tables or baked into the source"},
 };
 

@@ -189,7 +189,7 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
 // Of a step's scores [rows][lanes], those that the mask drops become minus infinity.
 SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& scores) {
     int gathered = 0;
-    for (int i = 0; kMask != SPION_MASK_NONE && i < step.count; ++i) {
+    for (int i = 0; kMask != SPION_MASK_NONE && !kBlocksAreFull && i < step.count; ++i) {
         mask_scores(spans, step.first(i), step.rows(i), scores.data + gathered * kStationaryRows);
         gathered += step.rows(i);
     }

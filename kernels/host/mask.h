@@ -13,7 +13,8 @@ extern const int kKeyLength;   // Lk, of K and V
 extern const int kGatherRows;  // streamed rows that are adjacent in memory
 extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
-extern const int kMask;  // a SpionMask
+extern const int kMask;            // a SpionMask
+extern const bool kBlocksAreFull;  // whether the mask drops nothing of what the walk has
 }
 
 // Keys of the sample that are not padded.
@@ -88,7 +89,8 @@ SPION_INLINE void load_spans(const SpionAttentionArguments& args, bool rows_are_
 // Scores [rows][lanes] at positions from `from` on: what a lane's row drops becomes minus infinity,
 // whose probability is 0.
 SPION_INLINE void mask_scores(const TileSpans& spans, long long from, int rows, float* scores) {
-    if (kMask == SPION_MASK_NONE || (from >= spans.all.first && from + rows <= spans.all.end)) {
+    if (kMask == SPION_MASK_NONE || kBlocksAreFull ||
+        (from >= spans.all.first && from + rows <= spans.all.end)) {
         return;
     }
     for (int n = 0; n < rows; ++n) {

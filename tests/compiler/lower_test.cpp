@@ -132,10 +132,10 @@ TEST(Lower, WideBlocksBecomeSeveralTiles) {
               "key_padding=false dropout=0\n"
               "shape block=128 stationary_rows=64 streamed_rows=64 gather_rows=64 warps=4 stages=2 "
               "unit=mma_sync tables=passed\n"
-              "walk tiles=5 gather_blocks=9 longest=3 empty=2\n"
-              "tile 0 irregular: 0 1 4\n"
-              "tile 1 irregular: 0 1 4\n"
-              "tile 4 band: 2..4\n"
+              "walk tiles=5 gather_blocks=9 longest=3 empty=2 partial=3\n"
+              "tile 0 irregular: 0 1 4~\n"
+              "tile 1 irregular: 0 1 4~\n"
+              "tile 4 band: 2 3 4~\n"
               "tile 2 empty:\n"
               "tile 3 empty:\n");
 }

@@ -36,16 +36,20 @@ const std::string kPacked = kRole + kAttention + kPackedShape +
                             "tile 1 dense: 0..2/10\n"
                             "tile 0 irregular: 0/10 2/10\n";
 
-const std::string kSummary =
-    "program role=score_summary\n" + kAttention + "shape block=32 tile=16 filter=31\n";
-const std::string kStep = "program role=train_adamw\nshape kChannels=64 kDropout=0.1\n";
-const std::string kBareStep = "program role=train_sum_partials\nshape\n";
-
 std::string replaced(std::string text, const std::string& what, const std::string& with) {
     const std::size_t at = text.find(what);
     EXPECT_NE(at, std::string::npos) << what;
     return at == std::string::npos ? text : text.replace(at, what.size(), with);
 }
+
+const std::string kMarked = replaced(
+    replaced(replaced(kPacked, "empty=0", "empty=0 partial=3"), "0..2/10", "0/10 1/10 2/10~"),
+    ": 0/10 2/10", ": 0/10~ 2/10~");
+
+const std::string kSummary =
+    "program role=score_summary\n" + kAttention + "shape block=32 tile=16 filter=31\n";
+const std::string kStep = "program role=train_adamw\nshape kChannels=64 kDropout=0.1\n";
+const std::string kBareStep = "program role=train_sum_partials\nshape\n";
 
 // More keys than queries, with a program of each side.
 TEST(Parser, ReadsAnotherLengthOfKeys) {
@@ -88,18 +92,27 @@ TEST(Parser, ReadsAWholeModule) {
               (std::vector<std::int32_t>{0, 1, 2, 3, 4, 0, 1, 4, 0, 1, 4}));
     EXPECT_TRUE(ir.programs[0].block_row_masks.empty());
     EXPECT_EQ(ir.programs[1].block_row_masks, (std::vector<std::uint32_t>{1, 1, 1, 1, 1}));
+    EXPECT_TRUE(ir.programs[1].coverages.empty());
     EXPECT_EQ(ir.programs[1].tables, Tables::kBaked);
     EXPECT_EQ(ir.programs[1].unit, MatrixUnit::kWgmma);
     EXPECT_EQ(ir.programs[1].classes,
               (std::vector<RowClass>{RowClass::kDense, RowClass::kIrregular}));
 }
 
+TEST(Parser, ReadsMarks) {
+    const IrModule ir = parse_ir(kMarked, "marked");
+    EXPECT_EQ(ir.programs.at(0).coverages,
+              (std::vector<Coverage>{Coverage::kFull, Coverage::kFull, Coverage::kPartial,
+                                     Coverage::kPartial, Coverage::kPartial}));
+}
+
 TEST(Parser, PrintingIsTheInverse) {
     const std::string seed = kRole + kAttention + "shape block=32\n";
-    for (const std::string& text : {kAttention, kPattern, kAttention + kPattern, kProgram, kPacked,
-                                    seed, kRole + kAttention + kShape, kSummary, kStep, kBareStep,
-                                    kAttention + kPattern + kProgram + kSummary + kStep + kBareStep,
-                                    kAttention + kPattern + seed + kProgram + kPacked}) {
+    for (const std::string& text :
+         {kAttention, kPattern, kAttention + kPattern, kProgram, kPacked, seed,
+          kRole + kAttention + kShape, kMarked, kSummary, kStep, kBareStep,
+          kAttention + kPattern + kProgram + kSummary + kStep + kBareStep,
+          kAttention + kPattern + seed + kProgram + kPacked}) {
         EXPECT_EQ(to_text(parse_ir(text, "given")), text);
     }
 }
@@ -229,6 +242,11 @@ TEST(Parser, ProgramsThatAreWrong) {
          "tile 0 lacks gather block 2 of the"},
         {replaced(kPattern, "101", "111") + kProgram, "10:1",
          "tile 0 lacks gather block 2 of the pat"},
+        {replaced(kMarked, "2/10~\ntile", "2/10\ntile"), "4:1",
+         "expected 'walk tiles=2 gather_blocks=5 longest=3 empty=0 partial=2'"},
+        {replaced(replaced(kMarked, "partial=3", "partial=2"), "2/10~\ntile", "2/10\ntile"), "5:1",
+         "tile 1: gather block 2 is marked full, it is partial"},
+        {replaced(kPacked, "0..2/10", "0..2/10~"), "5:22", "expected gather block, found '~'"},
         {"pattern L=80 block=64\n10\n01\n" + kProgram, "4:1", "was made for another pattern"},
     };
     for (const Bad& bad : cases) {

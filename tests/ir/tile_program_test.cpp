@@ -216,6 +216,84 @@ TEST(TileProgram, PackedRowsAreCoveredBitByBit) {
                                 "tile 1 streams gather block 0 outside the pattern (block row 3)");
 }
 
+// L = 80 in blocks of 32, tiles and gather blocks of 16, causal: the diagonal is partial, and so is
+// what lies above it within a block.
+TileProgram causal_program() {
+    TileProgram program = small_program();
+    program.attention.mask = ElementMask::kCausal;
+    program.attention.key_padding = false;
+    program.order = {4, 3, 2, 1, 0};
+    program.offsets = {0, 3, 5, 7, 9, 11};
+    program.gather_blocks = {0, 1, 4, 2, 3, 2, 3, 0, 1, 0, 1};
+    constexpr auto kFull = Coverage::kFull, kPartial = Coverage::kPartial;
+    program.coverages = {kFull,    kFull, kPartial, kFull,    kPartial, kPartial,
+                         kPartial, kFull, kPartial, kPartial, kPartial};
+    program.classes.clear();
+    return program;
+}
+
+TEST(TileProgram, GatherBlocksAreFullOrPartial) {
+    EXPECT_NO_THROW(verify(causal_program()));
+    EXPECT_NE(to_text(causal_program()).find("empty=0 partial=7\ntile 4: 0 1 4~\ntile 3: 2 3~\n"),
+              std::string::npos)
+        << to_text(causal_program());
+    const std::vector<PlantedFault> faults = {
+        {[](TileProgram& p) { p.coverages.pop_back(); }, "10 marks for 11 gather blocks"},
+        {[](TileProgram& p) { p.coverages[1] = Coverage::kPartial; },
+         "tile 4: gather block 1 is marked partial, it is full"},
+        {[](TileProgram& p) { p.coverages[2] = Coverage::kFull; },
+         "tile 4: gather block 4 is marked full, it is partial"},
+        {[](TileProgram& p) { p.coverages[5] = Coverage::kEmpty; },
+         "tile 2: gather block 2 is marked full, it is partial"},
+        {[](TileProgram& p) { p.attention.key_padding = true; },
+         "tile 4: gather block 0 is marked full, it is partial"},
+    };
+    for (const PlantedFault& fault : faults) {
+        TileProgram program = causal_program();
+        fault.plant(program);
+        expect_error<InternalError>([&] { verify(program); }, fault.message);
+    }
+    // Keys stay, queries stream: below the diagonal is the other side.
+    TileProgram columns = causal_program();
+    columns.role = KernelRole::kKeyValueGradient;
+    EXPECT_EQ(gather_block_coverage(columns, 4, 10), Coverage::kFull);    // keys 0, queries 16..31
+    EXPECT_EQ(gather_block_coverage(columns, 0, 0), Coverage::kPartial);  // keys 64, queries 0
+    // A gather block that reaches beyond L, and a tile that does.
+    TileProgram ragged = small_program();
+    ragged.attention.length = 79;
+    ragged.attention.key_padding = false;
+    ragged.order = {4};
+    ragged.offsets = {0, 2};
+    ragged.gather_blocks = {3, 4};
+    EXPECT_EQ(gather_block_coverage(ragged, 0, 0), Coverage::kFull);
+    EXPECT_EQ(gather_block_coverage(ragged, 0, 1), Coverage::kPartial);
+    // Of a packed tile, all its block rows have to use it; block row 3 does not exist.
+    TileProgram packed = packed_program();
+    packed.attention.key_padding = false;
+    EXPECT_EQ(gather_block_coverage(packed, 0, 0), Coverage::kFull);
+    EXPECT_EQ(gather_block_coverage(packed, 1, 3), Coverage::kPartial);
+    packed.block_row_masks[3] = 3;
+    EXPECT_EQ(gather_block_coverage(packed, 1, 3), Coverage::kFull);
+}
+
+TEST(TileProgram, ABakedWalkOfFullBlocksIsFull) {
+    TileProgram program = causal_program();
+    program.order = {4};
+    program.offsets = {0, 2};
+    program.gather_blocks = {0, 1};
+    program.coverages = {Coverage::kFull, Coverage::kFull};
+    program.streamed_rows = program.gather_rows = 16;
+    EXPECT_EQ(block_coverage(program), Coverage::kPartial) << "passed";
+    EXPECT_EQ(step_coverage(program), Coverage::kPartial);
+    program.tables = Tables::kBaked;
+    EXPECT_EQ(block_coverage(program), Coverage::kFull);
+    EXPECT_EQ(step_coverage(program), Coverage::kFull);
+    program.streamed_rows = 64;
+    EXPECT_EQ(step_coverage(program), Coverage::kPartial) << "half a step";
+    program.coverages.clear();
+    EXPECT_EQ(block_coverage(program), Coverage::kPartial) << "not marked";
+}
+
 // A gather block of two blocks is covered only where both are in the pattern.
 TEST(TileProgram, GatherBlocksMayHoldSeveralBlocks) {
     const BlockPattern pattern(96, 16, {1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0,

@@ -86,6 +86,8 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"keys_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans, 0,
          110},
         {"packed_keys", DType::kFp16, 1, 16, 200, 16, 64, 64, 16, 3, kZero, true, kSpans, 0, 330},
+        // Baked, the mask drops nothing of its walk.
+        {"causal_full", DType::kFp16, 1, 32, 160, 32, 32, 64, 32, 2, kZero, false, kCausal},
     };
 }
 
@@ -150,8 +152,10 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const Emula
 }
 
 // Cases that exist once more as "<name>_baked", with the tables of baked_blocks() in their source:
-// rows of several lengths, none among them; and rows and columns that are all alike.
-constexpr const char* kBakedCases[] = {"bf16_d32", "fp16_d16", "fp32_d128", "packed_bf16_d32"};
+// rows of several lengths, none among them; rows and columns that are all alike; blocks below the
+// diagonal alone.
+constexpr const char* kBakedCases[] = {"bf16_d32", "fp16_d16", "fp32_d128", "packed_bf16_d32",
+                                       "causal_full"};
 
 inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
     const auto nb = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
@@ -159,7 +163,9 @@ inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
     for (std::size_t i = 0; i < nb; ++i) {
         for (std::size_t j = 0; j < nb; ++j) {
             const std::size_t apart = (j + nb - i) % nb;
-            blocks[i][j] = c.dtype == DType::kFp32 ? apart < 2 : i + 1 == nb || apart < i % 3;
+            blocks[i][j] = c.mask == ElementMask::kCausal ? j < i && (i + j) % 4 != 3
+                           : c.dtype == DType::kFp32      ? apart < 2
+                                                          : i + 1 == nb || apart < i % 3;
         }
     }
     return blocks;
@@ -168,6 +174,12 @@ inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
 inline TileProgram baked_program(const EmulatedCase& c, KernelRole role) {
     TileProgram program = with_walk(c, role, baked_blocks(c));
     program.tables = Tables::kBaked;
+    for (int item = 0; item < program.tiles(); ++item) {
+        const auto end = static_cast<std::size_t>(program.offsets[item + 1]);
+        for (auto at = static_cast<std::size_t>(program.offsets[item]); at < end; ++at) {
+            program.coverages.push_back(gather_block_coverage(program, item, at));
+        }
+    }
     return program;
 }
 

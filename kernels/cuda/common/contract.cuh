@@ -14,6 +14,7 @@
 //   kSoftmax          a SpionSoftmax (kernels/attention_arguments.h): what pruned elements count as
 //   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
 //   kMask             a SpionMask: which elements there are, beside padded keys
+//   kBlocksAreFull    whether the mask drops nothing of what the walk has, whatever the launch
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
@@ -47,6 +48,7 @@ enum : int { kKeyLength = 900, kStationaryLength = 1000, kStreamedLength = 1000 
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
 enum : int { kMask = SPION_MASK_SPANS };
+enum : bool { kBlocksAreFull = false };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };

@@ -78,7 +78,7 @@ SPION_DEVICE ElementMask<kRowsAreKeys> element_mask(const SpionAttentionArgument
 template <int kRuns, int kFirst, int kEnd, bool kRowsAreKeys, int kTiles, typename PositionOf>
 SPION_DEVICE void mask_elements(float (&elements)[kTiles][4], const ElementMask<kRowsAreKeys>& mask,
                                 const PositionOf& position_of, float value) {
-    if constexpr (kElementsMasked) {
+    if constexpr (kElementsMasked && !kBlocksAreFull) {
         constexpr int kRunTiles = kTiles / kRuns;
         static_assert(kTiles % kRuns == 0);
 #pragma unroll

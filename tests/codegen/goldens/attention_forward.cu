@@ -13,6 +13,7 @@ enum : int { kKeyLength = 100 };  // of K and V
 enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
+enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
 enum : int { kItemHeads = 2 };  // heads that have work items
 enum : int { kStationaryLength = 100 };  // positions of what stays
 enum : int { kStreamedLength = 100 };  // of what streams past

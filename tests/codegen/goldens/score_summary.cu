@@ -13,6 +13,7 @@ enum : int { kKeyLength = 1024 };  // of K and V
 enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
+enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
 enum : int { kItemHeads = 4 };
 enum : int { kStationaryLength = 1024 };  // of either side
 enum : int { kBlock = 128 };  // edge of a pattern block
