@@ -43,7 +43,7 @@ std::vector<Setting> general_settings() {
         number(group, "seed", "seed of initial values, shuffling and dropout", SPION_FIELD(seed),
                0),
         number(group, "steps", "training steps", SPION_FIELD(steps), 1),
-        number(group, "batch", "samples a step", SPION_FIELD(batch), 1, 65536),
+        number(group, "batch", "samples a step and process", SPION_FIELD(batch), 1, 65536),
         number(group, "accumulate",
                "batches whose gradients are added up to one step, which so has accumulate * batch "
                "samples",

@@ -80,7 +80,52 @@ std::optional<std::string> text_of(const toml::node& value) {
     return std::nullopt;
 }
 
+// The keys of a table as they follow each other in the file.
+std::vector<const toml::key*> keys_of(const toml::table& table) {
+    std::vector<const toml::key*> keys;
+    for (const auto& [key, value] : table) keys.push_back(&key);
+    std::sort(keys.begin(), keys.end(), [](const toml::key* a, const toml::key* b) {
+        const toml::source_position &x = a->source().begin, &y = b->source().begin;
+        return std::pair(x.line, x.column) < std::pair(y.line, y.column);
+    });
+    return keys;
+}
+
+std::vector<std::string> values_of(const toml::array& array, const std::string& given) {
+    std::vector<std::string> values;
+    for (const toml::node& value : array) {
+        const std::optional<std::string> text = text_of(value);
+        if (!text) throw UserError("{} is no list of numbers and words", given);
+        values.push_back(*text);
+    }
+    return values;
+}
+
+SettingsTable content_of(const toml::table& table, const std::string& origin) {
+    SettingsTable content;
+    for (const toml::key* key : keys_of(table)) {
+        const toml::node& value = *table.get(key->str());
+        const std::string name(key->str());
+        std::string given = fmt::format("{}: {}", place(origin, key->source()), name);
+        if (const auto* inner = value.as_table()) {
+            content.tables.emplace(name,
+                                   SettingsTable::Table{given, content_of(*inner, origin)});
+        } else if (const auto* list = value.as_array()) {
+            content.lists.emplace(name, SettingsTable::List{given, values_of(*list, given)});
+        } else if (std::optional<std::string> text = text_of(value)) {
+            content.settings.push_back({name, std::move(*text), std::move(given)});
+        } else {
+            throw UserError("{} is a date, which no setting is", given);
+        }
+    }
+    return content;
+}
+
 }  // namespace
+
+SettingsTable read_settings_tables(const std::filesystem::path& file) {
+    return content_of(parse(text_of_file(file), file.string()), file.string());
+}
 
 std::vector<FileSetting> read_settings_file(const std::filesystem::path& file) {
     return read_settings_text(text_of_file(file), file.string());
@@ -88,23 +133,10 @@ std::vector<FileSetting> read_settings_file(const std::filesystem::path& file) {
 
 std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin) {
     const toml::table table = parse(text, origin);
-    struct Entry {
-        const toml::key* key;
-        const toml::node* value;
-    };
-    std::vector<Entry> entries;
-    for (const auto& [key, value] : table) entries.push_back({&key, &value});
-    const auto line_and_column = [](const Entry& entry) {
-        const toml::source_position& begin = entry.key->source().begin;
-        return std::pair(begin.line, begin.column);
-    };
-    std::sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
-        return line_and_column(a) < line_and_column(b);
-    });
     std::vector<FileSetting> settings;
-    for (const auto& [key, value] : entries) {
+    for (const toml::key* key : keys_of(table)) {
         std::string given = fmt::format("{}: {}", place(origin, key->source()), key->str());
-        std::optional<std::string> written = text_of(*value);
+        std::optional<std::string> written = text_of(*table.get(key->str()));
         if (!written) throw UserError("{} is not of the form setting = value", given);
         settings.push_back({.name = std::string(key->str()),
                             .value = std::move(*written),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,25 @@ std::vector<FileSetting> read_settings_file(const std::filesystem::path& file);
 
 // Likewise of a text; `origin` takes the file's place in messages.
 std::vector<FileSetting> read_settings_text(std::string_view text, const std::string& origin);
+
+// A file whose tables hold more than settings.
+struct SettingsTable {
+    struct List {
+        std::string given;
+        std::vector<std::string> values;
+    };
+    struct Table;
+    std::vector<FileSetting> settings;
+    std::map<std::string, List> lists;    // of numbers, strings and truths
+    std::map<std::string, Table> tables;  // by name
+};
+struct SettingsTable::Table {
+    std::string given;
+    SettingsTable content;
+};
+
+// The file with its tables and lists. Throws as read_settings_file does for what is neither.
+SettingsTable read_settings_tables(const std::filesystem::path& file);
 
 // The settings of a run whose config.toml these are: the paper's for its task, changed by them. Throws
 // as apply_setting does.
