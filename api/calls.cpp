@@ -23,6 +23,7 @@ struct CallMemory {
     std::size_t workspace_bytes;
     std::uint64_t flags;
     const void* table_head;
+    const std::int32_t *query_spans, *key_spans;
 };
 
 static_assert(SPION_TABLE_HEAD_BYTES == kTableHead * sizeof(std::int32_t));
@@ -75,6 +76,31 @@ void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_
     }
 }
 
+void check_spans(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
+                 bool on_host) {
+    const Attention& attention = plan.plan->request().attention;
+    const bool wanted = attention.mask == ElementMask::kSpans;
+    if ((memory.query_spans != nullptr) != wanted || (memory.key_spans != nullptr) != wanted) {
+        throw UserError(
+            "query_spans are {}, key_spans {}, and the plan was made with spans = {}: {}",
+            memory.query_spans == nullptr ? "null" : "given",
+            memory.key_spans == nullptr ? "null" : "given", wanted ? 1 : 0,
+            wanted ? "pass both, as spion_write_spans writes them"
+                   : "pass null, or make the plan with spans = 1");
+    }
+    if (!wanted) {
+        return;
+    }
+    // Kernels read a pair at once.
+    constexpr std::size_t kPair = 2 * sizeof(std::int32_t);
+    check_address(memory.query_spans, "query_spans", kPair, plan.context->device());
+    check_address(memory.key_spans, "key_spans", kPair, plan.context->device());
+    if (on_host) {
+        check_ordered(attention, batch, memory.query_spans, "query_spans");
+        check_ordered(attention, batch, memory.key_spans, "key_spans");
+    }
+}
+
 void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
                      PlanPass pass) {
     const WorkspaceLayout layout = plan.plan->workspace(batch);
@@ -103,6 +129,12 @@ void check_contents(const spion_plan& plan, const CallMemory& memory, std::int64
     if (memory.lengths != nullptr) {
         check_valid(plan.plan->request().attention,
                     read(memory.lengths, static_cast<std::size_t>(batch)));
+    }
+    if (memory.query_spans != nullptr) {
+        const Attention& attention = plan.plan->request().attention;
+        const auto count = static_cast<std::size_t>(2 * batch * attention.length);
+        check_ordered(attention, batch, read(memory.query_spans, count).data(), "query_spans");
+        check_ordered(attention, batch, read(memory.key_spans, count).data(), "key_spans");
     }
     const std::size_t zeros = plan.plan->workspace(batch).zeros / sizeof(std::int32_t);
     const std::vector<std::int32_t> found = read(memory.workspace, zeros);
@@ -147,9 +179,12 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     }
     args.lse = lse;
     args.lengths = memory.lengths;
+    args.query_spans = memory.query_spans;
+    args.key_spans = memory.key_spans;
     check_tables(plan, memory);
     const std::optional<TableHead> head = head_of(*plan.plan, memory, on_host);
     check_lengths(plan, memory, batch, on_host);
+    check_spans(plan, memory, batch, on_host);
     check_workspace(plan, memory, batch, pass);
     if (!on_host && (memory.flags & SPION_CHECK) != 0) {
         check_contents(plan, memory, batch, stream);
@@ -184,10 +219,11 @@ int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
              {"k", call.k, &Arguments::k, Access::kRead},
              {"v", call.v, &Arguments::v, Access::kRead},
              {"o", call.o, &Arguments::o, Access::kWrite}}};
-        spion::api::run(made, PlanPass::kForward, tensors, call.lse,
-                        {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags, call.table_head},
-                        stream);
+        spion::api::run(
+            made, PlanPass::kForward, tensors, call.lse,
+            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
+             call.flags, call.table_head, call.query_spans, call.key_spans},
+            stream);
     });
 }
 
@@ -206,10 +242,11 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
              {"d_k", call.d_k, &Arguments::d_k, Access::kWrite},
              {"d_v", call.d_v, &Arguments::d_v, Access::kWrite}}};
         // Kernels of the backward pass read it.
-        spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
-                        {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags, call.table_head},
-                        stream);
+        spion::api::run(
+            made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
+            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
+             call.flags, call.table_head, call.query_spans, call.key_spans},
+            stream);
     });
 }
 

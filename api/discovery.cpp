@@ -134,6 +134,11 @@ int32_t spion_discoverer_create(spion_context* context, const spion_attention* a
         const spion::api::LogScope heard(state->log());
         const spion::DiscoverySettings settings = spion::api::settings_of(discovery);
         spion::PlanRequest request = spion::api::plan_request(attention, nullptr);
+        if (request.attention.mask == spion::ElementMask::kSpans) {
+            throw spion::UserError(
+                "the attention has spans, and discovery pools the whole map or a causal one: leave "
+                "spans 0");
+        }
         spion::check_dtype(request.attention, state->device().target());
         *discoverer =
             new spion_discoverer{state, settings,

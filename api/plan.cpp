@@ -37,6 +37,17 @@ SoftmaxKind softmax_of(std::int32_t softmax) {
     }
 }
 
+ElementMask mask_of(const spion_attention& given) {
+    if (given.spans != 0 && given.causal != 0) {
+        throw UserError(
+            "spion_attention asks for spans and for causal: leave causal 0 and say it in "
+            "spion_mask_rules");
+    }
+    return given.spans != 0    ? ElementMask::kSpans
+           : given.causal != 0 ? ElementMask::kCausal
+                               : ElementMask::kNone;
+}
+
 Attention attention_of(const spion_attention& given) {
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
@@ -46,7 +57,7 @@ Attention attention_of(const spion_attention& given) {
                         .softmax = softmax_of(given.softmax),
                         .key_padding = given.key_padding != 0,
                         .dropout = given.dropout,
-                        .mask = given.causal != 0 ? ElementMask::kCausal : ElementMask::kNone,
+                        .mask = mask_of(given),
                         .kv_heads = given.key_value_heads};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);

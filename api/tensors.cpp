@@ -141,4 +141,20 @@ void check_valid(const Attention& attention, std::span<const std::int32_t> lengt
     }
 }
 
+void check_ordered(const Attention& attention, std::int64_t batch, const std::int32_t* spans,
+                   const char* name) {
+    const std::int64_t length = attention.length;
+    for (std::int64_t at = 0; at < batch * length; ++at) {
+        const std::int32_t begin = spans[2 * at], end = spans[2 * at + 1];
+        const bool first = at % length == 0;
+        if (begin < (first ? 0 : spans[2 * at - 2]) || end < (first ? 0 : spans[2 * at - 1]) ||
+            begin > length || end > length) {
+            throw UserError(
+                "{} of position {} in sample {} are {}, {}: give positions in [0, L] that do not "
+                "decrease, as spion_write_spans does",
+                name, at % length, at / length, begin, end);
+        }
+    }
+}
+
 }  // namespace spion::api

@@ -28,4 +28,9 @@ void check_address(const void* data, const char* name, std::size_t alignment, co
 // Throws UserError for a number of valid keys that is not in [0, L]. lengths: [B], on the host.
 void check_valid(const Attention& attention, std::span<const std::int32_t> lengths);
 
+// Throws UserError for a span that does not lie in [0, L], or begins or ends before the one in front
+// of it. spans: [batch, L, 2], on the host.
+void check_ordered(const Attention& attention, std::int64_t batch, const std::int32_t* spans,
+                   const char* name);
+
 }  // namespace spion::api

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "spion/error.h"
+#include "spion/mask.h"
 #include "spion/pattern.h"
 #include "spion/spion_c.h"
 
@@ -69,6 +70,7 @@ struct Attention {
     bool key_padding = false;
     bool causal = false;      // a query keeps the keys up to its own position
     int key_value_heads = 0;  // of K, V, dK and dV, a divisor of `heads`; 0: as many
+    bool spans = false;       // calls are given a mask's spans (MaskRules); without causal
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -82,6 +84,7 @@ struct Attention {
         c.key_padding = key_padding ? 1 : 0;
         c.causal = causal ? 1 : 0;
         c.key_value_heads = key_value_heads;
+        c.spans = spans ? 1 : 0;
         return c;
     }
 };
@@ -133,6 +136,8 @@ struct ForwardArguments {
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
     const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
+    const std::int32_t* query_spans = nullptr;  // of spans(), where the tensors are
+    const std::int32_t* key_spans = nullptr;
 };
 
 struct BackwardArguments {
@@ -145,6 +150,8 @@ struct BackwardArguments {
     std::size_t workspace_bytes = 0;
     std::uint64_t flags = 0;
     const void* table_head = nullptr;
+    const std::int32_t* query_spans = nullptr;
+    const std::int32_t* key_spans = nullptr;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -192,7 +199,9 @@ class Plan {
                                          args.workspace,
                                          args.workspace_bytes,
                                          args.flags,
-                                         args.table_head};
+                                         args.table_head,
+                                         args.query_spans,
+                                         args.key_spans};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -212,7 +221,9 @@ class Plan {
                                           args.workspace,
                                           args.workspace_bytes,
                                           args.flags,
-                                          args.table_head};
+                                          args.table_head,
+                                          args.query_spans,
+                                          args.key_spans};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }

@@ -114,9 +114,10 @@ typedef struct spion_attention {
     int32_t key_value_heads; /* of K, V, dK and dV, a divisor of H; 0: H of them */
     int32_t causal;          /* not 0: a query keeps the keys up to its own position */
     float dropout;           /* 0: there is none yet */
+    int32_t spans;           /* not 0: calls are given spans (spion_write_spans); without causal */
 } spion_attention;
 #define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct spion_plan spion_plan;
 
@@ -231,6 +232,10 @@ typedef struct spion_forward_args {
     uint64_t flags;         /* spion_call_flags */
     const void* table_head; /* on the host: the first SPION_TABLE_HEAD_BYTES of the tables, or null:
                                tables on a GPU are then known by their size alone */
+    const int32_t* query_spans; /* [B, L, 2] where the plan has spans, else null. On a GPU they are
+                                   not looked at: what spion_write_spans has not written may give
+                                   wrong results */
+    const int32_t* key_spans;   /* [B, L, 2] likewise */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -245,6 +250,8 @@ typedef struct spion_backward_args {
     size_t workspace_bytes;
     uint64_t flags;
     const void* table_head;
+    const int32_t* query_spans;
+    const int32_t* key_spans;
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's

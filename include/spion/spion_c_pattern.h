@@ -89,6 +89,30 @@ SPION_API int32_t spion_pattern_text(const spion_pattern* pattern,
 SPION_API int32_t spion_pattern_picture(const spion_pattern* pattern, int32_t columns,
                                         spion_blob** text) SPION_NOEXCEPT;
 
+/* ------------------------------------------------------------------ masks within blocks */
+
+typedef enum spion_window { SPION_WINDOW_LEFT = 1, SPION_WINDOW_RIGHT = 2 } spion_window;
+
+/* Query i of a sample keeps key j when all rules that are given say so. All arrays are the host's. */
+typedef struct spion_mask_rules {
+    size_t size;
+    int32_t causal;           /* not 0: j <= i */
+    int32_t window;           /* spion_window, which of the two sides count; 0: none */
+    int32_t left, right;      /* at least 0: i - left <= j, j <= i + right */
+    const int32_t* documents; /* [B, L], never decreasing in a sample: i's equals j's; or null */
+    const int32_t* prefixes;  /* [B] in [0, L], with causal: keys below it are kept by all */
+    const int32_t* query_lengths; /* [B] in [0, L]: queries from it on keep nothing; or null */
+} spion_mask_rules;
+#define SPION_MASK_RULES_INIT \
+    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0 }
+
+/* The rules as kernels read them, for calls of a plan with `spans`: query_spans [B, L, 2], the first
+ * key that a query keeps and the end of those, and key_spans [B, L, 2], the same of the queries that
+ * keep a key. count: numbers that each of the two has room for, 2 * B * L. */
+SPION_API int32_t spion_write_spans(const spion_mask_rules* rules, int64_t batch, int64_t length,
+                                    int32_t* query_spans, int32_t* key_spans,
+                                    size_t count) SPION_NOEXCEPT;
+
 /* ------------------------------------------------------------------ discovery */
 
 typedef enum spion_variant {

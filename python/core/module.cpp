@@ -19,5 +19,6 @@ NB_MODULE(_core, module) {
     module.def("abi_version", &spion_abi_version);
     spion::python::bind_pattern(module);
     spion::python::bind_plan(module);
+    spion::python::bind_operator(module);
     spion::python::bind_offline(module);
 }

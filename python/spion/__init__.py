@@ -14,6 +14,7 @@ our fault InternalError and what a frozen context would have to compile Frozen, 
 from ._context import Context, compiles, context, doctor, frozen, load_bundle
 from ._core import DeviceError, Frozen, InternalError, UserError, version as _version
 from ._discoverer import Discoverer
+from ._mask import spans
 from ._offline import check_bundle, emit, explain, precompile
 from ._pattern import Pattern, discover
 from ._plan import Attention, Plan, plan
@@ -41,4 +42,5 @@ __all__ = [
     "load_bundle",
     "plan",
     "precompile",
+    "spans",
 ]

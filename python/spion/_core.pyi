@@ -70,6 +70,9 @@ class Attention:
         arg5: float,
         arg6: int,
         arg7: bool,
+        arg8: int,
+        arg9: bool,
+        arg10: bool,
         /,
     ) -> None: ...
 
@@ -134,8 +137,10 @@ class Plan:
         arg5: object,
         arg6: object | None,
         arg7: object | None,
-        arg8: bool,
-        arg9: int | None,
+        arg8: object | None,
+        arg9: object | None,
+        arg10: bool,
+        arg11: int | None,
         /,
     ) -> None: ...
     def backward(
@@ -152,11 +157,71 @@ class Plan:
         arg9: object,
         arg10: object | None,
         arg11: object | None,
-        arg12: bool,
-        arg13: int | None,
+        arg12: object | None,
+        arg13: object | None,
+        arg14: bool,
+        arg15: int | None,
         /,
     ) -> None: ...
 
+class Operator:
+    def __init__(self, arg0: object, arg1: object, arg2: object, arg3: object, /) -> None: ...
+    def add(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: bool,
+        arg5: bool,
+        arg6: int,
+        arg7: float,
+        arg8: str,
+        arg9: bool,
+        /,
+    ) -> None: ...
+    def forward(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object | None,
+        arg5: int,
+        arg6: float,
+        arg7: str,
+        arg8: bool,
+        arg9: object | None,
+        /,
+    ) -> object: ...
+    def backward(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object,
+        arg5: object,
+        arg6: object,
+        arg7: object | None,
+        arg8: int,
+        arg9: float,
+        arg10: str,
+        arg11: bool,
+        arg12: object | None,
+        /,
+    ) -> object: ...
+
+def write_spans(
+    arg0: bool,
+    arg1: int | None,
+    arg2: int | None,
+    arg3: object | None,
+    arg4: object | None,
+    arg5: object | None,
+    arg6: object,
+    /,
+) -> None: ...
 def emit(arg0: Attention, arg1: str, arg2: int, arg3: int, arg4: Pattern | None, /) -> bytes: ...
 def explain(arg0: Attention, arg1: str, arg2: Pattern | None, /) -> str: ...
 def write_bundle(arg0: Sequence[Attention], arg1: Sequence[str], arg2: str, /) -> None: ...

@@ -15,6 +15,7 @@ DTYPES = {"bf16": 0, "fp16": 1, "fp32": 2, "tf32": 3}
 SOFTMAXES = {"masked": 0, "pruned_zero": 1}
 _ORIGINS = ("memory", "bundle", "disk", "compiled")
 FORWARD, BACKWARD = 0, 1
+HEAD = 16  # numbers at the start of tables, which say whose they are
 _KEPT_TABLES = 64  # of a plan, for the patterns used last
 
 
@@ -25,7 +26,9 @@ class Attention:
     dtype: "bf16", "fp16", "fp32" or "tf32" (stored as fp32); the host computes in fp32. scale: of
     Q K^T, 0: 1/sqrt(D). softmax: what is outside the pattern has a score of -inf ("masked", as
     elsewhere) or of 0 ("pruned_zero", as in the SPION paper). key_padding: calls are given the
-    number of valid keys of each sample.
+    number of valid keys of each sample. key_value_heads: of K and V, a divisor of H (0: H of them).
+    causal: a query keeps the keys up to its own position. spans: calls are given a mask within
+    blocks instead, which spion.spans makes.
     """
 
     heads: int
@@ -36,6 +39,9 @@ class Attention:
     scale: float = 0.0
     softmax: str = "masked"
     key_padding: bool = False
+    key_value_heads: int = 0
+    causal: bool = False
+    spans: bool = False
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -53,6 +59,9 @@ class Attention:
             self.scale,
             SOFTMAXES[self.softmax],
             self.key_padding,
+            self.key_value_heads,
+            self.causal,
+            self.spans,
         )
 
 
@@ -73,7 +82,7 @@ class Plan:
         self.core: _core.Plan = context._core.plan(
             attention.core(), typical._core if typical else None, max_blocks, batch
         )
-        self._tables: dict[tuple[str, str], Array] = {}
+        self._tables: dict[tuple[str, str], tuple[Array, bytes]] = {}
 
     @property
     def table_bytes(self) -> int:
@@ -115,26 +124,33 @@ class Plan:
         pattern: Pattern,
         *,
         lengths: Array | None = None,
+        spans: Array | None = None,
         out: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, Array]:
         """softmax(scale Q K^T) V over the pattern's blocks.
 
-        q, k, v: [B, H, L, D] with D contiguous. lengths: [B] int32, with key_padding. Returns o
-        (`out` where it is given) [B, H, L, D] and lse [B, H, L] float32, the logarithm of each
-        row's softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
-        tensors, the legacy default stream for others'. On the host the call returns when it is done.
+        q, k, v: [B, H, L, D] with D contiguous; k and v with their own number of heads. lengths: [B]
+        int32, with key_padding. spans: [2, B, L, 2] int32, where the plan has them. Returns o (`out`
+        where it is given) [B, H, L, D] and lse [B, H, L] float32, the logarithm of each row's
+        softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
+        tensors, the legacy default stream for others'. On the host the call returns when it is
+        done.
         """
         arrays = self._lent(q=q, k=k, v=v)
         o = self._output(arrays[0], out)
         lse = _arrays.empty(arrays[0], tuple(q.shape[:3]), "float32")
+        tables, head = self._tables_like(q, pattern)
         self.core.forward(
             *arrays,
             o,
             lse,
-            self._tables_like(q, pattern),
+            tables,
             lengths,
-            *self._workspace(q, FORWARD),
+            spans,
+            self._workspace(q, FORWARD),
+            head,
+            True,
             stream,
         )
         return o, lse
@@ -150,18 +166,23 @@ class Plan:
         pattern: Pattern,
         *,
         lengths: Array | None = None,
+        spans: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, Array, Array]:
-        """The gradients d_q, d_k, d_v [B, H, L, D] from d_o, of the forward call that gave o, lse."""
+        """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse."""
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
-        gradients = [self._output(arrays[0], None) for _ in range(3)]
+        gradients = [self._output(like, None) for like in arrays[1:4]]
+        tables, head = self._tables_like(q, pattern)
         self.core.backward(
             *arrays,
             _arrays.lent(lse),
             *gradients,
-            self._tables_like(q, pattern),
+            tables,
             lengths,
-            *self._workspace(q, BACKWARD),
+            spans,
+            self._workspace(q, BACKWARD),
+            head,
+            True,
             stream,
         )
         return gradients[0], gradients[1], gradients[2]
@@ -177,23 +198,24 @@ class Plan:
             return given
         return _arrays.empty(like, tuple(like.shape))
 
-    def _tables_like(self, like: Array, pattern: Pattern) -> Array:
+    def _tables_like(self, like: Array, pattern: Pattern) -> tuple[Array, bytes]:
+        """Tables where `like` is, and their head."""
         key = (pattern.digest, f"{type(like).__module__} {getattr(like, 'device', '')}")
-        tables = self._tables.get(key)
-        if tables is None:
-            tables = self.tables(pattern)
-            if self.context.name != "cpu":
-                tables = _arrays.placed_like(like, tables)
+        kept = self._tables.get(key)
+        if kept is None:
+            numbers = self.tables(pattern)
+            head = numbers[:HEAD].tobytes()
+            placed = numbers if self.context.name == "cpu" else _arrays.placed_like(like, numbers)
             while len(self._tables) >= _KEPT_TABLES:
                 self._tables.pop(next(iter(self._tables)))
-            self._tables[key] = tables
-        return tables
+            kept = self._tables[key] = (placed, head)
+        return kept
 
-    def _workspace(self, like: Array, which: int) -> tuple[Array | None, bool]:
+    def _workspace(self, like: Array, which: int) -> Array | None:
         if self.context.name == "cpu":
-            return None, True
+            return None
         bytes_needed, _ = self.core.workspace(int(like.shape[0]), which)
-        return _arrays.empty(like, (bytes_needed,), "uint8"), True
+        return _arrays.empty(like, (bytes_needed,), "uint8")
 
     def __repr__(self) -> str:
         return f"Plan({self.attention}, {self.context.name!r}, {self.origin})"
@@ -210,6 +232,9 @@ def plan(
     scale: float = 0.0,
     softmax: str = "masked",
     key_padding: bool = False,
+    key_value_heads: int = 0,
+    causal: bool = False,
+    spans: bool = False,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -232,5 +257,8 @@ def plan(
         scale=scale,
         softmax=softmax,
         key_padding=key_padding,
+        key_value_heads=key_value_heads,
+        causal=causal,
+        spans=spans,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -1,13 +1,15 @@
-"""`attn_implementation="spion"` for Hugging Face's encoders (transformers 5).
+"""`attn_implementation="spion"` for Hugging Face's models (transformers 5).
 
     import spion.transformers
     spion.transformers.register()
     model = AutoModel.from_config(config, attn_implementation="spion")
     spion.transformers.set_patterns(model, patterns)      one for all layers, or one for each
 
-A layer without a pattern computes the full one. A padding mask becomes the number of valid keys of
-each sample, so padding must be on the right. What the kernels do not have is refused by a sentence:
-causal models, grouped queries, windows, dropout of probabilities, and masks of other forms.
+A layer without a pattern computes the full one. Encoders and decoders with grouped queries run, with
+causal masks, sliding windows, packed sequences and padding on either side: any mask in which each
+query keeps one stretch of keys and no stretch begins or ends before that of the query in front of
+it. What the kernels do not have is refused by a sentence: other masks, caches of earlier tokens,
+dropout of probabilities, biases.
 """
 
 from __future__ import annotations
@@ -32,6 +34,39 @@ class _Refused:
         self.sentence = sentence
 
 
+def _stretches(
+    function: Callable[..., Any], valid: torch.Tensor, batch: int, length: int
+) -> torch.Tensor | None:
+    """Spans [2, B, L, 2] of the mask that a function of transformers computes, less the keys that are
+    not valid; None where it is not made of stretches."""
+    device = valid.device
+    keys, samples = torch.arange(length, device=device), torch.arange(batch, device=device)
+    head = torch.zeros((), dtype=torch.int64, device=device)
+    begins, ends, good = [], [], True
+    rows = max(1, (1 << 24) // (batch * length))  # of the map that are looked at at once
+    for first in range(0, length, rows):
+        queries = keys[first : first + rows]
+        kept = function(samples[:, None, None], head, queries[None, :, None], keys[None, None, :])
+        kept = kept.expand(batch, len(queries), length) & valid[:, None, :]
+        count = kept.sum(-1)
+        begin = kept.to(torch.uint8).argmax(-1)
+        end = length - kept.flip(-1).to(torch.uint8).argmax(-1)
+        good = good and bool(((end - begin == count) | (count == 0)).all())
+        begins.append(torch.where(count == 0, -1, begin))
+        ends.append(torch.where(count == 0, 0, end))
+    begin, end = torch.cat(begins, 1), torch.cat(ends, 1)
+    nothing, grown = begin < 0, end.cummax(1).values
+    good = good and bool((nothing | (end == grown)).all())
+    begin = torch.where(nothing, grown, begin)
+    if not good or bool((begin[:, 1:] < begin[:, :-1]).any()):
+        return None
+    every = keys.expand(batch, length).contiguous()
+    from_query = torch.searchsorted(grown, every, right=True)
+    to_query = torch.maximum(torch.searchsorted(begin, every, right=True), from_query)
+    made = [torch.stack(pair, -1) for pair in ((begin, grown), (from_query, to_query))]
+    return torch.stack(made).to(torch.int32)
+
+
 def mask(
     batch_size: int,
     q_length: int,
@@ -40,33 +75,45 @@ def mask(
     kv_offset: int = 0,
     mask_function: Callable[..., Any] | None = None,
     attention_mask: torch.Tensor | None = None,
+    use_vmap: bool = False,
+    device: torch.device | str = "cpu",
     **_: Any,
 ) -> torch.Tensor | _Refused | None:
-    """What layers are given as their mask: valid keys of each sample [B] int32, None where all are
-    valid. (Without a mask function of its own, transformers hands an attention no mask at all.)"""
-    from transformers.masking_utils import bidirectional_mask_function
+    """What layers are given as their mask: None where the layer's own `is_causal` says all of it, the
+    number of valid keys of each sample [B] int32, or spans [2, B, L, 2]. (Without a mask function of
+    its own, transformers hands an attention no mask at all.)"""
+    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
-    if mask_function is not bidirectional_mask_function:
-        return _Refused(
-            "the model asks for a causal, sliding or other mask within the map, which spion does not "
-            "have yet: use an encoder whose layers attend to all positions"
-        )
     if q_length != kv_length or q_offset or kv_offset:
         return _Refused(
             f"{q_length} queries attend to {kv_length} keys, and spion computes self-attention "
             "alone: use another attn_implementation for cross-attention and caches"
         )
-    if attention_mask is None or bool(attention_mask.all()):
-        return None
-    valid = attention_mask.bool()
-    lengths = valid.sum(-1)
-    positions = torch.arange(kv_length, device=valid.device)
-    if bool((valid != (positions < lengths[:, None])).any()):
+    if mask_function is None or use_vmap:
         return _Refused(
-            "the padding mask has padding before or between tokens, and spion takes padding on the "
-            "right alone: set tokenizer.padding_side = 'right'"
+            "the model brings a mask function of its own, which spion does not evaluate: use "
+            "another attn_implementation"
         )
-    return lengths.to(torch.int32)
+    plain = mask_function in (bidirectional_mask_function, causal_mask_function)
+    if plain and (attention_mask is None or bool(attention_mask.all())):
+        return None
+    if attention_mask is None:
+        valid = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device)
+    else:
+        valid = attention_mask.bool()
+    if plain:
+        lengths = valid.sum(-1)
+        positions = torch.arange(kv_length, device=valid.device)
+        if bool((valid == (positions < lengths[:, None])).all()):
+            return lengths.to(torch.int32)
+    made = _stretches(mask_function, valid, batch_size, kv_length)
+    if made is None:
+        return _Refused(
+            "the mask leaves gaps between the keys of a query, or keys that come back later, and "
+            "spion takes one stretch of keys a query: put padding at the ends, and use another "
+            "attn_implementation for other masks"
+        )
+    return made
 
 
 def attention_forward(
@@ -83,38 +130,41 @@ def attention_forward(
     """An attention function of transformers: query, key, value [B, H, L, D] to [B, L, H, D]."""
     if isinstance(attention_mask, _Refused):
         raise UserError(attention_mask.sentence)
-    _check(module, query, key, dropout, is_causal, kwargs)
-    if attention_mask is not None and attention_mask.ndim != 1:
+    causal = is_causal if is_causal is not None else getattr(module, "is_causal", False)
+    lengths = spans = None
+    if attention_mask is not None and attention_mask.ndim == 1:
+        lengths = attention_mask
+    elif attention_mask is not None and attention_mask.dtype == torch.int32:
+        spans, causal = attention_mask, False  # all of the mask
+    elif attention_mask is not None:
         raise UserError(
-            f"the mask has shape {tuple(attention_mask.shape)}, and spion takes padding masks "
-            "[B, L] alone"
+            f"the mask has shape {tuple(attention_mask.shape)}, and spion takes the padding masks "
+            "[B, L] and mask functions of transformers alone"
         )
+    _check(query, key, dropout, spans is not None, kwargs)
     pattern = getattr(module, "spion_pattern", None)
     if pattern is None:
         pattern = Pattern.full(query.shape[2], block=_BLOCK)
-    o = attention(query, key, value, pattern, lengths=attention_mask, scale=scaling or 0.0)
+    o = attention(
+        query,
+        key,
+        value,
+        pattern,
+        lengths=lengths,
+        scale=scaling or 0.0,
+        causal=bool(causal),
+        spans=spans,
+    )
     return o.transpose(1, 2), None
 
 
 def _check(
-    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     dropout: float,
-    is_causal: bool | None,
+    windowed: bool,
     kwargs: dict[str, Any],
 ) -> None:
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", False)
-    if causal:
-        raise UserError(
-            "the layer is causal, and a causal mask within blocks is not there yet: use another "
-            "attn_implementation"
-        )
-    if key.shape[1] != query.shape[1]:
-        raise UserError(
-            f"{query.shape[1]} query heads share {key.shape[1]} heads of keys, and grouped-query "
-            "attention is not there yet: use another attn_implementation"
-        )
     if key.shape[2] != query.shape[2]:
         raise UserError(
             f"{query.shape[2]} queries attend to {key.shape[2]} keys, and spion computes "
@@ -125,7 +175,12 @@ def _check(
             f"the layer drops out probabilities ({dropout}), which spion does not: set the "
             "configuration's attention dropout to 0"
         )
-    for name in ("softcap", "position_bias", "head_mask", "sliding_window"):
+    if kwargs.get("sliding_window") is not None and not windowed:
+        raise UserError(
+            "the layer asks for a sliding window and was given no mask that has it: call "
+            "spion.transformers.register() before the model is run"
+        )
+    for name in ("softcap", "position_bias", "head_mask", "s_aux"):
         if kwargs.get(name) is not None:
             raise UserError(f"the layer asks for {name}, which spion does not have")
 

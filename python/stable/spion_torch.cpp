@@ -20,7 +20,7 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Lengths = std::optional<Tensor>;
+using Maybe = std::optional<Tensor>;
 
 spion::DType dtype_of(const Tensor& tensor) {
     switch (tensor.scalar_type()) {
@@ -80,25 +80,36 @@ const spion::Context& context_of(const Tensor& tensor) {
         .first->second;
 }
 
+// What a call is told beside its tensors.
+struct Words {
+    std::int64_t block;
+    double scale;
+    const std::string& softmax;
+    bool causal, padded, spans;
+};
+
 // By shape, dtype and device, never by the pattern. Made, and compiled, at the first call.
-spion::Plan plan_of(const Tensor& q, std::int64_t block, double scale, const std::string& softmax,
-                    bool padded) {
+spion::Plan plan_of(const Tensor& q, const Tensor& k, const Words& words) {
     using Key = std::tuple<int, spion::DType, std::int64_t, std::int64_t, std::int64_t,
-                           std::int64_t, double, std::string, bool>;
+                           std::int64_t, std::int64_t, double, std::string, bool, bool, bool>;
     static std::mutex mutex;
     static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
     STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
-    STD_TORCH_CHECK(softmax == "masked" || softmax == "pruned_zero", "softmax is ", softmax,
-                    ": give masked or pruned_zero");
+    STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
+    STD_TORCH_CHECK(words.softmax == "masked" || words.softmax == "pruned_zero", "softmax is ",
+                    words.softmax, ": give masked or pruned_zero");
     const Key key{q.is_cuda() ? q.get_device_index() : -1,
                   dtype_of(q),
                   q.size(1),
+                  k.size(1),
                   q.size(2),
                   q.size(3),
-                  block,
-                  scale,
-                  softmax,
-                  padded};
+                  words.block,
+                  words.scale,
+                  words.softmax,
+                  words.causal,
+                  words.padded,
+                  words.spans};
     {
         const std::lock_guard lock(mutex);
         const auto found = plans.find(key);
@@ -106,15 +117,19 @@ spion::Plan plan_of(const Tensor& q, std::int64_t block, double scale, const std
             return found->second;
         }
     }
-    const spion::Plan made = context_of(q).plan(
-        {.heads = static_cast<int>(q.size(1)),
-         .head_dim = static_cast<int>(q.size(3)),
-         .length = q.size(2),
-         .block = static_cast<int>(block),
-         .dtype = dtype_of(q),
-         .scale = static_cast<float>(scale),
-         .softmax = softmax == "masked" ? spion::Softmax::kMasked : spion::Softmax::kPrunedZero,
-         .key_padding = padded});
+    const spion::Plan made =
+        context_of(q).plan({.heads = static_cast<int>(q.size(1)),
+                            .head_dim = static_cast<int>(q.size(3)),
+                            .length = q.size(2),
+                            .block = static_cast<int>(words.block),
+                            .dtype = dtype_of(q),
+                            .scale = static_cast<float>(words.scale),
+                            .softmax = words.softmax == "masked" ? spion::Softmax::kMasked
+                                                                 : spion::Softmax::kPrunedZero,
+                            .key_padding = words.padded,
+                            .causal = words.causal,
+                            .key_value_heads = static_cast<int>(k.size(1)),
+                            .spans = words.spans});
     const std::lock_guard lock(mutex);
     return plans.emplace(key, made).first->second;
 }
@@ -127,7 +142,7 @@ Tensor scratch_of(const spion::Plan& plan, const Tensor& like, spion::Pass pass,
     return memory;
 }
 
-const std::int32_t* data_of(const Lengths& lengths) {
+const std::int32_t* data_of(const Maybe& lengths) {
     if (!lengths) {
         return nullptr;
     }
@@ -136,6 +151,23 @@ const std::int32_t* data_of(const Lengths& lengths) {
     return static_cast<const std::int32_t*>(lengths->const_data_ptr());
 }
 
+// The two halves of [2, B, L, 2].
+struct SpansOf {
+    SpansOf(const Maybe& spans, const Tensor& q) {
+        if (!spans) {
+            return;
+        }
+        STD_TORCH_CHECK(spans->scalar_type() == ScalarType::Int && spans->is_contiguous() &&
+                            spans->dim() == 4 && spans->size(0) == 2 &&
+                            spans->size(1) == q.size(0) && spans->size(2) == q.size(2) &&
+                            spans->size(3) == 2,
+                        "spans must be contiguous int32 [2, B, L, 2]");
+        queries = static_cast<const std::int32_t*>(spans->const_data_ptr());
+        keys = queries + spans->numel() / 2;
+    }
+    const std::int32_t *queries = nullptr, *keys = nullptr;
+};
+
 std::size_t bytes_of(const Tensor& tables) {
     STD_TORCH_CHECK(tables.scalar_type() == ScalarType::Int && tables.is_contiguous(),
                     "tables must be contiguous int32");
@@ -143,9 +175,12 @@ std::size_t bytes_of(const Tensor& tables) {
 }
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                     const Tensor& tables, const Lengths& lengths,
-                                     std::int64_t block, double scale, const std::string& softmax) {
-    const spion::Plan plan = plan_of(q, block, scale, softmax, lengths.has_value());
+                                     const Tensor& tables, const Maybe& lengths, std::int64_t block,
+                                     double scale, const std::string& softmax, bool causal,
+                                     const Maybe& spans) {
+    const spion::Plan plan =
+        plan_of(q, k, {block, scale, softmax, causal, lengths.has_value(), spans.has_value()});
+    const SpansOf mask(spans, q);
     void* const stream = stream_of(q);
     Tensor o = torch::stable::empty_like(q);
     Tensor lse = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)}, ScalarType::Float);
@@ -159,18 +194,20 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
                   .table_bytes = bytes_of(tables),
                   .lengths = data_of(lengths),
                   .workspace = scratch.data_ptr(),
-                  .workspace_bytes = static_cast<std::size_t>(scratch.numel())},
+                  .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
+                  .query_spans = mask.queries,
+                  .key_spans = mask.keys},
                  stream);
     return {o, lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& d_o, const Tensor& q,
-                                                      const Tensor& k, const Tensor& v,
-                                                      const Tensor& o, const Tensor& lse,
-                                                      const Tensor& tables, const Lengths& lengths,
-                                                      std::int64_t block, double scale,
-                                                      const std::string& softmax) {
-    const spion::Plan plan = plan_of(q, block, scale, softmax, lengths.has_value());
+std::tuple<Tensor, Tensor, Tensor> attention_backward(
+    const Tensor& d_o, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o,
+    const Tensor& lse, const Tensor& tables, const Maybe& lengths, std::int64_t block, double scale,
+    const std::string& softmax, bool causal, const Maybe& spans) {
+    const spion::Plan plan =
+        plan_of(q, k, {block, scale, softmax, causal, lengths.has_value(), spans.has_value()});
+    const SpansOf mask(spans, q);
     void* const stream = stream_of(q);
     Tensor d_q = torch::stable::empty_like(q);
     Tensor d_k = torch::stable::empty_like(k);
@@ -189,7 +226,9 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& d_o, const T
                    .table_bytes = bytes_of(tables),
                    .lengths = data_of(lengths),
                    .workspace = scratch.data_ptr(),
-                   .workspace_bytes = static_cast<std::size_t>(scratch.numel())},
+                   .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
+                   .query_spans = mask.queries,
+                   .key_spans = mask.keys},
                   stream);
     return {d_q, d_k, d_v};
 }
@@ -199,11 +238,12 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& d_o, const T
 STABLE_TORCH_LIBRARY(spion, library) {
     library.def(
         "attention(Tensor q, Tensor k, Tensor v, Tensor tables, Tensor? lengths, int block, "
-        "float scale, str softmax) -> (Tensor o, Tensor lse)");
+        "float scale, str softmax, bool causal=False, Tensor? spans=None) -> (Tensor o, Tensor "
+        "lse)");
     library.def(
         "attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-        "Tensor tables, Tensor? lengths, int block, float scale, str softmax) -> (Tensor, Tensor, "
-        "Tensor)");
+        "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal=False, "
+        "Tensor? spans=None) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spion, CPU, library) {

@@ -64,6 +64,10 @@ static void operations(spion_context* context) {
     a.key_value_heads = H + 1;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "give a number that divides it");
     a = attention();
+    a.causal = 1;
+    a.spans = 1;
+    INVALID(spion_plan_create(context, &a, NULL, &plan), "spans and for causal");
+    a = attention();
     a.dropout = 0.5F;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "dropout 0.5 is not supported");
     a = attention();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "spion/spion.h"
@@ -20,7 +21,17 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .softmax = problem.pruned_zero ? Softmax::kPrunedZero : Softmax::kMasked,
             .key_padding = !problem.lengths.empty(),
             .causal = problem.causal,
-            .key_value_heads = problem.key_value_heads};
+            .key_value_heads = problem.key_value_heads,
+            .spans = problem.rules.has_value()};
+}
+
+inline MaskRules rules_of(const oracle::Rules& given) {
+    return {.causal = given.causal,
+            .left = given.left,
+            .right = given.right,
+            .documents = given.documents,
+            .prefixes = given.prefixes,
+            .query_lengths = given.query_lengths};
 }
 
 inline Pattern pattern_of(const oracle::Problem& problem) {
@@ -43,6 +54,9 @@ struct HostTensors {
         shape[1] = problem.heads;
         shape[2] = problem.length;
         shape[3] = problem.head_dim;
+        if (problem.rules) {
+            mask = spans(rules_of(*problem.rules), problem.batch, problem.length);
+        }
     }
 
     spion_tensor view(std::vector<float>& data) const {
@@ -53,7 +67,11 @@ struct HostTensors {
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 
     std::vector<float> q, k, v, d_o;
+    const std::int32_t* query_spans() const { return mask ? mask->queries.data() : nullptr; }
+    const std::int32_t* key_spans() const { return mask ? mask->keys.data() : nullptr; }
+
     std::vector<std::int32_t> lengths;
+    std::optional<Spans> mask;
     oracle::Outputs out;
     std::int64_t shape[4];
 };
@@ -82,7 +100,9 @@ inline ForwardArguments forward_arguments(HostTensors& t, HostMemory& memory) {
             .table_bytes = memory.table_bytes(),
             .lengths = t.valid(),
             .workspace = memory.workspace.data(),
-            .workspace_bytes = memory.bytes()};
+            .workspace_bytes = memory.bytes(),
+            .query_spans = t.query_spans(),
+            .key_spans = t.key_spans()};
 }
 
 inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) {
@@ -99,7 +119,9 @@ inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) 
             .table_bytes = memory.table_bytes(),
             .lengths = t.valid(),
             .workspace = memory.workspace.data(),
-            .workspace_bytes = memory.bytes()};
+            .workspace_bytes = memory.bytes(),
+            .query_spans = t.query_spans(),
+            .key_spans = t.key_spans()};
 }
 
 inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,

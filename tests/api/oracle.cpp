@@ -7,6 +7,7 @@
 #include <random>
 #include <span>
 
+#include "tests/support/random_mask.h"
 #include "tools/oracle/random_pattern.h"
 #include "tools/oracle/reference_attention.h"
 
@@ -77,18 +78,40 @@ Problem random_problem(std::int64_t length, int block, int heads, int head_dim, 
     return problem;
 }
 
+Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed) {
+    std::mt19937_64 generator(seed);
+    const spion::MaskRules made = spion::test::random_rules(
+        [&](int below) { return std::uniform_int_distribution<int>(0, below - 1)(generator); },
+        batch, length);
+    return {.causal = made.causal,
+            .left = made.left,
+            .right = made.right,
+            .documents = made.documents,
+            .prefixes = made.prefixes,
+            .query_lengths = made.query_lengths};
+}
+
 std::string faults(const Problem& problem, const Outputs& outputs, double tolerance) {
-    const spion::Attention attention{
-        .heads = problem.heads,
-        .head_dim = problem.head_dim,
-        .length = problem.length,
-        .dtype = spion::DType::kFp32,
-        .scale = spion::default_scale(problem.head_dim),
-        .softmax =
-            problem.pruned_zero ? spion::SoftmaxKind::kPrunedZero : spion::SoftmaxKind::kMasked,
-        .key_padding = !problem.lengths.empty(),
-        .mask = problem.causal ? spion::ElementMask::kCausal : spion::ElementMask::kNone,
-        .kv_heads = problem.key_value_heads};
+    const spion::Attention attention{.heads = problem.heads,
+                                     .head_dim = problem.head_dim,
+                                     .length = problem.length,
+                                     .dtype = spion::DType::kFp32,
+                                     .scale = spion::default_scale(problem.head_dim),
+                                     .softmax = problem.pruned_zero
+                                                    ? spion::SoftmaxKind::kPrunedZero
+                                                    : spion::SoftmaxKind::kMasked,
+                                     .key_padding = !problem.lengths.empty(),
+                                     .mask = problem.rules    ? spion::ElementMask::kSpans
+                                             : problem.causal ? spion::ElementMask::kCausal
+                                                              : spion::ElementMask::kNone,
+                                     .kv_heads = problem.key_value_heads};
+    const Rules given = problem.rules.value_or(Rules{});
+    const spion::MaskRules rules{.causal = given.causal,
+                                 .left = given.left,
+                                 .right = given.right,
+                                 .documents = given.documents,
+                                 .prefixes = given.prefixes,
+                                 .query_lengths = given.query_lengths};
     const spion::BlockPattern pattern(problem.length, problem.block, problem.bits);
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
     const spion::ReferenceResult reference = spion::reference_attention({.attention = attention,
@@ -98,7 +121,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                                          .q = problem.q,
                                                                          .k = problem.k,
                                                                          .v = problem.v,
-                                                                         .d_o = problem.d_o});
+                                                                         .d_o = problem.d_o,
+                                                                         .rules = &rules});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
         text += fault("lse", outputs.lse, reference.lse, 0, tolerance);

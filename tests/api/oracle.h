@@ -3,10 +3,18 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace oracle {
+
+// Of a mask within blocks, by the words of spion/mask.h.
+struct Rules {
+    bool causal = false;
+    std::optional<std::int32_t> left = {}, right = {};
+    std::vector<std::int32_t> documents = {}, prefixes = {}, query_lengths = {};
+};
 
 struct Problem {
     int heads = 2, head_dim = 32, block = 32;
@@ -16,6 +24,7 @@ struct Problem {
     std::vector<std::uint8_t> bits;     // [nb, nb]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
     std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads
+    std::optional<Rules> rules = {};    // instead of `causal`
 };
 
 struct Outputs {
@@ -25,6 +34,8 @@ struct Outputs {
 // Normal tensors, a pattern with about `density` of the blocks, and lengths where `padding` asks.
 Problem random_problem(std::int64_t length, int block, int heads, int head_dim, std::int64_t batch,
                        double density, bool padding, std::uint64_t seed);
+// Any conjunction of rules.
+Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed);
 // Another pattern for the same tensors.
 std::vector<std::uint8_t> random_bits(std::int64_t length, int block, double density,
                                       std::uint64_t seed);

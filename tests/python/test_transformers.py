@@ -1,4 +1,4 @@
-"""A stock encoder of Hugging Face with attn_implementation="spion", on the host."""
+"""Stock models of Hugging Face with attn_implementation="spion", on the host."""
 
 import numpy as np
 import pytest
@@ -69,14 +69,67 @@ def test_logits_are_those_of_eager(padded):
     assert padded != torch.equal(found, without)  # the mask was seen
 
 
-def test_global_layers_of_modern_bert():
-    ids, changes = tokens(), {"layer_types": ["full_attention"] * 2}
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+def test_layers_of_modern_bert(kind):
+    ids, changes = tokens(), {"layer_types": [kind] * 2, "local_attention": 16}
     with torch.no_grad():
         wanted = modern_bert("eager", **changes)(ids).logits
         found = modern_bert("spion", **changes)(ids).logits
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="causal, sliding or other mask|sliding_window"):
-        modern_bert("spion", layer_types=["sliding_attention"] * 2)(ids)
+
+
+def decoder(implementation, kind="Llama", **changes):
+    """Two layers of 4 query heads that share 2 heads of keys."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=50,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        **changes,
+    )
+    config._attn_implementation = implementation
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+@pytest.mark.parametrize("padding", ["none", "right", "left"])
+@pytest.mark.parametrize("kind, changes", [("Llama", {}), ("Mistral", {"sliding_window": 20})])
+def test_logits_of_decoders(kind, changes, padding):
+    ids = tokens()
+    mask = torch.ones_like(ids)
+    if padding != "none":
+        mask[0, 70:] = 0
+        mask[2, 5:] = 0
+    if padding == "left":
+        mask = mask.flip(-1)
+    with torch.no_grad():
+        wanted = decoder("eager", kind, **changes)(ids, attention_mask=mask).logits
+        found = decoder("spion", kind, **changes)(ids, attention_mask=mask).logits
+    kept = mask.bool()  # what a padded query is given means nothing
+    torch.testing.assert_close(found[kept], wanted[kept], rtol=1e-4, atol=1e-4)
+
+
+def test_packed_sequences_of_a_decoder():
+    ids = tokens(2)
+    positions = torch.cat([torch.arange(40), torch.arange(LENGTH - 40)]).expand(2, -1)
+    with torch.no_grad():
+        wanted = decoder("eager")(ids, position_ids=positions, use_cache=False).logits
+        found = decoder("spion")(ids, position_ids=positions, use_cache=False).logits
+        alone = decoder("spion")(ids[:, 40:], use_cache=False).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, 40:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_learns():
+    model, ids = decoder("spion").train(), tokens()
+    model(ids, labels=ids).loss.backward()
+    eager = decoder("eager").train()
+    eager(ids, labels=ids).loss.backward()
+    for ours, theirs in zip(model.parameters(), eager.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_patterns_of_layers():
@@ -96,17 +149,21 @@ def test_patterns_of_layers():
 
 def test_what_is_not_there_is_refused():
     ids = tokens()
-    left = torch.ones_like(ids)
-    left[0, :10] = 0
-    with pytest.raises(ValueError, match="padding on the right"):
-        bert("spion")(ids, attention_mask=left)
-    with pytest.raises(ValueError, match="causal"):
-        bert("spion", is_decoder=True)(ids)
+    holes = torch.ones_like(ids)
+    holes[0, 10:20] = 0
+    with pytest.raises(ValueError, match="leaves gaps between the keys"):
+        bert("spion")(ids, attention_mask=holes)
     with pytest.raises(ValueError, match="drops out probabilities"):
         bert("spion", attention_probs_dropout_prob=0.1).train()(ids)
+    model = decoder("spion")
+    cache = model(ids, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="queries attend to"):
+        model(ids[:, :1], past_key_values=cache)
     module = torch.nn.Module()
-    q, kv = torch.randn(1, 4, 32, 16), torch.randn(1, 2, 32, 16)
-    with pytest.raises(ValueError, match="grouped-query"):
-        spion.transformers.attention_forward(module, q, kv, kv, None)
-    with pytest.raises(ValueError, match=r"padding masks \[B, L\] alone"):
+    q = torch.randn(1, 4, 32, 16)
+    with pytest.raises(ValueError, match="padding masks"):
         spion.transformers.attention_forward(module, q, q, q, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ValueError, match="asks for a sliding window"):
+        spion.transformers.attention_forward(module, q, q, q, None, sliding_window=4)
+    with pytest.raises(ValueError, match="asks for softcap"):
+        spion.transformers.attention_forward(module, q, q, q, None, softcap=4)

@@ -7,8 +7,9 @@ pattern is a buffer, and the schedule that finds patterns while a model trains.
 """
 
 from ._flex import from_block_mask, to_block_mask
+from ._functional import attention, attention_with_lse, spans
 from ._module import BlockSparseAttention
-from ._op import attention, attention_with_lse, plan, tables
+from ._plans import plan, tables
 from ._schedule import SpionSchedule
 from ._sharding import register as register_sharding
 
@@ -20,6 +21,7 @@ __all__ = [
     "from_block_mask",
     "plan",
     "register_sharding",
+    "spans",
     "tables",
     "to_block_mask",
 ]

@@ -11,19 +11,21 @@ from torch import nn
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
-from . import _op
+from . import _op, _plans  # noqa: F401  (_op registers the operator)
 
 
 class BlockSparseAttention(nn.Module):
     """softmax(scale Q K^T) V over the blocks of a pattern.
 
-    forward(q, k, v, lengths=None): [B, heads, L, head_dim] each, gives [B, heads, L, head_dim].
+    forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
+    key_value_heads; gives [B, heads, L, head_dim].
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
     device and dtype, so that checkpoints are loaded on any. Both keep their size whatever the
     pattern: modules of equal shape share one compiled graph, and set_pattern changes a captured
     CUDA graph in place. Parameters of spion.torch.plan: heads and head_dim (of this process's shard
-    under tensor parallelism), scale, softmax, key_padding, max_blocks. dtype: of q, k and v; under
+    under tensor parallelism), scale, softmax, key_padding, key_value_heads, causal, spans,
+    max_blocks. dtype: of q, k and v; under
     autocast they are converted to it.
     """
 
@@ -41,6 +43,9 @@ class BlockSparseAttention(nn.Module):
         scale: float = 0.0,
         softmax: str = "masked",
         key_padding: bool = False,
+        key_value_heads: int = 0,
+        causal: bool = False,
+        spans: bool = False,
         max_blocks: int = 0,
         typical: Pattern | None = None,
     ) -> None:
@@ -49,6 +54,7 @@ class BlockSparseAttention(nn.Module):
         self.length, self.block = pattern.length, pattern.block
         self.scale, self.softmax = float(scale), softmax
         self.key_padding, self.max_blocks = key_padding, max_blocks
+        self.key_value_heads, self.causal, self.spans = key_value_heads or heads, causal, spans
         self._typical, self._pattern = typical, pattern
         where = torch.get_default_device() if device is None else torch.device(device)
         packed = numpy.packbits(pattern.bits(), axis=None)
@@ -63,7 +69,7 @@ class BlockSparseAttention(nn.Module):
     @property
     def plan(self) -> Plan:
         """Of the device where the module is."""
-        return _op.plan(
+        return _plans.plan(
             heads=self.heads,
             head_dim=self.head_dim,
             length=self.length,
@@ -73,6 +79,9 @@ class BlockSparseAttention(nn.Module):
             scale=self.scale,
             softmax=self.softmax,
             key_padding=self.key_padding,
+            key_value_heads=self.key_value_heads,
+            causal=self.causal,
+            spans=self.spans,
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -86,10 +95,9 @@ class BlockSparseAttention(nn.Module):
                 f"module for length {self.length} in blocks of {self.block}: make them equal"
             )
         # First what can be refused: more blocks than max_blocks.
-        numbers = torch.from_numpy(self.plan.tables(pattern))
+        _plans.tables(pattern, self.plan, out=self.tables)
         packed = torch.from_numpy(numpy.packbits(pattern.bits(), axis=None))
         with torch.no_grad():
-            self.tables.copy_(numbers)
             self.pattern_bits.copy_(packed)
         self._pattern = pattern
 
@@ -99,6 +107,7 @@ class BlockSparseAttention(nn.Module):
         k: torch.Tensor,
         v: torch.Tensor,
         lengths: torch.Tensor | None = None,
+        spans: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if q.dtype != self.dtype:
             if not torch.is_autocast_enabled(q.device.type):
@@ -111,9 +120,13 @@ class BlockSparseAttention(nn.Module):
                 f"lengths are {'given' if lengths is not None else 'missing'} and the module has "
                 f"key_padding={self.key_padding}: give both or none"
             )
-        return torch.ops.spion.attention(
-            q, k, v, self.tables, lengths, self.block, self.scale, self.softmax
-        )[0]
+        if (spans is not None) != self.spans:
+            raise UserError(
+                f"spans are {'given' if spans is not None else 'missing'} and the module has "
+                f"spans={self.spans}: give both or none"
+            )
+        words = (self.block, self.scale, self.softmax, self.causal)
+        return torch.ops.spion.attention(q, k, v, self.tables, lengths, *words, spans)[0]
 
     def extra_repr(self) -> str:
         return (
@@ -128,7 +141,7 @@ class BlockSparseAttention(nn.Module):
         with torch.no_grad():
             packed = numpy.packbits(self._pattern.bits(), axis=None)
             self.pattern_bits.copy_(torch.from_numpy(packed))
-            self.tables = torch.from_numpy(self.plan.tables(self._pattern)).to(device)
+        self.tables = _plans.tables(self._pattern, self.plan)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         before = self.tables.device

@@ -1,13 +1,18 @@
 """The operator spion::attention: registered here, computed by the library in PyTorch's memory and on
 its current stream.
 
-    spion::attention(q, k, v, tables, lengths, block, scale, softmax) -> (o, lse)
-    spion::attention_backward(d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax)
-        -> (d_q, d_k, d_v)
+    spion::attention(q, k, v, tables, lengths, block, scale, softmax, causal=False, spans=None)
+        -> (o, lse)
+    spion::attention_backward(d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax,
+        causal=False, spans=None) -> (d_q, d_k, d_v)
 
 The plan is found by shape, dtype and device, never by the pattern, which is the int32 tensor
 `tables`: one size for a plan, so that torch.compile makes one graph for every pattern and a CUDA
 graph may be replayed with other tables in the same memory.
+
+A call of plain tensors goes to the library from the Autograd key at once (_core.Operator), without
+another pass through the dispatcher. Everything else, fake and traced tensors, subclasses, lazy bits
+and functorch's transforms, is sent on to the keys below, as torch.library does it.
 """
 
 from __future__ import annotations
@@ -16,134 +21,36 @@ from typing import Any
 
 import torch
 
-from .._context import canonical
 from .._core import UserError
-from .._pattern import Pattern
-from .._plan import BACKWARD, FORWARD, Attention, Plan
-from .._context import context as _context
+from .._plan import BACKWARD, FORWARD, Plan
+from ._plans import Words, check_rank, direct, find
 
-_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_ARGUMENTS = "Tensor tables, Tensor? lengths, int block, float scale, str softmax"
-
-# By device, dtype, [H, L, D], block, scale, softmax, whether keys are padded, and numbers of tables.
-_plans: dict[tuple[Any, ...], Plan] = {}
-
-
-def _key(
-    device: torch.device,
-    dtype: torch.dtype,
-    shape: tuple[int, int, int],
-    block: int,
-    scale: float,
-    softmax: str,
-    padded: bool,
-    numbers: int,
-) -> tuple[Any, ...]:
-    return (device, dtype, shape, block, scale, softmax, padded, numbers)
+_WORDS = "int block, float scale, str softmax, bool causal=False, Tensor? spans=None"
+_ARGUMENTS = f"Tensor tables, Tensor? lengths, {_WORDS}"
+_Maybe = torch.Tensor | None
+_Two = tuple[torch.Tensor, torch.Tensor]
+_Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _with_index(device: torch.device | str) -> torch.device:
-    device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+def _bits(*names: str) -> int:
+    bits = 0
+    for name in names:
+        key = getattr(torch._C.DispatchKey, name)
+        bits |= torch._C.DispatchKeySet(key).raw_repr()
+    return bits
 
 
-def _check(device: torch.device, dtype: torch.dtype) -> None:
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"tensors are on {device}: spion computes on cpu and cuda")
-    if dtype not in _DTYPES:
-        raise UserError(
-            f"tensors are of {dtype}: attention computes in float32, bfloat16 and float16; convert "
-            "them"
-        )
-
-
-def plan(
-    *,
-    heads: int,
-    head_dim: int,
-    length: int,
-    block: int = 64,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    scale: float = 0.0,
-    softmax: str = "masked",
-    key_padding: bool = False,
-    typical: Pattern | None = None,
-    max_blocks: int = 0,
-    batch: int = 0,
-) -> Plan:
-    """The plan that the operator takes for tensors [B, heads, length, head_dim]; made, and its
-    kernels compiled, if there is none yet. Call it before a CUDA graph is captured, and to give
-    `typical` or `max_blocks`; spion.plan says what they are."""
-    where = _with_index(device)
-    _check(where, dtype)
-    attention = Attention(
-        heads, head_dim, length, block, _DTYPES[dtype], float(scale), softmax, key_padding
-    )
-    made = Plan(
-        attention,
-        _context(canonical(where)),
-        typical=typical,
-        max_blocks=max_blocks,
-        batch=batch,
-    )
-    shape = (heads, length, head_dim)
-    numbers = made.table_bytes // 4
-    key = _key(where, dtype, shape, block, float(scale), softmax, key_padding, numbers)
-    return _plans.setdefault(key, made)
-
-
-def _find(
-    q: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor | None,
-    block: int,
-    scale: float,
-    softmax: str,
-) -> Plan:
-    _, heads, length, width = q.shape
-    key = (
-        q.device,
-        q.dtype,
-        (heads, length, width),
-        block,
-        scale,
-        softmax,
-        lengths is not None,
-        tables.shape[0],
-    )
-    found = _plans.get(key)
-    return found if found is not None else _make(q, tables, lengths, block, scale, softmax)
-
-
-def _make(
-    q: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor | None,
-    block: int,
-    scale: float,
-    softmax: str,
-) -> Plan:
-    made = plan(
-        heads=q.shape[1],
-        head_dim=q.shape[3],
-        length=q.shape[2],
-        block=block,
-        dtype=q.dtype,
-        device=q.device,
-        scale=scale,
-        softmax=softmax,
-        key_padding=lengths is not None,
-    )
-    if tables.ndim != 1 or tables.shape[0] * 4 != made.table_bytes:
-        raise UserError(
-            f"the tables have shape {tuple(tables.shape)} and a plan for these tensors takes "
-            f"[{made.table_bytes // 4}]: make them by spion.torch.tables, after spion.torch.plan if "
-            "they are for other max_blocks"
-        )
-    return made
+# Keys other than those of dense tensors of the host and of CUDA.
+_SPECIAL = ~_bits(
+    "CPU",
+    "CUDA",
+    "AutogradCPU",
+    "AutogradCUDA",
+    "ADInplaceOrView",
+    "AutocastCPU",
+    "AutocastCUDA",
+    "BackendSelect",
+)
 
 
 def _readable(x: torch.Tensor) -> torch.Tensor:
@@ -158,11 +65,6 @@ def _readable(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _rank(q: torch.Tensor) -> None:
-    if q.ndim != 4:
-        raise UserError(f"q has shape {tuple(q.shape)}: give tensors [B, H, L, D]")
-
-
 def _workspace(plan: Plan, like: torch.Tensor, which: int) -> torch.Tensor | None:
     if not like.is_cuda:
         return None
@@ -175,48 +77,48 @@ def _forward(
     k: torch.Tensor,
     v: torch.Tensor,
     tables: torch.Tensor,
-    lengths: torch.Tensor | None,
+    lengths: _Maybe,
     block: int,
     scale: float,
     softmax: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    _rank(q)
-    plan = _find(q, tables, lengths, block, scale, softmax)
-    o, lse = _empty_forward(q)
+    causal: bool = False,
+    spans: _Maybe = None,
+) -> _Two:
+    made = direct.forward(q, k, v, tables, lengths, block, scale, softmax, causal, spans)
+    if made is not None:
+        return made
+    plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
+    o, lse = _empty(q), _empty_lse(q)
     plan.core.forward(
-        _readable(q),
-        _readable(k),
-        _readable(v),
+        *(_readable(x) for x in (q, k, v)),
         o,
         lse,
         tables,
         lengths,
+        spans,
         _workspace(plan, q, FORWARD),
+        None,
         True,
         None,
     )
     return o, lse
 
 
-def _empty_forward(q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _empty(q: torch.Tensor) -> torch.Tensor:
     """Of q's strides if its rows are dense, else contiguous."""
     dense = q.stride(3) == 1
-    o = torch.empty_like(q) if dense else torch.empty_like(q, memory_format=torch.contiguous_format)
-    return o, q.new_empty(q.shape[:3], dtype=torch.float32)
+    return torch.empty_like(q) if dense else torch.empty_like(
+        q, memory_format=torch.contiguous_format
+    )
 
 
-def _fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor | None,
-    block: int,
-    scale: float,
-    softmax: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    _rank(q)
-    return _empty_forward(q)
+def _empty_lse(q: torch.Tensor) -> torch.Tensor:
+    return q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def _fake(q: torch.Tensor, *rest: Any) -> _Two:
+    check_rank(q)
+    return _empty(q), _empty_lse(q)
 
 
 def _backward(
@@ -227,67 +129,136 @@ def _backward(
     o: torch.Tensor,
     lse: torch.Tensor,
     tables: torch.Tensor,
-    lengths: torch.Tensor | None,
+    lengths: _Maybe,
     block: int,
     scale: float,
     softmax: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    plan = _find(q, tables, lengths, block, scale, softmax)
-    gradients = tuple(_empty_forward(x)[0] for x in (q, k, v))
+    causal: bool = False,
+    spans: _Maybe = None,
+) -> _Three:
+    made = direct.backward(
+        d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax, causal, spans
+    )
+    if made is not None:
+        return made
+    plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
+    d_q, d_k, d_v = (_empty(x) for x in (q, k, v))
     plan.core.backward(
-        _readable(d_o),
-        _readable(q),
-        _readable(k),
-        _readable(v),
+        *(_readable(x) for x in (d_o, q, k, v)),
         o,
         lse,
-        *gradients,
+        d_q,
+        d_k,
+        d_v,
         tables,
         lengths,
+        spans,
         _workspace(plan, q, BACKWARD),
+        None,
         True,
         None,
     )
-    return gradients
+    return d_q, d_k, d_v
 
 
 def _fake_backward(
-    d_o: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    *rest: Any,
-) -> tuple[torch.Tensor, ...]:
-    return tuple(_empty_forward(x)[0] for x in (q, k, v))
+    d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+) -> _Three:
+    return _empty(q), _empty(k), _empty(v)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, tables, lengths, ctx.block, ctx.scale, ctx.softmax = inputs
+def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator.redispatch(keys & torch._C._after_autograd_keyset, *args)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: _Two) -> None:
+    q, k, v, tables, lengths, block, scale, softmax, *mask = inputs  # without what is at its default
+    causal, spans = (*mask, *(False, None)[len(mask) :])
+    ctx.inputs = len(inputs)
+    ctx.words = Words(block, scale, softmax, causal)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, *output, tables, lengths)
+    ctx.save_for_backward(q, k, v, *output, tables, lengths, spans)
 
 
-def _differentiate(ctx: Any, d_o: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
+def _differentiate(ctx: Any, d_o: _Maybe, _: None) -> tuple[_Maybe, ...]:
+    """Of the inputs of the operator, `causal` and `spans` among them."""
     if d_o is None:
-        return (None,) * 8
-    q, k, v, o, lse, tables, lengths = ctx.saved_tensors
-    gradients = torch.ops.spion.attention_backward(
-        d_o, q, k, v, o, lse, tables, lengths, ctx.block, ctx.scale, ctx.softmax
-    )
-    return (*gradients, None, None, None, None, None)
+        return (None,) * 10
+    q, k, v, o, lse, tables, lengths, spans = ctx.saved_tensors
+    special = torch._C._dispatch_keys(d_o).raw_repr() & _SPECIAL
+    plain = ctx.plain and not special and not torch._C._len_torch_dispatch_stack()
+    call = _backward if plain and not torch.is_grad_enabled() else _backward_operator
+    gradients = call(d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans)
+    return (*gradients, None, None, None, None, None, None, None)
 
 
-def _refuse_lse(gradient: torch.Tensor) -> None:
-    raise UserError(
-        "lse has no gradient here, and a loss depends on it: use lse.detach(), or o alone"
-    )
+class _Plain(torch.autograd.Function):
+    """Of plain tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        made = _forward(*args)
+        ctx.plain = True
+        _save(ctx, args, made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _differentiate(ctx, *gradients)[: ctx.inputs]
 
 
-def _refuse_twice(ctx: Any, *gradients: torch.Tensor | None) -> None:
-    raise UserError(
-        "attention cannot be differentiated twice: its backward pass has no gradient of its own"
-    )
+class _Traced(torch.autograd.Function):
+    """Of all others: to the keys below Autograd."""
+
+    @staticmethod
+    def forward(keys: Any, *args: Any) -> Any:
+        return _below_autograd(_operator, keys, *args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.plain = False
+        _save(ctx, inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return (None, *_differentiate(ctx, *gradients)[: ctx.inputs])
+
+
+class _Once(torch.autograd.Function):
+    """The gradients, which have none of their own."""
+
+    @staticmethod
+    def forward(keys: Any, *args: Any) -> Any:
+        return _below_autograd(_backward_operator, keys, *args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise UserError(
+            "attention cannot be differentiated twice: its backward pass has no gradient of its own"
+        )
+
+
+def _attention_autograd(keys: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    records = (q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()
+    if keys.raw_repr() & _SPECIAL:
+        if records:
+            return _Traced.apply(keys, q, k, v, *rest)
+        return _below_autograd(_operator, keys, q, k, v, *rest)
+    return _Plain.apply(q, k, v, *rest) if records else _forward(q, k, v, *rest)
+
+
+def _backward_autograd(keys: Any, *args: Any) -> Any:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in args[:6]):
+        return _Once.apply(keys, *args)
+    if keys.raw_repr() & _SPECIAL:
+        return _below_autograd(_backward_operator, keys, *args)
+    return _backward(*args)
 
 
 def _autocast(device: str) -> Any:
@@ -305,7 +276,7 @@ def _autocast(device: str) -> Any:
             half = q.dtype in (torch.bfloat16, torch.float16)
             dtype = q.dtype if half else torch.get_autocast_dtype(device)
         with torch._C._ExcludeDispatchKeyGuard(without):
-            return torch.ops.spion.attention(q.to(dtype), k.to(dtype), v.to(dtype), *rest)
+            return _operator(q.to(dtype), k.to(dtype), v.to(dtype), *rest)
 
     return call
 
@@ -328,78 +299,13 @@ def _register() -> torch.library.Library:
         library.impl("attention", _forward, key)
         library.impl("attention_backward", _backward, key)
         library.impl("attention", _autocast(key.lower()), f"Autocast{key}")
+    library.impl("attention", _attention_autograd, "Autograd", with_keyset=True)
+    library.impl("attention_backward", _backward_autograd, "Autograd", with_keyset=True)
     torch.library.register_fake("spion::attention", _fake, lib=library)
     torch.library.register_fake("spion::attention_backward", _fake_backward, lib=library)
-    torch.library.register_autograd(
-        "spion::attention", _differentiate, setup_context=_save, lib=library
-    )
-    torch.library.register_autograd("spion::attention_backward", _refuse_twice, lib=library)
     return library
 
 
 _library = _register()  # lives as long as the operator
-
-
-def tables(pattern: Pattern, plan: Plan) -> torch.Tensor:
-    """The pattern's index tables for the operator, on the plan's device: int32 [table_bytes / 4]."""
-    return torch.from_numpy(plan.tables(pattern)).to(plan.context.name)
-
-
-def attention_with_lse(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    pattern: Pattern,
-    *,
-    lengths: torch.Tensor | None = None,
-    scale: float = 0.0,
-    softmax: str = "masked",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
-    depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
-    itself, lse counts as a constant."""
-    _rank(q)
-    _check(q.device, q.dtype)
-    dtype = q.dtype
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.float32 if q.device.type == "cpu" else torch.get_autocast_dtype("cuda")
-        dtype = q.dtype if q.is_cuda and q.dtype != torch.float32 else dtype
-    made = plan(
-        heads=q.shape[1],
-        head_dim=q.shape[3],
-        length=q.shape[2],
-        block=pattern.block,
-        dtype=dtype,
-        device=q.device,
-        scale=scale,
-        softmax=softmax,
-        key_padding=lengths is not None,
-    )
-    key = (pattern.digest, "operator")
-    kept = made._tables.get(key)
-    if kept is None:
-        kept = made._tables[key] = tables(pattern, made)
-    o, lse = torch.ops.spion.attention(q, k, v, kept, lengths, pattern.block, float(scale), softmax)
-    if o.requires_grad and not torch.compiler.is_compiling():
-        lse = lse.requires_grad_()
-        lse.register_hook(_refuse_lse)
-    return o, lse
-
-
-def attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    pattern: Pattern,
-    *,
-    lengths: torch.Tensor | None = None,
-    scale: float = 0.0,
-    softmax: str = "masked",
-) -> torch.Tensor:
-    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k and v.
-
-    q, k, v: [B, H, L, D], float32 on the host, also bfloat16 and float16 on a GPU. lengths: [B]
-    int32, the number of valid keys of each sample. scale: 0: 1/sqrt(D). Returns o [B, H, L, D].
-    Under torch.compile use BlockSparseAttention, whose pattern is a buffer.
-    """
-    return attention_with_lse(q, k, v, pattern, lengths=lengths, scale=scale, softmax=softmax)[0]
+_operator = torch.ops.spion.attention.default
+_backward_operator = torch.ops.spion.attention_backward.default

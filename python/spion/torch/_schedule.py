@@ -13,7 +13,8 @@ from .._context import canonical, context
 from .._core import UserError
 from .._discoverer import Discoverer
 from .._pattern import Pattern
-from . import _op
+from ._op import _readable
+from ._plans import with_index
 from ._module import BlockSparseAttention
 
 
@@ -141,7 +142,7 @@ class SpionSchedule:
                 q, k, v, layer.tables, lengths, layer.block, layer.scale, layer.softmax
             )
             found, pooled = self._discoverer(layer)(
-                _op._readable(q), _op._readable(k), lse, lengths=lengths
+                _readable(q), _readable(k), lse, lengths=lengths
             )
             self._found[index], self._maps[index] = found, pooled
             seen.add(index)
@@ -152,7 +153,7 @@ class SpionSchedule:
         plan = layer.plan
         key = (plan.attention, str(layer.tables.device))
         if key not in self._discoverers:
-            opened = context(canonical(_op._with_index(layer.tables.device)))
+            opened = context(canonical(with_index(layer.tables.device)))
             self._discoverers[key] = Discoverer(plan.attention, opened, **self._settings)
         return self._discoverers[key]
 

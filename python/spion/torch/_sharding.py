@@ -9,30 +9,34 @@ import torch
 
 def register() -> None:
     """For torch.ops.spion: batch (dimension 0) and heads (dimension 1). Tables are whole on every
-    rank and made for its own number of heads; `lengths` goes with the samples."""
+    rank and made for its own number of heads; `lengths` and `spans` go with the samples."""
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.experimental import register_sharding
 
-    def placements(lengths: Any, shard: int | None) -> tuple[Any, Any, Any]:
-        """Of tensors, of tables, of lengths."""
-        each = Replicate() if shard is None else Shard(shard)
-        counts = Shard(0) if shard == 0 else Replicate()
-        return each, Replicate(), None if lengths is None else counts
+    def rules(outputs: int, tensors: int, lengths: Any, spans: Any) -> list[Any]:
+        """Of `outputs`, and of `tensors`, tables, lengths, four words and spans."""
+        made = []
+        for shard in (None, 0, 1):
+            each = Replicate() if shard is None else Shard(shard)
+            counts = Shard(0) if shard == 0 else Replicate()
+            masks = Shard(1) if shard == 0 else Replicate()
+            beside = [
+                Replicate(),
+                None if lengths is None else counts,
+                *[None] * 4,
+                None if spans is None else masks,
+            ]
+            made.append(([each] * outputs, [each] * tensors + beside))
+        return made
 
     @register_sharding(torch.ops.spion.attention.default)
-    def forward(q, k, v, tables, lengths, block, scale, softmax):  # type: ignore[no-untyped-def]
-        rules = []
-        for shard in (None, 0, 1):
-            each, whole, counts = placements(lengths, shard)
-            rules.append(([each, each], [each, each, each, whole, counts, None, None, None]))
-        return rules
+    def forward(  # type: ignore[no-untyped-def]
+        q, k, v, tables, lengths, block, scale, softmax, causal=False, spans=None
+    ):
+        return rules(2, 3, lengths, spans)
 
     @register_sharding(torch.ops.spion.attention_backward.default)
     def backward(  # type: ignore[no-untyped-def]
-        d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax
+        d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax, causal=False, spans=None
     ):
-        rules = []
-        for shard in (None, 0, 1):
-            each, whole, counts = placements(lengths, shard)
-            rules.append(([each] * 3, [each] * 6 + [whole, counts, None, None, None]))
-        return rules
+        return rules(3, 6, lengths, spans)

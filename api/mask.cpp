@@ -1,0 +1,72 @@
+// Rules of masks within blocks, as the C struct says them, to the spans that kernels read.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "api/border.h"
+#include "ir/element_spans.h"
+
+namespace spion::api {
+namespace {
+
+std::vector<int> copied(const std::int32_t* numbers, std::int64_t count) {
+    return numbers == nullptr ? std::vector<int>() : std::vector<int>(numbers, numbers + count);
+}
+
+std::optional<int> side_of(const spion_mask_rules& given, std::int32_t side, std::int32_t reach) {
+    return (given.window & side) != 0 ? std::optional<int>(reach) : std::nullopt;
+}
+
+MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64_t length) {
+    if ((given.window & ~(SPION_WINDOW_LEFT | SPION_WINDOW_RIGHT)) != 0) {
+        throw UserError(
+            "the window's sides are {:#x}: use SPION_WINDOW_LEFT, SPION_WINDOW_RIGHT or both",
+            given.window);
+    }
+    return {.causal = given.causal != 0,
+            .left = side_of(given, SPION_WINDOW_LEFT, given.left),
+            .right = side_of(given, SPION_WINDOW_RIGHT, given.right),
+            .documents = copied(given.documents, batch * length),
+            .prefixes = copied(given.prefixes, batch),
+            .query_lengths = copied(given.query_lengths, batch)};
+}
+
+}  // namespace
+}  // namespace spion::api
+
+extern "C" {
+
+using spion::UserError;
+using spion::api::guarded;
+using spion::api::present;
+using spion::api::read_struct;
+
+int32_t spion_write_spans(const spion_mask_rules* rules, int64_t batch, int64_t length,
+                          int32_t* query_spans, int32_t* key_spans, size_t count) noexcept {
+    return guarded([&] {
+        constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+        const spion_mask_rules given = read_struct(rules, "spion_mask_rules");
+        int32_t* const queries = &present(query_spans, "query_spans");
+        int32_t* const keys = &present(key_spans, "key_spans");
+        if (batch < 1 || batch > kMost || length < 1 || length > kMost) {
+            throw UserError("the batch is {} and the length {}: give 1 to {} for each", batch,
+                            length, kMost);
+        }
+        const auto wanted =
+            2 * static_cast<std::uint64_t>(batch) * static_cast<std::uint64_t>(length);
+        if (count != wanted) {
+            throw UserError(
+                "there is room for {} numbers of spans, and batch {} of length {} has 2 * B * L = "
+                "{}: give arrays of that size",
+                count, batch, length, wanted);
+        }
+        const spion::ElementSpans spans =
+            element_spans(spion::api::rules_of(given, batch, length), batch, length);
+        std::copy(spans.queries.begin(), spans.queries.end(), queries);
+        std::copy(spans.keys.begin(), spans.keys.end(), keys);
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,61 @@
+// Which elements of a block count: rules that are said at each call. Part of spion.h.
+#ifndef SPION_MASK_H
+#define SPION_MASK_H
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "spion/error.h"
+#include "spion/spion_c.h"
+
+namespace spion {
+inline namespace abi0 {  // as SPION_ABI_MAJOR
+
+// Query i of a sample keeps key j when all rules that are given say so.
+struct MaskRules {
+    bool causal = false;                       // j <= i
+    std::optional<std::int32_t> left = {};     // i - left <= j
+    std::optional<std::int32_t> right = {};    // j <= i + right
+    std::vector<std::int32_t> documents = {};  // [B, L], never decreasing: i's equals j's
+    std::vector<std::int32_t> prefixes = {};   // [B], with causal: keys below it are kept by all
+    std::vector<std::int32_t> query_lengths = {};  // [B]: queries from it on keep nothing
+};
+
+// As kernels read them: [B, L, 2] each, a first position and an end.
+struct Spans {
+    std::vector<std::int32_t> queries;  // the keys that a query keeps
+    std::vector<std::int32_t> keys;     // the queries that keep a key
+};
+
+// For calls of a plan with `spans`, which take a copy of both arrays where the tensors are.
+inline Spans spans(const MaskRules& rules, std::int64_t batch, std::int64_t length) {
+    const auto of = [](const std::vector<std::int32_t>& numbers, std::int64_t count,
+                       const char* sentence) {
+        if (!numbers.empty() && static_cast<std::int64_t>(numbers.size()) != count) {
+            throw UserError(SPION_INVALID, sentence);
+        }
+        return numbers.empty() ? nullptr : numbers.data();
+    };
+    spion_mask_rules c = SPION_MASK_RULES_INIT;
+    c.causal = rules.causal ? 1 : 0;
+    c.window = (rules.left ? SPION_WINDOW_LEFT : 0) | (rules.right ? SPION_WINDOW_RIGHT : 0);
+    c.left = rules.left.value_or(0);
+    c.right = rules.right.value_or(0);
+    c.documents = of(rules.documents, batch * length,
+                     "documents has not B * L numbers: give one for each position");
+    c.prefixes = of(rules.prefixes, batch, "prefixes has not B numbers: give one for each sample");
+    c.query_lengths =
+        of(rules.query_lengths, batch, "query_lengths has not B numbers: give one for each sample");
+    const auto size = batch > 0 && length > 0 ? static_cast<std::size_t>(2 * batch * length) : 1;
+    Spans made{std::vector<std::int32_t>(size), std::vector<std::int32_t>(size)};
+    detail::check(
+        spion_write_spans(&c, batch, length, made.queries.data(), made.keys.data(), size));
+    return made;
+}
+
+}  // namespace abi0
+}  // namespace spion
+
+#endif

@@ -1,0 +1,121 @@
+#include "python/core/call.h"
+
+namespace spion::python {
+namespace {
+
+void need_workspace(const LentPlan& plan, nb::handle workspace) {
+    if (plan.cuda && workspace.is_none()) {
+        throw UserError(SPION_INVALID,
+                        "a call on a GPU needs a workspace there: ask workspace(batch, pass)");
+    }
+}
+
+// The first numbers of tables, as bytes of Python's.
+const void* head_of(nb::handle head) {
+    if (head.is_none()) {
+        return nullptr;
+    }
+    const auto bytes = nb::cast<nb::bytes>(head);
+    if (bytes.size() != SPION_TABLE_HEAD_BYTES) {
+        throw UserError(SPION_INVALID, "the head of the tables is not their first 64 bytes");
+    }
+    return bytes.c_str();  // lives as long as the argument
+}
+
+template <std::size_t kCount>
+void read(const Call& call, const Array* const (&arrays)[kCount], spion_tensor (&tensors)[kCount]) {
+    for (std::size_t i = 0; i < kCount; ++i) {
+        tensors[i] = call.checked(*arrays[i]).as_tensor();
+    }
+}
+
+}  // namespace
+
+void run_forward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[4],
+                 const Beside& beside, const RunOptions& options) {
+    spion_tensor tensors[4];
+    read(call, arrays, tensors);
+    beside.check_counts(tensors[0]);
+    const nb::gil_scoped_release released;
+    const auto alone = options.alone == nullptr ? std::unique_lock<std::mutex>()
+                                                : std::unique_lock(*options.alone);
+    const Scratch scratch(plan.plan, tensors[0].shape[0], Pass::kForward, beside.workspace(),
+                          options.prepare, call.stream());
+    plan.plan.forward({.q = tensors[0],
+                       .k = tensors[1],
+                       .v = tensors[2],
+                       .o = tensors[3],
+                       .lse = beside.lse(),
+                       .tables = beside.tables().data(),
+                       .table_bytes = beside.tables().bytes(),
+                       .lengths = beside.lengths(),
+                       .workspace = scratch.data(),
+                       .workspace_bytes = scratch.bytes(),
+                       .table_head = options.head,
+                       .query_spans = beside.query_spans(),
+                       .key_spans = beside.key_spans()},
+                      call.stream());
+}
+
+void run_backward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[8],
+                  const Beside& beside, const RunOptions& options) {
+    spion_tensor tensors[8];
+    read(call, arrays, tensors);
+    beside.check_counts(tensors[0]);
+    const nb::gil_scoped_release released;
+    const auto alone = options.alone == nullptr ? std::unique_lock<std::mutex>()
+                                                : std::unique_lock(*options.alone);
+    const Scratch scratch(plan.plan, tensors[0].shape[0], Pass::kBackward, beside.workspace(),
+                          options.prepare, call.stream());
+    plan.plan.backward({.q = tensors[0],
+                        .k = tensors[1],
+                        .v = tensors[2],
+                        .o = tensors[3],
+                        .d_o = tensors[4],
+                        .d_q = tensors[5],
+                        .d_k = tensors[6],
+                        .d_v = tensors[7],
+                        .lse = beside.lse(),
+                        .tables = beside.tables().data(),
+                        .table_bytes = beside.tables().bytes(),
+                        .lengths = beside.lengths(),
+                        .workspace = scratch.data(),
+                        .workspace_bytes = scratch.bytes(),
+                        .table_head = options.head,
+                        .query_spans = beside.query_spans(),
+                        .key_spans = beside.key_spans()},
+                       call.stream());
+}
+
+void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
+             nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
+             nb::handle workspace, nb::handle head, bool prepare,
+             std::optional<std::uintptr_t> stream) {
+    need_workspace(plan, workspace);
+    const Call call(plan.cuda, plan.ordinal, stream, q);
+    const Array arrays[4] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
+                             call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
+    const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace);
+    run_forward(plan, call, {&arrays[0], &arrays[1], &arrays[2], &arrays[3]}, beside,
+                {.prepare = prepare, .head = head_of(head)});
+}
+
+void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
+              nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
+              nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
+              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream) {
+    need_workspace(plan, workspace);
+    const Call call(plan.cuda, plan.ordinal, stream, q);
+    const Array arrays[8] = {
+        call.read(q, "q", Access::kRead),      call.read(k, "k", Access::kRead),
+        call.read(v, "v", Access::kRead),      call.read(o, "o", Access::kRead),
+        call.read(d_o, "d_o", Access::kRead),  call.read(d_q, "d_q", Access::kWrite),
+        call.read(d_k, "d_k", Access::kWrite), call.read(d_v, "d_v", Access::kWrite)};
+    const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace);
+    run_backward(plan, call,
+                 {&arrays[0], &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],
+                  &arrays[6], &arrays[7]},
+                 beside, {.prepare = prepare, .head = head_of(head)});
+}
+
+}  // namespace spion::python

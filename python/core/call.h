@@ -1,0 +1,177 @@
+// What a call of a plan is made of: its arrays, each borrowed and looked at, and its workspace.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <spion/spion.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "python/core/array.h"
+
+namespace spion::python {
+
+struct LentContext {
+    Context context;
+    bool cuda;
+    int ordinal;
+};
+
+struct LentPlan {
+    Plan plan;
+    bool cuda;
+    int ordinal;
+    std::size_t table_bytes;
+};
+
+// Arrays of one call: each checked for its device when it is read.
+class Call {
+  public:
+    Call(bool cuda, int ordinal, std::optional<std::uintptr_t> stream, nb::handle first)
+        : cuda_(cuda),
+          ordinal_(ordinal),
+          stream_(!cuda    ? nullptr
+                  : stream ? reinterpret_cast<void*>(*stream)
+                           : current_stream(first, ordinal)) {}
+
+    void* stream() const { return stream_; }
+    Array read(nb::handle object, const char* name, Access access) const {
+        return Array(object, name, access, stream_);
+    }
+    const Array& checked(const Array& array) const {
+        array.check_device(cuda_, ordinal_);
+        return array;
+    }
+
+  private:
+    bool cuda_;
+    int ordinal_;
+    void* stream_;
+};
+
+// Tables, lengths, LSE and workspace of a call.
+struct Beside {
+    Beside(const Call& call, nb::handle lse, Access lse_access, nb::handle tables,
+           nb::handle lengths, nb::handle spans, nb::handle workspace) {
+        if (!lse.is_none()) {
+            lse_.emplace(lse, "lse", lse_access, call.stream());
+            call.checked(*lse_).check_plain(3, dlpack::kFloat, 32);
+        }
+        if (!tables.is_none()) {
+            tables_.emplace(tables, "tables", Access::kRead, call.stream());
+            call.checked(*tables_).check_plain(1, dlpack::kInt, 32);
+        }
+        if (!lengths.is_none()) {
+            lengths_.emplace(lengths, "lengths", Access::kRead, call.stream());
+            call.checked(*lengths_).check_plain(1, dlpack::kInt, 32);
+        }
+        if (!spans.is_none()) {
+            spans_.emplace(spans, "spans", Access::kRead, call.stream());
+            call.checked(*spans_).check_plain(4, dlpack::kInt, 32);
+        }
+        if (!workspace.is_none()) {
+            workspace_.emplace(workspace, "workspace", Access::kWrite, call.stream());
+            call.checked(*workspace_).check_plain(1, dlpack::kUInt, 8);
+        }
+    }
+
+    // The library reads [B] numbers, and [B, H, L]: their number is checked here.
+    void check_counts(const spion_tensor& q) const {
+        if (lengths_ && lengths_->seen().shape[0] != q.shape[0]) {
+            refuse("lengths has ", lengths_->seen().shape[0], "batch", q.shape[0]);
+        }
+        if (spans_) {
+            const std::int64_t* const shape = spans_->seen().shape;
+            if (shape[0] != 2 || shape[1] != q.shape[0] || shape[2] != q.shape[2] ||
+                shape[3] != 2) {
+                throw UserError(SPION_INVALID,
+                                "spans are not [2, B, L, 2] of q's batch and length: make them by "
+                                "spans()");
+            }
+        }
+        const std::int64_t rows = q.shape[0] * q.shape[1] * q.shape[2];
+        if (lse_ && static_cast<std::int64_t>(lse_->bytes() / sizeof(float)) != rows) {
+            refuse("lse has ", static_cast<std::int64_t>(lse_->bytes() / sizeof(float)),
+                   "B * H * L", rows);
+        }
+    }
+
+    float* lse() const { return lse_ ? static_cast<float*>(lse_->data()) : nullptr; }
+    const std::int32_t* lengths() const {
+        return lengths_ ? static_cast<const std::int32_t*>(lengths_->data()) : nullptr;
+    }
+    const std::int32_t* query_spans() const {
+        return spans_ ? static_cast<const std::int32_t*>(spans_->data()) : nullptr;
+    }
+    const std::int32_t* key_spans() const {
+        return spans_ ? query_spans() + spans_->bytes() / (2 * sizeof(std::int32_t)) : nullptr;
+    }
+    const Array& tables() const { return *tables_; }
+    const std::optional<Array>& workspace() const { return workspace_; }
+
+  private:
+    [[noreturn]] static void refuse(const char* what, std::int64_t given, const char* wanted,
+                                    std::int64_t number) {
+        throw UserError(SPION_INVALID, (what + std::to_string(given) + " numbers, and " + wanted +
+                                        " is " + std::to_string(number))
+                                           .c_str());
+    }
+
+    std::optional<Array> lse_, tables_, lengths_, spans_, workspace_;
+};
+
+// The caller's workspace or, on the host, memory for the time of a call; made ready where asked.
+class Scratch {
+  public:
+    Scratch(const Plan& plan, std::int64_t batch, Pass pass, const std::optional<Array>& given,
+            bool prepare, void* stream) {
+        if (given) {
+            data_ = given->data();
+            bytes_ = given->bytes();
+        } else {
+            bytes_ = plan.workspace(batch, pass).bytes;
+            own_ = std::make_unique_for_overwrite<std::max_align_t[]>(
+                bytes_ / sizeof(std::max_align_t) + 1);
+            data_ = own_.get();
+        }
+        if (prepare || !given) {
+            plan.prepare_workspace(batch, pass, data_, bytes_, stream);
+        }
+    }
+    void* data() const { return data_; }
+    std::size_t bytes() const { return bytes_; }
+
+  private:
+    std::unique_ptr<std::max_align_t[]> own_;
+    void* data_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
+struct RunOptions {
+    bool prepare = false;         // the workspace, before the call
+    const void* head = nullptr;   // of the tables, on the host
+    std::mutex* alone = nullptr;  // held over the launches, where the workspace is shared
+};
+
+// A pass of the plan that writes to o and lse, or to d_q, d_k and d_v. arrays: q k v o, then d_o d_q
+// d_k d_v. Gives Python's lock back meanwhile.
+void run_forward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[4],
+                 const Beside& beside, const RunOptions& options);
+void run_backward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[8],
+                  const Beside& beside, const RunOptions& options);
+
+// Plan.forward and Plan.backward of Python.
+void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
+             nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
+             nb::handle workspace, nb::handle head, bool prepare,
+             std::optional<std::uintptr_t> stream);
+void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
+              nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
+              nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
+              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream);
+
+}  // namespace spion::python

@@ -1,0 +1,54 @@
+"""Masks within blocks: which keys a query keeps, said at each call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core
+from ._core import UserError
+
+
+def _numbers(given: Any, name: str) -> Any:
+    import numpy
+
+    if given is None:
+        return None
+    array = numpy.asarray(given)
+    if array.dtype.kind not in "iub":
+        raise UserError(f"{name} is of {array.dtype}: give integers")
+    return numpy.ascontiguousarray(array, numpy.int32)
+
+
+def spans(
+    batch: int,
+    length: int,
+    *,
+    causal: bool = False,
+    left: int | None = None,
+    right: int | None = None,
+    documents: Any = None,
+    prefixes: Any = None,
+    query_lengths: Any = None,
+) -> Any:
+    """The rules as kernels read them, for calls of a plan with spans=True: int32 of NumPy's,
+    [2, batch, length, 2]. Query i keeps key j when all rules that are given say so.
+
+    causal: j <= i. left, right: i - left <= j and j <= i + right, a sliding window. documents:
+    [batch, length] ids that never decrease, i's equals j's. prefixes: [batch], with causal: keys
+    below it are kept by all. query_lengths: [batch], queries from it on keep nothing.
+    """
+    import numpy
+
+    if batch < 1 or length < 1:
+        raise UserError(f"the batch is {batch} and the length {length}: give at least 1 for each")
+    made = numpy.empty((2, batch, length, 2), numpy.int32)
+    _core.write_spans(
+        causal,
+        left,
+        right,
+        _numbers(documents, "documents"),
+        _numbers(prefixes, "prefixes"),
+        _numbers(query_lengths, "query_lengths"),
+        made,
+    )
+    return made

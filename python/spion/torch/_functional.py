@@ -1,0 +1,120 @@
+"""Attention as a function of tensors and a pattern."""
+
+from __future__ import annotations
+
+import torch
+
+from .._core import UserError
+from .._pattern import Pattern
+from .._plan import Plan
+from . import _op  # noqa: F401  (registers the operator)
+from ._plans import check, check_rank, plan, tables
+
+
+def _refuse_lse(gradient: torch.Tensor) -> None:
+    raise UserError(
+        "lse has no gradient here, and a loss depends on it: use lse.detach(), or o alone"
+    )
+
+
+def _computed_in(q: torch.Tensor) -> torch.dtype:
+    """The operator's dtype for q, under autocast too."""
+    kind = q.device.type
+    if not torch.is_autocast_enabled(kind):
+        return q.dtype
+    if kind == "cpu":
+        return torch.float32
+    return torch.get_autocast_dtype("cuda") if q.dtype == torch.float32 else q.dtype
+
+
+def _tables_of(made: Plan, pattern: Pattern) -> torch.Tensor:
+    key = (pattern.digest, "operator")
+    kept = made._tables.get(key)
+    if kept is None:
+        kept = made._tables[key] = (tables(pattern, made), b"")
+    return kept[0]
+
+
+def attention_with_lse(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: Pattern,
+    *,
+    lengths: torch.Tensor | None = None,
+    scale: float = 0.0,
+    softmax: str = "masked",
+    causal: bool = False,
+    spans: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
+    depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
+    itself, lse counts as a constant."""
+    check_rank(q)
+    check_rank(k)
+    check(q.device, q.dtype)
+    made = plan(
+        heads=q.shape[1],
+        head_dim=q.shape[3],
+        length=q.shape[2],
+        block=pattern.block,
+        dtype=_computed_in(q),
+        device=q.device,
+        scale=scale,
+        softmax=softmax,
+        key_padding=lengths is not None,
+        key_value_heads=k.shape[1],
+        causal=causal,
+        spans=spans is not None,
+    )
+    o, lse = torch.ops.spion.attention(
+        q,
+        k,
+        v,
+        _tables_of(made, pattern),
+        lengths,
+        pattern.block,
+        float(scale),
+        softmax,
+        causal,
+        spans,
+    )
+    if o.requires_grad and not torch.compiler.is_compiling():
+        lse = lse.requires_grad_()
+        lse.register_hook(_refuse_lse)
+    return o, lse
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: Pattern,
+    *,
+    lengths: torch.Tensor | None = None,
+    scale: float = 0.0,
+    softmax: str = "masked",
+    causal: bool = False,
+    spans: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k and v.
+
+    q: [B, H, L, D], float32 on the host, also bfloat16 and float16 on a GPU. k, v: the same, or with
+    a number of heads that divides H. lengths: [B] int32, the number of valid keys of each sample.
+    scale: 0: 1/sqrt(D). causal: a query keeps the keys up to its own position. spans: another mask
+    within blocks (spion.torch.spans). Returns o [B, H, L, D]. Under torch.compile use
+    BlockSparseAttention, whose pattern is a buffer.
+    """
+    return attention_with_lse(
+        q, k, v, pattern, lengths=lengths, scale=scale, softmax=softmax, causal=causal, spans=spans
+    )[0]
+
+
+def spans(
+    batch: int, length: int, *, device: torch.device | str = "cpu", **rules: object
+) -> torch.Tensor:
+    """A mask within blocks as the operator takes it, int32 [2, batch, length, 2] on the device.
+    rules: those of spion.spans, whose arrays are on the host."""
+    from .._mask import spans as on_host
+
+    return torch.from_numpy(on_host(batch, length, **rules)).to(device)  # type: ignore[arg-type]

@@ -1,0 +1,182 @@
+"""Plans of the operator: found by what tensors are, never by their pattern; and tables of patterns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import _core
+from .._context import canonical
+from .._context import context as _context
+from .._core import UserError
+from .._pattern import Pattern
+from .._plan import HEAD, Attention, Plan
+
+_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+class Words(NamedTuple):
+    """What the operator is told beside its tensors."""
+
+    block: int
+    scale: float
+    softmax: str
+    causal: bool
+
+
+class _Key(NamedTuple):
+    device: torch.device
+    dtype: torch.dtype
+    heads: int
+    key_value_heads: int
+    length: int
+    head_dim: int
+    padded: bool
+    spans: bool
+    words: Words
+
+
+_plans: dict[tuple[_Key, int], Plan] = {}  # by key and numbers of tables
+_usual: dict[_Key, Plan] = {}  # those whose patterns may have any number of blocks
+# The operator's way without this file's Python, for calls whose plan is there.
+direct = _core.Operator(
+    torch.empty_like,
+    getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False),
+    torch.float32,
+    torch.uint8,
+)
+
+
+def with_index(device: torch.device | str) -> torch.device:
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def check(device: torch.device, dtype: torch.dtype) -> None:
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"tensors are on {device}: spion computes on cpu and cuda")
+    if dtype not in _DTYPES:
+        raise UserError(
+            f"tensors are of {dtype}: attention computes in float32, bfloat16 and float16; convert "
+            "them"
+        )
+
+
+def check_rank(q: torch.Tensor) -> None:
+    if q.ndim != 4:
+        raise UserError(f"q has shape {tuple(q.shape)}: give tensors [B, H, L, D]")
+
+
+def plan(
+    *,
+    heads: int,
+    head_dim: int,
+    length: int,
+    block: int = 64,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    scale: float = 0.0,
+    softmax: str = "masked",
+    key_padding: bool = False,
+    key_value_heads: int = 0,
+    causal: bool = False,
+    spans: bool = False,
+    typical: Pattern | None = None,
+    max_blocks: int = 0,
+    batch: int = 0,
+) -> Plan:
+    """The plan that the operator takes for tensors [B, heads, length, head_dim]; made, and its
+    kernels compiled, if there is none yet. Call it before a CUDA graph is captured, and to give
+    `typical` or `max_blocks`; spion.plan and spion.Attention say what the parameters are."""
+    where = with_index(device)
+    check(where, dtype)
+    kv_heads = key_value_heads or heads
+    words = Words(block, float(scale), softmax, causal)
+    key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words)
+    if max_blocks == 0 and key in _usual:
+        return _usual[key]
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim,
+        length=length,
+        block=block,
+        dtype=_DTYPES[dtype],
+        scale=float(scale),
+        softmax=softmax,
+        key_padding=key_padding,
+        key_value_heads=kv_heads,
+        causal=causal,
+        spans=spans,
+    )
+    made = Plan(
+        attention,
+        _context(canonical(where)),
+        typical=typical,
+        max_blocks=max_blocks,
+        batch=batch,
+    )
+    kept = _plans.setdefault((key, made.table_bytes // 4), made)
+    if max_blocks == 0:
+        _usual[key] = kept
+    return kept
+
+
+def find(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: torch.Tensor | None,
+    spans: torch.Tensor | None,
+    words: Words,
+) -> Plan:
+    """The plan of a call, from now on known to `direct` too."""
+    check_rank(q)
+    check_rank(k)
+    _, heads, length, width = q.shape
+    padded, masked = lengths is not None, spans is not None
+    key = _Key(q.device, q.dtype, heads, k.shape[1], length, width, padded, masked, words)
+    found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
+    if found is None:
+        found = plan(
+            heads=heads,
+            head_dim=width,
+            length=length,
+            dtype=q.dtype,
+            device=q.device,
+            key_padding=padded,
+            key_value_heads=k.shape[1],
+            spans=masked,
+            **words._asdict(),
+        )
+        if tables.ndim != 1 or tables.shape[0] * 4 != found.table_bytes:
+            raise UserError(
+                f"the tables have shape {tuple(tables.shape)} and a plan for these tensors takes "
+                f"[{found.table_bytes // 4}]: make them by spion.torch.tables, after "
+                "spion.torch.plan if they are for other max_blocks"
+            )
+    direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
+    return found
+
+
+def tables(pattern: Pattern, plan: Plan, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The pattern's index tables for the operator, on the plan's device: int32 [table_bytes / 4].
+    out: a tensor of earlier tables, which is written instead."""
+    numbers = torch.from_numpy(plan.tables(pattern))
+    if out is None:
+        out = numbers.to(plan.context.name)
+    else:
+        with torch.no_grad():
+            out.copy_(numbers)
+    note_head(out, numbers)
+    return out
+
+
+def note_head(placed: torch.Tensor, numbers: torch.Tensor) -> None:
+    """Leaves the first numbers beside tables on a GPU, so that calls refuse those of another plan
+    without waiting. They count while nobody writes to the tensor."""
+    if placed.is_cuda and not placed.is_inference():
+        noted: Any = (numbers[:HEAD].numpy().tobytes(), placed._version)
+        placed._spion_head = noted  # type: ignore[attr-defined]
