@@ -29,6 +29,7 @@ MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64
             .left = side_of(given, SPION_WINDOW_LEFT, given.left),
             .right = side_of(given, SPION_WINDOW_RIGHT, given.right),
             .documents = copied(given.documents, batch * length),
+            .key_documents = {},
             .prefixes = copied(given.prefixes, batch),
             .query_lengths = copied(given.query_lengths, batch)};
 }

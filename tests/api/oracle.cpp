@@ -110,6 +110,7 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                  .left = given.left,
                                  .right = given.right,
                                  .documents = given.documents,
+                                 .key_documents = {},
                                  .prefixes = given.prefixes,
                                  .query_lengths = given.query_lengths};
     const spion::BlockPattern pattern(problem.length, problem.block, problem.bits);
