@@ -287,7 +287,7 @@ TEST(Pipeline, PrintsWhatIsAskedFor) {
     expect_error<UserError>(
         [] { print_after("walk_patern", {}); },
         "pass 'walk_patern' is not known: use set_shape, walk_pattern, "
-        "merge_gather_blocks, pack_rows, classify_rows, order_work, choose_tables, "
+        "merge_gather_blocks, pack_rows, classify_rows, order_work, mark_coverage, choose_tables, "
         "or all");
     expect_error<UserError>([] { print_after("pack_rows,", {}); }, "pass '' is not known");
 }
