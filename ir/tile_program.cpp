@@ -168,8 +168,11 @@ std::string to_text(const TileProgram& program, bool tables) {
     }
     text += walk_line(program) + "\n";
     for (int i = 0; tables && i < program.tiles(); ++i) {
-        fmt::format_to(std::back_inserter(text), "tile {}",
-                       program.order[static_cast<std::size_t>(i)]);
+        text += "tile ";
+        if (program.attention.patterns > 1) {
+            fmt::format_to(std::back_inserter(text), "{}.", program.pattern(i));
+        }
+        fmt::format_to(std::back_inserter(text), "{}", program.tile(i));
         if (!program.classes.empty()) {
             fmt::format_to(std::back_inserter(text), " {}",
                            to_string(program.classes[static_cast<std::size_t>(i)]));
