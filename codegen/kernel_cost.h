@@ -23,8 +23,9 @@ struct RoleWork {
 };
 RoleWork work_of(KernelRole role);
 
-// What a shape makes of a pattern: sums over the work items of one (batch, head).
+// What a shape makes of a pattern: sums over the work items of one (batch, head), or of `heads`.
 struct WalkSummary {
+    std::int64_t heads = 1;           // where they have patterns of their own, summed over them
     std::int64_t items = 0;           // stationary tiles
     std::int64_t streamed = 0;        // rows
     std::int64_t distinct = 0;        // rows that at least one work item streams
@@ -60,7 +61,7 @@ struct KernelLoad {
     const Rates& rates;
     RoleWork work;
     WalkSummary walk;
-    double batch_heads;  // B * H
+    double batch_heads;  // B * H, over the heads that `walk` sums
     double row_bytes;    // of a head: D elements
     // Bytes that go to and from the L2 cache beside tensors and statistics, of all work items.
     double more_cache_bytes = 0;

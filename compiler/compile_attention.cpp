@@ -12,10 +12,18 @@ namespace spion {
 std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options, KernelFamilies families) {
+    const std::vector<HeadPatterns> layers(patterns.begin(), patterns.end());
+    return compile_attention(attention, std::span<const HeadPatterns>(layers), device, cache,
+                             options, families);
+}
+
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const HeadPatterns> patterns, Device& device,
+    KernelCache& cache, const CompileOptions& options, KernelFamilies families) {
     constexpr std::size_t kLaunches = std::tuple_size_v<LayerPrograms>;
     std::vector<LayerPrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and launch n at kLaunches * i + n
-    for (const BlockPattern& pattern : patterns) {
+    for (const HeadPatterns& pattern : patterns) {
         LayerPlan plan = plan_layer(attention, pattern, device.target(), options, families);
         if (options.autotune) {
             autotune(plan, pattern, device, cache);

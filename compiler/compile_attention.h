@@ -25,5 +25,10 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const BlockPattern> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options = {},
     KernelFamilies families = kernel_families());
+// The same of layers whose heads may have patterns of their own.
+std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
+    const Attention& attention, std::span<const HeadPatterns> layers, Device& device,
+    KernelCache& cache, const CompileOptions& options = {},
+    KernelFamilies families = kernel_families());
 
 }  // namespace spion

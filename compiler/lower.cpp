@@ -6,14 +6,14 @@
 namespace spion {
 namespace {
 
-void check_operands(const Attention& attention, const BlockPattern& pattern) {
+void check_operands(const Attention& attention, const HeadPatterns& pattern) {
     check(attention);
     require_fit(pattern, attention);
 }
 
 }  // namespace
 
-TileProgram seed_program(const Attention& attention, const BlockPattern& pattern, KernelRole role) {
+TileProgram seed_program(const Attention& attention, const HeadPatterns& pattern, KernelRole role) {
     return TileProgram{.role = role,
                        .attention = attention,
                        .block = pattern.block(),
@@ -27,11 +27,11 @@ TileProgram seed_program(const Attention& attention, const BlockPattern& pattern
                        .gather_blocks = {}};
 }
 
-TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+TileProgram lower(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                   const Target& target, const TileShape& shape, const LowerOptions& options) {
     check_operands(attention, pattern);
-    const BlockPattern visited = visited_blocks(pattern, attention);
-    const BlockPattern walked = walks_columns(role) ? visited.transpose() : visited;
+    const HeadPatterns visited = visited_blocks(pattern, attention);
+    const HeadPatterns walked = walks_columns(role) ? visited.transpose() : visited;
     const PassContext context{.pattern = visited,
                               .walked = walked,
                               .target = target,
@@ -42,7 +42,7 @@ TileProgram lower(const Attention& attention, const BlockPattern& pattern, Kerne
 }
 
 PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
-                            const BlockPattern& pattern, const PassObserver& observer) {
+                            const HeadPatterns& pattern, const PassObserver& observer) {
     PlannedProgram lowered{
         .program = lower(plan.attention, pattern, launch.role, plan.target, launch.shape,
                          {.tables = plan.tables, .observer = observer}),
@@ -55,7 +55,7 @@ PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
     return lowered;
 }
 
-LayerPrograms lower_layer(const LayerPlan& plan, const BlockPattern& pattern) {
+LayerPrograms lower_layer(const LayerPlan& plan, const HeadPatterns& pattern) {
     LayerPrograms programs;
     for (std::size_t i = 0; i < programs.size(); ++i) {
         programs[i] = lower_launch(plan, plan.launches[i], pattern);

@@ -13,7 +13,7 @@
 namespace spion {
 
 // What the passes start from: the operation and the block, no tiles, no walk.
-TileProgram seed_program(const Attention& attention, const BlockPattern& pattern, KernelRole role);
+TileProgram seed_program(const Attention& attention, const HeadPatterns& patterns, KernelRole role);
 
 struct LowerOptions {
     Tables tables = Tables::kPassed;
@@ -23,13 +23,13 @@ struct LowerOptions {
 
 // A program with tiles of `shape`, which satisfies verify(program, pattern). Throws UserError when
 // the pattern's length is not the attention's or when `attention` fails check().
-TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+TileProgram lower(const Attention& attention, const HeadPatterns& patterns, KernelRole role,
                   const Target& target, const TileShape& shape, const LowerOptions& options = {});
 
 // One launch of a plan, which was made for the pattern or one of its length and block. Throws
 // UserError where a shape that was asked for cannot run.
 PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
-                            const BlockPattern& pattern, const PassObserver& observer = {});
-LayerPrograms lower_layer(const LayerPlan& plan, const BlockPattern& pattern);
+                            const HeadPatterns& patterns, const PassObserver& observer = {});
+LayerPrograms lower_layer(const LayerPlan& plan, const HeadPatterns& patterns);
 
 }  // namespace spion

@@ -27,7 +27,7 @@ std::int64_t elements_of(const TileProgram& program, int item) {
     const std::int64_t length = stationary_length(program.attention, program.role);
     const std::int64_t streamed_rows = streamed_length(program.attention, program.role);
     const auto w = static_cast<std::size_t>(item);
-    const std::int64_t tile = program.order[w];
+    const std::int64_t tile = program.tile(item);
     const int packed = program.packed_rows();
     const int edge = program.stationary_rows / packed;
     std::int64_t elements = 0;
@@ -111,7 +111,7 @@ KernelWork work_of(const TileProgram& program) {
     const int stationary = role.loaded + role.stored;
     KernelWork work;
     for (int item = 0; item < program.tiles(); ++item) {
-        work.elements += attention.heads * elements_of(program, item);
+        work.elements += attention.heads / attention.patterns * elements_of(program, item);
     }
     const std::int64_t rows = attention.heads * stationary_length(attention, program.role);
     const std::int64_t others = attention.heads * streamed_length(attention, program.role);
@@ -121,7 +121,8 @@ KernelWork work_of(const TileProgram& program) {
     work.flop = 2 * static_cast<std::int64_t>(role.products) * work.elements * attention.head_dim;
     work.bytes = (rows * stationary + others * role.streamed) * row_bytes +
                  attention.heads * attention.length * role.statistics * kFloat;
-    work.work_items = std::int64_t{item_heads(attention, program.role)} * program.tiles();
+    work.work_items = std::int64_t{pattern_heads(attention, program.role)} * program.tiles() /
+                      item_walks(attention, program.role);
     return work;
 }
 

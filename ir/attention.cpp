@@ -79,6 +79,13 @@ void check(const Attention& attention) {
             "as many",
             attention.kv_heads, attention.heads);
     }
+    if (attention.patterns != 1 && attention.patterns != attention.key_value_heads() &&
+        attention.patterns != attention.heads) {
+        throw UserError(
+            "{} patterns were given for {} heads and {} of K and V: give 1, one a head of K and V, "
+            "or one a head",
+            attention.patterns, attention.heads, attention.key_value_heads());
+    }
     const int d = attention.head_dim;
     if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
         throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
@@ -117,6 +124,9 @@ std::string to_text(const Attention& attention) {
     }
     if (attention.key_value_length() != attention.length) {
         text += fmt::format(" kv_length={}", attention.kv_length);
+    }
+    if (attention.patterns != 1) {
+        text += fmt::format(" patterns={}", attention.patterns);
     }
     return text;
 }

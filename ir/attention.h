@@ -57,6 +57,9 @@ struct Attention {
     // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
     int kv_heads = 0;
     std::int64_t kv_length = 0;  // Lk >= 1: positions of K and V. 0: L of them.
+    // Block patterns: 1 for all heads, one a head of K and V, or one a query head; neighbouring
+    // heads share, query head h has pattern h / (H / patterns).
+    int patterns = 1;
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
@@ -93,7 +96,8 @@ void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it " mask=causal" where there is a mask, " kv_heads=1"
-// where K and V have fewer heads and " kv_length=77" where they have another length.
+// where K and V have fewer heads, " kv_length=77" where they have another length and " patterns=2"
+// where heads have patterns of their own.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -154,9 +154,10 @@ ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int6
     return spans;
 }
 
-bool fits(const BlockPattern& pattern, const Attention& attention) {
-    return pattern.length() == attention.length &&
-           pattern.key_length() == attention.key_value_length();
+bool fits(const HeadPatterns& patterns, const Attention& attention) {
+    return patterns.length() == attention.length &&
+           patterns.key_length() == attention.key_value_length() &&
+           patterns.count() == attention.patterns;
 }
 
 std::string lengths_text(std::int64_t length, std::int64_t key_length) {
@@ -164,19 +165,30 @@ std::string lengths_text(std::int64_t length, std::int64_t key_length) {
                                 : fmt::format("L={} kv_length={}", length, key_length);
 }
 
-void require_fit(const BlockPattern& pattern, const Attention& attention) {
-    if (fits(pattern, attention)) {
+void require_fit(const HeadPatterns& patterns, const Attention& attention) {
+    if (fits(patterns, attention)) {
         return;
     }
-    if (pattern.length() == pattern.key_length() && attention.diagonal() == 0) {
+    if (patterns.count() != attention.patterns) {
+        throw UserError("{} patterns were given and the attention has {}: make them equal",
+                        patterns.count(), attention.patterns);
+    }
+    if (patterns.length() == patterns.key_length() && attention.diagonal() == 0) {
         throw UserError(
             "the pattern is for length {} and the attention for length {}: make them equal",
-            pattern.length(), attention.length);
+            patterns.length(), attention.length);
     }
     throw UserError(
-        "the pattern is for {} queries and {} keys, the attention for {} and {}: make "
-        "them equal",
-        pattern.length(), pattern.key_length(), attention.length, attention.key_value_length());
+        "the pattern is for {} queries and {} keys, the attention for {} and {}: make them equal",
+        patterns.length(), patterns.key_length(), attention.length, attention.key_value_length());
+}
+
+HeadPatterns visited_blocks(const HeadPatterns& patterns, const Attention& attention) {
+    std::vector<BlockPattern> visited;
+    for (const BlockPattern& pattern : patterns) {
+        visited.push_back(visited_blocks(pattern, attention));
+    }
+    return HeadPatterns(std::move(visited));
 }
 
 BlockPattern visited_blocks(const BlockPattern& pattern, const Attention& attention) {

@@ -12,6 +12,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 
 namespace spion {
 
@@ -45,15 +46,16 @@ void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
 ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int64_t length,
                            std::int64_t key_length = 0);
 
-// Whether the pattern has the attention's queries and keys.
-bool fits(const BlockPattern& pattern, const Attention& attention);
-// Throws UserError when it has not.
-void require_fit(const BlockPattern& pattern, const Attention& attention);
+// Whether the patterns are as many as the attention's, of its queries and keys.
+bool fits(const HeadPatterns& patterns, const Attention& attention);
+// Throws UserError when they are not.
+void require_fit(const HeadPatterns& patterns, const Attention& attention);
 // "L=90", or "L=90 kv_length=40".
 std::string lengths_text(std::int64_t length, std::int64_t key_length);
 
 // The pattern less the blocks of which the mask keeps nothing, whatever the launch says: what a
 // kernel has to visit.
 BlockPattern visited_blocks(const BlockPattern& pattern, const Attention& attention);
+HeadPatterns visited_blocks(const HeadPatterns& patterns, const Attention& attention);
 
 }  // namespace spion

@@ -79,6 +79,9 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("kv_length=")) {
         attention.kv_length = reader.integer("kv_length", 1, kMostInt);
     }
+    if (reader.accept("patterns=")) {
+        attention.patterns = static_cast<int>(reader.integer("patterns", 1, kMostInt));
+    }
     reader.next_line();
     try {
         check(attention);
@@ -118,6 +121,19 @@ BlockPattern read_pattern(TextReader& reader) {
     }
     try {
         return BlockPattern(length, keys, block, std::move(bits));
+    } catch (const UserError& error) {
+        reader.fail_at_line(line, error.what());
+    }
+}
+
+HeadPatterns read_patterns(TextReader& reader) {
+    const int line = reader.line();
+    std::vector<BlockPattern> patterns;
+    do {
+        patterns.push_back(read_pattern(reader));
+    } while (reader.has_line() && reader.at_word("pattern"));
+    try {
+        return HeadPatterns(std::move(patterns));
     } catch (const UserError& error) {
         reader.fail_at_line(line, error.what());
     }
@@ -189,7 +205,20 @@ void read_gather_blocks(TextReader& reader, TileProgram& program, bool marked) {
 // "tile <index> [<class>]: <gather blocks>"
 void read_tile(TextReader& reader, TileProgram& program, bool marked) {
     reader.literal("tile");
-    program.order.push_back(static_cast<std::int32_t>(reader.integer("tile index", 0, kMostInt)));
+    std::int64_t pattern = 0;
+    if (program.attention.patterns > 1) {
+        pattern = reader.integer("pattern index", 0, program.attention.patterns - 1);
+        reader.literal(".");
+    }
+    // Of several patterns, a tile beyond its own would be another's.
+    const std::int64_t last =
+        program.attention.patterns > 1 ? program.pattern_tiles() - 1 : kMostInt;
+    const std::int64_t tile = reader.integer("tile index", 0, last);
+    const std::int64_t entry = pattern * program.pattern_tiles() + tile;
+    if (entry > kMostInt) {
+        reader.fail_at_last("more tiles than 32 bits number");
+    }
+    program.order.push_back(static_cast<std::int32_t>(entry));
     if (!reader.accept(":")) {
         const std::string_view name = reader.word("a row class or ':'");
         try {
@@ -240,7 +269,7 @@ std::vector<int> read_walk(TextReader& reader, TileProgram& program) {
 
 // After its role; `line` is where the program begins.
 TileProgram read_tile_program(TextReader& reader, KernelRole role, int line,
-                              const std::optional<BlockPattern>& pattern,
+                              const std::optional<HeadPatterns>& pattern,
                               Completeness completeness) {
     TileProgram program;
     program.role = role;
@@ -335,10 +364,14 @@ IrModule parse_ir(std::string_view text, std::string_view origin, Completeness c
             ir.attention = read_attention(reader);
         } else if (!ir.pattern && !ir.has_programs() && reader.at_word("pattern")) {
             const int line = reader.line();
-            ir.pattern = read_pattern(reader);
+            ir.pattern = read_patterns(reader);
             if (ir.attention && !fits(*ir.pattern, *ir.attention)) {
                 reader.fail_at_line(
-                    line, fmt::format("the pattern has {}, the attention {}",
+                    line,
+                    ir.pattern->count() != ir.attention->patterns
+                        ? fmt::format("there are {} patterns, and the attention has {}",
+                                      ir.pattern->count(), ir.attention->patterns)
+                        : fmt::format("the pattern has {}, the attention {}",
                                       lengths_text(ir.pattern->length(), ir.pattern->key_length()),
                                       lengths_text(ir.attention->length,
                                                    ir.attention->key_value_length())));
@@ -362,8 +395,9 @@ std::string to_text(const IrModule& ir) {
     if (ir.attention) {
         text += to_text(*ir.attention) + "\n";
     }
-    if (ir.pattern) {
-        const BlockPattern& pattern = *ir.pattern;
+    const bool has_patterns = ir.pattern.has_value();
+    for (int p = 0; has_patterns && p < ir.pattern->count(); ++p) {
+        const BlockPattern& pattern = (*ir.pattern)[p];
         text += fmt::format("pattern L={} block={}", pattern.length(), pattern.block());
         if (pattern.key_length() != pattern.length()) {
             text += fmt::format(" kv_length={}", pattern.key_length());

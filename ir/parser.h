@@ -9,6 +9,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/score_summary_program.h"
 #include "ir/step_program.h"
 #include "ir/tile_program.h"
@@ -20,7 +21,7 @@ namespace spion {
 // kernel.ir holds one program, of attention (`programs`) or another.
 struct IrModule {
     std::optional<Attention> attention;
-    std::optional<BlockPattern> pattern;
+    std::optional<HeadPatterns> pattern;  // as many as the attention has
     std::vector<TileProgram> programs;
     std::vector<ScoreSummaryProgram> summaries = {};
     std::vector<StepProgram> steps = {};
@@ -36,7 +37,7 @@ struct IrModule {
 IrModule parse_ir(std::string_view text, std::string_view origin,
                   Completeness completeness = Completeness::kAny);
 
-// attention line, pattern section, programs, those of attention first; what is absent is left out.
+// attention line, a section of each pattern, programs, those of attention first; what is absent is left out.
 std::string to_text(const IrModule& ir);
 
 }  // namespace spion

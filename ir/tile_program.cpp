@@ -114,8 +114,7 @@ TileShape shape_of(const TileProgram& program) {
 
 Coverage gather_block_coverage(const TileProgram& program, int item, std::size_t at) {
     const std::int64_t length = stationary_length(program.attention, program.role);
-    const std::int64_t first =
-        std::int64_t{program.order[static_cast<std::size_t>(item)]} * program.stationary_rows;
+    const std::int64_t first = program.tile(item) * program.stationary_rows;
     const std::int64_t rows = std::min<std::int64_t>(program.stationary_rows, length - first);
     if (!program.block_row_masks.empty()) {
         const std::int64_t block_rows = (rows + program.block - 1) / program.block;
@@ -222,8 +221,11 @@ std::string to_text(const TileProgram& program, bool tables) {
     }
     text += walk_line(program) + "\n";
     for (int i = 0; tables && i < program.tiles(); ++i) {
-        fmt::format_to(std::back_inserter(text), "tile {}",
-                       program.order[static_cast<std::size_t>(i)]);
+        text += "tile ";
+        if (program.attention.patterns > 1) {
+            fmt::format_to(std::back_inserter(text), "{}.", program.pattern(i));
+        }
+        fmt::format_to(std::back_inserter(text), "{}", program.tile(i));
         if (!program.classes.empty()) {
             fmt::format_to(std::back_inserter(text), " {}",
                            to_string(program.classes[static_cast<std::size_t>(i)]));

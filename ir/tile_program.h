@@ -29,6 +29,7 @@
 
 #include "ir/attention.h"
 #include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/tile_shape.h"
 
 namespace spion {
@@ -58,6 +59,21 @@ constexpr std::int64_t stationary_length(const Attention& attention, KernelRole 
 }
 constexpr std::int64_t streamed_length(const Attention& attention, KernelRole role) {
     return walks_columns(role) ? attention.length : attention.key_value_length();
+}
+
+// Patterns that the heads with work items have: of a pattern a query head, an item of dK and dV has
+// those of its members.
+constexpr int item_patterns(const Attention& attention, KernelRole role) {
+    const int heads = item_heads(attention, role);
+    return attention.patterns < heads ? attention.patterns : heads;
+}
+// Heads with work items that share a pattern, and the walks of an item, one after the other: 1, but
+// for those members.
+constexpr int pattern_heads(const Attention& attention, KernelRole role) {
+    return item_heads(attention, role) / item_patterns(attention, role);
+}
+constexpr int item_walks(const Attention& attention, KernelRole role) {
+    return attention.patterns / item_patterns(attention, role);
 }
 
 // "attention_forward", "attention_query_gradient", "attention_key_value_gradient",
@@ -103,6 +119,9 @@ struct TileProgram {
 
     // The walk, one entry a stationary tile, in the order the work is started (longest first):
     // work item w handles stationary tile order[w], which streams
+    // (where heads have patterns of their own there are as many tiles of each, and
+    // order[w] is pattern * pattern_tiles() + tile; item_walks() entries side by side, one a
+    // member, are then one item of dK and dV)
     // gather_blocks[offsets[w]] .. gather_blocks[offsets[w + 1] - 1]; gather block g covers
     // streamed rows [g * gather_rows, min((g + 1) * gather_rows, streamed length)).
     std::vector<std::int32_t> order;          // [tiles], a permutation of 0 .. tiles-1
@@ -120,7 +139,15 @@ struct TileProgram {
 
     // Block rows of a stationary tile: 1, or more when packed (at most 32).
     int packed_rows() const { return stationary_rows > block ? stationary_rows / block : 1; }
-    int tiles() const { return static_cast<int>(order.size()); }
+    int tiles() const { return static_cast<int>(order.size()); }  // of all patterns
+    std::int64_t pattern_tiles() const {
+        return (stationary_length(attention, role) + stationary_rows - 1) / stationary_rows;
+    }
+    // Of entry w of the walk.
+    std::int64_t tile(int w) const { return order[static_cast<std::size_t>(w)] % pattern_tiles(); }
+    int pattern(int w) const {
+        return static_cast<int>(order[static_cast<std::size_t>(w)] / pattern_tiles());
+    }
     friend bool operator==(const TileProgram&, const TileProgram&) = default;
 };
 
@@ -158,6 +185,6 @@ std::string to_text(const TileProgram& program, bool tables = true);
 // above, order a permutation, offsets monotone, gather blocks ascending and in range, bits and
 // classes consistent, and, when a pattern is given, exactly its elements covered.
 void verify(const TileProgram& program);
-void verify(const TileProgram& program, const BlockPattern& pattern);
+void verify(const TileProgram& program, const HeadPatterns& patterns);
 
 }  // namespace spion

@@ -95,7 +95,7 @@ void verify_shape(const TileProgram& program) {
 
 void verify_order(const TileProgram& program) {
     const std::int64_t length = stationary_length(program.attention, program.role);
-    const std::int64_t tiles = ceil_div(length, program.stationary_rows);
+    const std::int64_t tiles = program.attention.patterns * program.pattern_tiles();
     if (program.tiles() != tiles) {
         broken(kProgram, "order has {} tiles, L={} in {} stationary rows has {}", program.tiles(),
                length, program.stationary_rows, tiles);
@@ -108,6 +108,17 @@ void verify_order(const TileProgram& program) {
                    item, tile, tile < 0 || tile >= tiles ? "out of range" : "a second time");
         }
         seen[static_cast<std::size_t>(tile)] = true;
+    }
+    // The walks of an item's members stand side by side.
+    const int walks = item_walks(program.attention, program.role);
+    for (int w = 0; w < program.tiles(); ++w) {
+        const int first = w - w % walks;
+        if (program.tile(w) != program.tile(first) ||
+            program.pattern(w) != program.pattern(first) / walks * walks + w % walks) {
+            broken(w, "tile {}.{} stands among the {} walks of an item that tile {}.{} begins",
+                   program.pattern(w), program.tile(w), walks, program.pattern(first),
+                   program.tile(first));
+        }
     }
 }
 
@@ -255,11 +266,11 @@ void verify_nothing_less(const TileProgram& program, const BlockPattern& pattern
     }
 }
 
-// `pattern` as the role walks it: transposed where it walks columns.
-void verify_coverage(const TileProgram& program, const BlockPattern& pattern) {
+// `patterns` as the role walks them: transposed where it walks columns.
+void verify_coverage(const TileProgram& program, const HeadPatterns& patterns) {
     for (int item = 0; item < program.tiles(); ++item) {
-        const std::int64_t first_row =
-            std::int64_t{program.order[item]} * program.stationary_rows / program.block;
+        const BlockPattern& pattern = patterns[program.pattern(item)];
+        const std::int64_t first_row = program.tile(item) * program.stationary_rows / program.block;
         for (int bit = 0; bit < program.packed_rows(); ++bit) {
             const CoveredRow covered{
                 .item = item, .row = static_cast<int>(first_row) + bit, .bit = bit};
@@ -279,7 +290,11 @@ void verify_whole_walk(const TileProgram& program) {
     verify_marks(program);
 }
 
-void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
+void verify_belongs(const TileProgram& program, const HeadPatterns& pattern) {
+    if (pattern.count() != program.attention.patterns) {
+        broken(kProgram, "{} patterns in a text of {}", program.attention.patterns,
+               pattern.count());
+    }
     if (!fits(pattern, program.attention) || pattern.block() != program.block) {
         broken(kProgram, "{} block={} was made for another pattern than {} block={}",
                lengths_text(program.attention.length, program.attention.key_value_length()),
@@ -288,7 +303,7 @@ void verify_belongs(const TileProgram& program, const BlockPattern& pattern) {
     }
 }
 
-void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
+void verify_so_far(const TileProgram& program, const HeadPatterns* pattern) {
     verify_operation(program.attention, program.block);
     if (pattern != nullptr) {
         verify_belongs(program, *pattern);
@@ -309,7 +324,7 @@ void verify_so_far(const TileProgram& program, const BlockPattern* pattern) {
         broken(kProgram, "gather blocks, bits, classes or marks without an order");
     }
     if (walked && pattern != nullptr) {
-        const BlockPattern visited = visited_blocks(*pattern, program.attention);
+        const HeadPatterns visited = visited_blocks(*pattern, program.attention);
         verify_coverage(program, walks_columns(program.role) ? visited.transpose() : visited);
     }
 }
@@ -375,7 +390,7 @@ void verify_step(const StepProgram& program) {
 
 }  // namespace
 
-std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern,
+std::optional<Fault> find_fault(const TileProgram& program, const HeadPatterns* pattern,
                                 Completeness completeness) {
     return fault_of([&] {
         verify_so_far(program, pattern);
@@ -401,7 +416,7 @@ void verify(const TileProgram& program) {
     require(find_fault(program, nullptr, Completeness::kFinished));
 }
 
-void verify(const TileProgram& program, const BlockPattern& pattern) {
+void verify(const TileProgram& program, const HeadPatterns& pattern) {
     require(find_fault(program, &pattern, Completeness::kFinished));
 }
 

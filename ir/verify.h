@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/score_summary_program.h"
 #include "ir/step_program.h"
 #include "ir/tile_program.h"
@@ -22,9 +23,9 @@ struct Fault {
 enum class Completeness { kAny, kFinished };
 
 // The first broken rule, if any, of what the program has so far; that it is not finished is a fault
-// where `completeness` asks for that. pattern: as the program's attention has it (not transposed),
-// or null when unknown.
-std::optional<Fault> find_fault(const TileProgram& program, const BlockPattern* pattern,
+// where `completeness` asks for that. patterns: as the program's attention has them (not
+// transposed), or null when unknown.
+std::optional<Fault> find_fault(const TileProgram& program, const HeadPatterns* patterns,
                                 Completeness completeness = Completeness::kAny);
 // The rules of ir/score_summary_program.h and ir/step_program.h; `item` is -1.
 std::optional<Fault> find_fault(const ScoreSummaryProgram& program);

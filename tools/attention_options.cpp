@@ -1,5 +1,7 @@
 #include "tools/attention_options.h"
 
+#include <algorithm>
+
 #include "io/pattern_file.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
@@ -24,6 +26,12 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     density->excludes(striped);
     add_seed_option(command, "--pattern-seed", options.pattern_seed,
                     "seed of the random or striped pattern");
+    command
+        .add_option("--pattern-heads", options.pattern_heads,
+                    "layer: all heads share a pattern; kv: one a head of K and V; query: one a "
+                    "head. A file is then JSON of several, random ones have seeds one after the "
+                    "other")
+        ->capture_default_str();
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
@@ -94,7 +102,24 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
     return device;
 }
 
-BlockPattern load_pattern(const AttentionOptions& options) {
+namespace {
+
+// How many patterns --pattern-heads asks for.
+int pattern_count(const AttentionOptions& options) {
+    if (options.pattern_heads == "layer") {
+        return 1;
+    }
+    if (options.pattern_heads == "kv") {
+        return std::max(1, options.kv_heads == 0 ? options.heads : options.kv_heads);
+    }
+    if (options.pattern_heads == "query") {
+        return std::max(1, options.heads);
+    }
+    throw UserError("--pattern-heads is '{}': use layer, kv or query", options.pattern_heads);
+}
+
+// Pattern `index` of them.
+BlockPattern load_pattern(const AttentionOptions& options, int index, bool several) {
     if (options.length && *options.length < 1) {
         throw UserError("L is {}: give at least 1 with --length, or leave it out for a file's",
                         *options.length);
@@ -105,7 +130,8 @@ BlockPattern load_pattern(const AttentionOptions& options) {
     }
     if (!options.pattern_striped.empty() && options.length) {
         return striped_pattern(*options.length, options.block, options.pattern_striped[0],
-                               options.pattern_striped[1], options.pattern_seed, options.kv_length);
+                               options.pattern_striped[1], options.pattern_seed + index,
+                               options.kv_length);
     }
     if (options.pattern_file.empty()) {
         if (!options.pattern_density || !options.length) {
@@ -114,18 +140,31 @@ BlockPattern load_pattern(const AttentionOptions& options) {
                 "--pattern-striped BAND,STRIPES together with --length L");
         }
         return random_pattern(*options.length, options.block, *options.pattern_density,
-                              options.pattern_seed, options.kv_length);
+                              options.pattern_seed + index, options.kv_length);
     }
     const PatternRequest request{
         .block = options.block_given ? std::optional(options.block) : std::nullopt,
         .length = options.length.value_or(0),
         .key_length = options.kv_length};
-    FoundPattern found = open_pattern(options.pattern_file, request);
+    FoundPattern found = open_pattern(
+        several ? fmt::format("{}:{}", options.pattern_file, index) : options.pattern_file,
+        request);
     if (found.partial_blocks > 0) {
         say("spion: {} sets parts of {} blocks, which are computed whole\n", options.pattern_file,
             found.partial_blocks);
     }
     return std::move(found.pattern);
+}
+
+}  // namespace
+
+HeadPatterns load_pattern(const AttentionOptions& options) {
+    const int count = pattern_count(options);
+    std::vector<BlockPattern> patterns;
+    for (int index = 0; index < count; ++index) {
+        patterns.push_back(load_pattern(options, index, count > 1));
+    }
+    return HeadPatterns(std::move(patterns));
 }
 
 namespace {
@@ -199,6 +238,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
+        .patterns = pattern_count(options),
     };
     check(attention);
     check_batch(attention, options.batch);

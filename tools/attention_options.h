@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
 #include "ir/element_spans.h"
+#include "ir/head_patterns.h"
 #include "runtime/device.h"
 
 namespace spion {
@@ -21,6 +21,7 @@ struct AttentionOptions {
     std::optional<double> pattern_density;  // of a random pattern
     std::vector<int> pattern_striped;       // band, stripes of a striped one; empty: none
     std::uint64_t pattern_seed = 1;
+    std::string pattern_heads = "layer";  // one pattern a layer, "kv" or "query" head
     int block = 64;
     bool block_given = false;  // by its flag: a pattern file may say another one otherwise
     int heads = 1;
@@ -55,7 +56,7 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options);
 // The pattern and the operation that the flags describe, the dtype chosen for `target`. Throw
 // UserError for values out of range and files that cannot be read. A pattern's file may say its
 // length and block itself. One line on stderr says so when a mask sets parts of blocks.
-BlockPattern load_pattern(const AttentionOptions& options);
+HeadPatterns load_pattern(const AttentionOptions& options);
 // The rules of a launch's mask, for an attention whose mask is kSpans.
 MaskRules mask_rules(const AttentionOptions& options, std::int64_t length);
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,

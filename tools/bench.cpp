@@ -98,9 +98,16 @@ Json ratio_json(const AttentionTimes& dense, const AttentionTimes& sparse) {
             {"both", both(dense) / both(sparse)}};
 }
 
+// Patterns like these with every block.
+HeadPatterns full_like(const HeadPatterns& pattern) {
+    return HeadPatterns(std::vector<BlockPattern>(
+        static_cast<std::size_t>(pattern.count()),
+        BlockPattern::full(pattern.length(), pattern.key_length(), pattern.block())));
+}
+
 struct Measured {
     Attention attention;
-    BlockPattern pattern;
+    HeadPatterns pattern;
     std::int64_t batch;
     AttentionTimes sparse;
     std::optional<AttentionTimes> dense;
@@ -120,9 +127,7 @@ void print_json(const Measured& measured, const Device& device) {
               {"density", measured.pattern.density()}};
     json.update(times_json(measured.sparse, work));
     if (measured.dense) {
-        const BlockPattern full =
-            BlockPattern::full(measured.attention.length, measured.attention.key_value_length(),
-                               measured.pattern.block());
+        const HeadPatterns full = full_like(measured.pattern);
         json["dense"] =
             times_json(*measured.dense, work_of(measured.attention, full, measured.batch));
         json["times_faster_than_dense"] = ratio_json(*measured.dense, measured.sparse);
@@ -133,10 +138,10 @@ void print_json(const Measured& measured, const Device& device) {
 void print_table(const Measured& measured, const Device& device) {
     const AttentionTimes& sparse = measured.sparse;
     const AttentionWork work = work_of(measured.attention, measured.pattern, measured.batch);
-    print_out("{}\n{} B={}\n{} of {} x {} blocks of {}, density {:.4f}\n\n", device.name(),
+    print_out("{}\n{} B={}\n{} of {} x {} blocks of {}, {}\n\n", device.name(),
               to_text(measured.attention), measured.batch, measured.pattern.block_count(),
               measured.pattern.rows(), measured.pattern.columns(), measured.pattern.block(),
-              measured.pattern.density());
+              density_text(measured.pattern));
     print_out("{:<15} {:>10} {:>10} {:>10}\n", "", "ms", "TFLOP/s", "GB/s");
     print_pass("forward", sparse.forward_ms, work.forward_flop, work.forward_bytes);
     print_pass("backward", sparse.backward_ms, work.backward_flop, work.backward_bytes);
@@ -147,9 +152,7 @@ void print_table(const Measured& measured, const Device& device) {
         results_of(second.role), second.milliseconds, results_of(third.role), third.milliseconds,
         first.packed_rows, second.packed_rows, third.packed_rows);
     if (measured.dense) {
-        const BlockPattern full =
-            BlockPattern::full(measured.attention.length, measured.attention.key_value_length(),
-                               measured.pattern.block());
+        const HeadPatterns full = full_like(measured.pattern);
         const AttentionWork all = work_of(measured.attention, full, measured.batch);
         const AttentionTimes& dense = *measured.dense;
         print_pass("dense forward", dense.forward_ms, all.forward_flop, all.forward_bytes);
@@ -175,12 +178,12 @@ void check(const BenchOptions& options) {
 
 void bench_attention(const BenchOptions& options) {
     check(options);
-    BlockPattern pattern = load_pattern(options.attention);
+    HeadPatterns pattern = load_pattern(options.attention);
     const auto device = open_device(options.attention);
     const Attention attention =
         describe_attention(options.attention, pattern.length(), device->target());
     const MaskRules rules = mask_rules(options.attention, attention.length);
-    const auto measure = [&](const BlockPattern& blocks, std::optional<int> packed_rows) {
+    const auto measure = [&](const HeadPatterns& blocks, std::optional<int> packed_rows) {
         CompileOptions compilation;
         compilation.autotune = options.autotune;
         compilation.packed_rows = packed_rows;
@@ -194,9 +197,7 @@ void bench_attention(const BenchOptions& options) {
                       .sparse = measure(pattern, options.attention.packed_rows),
                       .dense = std::nullopt};
     if (options.dense) {
-        measured.dense =
-            measure(BlockPattern::full(pattern.length(), pattern.key_length(), pattern.block()),
-                    std::nullopt);
+        measured.dense = measure(full_like(pattern), std::nullopt);
     }
     options.json ? print_json(measured, *device) : print_table(measured, *device);
 }

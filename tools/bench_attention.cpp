@@ -96,7 +96,7 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
 }
 
 std::unique_ptr<CompiledAttention> compile_one(const Attention& attention,
-                                               const BlockPattern& pattern, Device& device,
+                                               const HeadPatterns& pattern, Device& device,
                                                KernelCache& cache,
                                                const CompileOptions& options = {}) {
     return std::move(
@@ -127,7 +127,7 @@ KernelTimes measure_each(CompiledAttention& compiled, const BufferSets& sets, in
 
 }  // namespace
 
-AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, std::int64_t batch) {
+AttentionWork work_of(const Attention& attention, const HeadPatterns& pattern, std::int64_t batch) {
     const double heads = static_cast<double>(batch * attention.heads);
     const double length = static_cast<double>(attention.length);
     const double keys = static_cast<double>(attention.key_value_length());
@@ -170,7 +170,7 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
     return median(std::move(results));
 }
 
-AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
+AttentionTimes measure_attention(const Attention& attention, const HeadPatterns& pattern,
                                  std::int64_t batch, std::span<const int> lengths,
                                  const MaskRules& rules, int repeat, Device& device,
                                  CompileOptions options) {
@@ -195,7 +195,7 @@ AttentionTimes measure_attention(const Attention& attention, const BlockPattern&
     return times;
 }
 
-KernelTimes measure_kernels(const Attention& attention, const BlockPattern& pattern,
+KernelTimes measure_kernels(const Attention& attention, const HeadPatterns& pattern,
                             std::int64_t batch, int repeat, Device& device) {
     KernelCache cache(std::nullopt);
     const auto compiled = compile_one(attention, pattern, device, cache);

@@ -8,8 +8,8 @@
 
 #include "compiler/compile_attention.h"
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
 #include "ir/element_spans.h"
+#include "ir/head_patterns.h"
 #include "runtime/device.h"
 
 namespace spion {
@@ -39,7 +39,7 @@ struct AttentionWork {
     double forward_bytes = 0;   // with N = B * H * L rows: Q, K, V, O once and LSE
     double backward_bytes = 0;  // Q, K, V, O, dO, dQ, dK, dV once and LSE
 };
-AttentionWork work_of(const Attention& attention, const BlockPattern& pattern, std::int64_t batch);
+AttentionWork work_of(const Attention& attention, const HeadPatterns& pattern, std::int64_t batch);
 
 // Median over `repeat` measurements, device events around as many back-to-back calls as a
 // measurement needs to be exact; warmed up before. `call` gets 0, 1, 2, ... and enqueues its work.
@@ -47,13 +47,13 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
 
 // Compiles afresh in a temporary cache, or, to tune the tile shapes, in the user's own. lengths:
 // [B], or empty without key padding. rules: read with a mask of spans alone.
-AttentionTimes measure_attention(const Attention& attention, const BlockPattern& pattern,
+AttentionTimes measure_attention(const Attention& attention, const HeadPatterns& pattern,
                                  std::int64_t batch, std::span<const int> lengths,
                                  const MaskRules& rules, int repeat, Device& device,
                                  CompileOptions options = {});
 
 // Median milliseconds of each kernel on its own.
-KernelTimes measure_kernels(const Attention& attention, const BlockPattern& pattern,
+KernelTimes measure_kernels(const Attention& attention, const HeadPatterns& pattern,
                             std::int64_t batch, int repeat, Device& device);
 
 struct SummaryTimes {

@@ -42,7 +42,7 @@ void run_bundle(const BundleOptions& options) {
     for (const std::string& name : options.targets) {
         PlanRequest request{.attention = {}, .block = options.attention.block};
         if (has_pattern) {
-            request.typical = load_pattern(options.attention);
+            request.typical = load_pattern(options.attention).front();
         }
         const std::int64_t length =
             request.typical ? request.typical->length() : *options.attention.length;

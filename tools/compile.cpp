@@ -99,7 +99,7 @@ Job lower_all(IrModule asked, const Request& options, const Target& target) {
 }
 
 Job job_from_pattern(const Request& options, const Target& target) {
-    const BlockPattern pattern = load_pattern(options.attention);
+    const HeadPatterns pattern = load_pattern(options.attention);
     Attention attention = describe_attention(options.attention, pattern.length(), target);
     attention.key_padding = options.key_padding;
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);

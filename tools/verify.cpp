@@ -132,7 +132,7 @@ std::shared_ptr<const AttentionInputs> take_tensors(VerifyOptions& options) {
 int verify(VerifyOptions options) {
     const Layout layout = parse_layout(options.layout);
     const auto inputs = take_tensors(options);
-    BlockPattern pattern = load_pattern(options.attention);
+    HeadPatterns pattern = load_pattern(options.attention);
     const auto device = open_device(options.attention);
     Attention attention = describe_attention(options.attention, pattern.length(), device->target());
     if (options.scale) {

@@ -56,7 +56,8 @@ std::string baked_cuda(const TileProgram& program) {
         fmt::format_to(std::back_inserter(text), "enum : int {{ {} = {} }};  // {}\n", name, value,
                        comment);
     };
-    add("kTiles", program.tiles(), "work items of one (b, h)");
+    add("kTiles", program.tiles() / item_walks(program.attention, program.role),
+        "work items of one (b, h)");
     add("kListed", uniform.listed, "gather blocks of every work item, -1 where they differ");
     add("kSteps", uniform.steps, "steps of every work item, -1 where they differ");
     fmt::format_to(std::back_inserter(text), "using GatherBlockIndex = {};\n",

@@ -156,6 +156,7 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     std::vector<Constant> constants = attention_constants(attention, block_coverage(program));
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
+    constants.push_back(integer("kPatterns", attention.patterns, "of all heads"));
     constants.push_back(integer("kStationaryLength", stationary_length(attention, program.role),
                                 "positions of what stays"));
     constants.push_back(integer("kStreamedLength", streamed_length(attention, program.role),

@@ -72,6 +72,7 @@ std::vector<Constant> attention_constants(const Attention& attention, int items,
         {.name = "kItemHeads", .value = std::int64_t{items}, .comment = "that have work items"},
         {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
         {.name = "kLength", .value = attention.length, .comment = "L"},
+        {.name = "kPatterns", .value = std::int64_t{attention.patterns}, .comment = "of all heads"},
         {.name = "kKeyLength", .value = attention.key_value_length(), .comment = "of K and V"},
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
         {.name = "kSoftmax",
@@ -110,9 +111,10 @@ std::string attention_name(std::string_view role, const TileProgram& program) {
 // What kernels/host/attention_walk.h reads in place of its arguments' tables: int arrays of any
 // size, so the body knows them by pointers.
 void append_tables(std::string& text, const TileProgram& program) {
-    append_constant(text, {.name = "kTiles",
-                           .value = std::int64_t{program.tiles()},
-                           .comment = "work items of one (b, h)"});
+    append_constant(
+        text, {.name = "kTiles",
+               .value = std::int64_t{program.tiles() / item_walks(program.attention, program.role)},
+               .comment = "work items of one (b, h)"});
     append_constant(text, {.name = "kListed",
                            .value = std::int64_t{uniform_walk(program).listed},
                            .comment = "gather blocks of every work item, -1 where they differ"});

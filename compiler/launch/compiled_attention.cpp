@@ -9,17 +9,17 @@
 
 namespace spion {
 
-CompiledAttention::CompiledAttention(Attention attention, BlockPattern pattern,
+CompiledAttention::CompiledAttention(Attention attention, HeadPatterns patterns,
                                      LayerPrograms programs, std::span<const JitKernel> kernels,
                                      Device& device)
-    : attention_(attention), pattern_(std::move(pattern)), device_(&device) {
+    : attention_(attention), patterns_(std::move(patterns)), device_(&device) {
     for (std::size_t i = 0; i < programs.size(); ++i) {
         parts_[i] = load_part(std::move(programs[i]), kernels[i], device);
     }
 }
 
 void CompiledAttention::hand_over_to(CompiledAttention&& other) {
-    if (!(attention_ == other.attention_) || !(pattern_ == other.pattern_)) {
+    if (!(attention_ == other.attention_) || !(patterns_ == other.patterns_)) {
         throw InternalError("attention was to go on with the kernels of another operation");
     }
     device_->synchronize();  // what runs still reads the tables that are freed here

@@ -31,10 +31,12 @@ class LaunchRoom {
 class CompiledAttention {
   public:
     // kernels: of `programs`, one each.
-    CompiledAttention(Attention attention, BlockPattern pattern, LayerPrograms programs,
+    CompiledAttention(Attention attention, HeadPatterns patterns, LayerPrograms programs,
                       std::span<const JitKernel> kernels, Device& device);
     const Attention& attention() const { return attention_; }
-    const BlockPattern& pattern() const { return pattern_; }
+    const HeadPatterns& patterns() const { return patterns_; }
+    // The one that all heads share, or the first.
+    const BlockPattern& pattern() const { return patterns_.front(); }
 
     // args' tensors, lse, lengths and batch are the caller's; tables are filled in here.
     // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
@@ -63,7 +65,7 @@ class CompiledAttention {
   private:
     void launch(std::size_t which, SpionAttentionArguments args);
     Attention attention_;
-    BlockPattern pattern_;
+    HeadPatterns patterns_;
     Device* device_;
     Part parts_[3];
 };

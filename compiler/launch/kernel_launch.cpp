@@ -99,8 +99,7 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       resident_blocks_(emitted.resident_blocks),
       items_at_once_(emitted.items_at_once),
       sm_count_(target.sm_count),
-      tiles_((stationary_length(program.attention, program.role) + program.stationary_rows - 1) /
-             program.stationary_rows) {
+      tiles_(item_patterns(program.attention, program.role) * program.pattern_tiles()) {
     if (role_ == KernelRole::kGradients) {
         query_blocks_ = (attention_.length + program.gather_rows - 1) / program.gather_rows;
         batch_heads_at_once_ = batch_heads_at_once(static_cast<int>(query_blocks_), sm_count_);
@@ -179,7 +178,7 @@ unsigned KernelLaunch::lpt_tiles(std::int64_t items, std::int64_t workers,
 PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::int32_t* block,
                                      const WalkTables& tables, const LaunchMemory& memory,
                                      const WorkHints& hints, const Device& device) const {
-    const std::int64_t items = std::int64_t{args.batch} * item_heads(attention_, role_) * tiles_;
+    const std::int64_t items = std::int64_t{args.batch} * pattern_heads(attention_, role_) * tiles_;
     if (items > std::numeric_limits<std::int32_t>::max()) {
         throw UserError("{} work items, at most {} in a launch: use a smaller batch", items,
                         std::numeric_limits<std::int32_t>::max());

@@ -83,7 +83,7 @@ class KernelLaunch {
     int stationary_box_rows_ = 0, streamed_box_rows_ = 0;
     int resident_blocks_ = 0, items_at_once_ = 1, sm_count_ = 1;
     int batch_heads_at_once_ = 1;
-    std::int64_t tiles_ = 0;  // walks
+    std::int64_t tiles_ = 0;  // work items of one head, or of a head of each pattern
     std::int64_t query_blocks_ = 0;
 };
 

@@ -18,9 +18,7 @@ std::int64_t aligned(std::int64_t numbers) {
 }  // namespace
 
 WalkTables walk_tables(const TileProgram& program, std::int64_t capacity) {
-    const std::int64_t tiles =
-        (stationary_length(program.attention, program.role) + program.stationary_rows - 1) /
-        program.stationary_rows;
+    const std::int64_t tiles = program.attention.patterns * program.pattern_tiles();
     WalkTables tables{.capacity = capacity};
     tables.offsets = aligned(tiles);
     tables.gather_blocks = tables.offsets + aligned(tiles + 1);

@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -12,8 +12,8 @@ namespace spion {
 
 // What passes may know besides the program. The references outlive the pipeline's run.
 struct PassContext {
-    const BlockPattern& pattern;  // as the attention has it
-    const BlockPattern& walked;   // as the role walks it: transposed where it walks columns
+    const HeadPatterns& pattern;  // as the attention has them
+    const HeadPatterns& walked;   // as the role walks them: transposed where it walks columns
     const Target& target;
     TileShape shape;  // the cost model's choice
     Tables tables = Tables::kPassed;

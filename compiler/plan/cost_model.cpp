@@ -24,7 +24,9 @@ double bandwidth(double peak, double bytes, int sm_count) {
 void count(Prediction& result, const KernelLoad& load, const KernelFamily& family) {
     const WalkSummary& walk = load.walk;
     const RoleWork& work = load.work;
-    const double length = static_cast<double>(stationary_length(load.attention, load.role));
+    const double patterns = static_cast<double>(walk.heads);  // that the walk sums
+    const double length =
+        patterns * static_cast<double>(stationary_length(load.attention, load.role));
     const double streamed = static_cast<double>(walk.streamed);
     const double distinct = static_cast<double>(walk.distinct);
     const double stationary_bytes =
@@ -34,9 +36,9 @@ void count(Prediction& result, const KernelLoad& load, const KernelFamily& famil
     // the heads they belong to.
     const double at_once = static_cast<double>(load.target.sm_count) * load.plan.blocks *
                            load.plan.geometry.items_at_once;
-    const double heads =
-        std::min(load.batch_heads, std::ceil(at_once / static_cast<double>(walk.items)));
-    const double working_set = heads * 2 * distinct * load.row_bytes;
+    const double heads = std::min(load.batch_heads * patterns,
+                                  std::ceil(at_once * patterns / static_cast<double>(walk.items)));
+    const double working_set = heads * 2 * distinct / patterns * load.row_bytes;
     const double capacity = load.rates.cache_capacity;
     const double missed = working_set > capacity ? 1 - capacity / working_set : 0;
     result.memory_bytes =
@@ -99,7 +101,8 @@ Prediction predict(const KernelCase& launch, const KernelFamily& family, const T
         .rates = launch.rates,
         .work = work_of(launch.role),
         .walk = walk,
-        .batch_heads = static_cast<double>(batch) * attention.heads,
+        .batch_heads =
+            static_cast<double>(batch) * attention.heads / static_cast<double>(walk.heads),
         .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype)};
     if (family.adjust != nullptr) {
         family.adjust(load);

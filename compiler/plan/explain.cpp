@@ -26,15 +26,15 @@ const TileCandidate& find(const std::vector<TileCandidate>& candidates, const Ti
                          [&](const TileCandidate& one) { return one.shape == shape; });
 }
 
-std::string heading(const LayerPlan& layer, const LaunchPlan& plan, const BlockPattern& pattern) {
+std::string heading(const LayerPlan& layer, const LaunchPlan& plan, const HeadPatterns& pattern) {
     return fmt::format(
-        "{} on {}, B={}\n{}\npattern: {} of {} x {} blocks of {}, density {:.4f}\n"
+        "{} on {}, B={}\n{}\npattern: {} of {} x {} blocks of {}, {}\n"
         "tile: stationary rows / streamed rows of a step x steps in flight; res: thread blocks "
         "resident on an SM{}\n"
         "microseconds: four terms that overlap in part, and what they come to\n\n",
         to_string(plan.role), layer.target.arch, plan.batch, to_text(layer.attention),
         pattern.block_count(), pattern.rows(), pattern.columns(), pattern.block(),
-        pattern.density(), plan.packing_weighed ? "; of n: packed, n block rows a tile" : "");
+        density_text(pattern), plan.packing_weighed ? "; of n: packed, n block rows a tile" : "");
 }
 
 std::string row_text(const TileCandidate& candidate, bool won) {
@@ -88,7 +88,7 @@ std::string reason(const TypicalTiles& typical) {
 }
 
 // Whether this pattern's tiles are packed, and why.
-std::string packing(const LaunchPlan& plan, const BlockPattern& pattern) {
+std::string packing(const LaunchPlan& plan, const HeadPatterns& pattern) {
     if (plan.asked_packed_rows == 1) {
         return "not packed, as was asked";
     }
@@ -127,7 +127,7 @@ std::string hint(const LaunchPlan& plan) {
 
 }  // namespace
 
-std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const BlockPattern& pattern) {
+std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const HeadPatterns& pattern) {
     std::string text = heading(plan, launch, pattern);
     fmt::format_to(std::back_inserter(text),
                    "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "

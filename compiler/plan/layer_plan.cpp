@@ -17,7 +17,7 @@ constexpr std::size_t kRoles = 5;
 // What is planned, and the typical tiles of its roles: of each when first asked for, and then kept.
 class Planner {
   public:
-    Planner(const Attention& attention, const BlockPattern& pattern, const Target& target,
+    Planner(const Attention& attention, const HeadPatterns& pattern, const Target& target,
             const PlanOptions& options, KernelFamilies families)
         : attention_(attention),
           pattern_(visited_blocks(pattern, attention)),
@@ -53,7 +53,7 @@ class Planner {
     const TileCandidate& choose(LaunchPlan& plan) const;
 
     const Attention& attention_;
-    const BlockPattern pattern_;  // less the blocks that the mask empties
+    const HeadPatterns pattern_;  // less the blocks that the mask empties
     const Target& target_;
     const PlanOptions& options_;
     KernelFamilies families_;
@@ -178,7 +178,7 @@ void take_shape(LaunchPlan& launch, const TileShape& shape) {
     launch.rivals = rivals_of(launch);
 }
 
-LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, const Target& target,
+LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, const Target& target,
                      const PlanOptions& options, KernelFamilies families) {
     Planner planner(attention, pattern, target, options, families);
     LayerPlan plan{.attention = attention,
@@ -202,7 +202,7 @@ LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, co
     return plan;
 }
 
-LaunchPlan plan_launch(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+LaunchPlan plan_launch(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                        const Target& target, const PlanOptions& options, KernelFamilies families) {
     return Planner(attention, pattern, target, options, families).plan(role);
 }

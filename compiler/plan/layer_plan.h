@@ -16,7 +16,7 @@
 #include "compiler/plan/tile_candidates.h"
 #include "compiler/plan/typical.h"
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -78,11 +78,11 @@ struct LayerPlan {
 
 // Throws UserError when the pattern's length is not the attention's, when `attention` fails check(),
 // when no tile fits the target's shared memory, or when so many packed rows do not.
-LayerPlan plan_layer(const Attention& attention, const BlockPattern& pattern, const Target& target,
+LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, const Target& target,
                      const PlanOptions& options = {}, KernelFamilies families = kernel_families());
 
 // One launch of it.
-LaunchPlan plan_launch(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+LaunchPlan plan_launch(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                        const Target& target, const PlanOptions& options = {},
                        KernelFamilies families = kernel_families());
 
@@ -91,7 +91,7 @@ void take_shape(LaunchPlan& launch, const TileShape& shape);
 
 // For people: every candidate with the terms of its prediction, or why it cannot run, why the winner
 // won, what autotuning might find, and why tiles are packed or not.
-std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const BlockPattern& pattern);
+std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const HeadPatterns& pattern);
 // Which way the gradients are computed and why, a line.
 std::string explain_roles(const LayerPlan& plan);
 

@@ -2,8 +2,8 @@
 
 namespace spion {
 
-PatternDensity density_of(const BlockPattern& pattern) {
-    const std::int64_t all = std::int64_t{pattern.rows()} * pattern.columns();
+PatternDensity density_of(const HeadPatterns& pattern) {
+    const std::int64_t all = std::int64_t{pattern.count()} * pattern.rows() * pattern.columns();
     return pattern.block_count() == all ? PatternDensity::kFull : PatternDensity::kSparse;
 }
 

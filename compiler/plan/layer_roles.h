@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -19,7 +19,7 @@ constexpr LayerRoles kFusedBackwardRoles = {KernelRole::kForward, KernelRole::kD
                                             KernelRole::kGradients};
 
 enum class PatternDensity { kSparse, kFull };
-PatternDensity density_of(const BlockPattern& pattern);  // kFull: it has every block
+PatternDensity density_of(const HeadPatterns& pattern);  // kFull: it has every block
 
 // Both ways of a layer's backward pass, on the typical pattern (compiler/plan/typical.h), seconds.
 struct BackwardPrediction {

@@ -19,18 +19,20 @@ int most_rows(const KernelCase& launch, KernelFamilies families, bool that_can_p
 
 }  // namespace
 
-double streamed_share(const BlockPattern& walked, int rows) {
+double streamed_share(const HeadPatterns& patterns, int rows) {
     std::int64_t streamed = 0;
-    for (int first = 0; first < walked.rows(); first += rows) {
-        std::vector<bool> used(static_cast<std::size_t>(walked.columns()));
-        for (int row = first; row < std::min(first + rows, walked.rows()); ++row) {
-            for (const std::int32_t block : walked.row(row)) {
-                used[static_cast<std::size_t>(block)] = true;
+    for (const BlockPattern& walked : patterns) {
+        for (int first = 0; first < walked.rows(); first += rows) {
+            std::vector<bool> used(static_cast<std::size_t>(walked.columns()));
+            for (int row = first; row < std::min(first + rows, walked.rows()); ++row) {
+                for (const std::int32_t block : walked.row(row)) {
+                    used[static_cast<std::size_t>(block)] = true;
+                }
             }
+            streamed += std::count(used.begin(), used.end(), true);
         }
-        streamed += std::count(used.begin(), used.end(), true);
     }
-    const std::int64_t alone = walked.block_count();
+    const std::int64_t alone = patterns.block_count();
     return alone == 0 ? 1 : static_cast<double>(streamed) / static_cast<double>(alone);
 }
 

@@ -15,7 +15,7 @@ namespace spion {
 // Blocks that stream past tiles of `rows` block rows, over those that stream past the rows alone: 1
 // where neighbours share nothing, 1 / rows where they share everything, 1 for an empty pattern.
 // walked: the pattern as the role walks it.
-double streamed_share(const BlockPattern& walked, int rows);
+double streamed_share(const HeadPatterns& walked, int rows);
 
 // Block rows a tile that are worth a prediction: powers of 2. None where no family can save anything
 // by it, as on the host, whose kernels compute the block rows of a tile one after another.

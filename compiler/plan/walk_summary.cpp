@@ -28,10 +28,12 @@ void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, std::in
 
 }  // namespace
 
-StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int packed_rows) {
-    const BlockPattern walked = walks_columns(role) ? pattern.transpose() : pattern;
+namespace {
+
+// Adds one pattern's, as its role walks it.
+void add_rows(StreamedRows& result, const BlockPattern& walked) {
+    const int packed_rows = result.packed_rows;
     const auto blocks = static_cast<std::size_t>(walked.columns());
-    StreamedRows result{.stationary = {}, .streamed = {}, .packed_rows = packed_rows};
     std::vector<bool> used_by_any(blocks);
     for (int first = 0; first < walked.rows(); first += packed_rows) {
         std::vector<bool> used(blocks);
@@ -56,18 +58,32 @@ StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int pac
         result.distinct +=
             used_by_any[static_cast<std::size_t>(block)] ? walked.block_columns(block) : 0;
     }
+}
+
+}  // namespace
+
+StreamedRows streamed_rows(const HeadPatterns& patterns, KernelRole role, int packed_rows) {
+    StreamedRows result{
+        .stationary = {}, .streamed = {}, .packed_rows = packed_rows, .heads = patterns.count()};
+    for (const BlockPattern& pattern : patterns) {
+        add_rows(result, walks_columns(role) ? pattern.transpose() : pattern);
+    }
     return result;
 }
 
 WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns) {
-    WalkSummary walk{.distinct = rows.distinct};
+    WalkSummary walk{.heads = rows.heads, .distinct = rows.distinct};
     const auto packed = static_cast<std::size_t>(rows.packed_rows);
+    // A pattern's last packed tile may have fewer block rows than others.
+    const std::size_t tiles_a_head = rows.stationary.size() / static_cast<std::size_t>(rows.heads);
+    const std::size_t rows_a_head = rows.used.size() / static_cast<std::size_t>(rows.heads);
     const std::int64_t block_row = shape.stationary_rows / rows.packed_rows;
     for (std::size_t tile = 0; tile < rows.stationary.size(); ++tile) {
         std::int64_t multiplied = 0;
-        for (std::size_t row = tile * packed; row < std::min((tile + 1) * packed, rows.used.size());
-             ++row) {
-            multiplied += ceil_div(rows.used[row], columns) * block_row;
+        const std::size_t first = tile % tiles_a_head * packed;
+        for (std::size_t row = first; row < std::min(first + packed, rows_a_head); ++row) {
+            multiplied +=
+                ceil_div(rows.used[tile / tiles_a_head * rows_a_head + row], columns) * block_row;
         }
         if (rows.packed_rows == 1) {
             multiplied = ceil_div(rows.streamed[tile], columns) * shape.stationary_rows;
@@ -86,8 +102,10 @@ WalkSummary summarise(const TileProgram& program, int columns) {
                                       length - gather_block * program.gather_rows);
     };
     const int packed = program.packed_rows();
-    std::vector<bool> used(static_cast<std::size_t>(ceil_div(length, program.gather_rows)));
-    WalkSummary walk;
+    const auto sequence = static_cast<std::size_t>(ceil_div(length, program.gather_rows));
+    const auto heads = static_cast<std::size_t>(program.attention.patterns);
+    std::vector<bool> used(sequence * heads);
+    WalkSummary walk{.heads = program.attention.patterns};
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         std::int64_t rows = 0;
         std::vector<std::int64_t> own(static_cast<std::size_t>(packed));  // of a block row
@@ -100,7 +118,8 @@ WalkSummary summarise(const TileProgram& program, int columns) {
                     packed == 1 || (program.block_row_masks[entry] >> row & 1U) != 0;
                 own[row] += has_block ? rows_of(gather_block) : 0;
             }
-            used[static_cast<std::size_t>(gather_block)] = true;
+            used[static_cast<std::size_t>(program.pattern(static_cast<int>(item))) * sequence +
+                 static_cast<std::size_t>(gather_block)] = true;
         }
         std::int64_t multiplied = 0;
         for (const std::int64_t mine : own) {
@@ -108,8 +127,8 @@ WalkSummary summarise(const TileProgram& program, int columns) {
         }
         add_items(walk, 1, rows, multiplied, shape, columns);
     }
-    for (std::size_t gather_block = 0; gather_block < used.size(); ++gather_block) {
-        walk.distinct += used[gather_block] ? rows_of(static_cast<std::int64_t>(gather_block)) : 0;
+    for (std::size_t at = 0; at < used.size(); ++at) {
+        walk.distinct += used[at] ? rows_of(static_cast<std::int64_t>(at % sequence)) : 0;
     }
     return walk;
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "codegen/kernel_cost.h"
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -18,9 +18,10 @@ struct StreamedRows {
     std::int64_t distinct = 0;             // rows that stream past any
     int packed_rows = 1;                   // block rows (columns) of a tile
     std::vector<std::int64_t> used = {};   // [nb]: rows that a block row uses, of packed tiles
+    std::int64_t heads = 1;                // patterns that all this is summed over
 };
 // A tile is one block row, or column, or `packed_rows` of them on the union of their blocks.
-StreamedRows streamed_rows(const BlockPattern& pattern, KernelRole role, int packed_rows = 1);
+StreamedRows streamed_rows(const HeadPatterns& patterns, KernelRole role, int packed_rows = 1);
 
 WalkSummary summarise(const StreamedRows& rows, const TileShape& shape, int columns);
 WalkSummary summarise(const TileProgram& program, int columns);

@@ -106,7 +106,7 @@ double median_milliseconds(Device& device, int repeat, const std::function<void(
     return median(std::move(results));
 }
 
-std::string tuning_key(const std::vector<KernelSource>& sources, const BlockPattern& pattern,
+std::string tuning_key(const std::vector<KernelSource>& sources, const HeadPatterns& pattern,
                        Device& device, std::int64_t batch) {
     std::string text = fmt::format("{}\n{}\n{} {}\n", device.name(), pattern.digest(), batch,
                                    device.target().sm_count);
@@ -174,7 +174,7 @@ std::vector<std::size_t> candidates_to_measure(const LaunchPlan& launch,
 
 }  // namespace
 
-Tuning autotune(const Attention& attention, const BlockPattern& pattern, const LaunchPlan& launch,
+Tuning autotune(const Attention& attention, const HeadPatterns& pattern, const LaunchPlan& launch,
                 Device& device, KernelCache& cache, const AutotuneOptions& options) {
     const Target& target = device.target();
     std::vector<PlannedProgram> programs;
@@ -205,7 +205,7 @@ Tuning autotune(const Attention& attention, const BlockPattern& pattern, const L
     return best;
 }
 
-void autotune(LayerPlan& plan, const BlockPattern& pattern, Device& device, KernelCache& cache,
+void autotune(LayerPlan& plan, const HeadPatterns& pattern, Device& device, KernelCache& cache,
               const AutotuneOptions& options) {
     for (LaunchPlan& launch : plan.launches) {
         if (!launch.given && launch.candidates.size() > 1) {

@@ -22,12 +22,12 @@ constexpr double kPackedReach = 1.3;
 
 // Of one launch, whose plan has weighed the pattern: measured for the plan's batch. Throws
 // DeviceError when the device has no room for the tensors.
-Tuning autotune(const Attention& attention, const BlockPattern& pattern, const LaunchPlan& launch,
+Tuning autotune(const Attention& attention, const HeadPatterns& pattern, const LaunchPlan& launch,
                 Device& device, KernelCache& cache, const AutotuneOptions& options = {});
 
 // Gives each launch whose shape was not asked for, and which has several, the one that is fastest
 // when measured: the plan with other shapes.
-void autotune(LayerPlan& plan, const BlockPattern& pattern, Device& device, KernelCache& cache,
+void autotune(LayerPlan& plan, const HeadPatterns& pattern, Device& device, KernelCache& cache,
               const AutotuneOptions& options = {});
 
 }  // namespace spion

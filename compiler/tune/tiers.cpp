@@ -236,7 +236,7 @@ TierVerdict BackgroundTiers::decide(
         return verdict;
     }
     CompiledAttention& tier0 = *state_->layers[result.layer];
-    CompiledAttention tier1(tier0.attention(), tier0.pattern(), std::move(result.programs),
+    CompiledAttention tier1(tier0.attention(), tier0.patterns(), std::move(result.programs),
                             result.kernels, state_->device);
     const auto begin = Clock::now();
     const SpionAttentionArguments given = arguments(verdict.layer);

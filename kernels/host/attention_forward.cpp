@@ -98,7 +98,7 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
         if (is_beyond_end(work)) {
             continue;
         }
-        apply_mask(*args, false, work);
+        open_walk(*args, false, 0, work);
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         score_factor(), queries);
         set_zero(sums);

@@ -57,7 +57,6 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
         if (is_beyond_end(work)) {
             continue;
         }
-        apply_mask(*args, true, work);
         const long long unpadded = work.valid_keys - work.first;
         const int valid = static_cast<int>(unpadded < 0           ? 0
                                            : unpadded < work.rows ? unpadded
@@ -71,6 +70,9 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                             values);
             for (int member = 0; member < member_count(); ++member) {
                 const int head = query_head(work.head, member);
+                if (member == 0 || item_walks() > 1) {
+                    open_walk(*args, true, member, work);
+                }
                 const long long rows =
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
                 for_each_step(work, kLength, [&](const Step& step) {

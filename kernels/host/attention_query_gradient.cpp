@@ -54,7 +54,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         if (is_beyond_end(work)) {
             continue;
         }
-        apply_mask(*args, false, work);
+        open_walk(*args, false, 0, work);
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
                         score_factor(), queries);
         load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows, 1.0F,

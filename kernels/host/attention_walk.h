@@ -69,6 +69,7 @@ struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
     int rows;
+    int order_index;
     const int* gather_blocks;  // what it streams, [gather_block_count]
     int gather_block_count;
     const int* block_row_masks;  // [gather_block_count] where kPackedRows > 1
@@ -100,24 +101,35 @@ SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_
     }
 }
 
-// row_item: work item * kPackedRows + block row.
+// What a member of the item streams; the same for all of them unless they have patterns of their own.
+SPION_INLINE void open_walk(const SpionAttentionArguments& args, bool rows_are_keys, int member,
+                            WorkItem& work) {
+    const int walk = work.order_index * item_walks() + (item_walks() > 1 ? member : 0);
+    work.gather_blocks = gather_block_table(args) + offset_at(args, walk);
+    work.gather_block_count = gather_block_count(args, walk);
+    work.block_row_masks =
+        kPackedRows > 1 ? block_row_mask_table(args) + offset_at(args, walk) : nullptr;
+    apply_mask(args, rows_are_keys, work);
+}
+
+// row_item: work item * kPackedRows + block row. The walk is to be opened.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
                                 bool rows_are_keys) {
     const long long item = row_item / kPackedRows;
     const int order_index = static_cast<int>(item % tile_count(args));
     const long long batch_head = item / tile_count(args);
     WorkItem work;
-    work.batch = static_cast<int>(batch_head / kItemHeads);
-    work.head = static_cast<int>(batch_head % kItemHeads);
+    const int tile_rows = kPackedRows * kStationaryRows;
+    const int tiles = (stationary_length(rows_are_keys) - 1) / tile_rows + 1;  // of a pattern
+    const int entry = tile_at(args, order_index * item_walks());
+    work.order_index = order_index;
+    work.batch = static_cast<int>(batch_head / pattern_heads());
+    work.head = entry / tiles / item_walks() * pattern_heads() +
+                static_cast<int>(batch_head % pattern_heads());
     work.row = static_cast<int>(row_item % kPackedRows);
-    work.first = (static_cast<long long>(tile_at(args, order_index)) * kPackedRows + work.row) *
-                 kStationaryRows;
+    work.first = (static_cast<long long>(entry % tiles) * kPackedRows + work.row) * kStationaryRows;
     const long long left = stationary_length(rows_are_keys) - work.first;
     work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
-    work.gather_blocks = gather_block_table(args) + offset_at(args, order_index);
-    work.gather_block_count = gather_block_count(args, order_index);
-    work.block_row_masks =
-        kPackedRows > 1 ? block_row_mask_table(args) + offset_at(args, order_index) : nullptr;
     work.row_base =
         (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
     work.valid_keys = key_limit(args, work.batch);

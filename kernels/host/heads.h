@@ -7,6 +7,19 @@ extern "C" {
 extern const int kHeads;      // H
 extern const int kKeyHeads;   // of K and V, a divisor of H
 extern const int kItemHeads;  // that have work items: kKeyHeads where K and V stay, else H
+extern const int kPatterns;   // 1, kKeyHeads or H
+}
+
+// Patterns that the heads with work items have, heads that share one, and the walks of an item: of a
+// pattern a query head, an item of dK and dV has one a member.
+SPION_INLINE int item_patterns() {
+    return kPatterns < kItemHeads ? kPatterns : kItemHeads;
+}
+SPION_INLINE int pattern_heads() {
+    return kItemHeads / item_patterns();
+}
+SPION_INLINE int item_walks() {
+    return kPatterns / item_patterns();
 }
 
 // The head of K and V that belongs to an item's head.

@@ -37,6 +37,24 @@ TEST(Attention, PrintsOneLine) {
               "dropout=0");
 }
 
+// The last query stands beside the last key.
+TEST(Attention, CoverageFollowsTheDiagonalThatEndsAtTheLastKey) {
+    Attention attention = valid();
+    attention.key_padding = false;
+    attention.mask = ElementMask::kCausal;
+    attention.length = 64;
+    attention.kv_length = 96;
+    EXPECT_EQ(coverage(attention, {0, 16, 0, 33}), Coverage::kFull);
+    EXPECT_EQ(coverage(attention, {0, 16, 0, 34}), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {0, 16, 48, 64}), Coverage::kEmpty);
+    EXPECT_EQ(coverage(attention, {48, 64, 80, 96}), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {64, 80, 0, 16}), Coverage::kPartial);
+    attention.kv_length = 32;  // the first 32 queries keep nothing
+    EXPECT_EQ(coverage(attention, {16, 32, 0, 16}), Coverage::kEmpty);
+    EXPECT_EQ(coverage(attention, {32, 48, 0, 16}), Coverage::kPartial);
+    EXPECT_EQ(coverage(attention, {48, 64, 0, 16}), Coverage::kFull);
+}
+
 TEST(Attention, CoverageIsPartialBeyondLAndWithPaddedKeys) {
     Attention attention = valid();
     attention.key_padding = false;
@@ -87,6 +105,10 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     refuses([](Attention& a) { a.scale = -1.0F; }, "scale -1 is not allowed");
     refuses([](Attention& a) { a.scale = std::nanf(""); }, "scale nan is not allowed");
     refuses([](Attention& a) { a.scale = std::numeric_limits<float>::infinity(); }, "scale inf");
+    refuses([](Attention& a) { a.kv_length = -1; }, "length -1 of K and V is out of range");
+    refuses([](Attention& a) { a.patterns = 3; },
+            "3 patterns were given for 2 heads and 2 of K and V: give 1, one a head of K and V, or "
+            "one a head");
     refuses([](Attention& a) { a.dropout = 0.1F; },
             "attention dropout 0.1 is not supported: set it to 0");
 }

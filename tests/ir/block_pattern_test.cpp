@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "ir/head_patterns.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_case.h"
 #include "tests/support/seed.h"
@@ -129,6 +130,28 @@ TEST(BlockPattern, MayHaveAnotherNumberOfKeys) {
     expect_error<UserError>(
         [&] { parse_bits("10\n10\n", 40, 100, 32, "here"); },
         "here:1: row of 2 bits: lengths 40 and 100 in blocks of 32 needs 2 x 4");
+}
+
+TEST(HeadPatterns, SayHowFullAndHowUnevenTheyAre) {
+    const BlockPattern full = BlockPattern::full(64, 32);
+    const BlockPattern diagonal(64, 32, {1, 0, 0, 1});
+    const HeadPatterns patterns(std::vector<BlockPattern>{full, diagonal});
+    EXPECT_EQ(patterns.block_count(), 6);
+    EXPECT_DOUBLE_EQ(patterns.density(), 0.75);
+    EXPECT_DOUBLE_EQ(patterns.imbalance(), 4.0 / 3);
+    EXPECT_EQ(density_text(patterns),
+              "2 patterns, densities 0.5000 to 1.0000, mean 0.7500, the fullest has 1.33 times the "
+              "mean");
+    EXPECT_EQ(density_text(diagonal), "density 0.5000");
+    EXPECT_EQ(HeadPatterns(full).digest(), full.digest());
+    EXPECT_NE(patterns.digest(), HeadPatterns(std::vector<BlockPattern>{diagonal, full}).digest());
+    expect_error<UserError>(
+        [&] {
+            HeadPatterns(std::vector<BlockPattern>{full, BlockPattern::full(64, 16)});
+        },
+        "give all heads of a layer the same lengths and block");
+    expect_error<UserError>([] { HeadPatterns(std::vector<BlockPattern>{}); },
+                            "no pattern was given");
 }
 
 TEST(BlockPattern, BitsReadBack) {

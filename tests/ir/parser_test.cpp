@@ -78,6 +78,39 @@ TEST(Parser, ReadsAnotherLengthOfKeys) {
                             "gather block is 3, expected 0 to 2");
 }
 
+// A pattern for each of two query heads that share a head of K and V.
+TEST(Parser, ReadsPatternsOfHeads) {
+    const std::string attention =
+        "attention H=2 D=16 L=20 dtype=fp16 scale=0.25 softmax=masked key_padding=false dropout=0 "
+        "kv_heads=1 patterns=2\n";
+    const std::string patterns = "pattern L=20 block=16\n10\n01\npattern L=20 block=16\n00\n11\n";
+    const std::string shape =
+        "shape block=16 stationary_rows=16 streamed_rows=16 gather_rows=16 warps=1 stages=2 "
+        "unit=mma_sync tables=passed\n";
+    const std::string rows = kRole + attention + shape +
+                             "walk tiles=4 gather_blocks=4 longest=2 empty=1\n"
+                             "tile 1.1: 0 1\ntile 0.0: 0\ntile 0.1: 1\ntile 1.0:\n";
+    const std::string columns = "program role=attention_key_value_gradient\n" + attention + shape +
+                                "walk tiles=4 gather_blocks=4 longest=1 empty=0\n"
+                                "tile 0.1: 1\ntile 1.1: 1\ntile 0.0: 0\ntile 1.0: 1\n";
+    const std::string text = attention + patterns + rows + columns;
+    const IrModule ir = parse_ir(text, "heads");
+    EXPECT_EQ(ir.pattern->count(), 2);
+    EXPECT_EQ(ir.programs[0].order, (std::vector<std::int32_t>{3, 0, 1, 2}));
+    EXPECT_EQ(to_text(ir), text);
+    const auto refused = [&](const std::string& what, const std::string& with,
+                             const std::string& message) {
+        expect_error<UserError>([&] { parse_ir(replaced(text, what, with), "heads"); }, message);
+    };
+    refused("tile 1.1: 0 1", "tile 2.1: 0 1", "pattern index is 2, expected 0 to 1");
+    refused("tile 1.1: 0 1", "tile 1.2: 0 1", "tile index is 2, expected 0 to 1");
+    refused("tile 1.1: 0 1", "tile 1: 0 1", "expected '.'");
+    refused("pattern L=20 block=16\n00\n11\n", "", "there are 1 patterns, and the attention has 2");
+    refused("block=16\n00\n11\n", "block=32\n1\n", "give all heads of a layer the same lengths");
+    refused("tile 0.1: 1\ntile 1.1: 1\ntile 0.0: 0\n", "tile 0.1: 1\ntile 0.0: 0\ntile 1.1: 1\n",
+            "stands among the 2 walks of an item that tile 0.1 begins");
+}
+
 TEST(Parser, ReadsAWholeModule) {
     const IrModule ir = parse_ir(kAttention + kPattern + kProgram + kPacked, "all");
     ASSERT_TRUE(ir.attention && ir.pattern);

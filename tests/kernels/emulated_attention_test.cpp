@@ -32,9 +32,9 @@ struct Reference {
 struct Problem {
     EmulatedCase c;
     int batch;
-    std::vector<std::vector<bool>> blocks;  // [block rows][block columns]
-    std::vector<int> lengths;               // [B]
-    MaskRules rules;                        // of a mask of spans
+    std::vector<EmulatedBlocks> blocks;  // of each pattern
+    std::vector<int> lengths;            // [B]
+    MaskRules rules;                     // of a mask of spans
     ElementSpans spans;
     Tensor q, k, v, d_o, o, d_q, d_k, d_v;
     std::vector<float> lse, delta;  // [B, H, L]
@@ -53,11 +53,14 @@ struct Problem {
         const auto rows_of_blocks = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
         const auto columns = static_cast<std::size_t>((c.keys() + c.block - 1) / c.block);
         std::bernoulli_distribution present(0.5);
-        blocks.assign(rows_of_blocks, std::vector<bool>(columns));
-        for (std::size_t i = 0; i < rows_of_blocks; ++i) {
-            // The second row of blocks stays empty, the last is full.
-            for (std::size_t j = 0; j < columns; ++j) {
-                blocks[i][j] = i + 1 == rows_of_blocks || (i != 1 && present(random));
+        blocks.assign(static_cast<std::size_t>(c.patterns),
+                      EmulatedBlocks(rows_of_blocks, std::vector<bool>(columns)));
+        for (EmulatedBlocks& pattern : blocks) {
+            for (std::size_t i = 0; i < rows_of_blocks; ++i) {
+                // The second row of blocks stays empty, the last is full.
+                for (std::size_t j = 0; j < columns; ++j) {
+                    pattern[i][j] = i + 1 == rows_of_blocks || (i != 1 && present(random));
+                }
             }
         }
         std::uniform_int_distribution<int> length(1, static_cast<int>(c.keys()));
@@ -113,8 +116,10 @@ struct Problem {
         }
         return rules.query_lengths.empty() || i < rules.query_lengths[sample];
     }
-    bool in_pattern(std::int64_t i, std::int64_t j) const {
-        return blocks[static_cast<std::size_t>(i / c.block)][static_cast<std::size_t>(j / c.block)];
+    bool in_pattern(int h, std::int64_t i, std::int64_t j) const {
+        const auto pattern = static_cast<std::size_t>(h / (c.heads / c.patterns));
+        return blocks[pattern][static_cast<std::size_t>(i / c.block)]
+                     [static_cast<std::size_t>(j / c.block)];
     }
 
     Reference reference(int b, int h) {
@@ -136,7 +141,7 @@ struct Problem {
             for (std::int64_t j = 0; j < keys; ++j) {
                 if (!keeps(b, i, j)) continue;
                 ++kept;
-                if (!in_pattern(i, j)) continue;
+                if (!in_pattern(h, i, j)) continue;
                 ++inside;
                 if (j >= lengths[static_cast<std::size_t>(b)]) continue;
                 double dot = 0;
@@ -201,7 +206,7 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.offsets = program.offsets.data();
             args.gather_blocks = program.gather_blocks.data();
             args.block_row_masks = program.block_row_masks.data();
-            args.tiles = program.tiles();
+            args.tiles = program.tiles() / item_walks(program.attention, role);
         }
         args.batch = problem.batch;
         args.query_spans = problem.spans.queries.data();
@@ -216,8 +221,9 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         const EmittedGeometry geometry = spion::geometry(program, emulated_target());
         const std::string name = std::string(GetParam().name) + (baked ? "_baked" : "");
         const EmulatedKernel kernel = find_emulated(name, to_string(role));
-        const std::int64_t blocks =
-            std::int64_t{problem.batch} * item_heads(program.attention, role) * program.tiles();
+        const std::int64_t blocks = std::int64_t{problem.batch} *
+                                    pattern_heads(program.attention, role) * program.tiles() /
+                                    item_walks(program.attention, role);
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });
     }
@@ -317,7 +323,7 @@ TEST_P(EmulatedBaked, GivesTheBitsOfPassedTables) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937 random(static_cast<unsigned>(seed));
     Problem passed(GetParam(), GetParam().key_padding ? 3 : 1, random);
-    passed.blocks = baked_blocks(GetParam());
+    passed.blocks = {baked_blocks(GetParam())};
     Problem baked = passed;
     for (int role = 0; role < 3; ++role) {
         run(static_cast<KernelRole>(role), passed, static_cast<unsigned>(seed), false);

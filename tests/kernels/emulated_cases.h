@@ -22,6 +22,7 @@ struct EmulatedCase {
     ElementMask mask = ElementMask::kNone;
     int kv_heads = 0;            // 0: as many as heads
     std::int64_t kv_length = 0;  // 0: as many as queries
+    int patterns = 1;
 
     std::int64_t keys() const { return kv_length == 0 ? length : kv_length; }
 };
@@ -85,6 +86,16 @@ inline std::vector<EmulatedCase> emulated_cases() {
          190},
         {"keys_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans, 0,
          110},
+        // A pattern a head, a head of K and V, a query head.
+        {"heads_bf16_d32", DType::kBf16, 3, 32, 200, 64, 64, 128, 64, 2, kZero, true, kNone, 0, 0,
+         3},
+        {"heads_kv_fp16_d16", DType::kFp16, 4, 16, 570, 16, 16, 64, 16, 2, kZero, true, kCausal, 2,
+         0, 2},
+        {"heads_query_fp16_d16", DType::kFp16, 4, 16, 200, 16, 16, 64, 16, 2, kZero, true, kSpans,
+         2, 0, 4},
+        {"heads_query_fp32_d64", DType::kFp32, 4, 64, 64, 32, 32, 32, 32, 1, kMasked, true, kNone,
+         1, 90, 4},
+        {"packed_heads", DType::kFp16, 4, 16, 200, 16, 64, 64, 16, 3, kZero, true, kNone, 2, 0, 4},
         {"packed_keys", DType::kFp16, 1, 16, 200, 16, 64, 64, 16, 3, kZero, true, kSpans, 0, 330},
         // Baked, the mask drops nothing of its walk.
         {"causal_full", DType::kFp16, 1, 32, 160, 32, 32, 64, 32, 2, kZero, false, kCausal},
@@ -102,7 +113,8 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .key_padding = c.key_padding,
                           .mask = c.mask,
                           .kv_heads = c.kv_heads,
-                          .kv_length = c.kv_length},
+                          .kv_length = c.kv_length,
+                          .patterns = c.patterns},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,
@@ -118,35 +130,46 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
 // Which blocks of a case are there, [block rows][block columns].
 using EmulatedBlocks = std::vector<std::vector<bool>>;
 
-// The walk of ir/tile_program.h, written down straight from the blocks; order reversed.
-inline TileProgram with_walk(const EmulatedCase& c, KernelRole role, const EmulatedBlocks& blocks) {
-    TileProgram program = program_of(c, role);
-    const std::int64_t stays = stationary_length(program.attention, role);
-    const std::int64_t streams = streamed_length(program.attention, role);
-    const auto tiles = static_cast<int>((stays + c.stationary_rows - 1) / c.stationary_rows);
+// Appends one tile's walk, written down straight from the blocks of its pattern.
+inline void append_walk(TileProgram& program, const EmulatedCase& c, int tile,
+                        const EmulatedBlocks& blocks) {
+    const std::int64_t stays = stationary_length(program.attention, program.role);
+    const std::int64_t streams = streamed_length(program.attention, program.role);
     const auto gather_blocks = static_cast<int>((streams + c.gather_rows - 1) / c.gather_rows);
-    const std::size_t block_rows = static_cast<std::size_t>((stays + c.block - 1) / c.block);
-    for (int tile = tiles - 1; tile >= 0; --tile) {
-        program.order.push_back(tile);
-        for (int gather_block = 0; gather_block < gather_blocks; ++gather_block) {
-            const auto first =
-                static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
-            const auto other =
-                static_cast<std::size_t>(std::int64_t{gather_block} * c.gather_rows / c.block);
-            const bool columns = role == KernelRole::kKeyValueGradient;
-            std::uint32_t bits = 0;  // block rows of the tile that use the gather block
-            for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows());
-                 ++row) {
-                const std::size_t mine = first + row;
-                if (mine >= block_rows) continue;
-                const bool has_block = columns ? blocks[other][mine] : blocks[mine][other];
-                bits |= static_cast<std::uint32_t>(has_block) << row;
-            }
-            if (bits == 0) continue;
-            program.gather_blocks.push_back(gather_block);
-            if (program.packed_rows() > 1) program.block_row_masks.push_back(bits);
+    const auto block_rows = static_cast<std::size_t>((stays + c.block - 1) / c.block);
+    for (int gather_block = 0; gather_block < gather_blocks; ++gather_block) {
+        const auto first =
+            static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
+        const auto other =
+            static_cast<std::size_t>(std::int64_t{gather_block} * c.gather_rows / c.block);
+        const bool columns = program.role == KernelRole::kKeyValueGradient;
+        std::uint32_t bits = 0;  // block rows of the tile that use the gather block
+        for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows()); ++row) {
+            const std::size_t mine = first + row;
+            if (mine >= block_rows) continue;
+            const bool has_block = columns ? blocks[other][mine] : blocks[mine][other];
+            bits |= static_cast<std::uint32_t>(has_block) << row;
         }
-        program.offsets.push_back(static_cast<int>(program.gather_blocks.size()));
+        if (bits == 0) continue;
+        program.gather_blocks.push_back(gather_block);
+        if (program.packed_rows() > 1) program.block_row_masks.push_back(bits);
+    }
+    program.offsets.push_back(static_cast<int>(program.gather_blocks.size()));
+}
+
+// The walk of ir/tile_program.h; order reversed, the walks of an item side by side.
+inline TileProgram with_walk(const EmulatedCase& c, KernelRole role,
+                             const std::vector<EmulatedBlocks>& patterns) {
+    TileProgram program = program_of(c, role);
+    const auto tiles = static_cast<int>(program.pattern_tiles());
+    const int walks = item_walks(program.attention, role);
+    for (int first = c.patterns - walks; first >= 0; first -= walks) {
+        for (int tile = tiles - 1; tile >= 0; --tile) {
+            for (int pattern = first; pattern < first + walks; ++pattern) {
+                program.order.push_back(pattern * tiles + tile);
+                append_walk(program, c, tile, patterns[static_cast<std::size_t>(pattern)]);
+            }
+        }
     }
     return program;
 }
@@ -172,7 +195,7 @@ inline EmulatedBlocks baked_blocks(const EmulatedCase& c) {
 }
 
 inline TileProgram baked_program(const EmulatedCase& c, KernelRole role) {
-    TileProgram program = with_walk(c, role, baked_blocks(c));
+    TileProgram program = with_walk(c, role, {baked_blocks(c)});
     program.tables = Tables::kBaked;
     for (int item = 0; item < program.tiles(); ++item) {
         const auto end = static_cast<std::size_t>(program.offsets[item + 1]);

@@ -16,7 +16,7 @@ class HostAttention : public ::testing::TestWithParam<int> {  // head dim
     void expect_passes(const AttentionCase& problem) {
         const CaseReport report = check_case(problem, *device_, cache_);
         EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
-                                     << problem.pattern.to_bits() << report.failures();
+                                     << problem.pattern.front().to_bits() << report.failures();
     }
 
     std::unique_ptr<Device> device_ = open_device(DeviceChoice::kCpu);
@@ -78,6 +78,25 @@ TEST_P(HostAttention, OtherNumbersOfKeysEqualTheReference) {
                         pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
         problem = with_mask(random, problem, static_cast<ElementMask>(mask));
         expect_passes(pick(random, 0, 1) == 0 ? with_grouped_heads(random, problem) : problem);
+    }
+}
+
+// A pattern a head of K and V, and one a query head, whose dK and dV have a walk a member.
+TEST_P(HostAttention, PatternsOfHeadsEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 4; ++round) {
+        AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        problem = pick(random, 0, 1) == 0 ? with_other_keys(random, problem) : problem;
+        problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
+        problem = round < 3 ? with_grouped_heads(random, problem) : problem;
+        if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
+            problem.packed_rows = 2;
+        }
+        expect_passes(with_patterns(random, problem, round % 2 == 0));
     }
 }
 

@@ -41,7 +41,7 @@ inline void expect_equal_tiers(const AttentionCase& problem, Device& device, Ker
     EXPECT_TRUE(bytes_of(problem, Tables::kPassed, device, cache) ==
                 bytes_of(problem, Tables::kBaked, device, cache))
         << to_text(problem) << "\n"
-        << problem.pattern.to_bits();
+        << problem.pattern.front().to_bits();
 }
 
 }  // namespace spion

@@ -68,6 +68,25 @@ inline AttentionCase with_other_keys(std::mt19937_64& random, AttentionCase prob
     return problem;
 }
 
+// The problem with a pattern for every head of K and V, or for every query head.
+inline AttentionCase with_patterns(std::mt19937_64& random, AttentionCase problem,
+                                   bool of_queries) {
+    Attention& attention = problem.attention;
+    attention.patterns = of_queries ? attention.heads : attention.key_value_heads();
+    std::vector<BlockPattern> patterns;
+    for (int n = 0; n < attention.patterns; ++n) {
+        const BlockPattern& first = problem.pattern.front();
+        const double density = std::uniform_real_distribution<double>(0.0, 1.0)(random);
+        std::vector<std::uint8_t> bits(static_cast<std::size_t>(first.rows() * first.columns()));
+        for (std::uint8_t& bit : bits) {
+            bit = std::bernoulli_distribution(density)(random) ? 1 : 0;
+        }
+        patterns.emplace_back(first.length(), first.key_length(), first.block(), std::move(bits));
+    }
+    problem.pattern = HeadPatterns(std::move(patterns));
+    return problem;
+}
+
 // The problem with 2 or 3 query heads for each head of K and V.
 inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase problem) {
     problem.attention.kv_heads = pick(random, 1, 2);

@@ -10,8 +10,8 @@
 
 #include "compiler/compile_attention.h"
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
 #include "ir/element_spans.h"
+#include "ir/head_patterns.h"
 #include "runtime/cache.h"
 #include "runtime/device.h"
 #include "tools/oracle/attention_buffers.h"
@@ -20,7 +20,7 @@ namespace spion {
 
 struct AttentionCase {
     Attention attention;
-    BlockPattern pattern;
+    HeadPatterns pattern;
     std::int64_t batch = 1;    // B
     std::vector<int> lengths;  // [B] with key_padding, else empty
     MaskRules rules = {};      // with mask == kSpans

@@ -174,7 +174,8 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
         index / group;  // of [B, kv_heads]: heads of a group are adjacent
     const std::int64_t sample = index / attention.heads;
     Head head{.attention = &attention,
-              .pattern = &problem.pattern,
+              .pattern = &problem.pattern[static_cast<int>(index % attention.heads) /
+                                          (attention.heads / attention.patterns)],
               .rules = problem.rules,
               .sample = sample,
               .valid_keys = attention.key_padding ? problem.lengths[sample] : keys,
@@ -217,6 +218,10 @@ void check_sizes(const ReferenceProblem& problem) {
             throw UserError("the reference was given a tensor of {} elements, but B*H*L*D is {}",
                             tensor.size(), wanted);
         }
+    }
+    if (problem.pattern.count() != attention.patterns) {
+        throw UserError("{} patterns were given for an attention with {}", problem.pattern.count(),
+                        attention.patterns);
     }
     if (problem.pattern.length() != attention.length ||
         problem.pattern.key_length() != attention.key_value_length()) {

@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
 #include "ir/element_spans.h"
+#include "ir/head_patterns.h"
 
 namespace spion {
 
 struct ReferenceProblem {
     const Attention& attention;
-    const BlockPattern& pattern;
+    const HeadPatterns& pattern;
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, Lk, D]

@@ -37,6 +37,10 @@ std::string why_not(const KernelCase& launch) {
     if (attention.key_value_heads() != attention.heads) {
         return "kernels of the fused backward take as many heads of K and V as of Q";
     }
+    if (attention.patterns > 1) {
+        return "kernels of the fused backward take turns that one pattern decides for all heads, "
+               "and not patterns of heads";
+    }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels of the fused backward take turns that the pattern alone decides, "
                "and not a mask of spans, which leaves out steps when it is launched";
@@ -96,9 +100,10 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
     if (program.attention.mask == ElementMask::kSpans ||
-        program.attention.key_value_heads() != program.attention.heads) {
+        program.attention.key_value_heads() != program.attention.heads ||
+        program.attention.patterns > 1) {
         return fmt::format(
-            "{} takes no mask of spans and as many heads of K and V as of Q: take "
+            "{} takes no mask of spans, one pattern and as many heads of K and V as of Q: take "
             "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));
     }
@@ -125,7 +130,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
 // kDelta streams nothing; kGradients' work items add their partial dQs, fp32, in the L2 cache.
 void adjust(KernelLoad& load) {
     if (load.role == KernelRole::kDelta) {
-        load.walk = {.items = load.walk.items};
+        load.walk = {.heads = load.walk.heads, .items = load.walk.items};
     } else {
         load.more_cache_bytes = load.batch_heads * static_cast<double>(load.walk.streamed) *
                                 load.attention.head_dim * 4;

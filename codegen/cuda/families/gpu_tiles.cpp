@@ -47,6 +47,15 @@ std::string why_not_step(const TileShape& shape) {
                                              : "";
 }
 
+std::string why_not_item_walks(const Attention& attention, KernelRole role) {
+    return item_walks(attention, role) == 1
+               ? ""
+               : fmt::format(
+                     "its items have one walk, and not one for each of the {} query heads of "
+                     "patterns of their own that read a head of K and V",
+                     item_walks(attention, role));
+}
+
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
                             const TileProgram& program, const Target& target) {
     const Rates rates = rates_of(target);

@@ -28,6 +28,10 @@ std::string why_not_warps(const TileProgram& program);
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
                             const TileProgram& program, const Target& target);
 
+// Why a family whose items have one walk cannot compute the launch, as a clause: dK and dV of a
+// pattern a query head where heads of K and V are shared; "".
+std::string why_not_item_walks(const Attention& attention, KernelRole role);
+
 // Why a shape's step has too many gather blocks; "".
 std::string why_not_step(const TileShape& shape);
 

@@ -32,8 +32,28 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType dtype, const Target&
     return target.back_end == BackEnd::kCuda && unit == unit_for(dtype);
 }
 
+// Whether dK and dV of no tile fit a thread's registers together.
+bool is_dv_then_dk(const KernelCase& launch) {
+    const Attention& attention = launch.attention;
+    return launch.role == KernelRole::kKeyValueGradient &&
+           plan_registers(launch.role, attention.dtype, attention.head_dim, 16, 1,
+                          attention.mask == ElementMask::kSpans)
+               .dv_then_dk;
+}
+
 std::string why_not(const KernelCase& launch) {
-    return launch.target.back_end == BackEnd::kCuda ? "" : "kernels of mma.sync take a GPU";
+    if (launch.target.back_end != BackEnd::kCuda) {
+        return "kernels of mma.sync take a GPU";
+    }
+    if (item_walks(launch.attention, launch.role) > 1 && is_dv_then_dk(launch)) {
+        return fmt::format(
+            "D={} in {} has dV and dK computed one after the other, on GPUs, where query heads "
+            "that "
+            "share a head of K and V share its pattern: give one pattern a head of K and V, or "
+            "one a layer",
+            launch.attention.head_dim, to_string(launch.attention.dtype));
+    }
+    return "";
 }
 
 std::vector<TileShape> shapes(const KernelCase& launch) {
@@ -111,6 +131,9 @@ std::string problem_of(const KernelCase& launch, const TileShape& shape,
                        const RegisterPlan& registers, std::int64_t shared) {
     if (std::string problem = why_not_step(shape); !problem.empty()) {
         return problem;
+    }
+    if (registers.dv_then_dk && item_walks(launch.attention, launch.role) > 1) {
+        return "dV and dK are computed one after the other, and the body has one walk an item then";
     }
     if (shape.packed_rows > 1 && registers.dv_then_dk) {
         return "dV and dK are computed one after the other, and the body does not pack then";
@@ -202,7 +225,11 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
             limit, target.arch, limit);
     }
     const Rates rates = rates_of(target);
-    const KernelPlan planned = plan(case_of(program, target, rates), shape_of(program));
+    const KernelCase launch = case_of(program, target, rates);
+    if (std::string reason = why_not(launch); !reason.empty()) {
+        return reason;
+    }
+    const KernelPlan planned = plan(launch, shape_of(program));
     if (program.packed_rows() > 1 && planned.dv_then_dk) {
         return fmt::format(
             "the program packs several block rows into a tile, which no body of {} does for D={}: "

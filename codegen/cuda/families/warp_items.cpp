@@ -27,6 +27,9 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
 }
 
 std::string why_not(const KernelCase& launch) {
+    if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
+        return "a warp a work item on sm_90a: " + reason;
+    }
     if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
         has_warp_plan(launch.role, launch.attention.head_dim, launch.block)) {
         return "";
@@ -92,6 +95,9 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
         return reason;
     }
     const Attention& attention = program.attention;
+    if (std::string reason = why_not_item_walks(attention, program.role); !reason.empty()) {
+        return reason + ": take unit=mma_sync";
+    }
     const bool fits = program.warps == 1 && storage_bytes(attention.dtype) == 2 &&
                       has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
                       program.packed_rows() == 1 && program.gather_rows <= kStreamedRows &&

@@ -37,6 +37,9 @@ bool takes(const KernelCase& launch, int rows) {
 
 // Shapes whose tile lies within a block; smaller blocks are packed.
 std::string why_not(const KernelCase& launch) {
+    if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
+        return "wgmma on sm_90a: " + reason;
+    }
     if (takes(launch, launch.block)) {
         return "";
     }
@@ -93,7 +96,8 @@ int most_packed_rows(int block) {
 // kernels/cuda/sm90/wgmma_packed_rows.cuh has one warpgroup, whose rows it fills.
 std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) {
     std::vector<TileShape> shapes;
-    if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows)) {
+    if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows) ||
+        item_walks(launch.attention, launch.role) > 1) {
         return shapes;
     }
     for (TileShape shape : shapes_up_to(kGroupRows)) {
@@ -162,6 +166,9 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
         return reason;
     }
     const Attention& attention = program.attention;
+    if (std::string reason = why_not_item_walks(attention, program.role); !reason.empty()) {
+        return reason + ": take unit=mma_sync";
+    }
     const bool fits = storage_bytes(attention.dtype) == 2 &&
                       is_wgmma_head_dim(attention.head_dim) &&
                       program.stationary_rows % kGroupRows == 0 &&

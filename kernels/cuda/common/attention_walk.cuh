@@ -63,6 +63,16 @@ SPION_DEVICE const BlockRowMask* block_row_mask_table(const SpionAttentionArgume
 }
 #endif
 
+// Where heads have patterns of their own, an entry of the order is pattern * kPatternTiles + tile,
+// and every pattern has kPatternHeads heads with work items. Of a pattern a query head, an item of
+// dK and dV has kItemWalks entries side by side, one a member.
+enum : int {
+    kItemPatterns = (int)kPatterns < (int)kItemHeads ? (int)kPatterns : (int)kItemHeads,
+    kPatternHeads = (int)kItemHeads / kItemPatterns,
+    kItemWalks = (int)kPatterns / kItemPatterns,
+    kPatternTiles = ((int)kStationaryLength - 1) / (int)kStationaryRows + 1
+};
+
 struct WorkItem {
     int batch, head;
     int order_index;  // in TileProgram::order
@@ -70,9 +80,18 @@ struct WorkItem {
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
 };
 
-// The one at `order_index` of batch-head b * kItemHeads + h.
+// The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
+// of b * kPatternHeads + the head among those of its pattern.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
                                 int order_index) {
+    if constexpr (kPatterns > 1) {
+        const int entry = tile_at(args, order_index * kItemWalks);
+        const int batch = (int)(batch_head / kPatternHeads);
+        const int head =
+            entry / kPatternTiles / kItemWalks * kPatternHeads + (int)(batch_head % kPatternHeads);
+        return {batch, head, order_index, entry % kPatternTiles * kStationaryRows,
+                ((long long)batch * kItemHeads + head) * kLength};
+    }
     return {(int)(batch_head / kItemHeads), (int)(batch_head % kItemHeads), order_index,
             tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
 }
@@ -148,7 +167,9 @@ SPION_DEVICE int gather_blocks_below(const Walk& walk, int limit) {
 
 // Starts reading the list of a work item. Nothing waits for it before measure_walk, so that other
 // loads can be under way at the same time.
-SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int order_index) {
+// member: whose walk, where members have walks of their own.
+SPION_DEVICE Walk open_walk(const SpionAttentionArguments& args, int order_index, int member = 0) {
+    if constexpr (kItemWalks > 1) order_index = order_index * kItemWalks + member;
     const int first = offset_at(args, order_index);
     Walk walk;
     walk.listed = offset_at(args, order_index + 1) - first;

@@ -20,6 +20,7 @@
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
 //   kSharedBytes      dynamic shared memory of a thread block (not delta)
 // and, of all but the score summary,
+//   kPatterns         block patterns: 1, kKeyHeads or kHeads
 //   kStationaryLength  positions of the stationary side: kLength, or kKeyLength where keys stay
 //   kStreamedLength   of the other side
 //   kStationaryRows   rows of a work item's stationary tile
@@ -44,6 +45,7 @@
 using Element = struct Bf16;
 enum : int { kHeads = 2, kKeyHeads = 1, kItemHeads = 2, kHeadDim = 64, kLength = 1000 };
 enum : int { kKeyLength = 900, kStationaryLength = 1000, kStreamedLength = 1000 };
+enum : int { kPatterns = 1 };
 #define kScale 0.125F
 enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };

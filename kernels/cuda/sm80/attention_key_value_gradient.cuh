@@ -78,53 +78,64 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                    item.first_row, limit);
     copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
-    const int walked = item.first_row < limit ? walk.steps() : 0;
-    const int steps = kMembers * walked;
-    const auto copy = [&](int step, int buffer) {
-        const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
-        const MemberStep at = member_step(step, walked);
-        const WorkItem streamed = member_item(item, at.member);
-        copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member), tile + kTileBytes,
-                  rows_further(output_gradients, args.d_o, at.member));
-        copy_statistics(walk, at.step, stage_statistics + buffer * 2 * kStreamedRows * 4,
-                        args.lse + streamed.row, args.delta + streamed.row);
-    };
-    const auto arrived = [&](int buffer) {
-        shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
-    };
-    begin_steps(steps, copy);
-    GatherMask gather_mask = open_gather_mask(args, walk);
-
-    wait_first();
-    __syncwarp();
-    const Stationary<kHeldInRegisters> key(key_tile, warp_row);
-    const Stationary<kHeldInRegisters> value(value_tile, warp_row);
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
-    set_zero(key_gradient);
-    set_zero(value_gradient);
-    const StepElements<true> elements = {
-        element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
-        walk.listed};
-
-    for (int step = 0; step < steps; ++step) {
-        const int buffer = await_step(step, steps, copy, arrived);
-        const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
-        const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
-        const int walk_step = member_step(step, walked).step;
-        const int valid = walk.valid - walk_step * kStreamedRows;
-        gather_mask.enter(args, walk, walk_step);
+    // Where members have walks of their own, one walk after the other; else one with all of them.
 #pragma unroll 1
-        for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
-            if constexpr (kPacked) {
-                if (!gather_mask.at(walk_step, column)) continue;
-            }
-            add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics, column,
-                          valid - column, elements.at(walk_step));
+    for (int walked_member = 0; walked_member < kItemWalks; ++walked_member) {
+        if (walked_member > 0) {
+            __syncthreads();  // every warp is done with the stages
+            walk = open_walk(args, item.order_index, walked_member);
         }
-    }
+        measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
+        const int walked = item.first_row < limit ? walk.steps() : 0;
+        const int steps = kItemWalks > 1 ? walked : kMembers * walked;
+        const auto copy = [&](int step, int buffer) {
+            const unsigned tile = stage_tiles + buffer * 2 * kTileBytes;
+            MemberStep at = member_step(step, walked);
+            if constexpr (kItemWalks > 1) at = {walked_member, step};
+            const WorkItem streamed = member_item(item, at.member);
+            copy_step(walk, at.step, tile, rows_further(queries, args.q, at.member),
+                      tile + kTileBytes, rows_further(output_gradients, args.d_o, at.member));
+            copy_statistics(walk, at.step, stage_statistics + buffer * 2 * kStreamedRows * 4,
+                            args.lse + streamed.row, args.delta + streamed.row);
+        };
+        const auto arrived = [&](int buffer) {
+            shift_statistics(stage_statistics + buffer * 2 * kStreamedRows * 4);
+        };
+        begin_steps(steps, copy);
+        GatherMask gather_mask = open_gather_mask(args, walk);
 
-    cp_async_wait_group<0>();
+        wait_first();
+        __syncwarp();
+        const Stationary<kHeldInRegisters> key(key_tile, warp_row);
+        const Stationary<kHeldInRegisters> value(value_tile, warp_row);
+        if (walked_member == 0) {
+            set_zero(key_gradient);
+            set_zero(value_gradient);
+        }
+        const StepElements<true> elements = {
+            element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
+            walk.listed};
+
+        for (int step = 0; step < steps; ++step) {
+            const int buffer = await_step(step, steps, copy, arrived);
+            const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
+            const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
+            const int walk_step = kItemWalks > 1 ? step : member_step(step, walked).step;
+            const int valid = walk.valid - walk_step * kStreamedRows;
+            gather_mask.enter(args, walk, walk_step);
+#pragma unroll 1
+            for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
+                if constexpr (kPacked) {
+                    if (!gather_mask.at(walk_step, column)) continue;
+                }
+                add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics,
+                              column, valid - column, elements.at(walk_step));
+            }
+        }
+
+        cp_async_wait_group<0>();
+    }
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,

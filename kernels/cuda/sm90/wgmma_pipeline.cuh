@@ -225,7 +225,8 @@ SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned clai
         order_index = (claim - first_late) / args.lpt_heads;
         batch_head = first_late / tiles + (claim - first_late - order_index * args.lpt_heads);
     }
-    if (kLastHeadFirst) batch_head = (unsigned)args.attention.batch * kItemHeads - 1 - batch_head;
+    if (kLastHeadFirst)
+        batch_head = (unsigned)args.attention.batch * kPatternHeads - 1 - batch_head;
     return work_item(args.attention, batch_head, (int)order_index);
 }
 

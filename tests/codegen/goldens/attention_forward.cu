@@ -15,6 +15,7 @@ enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
 enum : int { kItemHeads = 2 };  // heads that have work items
+enum : int { kPatterns = 1 };  // of all heads
 enum : int { kStationaryLength = 100 };  // positions of what stays
 enum : int { kStreamedLength = 100 };  // of what streams past
 enum : int { kStationaryRows = 32 };  // of a work item

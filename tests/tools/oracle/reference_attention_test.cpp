@@ -87,7 +87,7 @@ struct Naive {
                          a.scale;
                 }
                 const int edge = problem.pattern.block();
-                const bool inside = problem.pattern.at(int(i / edge), int(j / edge));
+                const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
                 weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
                 pruned += !inside && keeps(i, j) && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
                 sum += weight[j];

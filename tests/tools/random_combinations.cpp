@@ -1,0 +1,139 @@
+// random_combinations [--device cpu|cuda] [--count N] [--a-kernel N] [--seed N]: random combinations
+// of everything that an operation can have, each held against the float64 reference on poisoned
+// outputs, twice. So many cases go through one operation's kernels: patterns, lengths, the rules of
+// masks, batch and layout are the launch's. Exit status 1 when a case fails.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include <map>
+#include <random>
+#include <string>
+
+#include "ir/error.h"
+#include "tests/support/seed.h"
+#include "tests/tools/pick_attention.h"
+#include "tools/oracle/attention_case.h"
+
+namespace {
+
+using namespace spion;
+
+// A dimension that every family may meet: mostly small ones, on the host's account.
+int pick_width(std::mt19937_64& random) {
+    return 16 * (pick(random, 0, 3) > 0 ? pick(random, 1, 8) : pick(random, 9, 16));
+}
+
+BlockPattern pick_blocks(std::mt19937_64& random, const HeadPatterns& like) {
+    const double density = std::uniform_real_distribution<double>(0.0, 1.0)(random);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(like.rows() * like.columns()));
+    for (std::uint8_t& bit : bits) {
+        bit = std::bernoulli_distribution(density)(random) ? 1 : 0;
+    }
+    return BlockPattern(like.length(), like.key_length(), like.block(), std::move(bits));
+}
+
+// What the kernels are made for.
+AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
+    const DType dtypes[] = {DType::kBf16, DType::kFp16, DType::kBf16, DType::kTf32, DType::kFp32};
+    const int width = pick_width(random);
+    AttentionCase problem = pick_attention(
+        random, on_host ? DType::kFp32 : dtypes[pick(random, 0, 4)], width, pick_block(random),
+        pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    if (pick(random, 0, 1) == 0) {
+        problem = with_other_keys(random, problem);
+    }
+    if (pick(random, 0, 1) == 0) {
+        problem = with_grouped_heads(random, problem);
+    }
+    Attention& attention = problem.attention;
+    attention.mask = static_cast<ElementMask>(pick(random, 0, 2));
+    const int heads[] = {1, attention.key_value_heads(), attention.heads};
+    attention.patterns = heads[pick(random, 0, 2)];
+    problem.packed_rows = problem.pattern.block() <= 32 && pick(random, 0, 2) == 0 ? 2 : 1;
+    return problem;
+}
+
+// The same kernels, launched on something else.
+AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
+    const Attention& attention = problem.attention;
+    const auto keys = static_cast<int>(attention.key_value_length());
+    problem.seed = random();
+    problem.batch = pick(random, 1, 3);
+    problem.layout = pick(random, 0, 1) == 0 ? Layout::kPacked : Layout::kHeadsFirst;
+    problem.lengths.clear();
+    for (std::int64_t b = 0; attention.key_padding && b < problem.batch; ++b) {
+        problem.lengths.push_back(pick(random, 0, 3) == 0 ? keys : pick(random, 0, keys));
+    }
+    problem = with_mask(random, problem, attention.mask);
+    std::vector<BlockPattern> patterns;
+    for (int n = 0; n < attention.patterns; ++n) {
+        patterns.push_back(pick_blocks(random, problem.pattern));
+    }
+    problem.pattern = HeadPatterns(std::move(patterns));
+    return problem;
+}
+
+struct Counts {
+    int passed = 0, failed = 0;
+    std::map<std::string, int> refused = {};  // by their sentence
+};
+
+void run_case(const AttentionCase& problem, Device& device, KernelCache& cache, Counts& counts) {
+    try {
+        const CaseReport report = check_case(problem, device, cache);
+        if (report.passed()) {
+            ++counts.passed;
+            return;
+        }
+        ++counts.failed;
+        fmt::print("FAILED {}\n{}", to_text(problem), report.failures());
+    } catch (const UserError& error) {
+        ++counts.refused[error.what()];
+    }
+}
+
+int run(const std::string& device_name, int count, int a_kernel, std::uint64_t seed) {
+    const auto device = open_device(parse_device_choice(device_name));
+    const bool on_host = device->target().back_end == BackEnd::kHost;
+    KernelCache cache(std::nullopt);
+    std::mt19937_64 random(seed);
+    fmt::print("{}; repeat with --seed {}\n", device->name(), seed);
+    Counts counts;
+    int operations = 0;
+    for (int done = 0; done < count; ++operations) {
+        const AttentionCase operation = draw_operation(random, on_host);
+        for (int n = 0; n < a_kernel && done < count; ++n, ++done) {
+            run_case(draw_launch(random, operation), *device, cache, counts);
+        }
+    }
+    int refused = 0;
+    for (const auto& [sentence, times] : counts.refused) {
+        fmt::print("refused {} times: {}\n", times, sentence);
+        refused += times;
+    }
+    fmt::print("{} cases of {} operations: {} passed, {} failed, {} refused\n", count, operations,
+               counts.passed, counts.failed, refused);
+    // The host has a kernel for every combination.
+    return counts.failed > 0 || counts.passed == 0 || (on_host && refused > 0) ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("random combinations of everything that attention can have");
+    std::string device = "cpu";
+    int count = 300, a_kernel = 24;
+    std::uint64_t seed = spion::test::fresh_seed();
+    app.add_option("--device", device, "cpu or cuda");
+    app.add_option("--count", count, "cases");
+    app.add_option("--a-kernel", a_kernel, "cases of one operation, whose kernels are the same");
+    app.add_option("--seed", seed, "of all that is drawn");
+    CLI11_PARSE(app, argc, argv);
+    try {
+        return run(device, count, a_kernel, seed);
+    } catch (const std::exception& error) {
+        fmt::print("{}\n", error.what());
+        return 1;
+    }
+}
