@@ -16,7 +16,7 @@ struct LaunchOptions {
     VerifyPasses verify_passes = kVerifyPassesByDefault;
 };
 
-inline TileProgram lower(const Attention& attention, const BlockPattern& pattern, KernelRole role,
+inline TileProgram lower(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                          const Target& target, const LaunchOptions& options = {}) {
     const TileShape shape =
         options.shape ? *options.shape

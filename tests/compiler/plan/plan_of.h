@@ -36,7 +36,7 @@ struct Launch {
 };
 
 inline std::vector<TileCandidate> candidates_of(const Attention& attention,
-                                                const BlockPattern& pattern, KernelRole role,
+                                                const HeadPatterns& pattern, KernelRole role,
                                                 const Target& target, std::int64_t batch,
                                                 std::optional<int> packed_rows = {}) {
     return plan_launch(attention, pattern, role, target,
@@ -44,7 +44,7 @@ inline std::vector<TileCandidate> candidates_of(const Attention& attention,
         .candidates;
 }
 
-inline TileShape choose_for(const Attention& attention, const BlockPattern& pattern,
+inline TileShape choose_for(const Attention& attention, const HeadPatterns& pattern,
                             KernelRole role, const Target& target,
                             std::optional<int> packed_rows = {},
                             std::int64_t batch = kPlannedBatch) {
@@ -53,7 +53,7 @@ inline TileShape choose_for(const Attention& attention, const BlockPattern& patt
         .shape;
 }
 
-inline std::string explain_launch(const Attention& attention, const BlockPattern& pattern,
+inline std::string explain_launch(const Attention& attention, const HeadPatterns& pattern,
                                   KernelRole role, const Target& target,
                                   std::int64_t batch = kPlannedBatch,
                                   std::optional<int> packed_rows = {}) {
