@@ -15,7 +15,7 @@ namespace spion {
 
 struct ReferenceProblem {
     const Attention& attention;
-    const HeadPatterns& pattern;
+    HeadPatterns pattern;  // held: one pattern is made into these on the way
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, Lk, D]
