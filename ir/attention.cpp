@@ -63,6 +63,27 @@ float default_scale(int head_dim) {
     return 1.0F / std::sqrt(static_cast<float>(head_dim));
 }
 
+int dropped_of_256(const Attention& attention) {
+    return static_cast<int>(std::lround(attention.dropout * 256.0F));
+}
+
+namespace {
+
+void check_score_changes(const Attention& attention) {
+    const float dropout = attention.dropout;
+    constexpr float kLeast = 0.002F, kMost = 0.998F;  // 1 and 255 of 256
+    if (dropout != 0.0F && !(dropout >= kLeast && dropout <= kMost)) {
+        throw UserError("attention dropout {} is not supported: use 0, or {} to {}", dropout,
+                        kLeast, kMost);
+    }
+    if (!std::isfinite(attention.softcap) || attention.softcap < 0.0F) {
+        throw UserError("softcap {} is not allowed: use a finite number above 0, or 0 for none",
+                        attention.softcap);
+    }
+}
+
+}  // namespace
+
 void check(const Attention& attention) {
     // H * D numbers the elements of a row of all heads with 32 bits.
     constexpr int kMaxHeads = 65536;
@@ -92,9 +113,7 @@ void check(const Attention& attention) {
         throw UserError("scale {} is not allowed: use a finite number above 0, usually {} for D={}",
                         attention.scale, default_scale(d), d);
     }
-    if (attention.dropout != 0.0F) {
-        throw UserError("attention dropout {} is not supported: set it to 0", attention.dropout);
-    }
+    check_score_changes(attention);
 }
 
 std::string to_text(const Attention& attention) {
@@ -108,6 +127,11 @@ std::string to_text(const Attention& attention) {
     if (attention.key_value_heads() != attention.heads) {
         text += fmt::format(" kv_heads={}", attention.kv_heads);
     }
+    if (attention.softcap > 0.0F) {
+        text += fmt::format(" softcap={}", attention.softcap);
+    }
+    text += attention.alibi ? " alibi=true" : "";
+    text += attention.sink ? " sink=true" : "";
     return text;
 }
 

@@ -75,6 +75,15 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("kv_heads=")) {
         attention.kv_heads = static_cast<int>(reader.integer("kv_heads", 1, kMostInt));
     }
+    if (reader.accept("softcap=")) {
+        attention.softcap = reader.number("softcap as a number");
+    }
+    if (reader.accept("alibi=")) {
+        attention.alibi = name_value(reader, "alibi", parse_bool);
+    }
+    if (reader.accept("sink=")) {
+        attention.sink = name_value(reader, "sink", parse_bool);
+    }
     reader.next_line();
     try {
         check(attention);

@@ -103,6 +103,10 @@ std::vector<Constant> attention_constants(const Attention& attention) {
          .comment = "lengths say which keys are valid"},
         integer("kMask", static_cast<int>(attention.mask),
                 fmt::format("{} (SpionMask)", to_string(attention.mask))),
+        integer("kDropped", dropped_of_256(attention), "of 256, of P"),
+        {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
+        {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
+        {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
     };
 }
 

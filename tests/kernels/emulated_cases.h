@@ -21,6 +21,8 @@ struct EmulatedCase {
     bool key_padding;
     ElementMask mask = ElementMask::kNone;
     int kv_heads = 0;  // 0: as many as heads
+    float dropout = 0.0F, softcap = 0.0F;
+    bool alibi = false, sink = false;
 };
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
@@ -75,6 +77,18 @@ inline std::vector<EmulatedCase> emulated_cases() {
         {"grouped_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kMasked, true, kSpans,
          1},
         {"packed_grouped", DType::kFp16, 2, 16, 590, 16, 64, 64, 16, 3, kZero, false, kNone, 1},
+        // Changed scores and dropout: column groups in pairs and alone, gather blocks of a column
+        // group, packed, dK and dV apart, members of a group.
+        {"changed_bf16_d32", DType::kBf16, 4, 32, 200, 64, 64, 128, 64, 2, kZero, true, kCausal, 2,
+         0.1F, 20.0F, true, true},
+        {"dropped_fp16_d16", DType::kFp16, 2, 16, 570, 16, 16, 64, 16, 2, kMasked, true, kSpans, 0,
+         0.55F},
+        {"changed_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kZero, true, kNone, 1,
+         0.3F, 3.0F, true, false},
+        {"dropped_fp32_d16", DType::kFp32, 2, 16, 75, 16, 16, 16, 16, 2, kZero, false, kNone, 0,
+         0.25F, 0.0F, false, true},
+        {"packed_changed", DType::kFp16, 2, 16, 590, 16, 64, 64, 16, 3, kZero, true, kNone, 0, 0.1F,
+         5.0F, true, true},
     };
 }
 
@@ -87,8 +101,12 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .scale = default_scale(c.head_dim),
                           .softmax = c.softmax,
                           .key_padding = c.key_padding,
+                          .dropout = c.dropout,
                           .mask = c.mask,
-                          .kv_heads = c.kv_heads},
+                          .kv_heads = c.kv_heads,
+                          .softcap = c.softcap,
+                          .alibi = c.alibi,
+                          .sink = c.sink},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,

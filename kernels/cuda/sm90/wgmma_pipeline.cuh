@@ -25,9 +25,14 @@ enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 // An ItemPlan, with its order index for reduce warps, or with the elements of each block row of
-// packed tiles, or with its gather blocks for the element mask; and a stage's block row masks, one
-// word.
-enum : int { kItemBytes = kHelperWarps > 0 || kPacked || kElementsMasked ? 32 : 16 };
+// packed tiles, or with its gather blocks where positions matter, or with both; and a stage's block
+// row masks, one word.
+enum : bool { kElementsApart = kPacked && kPositionsMatter && !kElementsMasked };
+enum : int {
+    kItemBytes = kElementsApart                                    ? 48
+                 : kHelperWarps > 0 || kPacked || kPositionsMatter ? 32
+                                                                   : 16
+};
 enum : int { kStageBlockRowMask = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);
@@ -162,7 +167,7 @@ struct ItemPlan {
     int valid;        // rows of the walk that count, see Walk
     int elements;     // likewise, of the warp's rows
     int order_index;  // in TileProgram::order
-    // Under an element mask: of the walk's gather blocks, in the table, and how many there are.
+    // Where positions matter: of the walk's gather blocks, in the table, and how many there are.
     int first_gather_block, listed;
 
     __device__ __forceinline__ int steps() const {
@@ -175,13 +180,14 @@ struct ItemPlan {
 SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     const uint4 words = load_shared_16(stationary_plan(stationary_stage));
     uint4 more = make_uint4(0, 0, 0, 0);
-    if constexpr (kHelperWarps > 0 || kElementsMasked)
+    if constexpr (kHelperWarps > 0 || kPositionsMatter)
         more = load_shared_16(stationary_plan(stationary_stage) + 16);
     ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w,
                      (int)more.x,  (int)more.y,  (int)more.z};
     if constexpr (kPacked && !kElementsMasked) {
         const int row = warp_index() % 4 * kPackedRows / 4;
-        plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) + 16 + row * 4);
+        plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) +
+                                              (kElementsApart ? 32 : 16) + row * 4);
     }
     return plan;
 }
@@ -197,12 +203,14 @@ SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, 
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
-// The element mask of a consumer warp's rows, in the item's first step and those after it.
+// What depends on the positions of a consumer warp's rows, in the item's first step and those after
+// it.
 template <bool kRowsAreKeys>
 SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
                                                       const ItemPlan& plan, int warp_row) {
-    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row + warp_row),
-            gather_block_table(args) + plan.first_gather_block, plan.listed};
+    return step_elements<kRowsAreKeys>(args, gather_block_table(args) + plan.first_gather_block,
+                                       plan.listed, plan.batch(), plan.head(),
+                                       plan.first_row + warp_row);
 }
 
 // Which gather blocks of a full stage's step the warp's rows use.
@@ -225,7 +233,10 @@ SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkIte
         store_shared_16(stationary_plan(stationary_stage),
                         make_uint4(work.batch * kItemHeads + work.head, work.first_row, walk.valid,
                                    walk.elements));
-        if constexpr (kElementsMasked) {
+        if constexpr (kElementsApart) {
+            store_shared_16(stationary_plan(stationary_stage) + 32, elements);
+        }
+        if constexpr (kPositionsMatter) {
             const int first = (int)(walk.gather_blocks - gather_block_table(args.attention));
             store_shared_16(stationary_plan(stationary_stage) + 16,
                             make_uint4(work.order_index, first, walk.listed, 0));

@@ -12,6 +12,10 @@ enum : int { kLength = 1024 };  // L
 enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
+enum : int { kDropped = 0 };  // of 256, of P
+#define kSoftcap 0.0F  // of scores; 0: none
+enum : bool { kAlibi = false };  // slopes of distances
+enum : bool { kSink = false };  // one score more a row
 enum : int { kItemHeads = 4 };
 enum : int { kBlock = 128 };  // edge of a pattern block
 enum : int { kTile = 64 };  // rows and columns of a work item
