@@ -49,6 +49,10 @@ ElementMask mask_of(const spion_attention& given) {
 }
 
 Attention attention_of(const spion_attention& given) {
+    if (given.dropout != 0) {
+        throw UserError("attention dropout {} is not supported by plans: set it to 0",
+                        given.dropout);
+    }
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
                         .length = given.length,
@@ -56,7 +60,6 @@ Attention attention_of(const spion_attention& given) {
                         .scale = given.scale,
                         .softmax = softmax_of(given.softmax),
                         .key_padding = given.key_padding != 0,
-                        .dropout = given.dropout,
                         .mask = mask_of(given),
                         .kv_heads = given.key_value_heads};
     if (attention.scale == 0 && attention.head_dim > 0) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/launch/sink_gradient.h"
 #include "compiler/lower.h"
 #include "compiler/tune/autotune.h"
 
@@ -33,12 +34,18 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
             sources.push_back(emit(program, kernel, device.target()));
         }
     }
+    if (attention.sink) {
+        sources.push_back(sink_gradient_source(attention, device.target()));
+    }
     const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
     std::vector<std::unique_ptr<CompiledAttention>> layers;
     for (std::size_t i = 0; i < patterns.size(); ++i) {
         layers.push_back(std::make_unique<CompiledAttention>(
             attention, patterns[i], std::move(programs[i]),
             std::span(kernels).subspan(i * kLaunches, kLaunches), device));
+        if (attention.sink) {
+            layers.back()->set_sink_gradient(kernels.back());
+        }
     }
     return layers;
 }

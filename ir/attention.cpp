@@ -65,6 +65,27 @@ float default_scale(int head_dim) {
     return 1.0F / std::sqrt(static_cast<float>(head_dim));
 }
 
+int dropped_of_256(const Attention& attention) {
+    return static_cast<int>(std::lround(attention.dropout * 256.0F));
+}
+
+namespace {
+
+void check_score_changes(const Attention& attention) {
+    const float dropout = attention.dropout;
+    constexpr float kLeast = 0.002F, kMost = 0.998F;  // 1 and 255 of 256
+    if (dropout != 0.0F && !(dropout >= kLeast && dropout <= kMost)) {
+        throw UserError("attention dropout {} is not supported: use 0, or {} to {}", dropout,
+                        kLeast, kMost);
+    }
+    if (!std::isfinite(attention.softcap) || attention.softcap < 0.0F) {
+        throw UserError("softcap {} is not allowed: use a finite number above 0, or 0 for none",
+                        attention.softcap);
+    }
+}
+
+}  // namespace
+
 void check(const Attention& attention) {
     // H * D numbers the elements of a row of all heads with 32 bits.
     constexpr int kMaxHeads = 65536;
@@ -91,6 +112,12 @@ void check(const Attention& attention) {
         throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
                         kMaxHeadDim);
     }
+    if (attention.alibi && attention.diagonal() != 0) {
+        throw UserError(
+            "alibi takes distances between positions of one sequence, but there are {} keys for {} "
+            "queries: give both the same length, or leave alibi out",
+            attention.key_value_length(), attention.length);
+    }
     // Rows are numbered with 32 bits in the programs' tables.
     constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
     if (attention.length < 1 || attention.length > kMaxLength) {
@@ -106,9 +133,7 @@ void check(const Attention& attention) {
         throw UserError("scale {} is not allowed: use a finite number above 0, usually {} for D={}",
                         attention.scale, default_scale(d), d);
     }
-    if (attention.dropout != 0.0F) {
-        throw UserError("attention dropout {} is not supported: set it to 0", attention.dropout);
-    }
+    check_score_changes(attention);
 }
 
 std::string to_text(const Attention& attention) {
@@ -128,6 +153,11 @@ std::string to_text(const Attention& attention) {
     if (attention.patterns != 1) {
         text += fmt::format(" patterns={}", attention.patterns);
     }
+    if (attention.softcap > 0.0F) {
+        text += fmt::format(" softcap={}", attention.softcap);
+    }
+    text += attention.alibi ? " alibi=true" : "";
+    text += attention.sink ? " sink=true" : "";
     return text;
 }
 

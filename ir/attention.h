@@ -52,7 +52,7 @@ struct Attention {
     float scale = 0.0F;          // of Q K^T; usually 1/sqrt(D)
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;
     bool key_padding = false;  // true: lengths[b] <= L says how many keys of sample b are valid
-    float dropout = 0.0F;      // on P; only 0 is accepted so far
+    float dropout = 0.0F;      // on P: the probability to drop, rounded to dropped_of_256()
     ElementMask mask = ElementMask::kNone;
     // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
     int kv_heads = 0;
@@ -60,18 +60,26 @@ struct Attention {
     // Block patterns: 1 for all heads, one a head of K and V, or one a query head; neighbouring
     // heads share, query head h has pattern h / (H / patterns).
     int patterns = 1;
+    float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
+    bool alibi = false;    // slopes [H] of the launch: then minus slope_h * |i - j| is added
+    bool sink = false;     // sinks [H] of the launch: one score more in the sum of every row
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
     // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
     constexpr std::int64_t diagonal() const { return key_value_length() - length; }
+    // Whether it matters to an element, beside the pattern, where it is.
+    constexpr bool positions_matter() const {
+        return mask != ElementMask::kNone || dropout > 0.0F || alibi;
+    }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
 
-// The three things in which attentions differ, and where each is said; the device code has one file
+// The things in which attentions differ, and where each is said; the device code has one file
 // a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
-//   what happens to a score             scale; kernels/cuda/common/score.cuh
+//   what happens to a score             scale, softcap, alibi, sink; kernels/cuda/common/score.cuh
+//   which probabilities are dropped     dropout; kernels/cuda/common/dropout.cuh
 //   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
 
 // Queries [row_begin, row_end) and keys [key_begin, key_end) of the score map.
@@ -91,13 +99,16 @@ Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle);
 // 1/sqrt(D).
 float default_scale(int head_dim);
 
-// Throws UserError if a field is out of its range (a dropout other than 0 included).
+// Dropout on P decides by 8 random bits an element (kernels/random.h), of whose 256 values so many
+// drop it: round(256 * dropout). The kept ones count 256 / (256 - dropped) times.
+int dropped_of_256(const Attention& attention);
+
+// Throws UserError if a field is out of its range.
 void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
-// key_padding=true dropout=0", and behind it " mask=causal" where there is a mask, " kv_heads=1"
-// where K and V have fewer heads, " kv_length=77" where they have another length and " patterns=2"
-// where heads have patterns of their own.
+// key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
+// " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true" and " sink=true".
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -82,6 +82,15 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("patterns=")) {
         attention.patterns = static_cast<int>(reader.integer("patterns", 1, kMostInt));
     }
+    if (reader.accept("softcap=")) {
+        attention.softcap = reader.number("softcap as a number");
+    }
+    if (reader.accept("alibi=")) {
+        attention.alibi = name_value(reader, "alibi", parse_bool);
+    }
+    if (reader.accept("sink=")) {
+        attention.sink = name_value(reader, "sink", parse_bool);
+    }
     reader.next_line();
     try {
         check(attention);

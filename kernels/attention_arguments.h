@@ -18,6 +18,14 @@ enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPI
 // Which elements the operation has (ir/attention.h), the values of the constant kMask.
 enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 2, SPION_MASKS };
 
+// Which random numbers decide what dropout drops (kernels/random.h): a launch reads them, and the
+// caller gives others to the next one. Forward and backward of one call need the same.
+struct SpionDropoutState {
+    unsigned long long seed;
+    unsigned offset;
+    int enabled;  // 0: nothing is dropped, and what is kept counts once, as when a model is evaluated
+};
+
 // Which fields a kernel reads and writes (R, W):
 //   attention_forward              R q k v        W o lse
 //   attention_query_gradient       R q k v o d_o lse   W d_q delta
@@ -48,4 +56,9 @@ struct SpionAttentionArguments {
     // Of SPION_MASK_SPANS: a first position and an end, neither decreasing in a sample.
     const int* query_spans;  // [B, L, 2] the keys that a query keeps
     const int* key_spans;    // [B, Lk, 2] the queries that keep a key
+    // Null where the operation has none of it (ir/attention.h).
+    const SpionDropoutState* dropout;
+    const float* alibi_slopes;  // [H]
+    const float* sinks;         // [H], natural as scores are
+    float* d_sinks;             // [H], of attention_sink_gradient; null where it is not wanted
 };

@@ -21,13 +21,13 @@ struct SpionRandomBits {
     unsigned int word[4];
 };
 
-// 128 bits for counter (i, stream, step) under key seed.
-SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, unsigned int stream,
-                                                        unsigned int step,
-                                                        unsigned long long seed) {
-    unsigned int c0 = (unsigned int)i, c1 = (unsigned int)(i >> 32), c2 = stream, c3 = step;
+// 128 bits for counter (c0, c1, c2, c3) under key seed.
+template <int kRounds>
+SPION_RANDOM_FUNCTION SpionRandomBits spion_philox(unsigned int c0, unsigned int c1,
+                                                   unsigned int c2, unsigned int c3,
+                                                   unsigned long long seed) {
     unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
-    for (int round = 0; round < kPhiloxRounds; ++round) {
+    for (int round = 0; round < kRounds; ++round) {
         const unsigned long long p0 = SPION_PHILOX_FACTOR_0 * c0, p1 = SPION_PHILOX_FACTOR_1 * c2;
         const unsigned int n0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
         const unsigned int n2 = (unsigned int)(p0 >> 32) ^ c3 ^ k1;
@@ -41,6 +41,14 @@ SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, un
     return {{c0, c1, c2, c3}};
 }
 
+// 128 bits for counter (i, stream, step) under key seed.
+SPION_RANDOM_FUNCTION SpionRandomBits spion_random_bits(unsigned long long i, unsigned int stream,
+                                                        unsigned int step,
+                                                        unsigned long long seed) {
+    return spion_philox<kPhiloxRounds>((unsigned int)i, (unsigned int)(i >> 32), stream, step,
+                                       seed);
+}
+
 // round(probability * 65536), for a probability in [0, 1).
 SPION_RANDOM_FUNCTION constexpr unsigned int spion_dropout_threshold(float probability) {
     return (unsigned int)(probability * 65536.0F + 0.5F);
@@ -50,4 +58,21 @@ SPION_RANDOM_FUNCTION constexpr unsigned int spion_dropout_threshold(float proba
 // [16 * (e % 2), 16 * (e % 2) + 16) of word e / 2. It is kept iff those are >= the threshold.
 SPION_RANDOM_FUNCTION bool spion_keep(const SpionRandomBits& bits, int e, unsigned int threshold) {
     return ((bits.word[e / 2] >> (16 * (e % 2))) & 0xFFFFU) >= threshold;
+}
+
+// Dropout of attention's P. What is drawn for query i and key j of batch-head n = b * H + h is a
+// function of these and of seed and offset alone: one of the 16 bytes of Philox with 7 rounds, the
+// fewest that pass BigCrush (Salmon et al., table 2). 16 elements share a counter, those of 2 x 2
+// queries and keys and the ones 8 further on,
+//     c0 = i / 16 * 4 + i % 8 / 2,  c1 = j / 16 * 4 + j % 8 / 2,  c2 = n,  c3 = offset,
+// so that a quad of a tensor core's accumulator has whole counters, whether its rows are queries or
+// keys. The element's byte is number i / 8 % 2 * 2 + j / 8 % 2, from the lowest, of word i % 2 * 2 +
+// j % 2. It is dropped where the byte is less than round(256 * dropout).
+enum : int { kAttentionPhiloxRounds = 7 };
+
+SPION_RANDOM_FUNCTION SpionRandomBits spion_attention_bits(unsigned int c0, unsigned int c1,
+                                                           unsigned int batch_head,
+                                                           unsigned int offset,
+                                                           unsigned long long seed) {
+    return spion_philox<kAttentionPhiloxRounds>(c0, c1, batch_head, offset, seed);
 }

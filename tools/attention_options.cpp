@@ -60,6 +60,12 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                     "a query keeps keys so many positions to its left and right: 1024,0")
         ->delimiter(',')
         ->expected(2);
+    command.add_option("--dropout", options.dropout,
+                       "of probabilities, by random numbers of the launch's: 0.1");
+    command.add_option("--softcap", options.softcap, "scores s become C tanh(s / C): 50");
+    command.add_flag("--alibi", options.alibi,
+                     "a slope a head times the distance is taken from scores");
+    command.add_flag("--sink", options.sink, "a score a head more in the sum of every row");
     command.add_option("--pack", options.packed_rows,
                        "block rows a tile, which streams the union of their blocks; 1: none are "
                        "packed; without it what the cost model chooses for the pattern");
@@ -233,12 +239,16 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .scale = options.head_dim > 0 ? default_scale(options.head_dim) : 1.0F,
         .softmax = parse_softmax_kind(options.softmax),
         .key_padding = !options.lengths.empty(),
+        .dropout = options.dropout,
         .mask = asks_for_spans(options) ? ElementMask::kSpans
                 : options.causal        ? ElementMask::kCausal
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
         .patterns = pattern_count(options),
+        .softcap = options.softcap,
+        .alibi = options.alibi,
+        .sink = options.sink,
     };
     check(attention);
     check_batch(attention, options.batch);

@@ -34,6 +34,9 @@ struct AttentionOptions {
     std::string softmax = "pruned_zero";
     std::string device = "auto";
     std::vector<int> lengths;  // empty: no key padding
+    float dropout = 0.0F;
+    float softcap = 0.0F;  // 0: none
+    bool alibi = false, sink = false;
     bool causal = false;
     std::vector<int> window;         // left, right; empty: none
     std::vector<int> documents;      // their lengths, L together, the same of every sample

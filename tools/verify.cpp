@@ -74,6 +74,9 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     write("dq", tensor, report.outputs.d_q);
     write("dk", key_tensor, report.outputs.d_k);
     write("dv", key_tensor, report.outputs.d_v);
+    if (problem.attention.sink) {
+        write("dsinks", {problem.attention.heads}, report.outputs.d_sinks);
+    }
 }
 
 void print_report(const AttentionCase& problem, const CaseReport& report) {
@@ -145,6 +148,7 @@ int verify(VerifyOptions options) {
         .batch = options.attention.batch,
         .lengths = options.attention.lengths,
         .rules = mask_rules(options.attention, attention.length),
+        .values = {},
         .seed = options.seed,
         .layout = layout,
         .packed_rows = options.attention.packed_rows,

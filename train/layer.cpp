@@ -71,7 +71,7 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
     linear_weight_gradient(step, linears.out, scratch.branch.data(), layer.o.data());
     linear_input_gradient(step, linears.out, scratch.branch.data(), scratch.d_narrow.data());
 
-    attention.backward(attention_views(step, layer));  // d_narrow is d_o, d_wide becomes d_qkv
+    attention.backward(attention_views(step, index));  // d_narrow is d_o, d_wide becomes d_qkv
 
     if (step.qkv != nullptr) {
         fused_linear_backward(step, *step.qkv, linears.qkv, scratch.d_wide.data(),
@@ -89,7 +89,8 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
 
 }  // namespace
 
-SpionAttentionArguments attention_views(const StepContext& step, const LayerActivations& layer) {
+SpionAttentionArguments attention_views(const StepContext& step, int index) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
     const ScratchBuffers& scratch = step.activations.scratch;
     const std::int64_t c = step.shape.channels();
     SpionAttentionArguments arguments{};
@@ -105,6 +106,9 @@ SpionAttentionArguments attention_views(const StepContext& step, const LayerActi
     arguments.delta = scratch.delta.as<float>();
     arguments.lengths = step.lengths;
     arguments.batch = step.batch;
+    if (step.attention_dropout != nullptr) {
+        arguments.dropout = step.attention_dropout + index;
+    }
     return arguments;
 }
 
@@ -118,7 +122,7 @@ void layer_forward(const StepContext& step, int index, CompiledAttention& attent
     norm_forward(step, offsets.norm1, layer.norm1, x, index > 0 ? branch : nullptr,
                  index > 0 ? feed_forward_dropout(index - 1) : 0, layer.normed1.data());
     linear_forward(step, linears.qkv, layer.normed1.data(), layer.qkv.data());
-    attention.forward(attention_views(step, layer));
+    attention.forward(attention_views(step, index));
     linear_forward(step, linears.out, layer.o.data(), branch);
 
     norm_forward(step, offsets.norm2, layer.norm2, layer.norm1.x.data(), branch,

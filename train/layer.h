@@ -13,8 +13,8 @@
 
 namespace spion {
 
-// Q, K, V or O of a layer, and their gradients, as attention sees them.
-SpionAttentionArguments attention_views(const StepContext& step, const LayerActivations& layer);
+// Q, K, V or O of layer `index`, and their gradients, as attention sees them.
+SpionAttentionArguments attention_views(const StepContext& step, int index);
 
 // x: T [N, C], the residual stream before the branch in scratch.branch is added (layer 0: has none,
 // and x is norm1.x itself).

@@ -106,10 +106,30 @@ StepContext Model::context(SpionDropout dropout) const {
             .tokens = tokens_.as<std::uint16_t>(),
             .lengths = lengths_.as<int>(),
             .labels = labels_.as<int>(),
-            .dropout = dropout};
+            .dropout = dropout,
+            .attention_dropout =
+                attention_dropout_ ? attention_dropout_.as<SpionDropoutState>() : nullptr};
+}
+
+// Steps and layers are numbered through, so that none draws what another has drawn; the key is not
+// that of the other dropouts, whose counters may be the same.
+void Model::set_attention_dropout(std::uint32_t step, bool enabled) {
+    constexpr std::uint64_t kOfAttention = 0x9E3779B97F4A7C15;
+    if (attention_.empty() || attention_.front()->attention().dropout == 0.0F) return;
+    std::vector<SpionDropoutState> states;
+    const auto layers = static_cast<std::uint32_t>(settings_.shape.layers);
+    for (std::uint32_t layer = 0; layer < layers; ++layer) {
+        states.push_back({.seed = settings_.seed ^ kOfAttention,
+                          .offset = step * layers + layer,
+                          .enabled = enabled ? 1 : 0});
+    }
+    const std::size_t bytes = states.size() * sizeof(SpionDropoutState);
+    if (!attention_dropout_) attention_dropout_ = Buffer(*device_, bytes);
+    device_->copy_in(attention_dropout_.data(), states.data(), bytes);
 }
 
 void Model::evaluate(const StepResults& results) {
+    set_attention_dropout(0, false);
     const StepContext step = context({.seed = 0, .step = 0, .stream = 0, .enabled = 0});
     encoder_forward(step);
     head(step, results, false);
@@ -122,6 +142,7 @@ void Model::compute_gradients(std::uint32_t step, const StepResults& results) {
 // sums_ has two rows, the sum so far and this pass's gradients, which sum_partials adds up.
 void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
                                  const StepResults& results, const GradientsLaunched& launched) {
+    set_attention_dropout(step_index, true);
     const StepContext step = context({.seed = settings_.seed,
                                       .step = step_index,
                                       .stream = 0,
@@ -316,7 +337,7 @@ void Model::set_loss_scale(const SpionLossScale& state) {
 }
 
 SpionAttentionArguments Model::attention_arguments(int layer) const {
-    return attention_views(context({}), activations_.layers[static_cast<std::size_t>(layer)]);
+    return attention_views(context({}), layer);
 }
 
 std::vector<float> Model::logits() const {

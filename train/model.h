@@ -98,6 +98,8 @@ class Model {
 
   private:
     StepContext context(SpionDropout dropout) const;
+    // The random numbers of a pass for every layer's attention, where it drops out.
+    void set_attention_dropout(std::uint32_t step, bool enabled);
     void encoder_forward(const StepContext& step);
     void encoder_backward(const StepContext& step, const GradientsLaunched& launched);
     void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);
@@ -116,6 +118,7 @@ class Model {
     Buffer tokens_;                              // uint16 [T, B, L]
     Buffer lengths_;                             // int32 [T, B]
     Buffer labels_;                              // int32 [B]
+    Buffer attention_dropout_;                   // SpionDropoutState [layers]
     Buffer sums_;                                // fp32 [2, parameters]: gradients so far, and more
     Buffer loss_scale_;                          // SpionLossScale; empty: gradients are not scaled
 };

@@ -120,9 +120,11 @@ std::vector<Setting> model_settings() {
         number(group, "feed-forward", "width of the feed-forward layers and of the head",
                SPION_FIELD(feed_forward), 8, 4096),
         number(group, "dropout",
-               "dropout probability, everywhere but on the attention probabilities, which are not "
-               "dropped",
+               "dropout probability, everywhere but on the attention probabilities",
                SPION_FIELD(dropout), 0.0, 0.99),
+        number(group, "attention-dropout",
+               "dropout probability of the attention probabilities, realised in 256ths",
+               SPION_FIELD(attention_dropout), 0.0, 0.99),
         flag(group, "causal", "a token attends to itself and those before it alone",
              SPION_FIELD(causal)),
         words(

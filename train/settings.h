@@ -64,7 +64,8 @@ struct TrainSettings {
     int d_model = 64;
     int feed_forward = 128;
     double dropout = 0.1;
-    bool causal = false;  // a token attends to itself and those before it alone
+    double attention_dropout = 0.0;  // on attention's probabilities; the paper's is 0.1
+    bool causal = false;             // a token attends to itself and those before it alone
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
     Pooling pooling = Pooling::kMean;
 

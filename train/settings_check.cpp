@@ -56,7 +56,6 @@ double first_loss_scale(const TrainSettings& settings) {
     return settings.precision == Precision::kFp16 ? kFirstLossScale : 0;
 }
 
-// The paper drops attention probabilities too; the operation does not do that yet.
 Attention attention_of(const TrainSettings& settings, DType dtype) {
     return {.heads = settings.heads,
             .head_dim = settings.head_dim,
@@ -65,7 +64,7 @@ Attention attention_of(const TrainSettings& settings, DType dtype) {
             .scale = default_scale(settings.head_dim),
             .softmax = settings.softmax,
             .key_padding = true,
-            .dropout = 0.0F,
+            .dropout = static_cast<float>(settings.attention_dropout),
             .mask = settings.causal ? ElementMask::kCausal : ElementMask::kNone};
 }
 

@@ -151,6 +151,7 @@ TrainSettings settings_of_run(const std::vector<FileSetting>& written) {
         if (setting.name == "task") task = setting.value;
     }
     TrainSettings settings = preset_settings("paper", task);
+    settings.attention_dropout = 0;  // of runs from before there was such a setting
     for (const FileSetting& setting : written) {
         apply_setting(settings, setting.name, setting.value, setting.given);
     }

@@ -12,8 +12,12 @@ TrainSettings preset_settings(std::string_view name, std::string_view task_name)
     const Task& task = task_named(task_name);
     TrainSettings settings;
     settings.task = task.name;
+    settings.attention_dropout = settings.dropout;
     task.paper(settings);
-    if (name == "demo") task.demo(settings);
+    if (name == "demo") {
+        settings.attention_dropout = 0;
+        task.demo(settings);
+    }
     return settings;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/attention_arguments.h"
 #include "kernels/train_arguments.h"
 #include "runtime/device.h"
 #include "train/activations.h"
@@ -20,15 +21,16 @@ struct StepContext {
     const ParameterLayout& layout;
     const ParameterState& parameters;
     const Activations& activations;
-    const FusedLinear* qkv = nullptr;                // null: by products
-    const FusedFeedForward* feed_forward = nullptr;  // its forward pass; null: by products
-    const FusedLinear* feed_forward1 = nullptr;      // null: by products
-    DType dtype = DType::kFp32;                      // T
-    int batch = 0;                                   // B of this pass
-    const std::uint16_t* tokens = nullptr;           // [B, L] on the device
-    const int* lengths = nullptr;                    // [B] on the device
-    const int* labels = nullptr;                     // [B] on the device
-    SpionDropout dropout{};                          // of this step; each use sets its stream
+    const FusedLinear* qkv = nullptr;                      // null: by products
+    const FusedFeedForward* feed_forward = nullptr;        // its forward pass; null: by products
+    const FusedLinear* feed_forward1 = nullptr;            // null: by products
+    DType dtype = DType::kFp32;                            // T
+    int batch = 0;                                         // B of this pass
+    const std::uint16_t* tokens = nullptr;                 // [B, L] on the device
+    const int* lengths = nullptr;                          // [B] on the device
+    const int* labels = nullptr;                           // [B] on the device
+    SpionDropout dropout{};                                // of this step; each use sets its stream
+    const SpionDropoutState* attention_dropout = nullptr;  // [layers] on the device; null: none
 
     std::int64_t rows() const { return batch * shape.length; }  // N
     SpionDropout dropout_of(unsigned int stream) const {

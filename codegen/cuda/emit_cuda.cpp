@@ -108,6 +108,10 @@ std::vector<Constant> attention_constants(const Attention& attention, Coverage b
         {.name = "kBlocksAreFull",
          .value = blocks == Coverage::kFull,
          .comment = "the mask drops nothing of the walk"},
+        integer("kDropped", dropped_of_256(attention), "of 256, of P"),
+        {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
+        {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
+        {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
     };
 }
 

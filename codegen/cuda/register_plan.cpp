@@ -80,17 +80,42 @@ RegisterPlan plan_with_room(KernelRole role, DType dtype, int head_dim, int colu
     return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
 }
 
-}  // namespace
-
-RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps, bool has_spans) {
-    return has_spans ? plan_with_room(role, dtype, head_dim, streamed_rows, warps)
-                     : plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+bool changes_scores(const Attention& attention) {
+    return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi;
 }
 
-RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+// With words of what is kept, slopes of capped scores, a head's slope: fewer columns at once, and
+// fewer blocks on an SM, until there is room.
+RegisterPlan plan_with_changes(KernelRole role, const Attention& attention, int columns,
+                               int warps) {
+    constexpr int kMostRegisters = 255, kRoom = 40, kFewColumns = 16;
+    const RegisterPlan plan =
+        plan_for(role, attention.dtype, attention.head_dim, columns, warps, 0);
+    const bool full = plan.registers + kRoom > kMostRegisters;
+    return plan_for(role, attention.dtype, attention.head_dim, full ? kFewColumns : columns, warps,
+                    kRoom);
+}
+
+}  // namespace
+
+RegisterPlan plan_registers(KernelRole role, const Attention& attention, int streamed_rows,
+                            int warps) {
+    const DType dtype = attention.dtype;
+    const int head_dim = attention.head_dim;
+    if (changes_scores(attention)) {
+        return plan_with_changes(role, attention, streamed_rows, warps);
+    }
+    return attention.mask == ElementMask::kSpans
+               ? plan_with_room(role, dtype, head_dim, streamed_rows, warps)
+               : plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+}
+
+RegisterPlan plan_packed_registers(KernelRole role, const Attention& attention, int streamed_rows,
                                    int gather_rows, int warps) {
-    return plan_with_room(role, dtype, head_dim, std::min(streamed_rows, gather_rows), warps);
+    const int columns = std::min(streamed_rows, gather_rows);
+    return changes_scores(attention)
+               ? plan_with_changes(role, attention, columns, warps)
+               : plan_with_room(role, attention.dtype, attention.head_dim, columns, warps);
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {

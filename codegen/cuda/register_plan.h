@@ -16,12 +16,12 @@ struct RegisterPlan {
 };
 
 // No plan spills on any architecture (tests/codegen/cuda_compile_test.cpp). columns divides
-// streamed_rows. has_spans: the mask is ElementMask::kSpans, whose bounds take registers.
-RegisterPlan plan_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
-                            int warps, bool has_spans);
+// streamed_rows. What the operation does to elements takes registers too.
+RegisterPlan plan_registers(KernelRole role, const Attention& attention, int streamed_rows,
+                            int warps);
 // The same for packed tiles, whose warps need a few registers more and multiply one gather block at
 // most at once.
-RegisterPlan plan_packed_registers(KernelRole role, DType dtype, int head_dim, int streamed_rows,
+RegisterPlan plan_packed_registers(KernelRole role, const Attention& attention, int streamed_rows,
                                    int gather_rows, int warps);
 // The same for the score summary, whose columns are its tile's.
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile);

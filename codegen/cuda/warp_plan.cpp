@@ -45,9 +45,19 @@ const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
     return found == std::end(kMeasured) ? nullptr : found;
 }
 
+// With a few registers more a thread, as far as compiling has shown that they are missed.
+Measured with_room(Measured row) {
+    constexpr int kMostResident = 3, kFewColumns = 16;
+    row.resident_blocks = std::min(row.resident_blocks, kMostResident);
+    if (row.role == KernelRole::kQueryGradient) {
+        row.columns = kFewColumns;
+    }
+    return row;
+}
+
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int consumers, bool masked) {
-    const int row = 2 * head_dim, plan = masked ? 32 : 16;
+                 int consumers, bool positions) {
+    const int row = 2 * head_dim, plan = positions ? 32 : 16;
     constexpr int kFloat = 4, kBarriers = 16;
     int stationary_stage = work_of(role).loaded * stationary_rows * row + plan + kBarriers;
     int stage = 2 * streamed_rows * row + kBarriers;
@@ -66,13 +76,16 @@ bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows) {
 }
 
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                    int stages, int shared_limit, bool masked) {
+                    int stages, int shared_limit, const ScoreNeeds& needs) {
     const Measured* const found = measured(role, head_dim, stationary_rows);
     if (found == nullptr) {
         throw InternalError("{} has no warp plan for D={} and {} rows", to_string(role), head_dim,
                             stationary_rows);
     }
-    const Measured& best = *found;
+    Measured best = *found;
+    if (needs.registers > 0) {
+        best = with_room(best);
+    }
     const bool move = best.producer_registers > 0;
     WarpPlan plan{.columns = best.columns,
                   .held_operands = best.held_operands,
@@ -80,7 +93,7 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
                   .producer_registers = best.producer_registers,
                   .threads = 32 * (best.consumers + (move ? 4 : 1)),
                   .shared_bytes = shared_bytes(role, head_dim, stationary_rows, streamed_rows,
-                                               stages, best.consumers, masked)};
+                                               stages, best.consumers, needs.positions)};
     if (plan.shared_bytes > shared_limit) {
         plan.problem =
             fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "codegen/cuda/score_needs.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -29,6 +30,6 @@ bool has_warp_plan(KernelRole role, int head_dim, int stationary_rows);
 // `shared_limit`: bytes that a block may have. streamed_rows is a multiple of 32, stages at least
 // 2, and has_warp_plan holds; elements have 2 bytes.
 WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
-                    int stages, int shared_limit, bool masked = false);
+                    int stages, int shared_limit, const ScoreNeeds& needs = {});
 
 }  // namespace spion

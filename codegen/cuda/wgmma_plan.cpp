@@ -23,10 +23,11 @@ int round_down(int value, int unit) {
 }
 
 int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streamed_rows, int stages,
-                 int stationary_stages, bool packed, bool masked) {
+                 int stationary_stages, bool packed, const ScoreNeeds& needs) {
     const int row = 2 * head_dim;
     const bool gradients = role == KernelRole::kGradients;
-    const int plan = packed || masked || gradients ? 32 : 16, block_row_masks = packed ? 8 : 0;
+    const int plan = needs.elements_apart ? 48 : packed || needs.positions || gradients ? 32 : 16;
+    const int block_row_masks = packed ? 8 : 0;
     constexpr int kFloat = 4, kBarrier = 8;
     int stationary_stage = work_of(role).loaded * stationary_rows * row + plan + 2 * kBarrier;
     int stage = 2 * streamed_rows * row + block_row_masks + 4 * kBarrier;
@@ -79,11 +80,11 @@ bool is_wgmma_head_dim(int head_dim) {
 
 WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
                      int stages, int shared_limit, const CompilerRelease& compiler, bool packed,
-                     bool masked) {
+                     const ScoreNeeds& needs) {
     const int groups = stationary_rows / 64;
     const auto shared_of = [&](int stationary_stages) {
         return shared_bytes(role, head_dim, stationary_rows, streamed_rows, stages,
-                            stationary_stages, packed, masked);
+                            stationary_stages, packed, needs);
     };
     WgmmaPlan plan{.threads = kGroupThreads * (groups + 1)};
     // The producer of the statistics does with 32 registers, the others with 24. Block row
@@ -103,7 +104,7 @@ WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int str
             fmt::format("shared memory: {} bytes of {}", plan.shared_bytes, shared_limit);
         return plan;
     }
-    const int needed = registers_needed(role, head_dim, groups, streamed_rows);
+    const int needed = registers_needed(role, head_dim, groups, streamed_rows) + needs.registers;
     const auto resident = [&](int stationary_stages) {
         int blocks = shared_of(stationary_stages) > shared_limit
                          ? 0

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "codegen/cuda/score_needs.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 
@@ -28,6 +29,6 @@ bool is_wgmma_head_dim(int head_dim);
 // of is_wgmma_head_dim; elements have 2 bytes.
 WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int streamed_rows,
                      int stages, int shared_limit, const CompilerRelease& compiler,
-                     bool packed = false, bool masked = false);
+                     bool packed = false, const ScoreNeeds& needs = {});
 
 }  // namespace spion

@@ -85,6 +85,12 @@ std::vector<Constant> attention_constants(const Attention& attention, int items,
         {.name = "kBlocksAreFull",
          .value = blocks == Coverage::kFull,
          .comment = "the mask drops nothing of the walk"},
+        {.name = "kDropped",
+         .value = std::int64_t{dropped_of_256(attention)},
+         .comment = "of 256, of P"},
+        {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
+        {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
+        {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
     };
 }
 

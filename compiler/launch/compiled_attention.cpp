@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/launch/sink_gradient.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -35,6 +36,9 @@ void CompiledAttention::forward(const SpionAttentionArguments& args) {
 void CompiledAttention::backward(const SpionAttentionArguments& args) {
     launch(1, args);
     launch(2, args);
+    if (attention_.sink && args.d_sinks != nullptr) {
+        launch_sink_gradient(sink_gradient_, attention_, args, *device_);
+    }
 }
 
 void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) {
@@ -55,6 +59,15 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
             "attention was compiled with a mask of spans, but it is called without: pass "
             "query_spans and key_spans, which element_spans() makes");
     }
+    const auto require = [](bool needed, const void* given, const char* name) {
+        if (needed && given == nullptr) {
+            throw UserError("attention was compiled with {0}, but it is called without: pass {0}",
+                            name);
+        }
+    };
+    require(attention_.dropout > 0.0F, args.dropout, "dropout");
+    require(attention_.alibi, args.alibi_slopes, "alibi_slopes");
+    require(attention_.sink, args.sinks, "sinks");
     launch_part(parts_[which], args, *device_);
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "compiler/launch/jit_kernel.h"
 #include "compiler/launch/kernel_launch.h"
@@ -41,7 +42,8 @@ class CompiledAttention {
     // args' tensors, lse, lengths and batch are the caller's; tables are filled in here.
     // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
     void forward(const SpionAttentionArguments& args);
-    // dQ (which also writes delta) and then dK, dV; or delta and then all of them.
+    // dQ (which also writes delta) and then dK, dV; or delta and then all of them. Then the
+    // gradient of the sinks, where args have room for it.
     void backward(const SpionAttentionArguments& args);
 
     struct Part {  // one of the three
@@ -54,6 +56,8 @@ class CompiledAttention {
         Buffer walk;  // `tables`; none where they are baked
         std::unique_ptr<LaunchRoom> room;
     };
+    // The kernel of the gradient of the sinks, for an attention that has them.
+    void set_sink_gradient(JitKernel kernel) { sink_gradient_ = std::move(kernel); }
     // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
     const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }
 
@@ -68,6 +72,7 @@ class CompiledAttention {
     HeadPatterns patterns_;
     Device* device_;
     Part parts_[3];
+    JitKernel sink_gradient_;
 };
 
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled

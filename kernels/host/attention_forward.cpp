@@ -29,6 +29,17 @@ SPION_INLINE void start_masked(Softmax& softmax, const WorkItem& work) {
     }
 }
 
+// One score more in every row.
+SPION_INLINE void add_sink(Softmax& softmax, float exponent) {
+    for (int lane = 0; kSink && lane < kStationaryRows; lane += kLanes) {
+        const Floats before = load(softmax.row_max.data + lane);
+        const Floats row_max = larger(before, Floats(exponent));
+        const Floats sum = load(softmax.row_sum.data + lane) * exp2_of(before - row_max);
+        store(softmax.row_sum.data + lane, sum + exp2_of(Floats(exponent) - row_max));
+        store(softmax.row_max.data + lane, row_max);
+    }
+}
+
 SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
     if (kMask != SPION_MASK_NONE) {
         start_masked(softmax, work);
@@ -91,7 +102,7 @@ SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& 
 extern "C" void attention_forward(const SpionAttentionArguments* args, long long begin,
                                   long long end) {
     Operand queries, sums;
-    Scores scores;
+    Scores scores, factors;
     Softmax softmax;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
         WorkItem work = work_item(*args, row_item, false);
@@ -103,11 +114,15 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
                         score_factor(), queries);
         set_zero(sums);
         start(softmax, work);
+        add_sink(softmax, sink_exponent(*args, work.head));
         for_each_step(work, work.valid_keys, [&](const Step& step) {
             const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
             if (rows > 0) {
+                change_step(*args, step, work, work.head, scores, nullptr);
                 mask_step(step, work.spans, scores);
                 absorb(softmax, rows, scores, sums);
+                draw_step(*args, false, step, work, work.head, factors);
+                apply_dropout(rows, factors, scores, scores);
                 accumulate_step(step, args->v, work, key_head(work.head), scores, sums);
             }
         });

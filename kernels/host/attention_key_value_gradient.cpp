@@ -20,16 +20,19 @@ SPION_INLINE void to_weights(const Step& step, const float* lse, Scores& scores)
 
 // weights [rows of the step][lanes] become dS / scale = P * (dP - delta).
 SPION_INLINE void to_score_gradients(const Step& step, const float* delta,
-                                     const Scores& weight_gradients, Scores& weights) {
+                                     const Scores& weight_gradients, const Scores& slopes,
+                                     Scores& weights) {
     float* at = weights.data;
+    const float* slope = slopes.data;
     const float* gradient = weight_gradients.data;
     for (int i = 0; i < step.count; ++i) {
         const float* gather_block_delta = delta + step.first(i);
         for (int n = 0; n < step.rows(i); ++n) {
             const Floats row_delta = gather_block_delta[n];
             for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
-                store(at, score_gradient(load(at), load(gradient), row_delta));
+                store(at, score_gradient(load(at), load(gradient), row_delta, slope));
                 at += kLanes;
+                slope += kLanes;
                 gradient += kLanes;
             }
         }
@@ -51,7 +54,7 @@ SPION_INLINE void write_gradient(const Operand& sums, float factor, const SpionT
 extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args, long long begin,
                                              long long end) {
     Operand keys, values, key_sums, value_sums;
-    Scores weights, weight_gradients;
+    Scores weights, weight_gradients, slopes, factors;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
         WorkItem work = work_item(*args, row_item, true);
         if (is_beyond_end(work)) {
@@ -76,12 +79,20 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                 const long long rows =
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
                 for_each_step(work, kLength, [&](const Step& step) {
-                    score_step(step, args->q, work, head, keys, weights);
+                    const int count = score_step(step, args->q, work, head, keys, weights);
+                    change_step(*args, step, work, head, weights, &slopes);
                     mask_step(step, work.spans, weights);
                     to_weights(step, args->lse + rows, weights);
-                    accumulate_step(step, args->d_o, work, head, weights, value_sums);
+                    if (kDropped > 0) {
+                        draw_step(*args, true, step, work, head, factors);
+                        apply_dropout(count, factors, weights, weight_gradients);
+                        accumulate_step(step, args->d_o, work, head, weight_gradients, value_sums);
+                    } else {
+                        accumulate_step(step, args->d_o, work, head, weights, value_sums);
+                    }
                     score_step(step, args->d_o, work, head, values, weight_gradients);
-                    to_score_gradients(step, args->delta + rows, weight_gradients, weights);
+                    apply_dropout(count, factors, weight_gradients, weight_gradients);
+                    to_score_gradients(step, args->delta + rows, weight_gradients, slopes, weights);
                     accumulate_step(step, args->q, work, head, weights, key_sums);
                 });
             }

@@ -30,13 +30,14 @@ SPION_INLINE void load_lse(const float* lse, int valid, RowValues& base2) {
 
 // scores [rows][lanes] become dS / scale = P * (dP - delta).
 SPION_INLINE void to_score_gradients(int rows, const RowValues& lse, const RowValues& delta,
-                                     const Scores& weight_gradients, Scores& scores) {
+                                     const Scores& weight_gradients, const Scores& slopes,
+                                     Scores& scores) {
     for (int n = 0; n < rows; ++n) {
         for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
             const int at = n * kStationaryRows + lane;
             const Floats p = probability(load(scores.data + at), load(lse.data + lane));
-            store(scores.data + at,
-                  score_gradient(p, load(weight_gradients.data + at), load(delta.data + lane)));
+            store(scores.data + at, score_gradient(p, load(weight_gradients.data + at),
+                                                   load(delta.data + lane), slopes.data + at));
         }
     }
 }
@@ -46,7 +47,7 @@ SPION_INLINE void to_score_gradients(int rows, const RowValues& lse, const RowVa
 extern "C" void attention_query_gradient(const SpionAttentionArguments* args, long long begin,
                                          long long end) {
     Operand queries, output_gradient, sums;
-    Scores scores, weight_gradients;
+    Scores scores, weight_gradients, slopes, factors;
     RowValues lse, delta, scale;
     set_all(scale, kScale);
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
@@ -64,9 +65,12 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         set_zero(sums);
         for_each_step(work, work.valid_keys, [&](const Step& step) {
             const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
+            change_step(*args, step, work, work.head, scores, &slopes);
             mask_step(step, work.spans, scores);
             score_step(step, args->v, work, key_head(work.head), output_gradient, weight_gradients);
-            to_score_gradients(rows, lse, delta, weight_gradients, scores);
+            draw_step(*args, false, step, work, work.head, factors);
+            apply_dropout(rows, factors, weight_gradients, weight_gradients);
+            to_score_gradients(rows, lse, delta, weight_gradients, slopes, scores);
             accumulate_step(step, args->k, work, key_head(work.head), scores, sums);
         });
         store_transposed(sums, scale.data, row_of(args->d_q, work, work.first),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention_arguments.h"
+#include "kernels/host/dropout.h"
 #include "kernels/host/heads.h"
 #include "kernels/host/mask.h"
 #include "kernels/host/score.h"
@@ -204,6 +205,40 @@ SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& sc
     for (int i = 0; kMask != SPION_MASK_NONE && !kBlocksAreFull && i < step.count; ++i) {
         mask_scores(spans, step.first(i), step.rows(i), scores.data + gathered * kStationaryRows);
         gathered += step.rows(i);
+    }
+}
+
+// Of a step's scores [rows][lanes] of a query head: caps them, writing the slopes unless null, and
+// adds what depends on positions.
+SPION_INLINE void change_step(const SpionAttentionArguments& args, const Step& step,
+                              const WorkItem& work, int query_head, Scores& scores,
+                              Scores* slopes) {
+    int gathered = 0;
+    for (int i = 0; (kSoftcap > 0.0F || kAlibi) && i < step.count; ++i) {
+        const int rows = step.rows(i), at = gathered * kStationaryRows;
+        cap_scores(rows, scores.data + at, slopes == nullptr ? nullptr : slopes->data + at);
+        add_slopes(args, query_head, work.first, step.first(i), rows, scores.data + at);
+        gathered += rows;
+    }
+}
+
+// What dropout leaves of a step's elements [rows][lanes] of a query head, to `factors`.
+SPION_INLINE void draw_step(const SpionAttentionArguments& args, bool rows_are_keys,
+                            const Step& step, const WorkItem& work, int query_head,
+                            Scores& factors) {
+    int gathered = 0;
+    for (int i = 0; kDropped > 0 && i < step.count; ++i) {
+        draw(args, rows_are_keys, work.batch * kHeads + query_head, work.first, step.first(i),
+             step.rows(i), factors.data + gathered * kStationaryRows);
+        gathered += step.rows(i);
+    }
+}
+
+// out [rows][lanes] = elements times factors.
+SPION_INLINE void apply_dropout(int rows, const Scores& factors, const Scores& elements,
+                                Scores& out) {
+    for (int at = 0; kDropped > 0 && at < rows * kStationaryRows; at += kLanes) {
+        store(out.data + at, load(elements.data + at) * load(factors.data + at));
     }
 }
 

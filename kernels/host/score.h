@@ -1,16 +1,73 @@
-// What happens to a score, for all host bodies. Scores come as q . k times kScale * log2(e), so
-// that exponents are base 2.
+// What happens to a score, for all host bodies (docs/ir.md). Scores come as q . k times kScale *
+// log2(e), so that exponents are base 2.
 #pragma once
 
-#include "kernels/host/vector.h"
+#include "kernels/attention_arguments.h"
+#include "kernels/host/tile.h"
 
 extern "C" {
-extern const float kScale;  // of Q K^T
+extern const float kScale;    // of Q K^T
+extern const float kSoftcap;  // scores are capped there; 0: they are not
+extern const bool kAlibi;     // whether a slope a head times the distance is taken from them
+extern const bool kSink;      // whether every row has a sink
 }
 
 // What one operand of S is multiplied with, so that scores are exponents.
 SPION_INLINE float score_factor() {
     return kScale * kLog2E;
+}
+
+// Relative error about 4e-7.
+SPION_INLINE Floats tanh_of(Floats x) {
+    const Floats x2 = x * x;
+    // x (1 - x^2 / 3 + 2 x^4 / 15 - ..) up to x^11, where 1 - 2 / (e^2x + 1) loses digits.
+    Floats p = -1382.0F / 155925.0F * x2 + 62.0F / 2835.0F;
+    p = p * x2 - 17.0F / 315.0F;
+    p = p * x2 + 2.0F / 15.0F;
+    p = p * x2 - 1.0F / 3.0F;
+    p = p * x2 * x + x;
+    const Floats two_x = x * (2.0F * kLog2E);
+    const Floats bounded = two_x < 60.0F ? two_x : Floats(60.0F);
+    const Floats e = 1.0F - 2.0F / (exp2_of(bounded) + 1.0F);
+    return x2 < 0.09F ? p : e;
+}
+
+// Caps scores [rows][lanes] and, unless null, writes d(capped) / d(score) of each.
+SPION_INLINE void cap_scores(int rows, float* scores, float* slopes) {
+    if (!(kSoftcap > 0.0F)) {
+        return;
+    }
+    const float to_unit = kLn2 / kSoftcap, from_unit = kSoftcap * kLog2E;
+    for (int at = 0; at < rows * kStationaryRows; at += kLanes) {
+        const Floats capped = tanh_of(load(scores + at) * to_unit);
+        store(scores + at, capped * from_unit);
+        if (slopes != nullptr) {
+            store(slopes + at, 1.0F - capped * capped);
+        }
+    }
+}
+
+// Takes slope * distance from scores [rows][lanes] of a query head; lanes are positions from `row`
+// on, rows from `column` on.
+SPION_INLINE void add_slopes(const SpionAttentionArguments& args, int query_head, long long row,
+                             long long column, int rows, float* scores) {
+    if (!kAlibi) {
+        return;
+    }
+    const float slope = args.alibi_slopes[query_head] * kLog2E;
+    for (int n = 0; n < rows; ++n) {
+        const int ahead = static_cast<int>(column + n - row);
+        for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+            const Ints apart = ahead - lane - lane_numbers();
+            float* const at = scores + n * kStationaryRows + lane;
+            store(at, load(at) - slope * __builtin_convertvector(larger(apart, -apart), Floats));
+        }
+    }
+}
+
+// The exponent of a query head's sink.
+SPION_INLINE float sink_exponent(const SpionAttentionArguments& args, int query_head) {
+    return kSink ? args.sinks[query_head] * kLog2E : 0.0F;
 }
 
 // 2^(score - shift): with shift = LSE log2(e) the probability, in the forward pass the same up to
@@ -19,7 +76,9 @@ SPION_INLINE Floats probability(Floats score, Floats shift) {
     return exp2_of(score - shift);
 }
 
-// dS / scale from P, dP and delta.
-SPION_INLINE Floats score_gradient(Floats probability, Floats gradient, Floats delta) {
-    return probability * (gradient - delta);
+// dS / scale from P, dP, delta and, where scores are capped, the slope.
+SPION_INLINE Floats score_gradient(Floats probability, Floats gradient, Floats delta,
+                                   const float* slope) {
+    const Floats of_changed = probability * (gradient - delta);
+    return kSoftcap > 0.0F ? of_changed * load(slope) : of_changed;
 }

@@ -55,6 +55,8 @@ SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const S
                     score_factor(), queries);
     score(row_of(args.k, batch, key_head(head), tile.column), args.k.row_stride, columns, queries,
           scores.data);
+    cap_scores(columns, scores.data, nullptr);
+    add_slopes(args, head, tile.row, tile.column, columns, scores.data);
     TileSpans spans;
     load_spans(args, false, batch, tile.row, spans);
     mask_scores(spans, tile.column, columns, scores.data);

@@ -278,6 +278,41 @@ CompileJobs masked_jobs(const Target& target) {
     return jobs;
 }
 
+CompileJobs changed_jobs(const Target& target) {
+    if (!compiles_every_kind(target)) return {};
+    CompileJobs jobs;
+    int variant = 0;
+    const auto add = [&](const Attention& attention, const BlockPattern& pattern, KernelRole role,
+                         const LaunchOptions& options = {}) {
+        jobs.push_back(job_of(lower(attention, pattern, role, target, options), target));
+    };
+    for (const int dim : {32, 64, 128, 256}) {
+        for (const int block : kBlocks) {
+            for (const KernelRole role : kRoles) {
+                const bool wide = dim == 256 || (!target.gpu.wgmma && variant % 3 == 0);
+                const DType types[] = {DType::kTf32, DType::kFp32};
+                Attention attention =
+                    attention_of(wide ? types[variant % 2] : kTypes[variant % 2], dim, variant);
+                // Dropout alone, the others alone, and all of them.
+                attention.dropout = variant % 3 != 1 ? 0.1F : 0.0F;
+                attention.softcap = variant % 3 != 0 ? 30.0F : 0.0F;
+                attention.alibi = attention.sink = variant % 3 != 0;
+                if (variant % 5 == 0) attention.mask = ElementMask::kSpans;
+                if (variant % 4 == 3) attention.kv_heads = 1;
+                ++variant;
+                add(attention, BlockPattern::full(attention.length, block), role);
+                if (block == 32 && dim == 64) {  // and packed
+                    LaunchOptions options;
+                    options.packed_rows = 2;
+                    add(attention, shared_pattern(attention.length, block), role, options);
+                }
+            }
+            ++variant;
+        }
+    }
+    return jobs;
+}
+
 CompileJobs packed_jobs(const Target& target, bool all) {
     if (!compiles_every_kind(target)) return {};
     constexpr std::array<std::array<int, 2>, 6> kPackings = {

@@ -126,6 +126,14 @@ TEST_P(CudaCompile, MaskedAttentionHasNoSpills) {
     compile_all(jobs);
 }
 
+TEST_P(CudaCompile, ChangedScoresHaveNoSpills) {
+    const CompileJobs jobs = test::changed_jobs(target);
+    if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {
+        EXPECT_GE(jobs.size(), 48U);
+    }
+    compile_all(jobs);
+}
+
 TEST_P(CudaCompile, PackedAttentionHasNoSpills) {
     const CompileJobs jobs = test::packed_jobs(target, all);
     if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {

@@ -99,8 +99,9 @@ TEST(EmitHost, PackedTilesHaveTheLanesOfABlockRow) {
     EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));
     EXPECT_NE(source.name.find("-packed"), std::string::npos);
     program.tables = Tables::kBaked;
-    EXPECT_TRUE(has_line(emit(program, kTarget).text,
-                         "@kBlockRowMasksEntries = constant [3 x i32] [\n    i32 1, i32 3, i32 2]\n"));
+    EXPECT_TRUE(
+        has_line(emit(program, kTarget).text,
+                 "@kBlockRowMasksEntries = constant [3 x i32] [\n    i32 1, i32 3, i32 2]\n"));
 }
 
 TEST(EmitHost, EveryShapeChangesTheText) {

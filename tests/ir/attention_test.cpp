@@ -109,8 +109,39 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     refuses([](Attention& a) { a.patterns = 3; },
             "3 patterns were given for 2 heads and 2 of K and V: give 1, one a head of K and V, or "
             "one a head");
-    refuses([](Attention& a) { a.dropout = 0.1F; },
-            "attention dropout 0.1 is not supported: set it to 0");
+    for (float dropout : {-0.1F, 0.001F, 0.999F, 1.0F, std::nanf("")}) {
+        refuses([&](Attention& a) { a.dropout = dropout; },
+                fmt::format("attention dropout {} is not supported: use 0, or 0.002 to 0.998",
+                            dropout));
+    }
+    refuses([](Attention& a) { a.softcap = -1.0F; }, "softcap -1 is not allowed");
+    refuses([](Attention& a) { a.softcap = std::nanf(""); }, "softcap nan is not allowed");
+    refuses(
+        [](Attention& a) {
+            a.alibi = true;
+            a.kv_length = a.length + 1;
+        },
+        "alibi takes distances between positions of one sequence");
+}
+
+TEST(Attention, DropoutIsRealisedIn256ths) {
+    Attention attention = valid();
+    for (const auto& [dropout, dropped] : std::vector<std::pair<float, int>>{
+             {0.0F, 0}, {0.002F, 1}, {0.1F, 26}, {0.25F, 64}, {0.5F, 128}, {0.998F, 255}}) {
+        attention.dropout = dropout;
+        EXPECT_NO_THROW(check(attention));
+        EXPECT_EQ(dropped_of_256(attention), dropped) << dropout;
+    }
+}
+
+TEST(Attention, ShowsWhatChangesScores) {
+    Attention attention = valid();
+    attention.dropout = 0.1F;
+    attention.softcap = 50.0F;
+    attention.alibi = attention.sink = true;
+    const std::string text = to_text(attention),
+                      end = " dropout=0.1 softcap=50 alibi=true sink=true";
+    EXPECT_EQ(text.substr(text.size() - end.size()), end);
 }
 
 }  // namespace

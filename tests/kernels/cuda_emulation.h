@@ -132,6 +132,19 @@ SPION_DEVICE float lg2_approx(float x) {
 SPION_DEVICE float rcp_approx(float x) {
     return 1.0F / x;
 }
+SPION_DEVICE float tanh_approx(float x) {
+    return std::tanh(x);
+}
+SPION_DEVICE unsigned permute_bytes(unsigned low, unsigned high, unsigned selector) {
+    const unsigned long long bytes = low | static_cast<unsigned long long>(high) << 32;
+    unsigned word = 0;
+    for (int n = 0; n < 4; ++n) {
+        const unsigned digit = selector >> (4 * n) & 15U;
+        const auto byte = static_cast<unsigned>(bytes >> (8 * (digit & 7U)) & 255U);
+        word |= (digit < 8 ? byte : byte >= 128 ? 255U : 0U) << (8 * n);
+    }
+    return word;
+}
 SPION_DEVICE unsigned pack_bf16(float low, float high) {
     return spion::emulation::to_bf16(low) | unsigned{spion::emulation::to_bf16(high)} << 16;
 }

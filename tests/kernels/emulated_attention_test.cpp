@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codegen/emit.h"
+#include "kernels/random.h"
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
@@ -36,6 +37,8 @@ struct Problem {
     std::vector<int> lengths;            // [B]
     MaskRules rules;                     // of a mask of spans
     ElementSpans spans;
+    SpionDropoutState dropout;
+    std::vector<float> slopes, sinks;  // [H]
     Tensor q, k, v, d_o, o, d_q, d_k, d_v;
     std::vector<float> lse, delta;  // [B, H, L]
 
@@ -73,6 +76,14 @@ struct Problem {
             rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
                                        c.length, c.keys());
             spans = element_spans(rules, batch, c.length, c.keys());
+        }
+        dropout = {.seed = random() * 0x100000001ULL,
+                   .offset = static_cast<unsigned>(random()),
+                   .enabled = random() % 4 != 0};
+        std::normal_distribution<float> normal;
+        for (int h = 0; h < c.heads; ++h) {
+            slopes.push_back(0.05F * normal(random));
+            sinks.push_back(2.0F * normal(random));
         }
         q.fill(random, 2.0F);
         k.fill(random, 1.0F);
@@ -122,11 +133,36 @@ struct Problem {
                      [static_cast<std::size_t>(j / c.block)];
     }
 
+    // The score of an element, and its derivative by the product of its vectors; what it counts.
+    struct Changed {
+        double score, slope, factor;
+    };
+    Changed changed(int b, int h, std::int64_t i, std::int64_t j, double product) const {
+        const auto head = static_cast<std::size_t>(h);
+        const double scale = default_scale(c.head_dim);
+        Changed result{scale * product, scale, 1};
+        if (c.softcap > 0) {
+            const double t = std::tanh(result.score / double{c.softcap});
+            result = {double{c.softcap} * t, scale * (1 - t * t), 1};
+        }
+        if (c.alibi) result.score -= double{slopes[head]} * static_cast<double>(std::abs(i - j));
+        if (c.dropout > 0 && dropout.enabled != 0) {
+            const SpionRandomBits bits = spion_attention_bits(
+                static_cast<unsigned>(i / 16 * 4 + i % 8 / 2),
+                static_cast<unsigned>(j / 16 * 4 + j % 8 / 2),
+                static_cast<unsigned>(b * c.heads + h), dropout.offset, dropout.seed);
+            const unsigned word = bits.word[i % 2 * 2 + j % 2];
+            const unsigned byte = word >> (i / 8 % 2 * 16 + j / 8 % 2 * 8) & 255U;
+            const double lost = std::round(256.0 * double{c.dropout});
+            result.factor = byte < lost ? 0 : 256 / (256 - lost);
+        }
+        return result;
+    }
+
     Reference reference(int b, int h) {
         const std::int64_t L = c.length, keys = c.keys();
         const int key_head = h * k.heads / c.heads;
         const int D = c.head_dim;
-        const double scale = default_scale(D);
         const auto index = [&](std::int64_t l, int d) {
             return static_cast<std::size_t>(l * D + d);
         };
@@ -136,6 +172,7 @@ struct Problem {
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
             std::vector<double> s(static_cast<std::size_t>(keys), -kInf), p(s.size(), 0.0), dp(p);
+            std::vector<double> slope(p), factor(p);
             std::int64_t inside = 0, kept = 0;
             double top = -kInf;
             for (std::int64_t j = 0; j < keys; ++j) {
@@ -146,12 +183,18 @@ struct Problem {
                 if (j >= lengths[static_cast<std::size_t>(b)]) continue;
                 double dot = 0;
                 for (int d = 0; d < D; ++d) dot += q.get(b, h, i, d) * k.get(b, key_head, j, d);
-                s[static_cast<std::size_t>(j)] = scale * dot;
-                top = std::max(top, scale * dot);
+                const Changed element = changed(b, h, i, j, dot);
+                s[static_cast<std::size_t>(j)] = element.score;
+                slope[static_cast<std::size_t>(j)] = element.slope;
+                factor[static_cast<std::size_t>(j)] = element.factor;
+                top = std::max(top, element.score);
             }
             const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
             if (zeros) top = std::max(top, 0.0);
+            const double sink = double{sinks[static_cast<std::size_t>(h)]};
+            if (c.sink) top = std::max(top, sink);
             double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
+            z += c.sink ? std::exp(sink - top) : 0.0;
             for (double x : s) z += x == -kInf ? 0.0 : std::exp(x - top);
             const auto row = static_cast<std::size_t>(i);
             r.lse[row] = z == 0.0 ? -kInf : top + std::log(z);
@@ -161,16 +204,18 @@ struct Problem {
                 p[j] = std::exp(s[j] - r.lse[row]);
                 for (int d = 0; d < D; ++d) {
                     const double value = v.get(b, key_head, static_cast<std::int64_t>(j), d);
-                    r.o[index(i, d)] += p[j] * value;
-                    dp[j] += d_o.get(b, h, i, d) * value;
-                    r.dv[index(static_cast<std::int64_t>(j), d)] += p[j] * d_o.get(b, h, i, d);
+                    r.o[index(i, d)] += factor[j] * p[j] * value;
+                    dp[j] += factor[j] * d_o.get(b, h, i, d) * value;
+                    r.dv[index(static_cast<std::int64_t>(j), d)] +=
+                        factor[j] * p[j] * d_o.get(b, h, i, d);
                 }
                 delta_i += p[j] * dp[j];
             }
             r.delta[row] = delta_i;
             for (std::size_t j = 0; j < s.size(); ++j) {
                 if (s[j] == -kInf) continue;
-                const double ds = scale * p[j] * (dp[j] - delta_i), term = scale * p[j] * dp[j];
+                const double ds = slope[j] * p[j] * (dp[j] - delta_i);
+                const double term = slope[j] * p[j] * dp[j];
                 for (int d = 0; d < D; ++d) {
                     const auto key = static_cast<std::int64_t>(j);
                     const double key_value = k.get(b, key_head, key, d), query = q.get(b, h, i, d);
@@ -209,6 +254,9 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.tiles = program.tiles() / item_walks(program.attention, role);
         }
         args.batch = problem.batch;
+        args.dropout = &problem.dropout;
+        args.alibi_slopes = problem.slopes.data();
+        args.sinks = problem.sinks.data();
         args.query_spans = problem.spans.queries.data();
         args.key_spans = problem.spans.keys.data();
         emulation::forget_reads();

@@ -39,6 +39,9 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes.
 * Not there yet, refused by a sentence: causal masks within blocks, grouped queries, dropout of
   probabilities, other dtypes, D that is no multiple of 16 or above 256.
+* The IR, `spion verify` and `spion bench` also have dropout of probabilities, softcap, ALiBi slopes and sinks, in all
+  of these but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
+  backward, or mma, is taken there.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 """
 

@@ -127,6 +127,59 @@ TEST_P(GpuAttention, OtherKeysAndPatternsOfHeadsEqualTheReference) {
     }
 }
 
+// Dropout, caps, slopes and sinks, with masks, groups and packed tiles.
+TEST_P(GpuAttention, ChangedScoresEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    AttentionCase problem =
+        pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3),
+                       pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
+    if (pick(random, 0, 2) == 0) {
+        problem = with_grouped_heads(random, problem);
+    } else if (problem.pattern.block() <= 32 && head_dim <= 128 && pick(random, 0, 1) == 0) {
+        problem.packed_rows = 2;
+    }
+    expect_passes(with_changed_scores(random, problem));
+}
+
+// With Q = K = 0 a row's probabilities are all alike, and where V has a 1 for one key each, O shows
+// which elements are dropped.
+TEST_P(GpuAttention, DropsWhatTheContractSays) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    const int block = 16 << pick(random, 0, 3);
+    AttentionCase problem = plain_attention(dtype, BlockPattern::full(200, block));
+    problem.attention.head_dim = head_dim;
+    problem.attention.dropout = 0.25F;
+    problem.values = random_score_values(problem.attention, random());
+    const std::int64_t length = problem.pattern.length(), rows = 2 * 2 * length;
+    AttentionInputs inputs;
+    inputs.q.assign(rows * head_dim, 0.0F);
+    inputs.k = inputs.q;
+    const std::int64_t first = pick(random, 0, static_cast<int>(length) - 1);
+    inputs.v = inputs.q;  // keys first, first + 1, .. have a 1 in columns 0, 1, ..
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const std::int64_t column = row % length - first;
+        if (column >= 0 && column < head_dim) inputs.v[row * head_dim + column] = 1.0F;
+    }
+    problem.inputs = std::make_shared<const AttentionInputs>(inputs);
+    const CaseReport report = check_case(problem, *device_, cache_);
+    EXPECT_TRUE(report.passed()) << to_text(problem) << report.failures();
+    const int dropped = dropped_of_256(problem.attention);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        for (int d = 0; d < head_dim && first + d < length; ++d) {
+            const int byte = dropout_byte(*problem.values, row / length, row % length, first + d);
+            ASSERT_EQ(report.outputs.o[row * head_dim + d] == 0.0F, byte < dropped)
+                << "row " << row << ", key " << first + d;
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
                          ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
                                                                        160, 192, 256)),
@@ -156,7 +209,8 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
 
     // Blocks of these edges, both softmax kinds, tables passed and baked.
     void expect_any_tile_passes(MatrixUnit unit, const std::vector<int>& blocks,
-                                ElementMask mask = ElementMask::kNone, bool grouped = false) {
+                                ElementMask mask = ElementMask::kNone, bool grouped = false,
+                                bool changed = false) {
         const std::uint64_t seed = test::fresh_seed();
         SCOPED_TRACE(test::seed_note(seed));
         std::mt19937_64 random(seed);
@@ -172,6 +226,9 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
                 mask);
             if (grouped) {
                 problem = with_grouped_heads(random, problem);
+            }
+            if (changed) {
+                problem = with_changed_scores(random, problem);
             }
             CompileOptions options;
             options.tables = pick(random, 0, 1) == 0 ? Tables::kPassed : Tables::kBaked;
@@ -189,7 +246,7 @@ class GpuTiles : public GpuCase<std::tuple<DType, int>> {  // 16-bit dtype, head
             EXPECT_TRUE(report.passed()) << to_text(problem) << " tiles" << tiles << "\n"
                                          << problem.pattern.front().to_bits() << report.failures();
         }
-        EXPECT_GE(picked, rounds);
+        EXPECT_GE(changed ? 2 * picked : picked, rounds);
     }
 };
 
@@ -219,6 +276,16 @@ TEST_P(GpuWgmma, AnyTileEqualsTheReferenceWithGroupedHeads) {
     for (const ElementMask mask : {ElementMask::kNone, ElementMask::kCausal}) {
         expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask, true);
     }
+}
+
+TEST_P(GpuWgmma, AnyTileEqualsTheReferenceWithChangedScores) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kSpans}) {
+        expect_any_tile_passes(MatrixUnit::kWgmma, {32, 64, 128}, mask, false, true);
+    }
+    expect_any_tile_passes(MatrixUnit::kWgmma, {64}, ElementMask::kNone, true, true);
 }
 
 // Scores so far apart that the largest so far grows by more than 2^10 within a walk, again and
@@ -278,6 +345,16 @@ TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceWithGroupedHeads) {
     for (const ElementMask mask : {ElementMask::kNone, ElementMask::kSpans}) {
         expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32}, mask, true);
     }
+}
+
+TEST_P(GpuWarpItems, AnyTileEqualsTheReferenceWithChangedScores) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    for (const ElementMask mask : {ElementMask::kNone, ElementMask::kCausal}) {
+        expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {16, 32}, mask, false, true);
+    }
+    expect_any_tile_passes(MatrixUnit::kMmaSyncTma, {32}, ElementMask::kNone, true, true);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuWarpItems,

@@ -100,6 +100,30 @@ TEST_P(HostAttention, PatternsOfHeadsEqualTheReference) {
     }
 }
 
+// Dropout, caps, slopes and sinks in any combination, with masks, groups and packed tiles.
+TEST_P(HostAttention, ChangedScoresEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 3; ++round) {
+        AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        if (pick(random, 0, 1) == 0) {
+            problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 1, 2)));
+        }
+        if (pick(random, 0, 2) == 0) {
+            problem = with_grouped_heads(random, problem);
+        } else if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
+            problem.packed_rows = 2;
+        }
+        if (pick(random, 0, 1) == 0) {
+            problem = with_patterns(random, problem, pick(random, 0, 1) == 0);
+        }
+        expect_passes(with_changed_scores(random, problem));
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

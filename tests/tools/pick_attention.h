@@ -94,6 +94,23 @@ inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase p
     return problem;
 }
 
+// The problem with some changes of scores and probabilities, one at least.
+inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase problem) {
+    const int changes = pick(random, 1, 15);
+    Attention& attention = problem.attention;
+    if ((changes & 1) != 0) {
+        attention.dropout = pick(random, 0, 1) == 0 ? 0.1F : 0.6F;
+    }
+    if ((changes & 2) != 0) {
+        attention.softcap = pick(random, 0, 1) == 0 ? 1.5F : 30.0F;
+    }
+    attention.alibi = (changes & 4) != 0;
+    attention.sink = (changes & 8) != 0;
+    problem.values = random_score_values(attention, problem.seed);
+    problem.values->dropout_enabled = pick(random, 0, 4) > 0;
+    return problem;
+}
+
 // A problem that is the same for all tests, to be changed where a test wants something else.
 inline AttentionCase plain_attention(DType dtype, BlockPattern pattern) {
     const std::int64_t length = pattern.length();

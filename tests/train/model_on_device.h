@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -35,22 +36,24 @@ inline ModelSettings fusable_model(double dropout, std::uint64_t seed) {
     return settings;
 }
 
-// A model with one pattern for all layers.
+// A model with one pattern for all layers, and the model's dropout on attention too, or another.
 class ModelOnDevice {
   public:
     ModelOnDevice(DeviceChoice choice, const ModelSettings& settings, const BlockPattern& pattern,
-                  SoftmaxKind softmax)
+                  SoftmaxKind softmax, std::optional<double> attention_dropout = {})
         : device_(open_device(choice)),
           cache_(test_cache_root()),
           model(settings, *device_, cache_),
           results_(*device_, sizeof(float) * 2 * static_cast<std::size_t>(settings.batch)) {
-        const Attention attention = {.heads = settings.shape.heads,
-                                     .head_dim = settings.shape.head_dim,
-                                     .length = settings.shape.length,
-                                     .dtype = model.dtype(),
-                                     .scale = default_scale(settings.shape.head_dim),
-                                     .softmax = softmax,
-                                     .key_padding = true};
+        const Attention attention = {
+            .heads = settings.shape.heads,
+            .head_dim = settings.shape.head_dim,
+            .length = settings.shape.length,
+            .dtype = model.dtype(),
+            .scale = default_scale(settings.shape.head_dim),
+            .softmax = softmax,
+            .key_padding = true,
+            .dropout = static_cast<float>(attention_dropout.value_or(settings.dropout))};
         attention_ = compile_attention(attention, {&pattern, 1}, *device_, cache_);
         model.set_attention({attention_[0].get(), attention_[0].get()});
         batch_ = settings.batch;

@@ -137,10 +137,12 @@ TEST(Model, PaddingChangesNothing) {
     EXPECT_EQ(host.mean_loss(), loss);
 }
 
-TEST(Model, DropoutIsOffInEvaluationAndDrawnAnewEachStep) {
-    const ModelSettings settings = tiny_model(0.3, 3);
+// Of the activations alone, of attention alone.
+void expect_drawn_anew(double dropout, double attention_dropout) {
+    const ModelSettings settings = tiny_model(dropout, 3);
     std::mt19937_64 random(5);
-    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    ModelOnDevice host(DeviceChoice::kCpu, settings, sparse_pattern(), SoftmaxKind::kPrunedZero,
+                       attention_dropout);
     host.model.upload(random_batch(settings, random));
     const auto loss = [&](int step) {
         if (step < 0) host.model.evaluate(host.results);
@@ -154,6 +156,11 @@ TEST(Model, DropoutIsOffInEvaluationAndDrawnAnewEachStep) {
     EXPECT_EQ(loss(0), first);
     EXPECT_NE(first, second);
     EXPECT_NE(first, evaluated);
+}
+
+TEST(Model, DropoutIsOffInEvaluationAndDrawnAnewEachStep) {
+    expect_drawn_anew(0.3, 0.0);
+    expect_drawn_anew(0.0, 0.3);
 }
 
 }  // namespace

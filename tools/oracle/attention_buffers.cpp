@@ -39,10 +39,14 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
     d_o_ = alone(false, false);
     lse_ = add_region(rows * sizeof(float), true);
     delta_ = add_region(rows * sizeof(float), true);
+    if (attention.sink) {
+        d_sinks_ = add_region(attention.heads * sizeof(float), true);
+    }
     if (attention.key_padding) {
         lengths_ = Buffer(device, lengths.size_bytes());
         device.copy_in(lengths_.data(), lengths.data(), lengths.size_bytes());
     }
+    set_score_values(random_score_values(attention, 1));
     poison_outputs();
     device.synchronize();  // `lengths` is read until then
 }
@@ -62,6 +66,22 @@ void AttentionBuffers::place_packed(Place& q, Place& k, Place& v, bool output) {
     q = place(queries, {.keys = false, .first = 0, .all = together ? all : heads});
     k = place(keys, {.keys = true, .first = before, .all = all});
     v = place(keys, {.keys = true, .first = before + key_heads, .all = all});
+}
+
+void AttentionBuffers::set_score_values(const ScoreValues& values) {
+    const auto upload = [&](Buffer& buffer, bool wanted, const void* data, std::size_t bytes) {
+        if (wanted) {
+            buffer = Buffer(*device_, bytes);
+            device_->copy_in(buffer.data(), data, bytes);
+        }
+    };
+    const SpionDropoutState state{
+        .seed = values.seed, .offset = values.offset, .enabled = values.dropout_enabled ? 1 : 0};
+    upload(dropout_, attention_.dropout > 0.0F, &state, sizeof(state));
+    const std::size_t a_head = attention_.heads * sizeof(float);
+    upload(alibi_slopes_, attention_.alibi, values.alibi_slopes.data(), a_head);
+    upload(sinks_, attention_.sink, values.sinks.data(), a_head);
+    device_->synchronize();  // all of them are read until then
 }
 
 void AttentionBuffers::set_spans(const ElementSpans& spans) {
@@ -207,6 +227,11 @@ AttentionOutputs AttentionBuffers::outputs() const {
         .o = read(o_), .d_q = read(d_q_), .d_k = read(d_k_), .d_v = read(d_v_), .lse = {}};
     outputs.lse.resize(regions_[lse_].payload_bytes / sizeof(float));
     device_->copy_out(outputs.lse.data(), payload(lse_), regions_[lse_].payload_bytes);
+    if (attention_.sink) {
+        outputs.d_sinks.resize(attention_.heads);
+        device_->copy_out(outputs.d_sinks.data(), payload(d_sinks_),
+                          regions_[d_sinks_].payload_bytes);
+    }
     return outputs;
 }
 
@@ -251,6 +276,10 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.lengths = lengths_ ? lengths_.as<int>() : nullptr;
     arguments.query_spans = query_spans_ ? query_spans_.as<int>() : nullptr;
     arguments.key_spans = key_spans_ ? key_spans_.as<int>() : nullptr;
+    arguments.dropout = dropout_ ? dropout_.as<SpionDropoutState>() : nullptr;
+    arguments.alibi_slopes = alibi_slopes_ ? alibi_slopes_.as<float>() : nullptr;
+    arguments.sinks = sinks_ ? sinks_.as<float>() : nullptr;
+    arguments.d_sinks = attention_.sink ? static_cast<float*>(payload(d_sinks_)) : nullptr;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

@@ -10,6 +10,7 @@
 #include "ir/element_spans.h"
 #include "kernels/attention_arguments.h"
 #include "runtime/device.h"
+#include "tools/oracle/score_values.h"
 
 namespace spion {
 
@@ -27,6 +28,7 @@ struct AttentionInputs {
 struct AttentionOutputs {
     std::vector<float> o, d_q, d_k, d_v;  // [B, H, L, D]
     std::vector<float> lse;               // [B, H, L]
+    std::vector<float> d_sinks = {};      // [H] where the attention has sinks
 };
 
 class AttentionBuffers {
@@ -38,6 +40,8 @@ class AttentionBuffers {
     void set_inputs(const AttentionInputs& inputs);
     // For an attention whose mask is kSpans, before arguments().
     void set_spans(const ElementSpans& spans);
+    // What the launch says about scores and probabilities; random_score_values() from the start.
+    void set_score_values(const ScoreValues& values);
     // Normal values, the same few over and over: quick to make, for measurements.
     void set_arbitrary_inputs();
     // Fills every output and the guard zones around it with NaN.
@@ -92,9 +96,10 @@ class AttentionBuffers {
     Device* device_;
     std::vector<Region> regions_;
     Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
-    int lse_ = 0, delta_ = 0;
+    int lse_ = 0, delta_ = 0, d_sinks_ = 0;
     Buffer lengths_;
     Buffer query_spans_, key_spans_;
+    Buffer dropout_, alibi_slopes_, sinks_;
 };
 
 }  // namespace spion

@@ -52,6 +52,21 @@ TensorError compare(std::string name, std::span<const float> actual,
     return error;
 }
 
+// A sum over all rows of both signs, which is near 0 by chance where there are few heads: it is
+// measured against what so many terms add up to as a rule.
+TensorError compare_sinks(const AttentionOutputs& outputs, const ReferenceResult& reference,
+                          double tolerance) {
+    constexpr double kAsARule = 0.03;
+    TensorError error = compare("dsinks", outputs.d_sinks, reference.d_sinks, 0, tolerance);
+    double norm = 0;
+    for (const double value : reference.d_sinks) {
+        norm += value * value;
+    }
+    norm = std::sqrt(norm);
+    error.relative *= norm > 0 ? norm / std::max(norm, kAsARule * reference.d_sinks_terms) : 1;
+    return error;
+}
+
 // Names what is wrong with a request that the device's back end cannot serve at all.
 void check_dtype(DType dtype, const Device& device) {
     if (device.target().back_end == BackEnd::kHost && dtype != DType::kFp32) {
@@ -140,11 +155,20 @@ double tolerance(DType dtype) {
     throw InternalError("there is no tolerance for dtype {}", static_cast<int>(dtype));
 }
 
+namespace {
+
+ScoreValues values_of(const AttentionCase& problem) {
+    return problem.values ? *problem.values : random_score_values(problem.attention, problem.seed);
+}
+
+}  // namespace
+
 void check(const AttentionCase& problem, const Device& device) {
     check(problem.attention);
     check_batch(problem);
     check(problem.rules, problem.batch, problem.attention.length,
           problem.attention.key_value_length());
+    check(values_of(problem), problem.attention);
     check_dtype(problem.attention.dtype, device);
 }
 
@@ -169,6 +193,9 @@ AttentionInputs random_inputs(const AttentionCase& problem) {
 std::string place_text(const AttentionCase& problem, const std::string& tensor,
                        std::int64_t index) {
     const Attention& a = problem.attention;
+    if (tensor == "dsinks") {
+        return fmt::format("[{}]", index);
+    }
     std::string column;
     if (tensor != "lse") {
         column = fmt::format(", {}", index % a.head_dim);
@@ -218,13 +245,19 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
                                                            .k = inputs.k,
                                                            .v = inputs.v,
                                                            .d_o = inputs.d_o,
-                                                           .rules = &problem.rules});
+                                                           .rules = &problem.rules,
+                                                           .values = values_of(problem)});
     const double allowed = tolerance(problem.attention.dtype);
-    return {compare("o", outputs.o, reference.o, 0, allowed),
-            compare("lse", outputs.lse, reference.lse, 0, allowed),
-            compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
-            compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
-            compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
+    std::vector<TensorError> errors = {
+        compare("o", outputs.o, reference.o, 0, allowed),
+        compare("lse", outputs.lse, reference.lse, 0, allowed),
+        compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
+        compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
+        compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
+    if (problem.attention.sink) {
+        errors.push_back(compare_sinks(outputs, reference, allowed));
+    }
+    return errors;
 }
 
 CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache& cache,
@@ -240,6 +273,7 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
         buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length,
                                         problem.attention.key_value_length()));
     }
+    buffers.set_score_values(values_of(problem));
     CaseReport report;
     report.inputs = inputs_of(problem);
     buffers.set_inputs(report.inputs);

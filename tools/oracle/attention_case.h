@@ -24,7 +24,9 @@ struct AttentionCase {
     std::int64_t batch = 1;    // B
     std::vector<int> lengths;  // [B] with key_padding, else empty
     MaskRules rules = {};      // with mask == kSpans
-    std::uint64_t seed = 1;    // of the inputs
+    // Nothing: random_score_values() of `seed`.
+    std::optional<ScoreValues> values = {};
+    std::uint64_t seed = 1;  // of the inputs
     Layout layout = Layout::kHeadsFirst;
     std::optional<int> packed_rows = {};  // block rows a tile; nothing: the cost model's choice
     // Nothing: random_inputs(). An empty d_o is random too. Rounded to the dtype before use.

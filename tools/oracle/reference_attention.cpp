@@ -25,7 +25,8 @@ struct Head {
     const Attention* attention;
     const BlockPattern* pattern;
     const MaskRules* rules;  // null: none
-    std::int64_t sample;
+    const ScoreValues* values;
+    std::int64_t sample, head;
     std::int64_t valid_keys;
     std::vector<double> q, k, v, d_o;          // [L, D], [Lk, D], [Lk, D], [L, D]
     double* o;                                 // [L, D]
@@ -35,6 +36,7 @@ struct Head {
     std::vector<double> d_k, d_v;              // [Lk, D], of this head alone
     std::vector<double> q_norm, k_norm;        // [L], [Lk] Euclidean norm of each row
     std::vector<double> d_q_terms, d_k_terms;  // [L], [Lk]
+    double d_sink = 0, d_sink_terms = 0;       // and the sum of its terms' absolute values
 };
 
 // Whether query i keeps key j, by the words of ir/element_spans.h.
@@ -90,53 +92,90 @@ std::vector<std::int64_t> keys_of_row(const Head& head, std::int64_t i) {
     return keys;
 }
 
-// Probabilities of the row's keys; sets the row's LSE.
-std::vector<double> softmax_row(Head& head, std::int64_t i, const std::vector<std::int64_t>& keys) {
-    const int width = head.attention->head_dim;
-    const double scale = head.attention->scale;
-    const bool pruned_zero = head.attention->softmax == SoftmaxKind::kPrunedZero;
-    const double pruned = pruned_zero ? pruned_elements(head, i) : 0;
-    std::vector<double> p(keys.size());
-    double m = pruned > 0 ? 0 : -std::numeric_limits<double>::infinity();
-    for (std::size_t n = 0; n < keys.size(); ++n) {
-        p[n] = scale * dot(&head.q[i * width], &head.k[keys[n] * width], width);
-        m = std::max(m, p[n]);
+// The row's keys as the softmax sees them.
+struct SoftmaxRow {
+    std::vector<double> p;       // probabilities
+    std::vector<double> slopes;  // d(score) / d(q . k)
+    double sink = 0;             // the sink's probability
+};
+
+// The score of query i and key j, and its derivative by q . k.
+double changed_score(const Head& head, std::int64_t i, std::int64_t j, double& slope) {
+    const Attention& attention = *head.attention;
+    const int width = attention.head_dim;
+    double score = attention.scale * dot(&head.q[i * width], &head.k[j * width], width);
+    slope = attention.scale;
+    if (attention.softcap > 0) {
+        const double capped = std::tanh(score / attention.softcap);
+        score = attention.softcap * capped;
+        slope *= 1 - capped * capped;
     }
-    double z = pruned > 0 ? pruned * std::exp(-m) : 0;
-    for (double& value : p) {
+    if (attention.alibi) {
+        const double apart = static_cast<double>(std::max(i - j, j - i));
+        score -= head.values->alibi_slopes[head.head] * apart;
+    }
+    return score;
+}
+
+// Sets the row's LSE.
+SoftmaxRow softmax_row(Head& head, std::int64_t i, const std::vector<std::int64_t>& keys) {
+    const Attention& attention = *head.attention;
+    constexpr double kNone = -std::numeric_limits<double>::infinity();
+    const bool pruned_zero = attention.softmax == SoftmaxKind::kPrunedZero;
+    const double pruned = pruned_zero ? pruned_elements(head, i) : 0;
+    const double sink = attention.sink ? head.values->sinks[head.head] : kNone;
+    SoftmaxRow row{.p = std::vector<double>(keys.size()),
+                   .slopes = std::vector<double>(keys.size())};
+    double m = std::max(pruned > 0 ? 0 : kNone, sink);
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        row.p[n] = changed_score(head, i, keys[n], row.slopes[n]);
+        m = std::max(m, row.p[n]);
+    }
+    row.sink = attention.sink ? std::exp(sink - m) : 0;
+    double z = (pruned > 0 ? pruned * std::exp(-m) : 0) + row.sink;
+    for (double& value : row.p) {
         value = std::exp(value - m);
         z += value;
     }
-    for (double& value : p) {
+    for (double& value : row.p) {
         value /= z;
     }
-    head.lse[i] = z > 0 ? m + std::log(z) : -std::numeric_limits<double>::infinity();
-    return p;
+    row.sink /= z > 0 ? z : 1;
+    head.lse[i] = z > 0 ? m + std::log(z) : kNone;
+    return row;
 }
 
 void run_row(Head& head, std::int64_t i) {
     const int width = head.attention->head_dim;
-    const double scale = head.attention->scale;
+    const std::int64_t batch_head = head.sample * head.attention->heads + head.head;
     const std::vector<std::int64_t> keys = keys_of_row(head, i);
-    const std::vector<double> p = softmax_row(head, i, keys);
+    const SoftmaxRow row = softmax_row(head, i, keys);
+    const std::vector<double>& p = row.p;
     const double* d_o = &head.d_o[i * width];
-    std::vector<double> d_p(keys.size());
+    std::vector<double> d_p(keys.size()), factors(keys.size());
     double delta = 0;
     for (std::size_t n = 0; n < keys.size(); ++n) {
-        d_p[n] = dot(d_o, &head.v[keys[n] * width], width);
+        factors[n] = dropout_factor(*head.attention, *head.values, batch_head, i, keys[n]);
+        d_p[n] = factors[n] * dot(d_o, &head.v[keys[n] * width], width);
         delta += d_p[n] * p[n];
     }
     head.delta[i] = delta;
+    head.d_sink -= row.sink * delta;
+    double most = 0;  // what delta would be if none of its terms cancelled
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        most += std::abs(d_p[n]) * p[n];
+    }
+    head.d_sink_terms += row.sink * most;
     for (std::size_t n = 0; n < keys.size(); ++n) {
         const std::int64_t j = keys[n];
-        const double d_s = scale * p[n] * (d_p[n] - delta);
+        const double d_s = row.slopes[n] * p[n] * (d_p[n] - delta), kept = factors[n] * p[n];
         for (int d = 0; d < width; ++d) {
-            head.o[i * width + d] += p[n] * head.v[j * width + d];
+            head.o[i * width + d] += kept * head.v[j * width + d];
             head.d_q[i * width + d] += d_s * head.k[j * width + d];
             head.d_k[j * width + d] += d_s * head.q[i * width + d];
-            head.d_v[j * width + d] += p[n] * d_o[d];
+            head.d_v[j * width + d] += kept * d_o[d];
         }
-        const double terms = scale * p[n] * (std::abs(d_p[n]) + std::abs(delta));
+        const double terms = row.slopes[n] * p[n] * (std::abs(d_p[n]) + std::abs(delta));
         head.d_q_terms[i] += terms * head.k_norm[j];
         head.d_k_terms[j] += terms * head.q_norm[i];
     }
@@ -156,7 +195,7 @@ double squared(const std::vector<double>& values) {
 
 // Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
 struct HeadTerms {
-    double d_q = 0, d_k = 0;
+    double d_q = 0, d_k = 0, d_sink = 0, d_sink_terms = 0;
     std::vector<double> d_k_of_head, d_v_of_head;
 };
 
@@ -177,7 +216,9 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
               .pattern = &problem.pattern[static_cast<int>(index % attention.heads) /
                                           (attention.heads / attention.patterns)],
               .rules = problem.rules,
+              .values = &problem.values,
               .sample = sample,
+              .head = index % attention.heads,
               .valid_keys = attention.key_padding ? problem.lengths[sample] : keys,
               .q = slice(problem.q, index, elements),
               .k = slice(problem.k, key_index, key_elements),
@@ -200,6 +241,8 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
     }
     return {.d_q = squared(head.d_q_terms),
             .d_k = squared(head.d_k_terms),
+            .d_sink = head.d_sink,
+            .d_sink_terms = head.d_sink_terms,
             .d_k_of_head = std::move(head.d_k),
             .d_v_of_head = std::move(head.d_v)};
 }
@@ -241,6 +284,7 @@ void check_sizes(const ReferenceProblem& problem) {
         }
         check(*problem.rules, problem.batch, attention.length, attention.key_value_length());
     }
+    check(problem.values, attention);
 }
 
 }  // namespace
@@ -261,6 +305,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
     }
     result.lse.assign(rows, 0);
     result.delta.assign(rows, 0);
+    result.d_sinks.assign(problem.attention.sink ? problem.attention.heads : 0, 0);
     std::vector<HeadTerms> terms(heads);
     std::atomic<std::int64_t> next = 0;
     const auto work = [&] {
@@ -273,6 +318,10 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
         const HeadTerms& head = terms[index];
         result.d_q_terms += head.d_q;
         result.d_k_terms += head.d_k;
+        if (problem.attention.sink) {
+            result.d_sinks[index % problem.attention.heads] += head.d_sink;
+            result.d_sinks_terms += head.d_sink_terms;
+        }
         const std::size_t first = index / group * head.d_k_of_head.size();
         for (std::size_t n = 0; n < head.d_k_of_head.size(); ++n) {
             result.d_k[first + n] += head.d_k_of_head[n];

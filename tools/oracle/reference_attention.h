@@ -10,16 +10,18 @@
 #include "ir/attention.h"
 #include "ir/element_spans.h"
 #include "ir/head_patterns.h"
+#include "tools/oracle/score_values.h"
 
 namespace spion {
 
 struct ReferenceProblem {
     const Attention& attention;
-    HeadPatterns pattern;  // held: one pattern is made into these on the way
+    HeadPatterns pattern;                 // held: one pattern is made into these on the way
     std::int64_t batch = 1;               // B
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, Lk, D]
     const MaskRules* rules = nullptr;     // read only with attention.mask == kSpans
+    ScoreValues values = {};              // of dropout, slopes and sinks
 };
 
 struct ReferenceResult {
@@ -27,11 +29,13 @@ struct ReferenceResult {
     std::vector<double> d_k, d_v;  // [B, kv_heads, Lk, D], sums over the heads that read them
     std::vector<double> lse;       // [B, H, L] natural logarithm
     std::vector<double> delta;     // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
+    std::vector<double> d_sinks;   // [H] where the attention has sinks, else empty
 
     // Norms of what dQ and dK would be if none of the terms they sum cancelled:
     // the rounding error of any finite arithmetic is proportional to these, not to |dQ| and |dK|.
     double d_q_terms = 0;
     double d_k_terms = 0;
+    double d_sinks_terms = 0;
 };
 
 // Threads over (b, h). Throws UserError when a size does not fit the attention.

@@ -18,6 +18,10 @@ constexpr WgmmaExposed kExposed{.products = 2.0, .scores = 0.77};
 // Measured on an H200: 0 to 15 % slower on sparse patterns, 10 % faster on full ones.
 constexpr int kOnlyFullHeadDim = 128;
 
+bool changes_scores(const Attention& attention) {
+    return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi;
+}
+
 bool computes(KernelRole role) {
     return role == KernelRole::kDelta || role == KernelRole::kGradients;
 }
@@ -40,6 +44,9 @@ std::string why_not(const KernelCase& launch) {
     if (attention.patterns > 1) {
         return "kernels of the fused backward take turns that one pattern decides for all heads, "
                "and not patterns of heads";
+    }
+    if (changes_scores(attention)) {
+        return "kernels of the fused backward have no registers for dropout, softcap or alibi";
     }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels of the fused backward take turns that the pattern alone decides, "
@@ -99,11 +106,13 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
-    if (program.attention.mask == ElementMask::kSpans ||
+    if (program.attention.mask == ElementMask::kSpans || changes_scores(program.attention) ||
         program.attention.key_value_heads() != program.attention.heads ||
         program.attention.patterns > 1) {
         return fmt::format(
-            "{} takes no mask of spans, one pattern and as many heads of K and V as of Q: take "
+            "{} takes no mask of spans, dropout, softcap or alibi, one pattern and as many heads "
+            "of "
+            "K and V as of Q: take "
             "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));
     }

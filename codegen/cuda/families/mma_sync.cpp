@@ -120,11 +120,9 @@ std::int64_t shared_bytes(KernelRole role, const TileShape& shape, std::int64_t 
 RegisterPlan registers_of(const KernelCase& launch, const TileShape& shape) {
     const Attention& attention = launch.attention;
     return shape.packed_rows > 1
-               ? plan_packed_registers(launch.role, attention.dtype, attention.head_dim,
-                                       shape.streamed_rows, shape.gather_rows, shape.warps)
-               : plan_registers(launch.role, attention.dtype, attention.head_dim,
-                                shape.streamed_rows, shape.warps,
-                                attention.mask == ElementMask::kSpans);
+               ? plan_packed_registers(launch.role, attention, shape.streamed_rows,
+                                       shape.gather_rows, shape.warps)
+               : plan_registers(launch.role, attention, shape.streamed_rows, shape.warps);
 }
 
 std::string problem_of(const KernelCase& launch, const TileShape& shape,

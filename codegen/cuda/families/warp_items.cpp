@@ -26,9 +26,19 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
     return unit == MatrixUnit::kMmaSyncTma && has_instructions(target);
 }
 
+// dK and dV keep the slopes of capped scores beside everything else.
+std::string why_not_capped(const Attention& attention, KernelRole role) {
+    return attention.softcap > 0.0F && role == KernelRole::kKeyValueGradient
+               ? "a warp has no registers for the slopes of softcap in dK and dV"
+               : "";
+}
+
 std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "a warp a work item on sm_90a: " + reason;
+    }
+    if (std::string reason = why_not_capped(launch.attention, launch.role); !reason.empty()) {
+        return reason;
     }
     if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
         has_warp_plan(launch.role, launch.attention.head_dim, launch.block)) {
@@ -71,7 +81,7 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     const WarpPlan warps =
         plan_warps(launch.role, launch.attention.head_dim, shape.stationary_rows,
                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
-                   launch.attention.mask != ElementMask::kNone);
+                   score_needs(launch.attention, launch.role, false, shape.streamed_rows));
     return {.problem = warps.problem.empty()
                            ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
                            : warps.problem,
@@ -95,7 +105,9 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
         return reason;
     }
     const Attention& attention = program.attention;
-    if (std::string reason = why_not_item_walks(attention, program.role); !reason.empty()) {
+    std::string reason = why_not_item_walks(attention, program.role);
+    if (reason.empty()) reason = why_not_capped(attention, program.role);
+    if (!reason.empty()) {
         return reason + ": take unit=mma_sync";
     }
     const bool fits = program.warps == 1 && storage_bytes(attention.dtype) == 2 &&

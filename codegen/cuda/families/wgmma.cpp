@@ -139,7 +139,8 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
     const WgmmaPlan plan = plan_wgmma(
         launch.role, launch.attention.head_dim, shape.stationary_rows, shape.streamed_rows,
         shape.stages, launch.target.shared_bytes_per_block, launch.target.compiler,
-        shape.packed_rows > 1, launch.attention.mask != ElementMask::kNone);
+        shape.packed_rows > 1,
+        score_needs(launch.attention, launch.role, shape.packed_rows > 1, shape.streamed_rows));
     const std::string problem =
         plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
                              : plan.problem;

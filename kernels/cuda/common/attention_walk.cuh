@@ -4,9 +4,11 @@
 
 #include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/dropout.cuh"
 #include "kernels/cuda/common/heads.cuh"
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
+#include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
 enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
@@ -209,20 +211,34 @@ SPION_DEVICE int clip_walk(const SpionAttentionArguments& args, Walk& walk, int 
     return limit;
 }
 
-// The element mask of a warp's rows in the steps of an item.
+// Whether bodies have to know which positions their scores are of.
+enum : bool { kPositionsMatter = kElementsMasked || kDrops || kSlopes };
+
+// What depends on the positions of a warp's rows and columns, in the steps of an item: the element
+// mask, dropout and slopes.
 template <bool kRowsAreKeys>
 struct StepElements {
     ElementMask<kRowsAreKeys> mask;
     const GatherBlockIndex* gather_blocks;  // of this step and those after it
     int listed;                             // of them
+    DropoutKey key;                         // of the query head
+    HeadScores scores_of_head;
 
     __device__ __forceinline__ StepElements at(int step) const {
         return {mask, gather_blocks + step * kGatherBlocksPerStep,
-                listed - step * kGatherBlocksPerStep};
+                listed - step * kGatherBlocksPerStep, key, scores_of_head};
     }
     // The same of a warp's row tile `m`, 16 rows each.
     __device__ __forceinline__ StepElements of_row_tile(int m) const {
-        return {{mask.spans, mask.warp_row + 16 * m}, gather_blocks, listed};
+        return {{mask.spans, mask.warp_row + 16 * m}, gather_blocks, listed, key, scores_of_head};
+    }
+    // The same of the query head of an item's member.
+    __device__ __forceinline__ StepElements of_member(const SpionAttentionArguments& args,
+                                                      int batch, int head, int member) const {
+        if constexpr (kMembers == 1) return *this;
+        const int query = query_head(head, member);
+        return {mask, gather_blocks, listed, dropout_key(args, (unsigned)(batch * kHeads + query)),
+                head_scores(args, query)};
     }
     // The streamed position of the step's column; the end where it has no such column.
     __device__ __forceinline__ int position(int column) const {
@@ -244,7 +260,28 @@ struct StepElements {
                                          float value) const {
         drop_part<0, kTiles>(elements, column, value);
     }
+    // What dropout keeps of [16, 8 * kTiles] elements from the step's column `column` on.
+    template <int kTiles>
+    __device__ __forceinline__ KeptElements<kRowsAreKeys, kTiles> kept(int column) const {
+        return draw_kept<kRowsAreKeys, kTiles>(key, mask.warp_row,
+                                               [&](int n) { return position(column + 16 * n); });
+    }
+    template <int kTiles>
+    __device__ __forceinline__ void add_slopes(float (&scores)[kTiles][4], int column) const {
+        scores_of_head.add_slopes(scores, mask.warp_row,
+                                  [&](int n) { return position(column + 16 * n); });
+    }
 };
+
+// Of the rows from `row` on of an item with the walk; head: of the item.
+template <bool kRowsAreKeys>
+SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
+                                                      const GatherBlockIndex* gather_blocks,
+                                                      int listed, int batch, int head, int row) {
+    const int query = query_head(head, 0);
+    return {element_mask<kRowsAreKeys>(args, batch, row), gather_blocks, listed,
+            dropout_key(args, (unsigned)(batch * kHeads + query)), head_scores(args, query)};
+}
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
 // the step does not have become zeros. Steps are asked for in order, once for each member.

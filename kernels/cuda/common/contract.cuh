@@ -15,6 +15,10 @@
 //   kKeyPadding       whether lengths[b] says how many keys of sample b are valid
 //   kMask             a SpionMask: which elements there are, beside padded keys
 //   kBlocksAreFull    whether the mask drops nothing of what the walk has, whatever the launch
+//   kDropped          of 256 values of a random byte, those that drop an element of P; 0: none is
+//   kSoftcap          a float: scores are capped there; 0: they are not
+//   kAlibi            whether a slope a head times the distance is taken from scores
+//   kSink             whether every row has a sink
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
@@ -51,6 +55,9 @@ enum : int { kSoftmax = SPION_SOFTMAX_PRUNED_ZERO };
 enum : bool { kKeyPadding = true };
 enum : int { kMask = SPION_MASK_SPANS };
 enum : bool { kBlocksAreFull = false };
+enum : int { kDropped = 26 };
+#define kSoftcap 50.0F
+enum : bool { kAlibi = true, kSink = true };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
@@ -80,6 +87,9 @@ static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
 static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
 static_assert(kMask >= 0 && (int)kMask < SPION_MASKS, "a SpionMask");
+static_assert(kDropped >= 0 && kDropped < 256, "of 256");
+static_assert(sizeof(kSoftcap) == sizeof(float), "kSoftcap is a float");
+static_assert((bool)kAlibi == kAlibi && (bool)kSink == kSink, "bools");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
 #endif

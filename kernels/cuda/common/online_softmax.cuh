@@ -92,6 +92,17 @@ struct OnlineSoftmax {
         }
     }
 
+    // One score more in every row, of exponent `sink`, base 2.
+    __device__ __forceinline__ void add_sink(float sink) {
+        if constexpr (kSinks) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                move_row_max(half, fmaxf(row_max[half], sink));
+                if (threadIdx.x % 4 == 0) row_sum[half] += ex2_approx(sink - row_max[half]);
+            }
+        }
+    }
+
     // From here on steps may have rows whose columns are all masked.
     __device__ __forceinline__ void start_finite() {
         constexpr float kLowest = -3.402823466e38F;
@@ -239,6 +250,22 @@ struct VotedSoftmax {
         for (int half = 0; half < 2; ++half) {
             row_max[m][half] = pruned[half] > 0 ? 0.0F : -kInfinity;
             row_sum[m][half] = lane_index() % 4 == 0 ? (float)pruned[half] : 0.0F;
+        }
+    }
+
+    // One score more in every row, of exponent `sink`, base 2.
+    __device__ __forceinline__ void add_sink(float sink) {
+        if constexpr (kSinks) {
+#pragma unroll
+            for (int m = 0; m < kRows; ++m) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const float next = fmaxf(row_max[m][half], sink);
+                    row_sum[m][half] *= ex2_approx(row_max[m][half] - next);
+                    if (lane_index() % 4 == 0) row_sum[m][half] += ex2_approx(sink - next);
+                    row_max[m][half] = next;
+                }
+            }
         }
     }
 

@@ -102,6 +102,21 @@ SPION_DEVICE float rcp_approx(float x) {
     return y;
 }
 
+// tanh(x), relative error about 2^-11.
+SPION_DEVICE float tanh_approx(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Byte n of the result is that which digit n (4 bits) of `selector` names of the 8 of low and high;
+// with 8 more, its sign 8 times.
+SPION_DEVICE unsigned permute_bytes(unsigned low, unsigned high, unsigned selector) {
+    unsigned word;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(low), "r"(high), "r"(selector));
+    return word;
+}
+
 // Two floats as 16-bit elements, rounded to nearest even; `low` in the low half.
 SPION_DEVICE unsigned pack_bf16(float low, float high) {
     unsigned pair;

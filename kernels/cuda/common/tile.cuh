@@ -46,6 +46,15 @@ SPION_DEVICE float load_single(unsigned start, int row, int column, int more) {
 }
 
 template <int kTiles>
+SPION_DEVICE void copy(float (&to)[kTiles][4], const float (&from)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) to[j][i] = from[j][i];
+    }
+}
+
+template <int kTiles>
 SPION_DEVICE void set_zero(float (&acc)[kTiles][4]) {
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {

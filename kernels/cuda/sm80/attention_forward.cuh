@@ -40,15 +40,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
     if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, gather_mask);
     OnlineSoftmax softmax(pruned_elements(walk.elements));
-    const StepElements<false> elements = {
-        element_mask<false>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
-        walk.listed};
+    const StepElements<false> elements = step_elements<false>(
+        args, walk.gather_blocks, walk.listed, item.batch, item.head, item.first_row + warp_row);
     if constexpr (kElementsMasked) {
         int pruned[2] = {0, 0};
         if (kPrunedCount) pruned_of_rows(pruned, args, elements);
         softmax.start_rows(pruned);
         softmax.start_finite();
     }
+    softmax.add_sink(sink_exponent(args, item.head));
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -66,16 +66,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             set_zero(scores);
             WarpMma::multiply_transposed(scores, query, key_tile, column);
             change_scores(scores);
+            elements.at(step).add_slopes(scores, column);
             mask_scores(scores, ScoreMask<>{valid - column});
             elements.at(step).drop(scores, column, kMaskedScore);
             softmax.update(scores, out);
+            elements.at(step).template kept<kColumns / 8>(column).drop(scores);
             WarpMma::multiply(out, scores, key_tile + kTileBytes, column);
         }
     }
 
     cp_async_wait_group<0>();
     softmax.finish();
-    const float factor[2] = {softmax.reciprocal(0), softmax.reciprocal(1)};
+    const float factor[2] = {softmax.reciprocal(0) * kept_factor(args),
+                             softmax.reciprocal(1) * kept_factor(args)};
     store_warp_rows(query_tile, warp_row, out, factor, rows_of(args.o, item.batch, item.head),
                     item.first_row, kLength);
     const int row = item.first_row + warp_row + lane_index() / 4;

@@ -36,8 +36,10 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
+    elements.add_slopes(scores, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
+    const auto kept = elements.template kept<kColumns / 8>(column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 shift = load_shared_float2(lane_shift + j * 32);
@@ -46,16 +48,27 @@ SPION_DEVICE void add_gradients(float (&key_gradient)[kHeadTiles][4],
         for (int i = 0; i < 4; ++i) {
             const float column_shift = i % 2 == 0 ? shift.x : shift.y;
             scores[j][i] = probability(scores[j][i], column_shift);
-            gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+            gradient[j][i] = kept.start(i % 2 == 0 ? delta.x : delta.y);
         }
     }
-    WarpMma::multiply(value_gradient, scores, output_gradient_tile, column);
+    if constexpr (kDrops) {
+        float dropped[kColumns / 8][4];
+        copy(dropped, scores);
+        kept.drop(dropped);
+        WarpMma::multiply(value_gradient, dropped, output_gradient_tile, column);
+    } else {
+        WarpMma::multiply(value_gradient, scores, output_gradient_tile, column);
+    }
     WarpMma::multiply_transposed(gradient, value, output_gradient_tile, column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
+        float2 delta = {};
+        if constexpr (kDrops) delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i]);
+            gradient[j][i] =
+                slopes.gradient(j, i, scores[j][i],
+                                kept.finish(j, i, gradient[j][i], i % 2 == 0 ? delta.x : delta.y));
         }
     }
     WarpMma::multiply(key_gradient, gradient, query_tile, column);
@@ -113,15 +126,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             set_zero(key_gradient);
             set_zero(value_gradient);
         }
-        const StepElements<true> elements = {
-            element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
-            walk.listed};
+        const StepElements<true> elements =
+            step_elements<true>(args, walk.gather_blocks, walk.listed, item.batch, item.head,
+                                item.first_row + warp_row);
 
         for (int step = 0; step < steps; ++step) {
             const int buffer = await_step(step, steps, copy, arrived);
             const unsigned query_tile = stage_tiles + buffer * 2 * kTileBytes;
             const unsigned statistics = stage_statistics + buffer * 2 * kStreamedRows * 4;
-            const int walk_step = kItemWalks > 1 ? step : member_step(step, walked).step;
+            MemberStep at = member_step(step, walked);
+            if constexpr (kItemWalks > 1) at = {walked_member, step};
+            const int walk_step = at.step;
+            const StepElements<true> here =
+                elements.at(walk_step).of_member(args, item.batch, item.head, at.member);
             const int valid = walk.valid - walk_step * kStreamedRows;
             gather_mask.enter(args, walk, walk_step);
 #pragma unroll 1
@@ -130,16 +147,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                     if (!gather_mask.at(walk_step, column)) continue;
                 }
                 add_gradients(key_gradient, value_gradient, key, value, query_tile, statistics,
-                              column, valid - column, elements.at(walk_step));
+                              column, valid - column, here);
             }
         }
 
         cp_async_wait_group<0>();
     }
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
-    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    const float kept[2] = {kept_factor(args), kept_factor(args)}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
                     rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kKeyLength);
-    store_warp_rows(value_tile, warp_row, value_gradient, one,
+    store_warp_rows(value_tile, warp_row, value_gradient, kept,
                     rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kKeyLength);
 }

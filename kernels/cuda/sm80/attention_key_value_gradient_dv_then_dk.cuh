@@ -37,6 +37,7 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
     WarpMma::multiply_transposed(scores, key, tiles.query, column);
     change_scores(scores);
     slopes.take(scores);
+    elements.add_slopes(scores, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
 #pragma unroll
@@ -53,23 +54,28 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
 // P^T becomes dS^T.
 SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
                                      const ScoreSlopes<kColumns / 8>& slopes, const Tiles& tiles,
-                                     int warp_row, int column) {
+                                     int warp_row, int column, const StepElements<true>& elements) {
     const Stationary<false> value(tiles.value, warp_row);
     const unsigned lane_delta =
         tiles.statistics + (kStreamedRows + column + lane_index() % 4 * 2) * 4;
     float gradient[kColumns / 8][4];
+    const auto kept = elements.template kept<kColumns / 8>(column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) gradient[j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+        for (int i = 0; i < 4; ++i) gradient[j][i] = kept.start(i % 2 == 0 ? delta.x : delta.y);
     }
     WarpMma::multiply_transposed(gradient, value, tiles.query + kTileBytes, column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
+        float2 delta = {};
+        if constexpr (kDrops) delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            scores[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i]);
+            scores[j][i] =
+                slopes.gradient(j, i, scores[j][i],
+                                kept.finish(j, i, gradient[j][i], i % 2 == 0 ? delta.x : delta.y));
         }
     }
 }
@@ -79,8 +85,9 @@ SPION_DEVICE void to_score_gradients(float (&scores)[kColumns / 8][4],
 // attention_key_value_gradient.cuh. The stationary rows are to be the first copies of the caller.
 template <bool kOfKey, typename Copy, typename Arrived>
 SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int warp_row, int rows,
-                               int walked, const StepElements<true>& elements, const Copy& copy,
-                               const Arrived& arrived) {
+                               int walked, const SpionAttentionArguments& args,
+                               const WorkItem& item, const StepElements<true>& elements,
+                               const Copy& copy, const Arrived& arrived) {
     const int steps = kMembers * walked;
     const unsigned first_query = tiles.query, first_statistics = tiles.statistics;
     begin_steps(steps, copy);
@@ -88,7 +95,10 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
     __syncwarp();
     set_zero(sum);
     for (int step = 0; step < steps; ++step) {
-        const int walk_step = member_step(step, walked).step;
+        const MemberStep at = member_step(step, walked);
+        const int walk_step = at.step;
+        const StepElements<true> here =
+            elements.at(walk_step).of_member(args, item.batch, item.head, at.member);
         const int valid = rows - walk_step * kStreamedRows;
         const int buffer = await_step(step, steps, copy, arrived);
         tiles.query = first_query + buffer * 2 * kTileBytes;
@@ -97,12 +107,12 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             float scores[kColumns / 8][4];
             ScoreSlopes<kColumns / 8> slopes;
-            compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column,
-                                  elements.at(walk_step));
+            compute_probabilities(scores, slopes, tiles, warp_row, column, valid - column, here);
             if constexpr (kOfKey) {
-                to_score_gradients(scores, slopes, tiles, warp_row, column);
+                to_score_gradients(scores, slopes, tiles, warp_row, column, here);
                 WarpMma::multiply(sum, scores, tiles.query, column);
             } else {
+                here.template kept<kColumns / 8>(column).drop(scores);
                 WarpMma::multiply(sum, scores, tiles.query + kTileBytes, column);
             }
         }
@@ -135,9 +145,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
     measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
-    const StepElements<true> elements = {
-        element_mask<true>(args, item.batch, item.first_row + warp_row), walk.gather_blocks,
-        walk.listed};
+    const StepElements<true> elements = step_elements<true>(
+        args, walk.gather_blocks, walk.listed, item.batch, item.head, item.first_row + warp_row);
     const int walked = item.first_row < limit ? walk.steps() : 0;
     const auto copy = [&](int step, int buffer) {
         const unsigned tile = tiles.query + buffer * 2 * kTileBytes;
@@ -153,8 +162,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     };
 
     float sum[kHeadTiles][4];
-    sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
-    store_gradient(tiles.value, warp_row, sum, 1.0F,
+    sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
+                        arrived);
+    store_gradient(tiles.value, warp_row, sum, kept_factor(args),
                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
 
     // Every warp is done with the stages, every lane of this one with the rows that V takes.
@@ -162,7 +172,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     walk.window = read_window(walk, 0);
     copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, elements, copy, arrived);
+    sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
+                       arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);

@@ -98,23 +98,25 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     set_zero(scores);
     WarpMma::multiply_transposed(scores, query, key_tile, column);
+    const auto kept = elements.template kept<kColumns / 8>(column);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) gradient[j][i] = -delta[i / 2];
+        for (int i = 0; i < 4; ++i) gradient[j][i] = kept.start(delta[i / 2]);
     }
     WarpMma::multiply_transposed(gradient, output_gradient, key_tile + kTileBytes, column);
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
+    elements.add_slopes(scores, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] =
-                slopes.gradient(j, i, probability(scores[j][i], shift[i / 2]), gradient[j][i]);
+            gradient[j][i] = slopes.gradient(j, i, probability(scores[j][i], shift[i / 2]),
+                                             kept.finish(j, i, gradient[j][i], delta[i / 2]));
         }
     }
     WarpMma::multiply(query_gradient, gradient, key_tile, column);
@@ -172,8 +174,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Stationary<kHeldInRegisters> output_gradient(output_gradient_tile, warp_row);
     float query_gradient[kHeadTiles][4];
     set_zero(query_gradient);
-    const StepElements<false> elements = {element_mask<false>(args, item.batch, first_row),
-                                          walk.gather_blocks, walk.listed};
+    const StepElements<false> elements = step_elements<false>(args, walk.gather_blocks, walk.listed,
+                                                              item.batch, item.head, first_row);
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, [](int) {});

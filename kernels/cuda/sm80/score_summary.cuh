@@ -130,12 +130,14 @@ SPION_DEVICE void write_summary(float* summary, const float (&mean)[kTile / 8][4
 // A += exp(kScale * Q K^T - LSE) of one (b, h), over its first `valid` columns.
 SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_tile, int warp_row,
                                     int valid, const float (&shift)[2],
-                                    const ElementMask<false>& mask, int first_key) {
+                                    const ElementMask<false>& mask, const HeadScores& head,
+                                    int first_key) {
     float scores[kTile / 8][4];
     set_zero(scores);
     WarpMma::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
                                  query_tile + kTileBytes, 0);
     change_scores(scores);
+    head.add_slopes(scores, mask.warp_row, [&](int n) { return first_key + 16 * n; });
     mask_scores(scores, ScoreMask<>{valid});
     mask_elements<1, 0, kTile / 8>(
         scores, mask, [&](int) { return first_key; }, kMaskedScore);
@@ -185,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         if (valid <= 0) continue;
         add_probabilities(mean, query_tile, warp_row, valid, shift,
                           element_mask<false>(args, batch_head / kHeads, tile_row + warp_row),
-                          tile_column);
+                          head_scores(args, batch_head % kHeads), tile_column);
     }
     cp_async_wait_group<0>();
 

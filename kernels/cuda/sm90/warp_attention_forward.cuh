@@ -33,6 +33,7 @@ struct Consumer {
             }
             softmax.start_finite();
         }
+        softmax.add_sink(sink_exponent(args, plan.head()));
     }
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
@@ -43,7 +44,7 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
-                                               const ItemPlan& plan) {
+                                               const ItemPlan& plan, int) {
         elements = step_elements<false>(args, plan);
     }
 
@@ -56,12 +57,20 @@ struct Consumer {
             set_zero(scores);
             add_scores(scores, query, key_tile, column);
             change_scores(scores);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                elements.of_row_tile(m).add_slopes(scores[m], column);
+            }
             mask_scores(scores, ScoreMask<>{valid - column});
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 elements.of_row_tile(m).drop(scores[m], column, kMaskedScore);
             }
             softmax.update(scores, out);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                elements.of_row_tile(m).template kept<kScoreTiles>(column).drop(scores[m]);
+            }
             add_product(out, scores, value_tile, column);
         }
         elements = elements.at(1);
@@ -93,7 +102,7 @@ struct Consumer {
         for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                factor[m][half] = rcp_approx(softmax.row_sum[m][half]);
+                factor[m][half] = rcp_approx(softmax.row_sum[m][half]) * kept_factor(args);
                 // Under a mask a row may have nothing of what its tile has.
                 if (kElementsMasked && softmax.row_sum[m][half] == 0.0F) factor[m][half] = 0.0F;
             }

@@ -33,8 +33,9 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
-                                               const ItemPlan& plan) {
-        elements = step_elements<true>(args, plan);
+                                               const ItemPlan& plan, int member) {
+        elements =
+            step_elements<true>(args, plan).of_member(args, plan.batch(), plan.head(), member);
     }
 
     // Queries that the step does not have are zeros throughout, LSE and delta too, and add nothing.
@@ -49,10 +50,13 @@ struct Consumer {
             set_zero(scores);
             add_scores(scores, key, query_tile, column);
             ScoreSlopes<kScoreTiles> slopes[kRowTiles];
+            KeptElements<true, kScoreTiles> kept[kRowTiles];
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
+                elements.of_row_tile(m).add_slopes(scores[m], column);
+                kept[m] = elements.of_row_tile(m).template kept<kScoreTiles>(column);
             }
 #pragma unroll
             for (int j = 0; j < kScoreTiles; ++j) {
@@ -64,7 +68,7 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         scores[m][j][i] = probability(scores[m][j][i], shift[i % 2]);
-                        gradient[m][j][i] = i % 2 == 0 ? -delta.x : -delta.y;
+                        gradient[m][j][i] = kept[m].start(i % 2 == 0 ? delta.x : delta.y);
                     }
                 }
             }
@@ -73,16 +77,30 @@ struct Consumer {
                 mask_transposed(scores[m], ScoreMask<>{valid - column});
                 elements.of_row_tile(m).drop(scores[m], column, 0.0F);
             }
-            add_product(value_gradient, scores, output_gradient_tile, column);
+            if constexpr (kDrops) {
+                Scores dropped;
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) {
+                    copy(dropped[m], scores[m]);
+                    kept[m].drop(dropped[m]);
+                }
+                add_product(value_gradient, dropped, output_gradient_tile, column);
+            } else {
+                add_product(value_gradient, scores, output_gradient_tile, column);
+            }
             add_scores(gradient, value, output_gradient_tile, column);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
                 for (int j = 0; j < kScoreTiles; ++j) {
+                    float2 delta = {};
+                    if constexpr (kDrops) delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         gradient[m][j][i] =
-                            slopes[m].gradient(j, i, scores[m][j][i], gradient[m][j][i]);
+                            slopes[m].gradient(j, i, scores[m][j][i],
+                                               kept[m].finish(j, i, gradient[m][j][i],
+                                                              i % 2 == 0 ? delta.x : delta.y));
                     }
                 }
             }
@@ -98,15 +116,15 @@ struct Consumer {
             zero_rows_from(valid, key_gradient);
             zero_rows_from(valid, value_gradient);
         }
-        float scale[kRowTiles][2], one[kRowTiles][2];
+        float scale[kRowTiles][2], kept[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
             scale[m][0] = scale[m][1] = kScale;
-            one[m][0] = one[m][1] = 1.0F;
+            kept[m][0] = kept[m][1] = kept_factor(args);
         }
         store_result(staging, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
                      plan.first_row);
-        store_result(staging + kTileBytes, value_gradient, one,
+        store_result(staging + kTileBytes, value_gradient, kept,
                      rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
     }
 

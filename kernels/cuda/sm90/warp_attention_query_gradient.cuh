@@ -63,7 +63,7 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
-                                               const ItemPlan& plan) {
+                                               const ItemPlan& plan, int) {
         elements = step_elements<false>(args, plan);
     }
 
@@ -77,17 +77,20 @@ struct Consumer {
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             Scores scores, gradient;
             ScoreSlopes<kScoreTiles> slopes[kRowTiles];
+            KeptElements<false, kScoreTiles> kept[kRowTiles];
             set_zero(scores);
             add_scores(scores, query, key_tile, column);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
+                kept[m] = elements.of_row_tile(m).template kept<kScoreTiles>(column);
 #pragma unroll
                 for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) gradient[m][j][i] = -delta[m][i / 2];
+                    for (int i = 0; i < 4; ++i) gradient[m][j][i] = kept[m].start(delta[m][i / 2]);
                 }
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
+                elements.of_row_tile(m).add_slopes(scores[m], column);
                 mask_scores(scores[m], ScoreMask<>{valid - column});
                 elements.of_row_tile(m).drop(scores[m], column, kMaskedScore);
             }
@@ -99,7 +102,8 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         const float p = probability(scores[m][j][i], shift[m][i / 2]);
-                        gradient[m][j][i] = slopes[m].gradient(j, i, p, gradient[m][j][i]);
+                        gradient[m][j][i] = slopes[m].gradient(
+                            j, i, p, kept[m].finish(j, i, gradient[m][j][i], delta[m][i / 2]));
                     }
                 }
             }

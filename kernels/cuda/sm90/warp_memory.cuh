@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/sm90/warp_body_contract.cuh"
 
+#include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/sm90/warp_tile.cuh"
 
 // Where consumers need more than an even share of the registers, the producer's warp comes with
@@ -16,7 +17,7 @@ enum : int { kConsumerTilesBytes = kStationaryStageBytes + kStages * kStageBytes
 // What a consumer has beside its tiles: an ItemPlan; fp32 rows that travel with a stationary stage
 // or a stage, LSE and delta; a barrier that says full and one that says empty for the stationary
 // stage and every stage.
-enum : int { kPlanBytes = kElementsMasked ? 32 : 16 };
+enum : int { kPlanBytes = kPositionsMatter ? 32 : 16 };
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 enum : int { kStatisticsEnd = kPlanBytes + kStationaryStatistics + kStages * kStageStatistics };

@@ -51,19 +51,19 @@ struct ItemPlan {
     int first_row;   // of the stationary tile
     int valid;       // rows of the walk that count, see Walk
     int elements;    // likewise
-    // Under an element mask: of the walk's gather blocks, in the table, and how many there are.
+    // Where positions matter: of the walk's gather blocks, in the table, and how many there are.
     int first_gather_block, listed;
 
     __device__ __forceinline__ int batch() const { return batch_head / kItemHeads; }
     __device__ __forceinline__ int head() const { return batch_head % kItemHeads; }
 };
 
-// The element mask of an item's rows, in its first step and those after it.
+// What depends on the positions of an item's rows, in its first step and those after it.
 template <bool kRowsAreKeys>
 SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
                                                       const ItemPlan& plan) {
-    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row),
-            gather_block_table(args) + plan.first_gather_block, plan.listed};
+    return step_elements<kRowsAreKeys>(args, gather_block_table(args) + plan.first_gather_block,
+                                       plan.listed, plan.batch(), plan.head(), plan.first_row);
 }
 
 // The producer's side of one consumer, on that consumer's lane.
@@ -183,7 +183,7 @@ struct Feed {
         read_upcoming();
         store_shared_16(memory.plan(),
                         make_uint4(batch * kItemHeads + head, first_row, left, elements));
-        if constexpr (kElementsMasked) {
+        if constexpr (kPositionsMatter) {
             const int first = (int)(gather_blocks - gather_block_table(args.attention));
             store_shared_16(memory.plan() + 16, make_uint4(first, listed, 0, 0));
         }
@@ -323,7 +323,7 @@ SPION_DEVICE void release_stage(unsigned empty) {
 // A consumer's life. Consumer has, each for the whole warp,
 //   begin(attention, memory, plan)       takes what it needs from the stationary stage
 //   add(tiles, statistics, valid)        a step of which `valid` > 0 rows count
-//   walk_again(attention, plan)          the next step is the first of another member's
+//   walk_again(attention, plan, member)  the next step is that member's first
 //   finish(attention, plan, staging)     stores the results; `staging`: kStageBytes
 //   finish_empty(attention, plan)        the same of an item without steps
 template <typename Consumer>
@@ -335,7 +335,7 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
         mbarrier_wait(memory.stationary_full(), parity);
         const uint4 words = load_shared_16(memory.plan());
         uint4 more = make_uint4(0, 0, 0, 0);
-        if constexpr (kElementsMasked) more = load_shared_16(memory.plan() + 16);
+        if constexpr (kPositionsMatter) more = load_shared_16(memory.plan() + 16);
         const ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z,
                                (int)words.w, (int)more.x,  (int)more.y};
         if (plan.batch_head < 0) break;
@@ -356,7 +356,7 @@ SPION_DEVICE void consume(const SpionAttentionArguments& args) {
                 if (members == 0) break;
                 --members;
                 left = plan.valid;
-                consumer.walk_again(args, plan);
+                consumer.walk_again(args, plan, kMembers - 1 - members);
             }
             release_stage(memory.stage_empty(ring.stage));
             ring.advance();

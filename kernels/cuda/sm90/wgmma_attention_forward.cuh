@@ -46,6 +46,7 @@ struct Consumer {
         release_stage(key.index, 0);
         key.advance();
         change_scores(scores);
+        elements.add_slopes(scores, 0);
         mask_scores<kStepsAreFull>(scores, mask);
         elements.drop(scores, 0, kMaskedScore);
     }
@@ -81,6 +82,7 @@ struct Consumer {
         const unsigned gather_mask = start_step(scores, query_tile);
         start_output(out, before, kStreamedRows);
         elements = elements.at(1);
+        const auto kept = elements.template kept<kScoreTiles>(0);
         finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
@@ -93,6 +95,7 @@ struct Consumer {
             scale_rows(out, rescale);
         }
         softmax.add(step_sum);
+        kept.drop(next);
     }
 
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
@@ -112,6 +115,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
     // A step may have nothing for the warp's rows, or for one of them.
     if constexpr (kPacked || kElementsMasked) softmax.start_finite();
+    softmax.add_sink(sink_exponent(args, plan.head()));
     float out[kHeadTiles][4];
     set_zero(out);
 
@@ -121,6 +125,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const unsigned gather_mask = start_step(scores, query_tile);
         finish_step<0>(scores, step_mask(plan.valid, gather_mask), elements);
         softmax.first_step(scores, even);
+        elements.template kept<kScoreTiles>(0).drop(even);
         int valid = plan.valid;  // rows from the step whose P is the newest on
 #pragma unroll 1
         while (true) {
@@ -145,7 +150,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        factor[half] = softmax.row_sum[half] == 0.0F ? 0.0F : rcp_approx(softmax.row_sum[half]);
+        factor[half] = softmax.row_sum[half] == 0.0F
+                           ? 0.0F
+                           : rcp_approx(softmax.row_sum[half]) * kept_factor(args);
     }
     const int first = plan.first_row + group * kGroupRows + warp_index() % 4 * 16;
     ResultRows rows;

@@ -105,6 +105,9 @@ struct Consumer {
     __device__ __forceinline__ void hand_over(const float (&dq_acc)[8][4]) const;
 };
 static_assert(kStages == 2 && kMembers == 1);
+#ifndef SPION_SAMPLE
+static_assert(!kDrops && !kCaps && !kSlopes, "there are no registers for them");
+#endif
 
 // The accumulator goes to the reduce warp, whose fence orders it before the transfer.
 __device__ __forceinline__ void Consumer::hand_over(const float (&dq_acc)[8][4]) const {

@@ -67,14 +67,18 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
+    const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
+    const StepElements<true> elements =
+        elements_of_step(args, stationary_stage.index, left, warp_row);
+    const auto kept = elements.template kept<kScoreTiles>(0);
     const ScoreSlopes<kScoreTiles> slopes =
-        take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask));
-    drop_part_of_step<0, kScoreTiles>(scores, args, stationary_stage.index, left,
-                                      group * kGroupRows + warp_index() % 4 * 16);
+        take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask), elements);
+    drop_part_of_step<0, kScoreTiles>(scores, args, stationary_stage.index, left, warp_row);
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
-    take_score_gradient(gradient, scores, statistics, slopes);
+    take_score_gradient(gradient, scores, statistics, slopes, kept);
     pack_operand(probabilities, scores);
+    kept.drop(probabilities);
     pack_operand(operand, gradient);
     warpgroup_fence_operand(key_gradient);
     warpgroup_fence_operand(value_gradient);
@@ -123,10 +127,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, key_gradient);
         zero_rows_from(valid, value_gradient);
     }
-    const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
+    const float kept[2] = {kept_factor(args), kept_factor(args)}, scale[2] = {kScale, kScale};
     ResultRows key_rows, value_rows;
     key_rows.take(key_tile, key_gradient, scale);
-    value_rows.take(value_tile, value_gradient, one);
+    value_rows.take(value_tile, value_gradient, kept);
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();

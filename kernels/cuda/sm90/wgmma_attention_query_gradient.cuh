@@ -96,6 +96,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_fence();
         start_scores<kStreamedRows>(gradient, output_gradient_tile, value_tile);
         wgmma_commit_group();
+        const auto kept = elements.at(step).template kept<kScoreTiles>(0);
         wgmma_wait_group<1>();
         warpgroup_fence_operand(scores);
         warpgroup_fence_operand(query_gradient);
@@ -104,6 +105,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         change_scores(scores);
         ScoreSlopes<kScoreTiles> slopes;
         slopes.take(scores);
+        elements.at(step).add_slopes(scores, 0);
         mask_scores(scores, step_mask(valid, gather_mask));
         elements.at(step).drop(scores, 0, kMaskedScore);
 #pragma unroll
@@ -120,7 +122,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                gradient[j][i] = slopes.gradient(j, i, scores[j][i], gradient[j][i] - delta[i / 2]);
+                gradient[j][i] = slopes.gradient(j, i, scores[j][i],
+                                                 kept.gradient(j, i, gradient[j][i], delta[i / 2]));
             }
         }
         pack_operand(operand, gradient);

@@ -34,31 +34,46 @@ SPION_DEVICE void take_part_of_probabilities(float (&scores)[kScoreTiles][4], un
 
 // All scores become probabilities, 0 where the mask says so. Returns the slopes of the scores.
 SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreTiles][4],
-                                                         unsigned lane_lse,
-                                                         const StepMask& mask = {kStreamedRows}) {
+                                                         unsigned lane_lse, const StepMask& mask,
+                                                         const StepElements<true>& elements) {
     change_scores(scores);
     ScoreSlopes<kScoreTiles> slopes;
     slopes.take(scores);
+    elements.add_slopes(scores, 0);
     take_part_of_probabilities<0, kScoreTiles>(scores, lane_lse);
     mask_transposed(scores, mask);
     return slopes;
 }
 
-// dP^T becomes dS^T = P^T * (dP^T - delta).
+// dO V^T becomes dS^T = P^T * (dP^T - delta).
 SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
                                       const float (&probabilities)[kScoreTiles][4],
-                                      unsigned lane_lse,
-                                      const ScoreSlopes<kScoreTiles>& slopes = {}) {
+                                      unsigned lane_lse, const ScoreSlopes<kScoreTiles>& slopes,
+                                      const KeptElements<true, kScoreTiles>& kept) {
     const unsigned lane_delta = lane_lse + kStreamedRows * 4;
 #pragma unroll
     for (int j = 0; j < kScoreTiles; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] = slopes.gradient(j, i, probabilities[j][i],
-                                             gradient[j][i] - (i % 2 == 0 ? delta.x : delta.y));
+            gradient[j][i] = slopes.gradient(
+                j, i, probabilities[j][i],
+                kept.gradient(j, i, gradient[j][i], i % 2 == 0 ? delta.x : delta.y));
         }
     }
+}
+
+// Dropout and slopes of the step that `left` - 1 others of the item follow. They are read anew from
+// the item's stationary stage, and not kept in registers from step to step.
+SPION_DEVICE StepElements<true> elements_of_step(const SpionAttentionArguments& args,
+                                                 int stationary_stage, int left, int warp_row) {
+    if constexpr (!kDrops && !kSlopes) return {};
+    const ItemPlan plan = read_plan(stationary_stage);
+    const int walked = plan.steps();
+    const MemberStep at = member_step(kMembers * walked - left, walked);
+    return step_elements<true>(args, plan, warp_row)
+        .at(at.step)
+        .of_member(args, plan.batch(), plan.head(), at.member);
 }
 
 // Probabilities that the element mask drops become 0, of tiles kFirst to kEnd, in the step that

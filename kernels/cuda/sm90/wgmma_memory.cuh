@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/sm90/wgmma_body_contract.cuh"
 
+#include "kernels/cuda/common/attention_walk.cuh"
 #include "kernels/cuda/common/packed_rows.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
 
@@ -15,9 +16,14 @@ enum : int { kStationaryStageBytes = kStationaryTensors * kStationaryBytes };
 enum : int { kStationaryStatistics = kStationaryHasStatistics ? kStationaryRows * 4 : 0 };
 enum : int { kStageStatistics = kStageHasStatistics ? 2 * kStreamedRows * 4 : 0 };
 // An ItemPlan, with its order index for reduce warps, or with the elements of each block row of
-// packed tiles, or with its gather blocks for the element mask; and a stage's block row masks, one
-// word.
-enum : int { kItemBytes = kHelperWarps > 0 || kPacked || kElementsMasked ? 32 : 16 };
+// packed tiles, or with its gather blocks where positions matter, or with both; and a stage's block
+// row masks, one word.
+enum : bool { kElementsApart = kPacked && kPositionsMatter && !kElementsMasked };
+enum : int {
+    kItemBytes = kElementsApart                                    ? 48
+                 : kHelperWarps > 0 || kPacked || kPositionsMatter ? 32
+                                                                   : 16
+};
 enum : int { kStageBlockRowMask = kPacked ? 8 : 0 };
 enum : bool { kLanesReadStages = kStageHasStatistics || kPacked };
 static_assert(kHelperWarps == 0 || !kPacked);

@@ -81,7 +81,7 @@ struct ItemPlan {
     int valid;        // rows of the walk that count, see Walk
     int elements;     // likewise, of the warp's rows
     int order_index;  // in TileProgram::order
-    // Under an element mask: of the walk's gather blocks, in the table, and how many there are.
+    // Where positions matter: of the walk's gather blocks, in the table, and how many there are.
     int first_gather_block, listed;
 
     __device__ __forceinline__ int steps() const {
@@ -94,13 +94,14 @@ struct ItemPlan {
 SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     const uint4 words = load_shared_16(stationary_plan(stationary_stage));
     uint4 more = make_uint4(0, 0, 0, 0);
-    if constexpr (kHelperWarps > 0 || kElementsMasked)
+    if constexpr (kHelperWarps > 0 || kPositionsMatter)
         more = load_shared_16(stationary_plan(stationary_stage) + 16);
     ItemPlan plan = {(int)words.x, (int)words.y, (int)words.z, (int)words.w,
                      (int)more.x,  (int)more.y,  (int)more.z};
     if constexpr (kPacked && !kElementsMasked) {
         const int row = warp_index() % 4 * kPackedRows / 4;
-        plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) + 16 + row * 4);
+        plan.elements = (int)load_shared_word(stationary_plan(stationary_stage) +
+                                              (kElementsApart ? 32 : 16) + row * 4);
     }
     return plan;
 }
@@ -116,12 +117,14 @@ SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, 
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
-// The element mask of a consumer warp's rows, in the item's first step and those after it.
+// What depends on the positions of a consumer warp's rows, in the item's first step and those after
+// it.
 template <bool kRowsAreKeys>
 SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArguments& args,
                                                       const ItemPlan& plan, int warp_row) {
-    return {element_mask<kRowsAreKeys>(args, plan.batch(), plan.first_row + warp_row),
-            gather_block_table(args) + plan.first_gather_block, plan.listed};
+    return step_elements<kRowsAreKeys>(args, gather_block_table(args) + plan.first_gather_block,
+                                       plan.listed, plan.batch(), plan.head(),
+                                       plan.first_row + warp_row);
 }
 
 // Which gather blocks of a full stage's step the warp's rows use.
@@ -144,7 +147,10 @@ SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkIte
         store_shared_16(stationary_plan(stationary_stage),
                         make_uint4(work.batch * kItemHeads + work.head, work.first_row, walk.valid,
                                    walk.elements));
-        if constexpr (kElementsMasked) {
+        if constexpr (kElementsApart) {
+            store_shared_16(stationary_plan(stationary_stage) + 32, elements);
+        }
+        if constexpr (kPositionsMatter) {
             const int first = (int)(walk.gather_blocks - gather_block_table(args.attention));
             store_shared_16(stationary_plan(stationary_stage) + 16,
                             make_uint4(work.order_index, first, walk.listed, 0));

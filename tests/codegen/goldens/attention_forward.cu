@@ -14,6 +14,10 @@ enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
+enum : int { kDropped = 0 };  // of 256, of P
+#define kSoftcap 0.0F  // of scores; 0: none
+enum : bool { kAlibi = false };  // slopes of distances
+enum : bool { kSink = false };  // one score more a row
 enum : int { kItemHeads = 2 };  // heads that have work items
 enum : int { kPatterns = 1 };  // of all heads
 enum : int { kStationaryLength = 100 };  // positions of what stays

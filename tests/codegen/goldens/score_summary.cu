@@ -14,6 +14,10 @@ enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk
+enum : int { kDropped = 0 };  // of 256, of P
+#define kSoftcap 0.0F  // of scores; 0: none
+enum : bool { kAlibi = false };  // slopes of distances
+enum : bool { kSink = false };  // one score more a row
 enum : int { kItemHeads = 4 };
 enum : int { kStationaryLength = 1024 };  // of either side
 enum : int { kBlock = 128 };  // edge of a pattern block

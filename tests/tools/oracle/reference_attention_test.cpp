@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "kernels/random.h"
 #include "tests/support/seed.h"
 #include "tools/oracle/random_pattern.h"
 
@@ -68,23 +69,35 @@ bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
 // One (b, h) with L x L matrices, every element of the map treated by one rule: in the sum, counted
 // as a score of 0, or absent. Nothing of it is taken from the reference.
 struct Naive {
-    std::vector<std::vector<double>> p, d_s;  // [L][L]
-    std::vector<double> lse;                  // [L]
+    std::vector<std::vector<double>> p, d_s;   // [L][L]
+    std::vector<std::vector<double>> dropped;  // [L][L] p where it is kept, times what that counts
+    std::vector<double> lse;                   // [L]
+    double d_sink = 0;
 
     Naive(const ReferenceProblem& problem, std::int64_t head, const Keeps& keeps) {
         const Attention& a = problem.attention;
         const std::int64_t length = a.length, width = a.head_dim, base = head * length * width;
         const int valid = a.key_padding ? problem.lengths[head / a.heads] : int(length);
         p.assign(length, std::vector<double>(length));
-        d_s = p;
+        d_s = dropped = p;
+        const std::int64_t head_of = head % a.heads;
         for (std::int64_t i = 0; i < length; ++i) {
-            std::vector<double> weight(length);
-            double pruned = 0, sum = 0;
+            std::vector<double> weight(length), slope(length, a.scale);
+            double pruned = 0, sum = a.sink ? std::exp(double(problem.values.sinks[head_of])) : 0;
             for (std::int64_t j = 0; j < length; ++j) {
                 double s = 0;
                 for (std::int64_t d = 0; d < width; ++d) {
                     s += double(problem.q[base + i * width + d]) * problem.k[base + j * width + d] *
                          a.scale;
+                }
+                if (a.softcap > 0) {
+                    const double raw = s;
+                    s = a.softcap * std::tanh(raw / a.softcap);
+                    slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
+                }
+                if (a.alibi) {
+                    s -=
+                        problem.values.alibi_slopes[head_of] * static_cast<double>(std::abs(i - j));
                 }
                 const int edge = problem.pattern.block();
                 const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
@@ -95,16 +108,24 @@ struct Naive {
             sum += pruned;
             lse.push_back(sum > 0 ? std::log(sum) : -kInfinity);
             double mean = 0;
+            const int lost = dropped_of_256(a);
             for (std::int64_t j = 0; j < length; ++j) {
+                const bool drops = lost > 0 && problem.values.dropout_enabled;
+                const bool kept = !drops || dropout_byte(problem.values, head, i, j) >= lost;
+                const double factor = !drops ? 1 : kept ? 1 / (1 - lost / 256.0) : 0;
                 p[i][j] = sum > 0 ? weight[j] / sum : 0;
+                dropped[i][j] = p[i][j] * factor;
                 for (std::int64_t d = 0; d < width; ++d) {
-                    d_s[i][j] +=
-                        double(problem.d_o[base + i * width + d]) * problem.v[base + j * width + d];
+                    d_s[i][j] += factor * problem.d_o[base + i * width + d] *
+                                 problem.v[base + j * width + d];
                 }
                 mean += p[i][j] * d_s[i][j];
             }
             for (std::int64_t j = 0; j < length; ++j) {
-                d_s[i][j] = p[i][j] * (d_s[i][j] - mean) * a.scale;
+                d_s[i][j] = p[i][j] * (d_s[i][j] - mean) * slope[j];
+            }
+            if (a.sink) {
+                d_sink -= std::exp(double(problem.values.sinks[head_of])) / sum * mean;
             }
         }
     }
@@ -142,6 +163,7 @@ void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps = k
     const ReferenceResult result = reference_attention(problem);
     const std::int64_t length = problem.attention.length, width = problem.attention.head_dim;
     const std::int64_t size = length * width;
+    std::vector<double> d_sinks(problem.attention.sink ? problem.attention.heads : 0);
     for (std::int64_t head = 0; head < problem.batch * problem.attention.heads; ++head) {
         const Naive naive(problem, head, keeps);
         const auto rows = [&](std::span<const float> all) {
@@ -151,11 +173,15 @@ void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps = k
             return std::span<const double>(all).subspan(head * size, size);
         };
         expect_near(naive.lse, std::span(result.lse).subspan(head * length, length), "lse");
-        expect_near(product(naive.p, rows(problem.v), width, false), got(result.o), "o");
+        expect_near(product(naive.dropped, rows(problem.v), width, false), got(result.o), "o");
         expect_near(product(naive.d_s, rows(problem.k), width, false), got(result.d_q), "d_q");
         expect_near(product(naive.d_s, rows(problem.q), width, true), got(result.d_k), "d_k");
-        expect_near(product(naive.p, rows(problem.d_o), width, true), got(result.d_v), "d_v");
+        expect_near(product(naive.dropped, rows(problem.d_o), width, true), got(result.d_v), "d_v");
+        if (problem.attention.sink) {
+            d_sinks[head % problem.attention.heads] += naive.d_sink;
+        }
     }
+    expect_near(d_sinks, result.d_sinks, "d_sinks");
 }
 
 TEST(ReferenceAttention, EqualsDenseMatricesOnRandomPatterns) {
@@ -232,6 +258,88 @@ TEST(ReferenceAttention, EqualsDenseMatricesUnderMasks) {
     }
 }
 
+// Each change of scores and probabilities alone, and all of them together.
+TEST(ReferenceAttention, EqualsDenseMatricesWithChangedScores) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 generator(seed);
+    constexpr std::int64_t kLength = 43;
+    const Attention plain{.heads = 2,
+                          .head_dim = 16,
+                          .length = kLength,
+                          .dtype = DType::kFp32,
+                          .scale = 0.5F,
+                          .key_padding = true};
+    Attention dropping = plain, capped = plain, sloped = plain, sunk = plain, all = plain;
+    all.dropout = dropping.dropout = 0.3F;
+    all.softcap = capped.softcap = 2.5F;
+    all.alibi = sloped.alibi = true;
+    all.sink = sunk.sink = true;
+    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        for (Attention attention : {dropping, capped, sloped, sunk, all}) {
+            attention.softmax = softmax;
+            const Inputs inputs = random_inputs(attention, 2, generator);
+            const std::vector<int> lengths{35, 0};
+            const BlockPattern pattern = pattern_with_empty_rows(kLength, 16, generator);
+            ReferenceProblem problem = problem_of(attention, pattern, 2, lengths, inputs);
+            problem.values = {.seed = generator(),
+                              .offset = static_cast<unsigned>(generator()),
+                              .dropout_enabled = generator() % 4 != 0,
+                              .alibi_slopes = {0.3F, -0.01F},
+                              .sinks = {0.7F, -3.0F}};
+            expect_equals_naive(problem);
+        }
+    }
+}
+
+TEST(ScoreValues, BytesOfDropoutAreThoseOfPhilox) {
+    // Philox 4x32-7 of zeros (Salmon et al., the authors' test vectors) is 5F6FB709 0D893F64
+    // 4F121F81 4F730A48: element (0, 0) has its lowest byte, (8, 8) its word's highest.
+    const ScoreValues zeros;
+    EXPECT_EQ(dropout_byte(zeros, 0, 0, 0), 0x09);
+    EXPECT_EQ(dropout_byte(zeros, 0, 0, 8), 0xB7);
+    EXPECT_EQ(dropout_byte(zeros, 0, 8, 0), 0x6F);
+    EXPECT_EQ(dropout_byte(zeros, 0, 8, 8), 0x5F);
+    EXPECT_EQ(dropout_byte(zeros, 0, 0, 1), 0x64);
+    EXPECT_EQ(dropout_byte(zeros, 0, 1, 0), 0x81);
+    EXPECT_EQ(dropout_byte(zeros, 0, 9, 9), 0x4F);
+    // And it is the contract's code that says the same everywhere.
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int n = 0; n < 1000; ++n) {
+        ScoreValues values;
+        values.seed = random();
+        values.offset = static_cast<unsigned>(random());
+        const auto i = static_cast<unsigned>(random() % 100000), j = i ^ unsigned(random() % 64);
+        const auto head = static_cast<unsigned>(random() % 5000);
+        const SpionRandomBits bits = spion_attention_bits(
+            i / 16 * 4 + i % 8 / 2, j / 16 * 4 + j % 8 / 2, head, values.offset, values.seed);
+        const unsigned word = bits.word[i % 2 * 2 + j % 2];
+        EXPECT_EQ(dropout_byte(values, head, i, j),
+                  int(word >> (i / 8 % 2 * 16 + j / 8 % 2 * 8) & 255));
+    }
+}
+
+TEST(ScoreValues, DropTheShareThatIsAsked) {
+    ScoreValues values;
+    values.seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(values.seed));
+    Attention attention;
+    attention.dropout = 0.1F;
+    double kept = 0, sum = 0;
+    for (int i = 0; i < 500; ++i) {
+        for (int j = 0; j < 500; ++j) {
+            const double factor = dropout_factor(attention, values, 5, i, j);
+            EXPECT_TRUE(factor == 0 || factor == 256.0 / 230) << factor;
+            kept += factor > 0;
+            sum += factor;
+        }
+    }
+    EXPECT_NEAR(kept / 250000, 230.0 / 256, 0.005);  // 8 standard deviations
+    EXPECT_NEAR(sum / 250000, 1, 0.006);
+}
+
 // Heads that share K and V are heads with a copy each, and their dK and dV add up.
 TEST(ReferenceAttention, SharedHeadsEqualCopies) {
     const std::uint64_t seed = test::fresh_seed();
@@ -277,18 +385,25 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 generator(seed);
-    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
-        const Attention attention{.heads = 1,
-                                  .head_dim = 16,
-                                  .length = 40,
-                                  .dtype = DType::kFp32,
-                                  .scale = default_scale(16),
-                                  .softmax = softmax,
-                                  .key_padding = true};
+    for (const int kind : {0, 1, 2, 3}) {
+        const bool changed = kind >= 2;
+        const Attention attention{
+            .heads = 1,
+            .head_dim = 16,
+            .length = 40,
+            .dtype = DType::kFp32,
+            .scale = default_scale(16),
+            .softmax = kind % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked,
+            .key_padding = true,
+            .dropout = changed ? 0.2F : 0.0F,
+            .softcap = changed ? 3.0F : 0.0F,
+            .alibi = changed,
+            .sink = changed};
         const BlockPattern pattern = pattern_with_empty_rows(40, 16, generator);
         const std::vector<int> lengths{33};
         Inputs inputs = random_inputs(attention, 1, generator);
-        const ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+        ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+        problem.values = random_score_values(attention, generator());
         const ReferenceResult result = reference_attention(problem);
         const auto loss = [&] {
             const ReferenceResult moved = reference_attention(problem);
@@ -314,6 +429,7 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
         check(inputs.q, result.d_q);
         check(inputs.k, result.d_k);
         check(inputs.v, result.d_v);
+        if (changed) check(problem.values.sinks, result.d_sinks);
     }
 }
 

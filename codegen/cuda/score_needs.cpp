@@ -1,0 +1,18 @@
+#include "codegen/cuda/score_needs.h"
+
+namespace spion {
+
+// Of 16 columns a lane has two words that say what is kept, and of a capped score going backward its
+// slope; then the key of the random numbers, or the head's slope.
+ScoreNeeds score_needs(const Attention& attention, KernelRole role, bool packed, int columns) {
+    const bool forward = role == KernelRole::kForward;
+    int registers = attention.dropout > 0.0F ? columns / 8 + 8 : 0;
+    registers += attention.softcap > 0.0F && !forward ? columns / 2 : 0;
+    registers += attention.alibi ? 8 : 0;
+    return {.positions = attention.positions_matter(),
+            .elements_apart =
+                packed && attention.positions_matter() && attention.mask == ElementMask::kNone,
+            .registers = registers};
+}
+
+}  // namespace spion

@@ -1,0 +1,18 @@
+// What dropout, caps and positions of elements take more, of the kernels for sm_90a.
+#pragma once
+
+#include "ir/attention.h"
+#include "ir/tile_program.h"
+
+namespace spion {
+
+struct ScoreNeeds {
+    bool positions = false;       // an item's gather blocks go with it
+    bool elements_apart = false;  // behind them, the elements of each block row of a packed tile
+    int registers = 0;            // of a thread
+};
+
+// columns: streamed rows multiplied at once.
+ScoreNeeds score_needs(const Attention& attention, KernelRole role, bool packed, int columns);
+
+}  // namespace spion
