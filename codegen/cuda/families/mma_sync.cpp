@@ -34,11 +34,8 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType dtype, const Target&
 
 // Whether dK and dV of no tile fit a thread's registers together.
 bool is_dv_then_dk(const KernelCase& launch) {
-    const Attention& attention = launch.attention;
     return launch.role == KernelRole::kKeyValueGradient &&
-           plan_registers(launch.role, attention.dtype, attention.head_dim, 16, 1,
-                          attention.mask == ElementMask::kSpans)
-               .dv_then_dk;
+           plan_registers(launch.role, launch.attention, 16, 1).dv_then_dk;
 }
 
 std::string why_not(const KernelCase& launch) {
@@ -48,9 +45,8 @@ std::string why_not(const KernelCase& launch) {
     if (item_walks(launch.attention, launch.role) > 1 && is_dv_then_dk(launch)) {
         return fmt::format(
             "D={} in {} has dV and dK computed one after the other, on GPUs, where query heads "
-            "that "
-            "share a head of K and V share its pattern: give one pattern a head of K and V, or "
-            "one a layer",
+            "that share a head of K and V share its pattern: give one pattern a head of K and V, "
+            "or one a layer",
             launch.attention.head_dim, to_string(launch.attention.dtype));
     }
     return "";
