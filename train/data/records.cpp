@@ -250,8 +250,14 @@ std::string RecordSamples::record(std::int64_t index) const {
         }
         got += static_cast<std::size_t>(more);
     }
-    while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
-    return std::string(index == 0 ? without_bom(text) : std::string_view(text));
+    // Blank lines may follow before the next record. What is cut off is what RecordCutter cuts off.
+    std::size_t end = 0;
+    for (bool inside = false; end < text.size() && (inside || text[end] != '\n'); ++end) {
+        if (form_ == RecordForm::kCsv && text[end] == '"') inside = !inside;
+    }
+    text.resize(end);
+    if (text.ends_with('\r')) text.pop_back();
+    return std::string(offsets_[at] == 0 ? without_bom(text) : std::string_view(text));
 }
 
 void RecordSamples::read(std::int64_t index, int tower, std::vector<std::uint16_t>& out) const {
