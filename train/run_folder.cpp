@@ -1,6 +1,8 @@
 #include "train/run_folder.h"
 
 #include <unistd.h>
+#include <algorithm>
+#include <cmath>
 
 #include <cerrno>
 #include <cstring>
@@ -149,6 +151,27 @@ void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
         text += fmt::format("{:.9g}{}", pooled[i], (i + 1) % columns == 0 ? '\n' : ',');
     }
     write(folder / fmt::format("layer{}.csv", layer), text);
+}
+
+void RunFolder::write_map(int layer, std::int64_t step, std::span<const double> pooled) {
+    constexpr std::size_t kMost = 64;  // rows: for looking at, and there is a map every evaluation
+    const auto blocks = static_cast<std::size_t>(std::llround(std::sqrt(pooled.size())));
+    const std::size_t cell = (blocks + kMost - 1) / kMost;
+    std::string text;
+    for (std::size_t row = 0; row < blocks; row += cell) {
+        for (std::size_t column = 0; column < blocks; column += cell) {
+            double sum = 0;
+            int count = 0;
+            for (std::size_t r = row; r < std::min(row + cell, blocks); ++r) {
+                for (std::size_t c = column; c < std::min(column + cell, blocks); ++c, ++count) {
+                    sum += pooled[r * blocks + c];
+                }
+            }
+            text += fmt::format("{}{:.6g}", column == 0 ? "" : ",", sum / count);
+        }
+        text += '\n';
+    }
+    write(fs::path("maps") / fmt::format("layer{}-step{:08}.csv", layer, step), text);
 }
 
 void RunFolder::write_kernel(const JitKernel& kernel, BackEnd back_end) {

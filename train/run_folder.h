@@ -5,6 +5,8 @@
 //     RUN/checkpoints/              to go on from, and the model (train/checkpoint.h)
 //     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
 //     RUN/patterns/layer<i>.csv     the pooled map it was found in, if in one: nb lines of nb numbers
+//     RUN/maps/layer<i>-step<n>.csv the pooled map of step n, as the transition rule looked at it:
+//                                   means over neighbours where it has more than 64 rows
 //     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
 //                                   rebuild.sh (makes the binary again, without spion)
 //     RUN/kernels/<name>/report.json   name, entry, binary_bytes, compile_ms (of the compiler, when
@@ -52,6 +54,8 @@ class RunFolder {
     void write_config(std::string_view toml);
     void write_device(std::string_view json);
     void write_pattern(int layer, const BlockPattern& pattern, std::span<const double> pooled);
+    // The pooled map [nb, nb] of a layer after `step` steps.
+    void write_map(int layer, std::int64_t step, std::span<const double> pooled);
     // Once a kernel, however often it is given.
     void write_kernel(const JitKernel& kernel, BackEnd back_end);
     void write_summary(std::string_view json);

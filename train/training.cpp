@@ -232,6 +232,7 @@ bool Training::take_score_maps() {
             return false;
         }
         if (map.scores.empty()) map.scores.assign(map.pooled.begin(), map.pooled.end());
+        folder_.write_map(layer, runner_.steps_done(), map.pooled);
         pooled_[static_cast<std::size_t>(layer)] = std::move(map.pooled);
         if (const auto distance = history_.advance(layer, map.scores)) {
             distances.push_back(*distance);

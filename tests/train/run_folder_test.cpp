@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "ir/error.h"
 #include "runtime/offline.h"
 #include "tests/support/expect_error.h"
@@ -78,6 +81,23 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
         }
     }
     EXPECT_EQ(folders, 2);
+}
+
+// More than 64 rows are means over neighbours, the last of fewer.
+TEST(RunFolder, WritesMapsSmallEnoughToLookAt) {
+    const ScratchFolder scratch;
+    RunFolder folder(scratch.file("run"));
+    folder.write_map(1, 500, std::vector<double>{1, 2, 3, 4.5});
+    EXPECT_EQ(read_file(scratch.file("run/maps/layer1-step00000500.csv")), "1,2\n3,4.5\n");
+    constexpr std::size_t kRows = 65;
+    std::vector<double> map(kRows * kRows, 1.0);
+    for (std::size_t column = 0; column < kRows; ++column) map[64 * kRows + column] = 3;
+    map[0] = 5;
+    folder.write_map(0, 7, map);
+    const std::string text = read_file(scratch.file("run/maps/layer0-step00000007.csv"));
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 33);
+    EXPECT_TRUE(text.starts_with("2,1,1,")) << text.substr(0, 20);
+    EXPECT_TRUE(text.ends_with(",3,3\n")) << "the last row is one row's means";
 }
 
 }  // namespace

@@ -74,10 +74,18 @@ struct RooflinePoint {
     double rate() const { return flop / seconds; }
 };
 
+// A pooled map [blocks, blocks] in the course of training.
+struct MapFacts {
+    std::int64_t step = 0;
+    int blocks = 0;
+    std::vector<double> pooled = {};
+};
+
 struct LayerFacts {
     int layer = 0;
     BlockPattern pattern;
-    std::vector<double> pooled;  // [nb, nb], or empty
+    std::vector<double> pooled;     // [nb, nb], or empty
+    std::vector<MapFacts> history;  // ascending steps
     std::vector<ProgramFacts> programs;
     std::optional<double> forward_ms, backward_ms;  // measured
     Tables tables = Tables::kPassed;                // of its programs at the end: tier 0 or 1

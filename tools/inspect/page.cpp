@@ -52,30 +52,17 @@ void cut_peaks(Series& series, double typical) {
     }
 }
 
-std::string figure(const Chart& chart) {
-    std::string legend;
-    for (const Series& series : chart.series) {
-        if (!series.points.empty()) {
-            legend += fmt::format("<span><i class=\"{}\"></i>{}</span>", escape(series.style),
-                                  escape(series.name));
-        }
-    }
-    return fmt::format(
-        "<figure><figcaption><b>{}</b><span class=\"legend\">{}</span></figcaption>{}</figure>",
-        escape(chart.title), legend, line_chart(chart));
-}
-
 std::string curves_section(const Facts& facts) {
     if (facts.measurements.empty()) {
         return {};
     }
     const double mark = facts.transition_step ? static_cast<double>(*facts.transition_step) : -1.0;
     const auto chart = [&](std::string title, std::string unit, std::vector<Series> series) {
-        return figure({.title = std::move(title),
-                       .y_unit = std::move(unit),
-                       .series = std::move(series),
-                       .mark_x = mark,
-                       .mark = "sparse from here"});
+        return chart_figure({.title = std::move(title),
+                             .y_unit = std::move(unit),
+                             .series = std::move(series),
+                             .mark_x = mark,
+                             .mark = "sparse from here"});
     };
     Series dense = optional_series(facts, "dense", "dense", &Measurement::step_ms, Phase::kDense);
     Series sparse =
@@ -207,30 +194,51 @@ std::string answers_section(const Facts& facts) {
 
 }  // namespace
 
-std::string to_html(const Facts& facts) {
-    std::string name = std::filesystem::path(facts.path).lexically_normal().filename().string();
-    if (name.empty()) {
-        name = std::filesystem::path(facts.path).parent_path().filename().string();
+std::string chart_figure(const Chart& chart) {
+    std::string legend;
+    for (const Series& series : chart.series) {
+        if (!series.points.empty()) {
+            legend += fmt::format("<span><i class=\"{}\"></i>{}</span>", escape(series.style),
+                                  escape(series.name));
+        }
     }
-    const std::string kind = facts.kind == FolderKind::kRun ? "training run" : "compiled kernels";
+    return fmt::format(
+        "<figure><figcaption><b>{}</b><span class=\"legend\">{}</span></figcaption>{}</figure>",
+        escape(chart.title), legend, line_chart(chart));
+}
+
+std::string page_begin(std::string_view name, std::string_view kind, std::string_view device) {
     std::string html = fmt::format(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
         "<link rel=\"icon\" href=\"data:,\"><title>{} \xC2\xB7 spion</title>\n<style>\n",
         escape(name));
     html += find_embedded("page.css")->text;
-    html += fmt::format(
-        "</style></head>\n<body><header><p class=\"kind\">spion \xC2\xB7 {}</p><h1>{}</h1>"
-        "<p class=\"device\">{}</p></header>\n<main>\n",
-        kind, escape(name), escape(facts.device));
+    return html +
+           fmt::format(
+               "</style></head>\n<body><header><p class=\"kind\">spion \xC2\xB7 {}</p><h1>{}</h1>"
+               "<p class=\"device\">{}</p></header>\n<main>\n",
+               kind, escape(name), escape(device));
+}
+
+std::string page_end() {
+    return fmt::format("</main>\n<script>\n{}</script></body></html>\n",
+                       find_embedded("page.js")->text);
+}
+
+std::string to_html(const Facts& facts) {
+    std::string name = std::filesystem::path(facts.path).lexically_normal().filename().string();
+    if (name.empty()) {
+        name = std::filesystem::path(facts.path).parent_path().filename().string();
+    }
+    const std::string kind = facts.kind == FolderKind::kRun ? "training run" : "compiled kernels";
+    std::string html = page_begin(name, kind, facts.device);
     for (const std::string& section :
          {answers_section(facts), curves_section(facts), step_section(facts), layers_section(facts),
           roofline_section(facts), kernels_section(facts), settings_section(facts)}) {
         html += section.empty() ? "" : section + "\n";
     }
-    html += "</main>\n<script>\n";
-    html += find_embedded("page.js")->text;
-    return html + "</script></body></html>\n";
+    return html + page_end();
 }
 
 }  // namespace spion::inspect

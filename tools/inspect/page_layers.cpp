@@ -12,11 +12,6 @@
 namespace spion::inspect {
 namespace {
 
-std::string picture(std::string_view title, const std::string& svg, const std::string& note) {
-    return fmt::format("<figure class=\"map\"><figcaption>{}</figcaption>{}<p>{}</p></figure>",
-                       escape(title), svg, escape(note));
-}
-
 std::string pooled_note(const std::vector<double>& pooled) {
     const auto [low, high] = std::minmax_element(pooled.begin(), pooled.end());
     return fmt::format("{:.3g} to {:.3g}, stronger colour is more (square root)", *low, *high);
@@ -88,6 +83,21 @@ std::string layer_facts(const LayerFacts& layer) {
     return html + "</dl>";
 }
 
+// The maps that the transition rule looked at: all, or as many as fit, evenly chosen.
+std::string history_maps(const LayerFacts& layer) {
+    constexpr std::size_t kMost = 8;
+    const std::size_t count = layer.history.size();
+    if (count < 2) return {};
+    const std::size_t shown = std::min(count, kMost);
+    std::string html = "<h4>Pooled scores over training</h4><div class=\"maps over-time\">";
+    for (std::size_t i = 0; i < shown; ++i) {
+        const MapFacts& map = layer.history[i * (count - 1) / (shown - 1)];
+        html += map_figure(fmt::format("after step {}", map.step),
+                           pooled_picture(map.pooled, map.blocks), pooled_note(map.pooled));
+    }
+    return html + "</div>";
+}
+
 std::string layer_block(const LayerFacts& layer, bool is_run) {
     std::string html = fmt::format(
         "<article><h3>{} {}</h3><p>{}{}.</p>", is_run ? "Layer" : "Pattern", layer.layer,
@@ -98,18 +108,23 @@ std::string layer_block(const LayerFacts& layer, bool is_run) {
     }
     html += "<div class=\"maps\">";
     if (!layer.pooled.empty()) {
-        html += picture("Pooled scores", pooled_picture(layer.pooled, layer.pattern.rows()),
-                        pooled_note(layer.pooled));
+        html += map_figure("Pooled scores", pooled_picture(layer.pooled, layer.pattern.rows()),
+                           pooled_note(layer.pooled));
     }
-    html += picture("Pattern", pattern_picture(layer.pattern), "queries down, keys across");
+    html += map_figure("Pattern", pattern_picture(layer.pattern), "queries down, keys across");
     for (const ProgramFacts& program : layer.programs) {
-        html += picture(title_of(program.program.role), program_picture(program.program),
-                        program_note(program.program));
+        html += map_figure(title_of(program.program.role), program_picture(program.program),
+                           program_note(program.program));
     }
-    return html + "</div></article>";
+    return html + "</div>" + history_maps(layer) + "</article>";
 }
 
 }  // namespace
+
+std::string map_figure(std::string_view title, const std::string& svg, const std::string& note) {
+    return fmt::format("<figure class=\"map\"><figcaption>{}</figcaption>{}<p>{}</p></figure>",
+                       escape(title), svg, escape(note));
+}
 
 std::string layers_section(const Facts& facts) {
     if (facts.layers.empty()) {

@@ -12,6 +12,7 @@
 #include "runtime/offline.h"
 #include "tools/inspect/files.h"
 #include "tools/inspect/read_kernels.h"
+#include "tools/inspect/read_maps.h"
 #include "tools/inspect/read_metrics.h"
 #include "train/settings.h"
 #include "train/settings_file.h"
@@ -166,36 +167,6 @@ void summarise_metrics(Facts& facts) {
     facts.sparse_step_ms = median(sparse);
 }
 
-std::vector<double> read_pooled(const fs::path& file, int blocks) {
-    const std::optional<std::string> text = read_if_there(file);
-    if (!text) {
-        return {};
-    }
-    std::vector<double> values;  // [nb, nb]
-    const char* at = text->data();
-    const char* const end = at + text->size();
-    for (int line = 1; at < end;) {
-        double value = 0;
-        const auto [next, error] = std::from_chars(at, end, value);
-        if (error != std::errc() || next == end || (*next != ',' && *next != '\n')) {
-            throw UserError(
-                "{}:{}: number {} of the pooled map cannot be read; remove the file to "
-                "go on without it",
-                file.string(), line, values.size() + 1);
-        }
-        values.push_back(value);
-        line += *next == '\n' ? 1 : 0;
-        at = next + 1;
-    }
-    if (values.size() != static_cast<std::size_t>(blocks) * static_cast<std::size_t>(blocks)) {
-        throw UserError(
-            "{}: {} numbers where a pattern of {} x {} blocks needs {}; remove the "
-            "file to go on without it",
-            file.string(), values.size(), blocks, blocks, blocks * blocks);
-    }
-    return values;
-}
-
 void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& settings) {
     for (int layer = 0; layer < settings.layers; ++layer) {
         const fs::path file = folder / fmt::format("layer{}.bits", layer);
@@ -207,6 +178,7 @@ void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& se
             .layer = layer,
             .pattern = parse_bits(*bits, settings.length, settings.discovery.block, file.string()),
             .pooled = {},
+            .history = {},
             .programs = {},
             .forward_ms = {},
             .backward_ms = {},
@@ -214,6 +186,7 @@ void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& se
             .tier = {}};
         found.pooled =
             read_pooled(folder / fmt::format("layer{}.csv", layer), found.pattern.rows());
+        found.history = read_history(folder.parent_path() / "maps", layer);
         if (found.pooled.empty()) {
             facts.absent.push_back(
                 fmt::format("The pooled map of layer {} is not in patterns/.", layer));
@@ -278,6 +251,7 @@ void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
         facts.layers.push_back({.layer = static_cast<int>(facts.layers.size()),
                                 .pattern = pattern,
                                 .pooled = {},
+                                .history = {},
                                 .programs = {},
                                 .forward_ms = {},
                                 .backward_ms = {},

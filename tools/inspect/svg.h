@@ -14,6 +14,9 @@
 
 namespace spion::inspect {
 
+// Colours of runs that are compared, classes run0 and so on.
+inline constexpr std::size_t kRunColours = 8;
+
 // For HTML text and attribute values. Bytes that HTML forbids become U+FFFD.
 std::string escape(std::string_view text);
 

@@ -6,16 +6,16 @@
 #include "tools/inspect/format.h"
 
 namespace spion::inspect {
-namespace {
 
-// Text of others in a terminal: no escape sequences.
-std::string printable(std::string text) {
+std::string printable_text(std::string text) {
     for (char& c : text) {
         const auto byte = static_cast<unsigned char>(c);
         c = byte < 0x20 || byte == 0x7f ? '?' : c;
     }
     return text;
 }
+
+namespace {
 
 std::string curve(const Facts& facts, std::string_view split, bool accuracy) {
     std::vector<double> values;
@@ -64,14 +64,14 @@ std::string layer_text(const LayerFacts& layer, int columns) {
                             program.program.stationary_rows, program.program.streamed_rows,
                             milliseconds(1e3 * program.prediction.seconds),
                             to_string(program.prediction.bound),
-                            program.kernel.empty() ? "" : "  -> " + printable(program.kernel));
+                            program.kernel.empty() ? "" : "  -> " + printable_text(program.kernel));
     }
     if (layer.forward_ms && layer.backward_ms) {
         text += fmt::format("  measured: forward {}, backward {}\n",
                             milliseconds(*layer.forward_ms), milliseconds(*layer.backward_ms));
     }
     if (!layer.tier.empty()) {
-        text += fmt::format("  {}\n", printable(layer.tier));
+        text += fmt::format("  {}\n", printable_text(layer.tier));
     }
     return text;
 }
@@ -86,8 +86,8 @@ std::string kernels_text(const Facts& facts) {
                     "origin", "compile ms", "code B", "regs", "shared", "spills");
     for (const KernelFacts& kernel : facts.kernels) {
         text += fmt::format("{:<52} {:>4} {:>9} {:>11} {:>9} {:>5} {:>7} {:>6}\n",
-                            printable(kernel.name), kernel.tier.empty() ? "-" : kernel.tier,
-                            kernel.origin.empty() ? "-" : printable(kernel.origin),
+                            printable_text(kernel.name), kernel.tier.empty() ? "-" : kernel.tier,
+                            kernel.origin.empty() ? "-" : printable_text(kernel.origin),
                             kernel.compile_ms ? fmt::format("{:.1f}", *kernel.compile_ms) : "-",
                             kernel.code_bytes, optional_text(kernel.registers),
                             optional_text(kernel.shared_bytes), optional_text(kernel.spill_bytes));
@@ -148,10 +148,10 @@ std::string sparkline(std::span<const double> values, int width) {
 std::string to_text(const Facts& facts, int columns) {
     std::string text;
     for (const std::string& answer : facts.findings) {
-        text += printable(answer) + "\n";
+        text += printable_text(answer) + "\n";
     }
     for (const std::string& absent : facts.absent) {
-        text += printable(absent) + "\n";
+        text += printable_text(absent) + "\n";
     }
     if (!facts.measurements.empty()) {
         text += "\nCurves\n" + curve(facts, "train", false) + curve(facts, "validation", false) +
@@ -165,7 +165,7 @@ std::string to_text(const Facts& facts, int columns) {
         text += "\nSettings\n";
     }
     for (const auto& [name, value] : facts.settings) {
-        text += fmt::format("  {:<24} {}\n", printable(name), printable(value));
+        text += fmt::format("  {:<24} {}\n", printable_text(name), printable_text(value));
     }
     return text;
 }

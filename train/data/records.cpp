@@ -137,77 +137,87 @@ void RecordSamples::index() {
     for (std::size_t i = 0; i < names_.size(); ++i) numbers_.push_back(static_cast<int>(i));
 }
 
-void RecordSamples::add_record(std::string_view record, std::int64_t line) {
+// A record of fields; UserError for what cannot be one.
+std::vector<std::string> RecordSamples::fields_of(std::string_view record,
+                                                  std::int64_t line) const {
+    if (form_ == RecordForm::kTsv) return split_tsv(record);
+    if (form_ == RecordForm::kCsv) {
+        auto fields = split_csv(record);
+        if (!fields) throw UserError("{}: a quote is not closed, or text follows it", place(line));
+        return *std::move(fields);
+    }
+    auto fields = fields_of_json(record, settings_.towers, settings_.labelled);
+    if (!fields) {
+        throw UserError("{}: expected an object with label and {}", place(line),
+                        settings_.towers == 1 ? "text" : "text1 and text2");
+    }
+    return *std::move(fields);
+}
+
+// From the first record: where labels and texts are. True when it is a line of names, and no record.
+bool RecordSamples::learn_columns(const std::vector<std::string>& fields, std::int64_t line) {
     const auto towers = static_cast<std::size_t>(settings_.towers);
-    std::optional<std::vector<std::string>> fields;
-    switch (form_) {
-        case RecordForm::kTsv:
-            fields = split_tsv(record);
-            break;
-        case RecordForm::kCsv:
-            fields = split_csv(record);
-            if (!fields)
-                throw UserError("{}: a quote is not closed, or text follows it", place(line));
-            break;
-        case RecordForm::kJsonLines:
-            fields = fields_of_json(record, settings_.towers, settings_.labelled);
-            if (!fields) {
-                throw UserError("{}: expected an object with label and {}", place(line),
-                                towers == 1 ? "text" : "text1 and text2");
-            }
-            break;
+    columns_ = fields.size();
+    const auto named = [&](const std::string& name) {
+        return static_cast<std::size_t>(std::find(fields.begin(), fields.end(), name) -
+                                        fields.begin());
+    };
+    bool header = form_ != RecordForm::kJsonLines;
+    for (int tower = 0; tower < settings_.towers; ++tower) {
+        text_columns_.push_back(named(text_name(settings_.towers, tower)));
+        header = header && text_columns_.back() < columns_;
     }
-    if (text_columns_.empty()) {
-        for (std::size_t tower = 0; tower < towers; ++tower) text_columns_.push_back(0);
-        columns_ = fields->size();
-        const auto named = [&](const std::string& name) {
-            return static_cast<std::size_t>(std::find(fields->begin(), fields->end(), name) -
-                                            fields->begin());
-        };
-        bool header = form_ != RecordForm::kJsonLines;
-        for (std::size_t tower = 0; tower < towers; ++tower) {
-            text_columns_[tower] = named(text_name(settings_.towers, static_cast<int>(tower)));
-            header = header && text_columns_[tower] < columns_;
-        }
-        label_column_ = named("label");
-        header = header && (label_column_ < columns_ || !settings_.labelled);
-        has_label_ = header ? label_column_ < columns_ : columns_ > towers;
-        if (columns_ < towers + (settings_.labelled ? 1U : 0U)) {
-            throw UserError("{}: expected a label and {}, but found {} field(s)", place(line),
-                            towers == 1 ? "a text" : "two texts", columns_);
-        }
-        if (header) return;
-        label_column_ = 0;
-        for (std::size_t tower = 0; tower < towers; ++tower) {
-            text_columns_[tower] = columns_ - towers + tower;
-        }
+    label_column_ = named("label");
+    header = header && (label_column_ < columns_ || !settings_.labelled);
+    has_label_ = header ? label_column_ < columns_ : columns_ > towers;
+    if (columns_ < towers + (settings_.labelled ? 1U : 0U)) {
+        throw UserError("{}: expected a label and {}, but found {} field(s)", place(line),
+                        towers == 1 ? "a text" : "two texts", columns_);
     }
-    if (fields->size() != columns_) {
-        throw UserError("{}: {} fields, but the first line has {}", place(line), fields->size(),
-                        columns_);
+    if (header) return true;
+    label_column_ = 0;
+    for (std::size_t tower = 0; tower < towers; ++tower) {
+        text_columns_[tower] = columns_ - towers + tower;
     }
+    return false;
+}
+
+void RecordSamples::check_texts(const std::vector<std::string>& fields, std::int64_t line) const {
     for (const std::size_t column : text_columns_) {
-        const auto bytes = static_cast<std::int64_t>((*fields)[column].size());
+        const auto bytes = static_cast<std::int64_t>(fields[column].size());
         if (bytes == 0) throw UserError("{}: the text is empty", place(line));
         if (settings_.cut == 0 && bytes > settings_.length) {
             throw UserError(
                 "{}: the text has {} bytes, but length allows {}: raise --length, or cut texts "
-                "with "
-                "--cut",
+                "with --cut",
                 place(line), bytes, settings_.length);
         }
     }
-    const std::string label = has_label_ ? label_of((*fields)[label_column_]) : "0";
-    auto known = std::find(names_.begin(), names_.end(), label);
+}
+
+// The place of a label among names_, where it is put when it is new.
+std::uint16_t RecordSamples::known_label(const std::string& label, std::int64_t line) {
+    const auto known = std::find(names_.begin(), names_.end(), label);
     if (known == names_.end()) {
         if (names_.size() == kMostLabels) {
             throw UserError("{}: '{}' is label {}, but at most {} are allowed: is it a label?",
                             place(line), printable(label), kMostLabels + 1, kMostLabels);
         }
         names_.push_back(label);
-        known = names_.end() - 1;
+        return static_cast<std::uint16_t>(names_.size() - 1);
     }
-    labels_.push_back(static_cast<std::uint16_t>(known - names_.begin()));
+    return static_cast<std::uint16_t>(known - names_.begin());
+}
+
+void RecordSamples::add_record(std::string_view record, std::int64_t line) {
+    const std::vector<std::string> fields = fields_of(record, line);
+    if (text_columns_.empty() && learn_columns(fields, line)) return;
+    if (fields.size() != columns_) {
+        throw UserError("{}: {} fields, but the first line has {}", place(line), fields.size(),
+                        columns_);
+    }
+    check_texts(fields, line);
+    labels_.push_back(known_label(has_label_ ? label_of(fields[label_column_]) : "0", line));
     offsets_.push_back(0);  // set to the end by index()
 }
 
@@ -240,8 +250,14 @@ std::string RecordSamples::record(std::int64_t index) const {
         }
         got += static_cast<std::size_t>(more);
     }
-    while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
-    return std::string(index == 0 ? without_bom(text) : std::string_view(text));
+    // Blank lines may follow before the next record. What is cut off is what RecordCutter cuts off.
+    std::size_t end = 0;
+    for (bool inside = false; end < text.size() && (inside || text[end] != '\n'); ++end) {
+        if (form_ == RecordForm::kCsv && text[end] == '"') inside = !inside;
+    }
+    text.resize(end);
+    if (text.ends_with('\r')) text.pop_back();
+    return std::string(offsets_[at] == 0 ? without_bom(text) : std::string_view(text));
 }
 
 void RecordSamples::read(std::int64_t index, int tower, std::vector<std::uint16_t>& out) const {

@@ -63,6 +63,10 @@ class RecordSamples final : public Samples {
   private:
     void index();
     void add_record(std::string_view record, std::int64_t line);
+    std::vector<std::string> fields_of(std::string_view record, std::int64_t line) const;
+    bool learn_columns(const std::vector<std::string>& fields, std::int64_t line);
+    void check_texts(const std::vector<std::string>& fields, std::int64_t line) const;
+    std::uint16_t known_label(const std::string& label, std::int64_t line);
     std::string record(std::int64_t index) const;
     std::string place(std::int64_t line) const;
 

@@ -55,6 +55,14 @@ TEST(InspectPageInBrowser, OpensTheReportOfARun) {
     expect_opens(folder.file("page.html"));
 }
 
+TEST(InspectPageInBrowser, OpensTheComparisonOfRuns) {
+    const ScratchFolder folder;
+    const CommandResult made = run_command("inspect " + tiny_run() + " " + tiny_run() + " --html " +
+                                           folder.file("page.html"));
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    expect_opens(folder.file("page.html"));
+}
+
 TEST(InspectPageInBrowser, OpensTheReportOfCompiledKernels) {
     const ScratchFolder folder;
     folder.write("a.bits", "100\n110\n011\n");

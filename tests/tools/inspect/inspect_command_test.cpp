@@ -1,4 +1,5 @@
 // `spion inspect` on a run of seconds and on compiled kernels.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -47,6 +48,65 @@ TEST(InspectCommand, SplitsDenseAndSparseSteps) {
     EXPECT_NE(dense, std::string::npos) << line;
     EXPECT_LT(dense, sparse) << line;
     EXPECT_LT(line.find("dense "), dense) << line;
+}
+
+// A run that turned sparse by the rule has a map of every evaluation; of large ones 64 means a side.
+TEST(InspectCommand, ShowsHowTheMapsCameToBe) {
+    const ScratchFolder folder;
+    std::filesystem::copy(tiny_run(), folder.file("run"), std::filesystem::copy_options::recursive);
+    EXPECT_TRUE(std::filesystem::exists(folder.file("run/maps/layer1-step00000004.csv")));
+    std::filesystem::remove_all(folder.file("run/maps"));
+    for (const int step : {2, 4, 6, 8, 10, 12, 14, 16, 18, 20}) {
+        folder.write(fmt::format("run/maps/layer1-step{:08}.csv", step), "0,1\n0.5,0.25\n");
+    }
+    folder.write("run/maps/notes.txt", "not a map");
+    const std::string inspect =
+        "inspect " + folder.file("run") + " --html " + folder.file("page.html");
+    ASSERT_EQ(run_command(inspect).exit_code, 0);
+    const std::string page = read_file(folder.file("page.html"));
+    const std::size_t title = page.find("Pooled scores over training");
+    EXPECT_NE(title, std::string::npos);
+    EXPECT_EQ(page.find("Pooled scores over training", title + 1), std::string::npos)
+        << "layer 0 has none";
+    EXPECT_NE(page.find("after step 2<"), std::string::npos);
+    EXPECT_NE(page.find("after step 20<"), std::string::npos);
+    folder.write("run/maps/layer1-step00000022.csv", "0,1,2\n0.5,0.25,1\n");
+    expect_refused(inspect, {"layer1-step00000022.csv: 6 numbers in 2 rows are no square map"});
+    folder.write("run/maps/layer1-step00000022.csv", "0,1\n0.5,x\n");
+    expect_refused(inspect, {"layer1-step00000022.csv:2: number 4 of the pooled map"});
+}
+
+TEST(InspectCommand, ComparesRuns) {
+    const ScratchFolder folder;
+    std::filesystem::copy(tiny_run(), folder.file("b/run"),
+                          std::filesystem::copy_options::recursive);
+    std::string config = read_file(folder.file("b/run/config.toml"));
+    const std::size_t rate = config.find("\nlr = ") + 6;
+    config.replace(rate, config.find('\n', rate) - rate, "0.125");
+    folder.write("b/run/config.toml", config);
+    const std::string runs = tiny_run() + " " + folder.file("b/run");
+    const CommandResult text = run_command("inspect " + runs);
+    ASSERT_EQ(text.exit_code, 0) << text.err;
+    for (const char* part : {"test accuracy", "turned sparse after  4  4", "b/run", "0.125"}) {
+        std::string squeezed;  // runs of spaces are two
+        for (const char c : text.out) {
+            if (c != ' ' || !squeezed.ends_with("  ")) squeezed += c;
+        }
+        EXPECT_NE(squeezed.find(part), std::string::npos) << part << "\n" << text.out;
+    }
+    EXPECT_EQ(text.out.find("warmup"), std::string::npos) << "both have the same";
+    const CommandResult page =
+        run_command("inspect " + runs + " --html " + folder.file("page.html"));
+    ASSERT_EQ(page.exit_code, 0) << page.err;
+    const std::string html = read_file(folder.file("page.html"));
+    for (const char* part : {"2 runs", "Validation accuracy", "class=\"line run1\"", "b/run",
+                             "Settings that differ", "0.125", "<h3>Layer 1</h3>"}) {
+        EXPECT_NE(html.find(part), std::string::npos) << part;
+    }
+    const CommandResult same = run_command("inspect " + tiny_run() + " " + tiny_run());
+    EXPECT_NE(same.out.find("Settings that differ\n  none\n"), std::string::npos) << same.out;
+    folder.write("k/kernel.ir", read_file(folder.file("b/run/config.toml")));
+    expect_refused("inspect " + runs + " " + folder.file("none"), {"is no folder"});
 }
 
 TEST(InspectCommand, ShowsCompiledKernels) {

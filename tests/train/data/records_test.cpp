@@ -101,6 +101,19 @@ TEST_F(Records, OfPairsHaveTwoTexts) {
     EXPECT_EQ(batch.tokens[10], 'd' + 1);
 }
 
+// Of several carriage returns one belongs to the line's end; blank lines belong to no record.
+TEST_F(Records, AreReadAsTheyWereCounted) {
+    RecordSamples samples =
+        read("f.tsv", "1\ta\r\r\n\r\n\n0\t\r\r\n1\tc", {.towers = 1, .length = 5});
+    ASSERT_EQ(samples.samples(), 3);
+    EXPECT_EQ(text_of(samples, 0), "a\r");
+    EXPECT_EQ(text_of(samples, 1), "\r");
+    EXPECT_EQ(text_of(samples, 2), "c");
+    RecordSamples quoted = read("f.csv", "1,\"a\n\"\r\n\n0,b\n");
+    EXPECT_EQ(text_of(quoted, 0), "a\n");
+    EXPECT_EQ(text_of(quoted, 1), "b");
+}
+
 TEST_F(Records, ThatAreWrongAreNamedByTheirLine) {
     expect_refused("f.tsv", "", " holds no samples: give a label and a text a line");
     expect_refused("f.tsv", "only a text\n", ":1: expected a label and a text, but found 1 field");
