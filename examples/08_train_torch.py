@@ -3,12 +3,14 @@
     python examples/08_train_torch.py                     on a GPU where there is one, else on the CPU
     python examples/08_train_torch.py --length 2048 --block 64 --compile
 
-The task: among random tokens a few are marked, all of one class, which is the answer. Every evaluation looks at the attention maps; when the rule of
-spion.torch.SpionSchedule holds (or at --transition), training turns sparse and the learning rate's
-cycle begins anew.
+The task: among random tokens a few are marked, all of one class, which is the answer. Every
+evaluation looks at the attention maps; when the rule of spion.torch.SpionSchedule holds (or at
+--transition), training turns sparse and the learning rate's cycle begins anew. In the end the model
+answers fresh questions; the exit code is 1 if it is not at least three times as good as chance.
 """
 
 import argparse
+import sys
 import time
 
 import torch
@@ -78,6 +80,17 @@ def batch_of(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(marked, CLASSES + wanted[:, None], ids), wanted
 
 
+@torch.no_grad()
+def accuracy_of(model: Model, args: argparse.Namespace, dtype: torch.dtype, batches: int) -> float:
+    """Of fresh samples."""
+    right = 0
+    for _ in range(batches):
+        ids, wanted = batch_of(args)
+        with torch.autocast(args.device, dtype, enabled=dtype != torch.float32):
+            right += int((model(ids).argmax(-1) == wanted).sum())
+    return right / (batches * args.batch)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -99,7 +112,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse()
     torch.manual_seed(0)
     half = args.device != "cpu"
@@ -130,8 +143,11 @@ def main() -> None:
             phase = "sparse" if schedule.sparse else "dense"
             print(f"step {step + 1:5d}  {phase:6s}  loss {loss.item():.4f}")
     seconds = time.perf_counter() - began
+    accuracy = accuracy_of(model, args, torch.bfloat16 if half else torch.float32, 16)
+    print(f"accuracy {accuracy:.3f}, by chance {1 / CLASSES:.3f}")
     print(f"done: {args.steps} steps in {seconds:.1f} s, {spion.compiles()} kernels compiled")
+    return 0 if accuracy > 3 / CLASSES else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@
 #include "tools/attention_options.h"
 #include "tools/bench_anchors.h"
 #include "tools/bench_attention.h"
+#include "tools/bench_curve.h"
 #include "tools/bench_predicted.h"
 #include "tools/bench_step.h"
 #include "tools/bench_tiers.h"
@@ -315,6 +316,7 @@ void add_bench(CLI::App& app, int*) {
     CLI::App* all =
         add_part(*bench, "anchors", "the shapes that others were measured at (needs a GPU)",
                  options, bench_anchors);
+    add_bench_curve(*bench);
     add_bench_predicted(*bench);
     add_bench_step(*bench);
     add_bench_tiers(*bench);

@@ -85,11 +85,13 @@ bool is_readable(const Array& array, bool cuda) {
 
 class Operator {
   public:
-    // Functions of PyTorch: empty_like, and whether the current stream is being captured in a graph;
-    // and two of its types.
-    Operator(nb::object empty_like, nb::object is_capturing, nb::object float32, nb::object uint8)
+    // Functions of PyTorch: empty_like, whether the current stream is being captured in a graph, and
+    // memory on a tensor's GPU that may be kept, from (tensor, bytes); and two of its types.
+    Operator(nb::object empty_like, nb::object is_capturing, nb::object lasting, nb::object float32,
+             nb::object uint8)
         : empty_like_(std::move(empty_like)),
           is_capturing_(std::move(is_capturing)),
+          lasting_(std::move(lasting)),
           float32_(std::move(float32)),
           uint8_(std::move(uint8)) {}
 
@@ -195,7 +197,7 @@ class Operator {
         if (!plan.cuda) {
             return nb::none();
         }
-        const bool keep = !nb::cast<bool>(is_capturing_());
+        bool keep = !nb::cast<bool>(is_capturing_());
         if (keep) {
             for (const Kept& kept : kept_) {
                 if (kept.plan == &plan && kept.batch == batch && kept.pass == pass &&
@@ -205,13 +207,13 @@ class Operator {
             }
         }
         const std::size_t bytes = plan.plan.workspace(batch, pass).bytes;
-        nb::object memory = like.attr("new_empty")(bytes, nb::arg("dtype") = uint8_);
+        keep = keep && bytes <= kKeptBytes && kept_.size() < kKeptWorkspaces;
+        nb::object memory =
+            keep ? lasting_(like, bytes)
+                 : nb::object(like.attr("new_empty")(bytes, nb::arg("dtype") = uint8_));
         const Array array(memory, "workspace", Access::kWrite, nullptr);
         plan.plan.prepare_workspace(batch, pass, array.data(), bytes, call.stream());
-        if (keep && bytes <= kKeptBytes) {
-            if (kept_.size() == kKeptWorkspaces) {
-                kept_.erase(kept_.begin());
-            }
+        if (keep) {
             kept_.push_back({&plan, batch, pass, call.stream(), memory});
         }
         return memory;
@@ -233,7 +235,7 @@ class Operator {
         return bytes.size() == SPION_TABLE_HEAD_BYTES ? bytes.c_str() : nullptr;
     }
 
-    nb::object empty_like_, is_capturing_, float32_, uint8_;
+    nb::object empty_like_, is_capturing_, lasting_, float32_, uint8_;
     std::unordered_map<Key, Entry, KeyHash> plans_;
     std::vector<Kept> kept_;  // guarded by Python's lock
     std::mutex mutex_;        // whoever launches with a kept workspace
@@ -243,7 +245,7 @@ class Operator {
 
 void bind_operator(nb::module_& module) {
     nb::class_<Operator>(module, "Operator")
-        .def(nb::init<nb::object, nb::object, nb::object, nb::object>())
+        .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object>())
         .def("add", &Operator::add)
         .def("forward", &Operator::forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())

@@ -165,7 +165,9 @@ class Plan:
     ) -> None: ...
 
 class Operator:
-    def __init__(self, arg0: object, arg1: object, arg2: object, arg3: object, /) -> None: ...
+    def __init__(
+        self, arg0: object, arg1: object, arg2: object, arg3: object, arg4: object, /
+    ) -> None: ...
     def add(
         self,
         arg0: object,

@@ -22,6 +22,7 @@ from torch import nn
 from ._core import UserError
 from ._pattern import Pattern
 from .torch import attention
+from .torch._stretches import spans_of
 
 NAME = "spion"
 _BLOCK = 64  # of the full pattern, where none was set
@@ -34,37 +35,20 @@ class _Refused:
         self.sentence = sentence
 
 
-def _stretches(
+def _spans(
     function: Callable[..., Any], valid: torch.Tensor, batch: int, length: int
 ) -> torch.Tensor | None:
-    """Spans [2, B, L, 2] of the mask that a function of transformers computes, less the keys that are
-    not valid; None where it is not made of stretches."""
+    """Of the mask that a function of transformers computes, less the keys that are not valid."""
     device = valid.device
     keys, samples = torch.arange(length, device=device), torch.arange(batch, device=device)
     head = torch.zeros((), dtype=torch.int64, device=device)
-    begins, ends, good = [], [], True
-    rows = max(1, (1 << 24) // (batch * length))  # of the map that are looked at at once
-    for first in range(0, length, rows):
-        queries = keys[first : first + rows]
+
+    def rows(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kept = function(samples[:, None, None], head, queries[None, :, None], keys[None, None, :])
         kept = kept.expand(batch, len(queries), length) & valid[:, None, :]
-        count = kept.sum(-1)
-        begin = kept.to(torch.uint8).argmax(-1)
-        end = length - kept.flip(-1).to(torch.uint8).argmax(-1)
-        good = good and bool(((end - begin == count) | (count == 0)).all())
-        begins.append(torch.where(count == 0, -1, begin))
-        ends.append(torch.where(count == 0, 0, end))
-    begin, end = torch.cat(begins, 1), torch.cat(ends, 1)
-    nothing, grown = begin < 0, end.cummax(1).values
-    good = good and bool((nothing | (end == grown)).all())
-    begin = torch.where(nothing, grown, begin)
-    if not good or bool((begin[:, 1:] < begin[:, :-1]).any()):
-        return None
-    every = keys.expand(batch, length).contiguous()
-    from_query = torch.searchsorted(grown, every, right=True)
-    to_query = torch.maximum(torch.searchsorted(begin, every, right=True), from_query)
-    made = [torch.stack(pair, -1) for pair in ((begin, grown), (from_query, to_query))]
-    return torch.stack(made).to(torch.int32)
+        return kept, torch.ones_like(kept)
+
+    return spans_of(rows, batch, length, device)
 
 
 def mask(
@@ -106,7 +90,7 @@ def mask(
         positions = torch.arange(kv_length, device=valid.device)
         if bool((valid == (positions < lengths[:, None])).all()):
             return lengths.to(torch.int32)
-    made = _stretches(mask_function, valid, batch_size, kv_length)
+    made = _spans(mask_function, valid, batch_size, kv_length)
     if made is None:
         return _Refused(
             "the mask leaves gaps between the keys of a query, or keys that come back later, and "

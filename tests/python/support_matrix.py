@@ -36,13 +36,16 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * **delta / gradients**: delta first, then one kernel for all gradients (Hopper, blocks of 128, D = 64
   and 128). What is shown is for sparse patterns of L = 1024; whether that way is taken is weighed for L
   and the `typical` pattern, and `plan.explain()` says which it was and why.
-* Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes.
-* Not there yet, refused by a sentence: causal masks within blocks, grouped queries, dropout of
-  probabilities, other dtypes, D that is no multiple of 16 or above 256.
+* Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes;
+  causal masks and masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
+  which the bodies may be others: `plan.explain()` says which.
 * The IR, `spion verify` and `spion bench` also have dropout of probabilities, softcap, ALiBi slopes and sinks, in all
   of these but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
+* Refused by a sentence: dropout and changed scores in a plan, other dtypes, D that is no multiple of 16 or
+  above 256.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
+* PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """
 
 

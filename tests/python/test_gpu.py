@@ -52,6 +52,56 @@ def test_equals_float64(dtype, width, block, padded):
         close(given, wanted, TOLERANCES[dtype])
 
 
+def test_masks_within_blocks_and_grouped_heads():
+    length, rules = 300, {"causal": True, "left": 90, "query_lengths": [300, 170]}
+    (q,) = tensors(2, 4, length, 64, count=1, grad=True)
+    k, v = tensors(2, 2, length, 64, count=2, grad=True, seed=1)
+    (d_o,) = tensors(2, 4, length, 64, count=1, seed=2)
+    pattern = random_pattern(length)
+    spans = st.spans(2, length, device="cuda", **rules)
+    o = st.attention(q, k, v, pattern, spans=spans)
+    o.backward(d_o)
+    rest = (*numbers(q, k, v), pattern.bits(), BLOCK, "masked", None, rules)
+    close(*numbers(o), attention(*rest)[0], TOLERANCES[torch.bfloat16])
+    gradients = attention_gradients(*numbers(d_o), *rest)
+    for given, wanted in zip(numbers(q.grad, k.grad, v.grad), gradients):
+        close(given, wanted, TOLERANCES[torch.bfloat16])
+
+
+def test_tables_of_another_plan_are_refused_at_once():
+    q, k, v = tensors(1, 2, 256, 64)
+    pattern = random_pattern(256)
+    words = (None, BLOCK, 0.0, "masked")
+    plan = st.plan(heads=2, head_dim=64, length=256, dtype=torch.bfloat16, device="cuda")
+    good, o = st.tables(pattern, plan), st.attention(q, k, v, pattern)
+    assert torch.equal(torch.ops.spion.attention(q, k, v, good, *words)[0], o)
+    zeros = torch.zeros_like(good)
+    zeros._spion_head = (bytes(64), zeros._version)
+    with pytest.raises(ValueError, match="written"):
+        torch.ops.spion.attention(q, k, v, zeros, *words)
+    with torch.no_grad():
+        zeros.copy_(good)  # the note about what was there before counts no more
+    assert torch.equal(torch.ops.spion.attention(q, k, v, zeros, *words)[0], o)
+    other = random_pattern(256, seed=5)
+    st.tables(other, plan, out=good)
+    assert torch.equal(
+        torch.ops.spion.attention(q, k, v, good, *words)[0], st.attention(q, k, v, other)
+    )
+
+
+def test_kept_workspaces_are_left_as_they_were_found():
+    q, k, v = tensors(2, 4, 512, 64, grad=True)
+    (d_o,) = tensors(2, 4, 512, 64, count=1, seed=1)
+    pattern, other = random_pattern(512), random_pattern(512, seed=1)
+    wanted = None
+    for _ in range(50):
+        o = st.attention(q, k, v, pattern)
+        found = [o, *torch.autograd.grad(o, (q, k, v), d_o)]
+        wanted = wanted or found
+        assert all(torch.equal(x, y) for x, y in zip(found, wanted))
+        st.attention(q, k, v, other)  # with the same workspace
+
+
 def test_views_of_one_projection():
     x = torch.randn(2, 256, 3, 4, 64, device="cuda", dtype=torch.bfloat16)
     q, k, v = x.permute(2, 0, 3, 1, 4)

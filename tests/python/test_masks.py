@@ -112,6 +112,43 @@ def test_opcheck_and_one_graph():
     assert torch.equal(given, wanted)
 
 
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_block_masks_with_full_and_partial_blocks(window, sparse):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    length = 128  # create_block_mask of PyTorch 2.15 takes whole blocks
+    bits = torch.from_numpy(np.random.default_rng(3).random((4, 4)) < 0.5) | torch.eye(4).bool()
+
+    def keeps(batch, head, query, key):
+        kept = query >= key
+        if window is not None:
+            kept = kept & (key > query - window)
+        if sparse:
+            kept = kept & bits[query // BLOCK, key // BLOCK]
+        return kept
+
+    mask = create_block_mask(keeps, None, None, length, length, device="cpu", BLOCK_SIZE=BLOCK)
+    assert window is not None or sparse or int(mask.full_kv_num_blocks.sum()) == 6
+    pattern, spans = st.from_block_mask(mask), st.spans_of_block_mask(mask, BATCH)
+    q, k, v, _ = (torch.randn(BATCH, 2, length, WIDTH) for _ in range(4))
+    i = torch.arange(length)
+    dense = keeps(None, None, i[:, None], i[None, :])
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+    close(st.attention(q, k, v, pattern, spans=spans), wanted)
+
+
+def test_block_masks_with_gaps_are_refused():
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def odd(batch, head, query, key):
+        return (query + key) % 2 == 0
+
+    mask = create_block_mask(odd, None, None, 64, 64, device="cpu", BLOCK_SIZE=BLOCK)
+    with pytest.raises(ValueError, match="with gaps between them"):
+        st.spans_of_block_mask(mask, 1)
+
+
 def test_what_is_wrong_is_said():
     q, k, v, _ = (torch.from_numpy(x) for x in problem())
     pattern = random_pattern()

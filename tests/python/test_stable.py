@@ -36,6 +36,36 @@ def test_equals_float64(padded):
         close(given, right)
 
 
+@pytest.mark.parametrize("spans", [False, True])
+def test_masks_and_grouped_heads(spans):
+    torch.manual_seed(0)
+    q, d_o = (torch.randn(2, 4, LENGTH, WIDTH) for _ in range(2))
+    k, v = (torch.randn(2, 2, LENGTH, WIDTH) for _ in range(2))
+    rules = {"causal": True, "left": 30} if spans else {"causal": True}
+    pattern = spion.Pattern.full(LENGTH, block=BLOCK)
+    plan = spion.plan(
+        heads=4,
+        head_dim=WIDTH,
+        length=LENGTH,
+        block=BLOCK,
+        key_value_heads=2,
+        causal=not spans,
+        spans=spans,
+    )
+    mask = torch.from_numpy(spion.spans(2, LENGTH, **rules)) if spans else None
+    tables = torch.from_numpy(plan.tables(pattern))
+    rest = (tables, None, BLOCK, 0.0, "masked", not spans, mask)
+    o, lse = torch.ops.spion.attention(q, k, v, *rest)
+    gradients = torch.ops.spion.attention_backward(d_o, q, k, v, o, lse, *rest)
+    case = (*(x.numpy() for x in (q, k, v)), pattern.bits(), BLOCK, "masked", None, rules)
+    close(o, attention(*case)[0])
+    for given, right in zip(gradients, attention_gradients(d_o.numpy(), *case)):
+        close(given, right)
+    if spans:
+        with pytest.raises(RuntimeError, match="spans must be contiguous"):
+            torch.ops.spion.attention(q, k, v, *rest[:-1], mask[:, :1])
+
+
 def test_what_is_wrong_is_said():
     q = torch.randn(1, HEADS, LENGTH, WIDTH)
     tables = torch.zeros(4, dtype=torch.int32)

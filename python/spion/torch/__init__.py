@@ -6,7 +6,7 @@ pattern is a buffer, and the schedule that finds patterns while a model trains.
     o = spion.torch.attention(q, k, v, pattern)         the same without a module
 """
 
-from ._flex import from_block_mask, to_block_mask
+from ._flex import from_block_mask, spans_of_block_mask, to_block_mask
 from ._functional import attention, attention_with_lse, spans
 from ._module import BlockSparseAttention
 from ._plans import plan, tables
@@ -22,6 +22,7 @@ __all__ = [
     "plan",
     "register_sharding",
     "spans",
+    "spans_of_block_mask",
     "tables",
     "to_block_mask",
 ]

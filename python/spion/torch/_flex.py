@@ -6,13 +6,48 @@ from typing import Any
 
 import torch
 
+from .._core import UserError
 from .._pattern import Pattern
+from ._stretches import spans_of
 
 
 def from_block_mask(block_mask: Any, length: int | None = None) -> Pattern:
-    """The pattern of a BlockMask whose samples and heads have one mask; partly masked blocks are
-    taken whole."""
+    """The pattern of a BlockMask whose samples and heads have one mask: full and partial blocks. What
+    is masked within the partial ones spans_of_block_mask says."""
     return Pattern.from_flex(block_mask, length)
+
+
+def spans_of_block_mask(block_mask: Any, batch: int) -> torch.Tensor:
+    """What the BlockMask's mask_mod keeps of the partial blocks, as attention takes it beside the
+    pattern of from_block_mask: int32 [2, batch, L, 2]. Looks at every element once."""
+    pattern = Pattern.from_flex(block_mask, None)
+    length, block = pattern.length, pattern.block
+    device = block_mask.kv_indices.device
+    full = torch.zeros(pattern.rows, pattern.rows, dtype=torch.bool, device=device)
+    if block_mask.full_kv_num_blocks is not None:
+        counts, columns = block_mask.full_kv_num_blocks[0, 0], block_mask.full_kv_indices[0, 0]
+        listed = torch.arange(columns.shape[1], device=device) < counts[:, None]
+        full[listed.nonzero()[:, 0], columns[listed].long()] = True
+    some = torch.from_numpy(pattern.bits()).bool().to(device)
+    keys, samples = torch.arange(length, device=device), torch.arange(batch, device=device)
+    head = torch.zeros((), dtype=torch.int64, device=device)
+
+    def rows(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        allowed = block_mask.mask_mod(
+            samples[:, None, None], head, queries[None, :, None], keys[None, None, :]
+        )
+        at = (queries[:, None] // block, keys[None, :] // block)
+        seen = some[at].expand(batch, len(queries), length)
+        return seen & (allowed | full[at]), seen
+
+    made = spans_of(rows, batch, length, device)
+    if made is None:
+        raise UserError(
+            "the BlockMask keeps keys of a query with gaps between them, or keys that come back "
+            "later, within blocks: spion takes one stretch of a query's keys, so use blocks that "
+            "fit the gaps"
+        )
+    return made
 
 
 def to_block_mask(pattern: Pattern, device: torch.device | str = "cpu") -> Any:

@@ -107,8 +107,8 @@ def _forward(
 def _empty(q: torch.Tensor) -> torch.Tensor:
     """Of q's strides if its rows are dense, else contiguous."""
     dense = q.stride(3) == 1
-    return torch.empty_like(q) if dense else torch.empty_like(
-        q, memory_format=torch.contiguous_format
+    return (
+        torch.empty_like(q) if dense else torch.empty_like(q, memory_format=torch.contiguous_format)
     )
 
 
@@ -173,7 +173,9 @@ def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: _Two) -> None:
-    q, k, v, tables, lengths, block, scale, softmax, *mask = inputs  # without what is at its default
+    q, k, v, tables, lengths, block, scale, softmax, *mask = (
+        inputs  # without what is at its default
+    )
     causal, spans = (*mask, *(False, None)[len(mask) :])
     ctx.inputs = len(inputs)
     ctx.words = Words(block, scale, softmax, causal)

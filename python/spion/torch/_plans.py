@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -37,12 +38,35 @@ class _Key(NamedTuple):
     words: Words
 
 
+def _lasting(like: torch.Tensor, size: int) -> torch.Tensor:
+    """Memory that outlives the call. Made on a thread of its own: PyTorch's CUDA graph trees give all
+    that a thread allocates while they warm up to the graph, and refuse what is still alive then."""
+    made: list[Any] = []
+
+    def make() -> None:
+        try:
+            memory = torch.empty(size, dtype=torch.uint8, device=like.device)
+            made.extend((memory, torch.cuda.current_stream(like.device).record_event()))
+        except Exception as error:
+            made.append(error)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    if isinstance(made[0], Exception):
+        raise made[0]
+    # Whoever had the memory before may still be at work on that thread's stream.
+    torch.cuda.current_stream(like.device).wait_event(made[1])
+    return made[0]
+
+
 _plans: dict[tuple[_Key, int], Plan] = {}  # by key and numbers of tables
 _usual: dict[_Key, Plan] = {}  # those whose patterns may have any number of blocks
 # The operator's way without this file's Python, for calls whose plan is there.
 direct = _core.Operator(
     torch.empty_like,
     getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False),
+    _lasting,
     torch.float32,
     torch.uint8,
 )
