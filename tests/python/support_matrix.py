@@ -42,8 +42,11 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * The IR, `spion verify` and `spion bench` also have dropout of probabilities, softcap, ALiBi slopes and sinks, in all
   of these but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
-* Refused by a sentence: dropout and changed scores in a plan, other dtypes, D that is no multiple of 16 or
-  above 256.
+* They have another number of keys than of queries and patterns of heads too, all but the fused backward. A pattern a
+  query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
+  types) by the CPU alone.
+* Refused by a sentence: dropout, changed scores, other numbers of keys and patterns of heads in a plan of the
+  library, other dtypes, D that is no multiple of 16 or above 256.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """
