@@ -75,6 +75,8 @@ constexpr std::array kVariables = {
                         "how NCCL adds up; Ring is set where it is not set, so that a run repeats"},
     EnvironmentVariable{"NCCL_NVLS_ENABLE", "0 to 2",
                         "NCCL's sums in the switch; 0 is set where it is not set"},
+    EnvironmentVariable{"CUDA_VISIBLE_DEVICES", "numbers, with , between",
+                        "the GPUs that there are for this process; `sweep` gives one to each run"},
     EnvironmentVariable{"XDG_CACHE_HOME", "a folder", "see SPION_CACHE_DIR"},
     EnvironmentVariable{
         "HOME", "a folder",

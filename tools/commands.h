@@ -10,6 +10,7 @@ namespace spion {
 // mapped by main: UserError and DeviceError to one sentence on stderr and exit code 2,
 // InternalError to 3.
 void add_train(CLI::App& app, int* exit_code);
+void add_sweep(CLI::App& app, int* exit_code);
 void add_evaluate(CLI::App& app, int* exit_code);
 void add_predict(CLI::App& app, int* exit_code);
 void add_data(CLI::App& app, int* exit_code);

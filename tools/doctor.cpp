@@ -24,6 +24,7 @@
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/nccl.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/nvrtc_library.h"
 #endif
@@ -140,6 +141,11 @@ void examine_cuda(std::vector<Finding>& findings) {
         if (device) {
             run_product(*device);
         }
+    }));
+    findings.push_back(examine("NCCL", [](Finding& finding) {
+        finding.notes.emplace_back("is needed to train on several GPUs alone");
+        finding.version = nccl_version();
+        finding.where = nccl_path();
     }));
 }
 #endif

@@ -23,7 +23,9 @@ struct ExitCodeMeaning {
 // In order.
 constexpr ExitCodeMeaning kExitCodes[] = {
     {kDone, "done"},
-    {kNotPassed, "`verify` above its tolerance, or `cache verify` with a damaged entry"},
+    {kNotPassed,
+     "`verify` above its tolerance, `cache verify` with a damaged entry, `sweep` with a failed "
+     "run"},
     {kRefused, "a request, a file or a machine that cannot do it: one sentence on standard error"},
     {kFault, "a fault of spion: please report it"},
     {kDiverged, "`train` diverged: its values were no longer finite"},

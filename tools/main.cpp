@@ -35,6 +35,7 @@ Exit codes:
 // The order of the walk. A command is one line here, one in commands.h and one file.
 void add_commands(CLI::App& app, int* exit_code) {
     add_train(app, exit_code);
+    add_sweep(app, exit_code);
     add_evaluate(app, exit_code);
     add_predict(app, exit_code);
     add_data(app, exit_code);

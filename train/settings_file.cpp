@@ -108,8 +108,7 @@ SettingsTable content_of(const toml::table& table, const std::string& origin) {
         const std::string name(key->str());
         std::string given = fmt::format("{}: {}", place(origin, key->source()), name);
         if (const auto* inner = value.as_table()) {
-            content.tables.emplace(name,
-                                   SettingsTable::Table{given, content_of(*inner, origin)});
+            content.tables.emplace(name, SettingsTable::Table{given, content_of(*inner, origin)});
         } else if (const auto* list = value.as_array()) {
             content.lists.emplace(name, SettingsTable::List{given, values_of(*list, given)});
         } else if (std::optional<std::string> text = text_of(value)) {

@@ -92,11 +92,15 @@ nccl_abi::UniqueId unique_id() {
 
 }  // namespace
 
-std::string describe_nccl() {
-    const Library& library = opened_library();
-    if (!library.problem.empty()) return library.problem;
-    return fmt::format("NCCL {}.{}.{} at {}", library.version / 10000, library.version / 100 % 100,
-                       library.version % 100, library.library.path());
+std::string nccl_version() {
+    nccl();
+    const int version = opened_library().version;
+    return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+std::string nccl_path() {
+    nccl();
+    return opened_library().library.path();
 }
 
 std::string Nccl::invitation() {

@@ -11,8 +11,9 @@
 
 namespace spion {
 
-// "NCCL 2.28.9 at /usr/lib/libnccl.so.2", or why there is none and how to mend it.
-std::string describe_nccl();
+// "2.28.9", and the file. Both throw DeviceError, saying how to mend it, where NCCL cannot be opened.
+std::string nccl_version();
+std::string nccl_path();
 
 // Of one host and one GPU model NCCL chooses the same way for a message of one size every time, and
 // its algorithm is fixed (NCCL_ALGO=Ring unless the environment says otherwise): its sums depend on

@@ -43,7 +43,7 @@ TEST(Command, HelpAndDocumentGiveTheSameExitCodes) {
 TEST(Command, EveryCommandHasHelp) {
     for (const char* command :
          {"verify", "bench", "bench attention", "bench summary", "bench anchors", "discover",
-          "compile", "cache", "cache list", "cache verify", "cache clear"}) {
+          "compile", "cache", "cache list", "cache verify", "cache clear", "sweep"}) {
         const auto result = run_command(std::string(command) + " --help");
         EXPECT_EQ(result.exit_code, 0) << command;
         EXPECT_EQ(result.err, "") << command;

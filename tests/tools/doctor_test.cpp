@@ -55,6 +55,7 @@ TEST(Doctor, EveryRowIsUsableOrSaysWhyNot) {
 TEST(Doctor, SaysWhatIsMissingAndHowToMendIt) {
     const Environment nvrtc("SPION_NVRTC_LIBRARY", "/nonexistent/libnvrtc.so");
     const Environment cublas("SPION_CUBLASLT_LIBRARY", "/nonexistent/libcublasLt.so");
+    const Environment nccl("SPION_NCCL_LIBRARY", "/nonexistent/libnccl.so");
     const Environment cache("SPION_CACHE_DIR", "/dev/null/cache");
     const json rows = doctor();
     const json folder = row(rows, "cache folder");
@@ -63,7 +64,8 @@ TEST(Doctor, SaysWhatIsMissingAndHowToMendIt) {
     EXPECT_NE(folder.at("problem").get<std::string>().find("Not a directory"), std::string::npos);
 #ifdef SPION_CUDA_BACKEND
     for (const auto& [part, variable] : {std::pair{"NVRTC", "set SPION_NVRTC_LIBRARY"},
-                                         std::pair{"cuBLASLt", "set SPION_CUBLASLT_LIBRARY"}}) {
+                                         std::pair{"cuBLASLt", "set SPION_CUBLASLT_LIBRARY"},
+                                         std::pair{"NCCL", "set SPION_NCCL_LIBRARY"}}) {
         const std::string problem = row(rows, part).at("problem");
         EXPECT_NE(problem.find(variable), std::string::npos) << problem;
         EXPECT_NE(problem.find("/nonexistent/"), std::string::npos) << problem;

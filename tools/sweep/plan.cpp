@@ -27,8 +27,8 @@ bool is_variant(const std::string& arm) {
 }
 
 void set(Flags& flags, const std::string& name, const std::string& value) {
-    const auto found =
-        std::find_if(flags.begin(), flags.end(), [&](const auto& one) { return one.first == name; });
+    const auto found = std::find_if(flags.begin(), flags.end(),
+                                    [&](const auto& one) { return one.first == name; });
     if (found == flags.end()) {
         flags.emplace_back(name, value);
     } else {
@@ -64,7 +64,8 @@ class Reader {
         }
     }
 
-    std::vector<std::string> list(const std::string& name, std::vector<std::string> otherwise) const {
+    std::vector<std::string> list(const std::string& name,
+                                  std::vector<std::string> otherwise) const {
         const auto found = top_.lists.find(name);
         if (found == top_.lists.end()) return otherwise;
         std::vector<std::string> sorted = found->second.values;
@@ -158,13 +159,11 @@ Flags flags_of_arm(const std::string& arm, const Reader& reader) {
                     fmt::join(known_arms(), ", "), arm);
 }
 
-TrainSettings settings_of(const Run& run,
-                          const std::map<std::string, std::string>& given_by_name) {
+TrainSettings settings_of(const Run& run, const std::map<std::string, std::string>& given_by_name) {
     TrainSettings settings = preset_settings("paper", run.task);
     for (const auto& [name, value] : run.flags) {
         const auto given = given_by_name.find(name);
-        apply_setting(settings, name, value,
-                      given == given_by_name.end() ? name : given->second);
+        apply_setting(settings, name, value, given == given_by_name.end() ? name : given->second);
     }
     check(settings);
     return settings;
@@ -172,14 +171,15 @@ TrainSettings settings_of(const Run& run,
 
 Run make_run(const Reader& reader, const std::string& task, const std::string& arm,
              const std::string& rate, const std::string& seed) {
-    Run run{.task = task,
-            .arm = arm,
-            .rate = rate,
-            .seed = seed,
-            .name = fmt::format("{}-{}{}-seed{}", task, arm, rate.empty() ? "" : "-lr" + rate, seed),
-            .flags = {},
-            .density_of = {},
-            .settings = {}};
+    Run run{
+        .task = task,
+        .arm = arm,
+        .rate = rate,
+        .seed = seed,
+        .name = fmt::format("{}-{}{}-seed{}", task, arm, rate.empty() ? "" : "-lr" + rate, seed),
+        .flags = {},
+        .density_of = {},
+        .settings = {}};
     std::map<std::string, std::string> given;
     const auto add = [&](const std::vector<FileSetting>& settings) {
         for (const FileSetting& setting : settings) {
@@ -218,13 +218,15 @@ std::vector<std::string> known_arms() {
 Plan read_plan(const std::filesystem::path& file) {
     const Reader reader(file);
     Plan plan{.runs = {}, .text = read_text_file(file.string(), "the sweep", "a TOML file")};
-    const auto tasks = reader.list("tasks", {"listops"}), arms = reader.list("arms", {"dense", "cf"}),
-               rates = reader.list("lr", {""}), seeds = reader.list("seeds", {"0"});
+    const auto tasks = reader.list("tasks", {"listops"}),
+               arms = reader.list("arms", {"dense", "cf"}), rates = reader.list("lr", {""}),
+               seeds = reader.list("seeds", {"0"});
     reader.require_used("task", tasks);
     reader.require_used("arm", arms);
     for (const std::string& name : arms) {
         if (!is_name(name)) {
-            throw UserError("the arm '{}' is no name of a folder: use letters, digits, _ and -", name);
+            throw UserError("the arm '{}' is no name of a folder: use letters, digits, _ and -",
+                            name);
         }
     }
     // Seeds outermost, so that every arm has a first result early.

@@ -14,7 +14,7 @@ namespace spion::sweep {
 struct Run {
     std::string task, arm, rate;  // rate: as the file has it; "" for the task's own
     std::string seed;
-    std::string name;  // "listops-cf-seed0", of its folder
+    std::string name;                                        // "listops-cf-seed0", of its folder
     std::vector<std::pair<std::string, std::string>> flags;  // of spion train, by their names
     // A fixed pattern without a density of its own: it takes the mean one of these runs.
     std::string density_of;  // their arm; "" for none

@@ -1,4 +1,4 @@
-// The page of `spion inspect`, opened in a browser: it draws every picture and reports no error.
+// The pages of `spion inspect` and `spion sweep`, opened in a browser: each draws every picture and reports no error.
 // `./run test` installs Chromium where Debian's packages are at hand, and says so loudly where these
 // tests were skipped.
 #include <gtest/gtest.h>
@@ -67,6 +67,22 @@ TEST(InspectPageInBrowser, OpensTheReportOfCompiledKernels) {
         run_command("inspect " + folder.file("kernels") + " --html " + folder.file("page.html"));
     ASSERT_EQ(made.exit_code, 0) << made.err;
     expect_opens(folder.file("page.html"));
+}
+
+// Two seeds of a second each, so that there are an error bar and curves.
+TEST(SweepPageInBrowser, OpensWithItsPictures) {
+    const ScratchFolder folder;
+    folder.write("sweep.toml",
+                 "arms = ['dense', 'cf']\nseeds = [0, 1]\n[settings]\ndevice = 'cpu'\nlength = 64\n"
+                 "min-length = 10\nmax-length = 60\nlayers = 1\nheads = 1\nhead-dim = 16\n"
+                 "d-model = 16\nfeed-forward = 16\nbatch = 4\nblock = 16\ntrain-samples = 50\n"
+                 "validation-samples = 5\ntest-samples = 20\nwarmup = 2\nsteps = 30\n"
+                 "eval-every = 10\ntransition-step = 10\nquantile = 0.8\n");
+    const CommandResult made =
+        run_command("sweep " + folder.file("sweep.toml") + " --out " + folder.file("sweep"));
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    expect_opens(folder.file("sweep/page.html"));
+    EXPECT_NE(made.out.find(folder.file("sweep/page.html")), std::string::npos) << made.out;
 }
 
 }  // namespace
