@@ -209,7 +209,7 @@ std::string table_csv(const std::vector<Row>& rows) {
         csv += fmt::format("{},{},{},{},{}", row.task, row.arm, row.rate, row.runs, row.done);
         for (const Spread* spread : {&row.best_test, &row.last_test, &row.step_ms, &row.density,
                                      &row.peak_gib, &row.minutes, &row.minutes_to_best}) {
-            csv += "," + numbers(*spread);
+            csv += fmt::format(",{}", numbers(*spread));
         }
         csv += '\n';
     }

@@ -56,7 +56,8 @@ TEST(SweepCommand, RunsAllAndTakesTheDensityOfCf) {
     const test::Result done = test::run(folder, sweep_of(folder));
     ASSERT_EQ(done.exit_code, 0) << done.err;
     const std::string runs = read_file(folder.file("sweep/runs.csv"));
-    EXPECT_EQ(lines_with(runs, ",done,60,0."), 6) << runs;
+    EXPECT_EQ(lines_with(runs, ",done,60,"), 6) << runs;
+    EXPECT_EQ(lines_with(runs, ",done,60,,"), 0) << "a best checkpoint was not evaluated";
     EXPECT_NE(done.out.find("| listops | window |  | 2 |"), std::string::npos) << done.out;
     EXPECT_EQ(lines_with(read_file(folder.file("sweep/table.csv")), ",2,2,"), 3);
     // The mean of both cf runs, as the file of the window's run has it.
@@ -105,7 +106,7 @@ TEST(SweepCommand, GoesOnAfterASignal) {
     EXPECT_TRUE(fs::exists(folder.file("sweep/page.html")));
     const test::Result rest = test::run(folder, sweep_of(folder));
     EXPECT_EQ(rest.exit_code, 0) << rest.err;
-    EXPECT_EQ(lines_with(read_file(folder.file("sweep/runs.csv")), ",done,3000,0."), 3);
+    EXPECT_EQ(lines_with(read_file(folder.file("sweep/runs.csv")), ",done,3000,"), 3);
     EXPECT_NE(read_file(folder.file("sweep/runs/listops-dense-seed0.log")).find("going on after"),
               std::string::npos);
 }
@@ -113,7 +114,7 @@ TEST(SweepCommand, GoesOnAfterASignal) {
 TEST(SweepCommand, SaysWhichRunHasFailed) {
     const ScratchFolder folder;
     folder.write("sweep.toml", std::string("arms = ['cf', 'mine']\n") + kSettings +
-                                   "steps = 40\n[arm.mine]\npattern = '" +
+                                   "steps = 40\ntransition-step = 10\n[arm.mine]\npattern = '" +
                                    folder.file("missing.bits") + "'\n");
     const test::Result result = test::run(folder, sweep_of(folder));
     EXPECT_EQ(result.exit_code, 1) << result.err;

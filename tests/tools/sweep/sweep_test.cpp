@@ -80,7 +80,7 @@ TEST(SweepPlan, SaysWhatIsWrongAndWhere) {
         {"arms = []\n", "arms is empty"},
         {"arms = ['cg']\n", "the arm 'cg' is none of dense, cf, c, f, window"},
         {"tasks = ['listop']\n", "listop"},
-        {"[task.image]\nbatch = 2\n", "sweep.toml:1:7: image is a table of tasks, but no run has"},
+        {"[task.image]\nbatch = 2\n", "image is a table of tasks, but no run has this one: it has listops"},
         {"[settings]\nseed = 2\n", "sweep.toml:2:1: seed is of the sweep itself"},
         {"[settings]\nstps = 2\n", "sweep.toml:2:1: stps"},
         {"[settings]\nsteps = [2]\n", "steps is a list: settings have one value"},
