@@ -146,7 +146,8 @@ Checkpoint last_of(const std::string& run) {
 // The transition by its rule, so that maps and their distances are those of all batches.
 TEST(Processes, LearnWhatOneLearnsFromTheJointBatch) {
     const ScratchFolder folder;
-    const Arguments rest = {"--dropout", "0", "--transition-change", "90"};
+    const Arguments rest = {"--dropout",           "0", "--attention-dropout", "0",
+                            "--transition-change", "90"};
     for (const int count : {2, 3}) {
         const std::string one = folder.file(fmt::format("one{}", count)),
                           many = folder.file(fmt::format("many{}", count));
@@ -203,7 +204,8 @@ TEST(Processes, EndWhenOneIsKilled) {
 TEST(Processes, StopTogetherAndGoOnInOtherNumbers) {
     const ScratchFolder folder;
     const std::string whole = folder.file("whole"), part = folder.file("part");
-    const Arguments rest = {"--transition-step", "150", "--dropout", "0", "--eval-every", "100"};
+    const Arguments rest = {"--transition-step",   "150", "--dropout",    "0",
+                            "--attention-dropout", "0",   "--eval-every", "100"};
     run_job(folder, 2, tiny(whole, 600, 3) + rest);
     const Job job(folder, 2, tiny(part, 600, 3) + rest + Arguments{"--checkpoint-every", "100"});
     for (int i = 0; i < 12000 && !fs::exists(part + "/checkpoints"); ++i) {
