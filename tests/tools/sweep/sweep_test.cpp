@@ -46,7 +46,7 @@ batch = 32
 )");
     EXPECT_EQ(plan.runs.size(), 2U * 4 * 2 * 2);
     std::set<std::string> names;
-    for (const Run& run : plan.runs) {
+    for (const sweep::Run& run : plan.runs) {
         names.insert(run.name);
         EXPECT_EQ(flag_of(run, "steps"), "5000");
         EXPECT_EQ(flag_of(run, "seed"), run.seed);
@@ -80,7 +80,8 @@ TEST(SweepPlan, SaysWhatIsWrongAndWhere) {
         {"arms = []\n", "arms is empty"},
         {"arms = ['cg']\n", "the arm 'cg' is none of dense, cf, c, f, window"},
         {"tasks = ['listop']\n", "listop"},
-        {"[task.image]\nbatch = 2\n", "image is a table of tasks, but no run has this one: it has listops"},
+        {"[task.image]\nbatch = 2\n",
+         "image is a table of tasks, but no run has this one: it has listops"},
         {"[settings]\nseed = 2\n", "sweep.toml:2:1: seed is of the sweep itself"},
         {"[settings]\nstps = 2\n", "sweep.toml:2:1: stps"},
         {"[settings]\nsteps = [2]\n", "steps is a list: settings have one value"},
@@ -135,7 +136,7 @@ TEST(SweepResults, AreReadFromTheFoldersOfRuns) {
     write_run(sweep, "listops-cf-seed1",
               "step 1000: test loss 1.9100, accuracy 40.00 % of 2000 samples\n", 6);
     std::vector<RunResult> results;
-    for (const Run& run : plan.runs) results.push_back(read_result(sweep.path(), run));
+    for (const sweep::Run& run : plan.runs) results.push_back(read_result(sweep.path(), run));
     EXPECT_EQ(results[0].state, "done");
     EXPECT_EQ(results[2].state, "not begun");
     EXPECT_EQ(results[0].seconds_to_best, 120);
