@@ -19,6 +19,25 @@ ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     throw UserError("{} is '{}', but it takes exact or pooled", given, text);
 }
 
+Setting precision_setting(std::string_view group) {
+    return words(
+        group, "precision",
+        "of activations: auto (bf16 on a GPU, fp32 on the host), or bf16 or fp16 on a GPU; "
+        "fp16 scales the loss",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "auto" && text != "bf16" && text != "fp16") {
+                throw UserError("{} is '{}', but it takes auto, bf16 or fp16", given, text);
+            }
+            s.precision = text == "auto"   ? Precision::kAuto
+                          : text == "bf16" ? Precision::kBf16
+                                           : Precision::kFp16;
+        },
+        [](const TrainSettings& s) {
+            constexpr std::array<std::string_view, 3> kNames = {"auto", "bf16", "fp16"};
+            return kNames[static_cast<std::size_t>(s.precision)];
+        });
+}
+
 std::vector<Setting> general_settings() {
     constexpr std::string_view group = "run";
     return {
@@ -65,22 +84,7 @@ std::vector<Setting> general_settings() {
                 return std::string_view(s.on_divergence == OnDivergence::kStop ? "stop"
                                                                                : "continue");
             }),
-        words(
-            group, "precision",
-            "of activations: auto (bf16 on a GPU, fp32 on the host), or bf16 or fp16 on a GPU; "
-            "fp16 scales the loss",
-            [](TrainSettings& s, std::string_view text, std::string_view given) {
-                if (text != "auto" && text != "bf16" && text != "fp16") {
-                    throw UserError("{} is '{}', but it takes auto, bf16 or fp16", given, text);
-                }
-                s.precision = text == "auto"   ? Precision::kAuto
-                              : text == "bf16" ? Precision::kBf16
-                                               : Precision::kFp16;
-            },
-            [](const TrainSettings& s) {
-                constexpr std::array<std::string_view, 3> kNames = {"auto", "bf16", "fp16"};
-                return kNames[static_cast<std::size_t>(s.precision)];
-            }),
+        precision_setting(group),
         flag(group, "tensorboard", "write RUN/tensorboard, which TensorBoard shows",
              SPION_FIELD(tensorboard)),
         flag(group, "autotune", "measure attention's tile shapes and take the fastest",

@@ -46,7 +46,7 @@ inline void let_gradients_overflow(TrainSettings& settings) {
     settings.loss_scale = 3e38;
     settings.pooling = Pooling::kCls;
     settings.batch = 2;
-    settings.learning_rate = 0.3;
+    settings.learning_rate = 3;
 }
 
 struct Outcome {
