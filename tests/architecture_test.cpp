@@ -338,5 +338,40 @@ TEST(Architecture, DeviceTextIsSelfContained) {
     }
 }
 
+// What a special unit or an architecture has of its own is said in its family and in few files
+// besides, so that the next one needs few (CONTRIBUTING.md, "A target").
+TEST(Architecture, FewFilesNameUnitsAndArchitectures) {
+    const std::set<std::string> allowed = {"codegen/cuda/wgmma_plan.cpp",
+                                           "compiler/launch/kernel_launch.cpp",
+                                           "compiler/passes/set_shape.cpp",
+                                           "ir/nvrtc_rules.cpp",
+                                           "ir/target.cpp",
+                                           "ir/tile_shape.cpp",
+                                           "ir/tile_shape.h",
+                                           "ir/verify.cpp",
+                                           "codegen/cuda/families/wgmma.cpp",
+                                           "codegen/cuda/families/warp_items.cpp",
+                                           "codegen/cuda/families/fused_backward.cpp"};
+    const std::regex named(
+        R"(MatrixUnit::k(Wgmma|MmaSyncTma)|arch == "|compute_capability (==|!=|<|>|<=|>=) [0-9])");
+    std::set<std::string> found;
+    for (const char* folder : {"api", "codegen", "compiler", "include", "io", "ir", "python",
+                               "runtime", "tools", "train"}) {
+        for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+            if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+            std::ifstream file(entry.path());
+            for (std::string line; std::getline(file, line);) {
+                if (std::regex_search(line.substr(0, line.find("//")), named)) {
+                    found.insert(fs::relative(entry.path(), kRoot).string());
+                }
+            }
+        }
+    }
+    for (const std::string& file : found) {
+        EXPECT_EQ(allowed.count(file), 1U) << file << " names a unit or an architecture";
+    }
+    EXPECT_EQ(found.count("ir/tile_shape.h"), 1U) << "the words that are sought are no longer used";
+}
+
 }  // namespace
 }  // namespace spion

@@ -1,6 +1,6 @@
 #include "tools/bench_predicted.h"
 
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <cstdio>
@@ -62,21 +62,10 @@ constexpr Shape kShapes[] = {
 
 struct Options {
     std::string target;  // predictions alone, for this one
+    std::string card;    // of the target's architecture
     int repeat = 20;
     bool json = false;
 };
-
-Target parse_target(const std::string& name) {
-    std::string known;
-    for (const int capability : {80, 86, 89, 90, 100, 120}) {
-        Target target = cuda_target(capability);
-        if (target.arch == name) {
-            return target;
-        }
-        known += (known.empty() ? "" : ", ") + target.arch;
-    }
-    throw UserError("--target {} is not known; use one of {}", name, known);
-}
 
 std::unique_ptr<Device> open_gpu() {
     try {
@@ -190,7 +179,10 @@ void bench_predicted(const Options& options) {
         throw UserError("--repeat is {}; give at least 1", options.repeat);
     }
     const auto device = options.target.empty() ? open_gpu() : nullptr;
-    const Target target = device ? device->target() : parse_target(options.target);
+    Target target = device ? device->target() : gpu_target(options.target);
+    if (!options.card.empty()) {
+        target.card = card_named(options.card, target);
+    }
     const std::string where = device ? device->name() : target.arch;
     Json rows = Json::array();
     if (!options.json) {
@@ -218,9 +210,13 @@ void add_bench_predicted(CLI::App& bench) {
     part->add_flag("--json", options->json, "print JSON, and nothing else, on standard output");
     part->add_option("--repeat", options->repeat, "measurements that the median is taken of")
         ->capture_default_str();
-    part->add_option("--target", options->target,
-                     "predictions alone, without a GPU: sm_80, sm_86, sm_89, sm_90a, sm_100 or "
-                     "sm_120");
+    part->add_option(
+        "--target", options->target,
+        fmt::format("predictions alone, without a GPU: {}", fmt::join(gpu_names(), ", ")));
+    part->add_option(
+            "--card", options->card,
+            fmt::format("with --target sm_90a, the card: {}", fmt::join(card_names(), " or ")))
+        ->needs("--target");
     part->callback([options] { bench_predicted(*options); });
 }
 

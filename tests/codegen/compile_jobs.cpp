@@ -1,5 +1,4 @@
 #include "tests/codegen/compile_jobs.h"
-#include "ir/error.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +9,9 @@
 #include <utility>
 
 #include "compiler/plan/summary_tile.h"
+#include "ir/error.h"
 #include "tests/compiler/plan/plan_of.h"
+#include "tests/support/known_gpus.h"
 #include "tests/support/lower_planned.h"
 
 namespace spion::test {
@@ -67,38 +68,27 @@ CompileJob summary_job(DType dtype, int head_dim, const Target& target, int vari
             .target = target};
 }
 
-// Full patterns in 16-bit types: every tile that can run and that `wanted` takes. One variant each
-// of type, softmax, padding and length, or with `all` every one.
-CompileJobs tile_jobs(std::initializer_list<int> head_dims, std::initializer_list<int> blocks,
-                      const Target& target, bool all,
-                      const std::function<bool(int block, const TileShape&)>& wanted) {
-    CompileJobs jobs;
-    int count = 0;
-    const auto add = [&](int dim, int block, KernelRole role, DType dtype, int variant) {
-        const Attention attention = attention_of(dtype, dim, variant);
-        const BlockPattern pattern = BlockPattern::full(attention.length, block);
-        for (const TileCandidate& candidate : candidates_of(attention, pattern, role, target, 4)) {
-            if (candidate.plan.problem.empty() && wanted(block, candidate.shape)) {
-                jobs.push_back(
-                    job_of(lower(attention, pattern, role, target, candidate.shape), target));
-            }
-        }
-    };
-    for (const int dim : head_dims) {
-        for (const int block : blocks) {
-            for (const KernelRole role : kRoles) {
-                ++count;
-                for (int variant = 0; all && variant < 4; ++variant) {
-                    add(dim, block, role, DType::kBf16, variant);
-                    add(dim, block, role, DType::kFp16, variant);
-                }
-                if (!all) {
-                    add(dim, block, role, count % 2 == 0 ? DType::kBf16 : DType::kFp16, count);
-                }
-            }
+// Whether one of the candidates is the same tile with fewer stages.
+bool has_fewer_stages(const std::vector<TileCandidate>& candidates, TileShape shape) {
+    return std::any_of(candidates.begin(), candidates.end(), [&](const TileCandidate& other) {
+        TileShape same = other.shape;
+        same.stages = shape.stages;
+        return same == shape && other.shape.stages < shape.stages && other.plan.problem.empty();
+    });
+}
+
+// The tiles of a unit that one launch can have, on a full pattern.
+void add_tiles(CompileJobs& jobs, MatrixUnit unit, const Attention& attention, int block,
+               KernelRole role, const Target& target) {
+    const BlockPattern pattern = BlockPattern::full(attention.length, block);
+    const auto candidates = candidates_of(attention, pattern, role, target, 4);
+    for (const TileCandidate& candidate : candidates) {
+        if (candidate.shape.unit == unit && candidate.plan.problem.empty() &&
+            !has_fewer_stages(candidates, candidate.shape)) {
+            jobs.push_back(
+                job_of(lower(attention, pattern, role, target, candidate.shape), target));
         }
     }
-    return jobs;
 }
 
 // The architectures on which baked and packed kernels are compiled.
@@ -121,9 +111,9 @@ BlockPattern shared_pattern(std::int64_t length, int block) {
 }  // namespace
 
 CompileJobs chosen_jobs(const Target& target, bool all) {
-    const auto* place =
-        std::find(std::begin(kArchitectures), std::end(kArchitectures), target.compute_capability);
-    const auto third = static_cast<int>(place - std::begin(kArchitectures)) % 3;
+    const std::vector<int>& known = known_capabilities();
+    const auto place = std::find(known.begin(), known.end(), target.compute_capability);
+    const auto third = static_cast<int>(place - known.begin()) % 3;
     const bool everything = all || target.compute_capability == 90;
     CompileJobs jobs;
     int variant = target.compute_capability;
@@ -139,15 +129,24 @@ CompileJobs chosen_jobs(const Target& target, bool all) {
     return jobs;
 }
 
-CompileJobs wgmma_jobs(const Target& target, bool all) {
-    if (!target.gpu.wgmma) return {};
-    return tile_jobs(
-        {32, 64, 128}, {16, 32, 64, 128}, target, all, [](int block, const TileShape& shape) {
-            const bool as_of_64 =
-                block == 128 && shape.stationary_rows == 64 && shape.streamed_rows == 64;
-            return shape.unit == MatrixUnit::kWgmma && (shape.stages == 2 || block < 64) &&
-                   !as_of_64;
-        });
+CompileJobs unit_jobs(MatrixUnit unit, const Target& target, bool all) {
+    CompileJobs jobs;
+    int count = 0;
+    for (const int dim : {32, 64, 128}) {
+        for (const int block : kBlocks) {
+            for (const KernelRole role : kRoles) {
+                ++count;
+                for (int variant = all ? 0 : count; variant < (all ? 4 : count + 1); ++variant) {
+                    for (const DType dtype : {DType::kBf16, DType::kFp16}) {
+                        if (!all && (count % 2 == 0) != (dtype == DType::kBf16)) continue;
+                        add_tiles(jobs, unit, attention_of(dtype, dim, variant), block, role,
+                                  target);
+                    }
+                }
+            }
+        }
+    }
+    return jobs;
 }
 
 CompileJobs fused_backward_jobs(const Target& target) {
@@ -162,13 +161,6 @@ CompileJobs fused_backward_jobs(const Target& target) {
         }
     }
     return jobs;
-}
-
-CompileJobs warp_item_jobs(const Target& target) {
-    if (!target.gpu.wgmma) return {};
-    return tile_jobs({32, 64}, {16, 32}, target, false, [](int /*block*/, const TileShape& shape) {
-        return shape.unit == MatrixUnit::kMmaSyncTma && shape.stages <= 3;
-    });
 }
 
 CompileJobs other_dimension_jobs(const Target& target, bool all) {
@@ -336,8 +328,7 @@ CompileJobs packed_jobs(const Target& target, bool all) {
             }
             const auto place =
                 std::find_if(candidates.begin(), candidates.end(), [&](const TileCandidate& c) {
-                    return c.shape.packed_rows == rows && c.shape.unit != MatrixUnit::kWgmma &&
-                           c.prediction;
+                    return c.shape.packed_rows == rows && !is_special(c.shape.unit) && c.prediction;
                 });
             if (place == candidates.end()) continue;
             LaunchOptions options;

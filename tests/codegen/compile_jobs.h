@@ -18,20 +18,20 @@ struct CompileJob {
 };
 using CompileJobs = std::vector<CompileJob>;
 
-constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
-
 // Every dtype, a head dimension of 16, 32, 64 and 128 and every role with the tile that is chosen.
 // sm_90a gets all, the others a third each, so that sm_80, 86 and 89 see all between them; with
 // `all`, every architecture gets everything.
 CompileJobs chosen_jobs(const Target& target, bool all);
-// Every tile for wgmma that the plan lets through; stages change addresses only, and blocks of 128
-// in tiles of 64 by 64 rows are those of 64. Blocks up to 32 are packed. With `all`, each in both
-// types, both softmax kinds, with key padding and without.
-CompileJobs wgmma_jobs(const Target& target, bool all = false);
+// Whether kernels of the unit come beside those of mma.sync and of fp32's units, on some GPUs.
+constexpr bool is_special(MatrixUnit unit) {
+    return unit != MatrixUnit::kVector && unit != MatrixUnit::kFma && unit != MatrixUnit::kMmaSync;
+}
+// Every tile of a special unit that its family has on the target: with the fewest stages, as these
+// change addresses only, and packed where the block is too small. With `all`, each in both 16-bit
+// types, both softmax kinds, with key padding and without. None where the target lacks the unit.
+CompileJobs unit_jobs(MatrixUnit unit, const Target& target, bool all = false);
 // Delta and all gradients together.
 CompileJobs fused_backward_jobs(const Target& target);
-// Every tile that a warp can have for itself; stages change addresses only.
-CompileJobs warp_item_jobs(const Target& target);
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
 // spread over sm_80, 86, 90a and 120; with `all`, everything everywhere.
 CompileJobs other_dimension_jobs(const Target& target, bool all);

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <thread>
 
 #include "runtime/cuda/nvrtc.h"
 #include "tests/codegen/compile_jobs.h"
+#include "tests/support/known_gpus.h"
 
 namespace spion {
 namespace {
@@ -73,24 +75,24 @@ TEST_P(CudaCompile, AttentionHasNoSpills) {
     compile_all(test::chosen_jobs(target, all));
 }
 
-TEST_P(CudaCompile, WgmmaHasNoSpillsAndIsNotSerialised) {
-    const CompileJobs jobs = test::wgmma_jobs(target);
+TEST_P(CudaCompile, SpecialUnitsHaveNoSpillsAndAreNotSerialised) {
+    std::map<MatrixUnit, std::size_t> counts;
+    CompileJobs jobs;
+    for (const MatrixUnit unit : kMatrixUnits) {
+        if (!test::is_special(unit)) continue;
+        const CompileJobs tiles = test::unit_jobs(unit, target);
+        counts[unit] = tiles.size();
+        jobs.insert(jobs.end(), tiles.begin(), tiles.end());
+    }
     if (target.gpu.wgmma && target.compiler.major >= 13) {
-        EXPECT_GT(jobs.size(), 20U);
+        EXPECT_GT(counts[MatrixUnit::kWgmma], 20U);
+        EXPECT_EQ(counts[MatrixUnit::kMmaSyncTma], 7U);
     }
     compile_all(jobs);
 }
 
 TEST_P(CudaCompile, GradientsTogetherHaveNoSpillsAndAreNotSerialised) {
     compile_all(test::fused_backward_jobs(target));
-}
-
-TEST_P(CudaCompile, WarpItemsHaveNoSpills) {
-    const CompileJobs jobs = test::warp_item_jobs(target);
-    if (target.gpu.wgmma && target.compiler.major >= 13) {
-        EXPECT_EQ(jobs.size(), 14U);
-    }
-    compile_all(jobs);
 }
 
 TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {
@@ -149,7 +151,7 @@ std::string arch_name(const testing::TestParamInfo<int>& info) {
     return "sm_" + std::to_string(info.param);
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, CudaCompile, testing::ValuesIn(test::kArchitectures),
+INSTANTIATE_TEST_SUITE_P(Architectures, CudaCompile, testing::ValuesIn(test::known_capabilities()),
                          arch_name);
 
 }  // namespace

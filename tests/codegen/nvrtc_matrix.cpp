@@ -16,6 +16,7 @@
 #include "ir/error.h"
 #include "runtime/cuda/nvrtc.h"
 #include "tests/codegen/compile_jobs.h"
+#include "tests/support/known_gpus.h"
 #include "train/fused_feed_forward.h"
 #include "train/fused_linear.h"
 #include "train/kernels.h"
@@ -74,6 +75,14 @@ void print_family(const std::string& family, const test::CompileJobs& jobs, std:
     }
 }
 
+void print_special_units(const Target& target, bool all, std::size_t step) {
+    for (const MatrixUnit unit : kMatrixUnits) {
+        if (test::is_special(unit)) {
+            print_family(std::string(to_string(unit)), test::unit_jobs(unit, target, all), step);
+        }
+    }
+}
+
 // The training step's kernels at the paper's settings and at the widest, with those that do a layer
 // or two in one.
 test::CompileJobs training_jobs(const Target& target) {
@@ -101,9 +110,8 @@ test::CompileJobs training_jobs(const Target& target) {
 // The kernels that are asked for, of one target: one of `step`.
 void print_target(const Target& target, std::size_t step) {
     print_family("chosen", test::chosen_jobs(target, false), step);
-    print_family("wgmma", test::wgmma_jobs(target), step);
+    print_special_units(target, false, step);
     print_family("fused", test::fused_backward_jobs(target), step);
-    print_family("warp items", test::warp_item_jobs(target), step);
     print_family("other D", test::other_dimension_jobs(target, false), step);
     print_family("summary", test::summary_jobs(target), step);
     print_family("baked", test::baked_jobs(target), step);
@@ -113,7 +121,7 @@ void print_target(const Target& target, std::size_t step) {
 }
 
 void print_wanted(std::string_view wanted, int only) {
-    for (const int capability : test::kArchitectures) {
+    for (const int capability : test::known_capabilities()) {
         if (only != 0 && capability != only) continue;
         Target target = cuda_target(capability);
         if (nvrtc_problem(target.arch)) continue;  // the release is too old for it
@@ -122,7 +130,7 @@ void print_wanted(std::string_view wanted, int only) {
             print_target(target, 1);
         } else if (wanted == "variants") {
             print_family("chosen", test::chosen_jobs(target, true), 1);
-            print_family("wgmma", test::wgmma_jobs(target, true), 1);
+            print_special_units(target, true, 1);
             print_family("other D", test::other_dimension_jobs(target, true), 1);
             print_family("packed", test::packed_jobs(target, true), 1);
         } else if (capability == 80 || capability == 90) {

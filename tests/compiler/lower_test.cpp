@@ -10,6 +10,7 @@
 #include "codegen/emit.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/known_gpus.h"
 #include "tests/support/lower_planned.h"
 #include "tests/support/meetings.h"
 #include "tests/support/random_case.h"
@@ -21,7 +22,6 @@ namespace {
 constexpr std::array kRoles = {KernelRole::kForward, KernelRole::kQueryGradient,
                                KernelRole::kKeyValueGradient};
 constexpr std::array kDTypes = {DType::kFp32, DType::kTf32, DType::kBf16, DType::kFp16};
-constexpr std::array kCapabilities = {80, 86, 89, 90, 100, 120};
 
 Target host() {
     return Target{.back_end = BackEnd::kHost, .arch = "znver4", .features = "", .sm_count = 2};
@@ -38,7 +38,7 @@ Attention attention_for(const BlockPattern& pattern, int head_dim = 32,
 
 std::vector<Target> every_target() {
     std::vector<Target> targets = {host()};
-    for (int capability : kCapabilities) {
+    for (int capability : test::known_capabilities()) {
         targets.push_back(cuda_target(capability));
     }
     return targets;
@@ -143,7 +143,7 @@ TEST(Lower, WideBlocksBecomeSeveralTiles) {
 #ifdef SPION_CUDA_BACKEND
 // What the emitter will ask for is within what was planned, so no launch fails for lack of it.
 TEST(Lower, BoundsTheEmittersSharedMemory) {
-    for (int capability : kCapabilities) {
+    for (int capability : test::known_capabilities()) {
         const Target target = cuda_target(capability);
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {

@@ -53,8 +53,9 @@ TEST(Contract, EveryFileCompilesAlone) {
             ADD_FAILURE() << error.what();
         }
     }
-    EXPECT_EQ(folders, (std::set<std::string>{"kernels/cuda/common", "kernels/cuda/sm80",
-                                              "kernels/cuda/sm90", "kernels/cuda/train"}));
+    for (const char* folder : {"common", "sm80", "sm90", "train"}) {
+        EXPECT_EQ(folders.count(std::string("kernels/cuda/") + folder), 1U) << folder;
+    }
 }
 
 // The line of `text` that defines `name`, and `replacement` in its place.

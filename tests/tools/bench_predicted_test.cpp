@@ -52,10 +52,21 @@ TEST(BenchPredicted, PrintsATable) {
     EXPECT_EQ(result.out.find("measured  ratio"), std::string::npos) << result.out;
 }
 
+TEST(BenchPredicted, TakesTheCardThatIsNamed) {
+    const std::string request = "bench predicted --target sm_90a";
+    const CommandResult h100 = run_command(request + " --card h100");
+    EXPECT_EQ(h100.exit_code, 0) << h100.err;
+    EXPECT_NE(h100.out, run_command(request).out);
+    EXPECT_EQ(run_command(request + " --card h200").out, run_command(request).out);
+}
+
 TEST(BenchPredicted, RefusesUnknownTargets) {
-    expect_refused("bench predicted --target sm_75",
-                   {"sm_75 is not known", "sm_80, sm_86, sm_89, sm_90a, sm_100, sm_120"});
+    expect_refused(
+        "bench predicted --target sm_75",
+        {"GPU 'sm_75' is not known", "sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, sm_120"});
     expect_refused("bench predicted --target sm_90a --repeat 0", {"--repeat is 0"});
+    expect_refused("bench predicted --target sm_90a --card h300",
+                   {"card 'h300' is not known", "h100 or h200"});
 }
 
 TEST(BenchAttention, AutotuneKeepsWhatItMeasured) {

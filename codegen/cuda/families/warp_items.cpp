@@ -14,7 +14,7 @@ constexpr int kStreamedRows = 32;
 constexpr int kMostStages = 4, kFewestStages = 2;
 // How much of the work, of each role, does not hide behind the rest.
 constexpr double kForwardShare = 0.9, kQueryGradientShare = 1.15, kKeyValueGradientShare = 1.4;
-constexpr double kRampSeconds = 3e-6;
+constexpr double kRampSeconds = 3.8e-6;
 constexpr double kCacheShare = 0.8;
 constexpr double kLongestShare = 0.5;  // of what the longest item would take beside others
 

@@ -12,10 +12,15 @@ namespace {
 
 constexpr int kGroupRows = 64;  // that a warpgroup multiplies
 constexpr int kMostStages = 4, kFewestStages = 2;
-constexpr WgmmaExposed kForwardExposed{.products = 0.79, .scores = 0.82};
-constexpr WgmmaExposed kBackwardExposed{.products = 1.3, .scores = 0.73};
-constexpr double kRampSeconds = 5e-6;
-constexpr double kCacheShare = 0.7;  // reads run ahead of the work
+// Fitted to medians of an H100 and an H200 at once (docs/results.md), D of 32, 64 and 128.
+constexpr WgmmaExposed kForwardExposed{.products = 0.83, .scores = 0.7};
+constexpr WgmmaExposed kQueryGradientExposed{.products = 1.51, .scores = 0.458};
+constexpr WgmmaExposed kKeyValueGradientExposed{.products = 1.79, .scores = 0.492};
+// Of packed tiles, beside which stand the overheads below; fitted before, to an H200 alone.
+constexpr WgmmaExposed kPackedForwardExposed{.products = 0.79, .scores = 0.82};
+constexpr WgmmaExposed kPackedBackwardExposed{.products = 1.3, .scores = 0.73};
+constexpr double kRampSeconds = 4.5e-6;
+constexpr double kCacheShare = 0.65;  // reads run ahead of the work
 constexpr double kInstructionsOfScore = 5;
 // Of packed tiles.
 constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are small
@@ -125,8 +130,14 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
 }
 
 SmTime time(const KernelLoad& load) {
-    return time_of_wgmma(load,
-                         load.role == KernelRole::kForward ? kForwardExposed : kBackwardExposed);
+    const bool forward = load.role == KernelRole::kForward;
+    if (load.shape.packed_rows > 1) {
+        return time_of_wgmma(load, forward ? kPackedForwardExposed : kPackedBackwardExposed);
+    }
+    return time_of_wgmma(load, forward ? kForwardExposed
+                               : load.role == KernelRole::kQueryGradient
+                                   ? kQueryGradientExposed
+                                   : kKeyValueGradientExposed);
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {

@@ -150,7 +150,7 @@ TEST(TileCandidates, EveryKnownTargetCanRunEveryShape) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     std::vector<Target> targets = {host_with(2), host_with(64, 16)};
-    for (const int capability : kEveryCapability) {
+    for (const int capability : test::known_capabilities()) {
         targets.push_back(cuda_target(capability));
     }
     for (const Target& target : targets) {

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "compiler/plan/tile_candidates.h"
+#include "tests/support/known_gpus.h"
 #include "tests/support/random_case.h"
 #include "tools/oracle/random_pattern.h"
 
@@ -13,7 +14,6 @@ namespace spion {
 constexpr std::array kEveryRole = {KernelRole::kForward, KernelRole::kQueryGradient,
                                    KernelRole::kKeyValueGradient};
 constexpr std::array kEveryDType = {DType::kFp32, DType::kTf32, DType::kBf16, DType::kFp16};
-constexpr std::array kEveryCapability = {80, 86, 89, 90, 100, 120};
 
 inline Target host_with(int threads, int vector_floats = 8) {
     return {.back_end = BackEnd::kHost,
@@ -24,7 +24,9 @@ inline Target host_with(int threads, int vector_floats = 8) {
 }
 
 inline Target pick_gpu(std::mt19937_64& random) {
-    return cuda_target(kEveryCapability[static_cast<std::size_t>(pick(random, 0, 5))]);
+    const std::vector<int>& known = test::known_capabilities();
+    return cuda_target(
+        known[static_cast<std::size_t>(pick(random, 0, static_cast<int>(known.size()) - 1))]);
 }
 
 inline Target pick_target(std::mt19937_64& random) {
