@@ -37,8 +37,8 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   and 128). What is shown is for sparse patterns of L = 1024; whether that way is taken is weighed for L
   and the `typical` pattern, and `plan.explain()` says which it was and why.
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes.
-* All but the fused backward have element masks, grouped heads, another number of keys than of queries and
-  patterns of heads. A pattern a query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from
+* Each has causal masks and another number of keys than of queries; all but the fused backward have other element
+  masks, grouped heads and patterns of heads. A pattern a query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from
   D = 176 on (144 for 4-byte types) by the CPU alone.
 * Not there yet, refused by a sentence: dropout of
   probabilities, other dtypes, D that is no multiple of 16 or above 256.
