@@ -100,9 +100,19 @@ TEST_P(GpuAttention, GroupedHeadsEqualTheReference) {
         random, with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)))));
 }
 
+INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
+                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
+                                                                       160, 192, 256)),
+                         [](const auto& tested) {
+                             return std::string(to_string(std::get<0>(tested.param))) + "_D" +
+                                    std::to_string(std::get<1>(tested.param));
+                         });
+
+using GpuAttentionLengths = GpuAttention;
+
 // More keys than queries, or fewer; patterns of heads. Query heads that share a head of K and V have
 // no patterns of their own where dV and dK are computed one after the other.
-TEST_P(GpuAttention, OtherKeysAndPatternsOfHeadsEqualTheReference) {
+TEST_P(GpuAttentionLengths, OtherKeysAndPatternsOfHeadsEqualTheReference) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
@@ -180,9 +190,10 @@ TEST_P(GpuAttention, DropsWhatTheContractSays) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GpuAttention,
-                         ::testing::Combine(kDTypes, ::testing::Values(16, 32, 48, 64, 80, 96, 128,
-                                                                       160, 192, 256)),
+// A family each: warps and wgmma, mma.sync, fp32's units; dV and then dK.
+INSTANTIATE_TEST_SUITE_P(All, GpuAttentionLengths,
+                         ::testing::Combine(::testing::Values(DType::kBf16, DType::kFp32),
+                                            ::testing::Values(32, 64, 128, 192)),
                          [](const auto& tested) {
                              return std::string(to_string(std::get<0>(tested.param))) + "_D" +
                                     std::to_string(std::get<1>(tested.param));
