@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# PyTorch negates and conjugates lazily: z.conj().imag is a view of z's memory with a negative bit. What
-# cannot carry that bit has to refuse or resolve it. tensor.numpy() refuses both bits. __dlpack__ refuses
-# the conjugate bit ("Can't export tensors with the conjugate bit set"), but lets the negative bit pass:
-# the consumer, even PyTorch itself, gets every value with the wrong sign. The C exchange table of
-# DLPack 1.3, by which apache-tvm-ffi imports, lets both bits pass.
+# PyTorch negates and conjugates lazily: z.conj().imag is a view of z's memory with a negative bit.
+# What cannot carry that bit has to refuse or resolve it. tensor.numpy() refuses both bits.
+# __dlpack__ refuses the conjugate bit ("Can't export tensors with the conjugate bit set"), but lets
+# the negative bit pass: the consumer, even PyTorch itself, gets every value with the wrong sign.
+# The C exchange table of DLPack 1.3, by which apache-tvm-ffi imports, lets both bits pass.
 #
 # Seen with torch 2.15.0, apache-tvm-ffi 0.1.15.post2, numpy 2.4.6; z = [1+2j, 3-4j]:
 #     z.conj().imag is [-2.0, 4.0]
@@ -21,11 +21,12 @@
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
-# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in for them.
+# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in.
 python3 -m venv "$scratch/python"
 python="$scratch/python/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check numpy==2.4.6 typing-extensions sympy \
-    networkx jinja2 fsspec filelock 'setuptools>=77.0.3' nvidia-cuda-runtime apache-tvm-ffi==0.1.15.post2
+    networkx jinja2 fsspec filelock 'setuptools>=77.0.3' nvidia-cuda-runtime \
+    apache-tvm-ffi==0.1.15.post2
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps torch==2.15.0
 libraries=$(echo "$scratch"/python/lib/python3*/site-packages/torch/lib)
 nm -D --undefined-only "$libraries"/*.so* 2>"$scratch/no-symbols" | grep -v libcudart |

@@ -2,11 +2,11 @@
 # Losses of PyTorch's DTensor have wrong gradients: mse_loss, smooth_l1_loss, huber_loss,
 # soft_margin_loss and binary_cross_entropy with reduction="mean" (the default) on tensors that are
 # sharded evenly over N ranks give the right loss and N times its gradient. Sharded unevenly, as
-# distribute_tensor documents that it may be, the loss is wrong too: each rank takes the mean of its own
-# shard, and the mean of these means is called the loss, whatever their sizes; where a rank is left
-# without a row (4 rows on 3 ranks are sharded 2, 2, 0), it is NaN. Nothing warns. The same loss
-# written out, (x - y).square().mean(), is right, and so are l1_loss and reduction="sum".
-# (It seems that sharding is derived from the operators' decompositions, but the operator itself then
+# distribute_tensor documents that it may be, the loss is wrong too: each rank takes the mean of its
+# own shard, and the mean of these means is called the loss, whatever their sizes; where a rank is
+# left without a row (4 rows on 3 ranks are sharded 2, 2, 0), it is NaN. Nothing warns. The same
+# loss written out, (x - y).square().mean(), is right, and so are l1_loss and reduction="sum". (It
+# seems that sharding is derived from the operators' decompositions, but the operator itself then
 # runs on the shard, and divides by the shard's number of elements.)
 #
 # Seen with torch 2.15.0 on the CPU, gloo, 3 ranks (the gradient's factor: of the first element):
@@ -19,7 +19,7 @@
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
-# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in for them.
+# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in.
 python3 -m venv "$scratch/python"
 python="$scratch/python/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check numpy==2.4.6 typing-extensions sympy \

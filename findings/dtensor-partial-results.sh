@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A reduction of a DTensor over its sharded dimension leaves a result that is still to be reduced over
-# the ranks (placement Partial), and operators that do not commute with that reduction have to reduce
-# it first. Three do not, and give wrong values without a warning:
-# (1) fill_ keeps Partial(sum): every rank fills in the value, and the ranks' sum is N times it. Other
-#     operators in place refuse ("in-place operations that require placement changes"). So
-#     cosine_embedding_loss, which fills a tensor with ones inside, is N - 1 too large for each pair of
-#     target 1 when the features are sharded, evenly or not.
-# (2) linalg.vector_norm(., inf) keeps Partial(max): ranks take the norm of their own maxima, of which
-#     the large negative ones count although another rank's maximum is greater.
+# A reduction of a DTensor over its sharded dimension leaves a result that is still to be reduced
+# over the ranks (placement Partial), and operators that do not commute with that reduction have to
+# reduce it first. Three do not, and give wrong values without a warning:
+# (1) fill_ keeps Partial(sum): every rank fills in the value, and the ranks' sum is N times it.
+# Other operators in place refuse ("in-place operations that require placement changes"). So
+# cosine_embedding_loss, which fills a tensor with ones inside, is N - 1 too large for each pair of
+# target 1 when the features are sharded, evenly or not.
+# (2) linalg.vector_norm(., inf) keeps Partial(max): ranks take the norm of their own maxima, of
+# which the large negative ones count although another rank's maximum is greater.
 # (3) threshold keeps Partial(max) and Partial(min), though it is not monotone.
 # full_like, abs().amax() and where give the right values from the same tensors.
 #
@@ -21,7 +21,7 @@
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
-# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in for them.
+# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in.
 python3 -m venv "$scratch/python"
 python="$scratch/python/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check numpy==2.4.6 typing-extensions sympy \

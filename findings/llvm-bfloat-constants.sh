@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # LLVM computes two operations on bfloat otherwise when it folds them than when they run on x86-64:
-# llvm.fma.bf16 and sitofp to bfloat. The language reference defines one rounding of the exact result
-# ("the same value as a corresponding libm fma function"; "rounded using the default rounding mode").
-# Constant folding does so; the code that is generated computes in float and rounds that to bfloat, two
-# roundings, which may be one place off. So whether the optimiser sees an operand changes the result.
+# llvm.fma.bf16 and sitofp to bfloat. The language reference defines one rounding of the exact
+# result ("the same value as a corresponding libm fma function"; "rounded using the default rounding
+# mode"). Constant folding does so; the code that is generated computes in float and rounds that to
+# bfloat, two roundings, which may be one place off. So whether the optimiser sees an operand
+# changes the result.
 #
 # Seen with llvmlite 0.50.0 (LLVM 22.1.0), x86-64:
 #     fma.bf16(3, 87, 2^-20): folded 262, run 260 (exactly 261.00000095)

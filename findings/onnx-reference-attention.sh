@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The reference evaluator of ONNX, which the standard's own test data come from, computes the operator
-# Attention otherwise than the standard and than the standard's function body, which is in the same
-# package:
-# (1) with is_causal=1 and a padding mask that is broadcast over the queries, of shape [1, 1, 1, S], no
-#     query but the first is causal as it should be: all of them get what the first may see. The
-#     standard says that the shape of attn_mask "must be broadcastable to 4D tensor with shape
-#     (batch_size, q_num_heads, q_sequence_length, total_sequence_length)", and that query i attends
-#     key j iff j <= i + offset. The same mask written out for every query gives the right rows.
-# (2) with a softcap, qk_matmul_output_mode 0, "the output of qk matmul", gives what mode 1 gives, "the
-#     output after the softcap operation".
-# Both without a warning. The function body does both as the standard has it.
+# The reference evaluator of ONNX, which the standard's own test data come from, computes the
+# operator Attention otherwise than the standard and than the standard's function body, which is in
+# the same package:
+# (1) with is_causal=1 and a padding mask that is broadcast over the queries, of shape [1, 1, 1, S],
+# no query but the first is causal as it should be: all of them get what the first may see. The
+# standard says that the shape of attn_mask "must be broadcastable to 4D tensor with shape
+# (batch_size, q_num_heads, q_sequence_length, total_sequence_length)", and that query i attends key
+# j iff j <= i + offset. The same mask written out for every query gives the right rows.
+# (2) with a softcap, qk_matmul_output_mode 0, "the output of qk matmul", gives what mode 1 gives,
+# "the output after the softcap operation".
+# Nothing warns of either. The function body does both as the standard has it.
 #
-# Seen with onnx 1.23.2, numpy 2.4.6, opsets 23, 24 and 25 alike (the largest difference to float64):
+# Seen with onnx 1.23.2, numpy 2.4.6, opsets 23, 24 and 25 alike (largest difference to float64):
 #     opset 23: mask [1, 1, 1, 4] reference 3.5e+00, function body 3e-07; written out 3e-07
 #     opset 23: mode 0 with softcap: reference 6.0e+00, function body 6e-07
 # Needs Python 3.11 or later with pip, and PyPI. Exit code 1: a release does otherwise now.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# ONNX Runtime on the CPU forgets is_causal=1 of the operator Attention when there is one query and a
-# cache of earlier keys comes by past_key: the query then attends keys that lie after it. The standard
-# (opset 23 and 24) says that query i attends key j iff j <= i + past_sequence_length, of any lengths;
-# with two queries, and with one query and no cache, ONNX Runtime does just that, so the same first
-# query gives two results. Nothing warns.
+# ONNX Runtime on the CPU forgets is_causal=1 of the operator Attention when there is one query and
+# a cache of earlier keys comes by past_key: the query then attends keys that lie after it. The
+# standard (opset 23 and 24) says that query i attends key j iff j <= i + past_sequence_length, of
+# any lengths; with two queries, and with one query and no cache, ONNX Runtime does just that, so
+# the same first query gives two results. Nothing warns.
 #
-# Seen with onnxruntime 1.32.0, onnx 1.23.2, numpy 2.4.6; keys: 2 of the cache and 3 new ones, of which
-# the first query may see one (weight given to the two keys after it, and difference to float64):
+# Seen with onnxruntime 1.32.0, onnx 1.23.2, numpy 2.4.6; keys: 2 of the cache and 3 new ones, of
+# which the first query may see one (weight given to the two keys after it, and difference to
+# float64):
 #     opset 23, 1 query: weight of later keys 0.22, away from float64 0.40
 #     opset 23, 2 queries: weight of later keys 0.00, away from float64 0.00
 #     opset 23, 1 query, no cache: weight of later keys 0.00, away from float64 0.00

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Training-mode batch_norm of PyTorch on the CPU takes wrong statistics of a long channels_last batch in
-# float32: beyond 2^24 values a channel, each thread's running sum is too large for the next value to
-# count, so the mean stops growing, the variance is taken around that wrong mean, and the "normalised"
-# output and the running statistics are off by tens of per cent, differently for each number of threads.
-# The same tensor in contiguous layout is normalised rightly, and so it is by instance_norm; nothing in
-# the documentation of batch_norm or of memory formats says that the layout may change the result so.
-# A 2-d batch [rows, channels] goes the same way as channels_last.
+# Training-mode batch_norm of PyTorch on the CPU takes wrong statistics of a long channels_last
+# batch in float32: beyond 2^24 values a channel, each thread's running sum is too large for the
+# next value to count, so the mean stops growing, the variance is taken around that wrong mean, and
+# the "normalised" output and the running statistics are off by tens of per cent, differently for
+# each number of threads. The same tensor in contiguous layout is normalised rightly, and so it is
+# by instance_norm; nothing in the documentation of batch_norm or of memory formats says that the
+# layout may change the result so. A 2-d batch [rows, channels] goes the same way as channels_last.
 #
-# Seen with torch 2.15.0, x uniform in [1, 2) of shape (64, 2, 512, 1024): 33554432 values a channel,
-# whose mean is 1.500 and variance 0.0833 in float64:
+# Seen with torch 2.15.0, x uniform in [1, 2) of shape (64, 2, 512, 1024): 33554432 values a
+# channel, whose mean is 1.500 and variance 0.0833 in float64:
 #     contiguous, 1 thread: mean 1.500, variance 0.0833; output's mean 0.000, deviation 1.000
 #     channels_last, 1 thread: mean 1.000, variance 0.3163; output's mean 0.889, deviation 0.513
 #     channels_last, 2 threads: mean 1.667, variance 0.1082; output's mean -0.507, deviation 0.878
-# Needs Python 3.10 or later with pip and venv, gcc, binutils, PyPI, 3 GB of memory and, for a while, of
-# disk. Exit code 1: a release does otherwise now.
+# Needs Python 3.10 or later with pip and venv, gcc, binutils, PyPI, 3 GB of memory and, for a
+# while, of disk. Exit code 1: a release does otherwise now.
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
-# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in for them.
+# PyTorch's wheel without NVIDIA's libraries, which are not called here: empty ones stand in.
 python3 -m venv "$scratch/python"
 python="$scratch/python/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check numpy==2.4.6 typing-extensions sympy \
