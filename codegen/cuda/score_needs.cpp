@@ -3,10 +3,12 @@
 namespace spion {
 
 // Of 16 columns a lane has two words that say what is kept, and of a capped score going backward its
-// slope; then the key of the random numbers, or the head's slope.
+// slope; then the key of the random numbers, or the head's slope. What is kept beside the bits of a
+// packed tile's block rows takes more, a number found by compiling.
 ScoreNeeds score_needs(const Attention& attention, KernelRole role, bool packed, int columns) {
     const bool forward = role == KernelRole::kForward;
     int registers = attention.dropout > 0.0F ? columns / 8 + 8 : 0;
+    registers += attention.dropout > 0.0F && packed ? columns / 4 : 0;
     registers += attention.softcap > 0.0F && !forward ? columns / 2 : 0;
     registers += attention.alibi ? 8 : 0;
     return {.positions = attention.positions_matter(),
