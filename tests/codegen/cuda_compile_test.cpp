@@ -86,7 +86,7 @@ TEST_P(CudaCompile, SpecialUnitsHaveNoSpillsAndAreNotSerialised) {
     }
     if (target.gpu.wgmma && target.compiler.major >= 13) {
         EXPECT_GT(counts[MatrixUnit::kWgmma], 20U);
-        EXPECT_EQ(counts[MatrixUnit::kMmaSyncTma], 7U);
+        EXPECT_GE(counts[MatrixUnit::kMmaSyncTma], 7U);
     }
     compile_all(jobs);
 }
