@@ -249,7 +249,8 @@ struct SpionClassifierArguments {
     float* d_b2;          // [classes]
     int batch, channels, hidden_width, classes;
     int mean_over;  // B, or the samples of all passes whose gradients a step adds up
-    const SpionLossScale* loss_scale = nullptr;  // the gradients are multiplied by its `scale`; null: by 1
+    const SpionLossScale* loss_scale =
+        nullptr;  // the gradients are multiplied by its `scale`; null: by 1
 };
 
 // Dynamic loss scaling, after all gradients of a step are there. count_not_finite, work item =

@@ -128,6 +128,9 @@ void bench_curve(const Options& options) {
     const auto device = open_device(options.attention);
     const Attention attention = describe_attention(
         options.attention, options.attention.length.value_or(0), device->target());
+    for (const int block : options.blocks) {
+        BlockPattern::full(attention.length, block);  // refuses a block before any is measured
+    }
     std::vector<CurvePoint> points;
     if (!options.json) {
         print_out("{}\n{} B={}\n\n{:>5} {:>9} {:>11} {:>11} {:>11}\n", device->name(),

@@ -35,7 +35,7 @@ struct CheckpointState {
     std::vector<double> distances;  // that the transition rule saw last, [layers] or empty
     std::int64_t not_finite_gradients = 0;
     std::optional<SpionLossScale> loss_scale = {};  // where gradients are scaled
-    double best_accuracy = -1;                 // by validation; below 0 before the first
+    double best_accuracy = -1;                      // by validation; below 0 before the first
     std::int64_t best_step = 0;
     // Of each attention's launches, as tuning chose them; empty when the cost model chose. [1] while
     // dense, [layers] when sparse.

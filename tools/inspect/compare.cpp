@@ -134,8 +134,7 @@ std::string table_html(const std::vector<std::string>& names, const std::vector<
 std::string chart(std::span<const Facts> runs, const std::vector<std::string>& names,
                   std::string title, std::string unit, std::string_view split,
                   double (*value)(const Measurement&)) {
-    Chart drawn{
-        .title = std::move(title), .y_unit = std::move(unit), .series = {}, .mark = {}};
+    Chart drawn{.title = std::move(title), .y_unit = std::move(unit), .series = {}, .mark = {}};
     for (std::size_t i = 0; i < runs.size(); ++i) {
         Series series{.name = names[i],
                       .style = fmt::format("run{}", i % kRunColours),

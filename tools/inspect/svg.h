@@ -31,7 +31,7 @@ struct Chart {
     std::string title;   // said to screen readers
     std::string y_unit;  // "", "%", "ms"
     std::vector<Series> series;
-    double mark_x = -1;  // a vertical line there, when >= 0
+    double mark_x = -1;     // a vertical line there, when >= 0
     std::string mark = {};  // its text
 };
 // Values that are not finite are left out. Long series are drawn as means of neighbours.

@@ -17,7 +17,8 @@ Records read_records(const fs::path& file, const TrainSettings& s, int towers, c
     say(fmt::format("reading {}", file.string()));
     return std::make_shared<RecordSamples>(
         file, record_form(file),
-        RecordSettings{.towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = true});
+        RecordSettings{
+            .towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = true});
 }
 
 // Settings' counts of what is held out, or a tenth of all for 0.
@@ -85,7 +86,8 @@ std::shared_ptr<const Samples> load_records_unlabelled(const fs::path& file, con
                                                        int towers) {
     return std::make_shared<RecordSamples>(
         file, record_form(file),
-        RecordSettings{.towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = false});
+        RecordSettings{
+            .towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = false});
 }
 
 }  // namespace spion

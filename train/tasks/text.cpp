@@ -95,7 +95,9 @@ std::shared_ptr<const Samples> read_classes(const fs::path& folder, const TrainS
                     "with --cut",
                     file.string(), bytes, s.sample_length());
             }
-            tokens_of_bytes(text.view, s.cut == 0 ? s.sample_length() : std::min(s.cut, s.sample_length()), tokens);
+            tokens_of_bytes(text.view,
+                            s.cut == 0 ? s.sample_length() : std::min(s.cut, s.sample_length()),
+                            tokens);
             split->append(tokens, static_cast<int>(found - names.begin()));
         }
     }
