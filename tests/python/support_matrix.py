@@ -44,7 +44,8 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   backward, or mma, is taken there.
 * They have another number of keys than of queries and patterns of heads too, all but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
-  types) by the CPU alone.
+  types) by the CPU alone. On a GPU neither has run yet: mma.sync's bodies were held against the definition in an
+  emulation on the host, the bodies for Hopper were compiled.
 * Refused by a sentence: dropout, changed scores, other numbers of keys and patterns of heads in a plan of the
   library, other dtypes, D that is no multiple of 16 or above 256.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.

@@ -19,6 +19,40 @@ namespace spion::test {
 
 using Arguments = std::vector<std::string>;
 
+// `spion train listops` on the host, of a model whose steps take a millisecond; `more` comes last.
+inline Arguments tiny_listops(const std::string& out, int layers, const Arguments& more) {
+    Arguments arguments = {"train",
+                           "listops",
+                           "--out",
+                           out,
+                           "--device",
+                           "cpu",
+                           "--length",
+                           "64",
+                           "--min-length",
+                           "10",
+                           "--max-length",
+                           "60",
+                           "--layers",
+                           std::to_string(layers),
+                           "--heads",
+                           "1",
+                           "--head-dim",
+                           "16",
+                           "--d-model",
+                           "16",
+                           "--feed-forward",
+                           "16",
+                           "--block",
+                           "16",
+                           "--train-samples",
+                           "50",
+                           "--validation-samples",
+                           "5"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
 // Starts the command with its output in `folder`/out and /err, `name` appended, the tests' kernel

@@ -26,46 +26,10 @@ using test::Arguments;
 using test::Result;
 
 Arguments tiny(const std::string& out, int steps, int batch = 4) {
-    return {"train",
-            "listops",
-            "--out",
-            out,
-            "--device",
-            "cpu",
-            "--length",
-            "64",
-            "--min-length",
-            "10",
-            "--max-length",
-            "60",
-            "--layers",
-            "2",
-            "--heads",
-            "1",
-            "--head-dim",
-            "16",
-            "--d-model",
-            "16",
-            "--feed-forward",
-            "16",
-            "--batch",
-            std::to_string(batch),
-            "--block",
-            "16",
-            "--train-samples",
-            "50",
-            "--validation-samples",
-            "5",
-            "--test-samples",
-            "7",
-            "--warmup",
-            "2",
-            "--steps",
-            std::to_string(steps),
-            "--eval-every",
-            "10",
-            "--quantile",
-            "0.8"};
+    return test::tiny_listops(
+        out, 2,
+        {"--batch", std::to_string(batch), "--test-samples", "7", "--warmup", "2", "--steps",
+         std::to_string(steps), "--eval-every", "10", "--quantile", "0.8"});
 }
 
 Arguments operator+(Arguments arguments, const Arguments& more) {

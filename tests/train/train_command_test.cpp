@@ -25,42 +25,9 @@ using test::wait_for;
 
 // A run of seconds on the host; `more` comes last.
 Arguments tiny(const std::string& out, const Arguments& more) {
-    Arguments arguments = {"train",
-                           "listops",
-                           "--out",
-                           out,
-                           "--device",
-                           "cpu",
-                           "--preset",
-                           "demo",
-                           "--length",
-                           "64",
-                           "--min-length",
-                           "10",
-                           "--max-length",
-                           "60",
-                           "--layers",
-                           "1",
-                           "--heads",
-                           "1",
-                           "--head-dim",
-                           "16",
-                           "--d-model",
-                           "16",
-                           "--feed-forward",
-                           "16",
-                           "--batch",
-                           "4",
-                           "--block",
-                           "16",
-                           "--train-samples",
-                           "50",
-                           "--validation-samples",
-                           "5",
-                           "--test-samples",
-                           "5"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
+    Arguments rest = {"--preset", "demo", "--batch", "4", "--test-samples", "5"};
+    rest.insert(rest.end(), more.begin(), more.end());
+    return test::tiny_listops(out, 1, rest);
 }
 
 TEST(TrainCommand, RefusesBadInputInOneSentenceAndLeavesNothing) {
