@@ -29,8 +29,8 @@ std::string fault(const char* name, std::span<const float> actual,
             norm += reference[i] * reference[i];
         }
     }
-    const double scale = std::sqrt(norm) < 1e-3 * terms ? terms : std::sqrt(norm);
-    const double error = distance == 0 ? 0 : std::sqrt(distance) / scale;
+    const double error =
+        distance == 0 ? 0 : std::sqrt(distance) / spion::error_scale(std::sqrt(norm), terms);
     return faulty == 0 && error <= tolerance
                ? ""
                : fmt::format("{}: relative error {:.3e}, {} faulty elements\n", name, error,

@@ -16,11 +16,6 @@
 namespace spion {
 namespace {
 
-// A gradient that is below this fraction of what its terms would add up to without cancelling (one
-// key a row, say, where dP - delta is 0) is all rounding error: that is then measured against the
-// terms themselves.
-constexpr double kCancelled = 1e-3;
-
 // `terms`: norm of the sum without cancellation, 0 for tensors that do not cancel.
 TensorError compare(std::string name, std::span<const float> actual,
                     std::span<const double> reference, double terms, double tolerance) {
@@ -44,10 +39,8 @@ TensorError compare(std::string name, std::span<const float> actual,
             error.wanted = reference[n];
         }
     }
-    const bool cancelled = std::sqrt(norm) < kCancelled * terms;
-    const double scale = cancelled ? terms : std::sqrt(norm);
     if (distance > 0) {  // a reference of zeros is to be met exactly
-        error.relative = std::sqrt(distance) / scale;
+        error.relative = std::sqrt(distance) / error_scale(std::sqrt(norm), terms);
     }
     return error;
 }

@@ -28,15 +28,15 @@ struct Head {
     const ScoreValues* values;
     std::int64_t sample, head;
     std::int64_t valid_keys;
-    std::vector<double> q, k, v, d_o;          // [L, D], [Lk, D], [Lk, D], [L, D]
-    double* o;                                 // [L, D]
-    double* lse;                               // [L]
-    double* delta;                             // [L]
-    double* d_q;                               // [L, D]
-    std::vector<double> d_k, d_v;              // [Lk, D], of this head alone
-    std::vector<double> q_norm, k_norm;        // [L], [Lk] Euclidean norm of each row
-    std::vector<double> d_q_terms, d_k_terms;  // [L], [Lk]
-    double d_sink = 0, d_sink_terms = 0;       // and the sum of its terms' absolute values
+    std::vector<double> q, k, v, d_o;     // [L, D], [Lk, D], [Lk, D], [L, D]
+    double* o;                            // [L, D]
+    double* lse;                          // [L]
+    double* delta;                        // [L]
+    double* d_q;                          // [L, D]
+    std::vector<double> d_k, d_v;         // [Lk, D], of this head alone
+    std::vector<double> q_norm, k_norm;   // [L], [Lk] Euclidean norm of each row
+    double d_q_terms = 0, d_k_terms = 0;  // squared
+    double d_sink = 0, d_sink_terms = 0;  // and the sum of its terms' absolute values
 };
 
 // Whether query i keeps key j, by the words of ir/element_spans.h.
@@ -176,8 +176,8 @@ void run_row(Head& head, std::int64_t i) {
             head.d_v[j * width + d] += kept * d_o[d];
         }
         const double terms = row.slopes[n] * p[n] * (std::abs(d_p[n]) + std::abs(delta));
-        head.d_q_terms[i] += terms * head.k_norm[j];
-        head.d_k_terms[j] += terms * head.q_norm[i];
+        head.d_q_terms += terms * terms * head.k_norm[j] * head.k_norm[j];
+        head.d_k_terms += terms * terms * head.q_norm[i] * head.q_norm[i];
     }
 }
 
@@ -187,10 +187,6 @@ std::vector<double> row_norms(const std::vector<double>& rows, int width) {
         norms[i] = std::sqrt(dot(&rows[i * width], &rows[i * width], width));
     }
     return norms;
-}
-
-double squared(const std::vector<double>& values) {
-    return dot(values.data(), values.data(), static_cast<int>(values.size()));
 }
 
 // Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
@@ -231,16 +227,14 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
               .d_k = std::vector<double>(key_elements),
               .d_v = std::vector<double>(key_elements),
               .q_norm = {},
-              .k_norm = {},
-              .d_q_terms = std::vector<double>(rows),
-              .d_k_terms = std::vector<double>(keys)};
+              .k_norm = {}};
     head.q_norm = row_norms(head.q, attention.head_dim);
     head.k_norm = row_norms(head.k, attention.head_dim);
     for (std::int64_t i = 0; i < rows; ++i) {
         run_row(head, i);
     }
-    return {.d_q = squared(head.d_q_terms),
-            .d_k = squared(head.d_k_terms),
+    return {.d_q = head.d_q_terms,
+            .d_k = head.d_k_terms,
             .d_sink = head.d_sink,
             .d_sink_terms = head.d_sink_terms,
             .d_k_of_head = std::move(head.d_k),
@@ -288,6 +282,11 @@ void check_sizes(const ReferenceProblem& problem) {
 }
 
 }  // namespace
+
+double error_scale(double norm, double terms) {
+    constexpr double kShareOfTerms = 0.5;
+    return std::max(norm, kShareOfTerms * terms);
+}
 
 ReferenceResult reference_attention(const ReferenceProblem& problem) {
     check_sizes(problem);

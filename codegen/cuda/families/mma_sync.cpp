@@ -45,8 +45,7 @@ std::string why_not(const KernelCase& launch) {
     if (item_walks(launch.attention, launch.role) > 1 && is_dv_then_dk(launch)) {
         return fmt::format(
             "D={} in {} has dV and dK computed one after the other, on GPUs, where query heads "
-            "that share a head of K and V share its pattern: give one pattern a head of K and V, "
-            "or one a layer",
+            "that share a head of K and V share its pattern",
             launch.attention.head_dim, to_string(launch.attention.dtype));
     }
     return "";
@@ -357,6 +356,7 @@ const KernelFamily kMmaSync{.name = "mma.sync",
                             .computes = computes_split_backward,
                             .multiplies = multiplies,
                             .why_not = why_not,
+                            .instead = "give one pattern a head of K and V, or one a layer",
                             .shapes = shapes,
                             .measured = measured,
                             .most_packed_rows = most_packed_rows,
