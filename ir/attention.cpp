@@ -108,8 +108,11 @@ void check(const Attention& attention) {
             attention.patterns, attention.heads, attention.key_value_heads());
     }
     const int d = attention.head_dim;
-    if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
-        throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
+    const auto is_width = [](int width) {
+        return width >= 16 && width <= kMaxHeadDim && width % 8 == 0;
+    };
+    if (!is_width(d)) {
+        throw UserError("head dimension {} is not supported: use a multiple of 8 from 16 to {}", d,
                         kMaxHeadDim);
     }
     if (attention.alibi && attention.diagonal() != 0) {
@@ -117,6 +120,12 @@ void check(const Attention& attention) {
             "alibi takes distances between positions of one sequence, but there are {} keys for {} "
             "queries: give both the same length, or leave alibi out",
             attention.key_value_length(), attention.length);
+    }
+    if (attention.value_dim != 0 && !is_width(attention.value_dim)) {
+        throw UserError(
+            "head dimension {} of V is not supported: use a multiple of 8 from 16 to {}, or 0 for "
+            "that of Q and K",
+            attention.value_dim, kMaxHeadDim);
     }
     // Rows are numbered with 32 bits in the programs' tables.
     constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
@@ -158,6 +167,9 @@ std::string to_text(const Attention& attention) {
     }
     text += attention.alibi ? " alibi=true" : "";
     text += attention.sink ? " sink=true" : "";
+    if (attention.value_head_dim() != attention.head_dim) {
+        text += fmt::format(" Dv={}", attention.value_dim);
+    }
     return text;
 }
 

@@ -2,7 +2,8 @@
 // compiled into the caller, into the CUDA source and into the host bodies alike.
 #pragma once
 
-// A [B, H, L, D] view; K, V and their gradients have heads and positions of their own number. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
+// A [B, H, L, D] view; K, V and their gradients have heads and positions of their own number, V and
+// O a dimension of their own. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
 // l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row
 // stride less than 2^31 bytes.
 struct SpionTensor {

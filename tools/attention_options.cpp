@@ -42,8 +42,9 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
     command.add_option("--kv-heads", options.kv_heads,
                        "heads of K and V, which divide H; 0: as many as H");
-    command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
+    command.add_option("--head-dim", options.head_dim, "D: a multiple of 8 from 16 to 256")
         ->capture_default_str();
+    command.add_option("--value-dim", options.value_dim, "Dv of V and O, likewise; 0: D");
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
     command.add_option("--length", options.length,
                        "L, at least 1; without it, the pattern's rows times the block");
@@ -245,6 +246,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
+        .value_dim = options.value_dim,
         .patterns = pattern_count(options),
         .softcap = options.softcap,
         .alibi = options.alibi,

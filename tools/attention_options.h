@@ -27,6 +27,7 @@ struct AttentionOptions {
     int heads = 1;
     int kv_heads = 0;  // 0: as many as heads
     int head_dim = 64;
+    int value_dim = 0;  // of V and O; 0: head_dim
     std::int64_t batch = 1;
     std::optional<std::int64_t> length;  // nothing: the file's rows * block
     std::int64_t kv_length = 0;          // of K and V; 0: as many positions as Q

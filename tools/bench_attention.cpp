@@ -132,9 +132,10 @@ AttentionWork work_of(const Attention& attention, const HeadPatterns& pattern, s
     const double length = static_cast<double>(attention.length);
     const double keys = static_cast<double>(attention.key_value_length());
     const double rows = heads * length, key_rows = heads * keys;
-    const double row_bytes = attention.head_dim * storage_bytes(attention.dtype);
-    const double forward_flop = 4 * heads * visited_blocks(pattern, attention).density() * length *
-                                keys * attention.head_dim;
+    const double width = (attention.head_dim + attention.value_head_dim()) / 2.0;
+    const double row_bytes = width * storage_bytes(attention.dtype);
+    const double forward_flop =
+        4 * heads * visited_blocks(pattern, attention).density() * length * keys * width;
     return {.forward_flop = forward_flop,
             .backward_flop = 2.5 * forward_flop,
             .forward_bytes = rows * (2 * row_bytes + sizeof(float)) + key_rows * 2 * row_bytes,

@@ -29,8 +29,10 @@ class Tensors {
     Tensors(const Attention& attention, std::int64_t batch, Device& device)
         : length_(std::max(attention.length, attention.key_value_length())),
           rows_(batch * attention.heads * length_),
-          bytes_(static_cast<std::size_t>(rows_) * static_cast<std::size_t>(attention.head_dim) *
-                 static_cast<std::size_t>(storage_bytes(attention.dtype))),
+          bytes_(
+              static_cast<std::size_t>(rows_) *
+              static_cast<std::size_t>(std::max(attention.head_dim, attention.value_head_dim())) *
+              static_cast<std::size_t>(storage_bytes(attention.dtype))),
           batch_(batch),
           attention_(attention) {
         for (Buffer& tensor : tensors_) {
@@ -62,11 +64,12 @@ class Tensors {
         SpionTensor* const tensors[] = {&args.q,   &args.k,   &args.v,   &args.o,
                                         &args.d_o, &args.d_q, &args.d_k, &args.d_v};
         for (std::size_t i = 0; i < std::size(tensors); ++i) {
-            const std::int64_t head = length_ * attention_.head_dim;
+            const int width = std::max(attention_.head_dim, attention_.value_head_dim());
+            const std::int64_t head = length_ * width;
             *tensors[i] = {.data = tensors_[i].data(),
                            .batch_stride = attention_.heads * head,
                            .head_stride = head,
-                           .row_stride = attention_.head_dim};
+                           .row_stride = width};
         }
         args.lse = statistics_[0].as<float>();
         args.delta = statistics_[1].as<float>();

@@ -245,11 +245,11 @@ SPION_INLINE void apply_dropout(int rows, const Scores& factors, const Scores& e
 // scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of
 // rows n.
 SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                            int head, const Operand& stationary, Scores& scores) {
+                            int head, int width, const Operand& stationary, Scores& scores) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        score(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+        score(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows, width,
               stationary, scores.data + gathered * kStationaryRows);
         gathered += rows;
     }
@@ -258,12 +258,12 @@ SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const W
 
 // sums[d][lane] += sum over the step's rows n of streamed[n][d] * weights[n][lane].
 SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                                  int head, const Scores& weights, Operand& sums) {
+                                  int head, int width, const Scores& weights, Operand& sums) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
         accumulate(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
-                   weights.data + gathered * kStationaryRows, sums);
+                   width, weights.data + gathered * kStationaryRows, sums);
         gathered += rows;
     }
 }

@@ -47,12 +47,12 @@ struct Problem {
           batch(batch_),
           q(c, batch, true),
           k(c, batch, true, true),
-          v(c, batch, false, true),
-          d_o(c, batch, false),
-          o(c, batch, false),
+          v(c, batch, false, true, true),
+          d_o(c, batch, false, false, true),
+          o(c, batch, false, false, true),
           d_q(c, batch, false),
           d_k(c, batch, true, true),
-          d_v(c, batch, true, true) {
+          d_v(c, batch, true, true, true) {
         const auto rows_of_blocks = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
         const auto columns = static_cast<std::size_t>((c.keys() + c.block - 1) / c.block);
         std::bernoulli_distribution present(0.5);
@@ -100,10 +100,8 @@ struct Problem {
         for (int b = 0; b < batch; ++b) {
             for (int h = 0; h < k.heads; ++h) {
                 for (std::int64_t l = lengths[static_cast<std::size_t>(b)]; l < c.keys(); ++l) {
-                    for (int d = 0; d < c.head_dim; ++d) {
-                        k.set(b, h, l, d, std::nanf(""));
-                        v.set(b, h, l, d, std::nanf(""));
-                    }
+                    for (int d = 0; d < k.width; ++d) k.set(b, h, l, d, std::nanf(""));
+                    for (int d = 0; d < v.width; ++d) v.set(b, h, l, d, std::nanf(""));
                 }
             }
         }
@@ -162,13 +160,18 @@ struct Problem {
     Reference reference(int b, int h) {
         const std::int64_t L = c.length, keys = c.keys();
         const int key_head = h * k.heads / c.heads;
-        const int D = c.head_dim;
+        const int D = c.head_dim, values = c.values();
         const auto index = [&](std::int64_t l, int d) {
             return static_cast<std::size_t>(l * D + d);
         };
+        const auto value_index = [&](std::int64_t l, int d) {
+            return static_cast<std::size_t>(l * values + d);
+        };
         Reference r;
-        r.o = r.dq = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
-        r.dk = r.dv = std::vector<double>(static_cast<std::size_t>(keys * D), 0.0);
+        r.dq = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
+        r.o = std::vector<double>(static_cast<std::size_t>(L * values), 0.0);
+        r.dk = std::vector<double>(static_cast<std::size_t>(keys * D), 0.0);
+        r.dv = std::vector<double>(static_cast<std::size_t>(keys * values), 0.0);
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
             std::vector<double> s(static_cast<std::size_t>(keys), -kInf), p(s.size(), 0.0), dp(p);
@@ -202,11 +205,11 @@ struct Problem {
             for (std::size_t j = 0; j < s.size(); ++j) {
                 if (s[j] == -kInf) continue;
                 p[j] = std::exp(s[j] - r.lse[row]);
-                for (int d = 0; d < D; ++d) {
+                for (int d = 0; d < values; ++d) {
                     const double value = v.get(b, key_head, static_cast<std::int64_t>(j), d);
-                    r.o[index(i, d)] += factor[j] * p[j] * value;
+                    r.o[value_index(i, d)] += factor[j] * p[j] * value;
                     dp[j] += factor[j] * d_o.get(b, h, i, d) * value;
-                    r.dv[index(static_cast<std::int64_t>(j), d)] +=
+                    r.dv[value_index(static_cast<std::int64_t>(j), d)] +=
                         factor[j] * p[j] * d_o.get(b, h, i, d);
                 }
                 delta_i += p[j] * dp[j];
@@ -307,7 +310,7 @@ double tolerance(DType dtype) {
 std::vector<double> gather(Tensor& tensor, int b, int h) {
     std::vector<double> values;
     for (std::int64_t l = 0; l < tensor.length; ++l) {
-        for (int d = 0; d < tensor.c.head_dim; ++d) values.push_back(tensor.get(b, h, l, d));
+        for (int d = 0; d < tensor.width; ++d) values.push_back(tensor.get(b, h, l, d));
     }
     return values;
 }
@@ -378,7 +381,7 @@ TEST_P(EmulatedBaked, GivesTheBitsOfPassedTables) {
         run(static_cast<KernelRole>(role), baked, static_cast<unsigned>(seed) + 1, true);
     }
     const Tensor Problem::*tensors[] = {&Problem::o, &Problem::d_q, &Problem::d_k, &Problem::d_v};
-    const Tensor untouched(GetParam(), passed.batch, false);
+    const Tensor untouched(GetParam(), passed.batch, false, false, true);
     EXPECT_NE(baked.o.bytes, untouched.bytes);
     for (const Tensor Problem::*tensor : tensors) {
         EXPECT_TRUE((passed.*tensor).bytes == (baked.*tensor).bytes);

@@ -21,21 +21,24 @@ struct Tensor {
     bool interleaved;
     int heads;
     std::int64_t length;
+    int width;  // D or Dv
     std::vector<std::uint8_t> bytes;
 
-    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_, bool of_keys = false)
+    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_, bool of_keys = false,
+           bool of_values = false)
         : c(c_),
           batch(batch_),
           interleaved(interleaved_),
           heads(of_keys && c.kv_heads > 0 ? c.kv_heads : c.heads),
-          length(of_keys ? c.keys() : c.length) {
-        const auto count = static_cast<std::size_t>(batch * heads * length * c.head_dim);
+          length(of_keys ? c.keys() : c.length),
+          width(of_values ? c.values() : c.head_dim) {
+        const auto count = static_cast<std::size_t>(batch * heads * length * width);
         // Poison: NaN in every element type.
         bytes.assign(
             count * static_cast<std::size_t>(storage_bytes(c.dtype)) * (interleaved ? 3 : 1), 0xFF);
     }
     SpionTensor view() {
-        const long long d = c.head_dim, h = heads, l = length;
+        const long long d = width, h = heads, l = length;
         if (interleaved) {
             return {.data = bytes.data() + h * d * storage_bytes(c.dtype),
                     .batch_stride = l * 3 * h * d,
@@ -75,7 +78,7 @@ struct Tensor {
         for (int b = 0; b < batch; ++b) {
             for (int h = 0; h < heads; ++h) {
                 for (std::int64_t l = 0; l < length; ++l) {
-                    for (int d = 0; d < c.head_dim; ++d) set(b, h, l, d, normal(random));
+                    for (int d = 0; d < width; ++d) set(b, h, l, d, normal(random));
                 }
             }
         }

@@ -124,6 +124,24 @@ TEST_P(HostAttention, ChangedScoresEqualTheReference) {
     }
 }
 
+using HostAttentionWidths = HostAttention;
+
+// Multiples of 8, and another dimension of V.
+TEST_P(HostAttentionWidths, EqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const int value_dim : {0, 8 * pick(random, 2, 32)}) {
+        const AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        expect_passes(with_value_dim(problem, value_dim));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttentionWidths, ::testing::Values(24, 40, 72, 200, 248),
+                         ::testing::PrintToStringParamName());
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

@@ -87,6 +87,12 @@ inline AttentionCase with_patterns(std::mt19937_64& random, AttentionCase proble
     return problem;
 }
 
+// The problem with another dimension of V than of Q and K.
+inline AttentionCase with_value_dim(AttentionCase problem, int value_dim) {
+    problem.attention.value_dim = value_dim;
+    return problem;
+}
+
 // The problem with 2 or 3 query heads for each head of K and V.
 inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase problem) {
     problem.attention.kv_heads = pick(random, 1, 2);

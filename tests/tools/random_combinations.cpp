@@ -21,7 +21,7 @@ using namespace spion;
 
 // A dimension that every family may meet: mostly small ones, on the host's account.
 int pick_width(std::mt19937_64& random) {
-    return 16 * (pick(random, 0, 3) > 0 ? pick(random, 1, 8) : pick(random, 9, 16));
+    return 8 * (pick(random, 0, 3) > 0 ? pick(random, 2, 16) : pick(random, 17, 32));
 }
 
 BlockPattern pick_blocks(std::mt19937_64& random, const HeadPatterns& like) {
@@ -48,6 +48,7 @@ AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
     }
     Attention& attention = problem.attention;
     attention.mask = static_cast<ElementMask>(pick(random, 0, 2));
+    attention.value_dim = pick(random, 0, 2) == 0 ? pick_width(random) : 0;
     const int heads[] = {1, attention.key_value_heads(), attention.heads};
     attention.patterns = heads[pick(random, 0, 2)];
     problem.packed_rows = problem.pattern.block() <= 32 && pick(random, 0, 2) == 0 ? 2 : 1;

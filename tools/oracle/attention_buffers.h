@@ -64,6 +64,7 @@ class AttentionBuffers {
         std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
         int heads = 0;
         std::int64_t length = 0;
+        int width = 0;  // D or Dv
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -72,10 +73,11 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
-    std::size_t head_bytes(bool keys) const;  // of one head, of Q or of K
-    // Of a region of `all` heads, those from `first` on: H of Q's, or those of K and V.
+    std::size_t column_bytes(bool keys) const;  // of one element of every row, of Q or of K
+    // Of a region of rows of `all` elements, those of H heads of Q's, or of K's and V's, from element
+    // `first` on.
     struct HeadsOf {
-        bool keys;
+        bool keys, values;
         int first, all;
     };
     Place place(int region, const HeadsOf& heads) const;

@@ -174,15 +174,17 @@ void check(const AttentionCase& problem, const Device& device) {
 
 AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
-    const std::int64_t size =
-        problem.batch * attention.heads * attention.length * attention.head_dim;
-    const std::int64_t key_size = problem.batch * attention.key_value_heads() *
-                                  attention.key_value_length() * attention.head_dim;
+    const std::int64_t rows = problem.batch * attention.heads * attention.length;
+    const std::int64_t key_rows =
+        problem.batch * attention.key_value_heads() * attention.key_value_length();
     std::mt19937_64 generator(problem.seed);
     std::normal_distribution<float> normal;
     AttentionInputs inputs;
     for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
-        tensor->resize(tensor == &inputs.k || tensor == &inputs.v ? key_size : size);
+        const bool keys = tensor == &inputs.k || tensor == &inputs.v;
+        const bool values = tensor == &inputs.v || tensor == &inputs.d_o;
+        tensor->resize((keys ? key_rows : rows) *
+                       (values ? attention.value_head_dim() : attention.head_dim));
         for (float& value : *tensor) {
             value = round_to(attention.dtype, normal(generator));
         }
@@ -198,8 +200,9 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
     }
     std::string column;
     if (tensor != "lse") {
-        column = fmt::format(", {}", index % a.head_dim);
-        index /= a.head_dim;
+        const int width = tensor == "o" || tensor == "dv" ? a.value_head_dim() : a.head_dim;
+        column = fmt::format(", {}", index % width);
+        index /= width;
     }
     const bool keys = tensor == "dk" || tensor == "dv";
     const std::int64_t length = keys ? a.key_value_length() : a.length;

@@ -285,8 +285,9 @@ SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArgume
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
 // the step does not have become zeros. Steps are asked for in order, once for each member.
-SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
-                            const Rows& b) {
+template <int kChunksOfA, int kChunksOfB>
+SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const RowsOf<kChunksOfA>& a,
+                            unsigned tile_b, const RowsOf<kChunksOfB>& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_gather_block = step * kGatherBlocksPerStep;
@@ -307,8 +308,8 @@ SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a
         if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
         const int source = gather_block * kGatherRows + row % kGatherRows;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
-        cp_async_16(tile_a + offset, a.at(source, chunk), row < present);
-        cp_async_16(tile_b + offset, b.at(source, chunk), row < present);
+        cp_async_16(tile_a + offset, a.at(source, chunk), row < present && a.has(chunk));
+        cp_async_16(tile_b + offset, b.at(source, chunk), row < present && b.has(chunk));
     }
 }
 

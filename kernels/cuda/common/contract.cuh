@@ -7,7 +7,9 @@
 //   kHeads            H
 //   kKeyHeads         heads of K and V, a divisor of H
 //   kItemHeads        heads that have work items: kKeyHeads where K and V stay, else H
-//   kHeadDim          D, a multiple of 16 up to 256
+//   kHeadDim          columns of a tile: D and Dv padded, a multiple of 16 up to 256
+//   kKeyDim           D, of Q and K
+//   kValueDim         Dv, of V and O; columns of a tile beyond these are zeros
 //   kLength           L, of Q
 //   kKeyLength        Lk, of K and V
 //   kScale            a float, of Q K^T
@@ -48,6 +50,7 @@
 #endif
 using Element = struct Bf16;
 enum : int { kHeads = 2, kKeyHeads = 1, kItemHeads = 2, kHeadDim = 64, kLength = 1000 };
+enum : int { kKeyDim = 56, kValueDim = 64 };
 enum : int { kKeyLength = 900, kStationaryLength = 1000, kStreamedLength = 1000 };
 enum : int { kPatterns = 1 };
 #define kScale 0.125F
@@ -83,6 +86,8 @@ static_assert(kHeads >= 1 && kLength >= 1 && kKeyLength >= 1);
 static_assert(kKeyHeads >= 1 && (int)kHeads % (int)kKeyHeads == 0);
 static_assert((int)kItemHeads == (int)kHeads || (int)kItemHeads == (int)kKeyHeads);
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
+static_assert(kKeyDim % 8 == 0 && (int)kKeyDim <= (int)kHeadDim);
+static_assert(kValueDim % 8 == 0 && (int)kValueDim <= (int)kHeadDim);
 static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
 static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");

@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
     const Rows keys = rows_of(args.k, item.batch, key_head(item.head));
-    const Rows values = rows_of(args.v, item.batch, key_head(item.head));
+    const ValueRows values = value_rows_of(args.v, item.batch, key_head(item.head));
 
     copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
                    kLength);
@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     softmax.finish();
     const float factor[2] = {softmax.reciprocal(0) * kept_factor(args),
                              softmax.reciprocal(1) * kept_factor(args)};
-    store_warp_rows(query_tile, warp_row, out, factor, rows_of(args.o, item.batch, item.head),
+    store_warp_rows(query_tile, warp_row, out, factor, value_rows_of(args.o, item.batch, item.head),
                     item.first_row, kLength);
     const int row = item.first_row + warp_row + lane_index() / 4;
     if (lane_index() % 4 == 0) {

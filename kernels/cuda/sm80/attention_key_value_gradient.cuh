@@ -85,11 +85,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned stage_tiles = value_tile + kStationaryBytes;
     const unsigned stage_statistics = stage_tiles + kStagesBytes;
     const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
-    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
+    const ValueRows output_gradients =
+        value_rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
+    copy_warp_rows(value_tile, warp_row, value_rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     // Where members have walks of their own, one walk after the other; else one with all of them.
@@ -158,5 +159,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
                     rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kKeyLength);
     store_warp_rows(value_tile, warp_row, value_gradient, kept,
-                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kKeyLength);
+                    value_rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row,
+                    kKeyLength);
 }

@@ -122,8 +122,10 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
 
 // The warp's result times `factor` to global memory. What rows from `padded` on have gathered is
 // dropped by selection: those of padded keys need not even be finite.
+template <int kChunks>
 SPION_DEVICE void store_gradient(unsigned tile, int warp_row, float (&sum)[kHeadTiles][4],
-                                 float factor, const Rows& target, int first, int padded) {
+                                 float factor, const RowsOf<kChunks>& target, int first,
+                                 int padded) {
     zero_rows_from(padded, sum);
     const float factors[2] = {factor, factor};
     store_warp_rows(tile, warp_row, sum, factors, target, first, kKeyLength);
@@ -140,7 +142,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const Tiles tiles{start, start + kStationaryBytes, start + 2 * kStationaryBytes,
                       start + 2 * kStationaryBytes + kStagesBytes};
     const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
-    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
+    const ValueRows output_gradients =
+        value_rows_of(args.d_o, item.batch, query_head(item.head, 0));
 
     copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
@@ -165,12 +168,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                         arrived);
     store_gradient(tiles.value, warp_row, sum, kept_factor(args),
-                   rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
+                   value_rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row,
+                   padded);
 
     // Every warp is done with the stages, every lane of this one with the rows that V takes.
     __syncthreads();
     walk.window = read_window(walk, 0);
-    copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
+    copy_warp_rows(tiles.value, warp_row, value_rows_of(args.v, item.batch, key_head(item.head)),
                    item.first_row, limit);
     sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                        arrived);

@@ -125,13 +125,13 @@ struct Consumer {
         store_result(staging, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
                      plan.first_row);
         store_result(staging + kTileBytes, value_gradient, kept,
-                     rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+                     value_rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
         store_zeros(rows_of(args.d_k, plan.batch(), plan.head()), plan.first_row);
-        store_zeros(rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(value_rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
     }
 };
 

@@ -86,7 +86,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
         warpgroup_fence_operand(scores);
         wgmma_fence();
-        start_scores<kStreamedRows>(scores, query_tile, key_tile);
+        start_scores<kStreamedRows, kKeyDim>(scores, query_tile, key_tile);
         wgmma_commit_group();
         mbarrier_wait(stage_full(stage.index, 1), stage.parity);
         if (may_have_padded_rows<kStreamedRows>(valid)) {
@@ -94,7 +94,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         }
         warpgroup_fence_operand(gradient);
         wgmma_fence();
-        start_scores<kStreamedRows>(gradient, output_gradient_tile, value_tile);
+        start_scores<kStreamedRows, kValueDim>(gradient, output_gradient_tile, value_tile);
         wgmma_commit_group();
         const auto kept = elements.at(step).template kept<kScoreTiles>(0);
         wgmma_wait_group<1>();

@@ -121,7 +121,7 @@ __device__ __forceinline__ void DqReduceWarp::write(const ItemPlan& plan, int ga
         const unsigned low = Element::pack(value.x * kScale, value.y * kScale);
         const unsigned high = Element::pack(value.z * kScale, value.w * kScale);
         const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? low : high, 1);
-        if (first + row < kLength) {
+        if (first + row < kLength && (kKeyDim == kHeadDim || byte < kKeyDim * Element::kBytes)) {
             *(uint2*)(target + row * pitch + byte) =
                 odd ? make_uint2(other, high) : make_uint2(low, other);
         }

@@ -6,7 +6,9 @@
 using Element = struct Bf16;  // storage and arithmetic
 enum : int { kHeads = 2 };  // H
 enum : int { kKeyHeads = 2 };  // of K and V
-enum : int { kHeadDim = 32 };  // D
+enum : int { kHeadDim = 32 };  // of tiles, D and Dv padded
+enum : int { kKeyDim = 32 };  // D
+enum : int { kValueDim = 32 };  // Dv
 enum : int { kLength = 100 };  // L
 enum : int { kKeyLength = 100 };  // of K and V
 #define kScale 0.176776692F  // of Q K^T

@@ -6,7 +6,9 @@
 using Element = struct Fp32;  // storage and arithmetic
 enum : int { kHeads = 4 };  // H
 enum : int { kKeyHeads = 4 };  // of K and V
-enum : int { kHeadDim = 128 };  // D
+enum : int { kHeadDim = 128 };  // of tiles, D and Dv padded
+enum : int { kKeyDim = 128 };  // D
+enum : int { kValueDim = 128 };  // Dv
 enum : int { kLength = 1024 };  // L
 enum : int { kKeyLength = 1024 };  // of K and V
 #define kScale 0.0883883461F  // of Q K^T
