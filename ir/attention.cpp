@@ -84,6 +84,18 @@ void check_score_changes(const Attention& attention) {
     }
 }
 
+// Spans keep the queries and keys of a sequence together; what lies beyond its end is another's.
+void check_varlen(const Attention& attention) {
+    if (attention.varlen && (attention.mask != ElementMask::kSpans || attention.key_padding ||
+                             attention.diagonal() != 0)) {
+        throw UserError(
+            "varlen takes mask=spans, no key padding and as many keys as queries, not mask={}, "
+            "key_padding={} and {} keys for {} queries: the starts of sequences say their lengths",
+            to_string(attention.mask), attention.key_padding, attention.key_value_length(),
+            attention.length);
+    }
+}
+
 }  // namespace
 
 void check(const Attention& attention) {
@@ -143,6 +155,7 @@ void check(const Attention& attention) {
                         attention.scale, default_scale(d), d);
     }
     check_score_changes(attention);
+    check_varlen(attention);
 }
 
 std::string to_text(const Attention& attention) {
@@ -170,6 +183,7 @@ std::string to_text(const Attention& attention) {
     if (attention.value_head_dim() != attention.head_dim) {
         text += fmt::format(" Dv={}", attention.value_dim);
     }
+    text += attention.varlen ? " varlen=true" : "";
     return text;
 }
 

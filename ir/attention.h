@@ -64,6 +64,9 @@ struct Attention {
     float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
     bool alibi = false;    // slopes [H] of the launch: then minus slope_h * |i - j| is added
     bool sink = false;     // sinks [H] of the launch: one score more in the sum of every row
+    // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
+    // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
+    bool varlen = false;
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
@@ -83,6 +86,7 @@ struct Attention {
 //   what happens to a score             scale, softcap, alibi, sink; kernels/cuda/common/score.cuh
 //   which probabilities are dropped     dropout; kernels/cuda/common/dropout.cuh
 //   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
+//   where a sample's positions lie      varlen; kernels/cuda/common/sequences.cuh
 
 // Queries [row_begin, row_end) and keys [key_begin, key_end) of the score map.
 struct ScoreRectangle {
@@ -110,8 +114,8 @@ void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
-// " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true" and
-// " Dv=64".
+// " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true",
+// " Dv=64" and " varlen=true".
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -94,6 +94,9 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("Dv=")) {
         attention.value_dim = static_cast<int>(reader.integer("Dv", 1, kMostInt));
     }
+    if (reader.accept("varlen=")) {
+        attention.varlen = name_value(reader, "varlen", parse_bool);
+    }
     reader.next_line();
     try {
         check(attention);

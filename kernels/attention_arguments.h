@@ -62,4 +62,8 @@ struct SpionAttentionArguments {
     const float* alibi_slopes;  // [H]
     const float* sinks;         // [H], natural as scores are
     float* d_sinks;             // [H], of attention_sink_gradient; null where it is not wanted
+    // Of kVarlen, else null: position l of sample b lies in row starts[b] + l of tensors [H, T, D],
+    // whose batch stride nobody reads, and b has starts[b + 1] - starts[b] positions.
+    const int* starts;  // [B + 1]
+    int rows;           // T
 };

@@ -96,6 +96,11 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
         .add_option("--query-lengths", options.query_lengths,
                     "valid queries of each sample: the others keep nothing")
         ->delimiter(',');
+    command
+        .add_option("--sequences", options.sequences,
+                    "lengths of B sequences of at most L that lie end to end, nothing padded; the "
+                    "pattern is cut to each")
+        ->delimiter(',');
 }
 
 std::unique_ptr<Device> open_device(const AttentionOptions& options) {
@@ -179,7 +184,8 @@ namespace {
 // What the launch says, and not the kernel.
 bool asks_for_spans(const AttentionOptions& options) {
     return !options.window.empty() || !options.documents.empty() || !options.kv_documents.empty() ||
-           !options.prefixes.empty() || !options.query_lengths.empty();
+           !options.prefixes.empty() || !options.query_lengths.empty() ||
+           !options.sequences.empty();
 }
 
 // Ids [L] of documents of these lengths, end to end.
@@ -208,7 +214,8 @@ MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
                     .documents = {},
                     .key_documents = {},
                     .prefixes = options.prefixes,
-                    .query_lengths = options.query_lengths};
+                    .query_lengths = options.query_lengths,
+                    .sequence_lengths = options.sequences};
     if (!options.window.empty()) {
         rules.left = options.window[0];
         rules.right = options.window[1];
@@ -251,6 +258,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .softcap = options.softcap,
         .alibi = options.alibi,
         .sink = options.sink,
+        .varlen = !options.sequences.empty(),
     };
     check(attention);
     check_batch(attention, options.batch);

@@ -44,6 +44,7 @@ struct AttentionOptions {
     std::vector<int> kv_documents;   // the same of keys, where Lk is not L
     std::vector<int> prefixes;       // [B], or empty
     std::vector<int> query_lengths;  // [B], or empty
+    std::vector<int> sequences;      // lengths of sequences that lie end to end, [B]; or empty
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 

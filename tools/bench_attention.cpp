@@ -83,8 +83,9 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
     const bool rotate = device.target().back_end == BackEnd::kCuda;
     double bytes = 0;  // of what one forward pass over every set touches: half of the tensors
     do {
-        sets.push_back(std::make_unique<AttentionBuffers>(attention, batch, lengths,
-                                                          Layout::kHeadsFirst, device));
+        sets.push_back(std::make_unique<AttentionBuffers>(
+            attention, batch, attention.varlen ? rules.sequence_lengths : lengths,
+            Layout::kHeadsFirst, device));
         sets.back()->set_arbitrary_inputs();
         if (attention.mask == ElementMask::kSpans) {
             sets.back()->set_spans(

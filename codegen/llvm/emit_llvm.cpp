@@ -92,6 +92,7 @@ std::vector<Constant> attention_constants(const Attention& attention, int items,
         {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
         {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
         {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
+        {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
     };
 }
 

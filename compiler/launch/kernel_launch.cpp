@@ -135,10 +135,13 @@ unsigned KernelLaunch::lpt_heads(std::int64_t heads, std::int64_t blocks,
     return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
-SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, bool of_keys,
+SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor,
+                                      const SpionAttentionArguments& launched, bool of_keys,
                                       int width, int rows, const Device& device) const {
     const int heads = of_keys ? attention_.key_value_heads() : attention_.heads;
-    const std::int64_t length = of_keys ? attention_.key_value_length() : attention_.length;
+    const std::int64_t positions = of_keys ? attention_.key_value_length() : attention_.length;
+    const std::int64_t length = attention_.varlen ? launched.rows : positions;
+    const std::int64_t batch = attention_.varlen ? 1 : launched.batch;
     constexpr int kBytes = 2;
     // A dimension of one element has no stride that counts, and the map wants one it can check.
     const std::int64_t row = tensor.row_stride * kBytes;
@@ -162,7 +165,7 @@ void KernelLaunch::describe_tensors(SpionSm90Arguments& arguments, const Device&
     std::size_t at = 0;
     for (const NamedTensor& named : tensors_of(role_)) {
         arguments.maps[at++] =
-            describe(arguments.attention.*named.tensor, arguments.attention.batch, named.of_keys,
+            describe(arguments.attention.*named.tensor, arguments.attention, named.of_keys,
                      named.of_values ? attention_.value_head_dim() : attention_.head_dim,
                      named.stationary ? stationary_box_rows_ : streamed_box_rows_, device);
     }

@@ -78,26 +78,29 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                 }
                 const long long rows =
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
-                for_each_step(work, kLength, [&](const Step& step) {
-                    const int count =
-                        score_step(step, args->q, work, head, kHeadDim, keys, weights);
-                    change_step(*args, step, work, head, weights, &slopes);
-                    mask_step(step, work.spans, weights);
-                    to_weights(step, args->lse + rows, weights);
-                    if (kDropped > 0) {
-                        draw_step(*args, true, step, work, head, factors);
-                        apply_dropout(count, factors, weights, weight_gradients);
-                        accumulate_step(step, args->d_o, work, head, kValueDim, weight_gradients,
-                                        value_sums);
-                    } else {
-                        accumulate_step(step, args->d_o, work, head, kValueDim, weights,
-                                        value_sums);
-                    }
-                    score_step(step, args->d_o, work, head, kValueDim, values, weight_gradients);
-                    apply_dropout(count, factors, weight_gradients, weight_gradients);
-                    to_score_gradients(step, args->delta + rows, weight_gradients, slopes, weights);
-                    accumulate_step(step, args->q, work, head, kHeadDim, weights, key_sums);
-                });
+                for_each_step(
+                    work, positions_of(*args, work.batch, kLength), [&](const Step& step) {
+                        const int count =
+                            score_step(step, args->q, work, head, kHeadDim, keys, weights);
+                        change_step(*args, step, work, head, weights, &slopes);
+                        mask_step(step, work.spans, weights);
+                        to_weights(step, args->lse + rows, weights);
+                        if (kDropped > 0) {
+                            draw_step(*args, true, step, work, head, factors);
+                            apply_dropout(count, factors, weights, weight_gradients);
+                            accumulate_step(step, args->d_o, work, head, kValueDim,
+                                            weight_gradients, value_sums);
+                        } else {
+                            accumulate_step(step, args->d_o, work, head, kValueDim, weights,
+                                            value_sums);
+                        }
+                        score_step(step, args->d_o, work, head, kValueDim, values,
+                                   weight_gradients);
+                        apply_dropout(count, factors, weight_gradients, weight_gradients);
+                        to_score_gradients(step, args->delta + rows, weight_gradients, slopes,
+                                           weights);
+                        accumulate_step(step, args->q, work, head, kHeadDim, weights, key_sums);
+                    });
             }
         }
         // Padded keys take no part in the softmax: their gradients are zero whatever was summed.

@@ -200,12 +200,17 @@ CompileJobs padded_jobs(const Target& target) {
             Attention attention = attention_of(kTypes[variant % 2], dim, variant);
             attention.value_dim = value_dim;
             if (variant % 5 == 4) attention.mask = ElementMask::kCausal;
+            if (variant % 3 == 1) {  // sequences end to end
+                attention.mask = ElementMask::kSpans;
+                attention.varlen = true;
+                attention.key_padding = false;
+            }
             ++variant;
             const BlockPattern pattern = BlockPattern::full(attention.length, block);
             for (const KernelRole role : kRoles) {
                 jobs.push_back(job_of(lower(attention, pattern, role, target), target));
             }
-            if (target.gpu.wgmma && block == 128 && dim > 32 && dim <= 128) {
+            if (target.gpu.wgmma && block == 128 && dim > 32 && dim <= 128 && !attention.varlen) {
                 for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
                     jobs.push_back(job_of(lower(attention, pattern, role, target), target));
                 }

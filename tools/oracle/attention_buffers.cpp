@@ -17,6 +17,12 @@ constexpr unsigned char kPoison = 0xFF;   // NaN in every dtype
 AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batch,
                                    std::span<const int> lengths, Layout layout, Device& device)
     : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
+    if (attention.varlen) {
+        row_starts_.push_back(0);
+        for (const int length : lengths) {
+            row_starts_.push_back(row_starts_.back() + length);
+        }
+    }
     const int heads = attention.heads, key_heads = attention.key_value_heads();
     const std::size_t rows = static_cast<std::size_t>(batch) * attention.length * heads;
     const auto alone = [&](bool keys, bool values, bool output) {
@@ -47,14 +53,22 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
         lengths_ = Buffer(device, lengths.size_bytes());
         device.copy_in(lengths_.data(), lengths.data(), lengths.size_bytes());
     }
+    if (attention.varlen) {
+        starts_ = Buffer(device, row_starts_.size() * sizeof(int));
+        device.copy_in(starts_.data(), row_starts_.data(), starts_.bytes());
+    }
     set_score_values(random_score_values(attention, 1));
     poison_outputs();
     device.synchronize();  // `lengths` is read until then
 }
 
+std::int64_t AttentionBuffers::all_rows(bool keys) const {
+    return attention_.varlen ? row_starts_.back()
+                             : batch_ * (keys ? attention_.key_value_length() : attention_.length);
+}
+
 std::size_t AttentionBuffers::column_bytes(bool keys) const {
-    const std::int64_t length = keys ? attention_.key_value_length() : attention_.length;
-    return static_cast<std::size_t>(batch_) * length * storage_bytes(attention_.dtype);
+    return static_cast<std::size_t>(all_rows(keys)) * storage_bytes(attention_.dtype);
 }
 
 void AttentionBuffers::place_packed(Place& q, Place& k, Place& v, bool output) {
@@ -109,7 +123,7 @@ AttentionBuffers::Place AttentionBuffers::place(int region, const HeadsOf& of) c
         return {.region = region,
                 .offset = 0,
                 .batch_stride = heads * length * width,
-                .head_stride = length * width,
+                .head_stride = (attention_.varlen ? all_rows(of.keys) : length) * width,
                 .row_stride = width,
                 .heads = heads,
                 .length = length,
@@ -142,13 +156,17 @@ void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) 
     std::size_t index = 0;
     for (std::int64_t b = 0; b < batch_; ++b) {
         for (std::int64_t h = 0; h < place.heads; ++h) {
-            for (std::int64_t l = 0; l < place.length; ++l) {
-                const std::int64_t row = place.offset + b * place.batch_stride +
-                                         h * place.head_stride + l * place.row_stride;
+            const std::int64_t length =
+                attention_.varlen ? row_starts_[b + 1] - row_starts_[b] : place.length;
+            const std::int64_t first =
+                place.offset + h * place.head_stride +
+                (attention_.varlen ? row_starts_[b] * place.row_stride : b * place.batch_stride);
+            for (std::int64_t l = 0; l < length; ++l) {
                 for (int d = 0; d < place.width; ++d) {
-                    visit(index++, row + d);
+                    visit(index++, first + l * place.row_stride + d);
                 }
             }
+            index += static_cast<std::size_t>((place.length - length) * place.width);
         }
     }
 }
@@ -284,6 +302,8 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.alibi_slopes = alibi_slopes_ ? alibi_slopes_.as<float>() : nullptr;
     arguments.sinks = sinks_ ? sinks_.as<float>() : nullptr;
     arguments.d_sinks = attention_.sink ? static_cast<float*>(payload(d_sinks_)) : nullptr;
+    arguments.starts = starts_ ? starts_.as<int>() : nullptr;
+    arguments.rows = attention_.varlen ? row_starts_.back() : 0;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

@@ -79,6 +79,16 @@ void check_dtype(DType dtype, const Device& device) {
 void check_batch(const AttentionCase& problem) {
     check_batch(problem.attention, problem.batch);
     const std::vector<int>& lengths = problem.lengths;
+    const std::size_t sequences = problem.rules.sequence_lengths.size();
+    if (problem.attention.varlen != (sequences > 0)) {
+        throw UserError("{} lengths of sequences were given {} varlen: give one for each sample",
+                        sequences, problem.attention.varlen ? "with" : "without");
+    }
+    if (sequences > 0 &&
+        std::all_of(problem.rules.sequence_lengths.begin(), problem.rules.sequence_lengths.end(),
+                    [](int length) { return length == 0; })) {
+        throw UserError("all {} sequences have length 0: give one of at least 1", sequences);
+    }
     if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
                         lengths.size(), problem.batch);
@@ -108,6 +118,9 @@ std::string to_text(const MaskRules& rules) {
     }
     if (!rules.query_lengths.empty()) {
         text += fmt::format(" query_lengths=[{}]", fmt::join(rules.query_lengths, ","));
+    }
+    if (!rules.sequence_lengths.empty()) {
+        text += fmt::format(" sequence_lengths=[{}]", fmt::join(rules.sequence_lengths, ","));
     }
     return text;
 }
@@ -270,8 +283,10 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     options.batch = problem.batch;
     const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
                                             device, cache, options);
-    AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
-                             device);
+    AttentionBuffers buffers(
+        problem.attention, problem.batch,
+        problem.attention.varlen ? problem.rules.sequence_lengths : problem.lengths, problem.layout,
+        device);
     if (problem.attention.mask == ElementMask::kSpans) {
         buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length,
                                         problem.attention.key_value_length()));

@@ -62,6 +62,10 @@ bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
         kept = kept && rules.documents[head.sample * attention.length + i] ==
                            of_keys[head.sample * attention.key_value_length() + j];
     }
+    if (!rules.sequence_lengths.empty()) {
+        const std::int64_t length = rules.sequence_lengths[head.sample];
+        kept = kept && i < length && j < length;
+    }
     return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
 }
 

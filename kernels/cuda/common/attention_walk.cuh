@@ -9,6 +9,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/score.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
 enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
@@ -80,6 +81,7 @@ struct WorkItem {
     int order_index;  // in TileProgram::order
     int first_row;    // of the stationary tile
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
+    int start;        // sequence_start() of the batch
 };
 
 // The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
@@ -91,11 +93,19 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned ba
         const int batch = (int)(batch_head / kPatternHeads);
         const int head =
             entry / kPatternTiles / kItemWalks * kPatternHeads + (int)(batch_head % kPatternHeads);
-        return {batch, head, order_index, entry % kPatternTiles * kStationaryRows,
-                ((long long)batch * kItemHeads + head) * kLength};
+        return {batch,
+                head,
+                order_index,
+                entry % kPatternTiles * kStationaryRows,
+                ((long long)batch * kItemHeads + head) * kLength,
+                sequence_start(args, batch)};
     }
-    return {(int)(batch_head / kItemHeads), (int)(batch_head % kItemHeads), order_index,
-            tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
+    return {(int)(batch_head / kItemHeads),
+            (int)(batch_head % kItemHeads),
+            order_index,
+            tile_at(args, order_index) * kStationaryRows,
+            (long long)batch_head * kLength,
+            sequence_start(args, (int)(batch_head / kItemHeads))};
 }
 
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
@@ -108,8 +118,12 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
 SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
     if constexpr (kMembers == 1) return work;
     const int head = query_head(work.head, member);
-    return {work.batch, head, work.order_index, work.first_row,
-            ((long long)work.batch * kHeads + head) * kLength};
+    return {work.batch,
+            head,
+            work.order_index,
+            work.first_row,
+            ((long long)work.batch * kHeads + head) * kLength,
+            work.start};
 }
 
 // Which member's step of the walk, of `walked` steps, is step `step` of an item.

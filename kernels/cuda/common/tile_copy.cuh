@@ -3,6 +3,7 @@
 #define SPION_TILE_COPY_CUH
 
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 enum : int { kWarpCopies = 16 * kRowChunks / 32 };  // chunks of a warp's 16 rows a lane moves
@@ -28,13 +29,18 @@ using Rows = RowsOf<(int)kKeyDim * Element::kBytes / 16>;         // of Q, K and
 using ValueRows = RowsOf<(int)kValueDim * Element::kBytes / 16>;  // of V, O and theirs
 
 template <typename Of = Rows>
-SPION_DEVICE Of rows_of(const SpionTensor& tensor, int batch, int head) {
-    const long long first = batch * tensor.batch_stride + head * tensor.head_stride;
+SPION_DEVICE Of rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor, int batch,
+                        int head) {
+    long long first = batch * tensor.batch_stride + head * tensor.head_stride;
+    if constexpr (kVarlen) {
+        first = (long long)args.starts[batch] * tensor.row_stride + head * tensor.head_stride;
+    }
     return {(char*)tensor.data + first * Element::kBytes,
             (int)(tensor.row_stride * Element::kBytes)};
 }
-SPION_DEVICE ValueRows value_rows_of(const SpionTensor& tensor, int batch, int head) {
-    return rows_of<ValueRows>(tensor, batch, head);
+SPION_DEVICE ValueRows value_rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor,
+                                     int batch, int head) {
+    return rows_of<ValueRows>(args, tensor, batch, head);
 }
 
 // The same rows of the head that is `heads` further.

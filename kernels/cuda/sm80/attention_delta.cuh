@@ -9,9 +9,9 @@ static_assert(32 % kLanesOfRow == 0);
 extern "C" __global__ void __launch_bounds__(kThreads)
     attention_delta(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem work = work_item(args, blockIdx.x);
-    const ValueRows output = value_rows_of(args.o, work.batch, work.head);
-    const ValueRows output_gradient = value_rows_of(args.d_o, work.batch, work.head);
-    const Rows query_gradient = rows_of(args.d_q, work.batch, work.head);
+    const ValueRows output = value_rows_of(args, args.o, work.batch, work.head);
+    const ValueRows output_gradient = value_rows_of(args, args.d_o, work.batch, work.head);
+    const Rows query_gradient = rows_of(args, args.d_q, work.batch, work.head);
     const bool empty = offset_at(args, work.order_index + 1) == offset_at(args, work.order_index);
     const int chunk = lane_index() % kLanesOfRow;
 #pragma unroll

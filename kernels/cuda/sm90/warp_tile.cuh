@@ -141,12 +141,12 @@ SPION_DEVICE void zero_streamed_rows(unsigned tile, int first) {
 }
 
 // Writes a result, its rows 16 m + g and 16 m + g + 8 scaled by factor[m][0] and factor[m][1], to
-// rows [first, first + kStationaryRows) below L, 16 bytes a lane. `tile` [kStationaryRows, D] of
+// rows [first, first + kStationaryRows) below `limit`, 16 bytes a lane. `tile` [kStationaryRows, D] of
 // shared memory serves as staging.
 template <int kChunks>
 SPION_DEVICE void store_result(unsigned tile, const Result& acc,
                                const float (&factor)[kRowTiles][2], const RowsOf<kChunks>& target,
-                               int first) {
+                               int first, int limit) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     __syncwarp();
 #pragma unroll
@@ -170,7 +170,7 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
         const int row = (32 * i + lane_index()) / kRowChunks;
         const int chunk = (32 * i + lane_index()) % kRowChunks;
         const uint4 value = load_shared_16(tile + tile_offset<kStationaryRows>(row, chunk * 16));
-        if (first + row < kStationaryLength && target.has(chunk))
+        if (first + row < limit && target.has(chunk))
             *(uint4*)target.at(first + row, chunk) = value;
     }
     fence_proxy_async_shared();
@@ -179,9 +179,9 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
 
 // The same of a result of zeros.
 template <int kChunks>
-SPION_DEVICE void store_zeros(const RowsOf<kChunks>& target, int first) {
+SPION_DEVICE void store_zeros(const RowsOf<kChunks>& target, int first, int limit) {
     for (int i = lane_index(); i < kStationaryRows * kRowChunks; i += 32) {
-        if (first + i / kRowChunks < kStationaryLength && target.has(i % kRowChunks)) {
+        if (first + i / kRowChunks < limit && target.has(i % kRowChunks)) {
             *(uint4*)target.at(first + i / kRowChunks, i % kRowChunks) = make_uint4(0, 0, 0, 0);
         }
     }

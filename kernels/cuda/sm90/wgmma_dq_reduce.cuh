@@ -103,8 +103,8 @@ __device__ __forceinline__ void DqReduceWarp::write(const ItemPlan& plan, int ga
     const SpionTensor& tensor = args.attention.d_q;
     const int odd = lane_index() % 2;
     const int first = gather_block * kGatherRows + lane_index() / 4 + 8 * odd;
-    char* const target =
-        rows_of(tensor, plan.batch(), plan.head()).at(first, 0) + lane_index() % 4 / 2 * 8;
+    char* const target = rows_of(args.attention, tensor, plan.batch(), plan.head()).at(first, 0) +
+                         lane_index() % 4 / 2 * 8;
     const int pitch = (int)tensor.row_stride * Element::kBytes;
     unsigned source = dq_partial_at(buffer) + lane_index() * 16;
 #pragma unroll 1
