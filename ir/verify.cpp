@@ -103,6 +103,12 @@ void verify_order(const TileProgram& program) {
     std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         const std::int32_t tile = program.order[item];
+        if (program.attention.varlen && program.attention.patterns == 1 &&
+            tile != static_cast<std::int32_t>(item)) {
+            broken(static_cast<int>(item),
+                   "work item {} is tile {}: with varlen tiles are in the order of their numbers",
+                   item, tile);
+        }
         if (tile < 0 || tile >= tiles || seen[static_cast<std::size_t>(tile)]) {
             broken(static_cast<int>(item), "order is no permutation: work item {} is tile {} {}",
                    item, tile, tile < 0 || tile >= tiles ? "out of range" : "a second time");

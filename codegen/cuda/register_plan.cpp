@@ -74,14 +74,19 @@ RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, i
     throw InternalError("head dimension {} has no register plan", head_dim);
 }
 
+constexpr int kRoomOfSequences = 40;  // so many that every number of warps has one block less
+
 // For bodies that keep a few registers more than the tables count: one row has none to spare. Where
 // sequences begin and end takes more of them.
 RegisterPlan plan_with_room(KernelRole role, const Attention& attention, int columns, int warps) {
     const DType dtype = attention.dtype;
-    const int head_dim = mma_tile_width(attention), room = attention.varlen ? 24 : 8;
+    const int head_dim = mma_tile_width(attention);
+    if (attention.varlen) {
+        return plan_for(role, dtype, head_dim, columns, warps, kRoomOfSequences);
+    }
     const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
     const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
-    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, room) : plan;
+    return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
 }
 
 bool changes_scores(const Attention& attention) {

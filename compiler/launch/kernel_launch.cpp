@@ -96,6 +96,7 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       attention_(program.attention),
       geometry_{.threads = emitted.threads, .shared_bytes = emitted.shared_bytes},
       fetches_by_tma_(emitted.resident_blocks > 0),
+      stationary_rows_(program.stationary_rows),
       stationary_box_rows_(program.unit == MatrixUnit::kMmaSyncTma ? program.stationary_rows
                                                                    : kGroupRows),
       streamed_box_rows_(program.gather_rows),
@@ -186,12 +187,18 @@ unsigned KernelLaunch::lpt_tiles(std::int64_t items, std::int64_t workers,
 PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::int32_t* block,
                                      const WalkTables& tables, const LaunchMemory& memory,
                                      const WorkHints& hints, const Device& device) const {
-    const std::int64_t items = std::int64_t{args.batch} * pattern_heads(attention_, role_) * tiles_;
+    // Of sequences that lie end to end, an item for every tile that one has, and one each more
+    // (kernels/cuda/common/attention_walk.cuh).
+    const bool of_sequences = attention_.varlen && attention_.patterns == 1;
+    const std::int64_t tiles = of_sequences ? args.rows / stationary_rows_ + args.batch : tiles_;
+    const std::int64_t heads =
+        (of_sequences ? 1 : std::int64_t{args.batch}) * pattern_heads(attention_, role_);
+    const std::int64_t items = heads * tiles;
     if (items > std::numeric_limits<std::int32_t>::max()) {
         throw UserError("{} work items, at most {} in a launch: use a smaller batch", items,
                         std::numeric_limits<std::int32_t>::max());
     }
-    args.tiles = static_cast<int>(tiles_);
+    args.tiles = static_cast<int>(tiles);
     if (block != nullptr) {
         point_at(block, tables, args);
     }
@@ -207,7 +214,7 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
     arguments.items = static_cast<unsigned>(items);
     arguments.counters = memory.counters;
     const std::int64_t most = std::int64_t{sm_count_} * resident_blocks_;
-    arguments.lpt_tiles = lpt_tiles(items, most * items_at_once_, hints);
+    arguments.lpt_tiles = of_sequences ? 0 : lpt_tiles(items, most * items_at_once_, hints);
     launch.geometry.work_items = std::min((items + items_at_once_ - 1) / items_at_once_, most);
     if (role_ == KernelRole::kGradients) {
         arguments.dq_tickets = block + tables.tickets;
@@ -215,7 +222,7 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
         arguments.dq_accum = memory.dq_accum;
         arguments.batch_heads_at_once = static_cast<unsigned>(batch_heads_at_once_);
     } else {
-        arguments.lpt_heads = lpt_heads(items / tiles_, launch.geometry.work_items, hints);
+        arguments.lpt_heads = lpt_heads(heads, launch.geometry.work_items, hints);
     }
     return launch;
 }

@@ -80,6 +80,7 @@ class KernelLaunch {
     Attention attention_;
     LaunchGeometry geometry_;
     bool fetches_by_tma_ = false;
+    int stationary_rows_ = 0;  // of a tile
     int stationary_box_rows_ = 0, streamed_box_rows_ = 0;
     int resident_blocks_ = 0, items_at_once_ = 1, sm_count_ = 1;
     int tile_width_ = 0;  // columns of a tile: D and Dv, padded

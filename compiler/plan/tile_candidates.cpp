@@ -18,6 +18,17 @@ std::vector<const KernelFamily*> families_that_can(const KernelCase& launch,
     return able;
 }
 
+// The most general one that multiplies on the target at all; the last one where none does.
+const KernelFamily& last_of_target(const KernelCase& launch,
+                                   const std::vector<const KernelFamily*>& families) {
+    const auto able = std::find_if(families.rbegin(), families.rend(), [&](const auto* family) {
+        return std::any_of(std::begin(kMatrixUnits), std::end(kMatrixUnits), [&](MatrixUnit unit) {
+            return family->multiplies(launch.role, unit, launch.attention.dtype, launch.target);
+        });
+    });
+    return able == families.rend() ? *families.back() : **able;
+}
+
 // visit(family, shape) for every shape within a block row.
 template <typename Visit>
 void on_every_shape(const KernelCase& launch, KernelFamilies families, const Visit& visit) {
@@ -143,7 +154,8 @@ void throw_nothing_fits(const KernelCase& launch, KernelFamilies families) {
         if (of_role.empty()) {
             throw InternalError("no kernel family computes {}", to_string(launch.role));
         }
-        throw UserError("{}: {}", of_role.back()->why_not(launch), of_role.back()->instead);
+        const KernelFamily& family = last_of_target(launch, of_role);
+        throw UserError("{}: {}", family.why_not(launch), family.instead);
     }
     throw UserError(
         "no {} tile for D={} {} fits: the smallest needs {} bytes of shared memory and {} offers "

@@ -92,7 +92,7 @@ SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& 
     }
     store_transposed(sums, kValueDim, inverse.data, row_of(args.o, work, work.first),
                      args.o.row_stride, work.rows);
-    for (int row = 0; row < work.statistics; ++row) {
+    for (int row = 0; row < work.rows; ++row) {
         args.lse[work.row_base + work.first + row] = lse.data[row];
     }
 }

@@ -17,7 +17,7 @@ SPION_INLINE void write_delta(const SpionAttentionArguments& args, const WorkIte
         }
         store(delta.data + lane, sum);
     }
-    for (int row = 0; row < work.statistics; ++row) {
+    for (int row = 0; row < work.rows; ++row) {
         args.delta[work.row_base + work.first + row] = delta.data[row];
     }
 }

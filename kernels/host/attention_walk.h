@@ -70,7 +70,6 @@ struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
     int rows;         // that the sample has
-    int statistics;   // rows of LSE and delta: those below L
     int start;        // where the sample's rows begin, of sequences that lie end to end
     int order_index;
     const int* gather_blocks;  // what it streams, [gather_block_count]
@@ -120,23 +119,52 @@ SPION_INLINE int rows_of_tile(long long left) {
     return static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
 }
 
+// Which tile of which head of which sample an item is, and the place of its walk.
+struct TileOfItem {
+    int batch, head, tile, order_index;
+};
+
+// As a batch-head has its walks in order; of several patterns, an entry says the head's too.
+SPION_INLINE TileOfItem tile_of_item(const SpionAttentionArguments& args, long long item,
+                                     int tiles) {
+    const int order_index = static_cast<int>(item % tile_count(args));
+    const long long batch_head = item / tile_count(args);
+    const int entry = tile_at(args, order_index * item_walks());
+    return {static_cast<int>(batch_head / pattern_heads()),
+            entry / tiles / item_walks() * pattern_heads() +
+                static_cast<int>(batch_head % pattern_heads()),
+            entry % tiles, order_index};
+}
+
+// As kernels/cuda/common/attention_walk.cuh has it: tile t of sequence b is item
+// starts[b] / tile_rows + b + t of a head.
+SPION_INLINE TileOfItem tile_of_sequences(const SpionAttentionArguments& args, long long item,
+                                          int tiles, int tile_rows) {
+    const int head = static_cast<int>(item / args.tiles),
+              of_head = static_cast<int>(item % args.tiles);
+    int sequence = 0;
+    while (sequence + 1 < args.batch &&
+           args.starts[sequence + 1] / tile_rows + sequence + 1 <= of_head) {
+        ++sequence;
+    }
+    const int tile = of_head - (args.starts[sequence] / tile_rows + sequence);
+    return {sequence, head, tile, tile < tiles ? tile : tiles - 1};
+}
+
 // row_item: work item * kPackedRows + block row. The walk is to be opened.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
                                 bool rows_are_keys) {
-    const long long item = row_item / kPackedRows;
-    const int order_index = static_cast<int>(item % tile_count(args));
-    const long long batch_head = item / tile_count(args);
-    WorkItem work;
     const int tile_rows = kPackedRows * kStationaryRows;
     const int tiles = (stationary_length(rows_are_keys) - 1) / tile_rows + 1;  // of a pattern
-    const int entry = tile_at(args, order_index * item_walks());
-    work.order_index = order_index;
-    work.batch = static_cast<int>(batch_head / pattern_heads());
-    work.head = entry / tiles / item_walks() * pattern_heads() +
-                static_cast<int>(batch_head % pattern_heads());
+    const TileOfItem of = kVarlen && kPatterns == 1
+                              ? tile_of_sequences(args, row_item / kPackedRows, tiles, tile_rows)
+                              : tile_of_item(args, row_item / kPackedRows, tiles);
+    WorkItem work;
+    work.order_index = of.order_index;
+    work.batch = of.batch;
+    work.head = of.head;
     work.row = static_cast<int>(row_item % kPackedRows);
-    work.first = (static_cast<long long>(entry % tiles) * kPackedRows + work.row) * kStationaryRows;
-    work.statistics = rows_of_tile(stationary_length(rows_are_keys) - work.first);
+    work.first = (static_cast<long long>(of.tile) * kPackedRows + work.row) * kStationaryRows;
     work.rows =
         rows_of_tile(positions_of(args, work.batch, stationary_length(rows_are_keys)) - work.first);
     work.start = kVarlen ? args.starts[work.batch] : 0;
@@ -146,9 +174,9 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
     return work;
 }
 
-// The last packed tile may have block rows that do not exist.
+// The last packed tile may have block rows that do not exist, a sequence items without positions.
 SPION_INLINE bool is_beyond_end(const WorkItem& work) {
-    return kPackedRows > 1 && work.statistics <= 0;
+    return (kPackedRows > 1 || kVarlen) && work.rows <= 0;
 }
 
 // Whether the item's rows use gather block i of the list.

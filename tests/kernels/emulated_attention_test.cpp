@@ -39,10 +39,14 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.offsets = program.offsets.data();
             args.gather_blocks = program.gather_blocks.data();
             args.block_row_masks = program.block_row_masks.data();
-            args.tiles = program.tiles() / item_walks(program.attention, role);
         }
+        const bool of_sequences = problem.c.varlen && problem.c.patterns == 1;
+        args.tiles =
+            of_sequences
+                ? problem.starts.back() / static_cast<int>(program.stationary_rows) + problem.batch
+                : program.tiles() / item_walks(program.attention, role);
         args.batch = problem.batch;
-        args.starts = problem.starts.data();
+        args.starts = problem.c.varlen ? problem.starts.data() : nullptr;
         args.rows = problem.starts.back();
         args.dropout = &problem.dropout;
         args.alibi_slopes = problem.slopes.data();
@@ -59,9 +63,9 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         const EmittedGeometry geometry = spion::geometry(program, emulated_target());
         const std::string name = std::string(GetParam().name) + (baked ? "_baked" : "");
         const EmulatedKernel kernel = find_emulated(name, to_string(role));
-        const std::int64_t blocks = std::int64_t{problem.batch} *
-                                    pattern_heads(program.attention, role) * program.tiles() /
-                                    item_walks(program.attention, role);
+        const std::int64_t batch_heads =
+            (of_sequences ? 1 : problem.batch) * pattern_heads(program.attention, role);
+        const std::int64_t blocks = batch_heads * args.tiles;
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });
     }
@@ -109,6 +113,13 @@ std::vector<double> gather(const std::vector<float>& rows, std::int64_t length, 
     return {begin, begin + length};
 }
 
+// What lies beyond a sequence is not defined.
+std::vector<double> defined(std::vector<double> got, const std::vector<double>& want,
+                            std::int64_t positions) {
+    std::copy(want.begin() + positions, want.end(), got.begin() + positions);
+    return got;
+}
+
 TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
     const EmulatedCase& c = GetParam();
     const std::uint64_t seed = test::fresh_seed();
@@ -130,9 +141,9 @@ TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
             const Reference r = problem.reference(b, h);
             const int pair = b * c.heads + h;
             append(got[0], gather(problem.o, b, h));
-            append(got[1], gather(problem.lse, c.length, pair));
+            append(got[1], defined(gather(problem.lse, c.length, pair), r.lse, c.positions(b)));
             append(got[2], gather(problem.d_q, b, h));
-            append(got[5], gather(problem.delta, c.length, pair));
+            append(got[5], defined(gather(problem.delta, c.length, pair), r.delta, c.positions(b)));
             append(want[0], r.o);
             append(want[1], r.lse);
             append(want[2], r.dq);

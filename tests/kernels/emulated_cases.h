@@ -299,7 +299,9 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role,
     const auto tiles = static_cast<int>(program.pattern_tiles());
     const int walks = item_walks(program.attention, role);
     for (int first = c.patterns - walks; first >= 0; first -= walks) {
-        for (int tile = tiles - 1; tile >= 0; --tile) {
+        for (int n = 0; n < tiles; ++n) {
+            // By number where sequences need it; else any order will do.
+            const int tile = c.varlen && c.patterns == 1 ? n : tiles - 1 - n;
             for (int pattern = first; pattern < first + walks; ++pattern) {
                 program.order.push_back(pattern * tiles + tile);
                 append_walk(program, c, tile, patterns[static_cast<std::size_t>(pattern)]);

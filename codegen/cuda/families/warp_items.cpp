@@ -78,10 +78,12 @@ int one_block_row(int /*block*/) {
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
+    ScoreNeeds needs = score_needs(launch.attention, launch.role, false, shape.streamed_rows);
+    // Where a sequence begins and ends, found by compiling: for the tiles whose registers do not move.
+    needs.registers += launch.attention.varlen && tma_tile_width(launch.attention) == 32 ? 8 : 0;
     const WarpPlan warps =
         plan_warps(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,
-                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
-                   score_needs(launch.attention, launch.role, false, shape.streamed_rows));
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block, needs);
     return {.problem = warps.problem.empty()
                            ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape,
                                            launch.target)

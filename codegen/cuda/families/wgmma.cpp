@@ -148,11 +148,14 @@ std::string body(KernelRole role, const KernelPlan& /*plan*/) {
 }  // namespace
 
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
-    const WgmmaPlan plan = plan_wgmma(
-        launch.role, tma_tile_width(launch.attention), shape.stationary_rows, shape.streamed_rows,
-        shape.stages, launch.target.shared_bytes_per_block, launch.target.compiler,
-        shape.packed_rows > 1,
-        score_needs(launch.attention, launch.role, shape.packed_rows > 1, shape.streamed_rows));
+    ScoreNeeds needs =
+        score_needs(launch.attention, launch.role, shape.packed_rows > 1, shape.streamed_rows);
+    // Where a sequence begins and ends, found by compiling.
+    needs.producer_registers = launch.attention.varlen ? 16 : 0;
+    const WgmmaPlan plan =
+        plan_wgmma(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                   launch.target.compiler, shape.packed_rows > 1, needs);
     const std::string problem =
         plan.problem.empty()
             ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape, launch.target)

@@ -84,10 +84,47 @@ struct WorkItem {
     int start;        // sequence_start() of the batch
 };
 
+// Sequences that lie end to end have no more work items than tiles, and one each: with R stationary
+// rows a tile, tile t of sequence b is item starts[b] / R + b + t of a head, and those of the last
+// tiles' numbers that a sequence does not reach have no positions. Walks then lie in the order of
+// tiles. Patterns of heads have an item for every tile of L rows, of every sequence.
+enum : bool { kItemsOfSequences = kVarlen && kPatterns == 1 };
+
+// Work items side by side: of a batch-head, or of a head in all sequences.
+SPION_DEVICE unsigned head_items(const SpionAttentionArguments& args) {
+    return (unsigned)(kItemsOfSequences ? args.tiles : tile_count(args));
+}
+SPION_DEVICE unsigned head_count(const SpionAttentionArguments& args) {
+    return kItemsOfSequences ? (unsigned)kPatternHeads : (unsigned)args.batch * kPatternHeads;
+}
+
+SPION_DEVICE WorkItem item_of_sequences(const SpionAttentionArguments& args, int head, int item) {
+    const auto first_item = [&](int sequence) {
+        return args.starts[sequence] / kStationaryRows + sequence;
+    };
+    int sequence = 0;
+    for (int end = args.batch; end - sequence > 1;) {
+        const int middle = (sequence + end) / 2;
+        if (first_item(middle) <= item) {
+            sequence = middle;
+        } else {
+            end = middle;
+        }
+    }
+    const int tile = item - first_item(sequence);
+    return {sequence,
+            head,
+            min(tile, kPatternTiles - 1),
+            tile * kStationaryRows,
+            ((long long)sequence * kItemHeads + head) * kLength,
+            args.starts[sequence]};
+}
+
 // The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
 // of b * kPatternHeads + the head among those of its pattern.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
                                 int order_index) {
+    if constexpr (kItemsOfSequences) return item_of_sequences(args, (int)batch_head, order_index);
     if constexpr (kPatterns > 1) {
         const int entry = tile_at(args, order_index * kItemWalks);
         const int batch = (int)(batch_head / kPatternHeads);
@@ -109,7 +146,7 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned ba
 }
 
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
-    const unsigned tiles = (unsigned)tile_count(args);
+    const unsigned tiles = head_items(args);
     const unsigned batch_head = item / tiles;
     return work_item(args, batch_head, (int)(item - batch_head * tiles));
 }

@@ -1,7 +1,8 @@
 // Where a sample's positions lie, for all CUDA bodies: in tensors [B, H, L, D], or, where samples are
 // sequences that lie end to end (ir/attention.h: varlen), in [H, T, D]. What lies beyond a sequence's
 // end is another one's: spans drop it from every sum, so that bodies have to know its length only
-// where they read or write rows. LSE and delta are [B, H, L] all the same.
+// where they read or write rows. LSE and delta are [B, H, L] all the
+// same, without what lies beyond a sequence.
 #ifndef SPION_SEQUENCES_CUH
 #define SPION_SEQUENCES_CUH
 

@@ -84,7 +84,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                     query_limit(args, item.batch));
     const int row = item.first_row + warp_row + lane_index() / 4;
     if (lane_index() % 4 == 0) {
-        if (row < kLength) args.lse[item.row + row] = softmax.lse(0);
-        if (row + 8 < kLength) args.lse[item.row + row + 8] = softmax.lse(1);
+        const int queries = query_limit(args, item.batch);
+        if (row < queries) args.lse[item.row + row] = softmax.lse(0);
+        if (row + 8 < queries) args.lse[item.row + row + 8] = softmax.lse(1);
     }
 }

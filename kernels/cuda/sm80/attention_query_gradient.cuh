@@ -155,7 +155,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = first_row + lane_index() / 4 + 8 * half;
-        shift[half] = row < kLength ? probability_shift(args.lse[item.row + row]) : kInfinity;
+        shift[half] = row < query_limit(args, item.batch)
+                          ? probability_shift(args.lse[item.row + row])
+                          : kInfinity;
     }
     const OutputChunks output(value_rows_of(args, args.o, item.batch, item.head), first_row,
                               query_limit(args, item.batch));
@@ -163,10 +165,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     __syncwarp();
     if constexpr (kDeltaAsCopied) {
         delta_as_copied(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
-                        first_row, kLength);
+                        first_row, query_limit(args, item.batch));
     } else {
         delta_by_pairs(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
-                       first_row, kLength);
+                       first_row, query_limit(args, item.batch));
     }
     __syncwarp();
     delta[0] = load_shared_float(shared_delta + lane_index() / 4 * 4);

@@ -85,7 +85,9 @@ struct Consumer {
             for (int half = 0; half < 2; ++half) {
                 const int row = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
                 const float value = softmax.lse(m, half);
-                if (lane_index() % 4 == 0 && row < kLength) lse[row] = value;
+                if (lane_index() % 4 == 0 && row < query_limit(args, plan.batch())) {
+                    lse[row] = value;
+                }
             }
         }
     }

@@ -47,12 +47,10 @@ struct Consumer {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 delta[m][half] = quad_sum(sum[m][half]);
-                const int position = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
-                if (kVarlen && position >= query_limit(args, plan.batch())) delta[m][half] = 0.0F;
                 const int row = 16 * m + 8 * half + lane_index() / 4;
                 const float lse = load_shared_float(memory.stationary_statistics() + row * 4);
                 // Rows from L on get the shift that makes every probability 0.
-                const bool inside = plan.first_row + row < kLength;
+                const bool inside = plan.first_row + row < query_limit(args, plan.batch());
                 shift[m][half] = inside ? probability_shift(lse) : kInfinity;
                 if (lane_index() % 4 == 0 && inside) {
                     args.delta[(long long)plan.batch_head * kLength + plan.first_row + row] =

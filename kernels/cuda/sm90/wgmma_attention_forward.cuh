@@ -165,8 +165,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const int row = first + lane_index() / 4;
     float* const lse = args.lse + (long long)plan.batch_head * kLength;
     if (lane_index() % 4 == 0) {
-        if (row < kLength) lse[row] = softmax.lse(0);
-        if (row + 8 < kLength) lse[row + 8] = softmax.lse(1);
+        const int queries = query_limit(args, plan.batch());
+        if (row < queries) lse[row] = softmax.lse(0);
+        if (row + 8 < queries) lse[row + 8] = softmax.lse(1);
     }
 }
 

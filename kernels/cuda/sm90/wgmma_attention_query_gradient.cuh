@@ -55,6 +55,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
     const int first = plan.first_row + warp_row;
+    const int queries = query_limit(args, plan.batch());
     float shift[2], delta[2];
     group_delta(delta, output_gradient_tile, output_tile);
 #pragma unroll
@@ -62,9 +63,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const int row = lane_index() / 4 + 8 * half;
         const unsigned lse = stationary_statistics(stationary_stage.index) + (warp_row + row) * 4;
         // Rows from L on get the shift that makes every probability 0.
-        shift[half] = first + row < kLength ? probability_shift(load_shared_float(lse)) : kInfinity;
-        if (kVarlen && first + row >= query_limit(args, plan.batch())) delta[half] = 0.0F;
-        if (lane_index() % 4 == 0 && first + row < kLength) {
+        shift[half] = first + row < queries ? probability_shift(load_shared_float(lse)) : kInfinity;
+        if (lane_index() % 4 == 0 && first + row < queries) {
             args.delta[(long long)plan.batch_head * kLength + first + row] = delta[half];
         }
     }

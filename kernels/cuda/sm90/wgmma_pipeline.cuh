@@ -214,7 +214,7 @@ SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
 // before finds in the L2 what that has read or written last.
 template <bool kLastHeadFirst>
 SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned claim) {
-    const unsigned tiles = (unsigned)tile_count(args.attention);
+    const unsigned tiles = head_items(args.attention);
     if constexpr (kHelperWarps > 0) {
         // batch_heads_at_once heads side by side, order index by order index.
         const unsigned first =
@@ -232,8 +232,7 @@ SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned clai
         order_index = (claim - first_late) / args.lpt_heads;
         batch_head = first_late / tiles + (claim - first_late - order_index * args.lpt_heads);
     }
-    if (kLastHeadFirst)
-        batch_head = (unsigned)args.attention.batch * kPatternHeads - 1 - batch_head;
+    if (kLastHeadFirst) batch_head = head_count(args.attention) - 1 - batch_head;
     return work_item(args.attention, batch_head, (int)order_index);
 }
 
