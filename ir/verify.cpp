@@ -103,6 +103,12 @@ void verify_order(const TileProgram& program) {
     std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         const std::int32_t tile = program.order[item];
+        if (program.attention.varlen && program.attention.patterns == 1 &&
+            tile != static_cast<std::int32_t>(item)) {
+            broken(static_cast<int>(item),
+                   "work item {} is tile {}: with varlen tiles are in the order of their numbers",
+                   item, tile);
+        }
         if (tile < 0 || tile >= tiles || seen[static_cast<std::size_t>(tile)]) {
             broken(static_cast<int>(item), "order is no permutation: work item {} is tile {} {}",
                    item, tile, tile < 0 || tile >= tiles ? "out of range" : "a second time");
@@ -361,6 +367,11 @@ void verify_summary(const ScoreSummaryProgram& program) {
                "a score summary of {} queries and {} keys: patterns are found in square "
                "maps, give as many keys as queries",
                program.attention.length, program.attention.key_value_length());
+    }
+    if (program.attention.varlen) {
+        broken(kProgram,
+               "a score summary of varlen sequences: patterns are found in maps of one length, "
+               "give samples of their own");
     }
     const int tile = program.tile;
     if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
