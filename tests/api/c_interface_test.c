@@ -68,8 +68,11 @@ static void operations(spion_context* context) {
     a.spans = 1;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "spans and for causal");
     a = attention();
-    a.dropout = 0.5F;
-    INVALID(spion_plan_create(context, &a, NULL, &plan), "dropout 0.5 is not supported");
+    a.dropout = 1.0F;
+    INVALID(spion_plan_create(context, &a, NULL, &plan), "dropout 1 is not supported");
+    a = attention();
+    a.patterns = H + 1;
+    INVALID(spion_plan_create(context, &a, NULL, &plan), "one a head of K and V, or one a head");
     a = attention();
     a.dtype = SPION_BF16;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "the host computes in fp32 only");
