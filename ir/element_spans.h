@@ -27,7 +27,7 @@ struct MaskRules {
     std::vector<int> prefixes;       // [B] in [0, Lk], with causal: keys below it are kept by all
     std::vector<int> query_lengths;  // [B] in [0, L]: queries from it on are padded, and keep none
     // [B] in [0, L], of Attention::varlen: neither queries nor keys from it on are the sequence's
-    std::vector<int> sequence_lengths;
+    std::vector<int> sequence_lengths = {};
 
     friend bool operator==(const MaskRules&, const MaskRules&) = default;
 };

@@ -160,16 +160,89 @@ struct Problem {
         return result;
     }
 
-    Reference reference(int b, int h) {
-        const std::int64_t L = c.length, keys = c.keys();
+    // Of one query by key: scores, -infinity where a key is left out, and what changes them.
+    struct Row {
+        std::vector<double> s, slope, factor;
+    };
+
+    // Sets the row's LSE, too.
+    Row scores_of(int b, int h, std::int64_t i, Reference& r) {
+        const std::int64_t keys = c.keys();
+        const int key_head = h * k.heads / c.heads;
+        Row row;
+        row.s.assign(static_cast<std::size_t>(keys), -kInfinite);
+        row.slope.assign(row.s.size(), 0.0);
+        row.factor = row.slope;
+        std::int64_t inside = 0, kept = 0;
+        double top = -kInfinite;
+        for (std::int64_t j = 0; j < keys; ++j) {
+            if (!keeps(b, i, j)) continue;
+            ++kept;
+            if (!in_pattern(h, i, j)) continue;
+            ++inside;
+            if (j >= lengths[static_cast<std::size_t>(b)]) continue;
+            double dot = 0;
+            for (int d = 0; d < c.head_dim; ++d) {
+                dot += q.get(b, h, i, d) * k.get(b, key_head, j, d);
+            }
+            const Changed element = changed(b, h, i, j, dot);
+            row.s[static_cast<std::size_t>(j)] = element.score;
+            row.slope[static_cast<std::size_t>(j)] = element.slope;
+            row.factor[static_cast<std::size_t>(j)] = element.factor;
+            top = std::max(top, element.score);
+        }
+        const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
+        if (zeros) top = std::max(top, 0.0);
+        const double sink = double{sinks[static_cast<std::size_t>(h)]};
+        if (c.sink) top = std::max(top, sink);
+        double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
+        z += c.sink ? std::exp(sink - top) : 0.0;
+        for (double x : row.s) z += x == -kInfinite ? 0.0 : std::exp(x - top);
+        r.lse[static_cast<std::size_t>(i)] = z == 0.0 ? -kInfinite : top + std::log(z);
+        return row;
+    }
+
+    // O and delta of the row, and what it adds to the gradients.
+    void add_row(int b, int h, std::int64_t i, const Row& row, Reference& r) {
         const int key_head = h * k.heads / c.heads;
         const int D = c.head_dim, values = c.values();
-        const auto index = [&](std::int64_t l, int d) {
-            return static_cast<std::size_t>(l * D + d);
+        const auto at = [](std::int64_t l, int d, int width) {
+            return static_cast<std::size_t>(l * width + d);
         };
-        const auto value_index = [&](std::int64_t l, int d) {
-            return static_cast<std::size_t>(l * values + d);
-        };
+        const double lse_i = r.lse[static_cast<std::size_t>(i)];
+        std::vector<double> p(row.s.size(), 0.0), dp(p);
+        double delta_i = 0;
+        for (std::size_t j = 0; j < p.size(); ++j) {
+            if (row.s[j] == -kInfinite) continue;
+            const auto key = static_cast<std::int64_t>(j);
+            p[j] = std::exp(row.s[j] - lse_i);
+            for (int d = 0; d < values; ++d) {
+                const double value = v.get(b, key_head, key, d);
+                r.o[at(i, d, values)] += row.factor[j] * p[j] * value;
+                dp[j] += row.factor[j] * d_o.get(b, h, i, d) * value;
+                r.dv[at(key, d, values)] += row.factor[j] * p[j] * d_o.get(b, h, i, d);
+            }
+            delta_i += p[j] * dp[j];
+        }
+        r.delta[static_cast<std::size_t>(i)] = delta_i;
+        for (std::size_t j = 0; j < p.size(); ++j) {
+            if (row.s[j] == -kInfinite) continue;
+            const auto key = static_cast<std::int64_t>(j);
+            const double ds = row.slope[j] * p[j] * (dp[j] - delta_i);
+            const double term = row.slope[j] * p[j] * dp[j];
+            for (int d = 0; d < D; ++d) {
+                const double key_value = k.get(b, key_head, key, d), query = q.get(b, h, i, d);
+                r.dq[at(i, d, D)] += ds * key_value;
+                r.dk[at(key, d, D)] += ds * query;
+                r.dq_terms += term * key_value * term * key_value;
+                r.dk_terms += term * query * term * query;
+            }
+        }
+    }
+
+    Reference reference(int b, int h) {
+        const std::int64_t L = c.length, keys = c.keys();
+        const int D = c.head_dim, values = c.values();
         Reference r;
         r.dq = std::vector<double>(static_cast<std::size_t>(L * D), 0.0);
         r.o = std::vector<double>(static_cast<std::size_t>(L * values), 0.0);
@@ -177,61 +250,7 @@ struct Problem {
         r.dv = std::vector<double>(static_cast<std::size_t>(keys * values), 0.0);
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
-            std::vector<double> s(static_cast<std::size_t>(keys), -kInfinite), p(s.size(), 0.0),
-                dp(p);
-            std::vector<double> slope(p), factor(p);
-            std::int64_t inside = 0, kept = 0;
-            double top = -kInfinite;
-            for (std::int64_t j = 0; j < keys; ++j) {
-                if (!keeps(b, i, j)) continue;
-                ++kept;
-                if (!in_pattern(h, i, j)) continue;
-                ++inside;
-                if (j >= lengths[static_cast<std::size_t>(b)]) continue;
-                double dot = 0;
-                for (int d = 0; d < D; ++d) dot += q.get(b, h, i, d) * k.get(b, key_head, j, d);
-                const Changed element = changed(b, h, i, j, dot);
-                s[static_cast<std::size_t>(j)] = element.score;
-                slope[static_cast<std::size_t>(j)] = element.slope;
-                factor[static_cast<std::size_t>(j)] = element.factor;
-                top = std::max(top, element.score);
-            }
-            const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
-            if (zeros) top = std::max(top, 0.0);
-            const double sink = double{sinks[static_cast<std::size_t>(h)]};
-            if (c.sink) top = std::max(top, sink);
-            double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
-            z += c.sink ? std::exp(sink - top) : 0.0;
-            for (double x : s) z += x == -kInfinite ? 0.0 : std::exp(x - top);
-            const auto row = static_cast<std::size_t>(i);
-            r.lse[row] = z == 0.0 ? -kInfinite : top + std::log(z);
-            double delta_i = 0;
-            for (std::size_t j = 0; j < s.size(); ++j) {
-                if (s[j] == -kInfinite) continue;
-                p[j] = std::exp(s[j] - r.lse[row]);
-                for (int d = 0; d < values; ++d) {
-                    const double value = v.get(b, key_head, static_cast<std::int64_t>(j), d);
-                    r.o[value_index(i, d)] += factor[j] * p[j] * value;
-                    dp[j] += factor[j] * d_o.get(b, h, i, d) * value;
-                    r.dv[value_index(static_cast<std::int64_t>(j), d)] +=
-                        factor[j] * p[j] * d_o.get(b, h, i, d);
-                }
-                delta_i += p[j] * dp[j];
-            }
-            r.delta[row] = delta_i;
-            for (std::size_t j = 0; j < s.size(); ++j) {
-                if (s[j] == -kInfinite) continue;
-                const double ds = slope[j] * p[j] * (dp[j] - delta_i);
-                const double term = slope[j] * p[j] * dp[j];
-                for (int d = 0; d < D; ++d) {
-                    const auto key = static_cast<std::int64_t>(j);
-                    const double key_value = k.get(b, key_head, key, d), query = q.get(b, h, i, d);
-                    r.dq[index(i, d)] += ds * key_value;
-                    r.dk[index(key, d)] += ds * query;
-                    r.dq_terms += term * key_value * term * key_value;
-                    r.dk_terms += term * query * term * query;
-                }
-            }
+            add_row(b, h, i, scores_of(b, h, i, r), r);
         }
         return r;
     }
