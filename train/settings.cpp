@@ -152,6 +152,22 @@ std::vector<Setting> model_settings() {
             [](const TrainSettings& s) {
                 return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
             }),
+        words(
+            group, "embedding",
+            "first values of positions, of pictures of grey values too: normal, or sine (of rows "
+            "and "
+            "columns in pictures), by which near ones are alike",
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                if (text != "normal" && text != "sine") {
+                    throw UserError("{} is '{}', but it takes normal or sine", given, text);
+                }
+                s.sine_embedding = text == "sine";
+            },
+            [](const TrainSettings& s) {
+                return std::string_view(s.sine_embedding ? "sine" : "normal");
+            }),
+        number(group, "embedding-deviation", "standard deviation of the embedding's first values",
+               SPION_FIELD(embedding_deviation), 0.0, 10.0),
     };
 }
 
