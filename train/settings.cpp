@@ -13,6 +13,16 @@
 namespace spion {
 namespace {
 
+// Of names that are read elsewhere, where nobody knows what the user called them.
+template <typename Parse>
+auto parse_name(Parse parse, std::string_view text, std::string_view given) {
+    try {
+        return parse(text);
+    } catch (const UserError& error) {
+        throw UserError("{}: {}", given, error.what());
+    }
+}
+
 ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     if (text == "exact") return ScoreMode::kExact;
     if (text == "pooled") return ScoreMode::kPooled;
@@ -52,8 +62,8 @@ std::vector<Setting> general_settings() {
             [](const TrainSettings& s) { return std::string_view(s.task); }),
         words(
             group, "device", "auto, cpu or cuda",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.device = parse_device_choice(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.device = parse_name(parse_device_choice, text, given);
             },
             [](const TrainSettings& s) {
                 constexpr std::array<std::string_view, 3> kNames = {"auto", "cpu", "cuda"};
@@ -135,8 +145,8 @@ std::vector<Setting> model_settings() {
             group, "softmax",
             "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0, as "
             "the paper) or masked (minus infinity)",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.softmax = parse_softmax_kind(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.softmax = parse_name(parse_softmax_kind, text, given);
             },
             [](const TrainSettings& s) { return to_string(s.softmax); }),
         words(
@@ -200,8 +210,8 @@ std::vector<Setting> sparsity_settings() {
     return {
         words(
             group, "variant", "pattern discovery: cf, c or f",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.discovery.variant = parse_variant(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.discovery.variant = parse_name(parse_variant, text, given);
             },
             [](const TrainSettings& s) { return to_string(s.discovery.variant); }),
         number(group, "block", "edge of a block: 16, 32, 64 or 128", SPION_FIELD(discovery.block),
