@@ -2,6 +2,7 @@
 // launched, and nothing here allocates unless it fails or is asked to check contents.
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -24,7 +25,14 @@ struct CallMemory {
     std::uint64_t flags;
     const void* table_head;
     const std::int32_t *query_spans, *key_spans;
+    const spion_dropout_state* dropout;
+    const float *alibi_slopes, *sinks;
+    float* d_sinks;
 };
+
+static_assert(sizeof(spion_dropout_state) == sizeof(SpionDropoutState) &&
+              offsetof(spion_dropout_state, offset) == offsetof(SpionDropoutState, offset) &&
+              offsetof(spion_dropout_state, enabled) == offsetof(SpionDropoutState, enabled));
 
 static_assert(SPION_TABLE_HEAD_BYTES == kTableHead * sizeof(std::int32_t));
 
@@ -76,6 +84,14 @@ void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_
     }
 }
 
+SpanSizes of_queries(const Attention& attention) {
+    return {attention.length, attention.key_value_length()};
+}
+
+SpanSizes of_keys(const Attention& attention) {
+    return {attention.key_value_length(), attention.length};
+}
+
 void check_spans(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
                  bool on_host) {
     const Attention& attention = plan.plan->request().attention;
@@ -96,8 +112,33 @@ void check_spans(const spion_plan& plan, const CallMemory& memory, std::int64_t 
     check_address(memory.query_spans, "query_spans", kPair, plan.context->device());
     check_address(memory.key_spans, "key_spans", kPair, plan.context->device());
     if (on_host) {
-        check_ordered(attention, batch, memory.query_spans, "query_spans");
-        check_ordered(attention, batch, memory.key_spans, "key_spans");
+        check_ordered(of_queries(attention), batch, memory.query_spans, "query_spans");
+        check_ordered(of_keys(attention), batch, memory.key_spans, "key_spans");
+    }
+}
+
+// What a plan may be made with, and a call has to bring then: `wanted` by the plan.
+void check_option(const spion_plan& plan, bool wanted, const void* given, const char* argument,
+                  const char* option, std::size_t alignment) {
+    if ((given != nullptr) != wanted) {
+        throw UserError("{0} {1} and the plan was made {2} {3}: {4}", argument,
+                        given == nullptr ? "is null" : "is given", wanted ? "with" : "without",
+                        option, wanted ? "pass it" : "pass null, or make the plan with it");
+    }
+    if (given != nullptr) {
+        check_address(given, argument, alignment, plan.context->device());
+    }
+}
+
+void check_score_values(const spion_plan& plan, const CallMemory& memory) {
+    const Attention& attention = plan.plan->request().attention;
+    check_option(plan, attention.dropout > 0.0F, memory.dropout, "dropout", "dropout",
+                 sizeof(std::uint64_t));
+    check_option(plan, attention.alibi, memory.alibi_slopes, "alibi_slopes", "alibi",
+                 sizeof(float));
+    check_option(plan, attention.sink, memory.sinks, "sinks", "sinks", sizeof(float));
+    if (memory.d_sinks != nullptr) {
+        check_option(plan, attention.sink, memory.d_sinks, "d_sinks", "sinks", sizeof(float));
     }
 }
 
@@ -132,9 +173,12 @@ void check_contents(const spion_plan& plan, const CallMemory& memory, std::int64
     }
     if (memory.query_spans != nullptr) {
         const Attention& attention = plan.plan->request().attention;
-        const auto count = static_cast<std::size_t>(2 * batch * attention.length);
-        check_ordered(attention, batch, read(memory.query_spans, count).data(), "query_spans");
-        check_ordered(attention, batch, read(memory.key_spans, count).data(), "key_spans");
+        const auto look = [&](const SpanSizes& sizes, const std::int32_t* spans, const char* name) {
+            const auto count = static_cast<std::size_t>(2 * batch * sizes.length);
+            check_ordered(sizes, batch, read(spans, count).data(), name);
+        };
+        look(of_queries(attention), memory.query_spans, "query_spans");
+        look(of_keys(attention), memory.key_spans, "key_spans");
     }
     const std::size_t zeros = plan.plan->workspace(batch).zeros / sizeof(std::int32_t);
     const std::vector<std::int32_t> found = read(memory.workspace, zeros);
@@ -181,10 +225,15 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     args.lengths = memory.lengths;
     args.query_spans = memory.query_spans;
     args.key_spans = memory.key_spans;
+    args.dropout = reinterpret_cast<const SpionDropoutState*>(memory.dropout);
+    args.alibi_slopes = memory.alibi_slopes;
+    args.sinks = memory.sinks;
+    args.d_sinks = memory.d_sinks;
     check_tables(plan, memory);
     const std::optional<TableHead> head = head_of(*plan.plan, memory, on_host);
     check_lengths(plan, memory, batch, on_host);
     check_spans(plan, memory, batch, on_host);
+    check_score_values(plan, memory);
     check_workspace(plan, memory, batch, pass);
     if (!on_host && (memory.flags & SPION_CHECK) != 0) {
         check_contents(plan, memory, batch, stream);
@@ -219,11 +268,11 @@ int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
              {"k", call.k, &Arguments::k, Access::kRead},
              {"v", call.v, &Arguments::v, Access::kRead},
              {"o", call.o, &Arguments::o, Access::kWrite}}};
-        spion::api::run(
-            made, PlanPass::kForward, tensors, call.lse,
-            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
-             call.flags, call.table_head, call.query_spans, call.key_spans},
-            stream);
+        spion::api::run(made, PlanPass::kForward, tensors, call.lse,
+                        {call.tables, call.table_bytes, call.lengths, call.workspace,
+                         call.workspace_bytes, call.flags, call.table_head, call.query_spans,
+                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, nullptr},
+                        stream);
     });
 }
 
@@ -242,11 +291,11 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
              {"d_k", call.d_k, &Arguments::d_k, Access::kWrite},
              {"d_v", call.d_v, &Arguments::d_v, Access::kWrite}}};
         // Kernels of the backward pass read it.
-        spion::api::run(
-            made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
-            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
-             call.flags, call.table_head, call.query_spans, call.key_spans},
-            stream);
+        spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
+                        {call.tables, call.table_bytes, call.lengths, call.workspace,
+                         call.workspace_bytes, call.flags, call.table_head, call.query_spans,
+                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, call.d_sinks},
+                        stream);
     });
 }
 

@@ -56,5 +56,5 @@ struct spion_context {
 };
 
 struct spion_pattern {
-    spion::BlockPattern pattern;
+    spion::HeadPatterns patterns;
 };

@@ -58,6 +58,23 @@ BlockPattern discover_whole(const DiscoverySettings& settings, std::int64_t leng
     return discover(pool_scores(wide, length, settings), length, settings);
 }
 
+// Throws UserError for maps that the kernel of discovery does not make.
+void check_pooled(const Attention& attention) {
+    const auto refuse = [](bool given, const char* what, const char* instead) {
+        if (given) {
+            throw UserError("the attention has {}, and discovery pools {}", what, instead);
+        }
+    };
+    refuse(attention.mask == ElementMask::kSpans, "spans",
+           "the whole map or a causal one: leave spans 0");
+    refuse(attention.key_value_length() != attention.length, "keys of another length",
+           "maps of one sequence: leave key_length 0");
+    refuse(attention.softcap > 0.0F || attention.alibi, "a softcap or slopes",
+           "scores as they are: leave both out, or give the map to spion_discover_scores");
+    refuse(attention.patterns != 1, "patterns of its heads",
+           "all heads together: leave patterns 0");
+}
+
 void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, void* stream) {
     discoverer.context->check_process();
     const Device& device = discoverer.context->device();
@@ -134,11 +151,7 @@ int32_t spion_discoverer_create(spion_context* context, const spion_attention* a
         const spion::api::LogScope heard(state->log());
         const spion::DiscoverySettings settings = spion::api::settings_of(discovery);
         spion::PlanRequest request = spion::api::plan_request(attention, nullptr);
-        if (request.attention.mask == spion::ElementMask::kSpans) {
-            throw spion::UserError(
-                "the attention has spans, and discovery pools the whole map or a causal one: leave "
-                "spans 0");
-        }
+        spion::api::check_pooled(request.attention);
         spion::check_dtype(request.attention, state->device().target());
         *discoverer =
             new spion_discoverer{state, settings,

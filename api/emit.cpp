@@ -74,7 +74,7 @@ std::string stage_of(const PlanRequest& request, const char* target_name, std::i
 
 std::string explain_all(const PlanRequest& request, const char* target_name) {
     const Target target = target_named(target_name);
-    const BlockPattern pattern = typical_pattern(request);
+    const HeadPatterns pattern = typical_pattern(request);
     const LayerPlan plan = plan_of(request, target);
     std::string text;
     for (const LaunchPlan& launch : plan.launches) {

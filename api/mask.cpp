@@ -19,7 +19,8 @@ std::optional<int> side_of(const spion_mask_rules& given, std::int32_t side, std
     return (given.window & side) != 0 ? std::optional<int>(reach) : std::nullopt;
 }
 
-MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64_t length) {
+MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64_t length,
+                   std::int64_t keys) {
     if ((given.window & ~(SPION_WINDOW_LEFT | SPION_WINDOW_RIGHT)) != 0) {
         throw UserError(
             "the window's sides are {:#x}: use SPION_WINDOW_LEFT, SPION_WINDOW_RIGHT or both",
@@ -29,7 +30,7 @@ MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64
             .left = side_of(given, SPION_WINDOW_LEFT, given.left),
             .right = side_of(given, SPION_WINDOW_RIGHT, given.right),
             .documents = copied(given.documents, batch * length),
-            .key_documents = {},
+            .key_documents = copied(given.key_documents, batch * keys),
             .prefixes = copied(given.prefixes, batch),
             .query_lengths = copied(given.query_lengths, batch)};
 }
@@ -63,8 +64,13 @@ int32_t spion_write_spans(const spion_mask_rules* rules, int64_t batch, int64_t 
                 "{}: give arrays of that size",
                 count, batch, length, wanted);
         }
-        const spion::ElementSpans spans =
-            element_spans(spion::api::rules_of(given, batch, length), batch, length);
+        const std::int64_t key_length = given.key_length == 0 ? length : given.key_length;
+        if (key_length < 1 || key_length > kMost) {
+            throw UserError("the length of keys is {}: give 1 to {}, or 0 for as many as queries",
+                            key_length, kMost);
+        }
+        const spion::ElementSpans spans = element_spans(
+            spion::api::rules_of(given, batch, length, key_length), batch, length, key_length);
         std::copy(spans.queries.begin(), spans.queries.end(), queries);
         std::copy(spans.keys.begin(), spans.keys.end(), keys);
     });

@@ -1,10 +1,13 @@
 // Patterns from what others call theirs, and what can be asked of one.
 #include <cstdlib>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "api/context.h"
 #include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 
 namespace spion::api {
 namespace {
@@ -13,17 +16,26 @@ std::int64_t rows_of(std::int64_t length, std::int32_t block) {
     return BlockPattern::empty(length, block).rows();  // checks both
 }
 
-void set_pattern(spion_pattern** out, BlockPattern pattern) {
-    *out = new spion_pattern{std::move(pattern)};
-}
-
-// body(), which gives a BlockPattern, as a C function.
+// body(), which gives patterns, as a C function.
 template <typename Body>
 std::int32_t make_pattern(spion_pattern** out, const Body& body) noexcept {
     return guarded([&] {
         present(out, "pattern") = nullptr;
-        set_pattern(out, body());
+        *out = new spion_pattern{body()};
     });
+}
+
+// What text() makes of each head's, with an empty line between two.
+template <typename Text>
+std::string of_all(const spion_pattern* pattern, const Text& text) {
+    std::string all;
+    for (const BlockPattern& head : present(pattern, "pattern").patterns) {
+        if (!all.empty()) {
+            all += '\n';
+        }
+        all += text(head);
+    }
+    return all;
 }
 
 // Bits [nb, nb] that columns are set in, each once.
@@ -171,6 +183,7 @@ BlockPattern from_layout(std::int64_t length, std::int32_t block, const void* la
 extern "C" {
 
 using spion::BlockPattern;
+using spion::HeadPatterns;
 using spion::UserError;
 using spion::api::guarded;
 using spion::api::make_pattern;
@@ -181,6 +194,39 @@ int32_t spion_pattern_from_bits(int64_t length, int32_t block, const uint8_t* bi
     return make_pattern(pattern, [&] {
         const uint8_t* const first = count == 0 ? bits : &present(bits, "bits");
         return BlockPattern(length, block, std::vector<uint8_t>(first, first + count));
+    });
+}
+
+int32_t spion_pattern_from_cross_bits(int64_t length, int64_t key_length, int32_t block,
+                                      const uint8_t* bits, size_t count,
+                                      spion_pattern** pattern) noexcept {
+    return make_pattern(pattern, [&] {
+        const uint8_t* const first = count == 0 ? bits : &present(bits, "bits");
+        return BlockPattern(length, key_length, block, std::vector<uint8_t>(first, first + count));
+    });
+}
+
+int32_t spion_pattern_from_heads(const spion_pattern* const* heads, size_t count,
+                                 spion_pattern** pattern) noexcept {
+    return make_pattern(pattern, [&] {
+        std::vector<BlockPattern> all;
+        for (size_t i = 0; i < count; ++i) {
+            const HeadPatterns& some = present((&present(heads, "heads"))[i], "a head").patterns;
+            all.insert(all.end(), some.begin(), some.end());
+        }
+        return HeadPatterns(std::move(all));
+    });
+}
+
+int32_t spion_pattern_of_head(const spion_pattern* pattern, int32_t index,
+                              spion_pattern** head) noexcept {
+    return make_pattern(head, [&] {
+        const HeadPatterns& all = present(pattern, "pattern").patterns;
+        if (index < 0 || index >= all.count()) {
+            throw UserError("head {} was asked for, and the pattern has {}: give 0 to {}", index,
+                            all.count(), all.count() - 1);
+        }
+        return all[index];
     });
 }
 
@@ -231,7 +277,7 @@ int32_t spion_pattern_from_base_blockmask(int64_t length, const void* base_block
 
 int32_t spion_pattern_transpose(const spion_pattern* pattern, spion_pattern** transposed) noexcept {
     return make_pattern(transposed,
-                        [&] { return present(pattern, "pattern").pattern.transpose(); });
+                        [&] { return present(pattern, "pattern").patterns.transpose(); });
 }
 
 void spion_pattern_release(spion_pattern* pattern) noexcept {
@@ -240,13 +286,17 @@ void spion_pattern_release(spion_pattern* pattern) noexcept {
 
 int32_t spion_pattern_query(const spion_pattern* pattern, spion_pattern_info* info) noexcept {
     return guarded([&] {
-        const BlockPattern& seen = present(pattern, "pattern").pattern;
+        const HeadPatterns& seen = present(pattern, "pattern").patterns;
         spion_pattern_info filled = SPION_PATTERN_INFO_INIT;
         filled.length = seen.length();
         filled.rows = seen.rows();
         filled.block_count = seen.block_count();
         filled.density = seen.density();
         filled.block = seen.block();
+        filled.key_length = seen.key_length();
+        filled.columns = seen.columns();
+        filled.patterns = seen.count();
+        filled.imbalance = seen.imbalance();
         const std::string digest = seen.digest();
         std::copy_n(digest.begin(), std::min(digest.size(), sizeof(filled.digest) - 1),
                     filled.digest);
@@ -256,17 +306,20 @@ int32_t spion_pattern_query(const spion_pattern* pattern, spion_pattern_info* in
 
 int32_t spion_pattern_bits(const spion_pattern* pattern, uint8_t* bits, size_t count) noexcept {
     return guarded([&] {
-        const BlockPattern& seen = present(pattern, "pattern").pattern;
-        const auto rows = static_cast<size_t>(seen.rows());
-        if (count != rows * rows) {
-            throw UserError("there is room for {} bits, and the pattern has {}", count,
-                            rows * rows);
+        const HeadPatterns& seen = present(pattern, "pattern").patterns;
+        const auto columns = static_cast<size_t>(seen.columns());
+        const size_t wanted =
+            static_cast<size_t>(seen.count()) * static_cast<size_t>(seen.rows()) * columns;
+        if (count != wanted) {
+            throw UserError("there is room for {} bits, and the pattern has {}", count, wanted);
         }
-        uint8_t* const first = &present(bits, "bits");
-        std::fill_n(first, count, uint8_t{0});
-        for (size_t row = 0; row < rows; ++row) {
-            for (const int32_t column : seen.row(static_cast<int>(row))) {
-                first[row * rows + static_cast<size_t>(column)] = 1;
+        uint8_t* at = &present(bits, "bits");
+        std::fill_n(at, count, uint8_t{0});
+        for (const BlockPattern& head : seen) {
+            for (int row = 0; row < head.rows(); ++row, at += columns) {
+                for (const int32_t column : head.row(row)) {
+                    at[column] = 1;
+                }
             }
         }
     });
@@ -275,7 +328,8 @@ int32_t spion_pattern_bits(const spion_pattern* pattern, uint8_t* bits, size_t c
 int32_t spion_pattern_text(const spion_pattern* pattern, spion_blob** text) noexcept {
     return guarded([&] {
         present(text, "text") = nullptr;
-        *text = spion::api::make_blob(present(pattern, "pattern").pattern.to_bits());
+        *text = spion::api::make_blob(
+            spion::api::of_all(pattern, [](const BlockPattern& head) { return head.to_bits(); }));
     });
 }
 
@@ -286,8 +340,9 @@ int32_t spion_pattern_picture(const spion_pattern* pattern, int32_t columns,
         if (columns < 0) {
             throw UserError("a picture of {} columns: give 1 or more, or 0 for 64", columns);
         }
-        *text = spion::api::make_blob(
-            present(pattern, "pattern").pattern.to_art(columns == 0 ? 64 : columns));
+        *text = spion::api::make_blob(spion::api::of_all(pattern, [&](const BlockPattern& head) {
+            return head.to_art(columns == 0 ? 64 : columns);
+        }));
     });
 }
 

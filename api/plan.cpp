@@ -49,10 +49,6 @@ ElementMask mask_of(const spion_attention& given) {
 }
 
 Attention attention_of(const spion_attention& given) {
-    if (given.dropout != 0) {
-        throw UserError("attention dropout {} is not supported by plans: set it to 0",
-                        given.dropout);
-    }
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
                         .length = given.length,
@@ -60,8 +56,14 @@ Attention attention_of(const spion_attention& given) {
                         .scale = given.scale,
                         .softmax = softmax_of(given.softmax),
                         .key_padding = given.key_padding != 0,
+                        .dropout = given.dropout,
                         .mask = mask_of(given),
-                        .kv_heads = given.key_value_heads};
+                        .kv_heads = given.key_value_heads,
+                        .kv_length = given.key_length,
+                        .patterns = given.patterns == 0 ? 1 : given.patterns,
+                        .softcap = given.softcap,
+                        .alibi = given.alibi != 0,
+                        .sink = given.sinks != 0};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);
     }
@@ -111,7 +113,7 @@ PlanRequest plan_request(const spion_attention* attention, const spion_plan_opti
     if (options != nullptr) {
         const spion_plan_options wanted = read_struct(options, "spion_plan_options");
         if (wanted.typical != nullptr) {
-            request.typical = wanted.typical->pattern;
+            request.typical = wanted.typical->patterns;
         }
         request.max_blocks = wanted.max_blocks;
         request.batch = wanted.batch == 0 ? kPlannedBatch : wanted.batch;
@@ -175,7 +177,7 @@ int32_t spion_plan_write_tables(const spion_plan* plan, const spion_pattern* pat
                                 size_t bytes) noexcept {
     return guarded([&] {
         const spion::AttentionPlan& seen = *present(plan, "plan").plan;
-        const spion::BlockPattern& walked = present(pattern, "pattern").pattern;
+        const spion::HeadPatterns& walked = present(pattern, "pattern").patterns;
         auto* const numbers = &present(static_cast<int32_t*>(tables), "tables");
         if (bytes != seen.table_bytes()) {
             throw UserError(

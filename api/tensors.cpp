@@ -46,7 +46,8 @@ void check_shape(const spion_tensor& tensor, const char* name, const Attention& 
     const std::string_view of = name;
     const bool of_keys = of == "k" || of == "v" || of == "d_k" || of == "d_v";
     const std::int64_t heads = of_keys ? attention.key_value_heads() : attention.heads;
-    const std::int64_t wanted[] = {batch, heads, attention.length, attention.head_dim};
+    const std::int64_t length = of_keys ? attention.key_value_length() : attention.length;
+    const std::int64_t wanted[] = {batch, heads, length, attention.head_dim};
     if (tensor.rank != 4 || !std::equal(wanted, wanted + 4, tensor.shape)) {
         throw UserError(
             "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, D] = [{}, {}, "
@@ -134,25 +135,25 @@ void check_address(const void* data, const char* name, std::size_t alignment,
 
 void check_valid(const Attention& attention, std::span<const std::int32_t> lengths) {
     for (std::size_t sample = 0; sample < lengths.size(); ++sample) {
-        if (lengths[sample] < 0 || lengths[sample] > attention.length) {
-            throw UserError("lengths[{}] is {}: give 0 to L = {}", sample, lengths[sample],
-                            attention.length);
+        if (lengths[sample] < 0 || lengths[sample] > attention.key_value_length()) {
+            throw UserError("lengths[{}] is {}: give 0 to {}, the number of keys", sample,
+                            lengths[sample], attention.key_value_length());
         }
     }
 }
 
-void check_ordered(const Attention& attention, std::int64_t batch, const std::int32_t* spans,
+void check_ordered(const SpanSizes& sizes, std::int64_t batch, const std::int32_t* spans,
                    const char* name) {
-    const std::int64_t length = attention.length;
+    const auto [length, limit] = sizes;
     for (std::int64_t at = 0; at < batch * length; ++at) {
         const std::int32_t begin = spans[2 * at], end = spans[2 * at + 1];
         const bool first = at % length == 0;
         if (begin < (first ? 0 : spans[2 * at - 2]) || end < (first ? 0 : spans[2 * at - 1]) ||
-            begin > length || end > length) {
+            begin > limit || end > limit) {
             throw UserError(
-                "{} of position {} in sample {} are {}, {}: give positions in [0, L] that do not "
+                "{} of position {} in sample {} are {}, {}: give positions in [0, {}] that do not "
                 "decrease, as spion_write_spans does",
-                name, at % length, at / length, begin, end);
+                name, at % length, at / length, begin, end, limit);
         }
     }
 }

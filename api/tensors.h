@@ -25,12 +25,17 @@ SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Atte
 // Throws UserError when `data` is null, no multiple of `alignment`, or no memory of the device.
 void check_address(const void* data, const char* name, std::size_t alignment, const Device& device);
 
-// Throws UserError for a number of valid keys that is not in [0, L]. lengths: [B], on the host.
+// Throws UserError for a number of valid keys that is not in [0, Lk]. lengths: [B], on the host.
 void check_valid(const Attention& attention, std::span<const std::int32_t> lengths);
 
-// Throws UserError for a span that does not lie in [0, L], or begins or ends before the one in front
-// of it. spans: [batch, L, 2], on the host.
-void check_ordered(const Attention& attention, std::int64_t batch, const std::int32_t* spans,
+struct SpanSizes {
+    std::int64_t length;  // positions that have a span
+    std::int64_t limit;   // positions that spans are of
+};
+
+// Throws UserError for a span that does not lie in [0, limit], or begins or ends before the one in
+// front of it. spans: [batch, length, 2], on the host.
+void check_ordered(const SpanSizes& sizes, std::int64_t batch, const std::int32_t* spans,
                    const char* name);
 
 }  // namespace spion::api

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/launch/sink_gradient.h"
+#include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
 
@@ -33,22 +35,32 @@ std::int32_t clamped(std::int64_t number) {
         std::min<std::int64_t>(number, std::numeric_limits<std::int32_t>::max()));
 }
 
-std::int64_t blocks_of(const PlanRequest& request) {
-    const std::int64_t rows = (request.attention.length + request.block - 1) / request.block;
-    return rows * rows;
+std::int64_t blocks_in(std::int64_t length, int block) {
+    return (length + block - 1) / block;
 }
 
-BlockPattern diagonal(std::int64_t length, int block) {
-    const std::int64_t rows = (length + block - 1) / block;
-    std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * rows));
+// Of all patterns of the layer.
+std::int64_t blocks_of(const PlanRequest& request) {
+    const Attention& attention = request.attention;
+    return attention.patterns * blocks_in(attention.length, request.block) *
+           blocks_in(attention.key_value_length(), request.block);
+}
+
+// A block a row, from the first corner of the map to the last.
+HeadPatterns diagonals(const Attention& attention, int block) {
+    const std::int64_t rows = blocks_in(attention.length, block);
+    const std::int64_t columns = blocks_in(attention.key_value_length(), block);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * columns));
     for (std::int64_t row = 0; row < rows; ++row) {
-        bits[static_cast<std::size_t>(row * rows + row)] = 1;
+        bits[static_cast<std::size_t>(row * columns + row * columns / rows)] = 1;
     }
-    return BlockPattern(length, block, std::move(bits));
+    const BlockPattern one(attention.length, attention.key_value_length(), block, std::move(bits));
+    return HeadPatterns(
+        std::vector<BlockPattern>(static_cast<std::size_t>(attention.patterns), one));
 }
 
 TileProgram lower_as(const TileProgram& shaped, const PlanRequest& request,
-                     const BlockPattern& pattern, const Target& target) {
+                     const HeadPatterns& pattern, const Target& target) {
     return lower(request.attention, pattern, shaped.role, target, shape_of(shaped));
 }
 
@@ -57,27 +69,46 @@ std::size_t rounded(std::size_t bytes) {
            WorkspaceLayout::kAlignment;
 }
 
+// Throws UserError when the patterns are not of the request's lengths, block and number.
+void require_equal(const char* name, const HeadPatterns& patterns, const char* of,
+                   const PlanRequest& request) {
+    const Attention& attention = request.attention;
+    if (patterns.length() != attention.length || patterns.block() != request.block ||
+        patterns.key_length() != attention.key_value_length()) {
+        const auto lengths = [](std::int64_t queries, std::int64_t keys) {
+            return queries == keys ? fmt::format("length {}", queries)
+                                   : fmt::format("{} queries and {} keys", queries, keys);
+        };
+        throw UserError(
+            "the {} is for {} in blocks of {}, the {} for {} in blocks of {}: make "
+            "them equal",
+            name, lengths(patterns.length(), patterns.key_length()), patterns.block(), of,
+            lengths(attention.length, attention.key_value_length()), request.block);
+    }
+    if (patterns.count() != attention.patterns) {
+        throw UserError("the {} has {} patterns and the {} {}: give as many", name,
+                        patterns.count(), of, attention.patterns);
+    }
+}
+
 }  // namespace
 
 void check(const PlanRequest& request) {
     check(request.attention);
-    const BlockPattern seen = BlockPattern::empty(request.attention.length, request.block);
+    BlockPattern::empty(request.attention.length, request.block);  // checks the block
     if (request.max_blocks < 0 || request.max_blocks > blocks_of(request)) {
         throw UserError(
             "max_blocks is {}, and {} rows of {} blocks have {}: give 0 for all of them",
-            request.max_blocks, seen.rows(), seen.rows(), blocks_of(request));
+            request.max_blocks,
+            request.attention.patterns * blocks_in(request.attention.length, request.block),
+            blocks_in(request.attention.key_value_length(), request.block), blocks_of(request));
     }
     if (request.batch < 1) {
         throw UserError("the usual batch is {}: give at least 1, or 0 for {}", request.batch,
                         kPlannedBatch);
     }
-    if (request.typical && (request.typical->length() != request.attention.length ||
-                            request.typical->block() != request.block)) {
-        throw UserError(
-            "the typical pattern is for length {} in blocks of {}, the attention for length {} in "
-            "blocks of {}: make them equal",
-            request.typical->length(), request.typical->block(), request.attention.length,
-            request.block);
+    if (request.typical) {
+        require_equal("typical pattern", *request.typical, "attention", request);
     }
 }
 
@@ -90,14 +121,14 @@ void check_dtype(const Attention& attention, const Target& target) {
     }
 }
 
-BlockPattern typical_pattern(const PlanRequest& request) {
-    return request.typical ? *request.typical : diagonal(request.attention.length, request.block);
+HeadPatterns typical_pattern(const PlanRequest& request) {
+    return request.typical ? *request.typical : diagonals(request.attention, request.block);
 }
 
 LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     check(request);
     check_dtype(request.attention, target);
-    const BlockPattern typical = typical_pattern(request);
+    const HeadPatterns typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
     return plan_layer(request.attention, typical, target,
                       {.batch = request.batch,
@@ -107,6 +138,18 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target) {
 
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target) {
     return lower_layer(plan_of(request, target), typical_pattern(request));
+}
+
+std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPrograms& programs,
+                                       const Target& target) {
+    std::vector<KernelSource> sources;
+    for (const auto& [program, kernel] : programs) {
+        sources.push_back(emit(program, kernel, target));
+    }
+    if (request.attention.sink) {
+        sources.push_back(sink_gradient_source(request.attention, target));
+    }
+    return sources;
 }
 
 AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
@@ -130,31 +173,30 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
                             program.gather_rows, tables_[i].size);
         device.prepare(*kernels_[i].kernel, launches_[i].geometry());
     }
+    if (request_.attention.sink) {
+        device.prepare(*kernels_.back().kernel, sink_gradient_geometry(request_.attention));
+    }
     std::memcpy(fingerprint_, digest_of(text).data(), sizeof(fingerprint_));
 }
 
-void AttentionPlan::write_tables(const BlockPattern& pattern,
+void AttentionPlan::write_tables(const HeadPatterns& patterns,
                                  std::span<std::int32_t> numbers) const {
-    if (pattern.length() != request_.attention.length || pattern.block() != request_.block) {
-        throw UserError(
-            "the pattern is for length {} in blocks of {}, the plan for length {} in blocks of {}: "
-            "make them equal",
-            pattern.length(), pattern.block(), request_.attention.length, request_.block);
-    }
-    if (pattern.block_count() > max_blocks_) {
+    require_equal("pattern", patterns, "plan", request_);
+    const std::int64_t blocks = patterns.block_count();
+    if (blocks > max_blocks_) {
         throw UserError(
             "the pattern has {} blocks and the plan's tables have room for {}: make the plan with "
             "max_blocks of at least {}",
-            pattern.block_count(), max_blocks_, pattern.block_count());
+            blocks, max_blocks_, blocks);
     }
     std::fill_n(numbers.begin(), kTableHead, 0);
     numbers[kMagicAt] = kMagic;
     numbers[kLayoutAt] = kTableLayout;
     numbers[kFirstFingerprintAt] = fingerprint_[0];
     numbers[kSecondFingerprintAt] = fingerprint_[1];
-    numbers[kBlocksAt] = clamped(pattern.block_count());
+    numbers[kBlocksAt] = clamped(blocks);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-        const TileProgram walked = lower_as(programs_[i].program, request_, pattern, target_);
+        const TileProgram walked = lower_as(programs_[i].program, request_, patterns, target_);
         write_walk(walked, tables_[i], target_.sm_count,
                    numbers.subspan(static_cast<std::size_t>(table_starts_[i]),
                                    static_cast<std::size_t>(tables_[i].size)));
@@ -244,14 +286,15 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
         device.launch_on(stream, *kernels_[i].kernel, launch.geometry, launch.data(),
                          launch.bytes());
     }
+    if (pass == PlanPass::kBackward && request_.attention.sink && args.d_sinks != nullptr) {
+        device.launch_on(stream, *kernels_.back().kernel,
+                         sink_gradient_geometry(request_.attention), &args, sizeof(args));
+    }
 }
 
 AttentionPlan make_plan(const PlanRequest& request, Device& device, KernelCache& cache) {
     LayerPrograms programs = plan_programs(request, cache.as_compiled_for(device.target()));
-    std::vector<KernelSource> sources;
-    for (const auto& [program, kernel] : programs) {
-        sources.push_back(emit(program, kernel, device.target()));
-    }
+    const std::vector<KernelSource> sources = plan_sources(request, programs, device.target());
     std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
     return {request, std::move(programs), std::move(kernels), device};
 }

@@ -20,7 +20,7 @@
 #include "compiler/lower.h"
 #include "compiler/plan/layer_plan.h"
 #include "ir/attention.h"
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/target.h"
 
 namespace spion {
@@ -31,8 +31,8 @@ constexpr std::int32_t kTableLayout = 2;
 struct PlanRequest {
     Attention attention;
     int block = 64;
-    std::optional<BlockPattern> typical = {};  // nothing: a sparse one, the diagonal
-    std::int64_t max_blocks = 0;               // of any pattern; 0: all of them
+    std::optional<HeadPatterns> typical = {};  // nothing: sparse ones, diagonals
+    std::int64_t max_blocks = 0;               // of all patterns of a layer; 0: all of them
     std::int64_t batch = kPlannedBatch;        // B that is usual
 };
 
@@ -43,7 +43,7 @@ void check(const PlanRequest& request);
 void check_dtype(const Attention& attention, const Target& target);
 
 // What the programs of plan_programs walk.
-BlockPattern typical_pattern(const PlanRequest& request);
+HeadPatterns typical_pattern(const PlanRequest& request);
 
 // What is decided about the layer's kernels, for the typical pattern. Needs no device; throws as
 // check and plan_layer do.
@@ -51,6 +51,10 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target);
 // Its three programs, walking the typical pattern. Gather blocks are not longer than blocks, so
 // that every pattern can be walked.
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
+// The kernels of a plan: those of its programs and, where the attention has sinks, the one of their
+// gradient.
+std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPrograms& programs,
+                                       const Target& target);
 
 enum class PlanPass { kForward, kBackward };
 
@@ -80,7 +84,7 @@ struct PlanCall {
 
 class AttentionPlan {
   public:
-    // programs: as plan_programs gives them; kernels: of each.
+    // programs: as plan_programs gives them; kernels: of plan_sources.
     AttentionPlan(PlanRequest request, LayerPrograms programs, std::vector<JitKernel> kernels,
                   const Device& device);
 
@@ -90,15 +94,15 @@ class AttentionPlan {
     std::int64_t max_blocks() const { return max_blocks_; }
 
     std::size_t table_bytes() const { return static_cast<std::size_t>(table_numbers_) * 4; }
-    // Throws UserError for a pattern of another length or block, or with more than max_blocks.
-    void write_tables(const BlockPattern& pattern, std::span<std::int32_t> numbers) const;
+    // Throws UserError for patterns of other lengths, block or number, or with more than max_blocks.
+    void write_tables(const HeadPatterns& patterns, std::span<std::int32_t> numbers) const;
     // Why tables with this head cannot be of this plan, as a clause; "" when they can.
     std::string problem_with_tables(TableHead head) const;
 
     WorkspaceLayout workspace(std::int64_t batch) const;
 
-    // args: tensors, lengths and batch; lse null where nobody wants it. In the backward pass dO and
-    // gradients too. The order of work is made for the pattern of the head, where that is known,
+    // args: tensors, batch and what else the operation reads; lse null where nobody wants it. In the
+    // backward pass dO and gradients too; that of the sinks is left out where d_sinks is null. The order of work is made for the pattern of the head, where that is known,
     // else for the typical one. Allocates nothing and waits for nothing. Throws as
     // KernelLaunch::prepare and Device::launch_on do, the former before anything is launched.
     void run(PlanPass pass, SpionAttentionArguments args, const PlanCall& call,

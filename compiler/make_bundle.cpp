@@ -3,7 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "codegen/emit.h"
 #include "compiler/in_parallel.h"
 #include "ir/error.h"
 #include "runtime/bundle.h"
@@ -20,8 +19,8 @@ void make_bundle(std::span<const BundledPlan> plans, const std::filesystem::path
     std::vector<NewBundledKernel> kernels;
     for (const BundledPlan& plan : plans) {
         const Target target = target_named(plan.target);
-        for (const auto& [program, kernel] : plan_programs(plan.request, target)) {
-            KernelSource source = emit(program, kernel, target);
+        const LayerPrograms programs = plan_programs(plan.request, target);
+        for (KernelSource& source : plan_sources(plan.request, programs, target)) {
             CompileRequest wanted = request_for(source, target);
             kernels.push_back({.target = target,
                                .source = std::move(source),

@@ -30,12 +30,14 @@ KernelSource sink_gradient_source(const Attention& attention, const Target& targ
                       "train/attention_sink_gradient", kEntry, constants, to_text(program));
 }
 
+LaunchGeometry sink_gradient_geometry(const Attention& attention) {
+    constexpr int kWarpSums = kThreads / 32 * static_cast<int>(sizeof(float));
+    return {.work_items = attention.heads, .threads = kThreads, .shared_bytes = kWarpSums};
+}
+
 void launch_sink_gradient(const JitKernel& jit, const Attention& attention,
                           const SpionAttentionArguments& args, Device& device) {
-    constexpr int kWarpSums = kThreads / 32 * static_cast<int>(sizeof(float));
-    device.launch(*jit.kernel,
-                  {.work_items = attention.heads, .threads = kThreads, .shared_bytes = kWarpSums},
-                  &args, sizeof(args));
+    device.launch(*jit.kernel, sink_gradient_geometry(attention), &args, sizeof(args));
 }
 
 }  // namespace spion

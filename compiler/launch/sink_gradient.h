@@ -10,6 +10,9 @@ namespace spion {
 
 KernelSource sink_gradient_source(const Attention& attention, const Target& target);
 
+// Of its launch: a thread block a head.
+LaunchGeometry sink_gradient_geometry(const Attention& attention);
+
 // args.lse, delta, sinks and batch -> args.d_sinks [H].
 void launch_sink_gradient(const JitKernel& jit, const Attention& attention,
                           const SpionAttentionArguments& args, Device& device);

@@ -15,22 +15,25 @@ inline namespace abi0 {  // as SPION_ABI_MAJOR
 
 // Query i of a sample keeps key j when all rules that are given say so.
 struct MaskRules {
-    bool causal = false;                       // j <= i
-    std::optional<std::int32_t> left = {};     // i - left <= j
-    std::optional<std::int32_t> right = {};    // j <= i + right
-    std::vector<std::int32_t> documents = {};  // [B, L], never decreasing: i's equals j's
-    std::vector<std::int32_t> prefixes = {};   // [B], with causal: keys below it are kept by all
+    bool causal = false;                           // j <= i + Lk - L
+    std::optional<std::int32_t> left = {};         // i - left <= j
+    std::optional<std::int32_t> right = {};        // j <= i + right
+    std::vector<std::int32_t> documents = {};      // [B, L], never decreasing: i's equals j's
+    std::vector<std::int32_t> key_documents = {};  // [B, Lk]; empty: `documents`, where Lk is L
+    std::vector<std::int32_t> prefixes = {};  // [B], with causal: keys below it are kept by all
     std::vector<std::int32_t> query_lengths = {};  // [B]: queries from it on keep nothing
 };
 
-// As kernels read them: [B, L, 2] each, a first position and an end.
+// As kernels read them: [B, L, 2] and [B, Lk, 2], a first position and an end.
 struct Spans {
     std::vector<std::int32_t> queries;  // the keys that a query keeps
     std::vector<std::int32_t> keys;     // the queries that keep a key
 };
 
 // For calls of a plan with `spans`, which take a copy of both arrays where the tensors are.
-inline Spans spans(const MaskRules& rules, std::int64_t batch, std::int64_t length) {
+// key_length: Lk; 0: `length`.
+inline Spans spans(const MaskRules& rules, std::int64_t batch, std::int64_t length,
+                   std::int64_t key_length = 0) {
     const auto of = [](const std::vector<std::int32_t>& numbers, std::int64_t count,
                        const char* sentence) {
         if (!numbers.empty() && static_cast<std::int64_t>(numbers.size()) != count) {
@@ -48,10 +51,16 @@ inline Spans spans(const MaskRules& rules, std::int64_t batch, std::int64_t leng
     c.prefixes = of(rules.prefixes, batch, "prefixes has not B numbers: give one for each sample");
     c.query_lengths =
         of(rules.query_lengths, batch, "query_lengths has not B numbers: give one for each sample");
-    const auto size = batch > 0 && length > 0 ? static_cast<std::size_t>(2 * batch * length) : 1;
-    Spans made{std::vector<std::int32_t>(size), std::vector<std::int32_t>(size)};
-    detail::check(
-        spion_write_spans(&c, batch, length, made.queries.data(), made.keys.data(), size));
+    const std::int64_t keys = key_length == 0 ? length : key_length;
+    c.key_length = key_length;
+    c.key_documents = of(rules.key_documents, batch * keys,
+                         "key_documents has not B * Lk numbers: give one for each key");
+    const auto size = [&](std::int64_t positions) {
+        return batch > 0 && positions > 0 ? static_cast<std::size_t>(2 * batch * positions) : 1;
+    };
+    Spans made{std::vector<std::int32_t>(size(length)), std::vector<std::int32_t>(size(keys))};
+    detail::check(spion_write_spans(&c, batch, length, made.queries.data(), made.keys.data(),
+                                    made.queries.size()));
     return made;
 }
 

@@ -25,6 +25,24 @@ class Pattern {
             return spion_pattern_from_bits(length, block, bits.data(), bits.size(), out);
         });
     }
+    // The same of `key_length` keys: rows * columns bytes.
+    static Pattern from_bits(std::int64_t length, std::int64_t key_length, int block,
+                             std::span<const std::uint8_t> bits) {
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_cross_bits(length, key_length, block, bits.data(),
+                                                 bits.size(), out);
+        });
+    }
+    // One a head of K and V, or one a head.
+    static Pattern from_heads(std::span<const Pattern> heads) {
+        std::vector<const spion_pattern*> handles;
+        for (const Pattern& head : heads) {
+            handles.push_back(head.c());
+        }
+        return make([&](spion_pattern** out) {
+            return spion_pattern_from_heads(handles.data(), handles.size(), out);
+        });
+    }
     static Pattern from_text(std::int64_t length, int block, const std::string& text) {
         return make([&](spion_pattern** out) {
             return spion_pattern_from_text(length, block, text.c_str(), out);
@@ -81,15 +99,25 @@ class Pattern {
     Pattern transpose() const {
         return make([&](spion_pattern** out) { return spion_pattern_transpose(c(), out); });
     }
+    Pattern head(int index) const {
+        return make([&](spion_pattern** out) { return spion_pattern_of_head(c(), index, out); });
+    }
     std::int64_t length() const { return info().length; }
+    std::int64_t key_length() const { return info().key_length; }
+    int patterns() const { return info().patterns; }  // 1, or one a head
+    double imbalance() const {
+        return info().imbalance;
+    }  // the fullest head's blocks over the mean
+    std::int64_t columns() const { return info().columns; }
     int block() const { return info().block; }
     std::int64_t rows() const { return info().rows; }  // nb
     std::int64_t block_count() const { return info().block_count; }
     double density() const { return info().density; }
     std::string digest() const { return info().digest; }
-    std::vector<std::uint8_t> bits() const {  // [nb, nb]
-        const std::int64_t nb = rows();
-        std::vector<std::uint8_t> bits(static_cast<std::size_t>(nb * nb));
+    std::vector<std::uint8_t> bits() const {  // [patterns, rows, columns]
+        const spion_pattern_info seen = info();
+        std::vector<std::uint8_t> bits(
+            static_cast<std::size_t>(seen.patterns * seen.rows * seen.columns));
         detail::check(spion_pattern_bits(c(), bits.data(), bits.size()));
         return bits;
     }

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "spion/attention.h"
 #include "spion/error.h"
 #include "spion/mask.h"
 #include "spion/pattern.h"
@@ -27,67 +28,7 @@
 namespace spion {
 inline namespace abi0 {  // as SPION_ABI_MAJOR
 
-// ------------------------------------------------------------------ nouns
-
-enum class DType : std::int32_t {
-    kBf16 = SPION_BF16,
-    kFp16 = SPION_FP16,
-    kFp32 = SPION_FP32,
-    kTf32 = SPION_TF32
-};
-enum class Softmax : std::int32_t { kMasked = SPION_MASKED, kPrunedZero = SPION_PRUNED_ZERO };
-enum class Pass : std::int32_t { kForward = SPION_FORWARD, kBackward = SPION_BACKWARD };
-enum class Kernel : std::int32_t {
-    kForward = SPION_KERNEL_FORWARD,
-    kBackwardFirst = SPION_KERNEL_BACKWARD_FIRST,
-    kBackwardSecond = SPION_KERNEL_BACKWARD_SECOND
-};
-enum class Stage : std::int32_t {
-    kAttention = SPION_STAGE_ATTENTION,
-    kProgram = SPION_STAGE_PROGRAM,
-    kSource = SPION_STAGE_SOURCE,
-    kPtx = SPION_STAGE_PTX,
-    kLlvm = SPION_STAGE_LLVM,
-    kBinary = SPION_STAGE_BINARY,
-    kAssembly = SPION_STAGE_ASSEMBLY
-};
-enum class Origin : std::int32_t {
-    kMemory = SPION_FROM_MEMORY,
-    kBundle = SPION_FROM_BUNDLE,
-    kDisk = SPION_FROM_DISK,
-    kCompiled = SPION_COMPILED
-};
-
-// The operation: H heads of width D over L positions, patterns in blocks of `block`.
-struct Attention {
-    int heads = 1;
-    int head_dim = 64;
-    std::int64_t length = 0;
-    int block = 64;
-    DType dtype = DType::kBf16;
-    float scale = 0;  // 0: 1 / sqrt(D)
-    Softmax softmax = Softmax::kMasked;
-    bool key_padding = false;
-    bool causal = false;      // a query keeps the keys up to its own position
-    int key_value_heads = 0;  // of K, V, dK and dV, a divisor of `heads`; 0: as many
-    bool spans = false;       // calls are given a mask's spans (MaskRules); without causal
-
-    spion_attention c() const {
-        spion_attention c = SPION_ATTENTION_INIT;
-        c.heads = heads;
-        c.head_dim = head_dim;
-        c.length = length;
-        c.block = block;
-        c.dtype = static_cast<std::int32_t>(dtype);
-        c.scale = scale;
-        c.softmax = static_cast<std::int32_t>(softmax);
-        c.key_padding = key_padding ? 1 : 0;
-        c.causal = causal ? 1 : 0;
-        c.key_value_heads = key_value_heads;
-        c.spans = spans ? 1 : 0;
-        return c;
-    }
-};
+// ------------------------------------------------------------------ plans
 
 struct PlanOptions {
     std::optional<Pattern> typical = {};
@@ -126,6 +67,8 @@ inline spion_tensor tensor(void* data, DType dtype, std::int64_t batch, std::int
                   {heads * length * width, length * width, width, 1});
 }
 
+using DropoutState = spion_dropout_state;
+
 struct ForwardArguments {
     spion_tensor q, k, v, o;
     float* lse = nullptr;
@@ -138,6 +81,9 @@ struct ForwardArguments {
     const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
     const std::int32_t* query_spans = nullptr;  // of spans(), where the tensors are
     const std::int32_t* key_spans = nullptr;
+    const DropoutState* dropout = nullptr;  // where the tensors are, with dropout
+    const float* alibi_slopes = nullptr;    // [H] with alibi
+    const float* sinks = nullptr;           // [H] with sinks
 };
 
 struct BackwardArguments {
@@ -152,6 +98,10 @@ struct BackwardArguments {
     const void* table_head = nullptr;
     const std::int32_t* query_spans = nullptr;
     const std::int32_t* key_spans = nullptr;
+    const DropoutState* dropout = nullptr;
+    const float* alibi_slopes = nullptr;
+    const float* sinks = nullptr;
+    float* d_sinks = nullptr;  // [H] written; null: not wanted
 };
 
 // Immutable; copies share it, and so may threads.
@@ -201,7 +151,10 @@ class Plan {
                                          args.flags,
                                          args.table_head,
                                          args.query_spans,
-                                         args.key_spans};
+                                         args.key_spans,
+                                         args.dropout,
+                                         args.alibi_slopes,
+                                         args.sinks};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -223,7 +176,11 @@ class Plan {
                                           args.flags,
                                           args.table_head,
                                           args.query_spans,
-                                          args.key_spans};
+                                          args.key_spans,
+                                          args.dropout,
+                                          args.alibi_slopes,
+                                          args.sinks,
+                                          args.d_sinks};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }

@@ -104,20 +104,28 @@ typedef enum spion_softmax {
 typedef struct spion_attention {
     size_t size;
     int32_t heads;           /* H */
-    int32_t head_dim;        /* D: a multiple of 16, at most 256 */
-    int64_t length;          /* L */
+    int32_t head_dim;        /* D: a multiple of 8 from 16 to 256 */
+    int64_t length;          /* L, of Q */
     int32_t block;           /* of the patterns; 0: 64 */
     int32_t dtype;           /* spion_dtype of Q, K, V, O and their gradients */
     float scale;             /* of Q K^T; 0: 1 / sqrt(D) */
     int32_t softmax;         /* spion_softmax */
     int32_t key_padding;     /* not 0: calls are given the number of valid keys of each sample */
     int32_t key_value_heads; /* of K, V, dK and dV, a divisor of H; 0: H of them */
-    int32_t causal;          /* not 0: a query keeps the keys up to its own position */
-    float dropout;           /* 0: there is none yet */
-    int32_t spans;           /* not 0: calls are given spans (spion_write_spans); without causal */
+    int32_t causal;     /* not 0: a query keeps the keys up to its own position, where sequences
+                                are aligned at their ends: query i keeps key j <= i + Lk - L */
+    float dropout;      /* of probabilities: 0, or 0.002 to 0.998, rounded to 1/256; calls are
+                                given a spion_dropout_state */
+    int32_t spans;      /* not 0: calls are given spans (spion_write_spans); without causal */
+    int64_t key_length; /* Lk, of K and V; 0: L */
+    float softcap;      /* above 0: a score s becomes softcap * tanh(s / softcap) */
+    int32_t alibi;      /* not 0: calls are given slopes; slope * |i - j| is taken off a score */
+    int32_t sinks;      /* not 0: calls are given a score a head that is in the softmax sum of
+                                every row, and belongs to no key */
+    int32_t patterns;   /* 0: one for all heads; or one a head of K and V, or one a head */
 } spion_attention;
 #define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct spion_plan spion_plan;
 
@@ -126,7 +134,7 @@ typedef struct spion_plan_options {
     /* What patterns will look like, or null: tile shapes, the way of the backward pass and the
      * order of work are weighed for it. Other patterns are computed as well, only not as fast. */
     const spion_pattern* typical;
-    int64_t max_blocks; /* most blocks that a pattern of the plan has; 0: all nb * nb */
+    int64_t max_blocks; /* most blocks that a pattern of the plan has, over all heads; 0: all */
     int64_t batch;      /* B that is usual; 0: 32 */
 } spion_plan_options;
 #define SPION_PLAN_OPTIONS_INIT \
@@ -172,8 +180,8 @@ SPION_API int32_t spion_plan_explain(const spion_plan* plan, spion_blob** text) 
  * overwritten by another pattern's between calls, also between replays of a CUDA graph. Their first
  * SPION_TABLE_HEAD_BYTES say whose they are: kept on the host beside a copy on a GPU and passed as
  * table_head, they have calls refuse the tables of another plan, and order work for this pattern.
- * SPION_INVALID when length or block are not the plan's, or the pattern has more than max_blocks
- * blocks. */
+ * SPION_INVALID when lengths, block or number of patterns are not the plan's, or the pattern has more
+ * than max_blocks blocks. */
 #define SPION_TABLE_HEAD_BYTES 64
 SPION_API int32_t spion_plan_write_tables(const spion_plan* plan, const spion_pattern* pattern,
                                           void* tables, size_t bytes) SPION_NOEXCEPT;
@@ -205,8 +213,8 @@ typedef struct spion_tensor {
 
 typedef enum spion_call_flags {
     /* Kernels start while the one before them on the stream ends (where that lets them), and wait
-     * for it before they read what it may have written. With this flag they read tables and lengths
-     * before that: only where no kernel that may still be running then writes these. It saves half
+     * for it before they read what it may have written. With this flag they read tables, lengths,
+     * dropout's state, slopes and sinks before that: only where no kernel that may still be running then writes these. It saves half
      * a microsecond. */
     SPION_OVERLAP = 1,
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
@@ -215,9 +223,21 @@ typedef enum spion_call_flags {
     SPION_CHECK = 2
 } spion_call_flags;
 
+/* Which random numbers decide what dropout drops: Philox of seed, offset and the element's place
+ * (batch, head, query, key) alone, the same on every device, in forward and backward. It lies where the
+ * tensors are. Calls read it and leave it as it is: whoever owns it writes another offset between two
+ * steps, on the stream, and the backward call of a step finds what its forward call found. A copy or a
+ * kernel that does so is captured in a CUDA graph beside the calls, and a replay draws new numbers. */
+typedef struct spion_dropout_state {
+    uint64_t seed;
+    uint32_t offset;
+    int32_t enabled; /* 0: nothing is dropped, and what is kept counts once, as when a model is
+                        evaluated */
+} spion_dropout_state;
+
 /* All memory is where the plan's device reads it: on the GPU of the context, or the host's. q, k, v
- * and o are [B, H, L, D] with D contiguous; on a GPU, addresses and strides are multiples of 16
- * bytes. `lse` is [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. */
+ * and o are [B, H, L, D] with D contiguous, k and v [B, key_value_heads, Lk, D]; on a GPU, addresses and strides are multiples of 16
+ * bytes. `lse` is [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not made with is null. */
 typedef struct spion_forward_args {
     size_t size;
     spion_tensor q, k, v;
@@ -225,8 +245,8 @@ typedef struct spion_forward_args {
     float* lse;             /* written; null: not wanted. backward needs it */
     const void* tables;     /* spion_plan_write_tables */
     size_t table_bytes;     /* the plan's table_bytes */
-    const int32_t* lengths; /* [B] in [0, L] with key_padding, else null. On a GPU they are not
-                               looked at: below 0 counts as 0, above L as L */
+    const int32_t* lengths; /* [B] in [0, Lk] with key_padding, else null. On a GPU they are not
+                               looked at: below 0 counts as 0, above Lk as Lk */
     void* workspace;
     size_t workspace_bytes;
     uint64_t flags;         /* spion_call_flags */
@@ -235,7 +255,10 @@ typedef struct spion_forward_args {
     const int32_t* query_spans; /* [B, L, 2] where the plan has spans, else null. On a GPU they are
                                    not looked at: what spion_write_spans has not written may give
                                    wrong results */
-    const int32_t* key_spans;   /* [B, L, 2] likewise */
+    const int32_t* key_spans;   /* [B, Lk, 2] likewise */
+    const spion_dropout_state* dropout; /* with dropout */
+    const float* alibi_slopes;          /* [H] with alibi */
+    const float* sinks;                 /* [H] with sinks */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -252,6 +275,10 @@ typedef struct spion_backward_args {
     const void* table_head;
     const int32_t* query_spans;
     const int32_t* key_spans;
+    const spion_dropout_state* dropout; /* as the forward call found it */
+    const float* alibi_slopes;
+    const float* sinks;
+    float* d_sinks; /* [H] written, with sinks; null: not wanted */
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's
@@ -271,7 +298,9 @@ SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_ar
  * tile^2 sums of 7 numbers instead of L x L scores. */
 typedef struct spion_discoverer spion_discoverer;
 
-/* attention: of the layer; its block is the discovery's. The context compiles one kernel. */
+/* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads, in
+ * the map before dropout. SPION_INVALID for spans, softcap, alibi, and for another key_length. The
+ * context compiles one kernel. */
 SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
                                           const spion_discovery* discovery,
                                           spion_discoverer** discoverer) SPION_NOEXCEPT;

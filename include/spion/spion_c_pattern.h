@@ -10,14 +10,27 @@ extern "C" {
 
 /* ------------------------------------------------------------------ pattern */
 
-/* Which blocks of the L x L map are computed: nb x nb bits, nb = ceil(L / block); the last row and
- * column of blocks are ragged when L is no multiple of the block. Rows are query blocks, columns
- * key blocks. `block` is 16, 32, 64 or 128. */
+/* Which blocks of the L x Lk map are computed: nb x nbk bits, nb = ceil(L / block), nbk = ceil(Lk /
+ * block); the last row and column of blocks are ragged when L or Lk is no multiple of the block. Rows
+ * are query blocks, columns key blocks. `block` is 16, 32, 64 or 128. Where a function takes one length,
+ * Lk = L and the bits are nb x nb. Several maps of equal size, for heads with patterns of their own, are
+ * one spion_pattern (spion_pattern_from_heads). */
 typedef struct spion_pattern spion_pattern;
 
 /* bits: nb * nb bytes, row-major, not 0 = computed; count: their number. */
 SPION_API int32_t spion_pattern_from_bits(int64_t length, int32_t block, const uint8_t* bits,
                                           size_t count, spion_pattern** pattern) SPION_NOEXCEPT;
+/* Of L queries and Lk keys: rows * columns bytes. */
+SPION_API int32_t spion_pattern_from_cross_bits(int64_t length, int64_t key_length, int32_t block,
+                                                const uint8_t* bits, size_t count,
+                                                spion_pattern** pattern) SPION_NOEXCEPT;
+/* One pattern of several: one a head of K and V, or one a head, in order. Each has the same lengths and
+ * block; one that has several itself counts as those. */
+SPION_API int32_t spion_pattern_from_heads(const spion_pattern* const* heads, size_t count,
+                                           spion_pattern** pattern) SPION_NOEXCEPT;
+/* That of one head: index in [0, patterns). */
+SPION_API int32_t spion_pattern_of_head(const spion_pattern* pattern, int32_t index,
+                                        spion_pattern** head) SPION_NOEXCEPT;
 /* nb lines of nb characters 0 or 1, what spion_pattern_text gives. */
 SPION_API int32_t spion_pattern_from_text(int64_t length, int32_t block, const char* text,
                                           spion_pattern** pattern) SPION_NOEXCEPT;
@@ -67,25 +80,28 @@ typedef struct spion_pattern_info {
     size_t size;
     int64_t length;
     int64_t rows;        /* nb */
-    int64_t block_count; /* computed blocks */
-    double density;      /* computed elements / L^2, ragged edges counted exactly */
+    int64_t block_count; /* computed blocks, of all heads */
+    double
+        density; /* computed elements / all, ragged edges counted exactly; of several, the mean */
     int32_t block;
-    char digest[36]; /* 32 hex digits of SHA-256 over length, block and bits */
+    char digest[36]; /* 32 hex digits of SHA-256 over lengths, block and bits */
+    int64_t key_length;
+    int64_t columns;  /* nbk */
+    int32_t patterns; /* 1, or one a head */
+    int32_t reserved;
+    double imbalance; /* the fullest head's blocks over the mean: 1 where all have as many */
 } spion_pattern_info;
-#define SPION_PATTERN_INFO_INIT                      \
-    {                                                \
-        sizeof(spion_pattern_info), 0, 0, 0, 0, 0, { \
-            0                                        \
-        }                                            \
-    }
+#define SPION_PATTERN_INFO_INIT \
+    { sizeof(spion_pattern_info), 0, 0, 0, 0, 0, {0}, 0, 0, 0, 0, 0 }
 SPION_API int32_t spion_pattern_query(const spion_pattern* pattern,
                                       spion_pattern_info* info) SPION_NOEXCEPT;
-/* bits: room for nb * nb bytes, count of them; 1 = computed. */
+/* bits: room for patterns * rows * columns bytes, count of them; 1 = computed. */
 SPION_API int32_t spion_pattern_bits(const spion_pattern* pattern, uint8_t* bits,
                                      size_t count) SPION_NOEXCEPT;
 SPION_API int32_t spion_pattern_text(const spion_pattern* pattern,
                                      spion_blob** text) SPION_NOEXCEPT;
-/* A picture for terminals of at most `columns` columns (0: 64), two block rows a line. */
+/* A picture for terminals of at most `columns` columns (0: 64), two block rows a line. Here and in the
+ * text there is an empty line between two heads. */
 SPION_API int32_t spion_pattern_picture(const spion_pattern* pattern, int32_t columns,
                                         spion_blob** text) SPION_NOEXCEPT;
 
@@ -96,19 +112,21 @@ typedef enum spion_window { SPION_WINDOW_LEFT = 1, SPION_WINDOW_RIGHT = 2 } spio
 /* Query i of a sample keeps key j when all rules that are given say so. All arrays are the host's. */
 typedef struct spion_mask_rules {
     size_t size;
-    int32_t causal;           /* not 0: j <= i */
+    int32_t causal;           /* not 0: j <= i + Lk - L */
     int32_t window;           /* spion_window, which of the two sides count; 0: none */
-    int32_t left, right;      /* at least 0: i - left <= j, j <= i + right */
+    int32_t left, right;      /* at least 0: i - left <= j, j <= i + right, i counted from Lk - L */
     const int32_t* documents; /* [B, L], never decreasing in a sample: i's equals j's; or null */
     const int32_t* prefixes;  /* [B] in [0, L], with causal: keys below it are kept by all */
     const int32_t* query_lengths; /* [B] in [0, L]: queries from it on keep nothing; or null */
+    int64_t key_length;           /* Lk; 0: L */
+    const int32_t* key_documents; /* [B, Lk] of keys; null: `documents`, where Lk is L */
 } spion_mask_rules;
 #define SPION_MASK_RULES_INIT \
-    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* The rules as kernels read them, for calls of a plan with `spans`: query_spans [B, L, 2], the first
- * key that a query keeps and the end of those, and key_spans [B, L, 2], the same of the queries that
- * keep a key. count: numbers that each of the two has room for, 2 * B * L. */
+ * key that a query keeps and the end of those, and key_spans [B, Lk, 2], the same of the queries that
+ * keep a key. count: numbers that the first has room for, 2 * B * L. */
 SPION_API int32_t spion_write_spans(const spion_mask_rules* rules, int64_t batch, int64_t length,
                                     int32_t* query_spans, int32_t* key_spans,
                                     size_t count) SPION_NOEXCEPT;

@@ -1,6 +1,8 @@
 #include "python/core/call.h"
 
 #include <array>
+#include <iterator>
+#include <string>
 
 namespace spion::python {
 namespace {
@@ -31,7 +33,7 @@ class Ready {
   public:
     Ready(const LentPlan& plan, const Call& call, Pass pass, const Array* const (&arrays)[kCount],
           const Beside& beside, const RunOptions& options)
-        : tensors_(read(call, arrays, beside)),
+        : tensors_(read(call, arrays, beside, options)),
           alone_(options.alone == nullptr ? std::unique_lock<std::mutex>()
                                           : std::unique_lock(*options.alone)),
           scratch_(plan.plan, tensors_[0].shape[0], pass, beside.workspace(), options.prepare,
@@ -52,18 +54,26 @@ class Ready {
         arguments.table_head = options.head;
         arguments.query_spans = beside.query_spans();
         arguments.key_spans = beside.key_spans();
+        if (options.scores != nullptr) {
+            arguments.dropout = options.scores->dropout();
+            arguments.alibi_slopes = options.scores->alibi_slopes();
+            arguments.sinks = options.scores->sinks();
+        }
         return arguments;
     }
 
   private:
     static std::array<spion_tensor, kCount> read(const Call& call,
                                                  const Array* const (&arrays)[kCount],
-                                                 const Beside& beside) {
+                                                 const Beside& beside, const RunOptions& options) {
         std::array<spion_tensor, kCount> tensors;
         for (std::size_t i = 0; i < kCount; ++i) {
             tensors[i] = call.checked(*arrays[i]).as_tensor();
         }
-        beside.check_counts(tensors[0]);
+        beside.check_counts(tensors[0], tensors[1]);
+        if (options.scores != nullptr) {
+            options.scores->check_heads(tensors[0].shape[1]);
+        }
         return tensors;
     }
 
@@ -74,6 +84,45 @@ class Ready {
 };
 
 }  // namespace
+
+ScoreArrays::ScoreArrays(const Call& call, nb::handle state, nb::handle slopes, nb::handle sinks,
+                         nb::handle d_sinks) {
+    const auto lend = [&](std::size_t which, nb::handle given, const char* name, Access access) {
+        if (!given.is_none()) {
+            arrays_[which].emplace(given, name, access, call.stream());
+            call.checked(*arrays_[which]);
+        }
+    };
+    lend(0, state, "dropout_state", Access::kRead);
+    if (arrays_[0]) {
+        arrays_[0]->check_plain(1, dlpack::kInt, 64);
+        if (arrays_[0]->bytes() != sizeof(DropoutState)) {
+            throw UserError(SPION_INVALID,
+                            "dropout_state is not [2] int64: make it by dropout_state()");
+        }
+    }
+    lend(1, slopes, "alibi_slopes", Access::kRead);
+    lend(2, sinks, "sinks", Access::kRead);
+    lend(3, d_sinks, "d_sinks", Access::kWrite);
+    for (std::size_t i = 1; i < std::size(arrays_); ++i) {
+        if (arrays_[i]) {
+            arrays_[i]->check_plain(1, dlpack::kFloat, 32);
+        }
+    }
+}
+
+void ScoreArrays::check_heads(std::int64_t heads) const {
+    constexpr const char* kNames[] = {"dropout_state", "alibi_slopes", "sinks", "d_sinks"};
+    for (std::size_t i = 1; i < std::size(arrays_); ++i) {
+        if (arrays_[i] && arrays_[i]->seen().shape[0] != heads) {
+            throw UserError(
+                SPION_INVALID,
+                (std::string(kNames[i]) + " has " + std::to_string(arrays_[i]->seen().shape[0]) +
+                 " numbers, and q has " + std::to_string(heads) + " heads: give one a head")
+                    .c_str());
+        }
+    }
+}
 
 void run_forward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[4],
                  const Beside& beside, const RunOptions& options) {
@@ -93,26 +142,31 @@ void run_backward(const LentPlan& plan, const Call& call, const Array* const (&a
                                       .d_q = ready[5],
                                       .d_k = ready[6],
                                       .d_v = ready[7]};
-    plan.plan.backward(ready.with_memory(arguments, beside, options), call.stream());
+    BackwardArguments all = ready.with_memory(arguments, beside, options);
+    all.d_sinks = options.scores != nullptr ? options.scores->d_sinks() : nullptr;
+    plan.plan.backward(all, call.stream());
 }
 
 void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
-             std::optional<std::uintptr_t> stream) {
+             std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
+             nb::handle sinks) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[4] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
                              call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
     const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace);
+    const ScoreArrays scores(call, state, slopes, sinks, nb::none());
     run_forward(plan, call, {&arrays[0], &arrays[1], &arrays[2], &arrays[3]}, beside,
-                {.prepare = prepare, .head = head_of(head)});
+                {.prepare = prepare, .head = head_of(head), .scores = &scores});
 }
 
 void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
-              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream) {
+              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
+              nb::handle slopes, nb::handle sinks, nb::handle d_sinks) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[8] = {
@@ -121,10 +175,11 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
         call.read(d_o, "d_o", Access::kRead),  call.read(d_q, "d_q", Access::kWrite),
         call.read(d_k, "d_k", Access::kWrite), call.read(d_v, "d_v", Access::kWrite)};
     const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace);
+    const ScoreArrays scores(call, state, slopes, sinks, d_sinks);
     run_backward(plan, call,
                  {&arrays[0], &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],
                   &arrays[6], &arrays[7]},
-                 beside, {.prepare = prepare, .head = head_of(head)});
+                 beside, {.prepare = prepare, .head = head_of(head), .scores = &scores});
 }
 
 }  // namespace spion::python

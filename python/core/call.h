@@ -71,7 +71,7 @@ struct Beside {
         }
         if (!spans.is_none()) {
             spans_.emplace(spans, "spans", Access::kRead, call.stream());
-            call.checked(*spans_).check_plain(4, dlpack::kInt, 32);
+            call.checked(*spans_);
         }
         if (!workspace.is_none()) {
             workspace_.emplace(workspace, "workspace", Access::kWrite, call.stream());
@@ -80,23 +80,37 @@ struct Beside {
     }
 
     // The library reads [B] numbers, and [B, H, L]: their number is checked here.
-    void check_counts(const spion_tensor& q) const {
+    void check_counts(const spion_tensor& q, const spion_tensor& k) const {
         if (lengths_ && lengths_->seen().shape[0] != q.shape[0]) {
             refuse("lengths has ", lengths_->seen().shape[0], "batch", q.shape[0]);
         }
         if (spans_) {
-            const std::int64_t* const shape = spans_->seen().shape;
-            if (shape[0] != 2 || shape[1] != q.shape[0] || shape[2] != q.shape[2] ||
-                shape[3] != 2) {
-                throw UserError(SPION_INVALID,
-                                "spans are not [2, B, L, 2] of q's batch and length: make them by "
-                                "spans()");
-            }
+            check_spans(q, k);
         }
         const std::int64_t rows = q.shape[0] * q.shape[1] * q.shape[2];
         if (lse_ && static_cast<std::int64_t>(lse_->bytes() / sizeof(float)) != rows) {
             refuse("lse has ", static_cast<std::int64_t>(lse_->bytes() / sizeof(float)),
                    "B * H * L", rows);
+        }
+    }
+
+    // [2, B, L, 2] or, for Lk keys, a row of 2 * B * (L + Lk) numbers.
+    void check_spans(const spion_tensor& q, const spion_tensor& k) const {
+        queries_ = 2 * q.shape[0] * q.shape[2];
+        if (q.shape[2] != k.shape[2]) {
+            spans_->check_plain(1, dlpack::kInt, 32);
+            const std::int64_t wanted = queries_ + 2 * q.shape[0] * k.shape[2];
+            if (spans_->seen().shape[0] != wanted) {
+                refuse("spans have ", spans_->seen().shape[0], "2 * B * (L + Lk)", wanted);
+            }
+            return;
+        }
+        spans_->check_plain(4, dlpack::kInt, 32);
+        const std::int64_t* const shape = spans_->seen().shape;
+        if (shape[0] != 2 || shape[1] != q.shape[0] || shape[2] != q.shape[2] || shape[3] != 2) {
+            throw UserError(SPION_INVALID,
+                            "spans are not [2, B, L, 2] of q's batch and length: make them by "
+                            "spans()");
         }
     }
 
@@ -107,9 +121,7 @@ struct Beside {
     const std::int32_t* query_spans() const {
         return spans_ ? static_cast<const std::int32_t*>(spans_->data()) : nullptr;
     }
-    const std::int32_t* key_spans() const {
-        return spans_ ? query_spans() + spans_->bytes() / (2 * sizeof(std::int32_t)) : nullptr;
-    }
+    const std::int32_t* key_spans() const { return spans_ ? query_spans() + queries_ : nullptr; }
     const Array& tables() const { return *tables_; }
     const std::optional<Array>& workspace() const { return workspace_; }
 
@@ -122,6 +134,7 @@ struct Beside {
     }
 
     std::optional<Array> lse_, tables_, lengths_, spans_, workspace_;
+    mutable std::int64_t queries_ = 0;  // numbers of the spans of queries; by check_counts
 };
 
 // The caller's workspace or, on the host, memory for the time of a call; made ready where asked.
@@ -151,10 +164,32 @@ class Scratch {
     std::size_t bytes_ = 0;
 };
 
+// What calls read for dropout, slopes and sinks, and where the gradient of the sinks goes.
+class ScoreArrays {
+  public:
+    // state: 16 bytes of integers, a spion_dropout_state; the others [H] float32. Each may be None.
+    ScoreArrays(const Call& call, nb::handle state, nb::handle slopes, nb::handle sinks,
+                nb::handle d_sinks);
+    void check_heads(std::int64_t heads) const;
+
+    const DropoutState* dropout() const { return of<const DropoutState>(arrays_[0]); }
+    const float* alibi_slopes() const { return of<const float>(arrays_[1]); }
+    const float* sinks() const { return of<const float>(arrays_[2]); }
+    float* d_sinks() const { return of<float>(arrays_[3]); }
+
+  private:
+    template <typename T>
+    static T* of(const std::optional<Array>& array) {
+        return array ? static_cast<T*>(array->data()) : nullptr;
+    }
+    std::optional<Array> arrays_[4];
+};
+
 struct RunOptions {
     bool prepare = false;         // the workspace, before the call
     const void* head = nullptr;   // of the tables, on the host
     std::mutex* alone = nullptr;  // held over the launches, where the workspace is shared
+    const ScoreArrays* scores = nullptr;
 };
 
 // A pass of the plan that writes to o and lse, or to d_q, d_k and d_v. arrays: q k v o, then d_o d_q
@@ -168,10 +203,12 @@ void run_backward(const LentPlan& plan, const Call& call, const Array* const (&a
 void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
-             std::optional<std::uintptr_t> stream);
+             std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
+             nb::handle sinks);
 void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
-              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream);
+              nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
+              nb::handle slopes, nb::handle sinks, nb::handle d_sinks);
 
 }  // namespace spion::python

@@ -1,10 +1,12 @@
 // Patterns, and discovery from scores.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 #include <spion/spion.h>
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "python/core/array.h"
 #include "python/core/bindings.h"
@@ -36,6 +38,18 @@ Pattern from_bits(std::int64_t length, int block, nb::handle bits) {
     return Pattern::from_bits(
         length, block,
         {plain.data<std::uint8_t>(), static_cast<std::size_t>(plain.size(0) * plain.size(1))});
+}
+
+// bits: [rows, columns].
+Pattern from_cross_bits(std::int64_t length, std::int64_t key_length, int block, nb::handle bits) {
+    const Plain plain(bits, "bits", 2, dlpack::kUInt, 8);
+    return Pattern::from_bits(
+        length, key_length, block,
+        {plain.data<std::uint8_t>(), static_cast<std::size_t>(plain.size(0) * plain.size(1))});
+}
+
+Pattern from_heads(const std::vector<Pattern>& heads) {
+    return Pattern::from_heads(heads);
 }
 
 Pattern from_csr(std::int64_t length, int block, nb::handle offsets, nb::handle columns) {
@@ -75,9 +89,10 @@ Pattern from_layout(std::int64_t length, int block, nb::handle layout) {
 }
 
 void write_bits(const Pattern& pattern, nb::handle out) {
-    const Plain plain(out, "out", 2, dlpack::kUInt, 8, Access::kWrite);
-    detail::check(spion_pattern_bits(pattern.c(), plain.data<std::uint8_t>(),
-                                     static_cast<std::size_t>(plain.size(0) * plain.size(1))));
+    const Plain plain(out, "out", 3, dlpack::kUInt, 8, Access::kWrite);
+    detail::check(spion_pattern_bits(
+        pattern.c(), plain.data<std::uint8_t>(),
+        static_cast<std::size_t>(plain.size(0) * plain.size(1) * plain.size(2))));
 }
 
 Pattern discover_map(const Discovery& discovery, nb::handle scores) {
@@ -117,6 +132,8 @@ Discovery make_discovery(int block, int variant, int filter, double quantile, do
 void bind_pattern(nb::module_& module) {
     nb::class_<Pattern>(module, "Pattern")
         .def_static("from_bits", &from_bits)
+        .def_static("from_cross_bits", &from_cross_bits)
+        .def_static("from_heads", &from_heads)
         .def_static("from_text", &Pattern::from_text)
         .def_static("full", &Pattern::full)
         .def_static("from_csr", &from_csr)
@@ -126,7 +143,12 @@ void bind_pattern(nb::module_& module) {
         .def("transpose", &Pattern::transpose)
         .def_prop_ro("length", &Pattern::length)
         .def_prop_ro("block", &Pattern::block)
+        .def("head", &Pattern::head)
+        .def_prop_ro("key_length", &Pattern::key_length)
+        .def_prop_ro("patterns", &Pattern::patterns)
+        .def_prop_ro("imbalance", &Pattern::imbalance)
         .def_prop_ro("rows", &Pattern::rows)
+        .def_prop_ro("columns", &Pattern::columns)
         .def_prop_ro("block_count", &Pattern::block_count)
         .def_prop_ro("density", &Pattern::density)
         .def_prop_ro("digest", &Pattern::digest)

@@ -22,9 +22,18 @@ namespace {
 
 using Released = nb::call_guard<nb::gil_scoped_release>;
 
+// Fields of Attention that most have at their defaults.
+struct Changes {
+    float dropout;
+    std::int64_t key_length;
+    float softcap;
+    bool alibi, sinks;
+    int patterns;
+};
+
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
                          float scale, int softmax, bool key_padding, int key_value_heads,
-                         bool causal, bool spans) {
+                         bool causal, bool spans, const Changes& changes) {
     return {.heads = heads,
             .head_dim = head_dim,
             .length = length,
@@ -35,7 +44,13 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .key_padding = key_padding,
             .causal = causal,
             .key_value_heads = key_value_heads,
-            .spans = spans};
+            .spans = spans,
+            .dropout = changes.dropout,
+            .key_length = changes.key_length,
+            .softcap = changes.softcap,
+            .alibi = changes.alibi,
+            .sinks = changes.sinks,
+            .patterns = changes.patterns};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -79,7 +94,7 @@ void run_discoverer(const LentDiscoverer& self, nb::handle q, nb::handle k, nb::
     const Beside beside(call, lse, Access::kRead, nb::none(), lengths, nb::none(), nb::none());
     const spion_tensor tensor = call.checked(queries).as_tensor();
     const spion_tensor other = call.checked(keys).as_tensor();
-    beside.check_counts(tensor);
+    beside.check_counts(tensor, other);
     const nb::gil_scoped_release released;
     self.discoverer.run({.q = tensor,
                          .k = other,
@@ -118,39 +133,45 @@ void write_tables(const LentPlan& plan, const Pattern& pattern, nb::handle out) 
 
 void write_mask_spans(bool causal, std::optional<std::int32_t> left,
                       std::optional<std::int32_t> right, nb::handle documents, nb::handle prefixes,
-                      nb::handle query_lengths, nb::handle out) {
-    const Array spans(out, "spans", Access::kWrite, nullptr);
-    spans.check_device(false, 0);
-    spans.check_plain(4, dlpack::kInt, 32);
-    const std::int64_t batch = spans.seen().shape[1], length = spans.seen().shape[2];
+                      nb::handle query_lengths, nb::handle key_documents, nb::handle of_queries,
+                      nb::handle of_keys) {
+    const Array queries(of_queries, "query_spans", Access::kWrite, nullptr);
+    const Array keys(of_keys, "key_spans", Access::kWrite, nullptr);
+    for (const Array* const spans : {&queries, &keys}) {
+        spans->check_device(false, 0);
+        spans->check_plain(3, dlpack::kInt, 32);
+    }
+    const std::int64_t batch = queries.seen().shape[0], length = queries.seen().shape[1];
+    const std::int64_t key_length = keys.seen().shape[1];
     spion_mask_rules rules = SPION_MASK_RULES_INIT;
     rules.causal = causal ? 1 : 0;
     rules.window = (left ? SPION_WINDOW_LEFT : 0) | (right ? SPION_WINDOW_RIGHT : 0);
     rules.left = left.value_or(0);
     rules.right = right.value_or(0);
-    std::optional<Array> lent[3];
-    const auto numbers = [&](int which, nb::handle given, const char* name,
-                             int rank) -> const std::int32_t* {
+    std::optional<Array> lent[4];
+    const auto numbers = [&](int which, nb::handle given, const char* name, int rank,
+                             std::int64_t positions) -> const std::int32_t* {
         if (given.is_none()) {
             return nullptr;
         }
         const Array& array = lent[which].emplace(given, name, Access::kRead, nullptr);
         array.check_device(false, 0);
         array.check_plain(rank, dlpack::kInt, 32);
-        if (array.seen().shape[0] != batch || (rank == 2 && array.seen().shape[1] != length)) {
+        if (array.seen().shape[0] != batch || (rank == 2 && array.seen().shape[1] != positions)) {
             throw UserError(SPION_INVALID, (std::string(name) + " has not one number for each " +
                                             (rank == 2 ? "position" : "sample") + " of the batch")
                                                .c_str());
         }
         return static_cast<const std::int32_t*>(array.data());
     };
-    rules.documents = numbers(0, documents, "documents", 2);
-    rules.prefixes = numbers(1, prefixes, "prefixes", 1);
-    rules.query_lengths = numbers(2, query_lengths, "query_lengths", 1);
-    auto* const written = static_cast<std::int32_t*>(spans.data());
-    const std::int64_t each = 2 * batch * length;
-    detail::check(spion_write_spans(&rules, batch, length, written, written + each,
-                                    static_cast<std::size_t>(each)));
+    rules.documents = numbers(0, documents, "documents", 2, length);
+    rules.prefixes = numbers(1, prefixes, "prefixes", 1, 0);
+    rules.query_lengths = numbers(2, query_lengths, "query_lengths", 1, 0);
+    rules.key_documents = numbers(3, key_documents, "key_documents", 2, key_length);
+    rules.key_length = key_length;
+    detail::check(spion_write_spans(
+        &rules, batch, length, static_cast<std::int32_t*>(queries.data()),
+        static_cast<std::int32_t*>(keys.data()), static_cast<std::size_t>(2 * batch * length)));
 }
 
 nb::tuple counters(const LentContext& context) {
@@ -169,10 +190,12 @@ void bind_plan(nb::module_& module) {
     nb::class_<Attention>(module, "Attention")
         .def("__init__", [](Attention* self, int heads, int head_dim, std::int64_t length,
                             int block, int dtype, float scale, int softmax, bool key_padding,
-                            int key_value_heads, bool causal, bool spans) {
-            new (self)
-                Attention(make_attention(heads, head_dim, length, block, dtype, scale, softmax,
-                                         key_padding, key_value_heads, causal, spans));
+                            int key_value_heads, bool causal, bool spans, float dropout,
+                            std::int64_t key_length, float softcap, bool alibi, bool sinks,
+                            int patterns) {
+            new (self) Attention(make_attention(
+                heads, head_dim, length, block, dtype, scale, softmax, key_padding, key_value_heads,
+                causal, spans, {dropout, key_length, softcap, alibi, sinks, patterns}));
         });
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
@@ -190,7 +213,8 @@ void bind_plan(nb::module_& module) {
             },
             Released());
     module.def("write_spans", &write_mask_spans, nb::arg(), nb::arg().none(), nb::arg().none(),
-               nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
+               nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
+               nb::arg());
     module.def("current_stream", [](nb::handle array, int ordinal) {
         return reinterpret_cast<std::uintptr_t>(current_stream(array, ordinal));
     });
@@ -211,10 +235,13 @@ void bind_plan(nb::module_& module) {
         .def("workspace", &workspace)
         .def("forward", &forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
-             nb::arg(), nb::arg().none())
+             nb::arg(), nb::arg().none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none())
         .def("backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
-             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none());
+             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none());
 }
 
 }  // namespace spion::python

@@ -17,7 +17,7 @@ from ._discoverer import Discoverer
 from ._mask import spans
 from ._offline import check_bundle, emit, explain, precompile
 from ._pattern import Pattern, discover
-from ._plan import Attention, Plan, plan
+from ._plan import Attention, Plan, dropout_state, plan
 
 __version__: str = _version()
 
@@ -36,6 +36,7 @@ __all__ = [
     "context",
     "discover",
     "doctor",
+    "dropout_state",
     "emit",
     "explain",
     "frozen",

@@ -23,6 +23,19 @@ class Pattern:
     @staticmethod
     def full(arg0: int, arg1: int, /) -> Pattern: ...
     @staticmethod
+    def from_cross_bits(arg0: int, arg1: int, arg2: int, arg3: object, /) -> Pattern: ...
+    @staticmethod
+    def from_heads(arg: Sequence[Pattern], /) -> Pattern: ...
+    def head(self, arg: int, /) -> Pattern: ...
+    @property
+    def key_length(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def patterns(self) -> int: ...
+    @property
+    def imbalance(self) -> float: ...
+    @staticmethod
     def from_csr(arg0: int, arg1: int, arg2: object, arg3: object, /) -> Pattern: ...
     @staticmethod
     def from_block_mask(
@@ -73,6 +86,12 @@ class Attention:
         arg8: int,
         arg9: bool,
         arg10: bool,
+        arg11: float,
+        arg12: int,
+        arg13: float,
+        arg14: bool,
+        arg15: bool,
+        arg16: int,
         /,
     ) -> None: ...
 
@@ -141,6 +160,9 @@ class Plan:
         arg9: object | None,
         arg10: bool,
         arg11: int | None,
+        arg12: object | None = None,
+        arg13: object | None = None,
+        arg14: object | None = None,
         /,
     ) -> None: ...
     def backward(
@@ -161,6 +183,10 @@ class Plan:
         arg13: object | None,
         arg14: bool,
         arg15: int | None,
+        arg16: object | None = None,
+        arg17: object | None = None,
+        arg18: object | None = None,
+        arg19: object | None = None,
         /,
     ) -> None: ...
 
@@ -221,7 +247,9 @@ def write_spans(
     arg3: object | None,
     arg4: object | None,
     arg5: object | None,
-    arg6: object,
+    arg6: object | None,
+    arg7: object,
+    arg8: object,
     /,
 ) -> None: ...
 def emit(arg0: Attention, arg1: str, arg2: int, arg3: int, arg4: Pattern | None, /) -> bytes: ...

@@ -29,6 +29,8 @@ def spans(
     documents: Any = None,
     prefixes: Any = None,
     query_lengths: Any = None,
+    key_length: int | None = None,
+    key_documents: Any = None,
 ) -> Any:
     """The rules as kernels read them, for calls of a plan with spans=True: int32 of NumPy's,
     [2, batch, length, 2]. Query i keeps key j when all rules that are given say so.
@@ -36,12 +38,20 @@ def spans(
     causal: j <= i. left, right: i - left <= j and j <= i + right, a sliding window. documents:
     [batch, length] ids that never decrease, i's equals j's. prefixes: [batch], with causal: keys
     below it are kept by all. query_lengths: [batch], queries from it on keep nothing.
+
+    key_length: of keys in another number than queries, which are aligned at their ends: i counts from
+    key_length - length then. key_documents: [batch, key_length], theirs. The spans are then one row of
+    2 * batch * (length + key_length) numbers.
     """
     import numpy
 
     if batch < 1 or length < 1:
         raise UserError(f"the batch is {batch} and the length {length}: give at least 1 for each")
-    made = numpy.empty((2, batch, length, 2), numpy.int32)
+    keys = length if key_length is None else key_length
+    if keys < 1:
+        raise UserError(f"the length of keys is {keys}: give at least 1")
+    made = numpy.empty(2 * batch * (length + keys), numpy.int32)
+    of_queries, of_keys = numpy.split(made, [2 * batch * length])
     _core.write_spans(
         causal,
         left,
@@ -49,6 +59,8 @@ def spans(
         _numbers(documents, "documents"),
         _numbers(prefixes, "prefixes"),
         _numbers(query_lengths, "query_lengths"),
-        made,
+        _numbers(key_documents, "key_documents"),
+        of_queries.reshape(batch, length, 2),
+        of_keys.reshape(batch, keys, 2),
     )
-    return made
+    return made.reshape(2, batch, length, 2) if keys == length else made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 from . import _core
 from ._arrays import Array
@@ -13,7 +13,8 @@ _VARIANTS = {"cf": 0, "f": 1, "c": 2}
 
 class Pattern:
     """Immutable: `length` L, `block` (16, 32, 64 or 128) and a bit for each of the nb x nb blocks,
-    nb = ceil(L / block). Rows are query blocks, columns key blocks."""
+    nb = ceil(L / block). Rows are query blocks, columns key blocks, of which there may be another number
+    (key_length). A layer whose heads have patterns of their own takes from_heads of them."""
 
     __slots__ = ("_core", "digest", "__weakref__")
 
@@ -22,12 +23,26 @@ class Pattern:
         self.digest: str = core.digest
 
     @staticmethod
-    def from_bits(bits: Array, length: int | None = None, *, block: int = 64) -> Pattern:
-        """bits: [nb, nb], not 0 = computed. length: nb * block where it is not given."""
+    def from_bits(
+        bits: Array, length: int | None = None, *, block: int = 64, key_length: int | None = None
+    ) -> Pattern:
+        """bits: [nb, nb], not 0 = computed; or [heads, nb, nb]. length: nb * block where it is not
+        given. key_length: of keys in another number than queries, for bits [nb, nbk]."""
         numbers = _bytes(bits)
+        if numbers.ndim == 3:
+            each = [Pattern.from_bits(x, length, block=block, key_length=key_length) for x in numbers]
+            return Pattern.from_heads(each)
         if numbers.ndim != 2:
-            raise UserError(f"the bits have shape {numbers.shape}: give [nb, nb]")
-        return Pattern(_core.Pattern.from_bits(length or numbers.shape[0] * block, block, numbers))
+            raise UserError(f"the bits have shape {numbers.shape}: give [nb, nb] or [heads, nb, nb]")
+        queries = length or numbers.shape[0] * block
+        if key_length is None:
+            return Pattern(_core.Pattern.from_bits(queries, block, numbers))
+        return Pattern(_core.Pattern.from_cross_bits(queries, key_length, block, numbers))
+
+    @staticmethod
+    def from_heads(heads: Sequence[Pattern]) -> Pattern:
+        """One a head of K and V, or one a head, in order: of equal lengths and block."""
+        return Pattern(_core.Pattern.from_heads([head._core for head in heads]))
 
     @staticmethod
     def from_dense(mask: Array, *, block: int = 64) -> Pattern:
@@ -50,9 +65,14 @@ class Pattern:
         return Pattern(_core.Pattern.from_text(length or rows * block, block, text))
 
     @staticmethod
-    def full(length: int, *, block: int = 64) -> Pattern:
+    def full(length: int, *, block: int = 64, key_length: int | None = None) -> Pattern:
         """Every block: dense attention."""
-        return Pattern(_core.Pattern.full(length, block))
+        if key_length in (None, length):
+            return Pattern(_core.Pattern.full(length, block))
+        import numpy
+
+        bits = numpy.ones((-(-length // block), -(-key_length // block)), numpy.uint8)
+        return Pattern.from_bits(bits, length, block=block, key_length=key_length)
 
     @staticmethod
     def from_csr(
@@ -69,13 +89,18 @@ class Pattern:
 
     @staticmethod
     def from_layout(layout: Array, length: int | None = None, *, block: int = 64) -> Pattern:
-        """A layout of DeepSpeed's sparse attention, [heads, nb, nb], the same for every head; also
-        a base_blockmask of Block-Sparse-Attention, [B, heads, nb, nb], with block=128."""
+        """A layout of DeepSpeed's sparse attention, [heads, nb, nb]; also a base_blockmask of
+        Block-Sparse-Attention, [B, heads, nb, nb] with block=128, the same for every sample. Heads that
+        differ have patterns of their own."""
         numbers = _bytes(layout)
         if numbers.ndim == 4:
-            numbers = numbers.reshape(-1, *numbers.shape[2:])
+            if not (numbers == numbers[:1]).all():
+                raise UserError("samples of the base_blockmask differ: a plan has one for them all")
+            numbers = numbers[0]
         if numbers.ndim != 3:
             raise UserError(f"the layout has shape {numbers.shape}: give [heads, nb, nb]")
+        if not (numbers == numbers[:1]).all():
+            return Pattern.from_bits(numbers, length, block=block)
         return Pattern(
             _core.Pattern.from_layout(length or numbers.shape[1] * block, block, numbers)
         )
@@ -127,13 +152,37 @@ class Pattern:
         return self._core.rows
 
     @property
+    def key_length(self) -> int:
+        """Lk."""
+        return self._core.key_length
+
+    @property
+    def columns(self) -> int:
+        """nbk = ceil(Lk / block)."""
+        return self._core.columns
+
+    @property
+    def patterns(self) -> int:
+        """1, or one a head."""
+        return self._core.patterns
+
+    @property
+    def imbalance(self) -> float:
+        """The fullest head's blocks over the mean: 1 where all have as many."""
+        return self._core.imbalance
+
+    def head(self, index: int) -> Pattern:
+        """That of one head."""
+        return Pattern(self._core.head(index))
+
+    @property
     def block_count(self) -> int:
-        """Computed blocks."""
+        """Computed blocks, of all heads."""
         return self._core.block_count
 
     @property
     def density(self) -> float:
-        """Computed elements / L^2."""
+        """Computed elements / all; of several patterns, their mean."""
         return self._core.density
 
     @property
@@ -141,12 +190,12 @@ class Pattern:
         return self._core.text()
 
     def bits(self) -> Array:
-        """[nb, nb] of NumPy's uint8; 1 = computed."""
+        """[nb, nbk] of NumPy's uint8, or [patterns, nb, nbk] of several; 1 = computed."""
         import numpy
 
-        bits = numpy.empty((self.rows, self.rows), numpy.uint8)
+        bits = numpy.empty((self.patterns, self.rows, self.columns), numpy.uint8)
         self._core.write_bits(bits)
-        return bits
+        return bits[0] if self.patterns == 1 else bits
 
     def transpose(self) -> Pattern:
         """Keys attend to queries."""
@@ -163,14 +212,27 @@ class Pattern:
         return hash(self.digest)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.patterns > 1:
+            return Pattern.from_heads, ([self.head(index) for index in range(self.patterns)],)
+        if self.key_length != self.length:
+            return _from_bits, (self.bits(), self.length, self.block, self.key_length)
         return _from_text, (self.text, self.length, self.block)
 
     def __repr__(self) -> str:
-        return f"Pattern(length={self.length}, block={self.block}, density={self.density:.3f})"
+        keys = "" if self.key_length == self.length else f", key_length={self.key_length}"
+        heads = "" if self.patterns == 1 else f", patterns={self.patterns}"
+        return (
+            f"Pattern(length={self.length}{keys}, block={self.block}{heads}, "
+            f"density={self.density:.3f})"
+        )
 
 
 def _from_text(text: str, length: int, block: int) -> Pattern:
     return Pattern.from_text(text, length, block=block)
+
+
+def _from_bits(bits: Array, length: int, block: int, key_length: int) -> Pattern:
+    return Pattern.from_bits(bits, length, block=block, key_length=key_length)
 
 
 def _bytes(array: Array) -> Any:

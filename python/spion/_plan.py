@@ -28,7 +28,12 @@ class Attention:
     elsewhere) or of 0 ("pruned_zero", as in the SPION paper). key_padding: calls are given the
     number of valid keys of each sample. key_value_heads: of K and V, a divisor of H (0: H of them).
     causal: a query keeps the keys up to its own position. spans: calls are given a mask within
-    blocks instead, which spion.spans makes.
+    blocks instead, which spion.spans makes. key_length: Lk, of K and V (0: L); masks are aligned at
+    the ends. softcap: above 0, a score s becomes softcap * tanh(s / softcap). alibi: calls are given
+    slopes [H], and slope * |i - j| is taken off a score. sinks: calls are given a score a head, which
+    is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
+    0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
+    head of K and V, or one a head.
     """
 
     heads: int
@@ -42,6 +47,12 @@ class Attention:
     key_value_heads: int = 0
     causal: bool = False
     spans: bool = False
+    dropout: float = 0.0
+    key_length: int = 0
+    softcap: float = 0.0
+    alibi: bool = False
+    sinks: bool = False
+    patterns: int = 1
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -62,7 +73,25 @@ class Attention:
             self.key_value_heads,
             self.causal,
             self.spans,
+            self.dropout,
+            self.key_length,
+            self.softcap,
+            self.alibi,
+            self.sinks,
+            self.patterns,
         )
+
+
+def dropout_state(seed: int, offset: int = 0, enabled: bool = True) -> Any:
+    """What a plan with dropout draws from, as calls take it: int64 of NumPy's, [2]. Which elements
+    drop is a function of seed, offset and the element's place alone, on every device. The backward
+    call takes its forward call's; another offset draws anew. enabled=False drops nothing, as when a
+    model is evaluated."""
+    import numpy
+
+    if not 0 <= seed < 2**64 or not 0 <= offset < 2**32:
+        raise UserError(f"seed {seed} and offset {offset}: give 64 bits and 32, from 0 on")
+    return numpy.array([seed, offset | (2**32 if enabled else 0)], numpy.uint64).view(numpy.int64)
 
 
 class Plan:
@@ -125,13 +154,17 @@ class Plan:
         *,
         lengths: Array | None = None,
         spans: Array | None = None,
+        dropout_state: Array | None = None,
+        alibi_slopes: Array | None = None,
+        sinks: Array | None = None,
         out: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, Array]:
         """softmax(scale Q K^T) V over the pattern's blocks.
 
-        q, k, v: [B, H, L, D] with D contiguous; k and v with their own number of heads. lengths: [B]
-        int32, with key_padding. spans: [2, B, L, 2] int32, where the plan has them. Returns o (`out`
+        q, k, v: [B, H, L, D] with D contiguous; k and v with their own number of heads and key_length.
+        lengths: [B] int32, with key_padding. spans: int32 of spion.spans, where the plan has them;
+        dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32. Returns o (`out`
         where it is given) [B, H, L, D] and lse [B, H, L] float32, the logarithm of each row's
         softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
         tensors, the legacy default stream for others'. On the host the call returns when it is
@@ -152,6 +185,9 @@ class Plan:
             head,
             True,
             stream,
+            dropout_state,
+            alibi_slopes,
+            None if sinks is None else _arrays.lent(sinks),
         )
         return o, lse
 
@@ -167,11 +203,18 @@ class Plan:
         *,
         lengths: Array | None = None,
         spans: Array | None = None,
+        dropout_state: Array | None = None,
+        alibi_slopes: Array | None = None,
+        sinks: Array | None = None,
         stream: int | None = None,
-    ) -> tuple[Array, Array, Array]:
-        """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse."""
+    ) -> tuple[Array, ...]:
+        """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse; and, of
+        a plan with sinks, d_sinks [H] float32."""
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
         gradients = [self._output(like, None) for like in arrays[1:4]]
+        d_sinks = None
+        if self.attention.sinks:
+            d_sinks = _arrays.empty(arrays[1], (self.attention.heads,), "float32")
         tables, head = self._tables_like(q, pattern)
         self.core.backward(
             *arrays,
@@ -184,8 +227,12 @@ class Plan:
             head,
             True,
             stream,
+            dropout_state,
+            alibi_slopes,
+            None if sinks is None else _arrays.lent(sinks),
+            d_sinks,
         )
-        return gradients[0], gradients[1], gradients[2]
+        return (*gradients,) if d_sinks is None else (*gradients, d_sinks)
 
     def _lent(self, **arrays: Array) -> list[Array]:
         for name, array in arrays.items():
@@ -235,6 +282,12 @@ def plan(
     key_value_heads: int = 0,
     causal: bool = False,
     spans: bool = False,
+    dropout: float = 0.0,
+    key_length: int = 0,
+    softcap: float = 0.0,
+    alibi: bool = False,
+    sinks: bool = False,
+    patterns: int = 1,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -260,5 +313,11 @@ def plan(
         key_value_heads=key_value_heads,
         causal=causal,
         spans=spans,
+        dropout=dropout,
+        key_length=key_length,
+        softcap=softcap,
+        alibi=alibi,
+        sinks=sinks,
+        patterns=patterns,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

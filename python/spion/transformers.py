@@ -8,8 +8,9 @@
 A layer without a pattern computes the full one. Encoders and decoders with grouped queries run, with
 causal masks, sliding windows, packed sequences and padding on either side: any mask in which each
 query keeps one stretch of keys and no stretch begins or ends before that of the query in front of
-it. What the kernels do not have is refused by a sentence: other masks, caches of earlier tokens,
-dropout of probabilities, biases.
+it. So do encoders' keys in decoders, dropout of probabilities (PyTorch's generator decides), caps of
+scores (Gemma-2) and sinks (gpt-oss). What the kernels do not have is refused by a sentence: other masks,
+caches of earlier tokens, biases.
 """
 
 from __future__ import annotations
@@ -68,10 +69,11 @@ def mask(
     its own, transformers hands an attention no mask at all.)"""
     from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
-    if q_length != kv_length or q_offset or kv_offset:
+    across = mask_function is bidirectional_mask_function
+    if (q_length != kv_length and not across) or q_offset or kv_offset:
         return _Refused(
-            f"{q_length} queries attend to {kv_length} keys, and spion computes self-attention "
-            "alone: use another attn_implementation for cross-attention and caches"
+            f"{q_length} queries attend to {kv_length} keys, of which some may come from a cache, and "
+            "spion has no caches: use another attn_implementation"
         )
     if mask_function is None or use_vmap:
         return _Refused(
@@ -90,6 +92,11 @@ def mask(
         positions = torch.arange(kv_length, device=valid.device)
         if bool((valid == (positions < lengths[:, None])).all()):
             return lengths.to(torch.int32)
+    if q_length != kv_length:
+        return _Refused(
+            f"{q_length} queries attend to {kv_length} keys that are not padded at their end alone: "
+            "put padding on the right, or use another attn_implementation"
+        )
     made = _spans(mask_function, valid, batch_size, kv_length)
     if made is None:
         return _Refused(
@@ -125,10 +132,11 @@ def attention_forward(
             f"the mask has shape {tuple(attention_mask.shape)}, and spion takes the padding masks "
             "[B, L] and mask functions of transformers alone"
         )
-    _check(query, key, dropout, spans is not None, kwargs)
+    _check(query, key, bool(causal), spans is not None, kwargs)
     pattern = getattr(module, "spion_pattern", None)
     if pattern is None:
-        pattern = Pattern.full(query.shape[2], block=_BLOCK)
+        pattern = Pattern.full(query.shape[2], block=_BLOCK, key_length=key.shape[2])
+    sinks = kwargs.get("s_aux")
     o = attention(
         query,
         key,
@@ -138,6 +146,9 @@ def attention_forward(
         scale=scaling or 0.0,
         causal=bool(causal),
         spans=spans,
+        softcap=kwargs.get("softcap") or 0.0,
+        dropout=dropout,
+        sinks=None if sinks is None else sinks.float(),
     )
     return o.transpose(1, 2), None
 
@@ -145,26 +156,21 @@ def attention_forward(
 def _check(
     query: torch.Tensor,
     key: torch.Tensor,
-    dropout: float,
+    causal: bool,
     windowed: bool,
     kwargs: dict[str, Any],
 ) -> None:
-    if key.shape[2] != query.shape[2]:
+    if key.shape[2] != query.shape[2] and causal:
         raise UserError(
-            f"{query.shape[2]} queries attend to {key.shape[2]} keys, and spion computes "
-            "self-attention alone: use another attn_implementation"
-        )
-    if dropout:
-        raise UserError(
-            f"the layer drops out probabilities ({dropout}), which spion does not: set the "
-            "configuration's attention dropout to 0"
+            f"{query.shape[2]} queries attend to {key.shape[2]} keys, of which some may come from a "
+            "cache, and spion has no caches: use another attn_implementation"
         )
     if kwargs.get("sliding_window") is not None and not windowed:
         raise UserError(
             "the layer asks for a sliding window and was given no mask that has it: call "
             "spion.transformers.register() before the model is run"
         )
-    for name in ("softcap", "position_bias", "head_mask", "s_aux"):
+    for name in ("position_bias", "head_mask"):
         if kwargs.get(name) is not None:
             raise UserError(f"the layer asks for {name}, which spion does not have")
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "spion/spion.h"
@@ -22,7 +23,13 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .key_padding = !problem.lengths.empty(),
             .causal = problem.causal,
             .key_value_heads = problem.key_value_heads,
-            .spans = problem.rules.has_value()};
+            .spans = problem.rules.has_value(),
+            .dropout = problem.dropout,
+            .key_length = problem.key_length,
+            .softcap = problem.softcap,
+            .alibi = !problem.alibi_slopes.empty(),
+            .sinks = !problem.sinks.empty(),
+            .patterns = problem.patterns};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {
@@ -30,18 +37,36 @@ inline MaskRules rules_of(const oracle::Rules& given) {
             .left = given.left,
             .right = given.right,
             .documents = given.documents,
+            .key_documents = given.key_documents,
             .prefixes = given.prefixes,
             .query_lengths = given.query_lengths};
 }
 
 inline Pattern pattern_of(const oracle::Problem& problem) {
-    return Pattern::from_bits(problem.length, problem.block, problem.bits);
+    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.patterns);
+    std::vector<Pattern> heads;
+    for (int head = 0; head < problem.patterns; ++head) {
+        heads.push_back(Pattern::from_bits(
+            problem.length, problem.keys(), problem.block,
+            std::span(problem.bits).subspan(static_cast<std::size_t>(head) * each, each)));
+    }
+    return heads.size() == 1 ? heads[0] : Pattern::from_heads(heads);
 }
 
 // The tensors of a call, [B, H, L, D] contiguous; outputs begin as NaN.
 struct HostTensors {
     explicit HostTensors(const oracle::Problem& problem)
-        : q(problem.q), k(problem.k), v(problem.v), d_o(problem.d_o), lengths(problem.lengths) {
+        : q(problem.q),
+          k(problem.k),
+          v(problem.v),
+          d_o(problem.d_o),
+          alibi_slopes(problem.alibi_slopes),
+          sinks(problem.sinks),
+          lengths(problem.lengths),
+          state{problem.seed, problem.offset, problem.dropout_enabled ? 1 : 0},
+          drops(problem.dropout > 0),
+          kv_heads(problem.key_value_heads == 0 ? problem.heads : problem.key_value_heads),
+          keys(problem.keys()) {
         const float nan = std::numeric_limits<float>::quiet_NaN();
         for (auto* output : {&out.o, &out.d_q}) {
             output->assign(q.size(), nan);
@@ -49,29 +74,39 @@ struct HostTensors {
         for (auto* output : {&out.d_k, &out.d_v}) {
             output->assign(k.size(), nan);
         }
+        out.d_sinks.assign(sinks.size(), nan);
         out.lse.assign(q.size() / static_cast<std::size_t>(problem.head_dim), nan);
         shape[0] = problem.batch;
         shape[1] = problem.heads;
         shape[2] = problem.length;
         shape[3] = problem.head_dim;
         if (problem.rules) {
-            mask = spans(rules_of(*problem.rules), problem.batch, problem.length);
+            mask =
+                spans(rules_of(*problem.rules), problem.batch, problem.length, problem.key_length);
         }
     }
 
     spion_tensor view(std::vector<float>& data) const {
-        const std::int64_t row = shape[0] * shape[2] * shape[3];
-        const auto heads = static_cast<std::int64_t>(data.size()) / row;
-        return tensor(data.data(), DType::kFp32, shape[0], heads, shape[2], shape[3]);
+        const bool of_keys = &data == &k || &data == &v || &data == &out.d_k || &data == &out.d_v;
+        return tensor(data.data(), DType::kFp32, shape[0], of_keys ? kv_heads : shape[1],
+                      of_keys ? keys : shape[2], shape[3]);
     }
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 
-    std::vector<float> q, k, v, d_o;
+    const DropoutState* dropout() const { return drops ? &state : nullptr; }
+    static const float* data_of(const std::vector<float>& values) {
+        return values.empty() ? nullptr : values.data();
+    }
+
+    std::vector<float> q, k, v, d_o, alibi_slopes, sinks;
     const std::int32_t* query_spans() const { return mask ? mask->queries.data() : nullptr; }
     const std::int32_t* key_spans() const { return mask ? mask->keys.data() : nullptr; }
 
     std::vector<std::int32_t> lengths;
     std::optional<Spans> mask;
+    DropoutState state;
+    bool drops;
+    std::int64_t kv_heads, keys;
     oracle::Outputs out;
     std::int64_t shape[4];
 };
@@ -102,7 +137,10 @@ inline ForwardArguments forward_arguments(HostTensors& t, HostMemory& memory) {
             .workspace = memory.workspace.data(),
             .workspace_bytes = memory.bytes(),
             .query_spans = t.query_spans(),
-            .key_spans = t.key_spans()};
+            .key_spans = t.key_spans(),
+            .dropout = t.dropout(),
+            .alibi_slopes = t.data_of(t.alibi_slopes),
+            .sinks = t.data_of(t.sinks)};
 }
 
 inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) {
@@ -121,7 +159,11 @@ inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) 
             .workspace = memory.workspace.data(),
             .workspace_bytes = memory.bytes(),
             .query_spans = t.query_spans(),
-            .key_spans = t.key_spans()};
+            .key_spans = t.key_spans(),
+            .dropout = t.dropout(),
+            .alibi_slopes = t.data_of(t.alibi_slopes),
+            .sinks = t.data_of(t.sinks),
+            .d_sinks = t.out.d_sinks.empty() ? nullptr : t.out.d_sinks.data()};
 }
 
 inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,

@@ -29,8 +29,8 @@ std::string fault(const char* name, std::span<const float> actual,
             norm += reference[i] * reference[i];
         }
     }
-    const double scale = std::sqrt(norm) < 1e-3 * terms ? terms : std::sqrt(norm);
-    const double error = distance == 0 ? 0 : std::sqrt(distance) / scale;
+    const double error =
+        distance == 0 ? 0 : std::sqrt(distance) / spion::error_scale(std::sqrt(norm), terms);
     return faulty == 0 && error <= tolerance
                ? ""
                : fmt::format("{}: relative error {:.3e}, {} faulty elements\n", name, error,
@@ -78,15 +78,57 @@ Problem random_problem(std::int64_t length, int block, int heads, int head_dim, 
     return problem;
 }
 
-Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed) {
+Problem random_problem(const Problem& shape, const Options& options, double density,
+                       std::uint64_t seed) {
+    Problem problem = shape;
+    problem.key_length = options.key_length;
+    problem.key_value_heads = options.key_value_heads;
+    problem.patterns = options.patterns;
+    std::mt19937_64 generator(seed);
+    std::normal_distribution<float> normal;
+    const auto fill = [&](std::vector<float>& values, std::int64_t count) {
+        values.resize(static_cast<std::size_t>(count));
+        for (float& value : values) value = normal(generator);
+    };
+    const std::int64_t kv_heads =
+        options.key_value_heads == 0 ? shape.heads : options.key_value_heads;
+    const std::int64_t queries = shape.batch * shape.heads * shape.length * shape.head_dim;
+    fill(problem.q, queries);
+    fill(problem.d_o, queries);
+    fill(problem.k, shape.batch * kv_heads * problem.keys() * shape.head_dim);
+    fill(problem.v, shape.batch * kv_heads * problem.keys() * shape.head_dim);
+    std::bernoulli_distribution computed(density);
+    const auto blocks = [&](std::int64_t length) {
+        return (length + shape.block - 1) / shape.block;
+    };
+    problem.bits.resize(
+        static_cast<std::size_t>(options.patterns * blocks(shape.length) * blocks(problem.keys())));
+    for (std::uint8_t& bit : problem.bits) bit = computed(generator) ? 1 : 0;
+    if (options.softcap) problem.softcap = 1.5F;  // caps what normal tensors give
+    if (options.dropout) {
+        problem.dropout = 0.25F;
+        problem.seed = generator();
+        problem.offset = static_cast<std::uint32_t>(generator());
+    }
+    if (options.alibi) {
+        fill(problem.alibi_slopes, shape.heads);
+        for (float& slope : problem.alibi_slopes) slope = std::abs(slope) / 16;
+    }
+    if (options.sinks) fill(problem.sinks, shape.heads);
+    return problem;
+}
+
+Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
+                   std::int64_t key_length) {
     std::mt19937_64 generator(seed);
     const spion::MaskRules made = spion::test::random_rules(
         [&](int below) { return std::uniform_int_distribution<int>(0, below - 1)(generator); },
-        batch, length);
+        batch, length, key_length);
     return {.causal = made.causal,
             .left = made.left,
             .right = made.right,
             .documents = made.documents,
+            .key_documents = made.key_documents,
             .prefixes = made.prefixes,
             .query_lengths = made.query_lengths};
 }
@@ -101,29 +143,48 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                     ? spion::SoftmaxKind::kPrunedZero
                                                     : spion::SoftmaxKind::kMasked,
                                      .key_padding = !problem.lengths.empty(),
+                                     .dropout = problem.dropout,
                                      .mask = problem.rules    ? spion::ElementMask::kSpans
                                              : problem.causal ? spion::ElementMask::kCausal
                                                               : spion::ElementMask::kNone,
-                                     .kv_heads = problem.key_value_heads};
+                                     .kv_heads = problem.key_value_heads,
+                                     .kv_length = problem.key_length,
+                                     .patterns = problem.patterns,
+                                     .softcap = problem.softcap,
+                                     .alibi = !problem.alibi_slopes.empty(),
+                                     .sink = !problem.sinks.empty()};
     const Rules given = problem.rules.value_or(Rules{});
     const spion::MaskRules rules{.causal = given.causal,
                                  .left = given.left,
                                  .right = given.right,
                                  .documents = given.documents,
-                                 .key_documents = {},
+                                 .key_documents = given.key_documents,
                                  .prefixes = given.prefixes,
                                  .query_lengths = given.query_lengths};
-    const spion::BlockPattern pattern(problem.length, problem.block, problem.bits);
+    std::vector<spion::BlockPattern> patterns;
+    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.patterns);
+    for (auto at = problem.bits.begin(); at != problem.bits.end();
+         at += static_cast<std::ptrdiff_t>(each)) {
+        patterns.emplace_back(
+            problem.length, problem.keys(), problem.block,
+            std::vector<std::uint8_t>(at, at + static_cast<std::ptrdiff_t>(each)));
+    }
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
-    const spion::ReferenceResult reference = spion::reference_attention({.attention = attention,
-                                                                         .pattern = pattern,
-                                                                         .batch = problem.batch,
-                                                                         .lengths = lengths,
-                                                                         .q = problem.q,
-                                                                         .k = problem.k,
-                                                                         .v = problem.v,
-                                                                         .d_o = problem.d_o,
-                                                                         .rules = &rules});
+    const spion::ReferenceResult reference =
+        spion::reference_attention({.attention = attention,
+                                    .pattern = spion::HeadPatterns(patterns),
+                                    .batch = problem.batch,
+                                    .lengths = lengths,
+                                    .q = problem.q,
+                                    .k = problem.k,
+                                    .v = problem.v,
+                                    .d_o = problem.d_o,
+                                    .rules = &rules,
+                                    .values = {.seed = problem.seed,
+                                               .offset = problem.offset,
+                                               .dropout_enabled = problem.dropout_enabled,
+                                               .alibi_slopes = problem.alibi_slopes,
+                                               .sinks = problem.sinks}});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
         text += fault("lse", outputs.lse, reference.lse, 0, tolerance);
@@ -132,6 +193,15 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
         text += fault("d_q", outputs.d_q, reference.d_q, reference.d_q_terms, tolerance) +
                 fault("d_k", outputs.d_k, reference.d_k, reference.d_k_terms, tolerance) +
                 fault("d_v", outputs.d_v, reference.d_v, 0, tolerance);
+    }
+    if (!outputs.d_sinks.empty()) {
+        // Sums over all rows of both signs: measured against what so many terms add up to as a rule.
+        constexpr double kAsARule = 0.03;
+        double norm = 0;
+        for (const double value : reference.d_sinks) norm += value * value;
+        const double usual = kAsARule * reference.d_sinks_terms;
+        const double measure = std::sqrt(norm) < usual ? usual / std::sqrt(norm) : 1;
+        text += fault("d_sinks", outputs.d_sinks, reference.d_sinks, 0, tolerance * measure);
     }
     return text;
 }

@@ -13,7 +13,7 @@ namespace oracle {
 struct Rules {
     bool causal = false;
     std::optional<std::int32_t> left = {}, right = {};
-    std::vector<std::int32_t> documents = {}, prefixes = {}, query_lengths = {};
+    std::vector<std::int32_t> documents = {}, key_documents = {}, prefixes = {}, query_lengths = {};
 };
 
 struct Problem {
@@ -21,21 +21,40 @@ struct Problem {
     std::int64_t length = 0, batch = 1;
     bool pruned_zero = false, causal = false;
     int key_value_heads = 0;            // 0: as many as heads
-    std::vector<std::uint8_t> bits;     // [nb, nb]
+    std::vector<std::uint8_t> bits;     // [patterns, nb, nbk]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
-    std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads
+    std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads and length
     std::optional<Rules> rules = {};    // instead of `causal`
+    std::int64_t key_length = 0;        // 0: length
+    int patterns = 1;
+    float softcap = 0, dropout = 0;
+    std::uint64_t seed = 0;  // of dropout
+    std::uint32_t offset = 0;
+    bool dropout_enabled = true;
+    std::vector<float> alibi_slopes = {}, sinks = {};  // [heads], or empty
+
+    std::int64_t keys() const { return key_length == 0 ? length : key_length; }
 };
 
 struct Outputs {
-    std::vector<float> o, lse, d_q, d_k, d_v;
+    std::vector<float> o, lse, d_q, d_k, d_v, d_sinks = {};
 };
 
 // Normal tensors, a pattern with about `density` of the blocks, and lengths where `padding` asks.
 Problem random_problem(std::int64_t length, int block, int heads, int head_dim, std::int64_t batch,
                        double density, bool padding, std::uint64_t seed);
+// What a problem may have beside its tensors and masks, drawn anew: other lengths of keys, heads of K
+// and V, patterns of heads, and what changes scores and probabilities.
+struct Options {
+    std::int64_t key_length = 0;
+    int key_value_heads = 0, patterns = 1;
+    bool softcap = false, alibi = false, sinks = false, dropout = false;
+};
+Problem random_problem(const Problem& shape, const Options& options, double density,
+                       std::uint64_t seed);
 // Any conjunction of rules.
-Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed);
+Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
+                   std::int64_t key_length = 0);
 // Another pattern for the same tensors.
 std::vector<std::uint8_t> random_bits(std::int64_t length, int block, double density,
                                       std::uint64_t seed);

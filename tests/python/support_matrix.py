@@ -39,15 +39,15 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes;
   causal masks and masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
   which the bodies may be others: `plan.explain()` says which.
-* The IR, `spion verify` and `spion bench` also have dropout of probabilities, softcap, ALiBi slopes and sinks, in all
-  of these but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
+* So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
+  C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
-* They have another number of keys than of queries and patterns of heads too, all but the fused backward. A pattern a
+* Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
-  types) by the CPU alone. On a GPU neither has run yet: mma.sync's bodies were held against the definition in an
-  emulation on the host, the bodies for Hopper were compiled.
-* Refused by a sentence: dropout, changed scores, other numbers of keys and patterns of heads in a plan of the
-  library, other dtypes, D that is no multiple of 16 or above 256.
+  types) by the CPU alone.
+* Refused by a sentence: slopes with another number of keys than of queries; discovery from Q and K with a softcap,
+  slopes or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
+* `libspion_torch.so` (PyTorch without Python) has masks and grouped heads alone of all this.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """

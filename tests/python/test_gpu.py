@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import test_options
 import torch
 from oracle import attention, attention_gradients, close
 
@@ -66,6 +67,65 @@ def test_masks_within_blocks_and_grouped_heads():
     gradients = attention_gradients(*numbers(d_o), *rest)
     for given, wanted in zip(numbers(q.grad, k.grad, v.grad), gradients):
         close(given, wanted, TOLERANCES[torch.bfloat16])
+
+
+@pytest.mark.parametrize("name", test_options.CASES)
+def test_options_equal_float64(name):
+    """In bf16, of the cases of the host."""
+    case = test_options.Case(**test_options.CASES[name])
+    for array in ("q", "k", "v", "d_o"):
+        setattr(case, array, torch.from_numpy(getattr(case, array)).bfloat16().float().numpy())
+    q, k, v, d_o = (
+        torch.from_numpy(x).to("cuda", torch.bfloat16) for x in (case.q, case.k, case.v, case.d_o)
+    )
+    given = case.given(lambda x: torch.from_numpy(x).cuda())
+    leaves = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
+    if given["sinks"] is not None:
+        leaves.append(given["sinks"].requires_grad_())
+    o, lse = st.attention_with_lse(q, k, v, case.pattern, **case.words, **given)
+    gradients = torch.autograd.grad(o, leaves, d_o)
+    for made, right in zip((o, lse, *gradients), case.wanted()):
+        close(made.detach().float().cpu().numpy(), right, 3e-2)
+
+
+def test_a_replayed_graph_drops_others():
+    q, k, v = tensors(2, 4, 256, 64)
+    layer = st.BlockSparseAttention(
+        spion.Pattern.full(256, block=64),
+        heads=4,
+        head_dim=64,
+        dtype=torch.bfloat16,
+        device="cuda",
+        dropout=0.25,
+    )
+    layer(q, k, v)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        o = layer(q, k, v)
+    seen = []
+    for _ in range(3):
+        graph.replay()
+        seen.append(o.clone())
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+    layer.eval()
+    wanted = st.attention(q, k, v, layer.pattern)
+    assert torch.allclose(layer(q, k, v), wanted, atol=1e-2)
+    mean = torch.stack(seen).float().mean(0)
+    assert (mean - wanted.float()).abs().mean() < 0.1
+
+
+def test_the_same_elements_drop_on_host_and_gpu():
+    state = torch.from_numpy(spion.dropout_state(5, 9))
+    q = torch.zeros(1, 2, 128, 64)
+    v = torch.eye(128)[None, None].expand(1, 2, 128, 128)
+    pattern, dropped = spion.Pattern.full(128, block=64), []
+    for half in (v[..., :64], v[..., 64:]):
+        host = st.attention(q, q, half, pattern, dropout=0.3, dropout_state=state)
+        there = [x.to("cuda", torch.bfloat16) for x in (q, q, half)]
+        gpu = st.attention(*there, pattern, dropout=0.3, dropout_state=state.cuda())
+        assert torch.equal(host == 0, gpu.cpu() == 0)
+        dropped.append((host == 0).float().mean().item())
+    assert all(0.2 < share < 0.4 for share in dropped)
 
 
 def test_tables_of_another_plan_are_refused_at_once():

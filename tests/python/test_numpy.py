@@ -193,8 +193,10 @@ def test_patterns_and_back():
     assert len(pattern.to_art().splitlines()) == 3
     with pytest.raises(ValueError, match="block"):
         spion.Pattern.full(64, block=17)
-    with pytest.raises(ValueError, match="heads"):
-        spion.Pattern.from_layout(np.stack([bits, 1 - bits]), 150, block=BLOCK)
+    apart = spion.Pattern.from_layout(np.stack([bits, 1 - bits]), 150, block=BLOCK)
+    assert apart.patterns == 2 and apart.head(0) == pattern != apart.head(1)
+    with pytest.raises(ValueError, match="samples of the base_blockmask differ"):
+        spion.Pattern.from_layout(np.stack([bits, 1 - bits])[:, None], 150, block=BLOCK)
 
 
 def test_discovery_finds_a_diagonal():

@@ -96,7 +96,15 @@ def decoder(implementation, kind="Llama", **changes):
 
 
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
-@pytest.mark.parametrize("kind, changes", [("Llama", {}), ("Mistral", {"sliding_window": 20})])
+@pytest.mark.parametrize(
+    "kind, changes",
+    [
+        ("Llama", {}),
+        ("Mistral", {"sliding_window": 20}),
+        ("Gemma2", {"sliding_window": 20, "head_dim": 16, "attn_logit_softcapping": 1.0}),
+        ("GptOss", {"sliding_window": 20, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 2}),
+    ],
+)
 def test_logits_of_decoders(kind, changes, padding):
     ids = tokens()
     mask = torch.ones_like(ids)
@@ -153,8 +161,6 @@ def test_what_is_not_there_is_refused():
     holes[0, 10:20] = 0
     with pytest.raises(ValueError, match="leaves gaps between the keys"):
         bert("spion")(ids, attention_mask=holes)
-    with pytest.raises(ValueError, match="drops out probabilities"):
-        bert("spion", attention_probs_dropout_prob=0.1).train()(ids)
     model = decoder("spion")
     cache = model(ids, use_cache=True).past_key_values
     with pytest.raises(ValueError, match="queries attend to"):
@@ -165,5 +171,55 @@ def test_what_is_not_there_is_refused():
         spion.transformers.attention_forward(module, q, q, q, torch.zeros(1, 1, 32, 32))
     with pytest.raises(ValueError, match="asks for a sliding window"):
         spion.transformers.attention_forward(module, q, q, q, None, sliding_window=4)
-    with pytest.raises(ValueError, match="asks for softcap"):
-        spion.transformers.attention_forward(module, q, q, q, None, softcap=4)
+    with pytest.raises(ValueError, match="asks for position_bias"):
+        spion.transformers.attention_forward(module, q, q, q, None, position_bias=q)
+
+
+def test_probabilities_are_dropped_while_it_trains():
+    ids, model = tokens(), bert("spion", attention_probs_dropout_prob=0.2, hidden_dropout_prob=0.0)
+    evaluated, eager = model(ids).logits, bert("eager", hidden_dropout_prob=0.0)(ids).logits
+    torch.testing.assert_close(evaluated, eager, rtol=1e-4, atol=1e-4)
+    model.train()
+    torch.manual_seed(1)
+    first = model(ids).logits
+    assert not torch.equal(model(ids).logits, first)
+    torch.manual_seed(1)
+    assert torch.equal(model(ids).logits, first)
+
+
+def test_a_decoder_attends_to_another_number_of_keys():
+    def bart(implementation):
+        torch.manual_seed(0)
+        config = transformers.BartConfig(
+            vocab_size=50,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_position_embeddings=128,
+        )
+        config._attn_implementation = implementation
+        return transformers.BartForConditionalGeneration(config).eval()
+
+    ids, mask = tokens(2), torch.ones(2, LENGTH, dtype=torch.int64)
+    mask[1, 30:] = 0
+    given = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids[:, :20]}
+    with torch.no_grad():
+        wanted = bart("eager")(**given, use_cache=False).logits
+        found = bart("spion")(**given, use_cache=False).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_sinks_learn():
+    changes = {"sliding_window": 20, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 2}
+    ids, gradients = tokens(), []
+    for implementation in ("spion", "eager"):
+        model = decoder(implementation, "GptOss", **changes)
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        gradients.append([layer.self_attn.sinks.grad for layer in model.model.layers])
+    for ours, theirs in zip(*gradients):
+        assert theirs.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)

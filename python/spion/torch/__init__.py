@@ -8,6 +8,7 @@ pattern is a buffer, and the schedule that finds patterns while a model trains.
 
 from ._flex import from_block_mask, spans_of_block_mask, to_block_mask
 from ._functional import attention, attention_with_lse, spans
+from ._general import dropout_state, no_dropout
 from ._module import BlockSparseAttention
 from ._plans import plan, tables
 from ._schedule import SpionSchedule
@@ -18,7 +19,9 @@ __all__ = [
     "SpionSchedule",
     "attention",
     "attention_with_lse",
+    "dropout_state",
     "from_block_mask",
+    "no_dropout",
     "plan",
     "register_sharding",
     "spans",

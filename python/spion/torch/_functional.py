@@ -8,6 +8,7 @@ from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
 from . import _op  # noqa: F401  (registers the operator)
+from ._general import dropout_state as _drawn
 from ._plans import check, check_rank, plan, tables
 
 
@@ -46,6 +47,11 @@ def attention_with_lse(
     softmax: str = "masked",
     causal: bool = False,
     spans: torch.Tensor | None = None,
+    softcap: float = 0.0,
+    dropout: float = 0.0,
+    dropout_state: torch.Tensor | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
@@ -53,6 +59,8 @@ def attention_with_lse(
     check_rank(q)
     check_rank(k)
     check(q.device, q.dtype)
+    if dropout_state is not None and not dropout:
+        raise UserError("a dropout_state is given and dropout is 0: give both or none")
     made = plan(
         heads=q.shape[1],
         head_dim=q.shape[3],
@@ -66,19 +74,31 @@ def attention_with_lse(
         key_value_heads=k.shape[1],
         causal=causal,
         spans=spans is not None,
+        key_length=k.shape[2],
+        softcap=softcap,
+        dropout=dropout,
+        patterns=pattern.patterns,
+        alibi=alibi_slopes is not None,
+        sinks=sinks is not None,
     )
-    o, lse = torch.ops.spion.attention(
-        q,
-        k,
-        v,
-        _tables_of(made, pattern),
-        lengths,
-        pattern.block,
-        float(scale),
-        softmax,
-        causal,
-        spans,
-    )
+    given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
+    changed = softcap or dropout or pattern.patterns > 1 or k.shape[2] != q.shape[2]
+    if changed or alibi_slopes is not None or sinks is not None:
+        if dropout and dropout_state is None:
+            dropout_state = _drawn(q.device)
+        dtype = _computed_in(q)
+        o, lse = torch.ops.spion.general_attention(
+            *(x.to(dtype) for x in (q, k, v)),
+            *given,
+            float(softcap),
+            float(dropout),
+            pattern.patterns,
+            dropout_state,
+            alibi_slopes,
+            sinks,
+        )
+    else:
+        o, lse = torch.ops.spion.attention(q, k, v, *given)
     if o.requires_grad and not torch.compiler.is_compiling():
         lse = lse.requires_grad_()
         lse.register_hook(_refuse_lse)
@@ -96,24 +116,46 @@ def attention(
     softmax: str = "masked",
     causal: bool = False,
     spans: torch.Tensor | None = None,
+    softcap: float = 0.0,
+    dropout: float = 0.0,
+    dropout_state: torch.Tensor | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k and v.
+    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k, v and sinks.
 
     q: [B, H, L, D], float32 on the host, also bfloat16 and float16 on a GPU. k, v: the same, or with
-    a number of heads that divides H. lengths: [B] int32, the number of valid keys of each sample.
+    a number of heads that divides H, and with another length. lengths: [B] int32, the number of valid keys of each sample.
     scale: 0: 1/sqrt(D). causal: a query keeps the keys up to its own position. spans: another mask
-    within blocks (spion.torch.spans). Returns o [B, H, L, D]. Under torch.compile use
+    within blocks (spion.torch.spans). softcap: above 0, a score s becomes softcap * tanh(s / softcap).
+    dropout: of probabilities; which drop is decided by dropout_state (spion.torch.dropout_state), which
+    PyTorch's generator of the device draws where it is not given. alibi_slopes, sinks: [H] float32;
+    slope * |i - j| is taken off a score, and a sink is one score more in its head's sums. Returns o [B, H, L, D]. Under torch.compile use
     BlockSparseAttention, whose pattern is a buffer.
     """
     return attention_with_lse(
-        q, k, v, pattern, lengths=lengths, scale=scale, softmax=softmax, causal=causal, spans=spans
+        q,
+        k,
+        v,
+        pattern,
+        lengths=lengths,
+        scale=scale,
+        softmax=softmax,
+        causal=causal,
+        spans=spans,
+        softcap=softcap,
+        dropout=dropout,
+        dropout_state=dropout_state,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
     )[0]
 
 
 def spans(
     batch: int, length: int, *, device: torch.device | str = "cpu", **rules: object
 ) -> torch.Tensor:
-    """A mask within blocks as the operator takes it, int32 [2, batch, length, 2] on the device.
+    """A mask within blocks as the operator takes it, int32 [2, batch, length, 2] on the device (with
+    another key_length, one row of 2 * batch * (length + key_length)).
     rules: those of spion.spans, whose arrays are on the host."""
     from .._mask import spans as on_host
 

@@ -12,25 +12,31 @@ from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
 from . import _op, _plans  # noqa: F401  (_op registers the operator)
+from ._general import dropout_state, no_dropout
 
 
 class BlockSparseAttention(nn.Module):
     """softmax(scale Q K^T) V over the blocks of a pattern.
 
     forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
-    key_value_heads; gives [B, heads, L, head_dim].
+    key_value_heads and the pattern's key_length; gives [B, heads, L, head_dim]. A pattern of heads
+    (Pattern.from_heads) is taken like one for all.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
     device and dtype, so that checkpoints are loaded on any. Both keep their size whatever the
     pattern: modules of equal shape share one compiled graph, and set_pattern changes a captured
     CUDA graph in place. Parameters of spion.torch.plan: heads and head_dim (of this process's shard
     under tensor parallelism), scale, softmax, key_padding, key_value_heads, causal, spans,
-    max_blocks. dtype: of q, k and v; under
-    autocast they are converted to it.
+    max_blocks, softcap. dropout: of probabilities while the module trains, drawn by PyTorch's generator
+    of the device; in eval() nothing is dropped, by the same kernels. alibi_slopes: [heads], kept as a
+    buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. dtype: of q, k and v;
+    under autocast they are converted to it.
     """
 
     pattern_bits: torch.Tensor
     tables: torch.Tensor
+    alibi_slopes: torch.Tensor | None
+    sinks: torch.Tensor | None
 
     def __init__(
         self,
@@ -46,12 +52,18 @@ class BlockSparseAttention(nn.Module):
         key_value_heads: int = 0,
         causal: bool = False,
         spans: bool = False,
+        softcap: float = 0.0,
+        dropout: float = 0.0,
+        alibi_slopes: torch.Tensor | None = None,
+        sinks: bool = False,
         max_blocks: int = 0,
         typical: Pattern | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.head_dim, self.dtype = heads, head_dim, dtype
         self.length, self.block = pattern.length, pattern.block
+        self.key_length, self.patterns = pattern.key_length, pattern.patterns
+        self.softcap, self.dropout = float(softcap), float(dropout)
         self.scale, self.softmax = float(scale), softmax
         self.key_padding, self.max_blocks = key_padding, max_blocks
         self.key_value_heads, self.causal, self.spans = key_value_heads or heads, causal, spans
@@ -60,6 +72,10 @@ class BlockSparseAttention(nn.Module):
         packed = numpy.packbits(pattern.bits(), axis=None)
         self.register_buffer("pattern_bits", torch.from_numpy(packed).to(where))
         self.register_buffer("tables", torch.empty(0, dtype=torch.int32, device=where), False)
+        slopes = None if alibi_slopes is None else alibi_slopes.to(where, torch.float32)
+        self.register_buffer("alibi_slopes", slopes, False)
+        zeros = nn.Parameter(torch.zeros(heads, device=where)) if sinks else None
+        self.register_parameter("sinks", zeros)
         self._make_tables()
 
     @property
@@ -82,17 +98,28 @@ class BlockSparseAttention(nn.Module):
             key_value_heads=self.key_value_heads,
             causal=self.causal,
             spans=self.spans,
+            dropout=self.dropout,
+            key_length=self.key_length,
+            softcap=self.softcap,
+            alibi=self.alibi_slopes is not None,
+            sinks=self.sinks is not None,
+            patterns=self.patterns,
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
 
     def set_pattern(self, pattern: Pattern) -> None:
-        """Another pattern of the same length and block; compiles nothing and changes both buffers in
-        place."""
+        """Another pattern of the same lengths, block and number of heads' patterns; compiles nothing
+        and changes both buffers in place."""
         if (pattern.length, pattern.block) != (self.length, self.block):
             raise UserError(
                 f"the pattern is for length {pattern.length} in blocks of {pattern.block}, the "
                 f"module for length {self.length} in blocks of {self.block}: make them equal"
+            )
+        if (pattern.key_length, pattern.patterns) != (self.key_length, self.patterns):
+            raise UserError(
+                f"the pattern is for {pattern.key_length} keys and has {pattern.patterns} patterns of "
+                f"heads, the module for {self.key_length} and {self.patterns}: make them equal"
             )
         # First what can be refused: more blocks than max_blocks.
         _plans.tables(pattern, self.plan, out=self.tables)
@@ -125,8 +152,42 @@ class BlockSparseAttention(nn.Module):
                 f"spans are {'given' if spans is not None else 'missing'} and the module has "
                 f"spans={self.spans}: give both or none"
             )
-        words = (self.block, self.scale, self.softmax, self.causal)
-        return torch.ops.spion.attention(q, k, v, self.tables, lengths, *words, spans)[0]
+        return self.with_lse(q, k, v, lengths, spans)[0]
+
+    def with_lse(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        spans: torch.Tensor | None = None,
+        drop: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As forward, of tensors of the module's dtype; also lse [B, heads, L]. drop=False drops nothing
+        though the module trains."""
+        given = (self.tables, lengths, self.block, self.scale, self.softmax, self.causal, spans)
+        if not self._changes:
+            return torch.ops.spion.attention(q, k, v, *given)
+        state = None
+        if self.dropout:
+            draws = dropout_state if self.training and drop else no_dropout
+            state = draws(q.device)
+        slopes = None if self.alibi_slopes is None else self.alibi_slopes.float()
+        sinks = None if self.sinks is None else self.sinks.float()
+        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks)
+        return torch.ops.spion.general_attention(q, k, v, *given, *changes)
+
+    @property
+    def _changes(self) -> bool:
+        """Whether it takes the general operator."""
+        return bool(
+            self.softcap
+            or self.dropout
+            or self.patterns > 1
+            or self.key_length != self.length
+            or self.alibi_slopes is not None
+            or self.sinks is not None
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -155,9 +216,16 @@ class BlockSparseAttention(nn.Module):
         packed = state_dict.get(f"{prefix}pattern_bits")
         if packed is None or packed.shape != self.pattern_bits.shape:
             return  # reported by PyTorch
-        rows = -(-self.length // self.block)
-        bits = numpy.unpackbits(packed.detach().cpu().numpy(), count=rows * rows)
-        pattern = Pattern.from_bits(bits.reshape(rows, rows), self.length, block=self.block)
+        rows, columns = -(-self.length // self.block), -(-self.key_length // self.block)
+        bits = numpy.unpackbits(
+            packed.detach().cpu().numpy(), count=self.patterns * rows * columns
+        ).reshape(self.patterns, rows, columns)
+        pattern = Pattern.from_bits(
+            bits[0] if self.patterns == 1 else bits,
+            self.length,
+            block=self.block,
+            key_length=self.key_length,
+        )
         if self.tables.device.type == "meta":
             self._pattern = pattern
         else:

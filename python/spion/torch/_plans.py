@@ -26,6 +26,17 @@ class Words(NamedTuple):
     causal: bool
 
 
+class Changes(NamedTuple):
+    """What spion::general_attention is told beside that, or sees."""
+
+    key_length: int = 0  # 0: as many as queries
+    softcap: float = 0.0
+    dropout: float = 0.0
+    patterns: int = 1
+    alibi: bool = False
+    sinks: bool = False
+
+
 class _Key(NamedTuple):
     device: torch.device
     dtype: torch.dtype
@@ -36,6 +47,7 @@ class _Key(NamedTuple):
     padded: bool
     spans: bool
     words: Words
+    changes: Changes = Changes()
 
 
 def _lasting(like: torch.Tensor, size: int) -> torch.Tensor:
@@ -108,6 +120,12 @@ def plan(
     key_value_heads: int = 0,
     causal: bool = False,
     spans: bool = False,
+    dropout: float = 0.0,
+    key_length: int = 0,
+    softcap: float = 0.0,
+    alibi: bool = False,
+    sinks: bool = False,
+    patterns: int = 1,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -119,7 +137,9 @@ def plan(
     check(where, dtype)
     kv_heads = key_value_heads or heads
     words = Words(block, float(scale), softmax, causal)
-    key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words)
+    keys = 0 if key_length == length else key_length
+    changes = Changes(keys, float(softcap), float(dropout), patterns or 1, alibi, sinks)
+    key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words, changes)
     if max_blocks == 0 and key in _usual:
         return _usual[key]
     attention = Attention(
@@ -134,6 +154,7 @@ def plan(
         key_value_heads=kv_heads,
         causal=causal,
         spans=spans,
+        **changes._asdict(),
     )
     made = Plan(
         attention,
@@ -175,14 +196,52 @@ def find(
             spans=masked,
             **words._asdict(),
         )
-        if tables.ndim != 1 or tables.shape[0] * 4 != found.table_bytes:
-            raise UserError(
-                f"the tables have shape {tuple(tables.shape)} and a plan for these tensors takes "
-                f"[{found.table_bytes // 4}]: make them by spion.torch.tables, after "
-                "spion.torch.plan if they are for other max_blocks"
-            )
+        check_tables(tables, found)
     direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
     return found
+
+
+def find_general(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: torch.Tensor | None,
+    spans: torch.Tensor | None,
+    words: Words,
+    changes: Changes,
+) -> Plan:
+    """The plan of a call of spion::general_attention."""
+    check_rank(q)
+    check_rank(k)
+    _, heads, length, width = q.shape
+    padded, masked = lengths is not None, spans is not None
+    changes = changes._replace(key_length=0 if k.shape[2] == length else k.shape[2])
+    key = _Key(q.device, q.dtype, heads, k.shape[1], length, width, padded, masked, words, changes)
+    found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
+    if found is None:
+        found = plan(
+            heads=heads,
+            head_dim=width,
+            length=length,
+            dtype=q.dtype,
+            device=q.device,
+            key_padding=padded,
+            key_value_heads=k.shape[1],
+            spans=masked,
+            **words._asdict(),
+            **changes._asdict(),
+        )
+        check_tables(tables, found)
+    return found
+
+
+def check_tables(tables: torch.Tensor, found: Plan) -> None:
+    if tables.ndim != 1 or tables.shape[0] * 4 != found.table_bytes:
+        raise UserError(
+            f"the tables have shape {tuple(tables.shape)} and a plan for these tensors takes "
+            f"[{found.table_bytes // 4}]: make them by spion.torch.tables, after "
+            "spion.torch.plan if they are for other max_blocks"
+        )
 
 
 def tables(pattern: Pattern, plan: Plan, out: torch.Tensor | None = None) -> torch.Tensor:

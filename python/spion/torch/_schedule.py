@@ -138,9 +138,7 @@ class SpionSchedule:
             given = {**dict(zip(("q", "k", "v", "lengths"), args)), **kwargs}
             q, k, v = (given[name].detach().to(layer.dtype) for name in ("q", "k", "v"))
             lengths = given.get("lengths")
-            _, lse = torch.ops.spion.attention(
-                q, k, v, layer.tables, lengths, layer.block, layer.scale, layer.softmax
-            )
+            _, lse = layer.with_lse(q, k, v, lengths, drop=False)
             found, pooled = self._discoverer(layer)(
                 _readable(q), _readable(k), lse, lengths=lengths
             )

@@ -1,0 +1,198 @@
+"""The operator for what few calls have: keys of another length, changes of scores, sinks, dropout of
+probabilities and patterns of heads.
+
+    spion::general_attention(q, k, v, tables, lengths, block, scale, softmax, causal, spans, softcap,
+        dropout, patterns, dropout_state, alibi_slopes, sinks) -> (o, lse)
+    spion::general_attention_backward(d_o, q, k, v, o, lse, the same) -> (d_q, d_k, d_v, d_sinks)
+
+As spion::attention (_op.py) it finds its plan by what tensors are, never by patterns. lse counts as a
+constant; d_sinks is empty where there are none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .._core import UserError
+from .._plan import BACKWARD, FORWARD
+from ._op import _empty, _empty_lse, _readable, _workspace
+from ._plans import Changes, Words, check_rank, find_general
+
+_ARGUMENTS = (
+    "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
+    "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
+    "Tensor? sinks"
+)
+_Maybe = torch.Tensor | None
+
+
+def dropout_state(
+    device: torch.device | str, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """What dropout draws from: int64 [2] on the device, a seed and an offset that PyTorch's generator
+    there decides (torch.manual_seed), or the one given. Nothing waits for the GPU, and a replayed CUDA
+    graph draws anew."""
+    return torch.randint(2**32, 2**33, (2,), device=device, generator=generator)
+
+
+def no_dropout(device: torch.device | str) -> torch.Tensor:
+    """A state by which nothing is dropped: for evaluation by the same plan."""
+    return torch.zeros(2, dtype=torch.int64, device=device)
+
+
+def _general(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: _Maybe,
+    block: int,
+    scale: float,
+    softmax: str,
+    causal: bool,
+    spans: _Maybe,
+    softcap: float,
+    dropout: float,
+    patterns: int,
+    state: _Maybe,
+    slopes: _Maybe,
+    sinks: _Maybe,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    changes = Changes(
+        k.shape[2], softcap, dropout, patterns, slopes is not None, sinks is not None
+    )
+    plan = find_general(q, k, tables, lengths, spans, Words(block, scale, softmax, causal), changes)
+    o, lse = _empty(q), _empty_lse(q)
+    plan.core.forward(
+        *(_readable(x) for x in (q, k, v)),
+        o,
+        lse,
+        tables,
+        lengths,
+        spans,
+        _workspace(plan, q, FORWARD),
+        None,
+        True,
+        None,
+        state,
+        slopes,
+        sinks,
+    )
+    return o, lse
+
+
+def _fake(q: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    check_rank(q)
+    return _empty(q), _empty_lse(q)
+
+
+def _general_backward(
+    d_o: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: _Maybe,
+    block: int,
+    scale: float,
+    softmax: str,
+    causal: bool,
+    spans: _Maybe,
+    softcap: float,
+    dropout: float,
+    patterns: int,
+    state: _Maybe,
+    slopes: _Maybe,
+    sinks: _Maybe,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    changes = Changes(
+        k.shape[2], softcap, dropout, patterns, slopes is not None, sinks is not None
+    )
+    plan = find_general(q, k, tables, lengths, spans, Words(block, scale, softmax, causal), changes)
+    d_q, d_k, d_v = (_empty(x) for x in (q, k, v))
+    d_sinks = _empty_sinks(q, sinks)
+    plan.core.backward(
+        *(_readable(x) for x in (d_o, q, k, v)),
+        o,
+        lse,
+        d_q,
+        d_k,
+        d_v,
+        tables,
+        lengths,
+        spans,
+        _workspace(plan, q, BACKWARD),
+        None,
+        True,
+        None,
+        state,
+        slopes,
+        sinks,
+        None if sinks is None else d_sinks,
+    )
+    return d_q, d_k, d_v, d_sinks
+
+
+def _empty_sinks(q: torch.Tensor, sinks: _Maybe) -> torch.Tensor:
+    heads = 0 if sinks is None else q.shape[1]
+    return torch.empty(heads, dtype=torch.float32, device=q.device)
+
+
+def _fake_backward(
+    d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, ...]:
+    return _empty(q), _empty(k), _empty(v), _empty_sinks(q, rest[-1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = inputs
+    softcap, dropout, patterns, state, slopes, sinks = changes
+    ctx.words = (block, scale, softmax, causal)
+    ctx.changes = (softcap, dropout, patterns)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks)
+
+
+def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
+    """Of the 16 inputs: q, k, v and, last, the sinks."""
+    if d_o is None:
+        return (None,) * 16
+    q, k, v, o, lse, tables, lengths, spans, state, slopes, sinks = ctx.saved_tensors
+    d_q, d_k, d_v, d_sinks = torch.ops.spion.general_attention_backward(
+        d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, state, slopes, sinks
+    )
+    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+
+
+def _refuse_twice(ctx: Any, *gradients: Any) -> Any:
+    raise UserError(
+        "attention cannot be differentiated twice: its backward pass has no gradient of its own"
+    )
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("spion", "FRAGMENT")
+    library.define(
+        f"general_attention(Tensor q, Tensor k, Tensor v, {_ARGUMENTS}) -> (Tensor o, Tensor lse)"
+    )
+    library.define(
+        "general_attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+        f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
+    )
+    for key in ("CPU", "CUDA"):
+        library.impl("general_attention", _general, key)
+        library.impl("general_attention_backward", _general_backward, key)
+    name = "spion::general_attention"
+    torch.library.register_fake(name, _fake, lib=library)
+    torch.library.register_fake(f"{name}_backward", _fake_backward, lib=library)
+    torch.library.register_autograd(name, _differentiate, setup_context=_save, lib=library)
+    torch.library.register_autograd(f"{name}_backward", _refuse_twice, lib=library)
+    return library
+
+
+_library = _register()  # lives as long as the operators

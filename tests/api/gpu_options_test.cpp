@@ -1,0 +1,88 @@
+// What an attention may have beside its pattern, through the library on a GPU: keys of another length,
+// changes of scores, sinks with their gradient, dropout and patterns of heads.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/api/cuda_fixture.h"
+
+namespace spion::test {
+namespace {
+
+class ApiGpuOptions : public ApiGpu {
+  protected:
+    oracle::Problem drawn(int block, int head_dim, const oracle::Options& options) {
+        oracle::Problem shape;
+        shape.heads = 4;
+        shape.head_dim = head_dim;
+        shape.block = block;
+        shape.length = 500;
+        shape.batch = 2;
+        return rounded(oracle::random_problem(shape, options, 0.4, seed_++));
+    }
+    void expect_right(const oracle::Problem& asked) {
+        const Plan plan = plan_of(asked);
+        CudaCall call(plan, asked, stream_->get());
+        call.poison();
+        call.run(stream_->get());
+        stream_->wait();
+        EXPECT_EQ(oracle::faults(asked, call.outputs(), kTolerance), "") << plan.explain();
+        const std::vector<std::uint8_t> first = call.bytes();
+        call.poison();
+        const cuda::Graph graph(*stream_, [&] { call.run(stream_->get()); });
+        graph.launch(*stream_);
+        stream_->wait();
+        EXPECT_TRUE(call.bytes() == first) << "a graph gave other bits";
+    }
+};
+
+TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
+    const oracle::Options each[] = {
+        {.key_length = 700}, {.softcap = true},
+        {.alibi = true},     {.sinks = true},
+        {.dropout = true},   {.key_value_heads = 2, .patterns = 2},
+        {.patterns = 4},     {.key_length = 300, .softcap = true, .sinks = true, .dropout = true}};
+    // Warps with items of their own, wgmma, all gradients together where they can, mma.
+    const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
+    for (int family = 0; family < 4; ++family) {
+        for (std::size_t option = 0; option < std::size(each); ++option) {
+            SCOPED_TRACE("block " + std::to_string(blocks[family]) + ", D " +
+                         std::to_string(widths[family]) + ", option " + std::to_string(option));
+            oracle::Problem asked = drawn(blocks[family], widths[family], each[option]);
+            asked.causal = option % 2 == 0;
+            expect_right(asked);
+        }
+    }
+}
+
+// The state lies in device memory: what is written there between two replays of a graph is what the
+// next one draws from, in forward and backward alike.
+TEST_F(ApiGpuOptions, AReplayDrawsWhatTheStateSays) {
+    for (const int block : {32, 64, 128}) {
+        oracle::Problem asked = drawn(block, 64, {.dropout = true});
+        const Plan plan = plan_of(asked);
+        CudaCall call(plan, asked, stream_->get());
+        SPION_TEST_CUDA(cuCtxSynchronize);
+        const cuda::Graph graph(*stream_, [&] { call.run(stream_->get()); });
+        std::vector<std::uint8_t> last;
+        for (int step = 0; step < 3; ++step) {
+            ++asked.offset;
+            call.set_state(asked);
+            call.poison();
+            graph.launch(*stream_);
+            stream_->wait();
+            EXPECT_EQ(oracle::faults(asked, call.outputs(), kTolerance), "") << "block " << block;
+            EXPECT_FALSE(call.bytes() == last) << "a replay drew what the one before it has drawn";
+            last = call.bytes();
+        }
+        asked.dropout_enabled = false;
+        call.set_state(asked);
+        graph.launch(*stream_);
+        stream_->wait();
+        EXPECT_EQ(oracle::faults(asked, call.outputs(), kTolerance), "") << "nothing is dropped";
+    }
+}
+
+}  // namespace
+}  // namespace spion::test

@@ -1,0 +1,200 @@
+// What an attention may have beside its pattern, through the library on the host: keys of another
+// length, changes of scores, sinks with their gradient, dropout and patterns of heads, against the
+// float64 reference; and what is wrong with them in a sentence.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/api/expect_status.h"
+#include "tests/api/host_calls.h"
+#include "tests/support/seed.h"
+
+namespace spion::test {
+namespace {
+
+constexpr double kTolerance = 2e-5;  // of fp32, whose tanh and exp are a little less exact
+
+class ApiOptions : public testing::Test {
+  protected:
+    static const Context& context() {
+        static const Context shared = Context::host({.memory_only = true});
+        return shared;
+    }
+    static oracle::Problem shape(int heads = 4) {
+        oracle::Problem problem;
+        problem.heads = heads;
+        problem.length = 90;
+        problem.block = 32;
+        problem.batch = 2;
+        return problem;
+    }
+    void expect_right(const oracle::Problem& problem) {
+        const Pattern pattern = pattern_of(problem);
+        const Plan plan = context().plan(attention_of(problem), {.typical = pattern});
+        EXPECT_EQ(oracle::faults(problem, run_on_host(plan, pattern, problem), kTolerance), "");
+    }
+    const std::uint64_t seed_ = fresh_seed();
+};
+
+TEST_F(ApiOptions, EachMeetsTheReference) {
+    const oracle::Options each[] = {
+        {.key_length = 150},
+        {.key_length = 40, .key_value_heads = 2},
+        {.softcap = true},
+        {.alibi = true},
+        {.sinks = true},
+        {.dropout = true},
+        {.key_value_heads = 2, .patterns = 2},
+        {.key_value_heads = 2, .patterns = 4},
+        {.key_length = 150, .softcap = true, .sinks = true, .dropout = true},
+        {.key_value_heads = 2,
+         .patterns = 2,
+         .softcap = true,
+         .alibi = true,
+         .sinks = true,
+         .dropout = true}};
+    int index = 0;
+    for (const oracle::Options& options : each) {
+        SCOPED_TRACE(index);
+        oracle::Problem problem =
+            oracle::random_problem(shape(), options, 0.5, seed_ + static_cast<unsigned>(index));
+        problem.causal = index % 2 == 0;
+        problem.pruned_zero = index % 3 == 0;
+        expect_right(problem);
+        ++index;
+    }
+}
+
+TEST_F(ApiOptions, MasksOfKeysOfAnotherLengthMeetTheReference) {
+    for (std::uint64_t round = 0; round < 3; ++round) {
+        oracle::Problem problem =
+            oracle::random_problem(shape(2), {.key_length = 130}, 0.7, seed_ + round);
+        problem.rules = oracle::random_rules(problem.length, problem.batch, seed_ + round, 130);
+        problem.lengths = {130, 55};
+        expect_right(problem);
+    }
+}
+
+// The state is read by each call: another offset drops other elements, and none when it says so.
+TEST_F(ApiOptions, DropoutIsWhatItsStateSays) {
+    oracle::Problem problem = oracle::random_problem(shape(2), {.dropout = true}, 0.8, seed_);
+    const Pattern pattern = pattern_of(problem);
+    const Plan plan = context().plan(attention_of(problem));
+    const oracle::Outputs first = run_on_host(plan, pattern, problem);
+    EXPECT_EQ(run_on_host(plan, pattern, problem).o, first.o);
+    ++problem.offset;
+    const oracle::Outputs second = run_on_host(plan, pattern, problem);
+    EXPECT_NE(second.o, first.o);
+    EXPECT_EQ(second.lse, first.lse) << "what is dropped is in the softmax's sum";
+    EXPECT_EQ(oracle::faults(problem, second, kTolerance), "");
+    problem.dropout_enabled = false;
+    const oracle::Outputs none = run_on_host(plan, pattern, problem);
+    EXPECT_EQ(oracle::faults(problem, none, kTolerance), "");
+    problem.dropout = 0;
+    EXPECT_EQ(oracle::faults(problem, none, kTolerance), "");
+}
+
+TEST_F(ApiOptions, TheGradientOfSinksMayBeLeftOut) {
+    const oracle::Problem problem = oracle::random_problem(shape(2), {.sinks = true}, 0.8, seed_);
+    const Pattern pattern = pattern_of(problem);
+    const Plan plan = context().plan(attention_of(problem));
+    HostTensors tensors(problem);
+    HostMemory memory(plan, pattern, problem.batch);
+    plan.forward(forward_arguments(tensors, memory));
+    BackwardArguments args = backward_arguments(tensors, memory);
+    args.d_sinks = nullptr;
+    plan.backward(args);
+    tensors.out.d_sinks.clear();
+    EXPECT_EQ(oracle::faults(problem, tensors.out, kTolerance), "");
+}
+
+TEST_F(ApiOptions, CallsSayWhatIsMissingOrTooMuch) {
+    const oracle::Problem bare = oracle::random_problem(shape(2), {}, 0.8, seed_);
+    const oracle::Problem full = oracle::random_problem(
+        shape(2), {.alibi = true, .sinks = true, .dropout = true}, 0.8, seed_);
+    const Plan without = context().plan(attention_of(bare));
+    const Plan with = context().plan(attention_of(full));
+    HostTensors tensors(full);
+    const auto refuses = [&](const Plan& plan, const std::string& words,
+                             const std::function<void(ForwardArguments&)>& change) {
+        HostMemory memory(plan, pattern_of(full), full.batch);
+        ForwardArguments args = forward_arguments(tensors, memory);
+        change(args);
+        expect_status<UserError>([&] { plan.forward(args); }, words);
+    };
+    refuses(with, "dropout is null and the plan was made with dropout: pass it",
+            [](ForwardArguments& args) { args.dropout = nullptr; });
+    refuses(with, "alibi_slopes is null and the plan was made with alibi: pass it",
+            [](ForwardArguments& args) { args.alibi_slopes = nullptr; });
+    refuses(with, "sinks is null and the plan was made with sinks: pass it",
+            [](ForwardArguments& args) { args.sinks = nullptr; });
+    refuses(without, "sinks is given and the plan was made without sinks: pass null",
+            [](ForwardArguments& args) { args.dropout = nullptr, args.alibi_slopes = nullptr; });
+    refuses(with, "its address must be a multiple of 8 bytes", [](ForwardArguments& args) {
+        args.dropout =
+            reinterpret_cast<const DropoutState*>(reinterpret_cast<const char*>(args.dropout) + 4);
+    });
+}
+
+TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
+    const auto refuses = [](const Attention& attention, const std::string& words) {
+        expect_status<UserError>([&] { context().plan(attention); }, words);
+    };
+    Attention attention{.heads = 4, .head_dim = 32, .length = 90, .dtype = DType::kFp32};
+    attention.patterns = 3;
+    refuses(attention, "3 patterns were given for 4 heads");
+    attention.patterns = 0;
+    attention.dropout = 1.0F;
+    refuses(attention, "attention dropout 1 is not supported");
+    attention.dropout = 0;
+    attention.softcap = -1;
+    refuses(attention, "softcap -1 is not allowed");
+    attention.softcap = 0;
+    attention.key_length = -1;
+    refuses(attention, "length -1 of K and V is out of range");
+    attention.key_length = 40;
+    attention.block = 32;
+    const Plan plan = context().plan(attention);
+    expect_status<UserError>([&] { plan.tables(Pattern::full(90, 32)); },
+                             "the pattern is for length 90 in blocks of 32, the plan for 90 "
+                             "queries and 40 keys in blocks of 32");
+    attention.key_length = 0;
+    attention.patterns = 4;
+    const Plan of_heads = context().plan(attention);
+    expect_status<UserError>([&] { of_heads.tables(Pattern::full(90, 32)); },
+                             "the pattern has 1 patterns and the plan 4: give as many");
+    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
+                             "patterns of its heads");
+    attention.patterns = 0;
+    attention.softcap = 2;
+    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); }, "a softcap");
+}
+
+TEST_F(ApiOptions, PatternsOfHeadsAreKeptApart) {
+    const oracle::Problem problem = oracle::random_problem(
+        shape(), {.key_length = 150, .key_value_heads = 2, .patterns = 2}, 0.5, seed_);
+    const Pattern pattern = pattern_of(problem);
+    EXPECT_EQ(pattern.patterns(), 2);
+    EXPECT_EQ(pattern.rows(), 3);
+    EXPECT_EQ(pattern.columns(), 5);
+    EXPECT_EQ(pattern.key_length(), 150);
+    EXPECT_EQ(pattern.bits(), problem.bits);
+    const Pattern first = pattern.head(0), second = pattern.head(1);
+    EXPECT_EQ(first.block_count() + second.block_count(), pattern.block_count());
+    EXPECT_EQ(pattern.text(), first.text() + "\n" + second.text());
+    EXPECT_EQ(Pattern::from_heads(std::vector{first, second}).digest(), pattern.digest());
+    EXPECT_NE(Pattern::from_heads(std::vector{second, first}).digest(), pattern.digest());
+    expect_status<UserError>([&] { pattern.head(2); }, "head 2 was asked for");
+    expect_status<UserError>(
+        [&] {
+            Pattern::from_heads(std::vector{first, Pattern::full(90, 32)});
+        },
+        "give all heads of a layer the same lengths and block");
+    expect_status<UserError>([] { Pattern::from_heads({}); }, "no pattern was given");
+}
+
+}  // namespace
+}  // namespace spion::test

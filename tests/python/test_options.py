@@ -1,0 +1,252 @@
+"""What an attention may have beside its pattern, with NumPy and PyTorch on the host: keys of another
+length, changes of scores, sinks, dropout and patterns of heads."""
+
+import pickle
+
+import numpy as np
+import pytest
+import reference
+import torch
+from oracle import close
+
+import spion
+import spion.torch as st
+
+BLOCK, HEADS, LENGTH, WIDTH, BATCH = 32, 4, 90, 16, 2
+SEED, OFFSET = 0x123456789ABCDEF, 77
+CASES = {
+    "more keys": {"keys": 150},
+    "fewer keys, grouped heads": {"keys": 40, "shared": 2, "causal": True},
+    "softcap": {"softcap": 1.5},
+    "slopes": {"alibi": True, "causal": True},
+    "sinks": {"sinks": True},
+    "sinks, pruned zero": {"sinks": True, "softmax": "pruned_zero"},
+    "dropout": {"dropout": 0.25},
+    "patterns of heads": {"patterns": 4},
+    "patterns of shared heads": {"patterns": 2, "shared": 2, "dropout": 0.1},
+    "all": {"patterns": 2, "shared": 2, "softcap": 2.0, "alibi": True, "sinks": True, "dropout": 0.3},
+}
+
+
+class Case:
+    def __init__(
+        self, keys=LENGTH, shared=HEADS, patterns=1, causal=False, softcap=0.0, alibi=False,
+        sinks=False, dropout=0.0, softmax="masked",
+    ):
+        numbers = np.random.default_rng(len(str(locals())))
+
+        def normal(*shape):
+            return numbers.standard_normal(shape).astype(np.float32)
+
+        self.q, self.d_o = normal(BATCH, HEADS, LENGTH, WIDTH), normal(BATCH, HEADS, LENGTH, WIDTH)
+        self.k, self.v = normal(BATCH, shared, keys, WIDTH), normal(BATCH, shared, keys, WIDTH)
+        self.bits = numbers.random((patterns, -(-LENGTH // BLOCK), -(-keys // BLOCK))) < 0.6
+        bits = self.bits[0] if patterns == 1 else self.bits
+        self.pattern = spion.Pattern.from_bits(bits, LENGTH, block=BLOCK, key_length=keys)
+        self.slopes = np.abs(normal(HEADS)) / 8 if alibi else None
+        self.sinks = normal(HEADS) if sinks else None
+        self.words = {"causal": causal, "softcap": softcap, "dropout": dropout, "softmax": softmax}
+        self.fields = {
+            "heads": HEADS, "head_dim": WIDTH, "length": LENGTH, "block": BLOCK,
+            "key_length": keys, "key_value_heads": shared, "patterns": patterns,
+            "alibi": alibi, "sinks": sinks, **self.words,
+        }
+        self.state = spion.dropout_state(SEED, OFFSET) if dropout else None
+
+    def given(self, convert=lambda x: x):
+        given = {"dropout_state": self.state, "alibi_slopes": self.slopes, "sinks": self.sinks}
+        return {name: None if x is None else convert(x) for name, x in given.items()}
+
+    def wanted(self):
+        """o, lse, d_q, d_k, d_v and, with sinks, d_sinks."""
+        inputs = [self.q, self.k, self.v] + ([] if self.sinks is None else [self.sinks])
+        q, k, v, *sinks = (torch.from_numpy(x).double().requires_grad_() for x in inputs)
+        words = dict(self.words)
+        dropout, softmax = words.pop("dropout"), words.pop("softmax")
+        factors = None
+        if dropout:
+            sizes = (BATCH, HEADS, LENGTH, self.k.shape[2])
+            factors = reference.kept_factors(dropout, SEED, OFFSET, *sizes)
+        o, lse = reference.attention(
+            q, k, v, self.bits, BLOCK, **words,
+            slopes=None if self.slopes is None else torch.from_numpy(self.slopes).double(),
+            sinks=sinks[0] if sinks else None, factors=factors,
+            pruned_zero=softmax == "pruned_zero",
+        )
+        gradients = torch.autograd.grad(o, [q, k, v, *sinks], torch.from_numpy(self.d_o).double())
+        return [x.detach().numpy() for x in (o, lse, *gradients)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plans_equal_float64(name):
+    case = Case(**CASES[name])
+    plan = spion.plan(**case.fields)
+    o, lse = plan.forward(case.q, case.k, case.v, case.pattern, **case.given())
+    made = plan.backward(
+        case.d_o, case.q, case.k, case.v, o, lse, case.pattern, **case.given()
+    )
+    wanted = case.wanted()
+    assert len(made) == len(wanted) - 2
+    for given, right in zip((o, lse, *made), wanted):
+        close(given, right)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_pytorch_equal_float64(name):
+    case = Case(**CASES[name])
+    q, k, v = (torch.from_numpy(x).requires_grad_() for x in (case.q, case.k, case.v))
+    given = case.given(torch.from_numpy)
+    leaves = [q, k, v]
+    if given["sinks"] is not None:
+        leaves.append(given["sinks"].requires_grad_())
+    o, lse = st.attention_with_lse(q, k, v, case.pattern, **case.words, **given)
+    gradients = torch.autograd.grad(o, leaves, torch.from_numpy(case.d_o))
+    for made, right in zip((o, lse, *gradients), case.wanted()):
+        close(made.detach().numpy(), right)
+
+
+def general(case):
+    """The arguments of the operator."""
+    convert = torch.from_numpy
+    plan = st.plan(**case.fields)
+    tensors = [convert(x).requires_grad_() for x in (case.q, case.k, case.v)]
+    given = case.given(convert)
+    if given["sinks"] is not None:
+        given["sinks"].requires_grad_()
+    words = case.words
+    return (
+        *tensors, st.tables(case.pattern, plan), None, BLOCK, 0.0, words["softmax"],
+        words["causal"], None, words["softcap"], words["dropout"], case.pattern.patterns,
+        *given.values(),
+    )
+
+
+@pytest.mark.parametrize("name", ["all", "more keys"])
+def test_opcheck(name):
+    torch.library.opcheck(torch.ops.spion.general_attention.default, general(Case(**CASES[name])))
+
+
+def test_twice_is_refused():
+    q, *rest = general(Case(**CASES["sinks"]))
+    o, _ = torch.ops.spion.general_attention(q, *rest)
+    (d_q,) = torch.autograd.grad(o.square().sum(), q, create_graph=True)
+    with pytest.raises(spion.UserError, match="cannot be differentiated twice"):
+        d_q.sum().backward()
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, case, **changes):
+        super().__init__()
+        fields = {k: v for k, v in case.fields.items() if k not in PATTERNS_OWN}
+        fields["alibi_slopes"] = torch.from_numpy(case.slopes) if fields.pop("alibi") else None
+        self.attention = st.BlockSparseAttention(case.pattern, **{**fields, **changes})
+        self.project = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, q, k, v):
+        return self.attention(self.project(q), k, v)
+
+
+PATTERNS_OWN = ("length", "block", "key_length", "patterns")
+
+
+def test_a_module_is_one_graph_and_learns_its_sinks():
+    case = Case(**CASES["all"])
+    layer = Layer(case)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(layer, backend=count, fullgraph=True)
+    for step in range(3):
+        torch.manual_seed(5)
+        eager = layer(q, k, v)
+        torch.manual_seed(5)
+        assert torch.equal(compiled(q, k, v), eager)
+        eager.square().mean().backward()
+        layer.attention.set_pattern(spion.Pattern.from_bits(~case.bits, LENGTH, block=BLOCK))
+    assert len(graphs) == 1
+    assert layer.attention.sinks.grad.abs().min() > 0
+
+
+def test_dropout_of_a_module_is_pytorchs_to_decide():
+    case = Case(dropout=0.25)
+    layer = Layer(case)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    torch.manual_seed(1)
+    first, second = layer(q, k, v), layer(q, k, v)
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(layer(q, k, v), first) and torch.equal(layer(q, k, v), second)
+    layer.eval()
+    without = Layer(case, dropout=0.0)
+    without.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(q, k, v), without(q, k, v))
+
+
+def test_about_as_many_are_dropped_as_was_asked():
+    ones = torch.ones(1, 1, 256, 16)
+    pattern = spion.Pattern.full(256, block=64)
+    torch.manual_seed(3)
+    o = st.attention(ones, ones, ones, pattern, dropout=0.25)
+    # Rows are means of kept ones: 1 as a rule, and of 256 drawn with 0.25 off by 0.036 in the mean.
+    assert abs(o.mean().item() - 1) < 0.02 and 0.015 < o[..., 0].std().item() < 0.08
+
+
+def test_patterns_of_heads_come_back():
+    case = Case(**CASES["patterns of shared heads"])
+    pattern = case.pattern
+    assert (pattern.patterns, pattern.rows, pattern.columns) == (2, 3, 3)
+    assert np.array_equal(pattern.bits(), case.bits)
+    assert pickle.loads(pickle.dumps(pattern)) == pattern
+    across = Case(keys=150).pattern
+    assert pickle.loads(pickle.dumps(across)) == across and across.key_length == 150
+    layer, other = Layer(case), Layer(case)
+    layer.attention.set_pattern(spion.Pattern.from_bits(~case.bits, LENGTH, block=BLOCK))
+    other.load_state_dict(layer.state_dict())
+    assert other.attention.pattern == layer.attention.pattern != pattern
+    with pytest.raises(spion.UserError, match="has 1 patterns of heads, the module for 90 and 2"):
+        layer.attention.set_pattern(spion.Pattern.full(LENGTH, block=BLOCK))
+
+
+def test_masks_of_keys_of_another_length():
+    case = Case(keys=150)
+    spans = spion.spans(BATCH, LENGTH, causal=True, left=40, key_length=150)
+    assert spans.shape == (2 * BATCH * (LENGTH + 150),)
+    causal = spion.spans(BATCH, LENGTH, causal=True, key_length=150)
+    fields = {**case.fields, "causal": False, "spans": True}
+    plan = spion.plan(**fields)
+    o, _ = plan.forward(case.q, case.k, case.v, case.pattern, spans=causal)
+    same, _ = spion.plan(**{**case.fields, "causal": True}).forward(
+        case.q, case.k, case.v, case.pattern
+    )
+    close(o, same)
+    windowed = st.attention(
+        *(torch.from_numpy(x) for x in (case.q, case.k, case.v)),
+        case.pattern,
+        spans=torch.from_numpy(spans),
+    )
+    assert not np.allclose(windowed.numpy(), o)
+    with pytest.raises(spion.UserError, match=r"numbers, and 2 \* B \* \(L \+ Lk\) is 960"):
+        plan.forward(case.q, case.k, case.v, case.pattern, spans=spans[:-2])
+
+
+def test_what_is_missing_or_too_much_is_refused():
+    case = Case(sinks=True, dropout=0.25)
+    plan = spion.plan(**case.fields)
+    arrays = case.q, case.k, case.v, case.pattern
+    given = case.given()
+    for name, sentence in (("sinks", "sinks is null"), ("dropout_state", "dropout is null")):
+        with pytest.raises(spion.UserError, match=sentence):
+            plan.forward(*arrays, **{**given, name: None})
+    with pytest.raises(spion.UserError, match="sinks has 3 numbers, and q has 4 heads"):
+        plan.forward(*arrays, **{**given, "sinks": case.sinks[:3]})
+    with pytest.raises(spion.UserError, match=r"dropout_state is not \[2\] int64"):
+        plan.forward(*arrays, **{**given, "dropout_state": np.zeros(3, np.int64)})
+    with pytest.raises(spion.UserError, match="dropout 1 is not supported"):
+        spion.plan(**{**case.fields, "dropout": 1.0})
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    with pytest.raises(spion.UserError, match="a dropout_state is given and dropout is 0"):
+        st.attention(q, k, v, case.pattern, dropout_state=torch.zeros(2, dtype=torch.int64))
