@@ -29,6 +29,8 @@ _WORDS = "int block, float scale, str softmax, bool causal=False, Tensor? spans=
 _ARGUMENTS = f"Tensor tables, Tensor? lengths, {_WORDS}"
 _Maybe = torch.Tensor | None
 _Two = tuple[torch.Tensor, torch.Tensor]
+# Of the operator's inputs; those without one are always there.
+_DEFAULTS = (None,) * 8 + (False, None)
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -173,12 +175,11 @@ def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: _Two) -> None:
-    q, k, v, tables, lengths, block, scale, softmax, *mask = (
-        inputs  # without what is at its default
-    )
-    causal, spans = (*mask, *(False, None)[len(mask) :])
-    ctx.inputs = len(inputs)
-    ctx.words = Words(block, scale, softmax, causal)
+    given = len(inputs)
+    if given < len(_DEFAULTS):  # the dispatcher leaves out what is at its default
+        inputs = (*inputs, *_DEFAULTS[given:])
+    q, k, v, tables, lengths, *words, spans = inputs
+    ctx.inputs, ctx.words = given, words
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans)
@@ -209,6 +210,10 @@ class _Plain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return _differentiate(ctx, *gradients)[: ctx.inputs]
+
+
+# Function.apply less its look for functorch, whose tensors are never plain.
+_record = super(torch.autograd.Function, _Plain).apply
 
 
 class _Traced(torch.autograd.Function):
@@ -252,7 +257,7 @@ def _attention_autograd(keys: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
         if records:
             return _Traced.apply(keys, q, k, v, *rest)
         return _below_autograd(_operator, keys, q, k, v, *rest)
-    return _Plain.apply(q, k, v, *rest) if records else _forward(q, k, v, *rest)
+    return _record(q, k, v, *rest) if records else _forward(q, k, v, *rest)
 
 
 def _backward_autograd(keys: Any, *args: Any) -> Any:
