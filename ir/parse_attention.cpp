@@ -37,6 +37,12 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("sink=")) {
         attention.sink = name_value(reader, "sink", parse_bool);
     }
+    if (reader.accept("Dv=")) {
+        attention.value_dim = static_cast<int>(reader.integer("Dv", 1, kMostInt));
+    }
+    if (reader.accept("varlen=")) {
+        attention.varlen = name_value(reader, "varlen", parse_bool);
+    }
     reader.next_line();
     try {
         check(attention);

@@ -143,6 +143,11 @@ void verify_summary(const ScoreSummaryProgram& program) {
                "maps, give as many keys as queries",
                program.attention.length, program.attention.key_value_length());
     }
+    if (program.attention.varlen) {
+        broken(kProgram,
+               "a score summary of varlen sequences: patterns are found in maps of one length, "
+               "give samples of their own");
+    }
     const int tile = program.tile;
     if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
         broken(kProgram, "tile {} in block {}, 16, 32 or 64 and at most the block needed", tile,

@@ -117,7 +117,7 @@ std::vector<Setting> model_settings() {
                65536),
         number(group, "layers", "encoder layers", SPION_FIELD(layers), 1, 1024),
         number(group, "heads", "attention heads", SPION_FIELD(heads), 1, 1024),
-        number(group, "head-dim", "width of a head: a multiple of 16 up to 256",
+        number(group, "head-dim", "width of a head: a multiple of 8 from 16 to 256",
                SPION_FIELD(head_dim), 16, kMaxHeadDim),
         number(group, "d-model", "width of the residual stream: heads * head-dim",
                SPION_FIELD(d_model), 8, 1024),

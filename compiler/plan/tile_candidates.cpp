@@ -46,7 +46,8 @@ std::string what_would_fit(const KernelCase& launch, KernelFamilies families) {
     std::vector<std::string> advice;
     const Attention& asked = launch.attention;
     Attention attention = asked;
-    while (advice.empty() && (attention.head_dim -= 16) >= 16) {
+    while (advice.empty() && (attention.head_dim -= 8) >= 16) {
+        attention.value_dim = std::min(attention.value_dim, attention.head_dim);
         if (fits(attention, launch, families)) {
             advice.push_back(
                 fmt::format("D={} in {}", attention.head_dim, to_string(attention.dtype)));

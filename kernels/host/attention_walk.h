@@ -69,7 +69,9 @@ SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments& args
 struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
-    int rows;
+    int rows;         // that the sample has
+    int statistics;   // rows of LSE and delta: those below L
+    int start;        // where the sample's rows begin, of sequences that lie end to end
     int order_index;
     const int* gather_blocks;  // what it streams, [gather_block_count]
     int gather_block_count;
@@ -113,6 +115,11 @@ SPION_INLINE void open_walk(const SpionAttentionArguments& args, bool rows_are_k
     apply_mask(args, rows_are_keys, work);
 }
 
+// Of `left` rows from the tile's first on.
+SPION_INLINE int rows_of_tile(long long left) {
+    return static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
+}
+
 // row_item: work item * kPackedRows + block row. The walk is to be opened.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
                                 bool rows_are_keys) {
@@ -129,8 +136,10 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
                 static_cast<int>(batch_head % pattern_heads());
     work.row = static_cast<int>(row_item % kPackedRows);
     work.first = (static_cast<long long>(entry % tiles) * kPackedRows + work.row) * kStationaryRows;
-    const long long left = stationary_length(rows_are_keys) - work.first;
-    work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
+    work.statistics = rows_of_tile(stationary_length(rows_are_keys) - work.first);
+    work.rows =
+        rows_of_tile(positions_of(args, work.batch, stationary_length(rows_are_keys)) - work.first);
+    work.start = kVarlen ? args.starts[work.batch] : 0;
     work.row_base =
         (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
     work.valid_keys = key_limit(args, work.batch);
@@ -139,7 +148,7 @@ SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long r
 
 // The last packed tile may have block rows that do not exist.
 SPION_INLINE bool is_beyond_end(const WorkItem& work) {
-    return kPackedRows > 1 && work.rows <= 0;
+    return kPackedRows > 1 && work.statistics <= 0;
 }
 
 // Whether the item's rows use gather block i of the list.
@@ -147,19 +156,20 @@ SPION_INLINE bool has_gather_block(const WorkItem& work, int i) {
     return kPackedRows == 1 || (work.block_row_masks[i] >> work.row & 1) != 0;
 }
 
-SPION_INLINE float* row_in_head(const SpionTensor& tensor, int batch, int head, long long row) {
-    return static_cast<float*>(tensor.data) + batch * tensor.batch_stride +
-           head * tensor.head_stride + row * tensor.row_stride;
+SPION_INLINE float* row_in_head(const SpionTensor& tensor, const WorkItem& work, int head,
+                                long long row) {
+    return static_cast<float*>(tensor.data) + (kVarlen ? 0 : work.batch) * tensor.batch_stride +
+           head * tensor.head_stride + (work.start + row) * tensor.row_stride;
 }
 
 // Row `row` of the item's head in a tensor of queries: Q, O, dO, dQ.
 SPION_INLINE float* row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work.batch, work.head, row);
+    return row_in_head(tensor, work, work.head, row);
 }
 
 // The same in a tensor of keys: K, V, dK, dV.
 SPION_INLINE float* key_row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work.batch, key_head(work.head), row);
+    return row_in_head(tensor, work, key_head(work.head), row);
 }
 
 // One step's streamed rows: the gather blocks [begin, end) of the list, gathered side by side.
@@ -245,11 +255,11 @@ SPION_INLINE void apply_dropout(int rows, const Scores& factors, const Scores& e
 // scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of
 // rows n.
 SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                            int head, const Operand& stationary, Scores& scores) {
+                            int head, int width, const Operand& stationary, Scores& scores) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        score(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+        score(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
               stationary, scores.data + gathered * kStationaryRows);
         gathered += rows;
     }
@@ -258,11 +268,11 @@ SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const W
 
 // sums[d][lane] += sum over the step's rows n of streamed[n][d] * weights[n][lane].
 SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                                  int head, const Scores& weights, Operand& sums) {
+                                  int head, int width, const Scores& weights, Operand& sums) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        accumulate(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+        accumulate(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
                    weights.data + gathered * kStationaryRows, sums);
         gathered += rows;
     }

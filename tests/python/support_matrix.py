@@ -47,7 +47,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   types) by the CPU alone. On a GPU neither has run yet: mma.sync's bodies were held against the definition in an
   emulation on the host, the bodies for Hopper were compiled.
 * Refused by a sentence: dropout, changed scores, other numbers of keys and patterns of heads in a plan of the
-  library, other dtypes, D that is no multiple of 16 or above 256.
+  library, other dtypes, D that is no multiple of 8 from 16 to 256.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """

@@ -85,8 +85,8 @@ void expect_contradiction(void (*change)(TrainSettings&), const std::string& tex
 
 TEST(TrainSettings, RefuseContradictions) {
     expect_contradiction([](TrainSettings& s) { s.heads = 4; }, "4 * 32 = 128");
-    expect_contradiction([](TrainSettings& s) { s.d_model = 2 * (s.head_dim = 40); },
-                         "head dimension 40 is not supported: use a multiple of 16 up to 256");
+    expect_contradiction([](TrainSettings& s) { s.d_model = 2 * (s.head_dim = 44); },
+                         "head dimension 44 is not supported: use a multiple of 8 from 16 to 256");
     expect_contradiction([](TrainSettings& s) { s.warmup = 40000; }, "40000 steps of only 30000");
     expect_contradiction([](TrainSettings& s) { s.transition_step = 30000; },
                          "before the last of the 30000 steps");

@@ -9,6 +9,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/score.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
 enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
@@ -80,6 +81,7 @@ struct WorkItem {
     int order_index;  // in TileProgram::order
     int first_row;    // of the stationary tile
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
+    int start;        // sequence_start() of the batch
 };
 
 // The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
@@ -91,11 +93,19 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned ba
         const int batch = (int)(batch_head / kPatternHeads);
         const int head =
             entry / kPatternTiles / kItemWalks * kPatternHeads + (int)(batch_head % kPatternHeads);
-        return {batch, head, order_index, entry % kPatternTiles * kStationaryRows,
-                ((long long)batch * kItemHeads + head) * kLength};
+        return {batch,
+                head,
+                order_index,
+                entry % kPatternTiles * kStationaryRows,
+                ((long long)batch * kItemHeads + head) * kLength,
+                sequence_start(args, batch)};
     }
-    return {(int)(batch_head / kItemHeads), (int)(batch_head % kItemHeads), order_index,
-            tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
+    return {(int)(batch_head / kItemHeads),
+            (int)(batch_head % kItemHeads),
+            order_index,
+            tile_at(args, order_index) * kStationaryRows,
+            (long long)batch_head * kLength,
+            sequence_start(args, (int)(batch_head / kItemHeads))};
 }
 
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
@@ -108,8 +118,12 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
 SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
     if constexpr (kMembers == 1) return work;
     const int head = query_head(work.head, member);
-    return {work.batch, head, work.order_index, work.first_row,
-            ((long long)work.batch * kHeads + head) * kLength};
+    return {work.batch,
+            head,
+            work.order_index,
+            work.first_row,
+            ((long long)work.batch * kHeads + head) * kLength,
+            work.start};
 }
 
 // Which member's step of the walk, of `walked` steps, is step `step` of an item.
@@ -285,8 +299,9 @@ SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArgume
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
 // the step does not have become zeros. Steps are asked for in order, once for each member.
-SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
-                            const Rows& b) {
+template <int kChunksOfA, int kChunksOfB>
+SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const RowsOf<kChunksOfA>& a,
+                            unsigned tile_b, const RowsOf<kChunksOfB>& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_gather_block = step * kGatherBlocksPerStep;
@@ -307,8 +322,8 @@ SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a
         if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
         const int source = gather_block * kGatherRows + row % kGatherRows;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
-        cp_async_16(tile_a + offset, a.at(source, chunk), row < present);
-        cp_async_16(tile_b + offset, b.at(source, chunk), row < present);
+        cp_async_16(tile_a + offset, a.at(source, chunk), row < present && a.has(chunk));
+        cp_async_16(tile_b + offset, b.at(source, chunk), row < present && b.has(chunk));
     }
 }
 

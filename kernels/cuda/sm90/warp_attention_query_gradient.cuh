@@ -47,6 +47,8 @@ struct Consumer {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 delta[m][half] = quad_sum(sum[m][half]);
+                const int position = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
+                if (kVarlen && position >= query_limit(args, plan.batch())) delta[m][half] = 0.0F;
                 const int row = 16 * m + 8 * half + lane_index() / 4;
                 const float lse = load_shared_float(memory.stationary_statistics() + row * 4);
                 // Rows from L on get the shift that makes every probability 0.
@@ -117,13 +119,15 @@ struct Consumer {
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = kScale;
-        store_result(staging, query_gradient, factor, rows_of(args.d_q, plan.batch(), plan.head()),
-                     plan.first_row);
+        store_result(staging, query_gradient, factor,
+                     rows_of(args, args.d_q, plan.batch(), plan.head()), plan.first_row,
+                     query_limit(args, plan.batch()));
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
-        store_zeros(rows_of(args.d_q, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(rows_of(args, args.d_q, plan.batch(), plan.head()), plan.first_row,
+                    query_limit(args, plan.batch()));
     }
 };
 
