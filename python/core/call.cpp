@@ -134,17 +134,18 @@ void run_forward(const LentPlan& plan, const Call& call, const Array* const (&ar
 void run_backward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[8],
                   const Beside& beside, const RunOptions& options) {
     const Ready ready(plan, call, Pass::kBackward, arrays, beside, options);
-    const BackwardArguments arguments{.q = ready[0],
-                                      .k = ready[1],
-                                      .v = ready[2],
-                                      .o = ready[3],
-                                      .d_o = ready[4],
-                                      .d_q = ready[5],
-                                      .d_k = ready[6],
-                                      .d_v = ready[7]};
-    BackwardArguments all = ready.with_memory(arguments, beside, options);
-    all.d_sinks = options.scores != nullptr ? options.scores->d_sinks() : nullptr;
-    plan.plan.backward(all, call.stream());
+    BackwardArguments arguments{.q = ready[0],
+                                .k = ready[1],
+                                .v = ready[2],
+                                .o = ready[3],
+                                .d_o = ready[4],
+                                .d_q = ready[5],
+                                .d_k = ready[6],
+                                .d_v = ready[7]};
+    if (options.scores != nullptr) {
+        arguments.d_sinks = options.scores->d_sinks();
+    }
+    plan.plan.backward(ready.with_memory(arguments, beside, options), call.stream());
 }
 
 void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
