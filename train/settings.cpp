@@ -118,6 +118,38 @@ std::vector<Setting> checkpoint_settings() {
     };
 }
 
+Setting pooling_setting(std::string_view group) {
+    return words(
+        group, "pooling",
+        "what the head sees of a sequence: mean (over its length) or cls (a token put before "
+        "it, the last of the vocabulary, which leaves length - 1 to the sample)",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "mean" && text != "cls") {
+                throw UserError("{} is '{}', but it takes mean or cls", given, text);
+            }
+            s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
+        },
+        [](const TrainSettings& s) {
+            return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
+        });
+}
+
+Setting embedding_setting(std::string_view group) {
+    return words(
+        group, "embedding",
+        "first values of positions, of pictures of grey values too: normal, or sine (of rows and "
+        "columns in pictures), by which near ones are alike",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "normal" && text != "sine") {
+                throw UserError("{} is '{}', but it takes normal or sine", given, text);
+            }
+            s.sine_embedding = text == "sine";
+        },
+        [](const TrainSettings& s) {
+            return std::string_view(s.sine_embedding ? "sine" : "normal");
+        });
+}
+
 std::vector<Setting> model_settings() {
     constexpr std::string_view group = "model";
     return {
@@ -149,33 +181,8 @@ std::vector<Setting> model_settings() {
                 s.softmax = parse_name(parse_softmax_kind, text, given);
             },
             [](const TrainSettings& s) { return to_string(s.softmax); }),
-        words(
-            group, "pooling",
-            "what the head sees of a sequence: mean (over its length) or cls (a token put before "
-            "it, the last of the vocabulary, which leaves length - 1 to the sample)",
-            [](TrainSettings& s, std::string_view text, std::string_view given) {
-                if (text != "mean" && text != "cls") {
-                    throw UserError("{} is '{}', but it takes mean or cls", given, text);
-                }
-                s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
-            },
-            [](const TrainSettings& s) {
-                return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
-            }),
-        words(
-            group, "embedding",
-            "first values of positions, of pictures of grey values too: normal, or sine (of rows "
-            "and "
-            "columns in pictures), by which near ones are alike",
-            [](TrainSettings& s, std::string_view text, std::string_view given) {
-                if (text != "normal" && text != "sine") {
-                    throw UserError("{} is '{}', but it takes normal or sine", given, text);
-                }
-                s.sine_embedding = text == "sine";
-            },
-            [](const TrainSettings& s) {
-                return std::string_view(s.sine_embedding ? "sine" : "normal");
-            }),
+        pooling_setting(group),
+        embedding_setting(group),
         number(group, "embedding-deviation", "standard deviation of the embedding's first values",
                SPION_FIELD(embedding_deviation), 0.0, 10.0),
     };
