@@ -18,6 +18,7 @@
 #include "tools/bench_tiers.h"
 #include "tools/commands.h"
 #include "tools/oracle/random_pattern.h"
+#include "tools/role_results.h"
 
 namespace spion {
 namespace {
@@ -50,23 +51,6 @@ Json pass_json(double milliseconds, double flop, double bytes) {
     return {{"ms", milliseconds},
             {"tflops", teraflops(flop, milliseconds)},
             {"gb_per_s", gigabytes_per_second(bytes, milliseconds)}};
-}
-
-// What a kernel computes.
-std::string_view results_of(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:
-            return "forward";
-        case KernelRole::kQueryGradient:
-            return "dQ";
-        case KernelRole::kKeyValueGradient:
-            return "dK and dV";
-        case KernelRole::kDelta:
-            return "delta";
-        case KernelRole::kGradients:
-            return "all gradients";
-    }
-    throw InternalError("kernel role {} has no results", static_cast<int>(role));
 }
 
 Json kernels_json(const KernelTimes& kernels) {

@@ -7,7 +7,7 @@ namespace spion {
 namespace {
 
 // On the host in fp32, whatever it was trained in.
-ModelSettings model_settings(const Checkpoint& checkpoint, int batch, const Target& target) {
+ModelSettings evaluation_settings(const Checkpoint& checkpoint, int batch, const Target& target) {
     const bool host = target.back_end == BackEnd::kHost;
     return {.shape = model_shape(checkpoint.settings, checkpoint.classes),
             .batch = batch,
@@ -22,7 +22,7 @@ TrainedModel::TrainedModel(const Checkpoint& checkpoint, int batch, Device& devi
                            KernelCache& cache)
     : batch_(batch),
       device_(&device),
-      model_(model_settings(checkpoint, batch, device.target()), device, cache),
+      model_(evaluation_settings(checkpoint, batch, device.target()), device, cache),
       results_(device, 2 * sizeof(float) * static_cast<std::size_t>(batch)) {
     const TrainSettings& s = checkpoint.settings;
     model_.parameters().upload(checkpoint.values);

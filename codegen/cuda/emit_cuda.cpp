@@ -4,6 +4,7 @@
 #include <iterator>
 #include <limits>
 
+#include "codegen/attention_constants.h"
 #include "codegen/baked_tables.h"
 #include "codegen/cuda/baked_cuda.h"
 #include "codegen/cuda/register_plan.h"
@@ -87,8 +88,8 @@ std::string element_name(DType dtype) {
 }
 
 // width: of tiles in shared memory. blocks: of the walk, see block_coverage().
-std::vector<Constant> attention_constants(const Attention& attention, int width, Coverage blocks) {
-    return {
+std::vector<Constant> cuda_constants(const Attention& attention, int width, Coverage blocks) {
+    std::vector<Constant> constants = {
         {.name = "Element",
          .value = element_name(attention.dtype),
          .comment = "storage and arithmetic"},
@@ -97,25 +98,11 @@ std::vector<Constant> attention_constants(const Attention& attention, int width,
         integer("kHeadDim", width, "of tiles, D and Dv padded"),
         integer("kKeyDim", attention.head_dim, "D"),
         integer("kValueDim", attention.value_head_dim(), "Dv"),
-        integer("kLength", attention.length, "L"),
-        integer("kKeyLength", attention.key_value_length(), "of K and V"),
-        {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
-        integer("kSoftmax", static_cast<int>(attention.softmax),
-                fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))),
-        {.name = "kKeyPadding",
-         .value = attention.key_padding,
-         .comment = "lengths say which keys are valid"},
-        integer("kMask", static_cast<int>(attention.mask),
-                fmt::format("{} (SpionMask)", to_string(attention.mask))),
-        {.name = "kBlocksAreFull",
-         .value = blocks == Coverage::kFull,
-         .comment = "the mask drops nothing of the walk"},
-        integer("kDropped", dropped_of_256(attention), "of 256, of P"),
-        {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
-        {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
-        {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
-        {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
     };
+    for (Constant& constant : operation_constants(attention, blocks)) {
+        constants.push_back(std::move(constant));
+    }
+    return constants;
 }
 
 // Of the score summary, whose tiles are of Q and K alone.
@@ -166,8 +153,8 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     const Attention& attention = program.attention;
     const int width = kernel.plan.geometry.tile_width;
-    std::vector<Constant> constants = attention_constants(
-        attention, width == 0 ? attention.head_dim : width, block_coverage(program));
+    std::vector<Constant> constants =
+        cuda_constants(attention, width == 0 ? attention.head_dim : width, block_coverage(program));
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kPatterns", attention.patterns, "of all heads"));
@@ -217,7 +204,7 @@ KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target)
     const RegisterPlan plan =
         plan_summary_registers(attention.dtype, summary_width(attention), program.tile);
     std::vector<Constant> constants =
-        attention_constants(attention, summary_width(attention), Coverage::kPartial);
+        cuda_constants(attention, summary_width(attention), Coverage::kPartial);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
     constants.push_back(integer("kStationaryLength", attention.length, "of either side"));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));

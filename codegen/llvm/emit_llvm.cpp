@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 
+#include "codegen/attention_constants.h"
 #include "codegen/baked_tables.h"
 #include "ir/error.h"
 #include "ir/verify.h"
@@ -63,37 +64,19 @@ void append_comment(std::string& text, std::string_view lines) {
 }
 
 // items: heads that have work items of their own. blocks: of the walk, see block_coverage().
-std::vector<Constant> attention_constants(const Attention& attention, int items, Coverage blocks) {
-    return {
-        {.name = "kHeads", .value = std::int64_t{attention.heads}, .comment = "H"},
-        {.name = "kKeyHeads",
-         .value = std::int64_t{attention.key_value_heads()},
-         .comment = "of K and V"},
-        {.name = "kItemHeads", .value = std::int64_t{items}, .comment = "that have work items"},
-        {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
-        {.name = "kValueDim", .value = std::int64_t{attention.value_head_dim()}, .comment = "Dv"},
-        {.name = "kLength", .value = attention.length, .comment = "L"},
-        {.name = "kPatterns", .value = std::int64_t{attention.patterns}, .comment = "of all heads"},
-        {.name = "kKeyLength", .value = attention.key_value_length(), .comment = "of K and V"},
-        {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
-        {.name = "kSoftmax",
-         .value = std::int64_t{static_cast<int>(attention.softmax)},
-         .comment = fmt::format("{} (SpionSoftmax)", to_string(attention.softmax))},
-        {.name = "kKeyPadding", .value = attention.key_padding, .comment = ""},
-        {.name = "kMask",
-         .value = std::int64_t{static_cast<int>(attention.mask)},
-         .comment = fmt::format("{} (SpionMask)", to_string(attention.mask))},
-        {.name = "kBlocksAreFull",
-         .value = blocks == Coverage::kFull,
-         .comment = "the mask drops nothing of the walk"},
-        {.name = "kDropped",
-         .value = std::int64_t{dropped_of_256(attention)},
-         .comment = "of 256, of P"},
-        {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
-        {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
-        {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
-        {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
+std::vector<Constant> host_constants(const Attention& attention, int items, Coverage blocks) {
+    std::vector<Constant> constants = {
+        integer("kHeads", attention.heads, "H"),
+        integer("kKeyHeads", attention.key_value_heads(), "of K and V"),
+        integer("kItemHeads", items, "that have work items"),
+        integer("kHeadDim", attention.head_dim, "D"),
+        integer("kValueDim", attention.value_head_dim(), "Dv"),
+        integer("kPatterns", attention.patterns, "of all heads"),
     };
+    for (Constant& constant : operation_constants(attention, blocks)) {
+        constants.push_back(std::move(constant));
+    }
+    return constants;
 }
 
 void require_supported(const Attention& attention) {
@@ -164,7 +147,7 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
 KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     require_supported(program.attention);
-    std::vector<Constant> constants = attention_constants(
+    std::vector<Constant> constants = host_constants(
         program.attention, item_heads(program.attention, program.role), block_coverage(program));
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
@@ -191,7 +174,7 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     require_supported(program.attention);
     verify(program);
     std::vector<Constant> constants =
-        attention_constants(program.attention, program.attention.heads, Coverage::kPartial);
+        host_constants(program.attention, program.attention.heads, Coverage::kPartial);
     constants.push_back({.name = "kBlock",
                          .value = std::int64_t{program.block},
                          .comment = "edge of a pattern block"});

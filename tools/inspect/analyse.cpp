@@ -1,4 +1,5 @@
 #include "tools/inspect/analyse.h"
+#include "tools/role_results.h"
 
 #include <algorithm>
 #include <string>
@@ -51,22 +52,6 @@ Ceilings ceilings_of(const Attention& attention, const Target& target) {
             .cache = rates.cache_bytes};
 }
 
-std::string_view short_name(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:
-            return "forward";
-        case KernelRole::kQueryGradient:
-            return "dQ";
-        case KernelRole::kKeyValueGradient:
-            return "dK dV";
-        case KernelRole::kDelta:
-            return "delta";
-        case KernelRole::kGradients:
-            return "dK dV dQ";
-    }
-    throw InternalError("kernel role {} has no name", static_cast<int>(role));
-}
-
 RooflinePoint point_of(const std::vector<const ProgramFacts*>& programs, std::int64_t batch) {
     RooflinePoint point;
     double longest = -1;
@@ -106,7 +91,7 @@ void add_points(Facts& facts, const LayerFacts& layer) {
         return;
     }
     for (const ProgramFacts& program : layer.programs) {
-        add(point_of({&program}, facts.batch), short_name(program.program.role));
+        add(point_of({&program}, facts.batch), results_of(program.program.role));
     }
 }
 

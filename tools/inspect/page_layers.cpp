@@ -8,6 +8,7 @@
 #include "tools/inspect/format.h"
 #include "tools/inspect/page.h"
 #include "tools/inspect/svg.h"
+#include "tools/role_results.h"
 
 namespace spion::inspect {
 namespace {
@@ -15,22 +16,6 @@ namespace {
 std::string pooled_note(const std::vector<double>& pooled) {
     const auto [low, high] = std::minmax_element(pooled.begin(), pooled.end());
     return fmt::format("{:.3g} to {:.3g}, stronger colour is more (square root)", *low, *high);
-}
-
-std::string_view title_of(KernelRole role) {
-    switch (role) {
-        case KernelRole::kForward:
-            return "Forward";
-        case KernelRole::kQueryGradient:
-            return "dQ";
-        case KernelRole::kKeyValueGradient:
-            return "dK, dV";
-        case KernelRole::kDelta:
-            return "delta";
-        case KernelRole::kGradients:
-            return "dK, dV, dQ";
-    }
-    return "";
 }
 
 std::string program_note(const TileProgram& program) {
@@ -113,7 +98,7 @@ std::string layer_block(const LayerFacts& layer, bool is_run) {
     }
     html += map_figure("Pattern", pattern_picture(layer.pattern), "queries down, keys across");
     for (const ProgramFacts& program : layer.programs) {
-        html += map_figure(title_of(program.program.role), program_picture(program.program),
+        html += map_figure(results_of(program.program.role), program_picture(program.program),
                            program_note(program.program));
     }
     return html + "</div>" + history_maps(layer) + "</article>";

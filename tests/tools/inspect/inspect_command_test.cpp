@@ -19,7 +19,7 @@ TEST(InspectCommand, ShowsARunOnOnePageThatNeedsNothingElse) {
         run_command("inspect " + tiny_run() + " --html " + folder.file("page.html"));
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const std::string page = read_file(folder.file("page.html"));
-    for (const char* part : {"turned sparse after step 4", "Layer 1", "Pooled scores", "dK, dV",
+    for (const char* part : {"turned sparse after step 4", "Layer 1", "Pooled scores", "dK and dV",
                              "of roofline", "class=\"line validation\"", "sparse from here",
                              "kernel.ll", "attention_forward-b16", "Trained 8 of 8 steps"}) {
         EXPECT_NE(page.find(part), std::string::npos) << part;
