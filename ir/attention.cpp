@@ -112,12 +112,6 @@ void check(const Attention& attention) {
         throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
                         kMaxHeadDim);
     }
-    if (attention.alibi && attention.diagonal() != 0) {
-        throw UserError(
-            "alibi takes distances between positions of one sequence, but there are {} keys for {} "
-            "queries: give both the same length, or leave alibi out",
-            attention.key_value_length(), attention.length);
-    }
     // Rows are numbered with 32 bits in the programs' tables.
     constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
     if (attention.length < 1 || attention.length > kMaxLength) {

@@ -61,8 +61,8 @@ struct Attention {
     // heads share, query head h has pattern h / (H / patterns).
     int patterns = 1;
     float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
-    bool alibi = false;    // slopes [H] of the launch: then minus slope_h * |i - j| is added
-    bool sink = false;     // sinks [H] of the launch: one score more in the sum of every row
+    bool alibi = false;  // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
+    bool sink = false;   // sinks [H] of the launch: one score more in the sum of every row
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }

@@ -80,7 +80,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
                 for_each_step(work, kLength, [&](const Step& step) {
                     const int count = score_step(step, args->q, work, head, keys, weights);
-                    change_step(*args, step, work, head, weights, &slopes);
+                    change_step(*args, true, step, work, head, weights, &slopes);
                     mask_step(step, work.spans, weights);
                     to_weights(step, args->lse + rows, weights);
                     if (kDropped > 0) {
