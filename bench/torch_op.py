@@ -57,6 +57,33 @@ def time_of(run, repeats=30, warm=5):
     return statistics.median(times)
 
 
+def empty_operator(like):
+    """PyTorch's own part of a call: an operator of the same arguments, registered in Python from the key
+    Autograd as ours is, that computes nothing and returns tensors made before."""
+    library = torch.library.Library("spion_bench", "FRAGMENT")
+    library.define(str(torch.ops.spion.attention.default._schema).replace("spion::", ""))
+    made = torch.empty_like(like), like.new_empty(like.shape[:3], dtype=torch.float32)
+
+    class Empty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            o, lse = (x.view_as(x) for x in made)
+            ctx.mark_non_differentiable(lse)
+            ctx.save_for_backward(*inputs[:3], o, lse)
+            return o, lse
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            raise NotImplementedError
+
+    def call(keys, q, *rest):
+        return Empty.apply(q, *rest) if q.requires_grad else made
+
+    library.impl("attention", call, "Autograd", with_keyset=True)
+    empty_operator.library = library  # lives as long as the operator
+    return torch.ops.spion_bench.attention.default
+
+
 def measure_cpu(_):
     """Process time of this thread's calls, which the device keeps up with."""
     length, pattern = 256, spion.Pattern.from_bits(numpy.eye(4), 256)
@@ -87,7 +114,19 @@ def measure_cpu(_):
             times.append((time.process_time() - start) / calls * 1e6)
         return round(min(times), 2), round(statistics.median(times), 2)
 
+    floor = empty_operator(q)
+
+    def empty():
+        floor(q, k, v, tables, None, 64, 0.0, "masked")
+
+    def empty_recording():
+        floor(*leaves, tables, None, 64, 0.0, "masked")
+
     for name, run, calls, each in (
+        ("x + 1", lambda: q + 1, 200, 1),
+        ("empty_like", lambda: torch.empty_like(q), 200, 1),
+        ("empty operator", empty, 200, 1),
+        ("empty operator, recording", empty_recording, 200, 1),
         ("plain", plain, 200, 1),
         ("inference_mode", inference, 2, 100),
         ("recording", recording, 200, 1),

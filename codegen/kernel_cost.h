@@ -23,6 +23,11 @@ struct RoleWork {
 };
 RoleWork work_of(KernelRole role);
 
+// Elements of a row on average: as many tensors and products have D as have Dv.
+constexpr double mean_head_dim(const Attention& attention) {
+    return (attention.head_dim + attention.value_head_dim()) / 2.0;
+}
+
 // What a shape makes of a pattern: sums over the work items of one (batch, head), or of `heads`.
 struct WalkSummary {
     std::int64_t heads = 1;           // where they have patterns of their own, summed over them
@@ -62,7 +67,7 @@ struct KernelLoad {
     RoleWork work;
     WalkSummary walk;
     double batch_heads;  // B * H, over the heads that `walk` sums
-    double row_bytes;    // of a head: D elements
+    double row_bytes;    // of a head: D or Dv elements, on average
     // Bytes that go to and from the L2 cache beside tensors and statistics, of all work items.
     double more_cache_bytes = 0;
 

@@ -15,6 +15,7 @@ struct EmittedGeometry {
     // until there are no more (kernels/sm90_arguments.h), and an SM holds this many at once.
     int resident_blocks = 0;
     int items_at_once = 1;  // of a persistent thread block
+    int tile_width = 0;     // columns of a tile in shared memory: D and Dv, padded; 0: D
     friend bool operator==(const EmittedGeometry&, const EmittedGeometry&) = default;
 };
 

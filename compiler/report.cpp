@@ -115,10 +115,12 @@ KernelWork work_of(const TileProgram& program) {
     }
     const std::int64_t rows = attention.heads * stationary_length(attention, program.role);
     const std::int64_t others = attention.heads * streamed_length(attention, program.role);
-    const std::int64_t row_bytes =
-        std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
+    // Every side has as many tensors of Q's dimension as of V's, but for O beside dO and dQ's Q.
+    const std::int64_t row_bytes = std::int64_t{attention.head_dim + attention.value_head_dim()} *
+                                   storage_bytes(attention.dtype) / 2;
     constexpr int kFloat = 4;
-    work.flop = 2 * static_cast<std::int64_t>(role.products) * work.elements * attention.head_dim;
+    work.flop = static_cast<std::int64_t>(role.products) * work.elements *
+                (attention.head_dim + attention.value_head_dim());
     work.bytes = (rows * stationary + others * role.streamed) * row_bytes +
                  attention.heads * attention.length * role.statistics * kFloat;
     work.work_items = std::int64_t{pattern_heads(attention, program.role)} * program.tiles() /

@@ -22,38 +22,42 @@ void* allocate(std::size_t bytes) {
     return memory;
 }
 
-}  // namespace
+constexpr std::int64_t kBatch = 2, kHeads = 4, kLength = 1024, kWidth = 64;
 
-int main() try {
-    constexpr std::int64_t kBatch = 2, kHeads = 4, kLength = 1024, kWidth = 64;
-    constexpr std::size_t kElements = kBatch * kHeads * kLength * kWidth;
-
-    // A band of three blocks, and everybody looks at the first block.
+// A band of three blocks, and everybody looks at the first block.
+spion::Pattern band_and_first_block() {
     std::vector<std::uint8_t> bits(16 * 16);
     for (int row = 0; row < 16; ++row) {
         for (int column = 0; column < 16; ++column) {
             bits[row * 16 + column] = column == 0 || std::abs(row - column) <= 1;
         }
     }
-    const auto pattern = spion::Pattern::from_bits(kLength, 64, bits);
+    return spion::Pattern::from_bits(kLength, 64, bits);
+}
 
+// bf16 [B, H, L, D] on the device, +-0.5 to 1.
+spion_tensor random_tensor() {
+    std::vector<std::uint16_t> values(kBatch * kHeads * kLength * kWidth);
+    for (std::uint16_t& value : values) {
+        value = static_cast<std::uint16_t>(0x3f00 + std::rand() % 128 + 0x8000 * (std::rand() % 2));
+    }
+    void* const memory = allocate(2 * values.size());
+    require(cudaMemcpy(memory, values.data(), 2 * values.size(), cudaMemcpyHostToDevice));
+    return spion::tensor(memory, spion::DType::kBf16, kBatch, kHeads, kLength, kWidth);
+}
+
+}  // namespace
+
+int main() try {
+    const spion::Pattern pattern = band_and_first_block();
     const auto context = spion::Context::cuda();
     const auto plan = context.plan({.heads = kHeads, .head_dim = kWidth, .length = kLength});
 
     // Ours: the stream, the tensors, the pattern's tables and the workspace.
     cudaStream_t stream = nullptr;
     require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    spion_tensor tensors[8];  // q k v o, d_o d_q d_k d_v: bf16 [B, H, L, D]
-    for (spion_tensor& tensor : tensors) {
-        tensor = spion::tensor(allocate(2 * kElements), spion::DType::kBf16, kBatch, kHeads,
-                               kLength, kWidth);
-        std::vector<std::uint16_t> values(kElements);
-        for (std::uint16_t& value : values) {
-            value = static_cast<std::uint16_t>(0x3f00 + std::rand() % 128 +
-                                               0x8000 * (std::rand() % 2));  // +-0.5 .. 1
-        }
-        require(cudaMemcpy(tensor.data, values.data(), 2 * kElements, cudaMemcpyHostToDevice));
-    }
+    spion_tensor tensors[8];  // q k v o, d_o d_q d_k d_v
+    for (spion_tensor& tensor : tensors) tensor = random_tensor();
     auto* const lse = static_cast<float*>(allocate(4 * kBatch * kHeads * kLength));
     const std::vector<std::int32_t> tables = plan.tables(pattern);
     void* const device_tables = allocate(plan.table_bytes());

@@ -62,30 +62,63 @@ Matrix position_codes() {
     return codes;
 }
 
+constexpr spion::Attention kAttention{
+    .heads = 1, .head_dim = kWidth, .length = kLength, .block = 32, .dtype = spion::DType::kFp32};
+
 spion_tensor view(Matrix& matrix) {
     return spion::tensor(matrix.data(), spion::DType::kFp32, 1, 1, kLength, kWidth);
+}
+
+Matrix random_matrix(std::mt19937& random) {
+    std::normal_distribution<float> normal;
+    Matrix matrix(kLength * kWidth);
+    for (float& value : matrix) value = normal(random);
+    return matrix;
+}
+
+// The identity, with noise.
+Parameter first_weights(std::mt19937& random) {
+    std::normal_distribution<float> normal;
+    Parameter weights{Matrix(kWidth * kWidth)};
+    for (std::size_t i = 0; i < weights.value.size(); ++i) {
+        weights.value[i] = (i % (kWidth + 1) == 0 ? 1.0F : 0.0F) + 0.02F * normal(random);
+    }
+    return weights;
+}
+
+// The mean squared error over the positions that have a source, and its gradient.
+double loss_of(const Matrix& o, const Matrix& x, Matrix& d_o) {
+    double loss = 0;
+    for (std::int64_t i = 0; i < kLength * kWidth; ++i) {
+        const std::int64_t source = i - kShift * kWidth;
+        const float error = source < 0 ? 0.0F : o[i] - x[source];
+        loss += error * error / ((kLength - kShift) * kWidth);
+        d_o[i] = 2 * error / ((kLength - kShift) * kWidth);
+    }
+    return loss;
+}
+
+spion::Pattern discover(const spion::Discoverer& discoverer, Matrix& q, Matrix& k,
+                        const Matrix& lse) {
+    std::vector<float> sums(discoverer.sum_bytes() / sizeof(float));
+    discoverer.run({.q = view(q),
+                    .k = view(k),
+                    .lse = lse.data(),
+                    .sums = sums.data(),
+                    .sum_bytes = discoverer.sum_bytes()});
+    return discoverer.finish(sums);
 }
 
 }  // namespace
 
 int main() try {
     std::mt19937 random(7);
-    std::normal_distribution<float> normal;
     const Matrix codes = position_codes();
-    Parameter to_query{Matrix(kWidth * kWidth)}, to_key{Matrix(kWidth * kWidth)};
-    for (std::size_t i = 0; i < to_query.value.size(); ++i) {
-        to_query.value[i] = (i % (kWidth + 1) == 0 ? 1.0F : 0.0F) + 0.02F * normal(random);
-        to_key.value[i] = (i % (kWidth + 1) == 0 ? 1.0F : 0.0F) + 0.02F * normal(random);
-    }
+    Parameter to_query = first_weights(random), to_key = first_weights(random);
 
     const auto context = spion::Context::host();
-    const spion::Attention attention{.heads = 1,
-                                     .head_dim = kWidth,
-                                     .length = kLength,
-                                     .block = 32,
-                                     .dtype = spion::DType::kFp32};
-    const auto plan = context.plan(attention);
-    const auto discoverer = context.discoverer(attention, {.block = 32, .quantile = 0.95});
+    const auto plan = context.plan(kAttention);
+    const auto discoverer = context.discoverer(kAttention, {.block = 32, .quantile = 0.95});
     spion::Pattern pattern = spion::Pattern::full(kLength, 32);
     std::vector<std::int32_t> tables = plan.tables(pattern);
     const spion::Workspace needed = plan.workspace(1, spion::Pass::kBackward);
@@ -94,8 +127,7 @@ int main() try {
 
     Matrix o(kLength * kWidth), d_o = o, d_q = o, d_k = o, d_v = o, lse(kLength);
     for (int step = 1; step <= kSteps; ++step) {
-        Matrix x(kLength * kWidth);
-        for (float& value : x) value = normal(random);
+        Matrix x = random_matrix(random);
         Matrix q = times(codes, to_query.value), k = times(codes, to_key.value);
 
         const auto start = std::chrono::steady_clock::now();
@@ -108,13 +140,7 @@ int main() try {
                       .table_bytes = plan.table_bytes(),
                       .workspace = workspace.data(),
                       .workspace_bytes = needed.bytes});
-        double loss = 0;  // mean squared error over the positions that have a source
-        for (std::int64_t i = 0; i < kLength * kWidth; ++i) {
-            const std::int64_t source = i - kShift * kWidth;
-            const float error = source < 0 ? 0.0F : o[i] - x[source];
-            loss += error * error / ((kLength - kShift) * kWidth);
-            d_o[i] = 2 * error / ((kLength - kShift) * kWidth);
-        }
+        const double loss = loss_of(o, x, d_o);
         plan.backward({.q = view(q),
                        .k = view(k),
                        .v = view(x),
@@ -137,13 +163,7 @@ int main() try {
                         100 * pattern.density(), loss, taken.count());
         }
         if (step == kTransition) {  // from here on sparse; the plan and its kernels stay
-            std::vector<float> sums(discoverer.sum_bytes() / sizeof(float));
-            discoverer.run({.q = view(q),
-                            .k = view(k),
-                            .lse = lse.data(),
-                            .sums = sums.data(),
-                            .sum_bytes = discoverer.sum_bytes()});
-            pattern = discoverer.finish(sums);
+            pattern = discover(discoverer, q, k, lse);
             tables = plan.tables(pattern);
             std::printf("%s", pattern.picture().c_str());
         }

@@ -19,8 +19,18 @@ static spion_tensor view(float* data) {
     return tensor;
 }
 
+static float q[kElements], k[kElements], v[kElements], o[kElements];
+
+static void fill(void) {
+    int i;
+    for (i = 0; i < kElements; ++i) {
+        q[i] = (float)(i % 7) - 3;
+        k[i] = (float)(i % 5) - 2;
+        v[i] = (float)(i / kWidth % kLength); /* every row of V is its own position */
+    }
+}
+
 int main(void) {
-    static float q[kElements], k[kElements], v[kElements], o[kElements];
     spion_context_options context_options = SPION_CONTEXT_OPTIONS_INIT;
     spion_attention attention = SPION_ATTENTION_INIT;
     spion_plan_info info = SPION_PLAN_INFO_INIT;
@@ -30,14 +40,8 @@ int main(void) {
     spion_plan* plan = NULL;
     void *tables = NULL, *workspace = NULL;
     size_t workspace_bytes = 0, alignment = 0;
-    int i;
 
-    for (i = 0; i < kElements; ++i) {
-        q[i] = (float)(i % 7) - 3;
-        k[i] = (float)(i % 5) - 2;
-        v[i] = (float)(i / kWidth % kLength); /* every row of V is its own position */
-    }
-
+    fill();
     context_options.device = SPION_HOST;
     require(spion_context_create(&context_options, &context));
     attention.heads = kHeads;

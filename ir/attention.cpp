@@ -84,6 +84,18 @@ void check_score_changes(const Attention& attention) {
     }
 }
 
+// Spans keep the queries and keys of a sequence together; what lies beyond its end is another's.
+void check_varlen(const Attention& attention) {
+    if (attention.varlen && (attention.mask != ElementMask::kSpans || attention.key_padding ||
+                             attention.diagonal() != 0)) {
+        throw UserError(
+            "varlen takes mask=spans, no key padding and as many keys as queries, not mask={}, "
+            "key_padding={} and {} keys for {} queries: the starts of sequences say their lengths",
+            to_string(attention.mask), attention.key_padding, attention.key_value_length(),
+            attention.length);
+    }
+}
+
 }  // namespace
 
 void check(const Attention& attention) {
@@ -108,9 +120,18 @@ void check(const Attention& attention) {
             attention.patterns, attention.heads, attention.key_value_heads());
     }
     const int d = attention.head_dim;
-    if (d < 16 || d > kMaxHeadDim || d % 16 != 0) {
-        throw UserError("head dimension {} is not supported: use a multiple of 16 up to {}", d,
+    const auto is_width = [](int width) {
+        return width >= 16 && width <= kMaxHeadDim && width % 8 == 0;
+    };
+    if (!is_width(d)) {
+        throw UserError("head dimension {} is not supported: use a multiple of 8 from 16 to {}", d,
                         kMaxHeadDim);
+    }
+    if (attention.value_dim != 0 && !is_width(attention.value_dim)) {
+        throw UserError(
+            "head dimension {} of V is not supported: use a multiple of 8 from 16 to {}, or 0 for "
+            "that of Q and K",
+            attention.value_dim, kMaxHeadDim);
     }
     // Rows are numbered with 32 bits in the programs' tables.
     constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
@@ -128,6 +149,7 @@ void check(const Attention& attention) {
                         attention.scale, default_scale(d), d);
     }
     check_score_changes(attention);
+    check_varlen(attention);
 }
 
 std::string to_text(const Attention& attention) {
@@ -152,6 +174,10 @@ std::string to_text(const Attention& attention) {
     }
     text += attention.alibi ? " alibi=true" : "";
     text += attention.sink ? " sink=true" : "";
+    if (attention.value_head_dim() != attention.head_dim) {
+        text += fmt::format(" Dv={}", attention.value_dim);
+    }
+    text += attention.varlen ? " varlen=true" : "";
     return text;
 }
 

@@ -46,7 +46,7 @@ constexpr int kMaxHeadDim = 256;
 // per-sample lengths are run-time arguments.
 struct Attention {
     int heads = 1;               // H >= 1, of Q
-    int head_dim = 64;           // D: a multiple of 16, at most kMaxHeadDim
+    int head_dim = 64;           // D of Q and K: a multiple of 8 from 16 to kMaxHeadDim
     std::int64_t length = 0;     // L >= 1 of Q, not necessarily a multiple of the block
     DType dtype = DType::kBf16;  // of Q, K, V, O, dO, dQ, dK, dV
     float scale = 0.0F;          // of Q K^T; usually 1/sqrt(D)
@@ -57,15 +57,20 @@ struct Attention {
     // Heads of K and V, a divisor of H: query head h reads head h / (H / kv_heads). 0: H of them.
     int kv_heads = 0;
     std::int64_t kv_length = 0;  // Lk >= 1: positions of K and V. 0: L of them.
+    int value_dim = 0;           // Dv of V and O, likewise a multiple of 8. 0: D
     // Block patterns: 1 for all heads, one a head of K and V, or one a query head; neighbouring
     // heads share, query head h has pattern h / (H / patterns).
     int patterns = 1;
     float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
-    bool alibi = false;  // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
-    bool sink = false;   // sinks [H] of the launch: one score more in the sum of every row
+    bool alibi = false;    // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
+    bool sink = false;     // sinks [H] of the launch: one score more in the sum of every row
+    // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
+    // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
+    bool varlen = false;
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
+    constexpr int value_head_dim() const { return value_dim == 0 ? head_dim : value_dim; }
     // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
     constexpr std::int64_t diagonal() const { return key_value_length() - length; }
     // Whether it matters to an element, beside the pattern, where it is.
@@ -81,6 +86,7 @@ struct Attention {
 //   what happens to a score             scale, softcap, alibi, sink; kernels/cuda/common/score.cuh
 //   which probabilities are dropped     dropout; kernels/cuda/common/dropout.cuh
 //   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
+//   where a sample's positions lie      varlen; kernels/cuda/common/sequences.cuh
 
 // Queries [row_begin, row_end) and keys [key_begin, key_end) of the score map.
 struct ScoreRectangle {
@@ -108,7 +114,8 @@ void check(const Attention& attention);
 
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
-// " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true" and " sink=true".
+// " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true",
+// " Dv=64" and " varlen=true".
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -43,11 +43,11 @@ void transpose_spans(const int* queries, const Lengths& lengths, int* keys) {
 }
 
 // One sample's rules: its ids of queries [L] and of keys [Lk], or null; prefix and query_length as
-// in MaskRules.
+// in MaskRules; keys from key_length on are kept by none.
 struct SampleRules {
     const int* documents;
     const int* key_documents;
-    std::int64_t prefix, query_length;
+    std::int64_t prefix, query_length, key_length;
 };
 
 void sample_spans(const MaskRules& rules, const SampleRules& sample, const Lengths& lengths,
@@ -73,6 +73,8 @@ void sample_spans(const MaskRules& rules, const SampleRules& sample, const Lengt
         if (rules.right) {
             end = std::min(end, beside + *rules.right + 1);
         }
+        end = std::min(end, sample.key_length);
+        begin = std::min(begin, sample.key_length);
         end = std::max(end, begin);
         if (i >= sample.query_length) {
             begin = end = previous_end;
@@ -114,6 +116,7 @@ void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
     }
     check_per_sample(rules.prefixes, "prefixes", batch, keys);
     check_per_sample(rules.query_lengths, "query lengths", batch, length);
+    check_per_sample(rules.sequence_lengths, "lengths of sequences", batch, length);
     if (!rules.prefixes.empty() && !rules.causal) {
         throw UserError("a prefix was given without causal: without it every key is seen already");
     }
@@ -142,13 +145,16 @@ ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int6
         .keys = std::vector<int>(static_cast<std::size_t>(2 * batch * lengths.keys))};
     for (std::int64_t b = 0; b < batch; ++b) {
         int* const queries = spans.queries.data() + 2 * b * lengths.queries;
-        sample_spans(
-            rules,
-            {.documents = documents ? &rules.documents[b * lengths.queries] : nullptr,
-             .key_documents = documents ? &of_keys[b * lengths.keys] : nullptr,
-             .prefix = rules.prefixes.empty() ? 0 : rules.prefixes[b],
-             .query_length = rules.query_lengths.empty() ? length : rules.query_lengths[b]},
-            lengths, queries);
+        sample_spans(rules,
+                     {.documents = documents ? &rules.documents[b * lengths.queries] : nullptr,
+                      .key_documents = documents ? &of_keys[b * lengths.keys] : nullptr,
+                      .prefix = rules.prefixes.empty() ? 0 : rules.prefixes[b],
+                      .query_length = std::min<std::int64_t>(
+                          rules.query_lengths.empty() ? length : rules.query_lengths[b],
+                          rules.sequence_lengths.empty() ? length : rules.sequence_lengths[b]),
+                      .key_length = rules.sequence_lengths.empty() ? lengths.keys
+                                                                   : rules.sequence_lengths[b]},
+                     lengths, queries);
         transpose_spans(queries, lengths, spans.keys.data() + 2 * b * lengths.keys);
     }
     return spans;

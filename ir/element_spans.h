@@ -26,6 +26,8 @@ struct MaskRules {
     std::vector<int> key_documents;  // [B, Lk], ascending; empty where Lk is L: documents
     std::vector<int> prefixes;       // [B] in [0, Lk], with causal: keys below it are kept by all
     std::vector<int> query_lengths;  // [B] in [0, L]: queries from it on are padded, and keep none
+    // [B] in [0, L], of Attention::varlen: neither queries nor keys from it on are the sequence's
+    std::vector<int> sequence_lengths = {};
 
     friend bool operator==(const MaskRules&, const MaskRules&) = default;
 };

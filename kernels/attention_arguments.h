@@ -2,7 +2,8 @@
 // compiled into the caller, into the CUDA source and into the host bodies alike.
 #pragma once
 
-// A [B, H, L, D] view; K, V and their gradients have heads and positions of their own number. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
+// A [B, H, L, D] view; K, V and their gradients have heads and positions of their own number, V and
+// O a dimension of their own. Element (b, h, l, d) lies at data[b * batch_stride + h * head_stride +
 // l * row_stride + d]; strides in elements; rows and strides are multiples of 16 bytes, a row
 // stride less than 2^31 bytes.
 struct SpionTensor {
@@ -61,4 +62,8 @@ struct SpionAttentionArguments {
     const float* alibi_slopes;  // [H]
     const float* sinks;         // [H], natural as scores are
     float* d_sinks;             // [H], of attention_sink_gradient; null where it is not wanted
+    // Of kVarlen, else null: position l of sample b lies in row starts[b] + l of tensors [H, T, D],
+    // whose batch stride nobody reads, and b has starts[b + 1] - starts[b] positions.
+    const int* starts;  // [B + 1]
+    int rows;           // T
 };

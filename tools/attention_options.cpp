@@ -42,8 +42,9 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--heads", options.heads, "H, at least 1")->capture_default_str();
     command.add_option("--kv-heads", options.kv_heads,
                        "heads of K and V, which divide H; 0: as many as H");
-    command.add_option("--head-dim", options.head_dim, "D: a multiple of 16 up to 256")
+    command.add_option("--head-dim", options.head_dim, "D: a multiple of 8 from 16 to 256")
         ->capture_default_str();
+    command.add_option("--value-dim", options.value_dim, "Dv of V and O, likewise; 0: D");
     command.add_option("--batch", options.batch, "B, at least 1")->capture_default_str();
     command.add_option("--length", options.length,
                        "L, at least 1; without it, the pattern's rows times the block");
@@ -94,6 +95,11 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
     command
         .add_option("--query-lengths", options.query_lengths,
                     "valid queries of each sample: the others keep nothing")
+        ->delimiter(',');
+    command
+        .add_option("--sequences", options.sequences,
+                    "lengths of B sequences of at most L that lie end to end, nothing padded; the "
+                    "pattern is cut to each")
         ->delimiter(',');
 }
 
@@ -178,7 +184,8 @@ namespace {
 // What the launch says, and not the kernel.
 bool asks_for_spans(const AttentionOptions& options) {
     return !options.window.empty() || !options.documents.empty() || !options.kv_documents.empty() ||
-           !options.prefixes.empty() || !options.query_lengths.empty();
+           !options.prefixes.empty() || !options.query_lengths.empty() ||
+           !options.sequences.empty();
 }
 
 // Ids [L] of documents of these lengths, end to end.
@@ -207,7 +214,8 @@ MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
                     .documents = {},
                     .key_documents = {},
                     .prefixes = options.prefixes,
-                    .query_lengths = options.query_lengths};
+                    .query_lengths = options.query_lengths,
+                    .sequence_lengths = options.sequences};
     if (!options.window.empty()) {
         rules.left = options.window[0];
         rules.right = options.window[1];
@@ -245,10 +253,12 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
+        .value_dim = options.value_dim,
         .patterns = pattern_count(options),
         .softcap = options.softcap,
         .alibi = options.alibi,
         .sink = options.sink,
+        .varlen = !options.sequences.empty(),
     };
     check(attention);
     check_batch(attention, options.batch);

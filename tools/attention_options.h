@@ -27,6 +27,7 @@ struct AttentionOptions {
     int heads = 1;
     int kv_heads = 0;  // 0: as many as heads
     int head_dim = 64;
+    int value_dim = 0;  // of V and O; 0: head_dim
     std::int64_t batch = 1;
     std::optional<std::int64_t> length;  // nothing: the file's rows * block
     std::int64_t kv_length = 0;          // of K and V; 0: as many positions as Q
@@ -43,6 +44,7 @@ struct AttentionOptions {
     std::vector<int> kv_documents;   // the same of keys, where Lk is not L
     std::vector<int> prefixes;       // [B], or empty
     std::vector<int> query_lengths;  // [B], or empty
+    std::vector<int> sequences;      // lengths of sequences that lie end to end, [B]; or empty
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 

@@ -83,8 +83,9 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
     const bool rotate = device.target().back_end == BackEnd::kCuda;
     double bytes = 0;  // of what one forward pass over every set touches: half of the tensors
     do {
-        sets.push_back(std::make_unique<AttentionBuffers>(attention, batch, lengths,
-                                                          Layout::kHeadsFirst, device));
+        sets.push_back(std::make_unique<AttentionBuffers>(
+            attention, batch, attention.varlen ? rules.sequence_lengths : lengths,
+            Layout::kHeadsFirst, device));
         sets.back()->set_arbitrary_inputs();
         if (attention.mask == ElementMask::kSpans) {
             sets.back()->set_spans(
@@ -132,9 +133,10 @@ AttentionWork work_of(const Attention& attention, const HeadPatterns& pattern, s
     const double length = static_cast<double>(attention.length);
     const double keys = static_cast<double>(attention.key_value_length());
     const double rows = heads * length, key_rows = heads * keys;
-    const double row_bytes = attention.head_dim * storage_bytes(attention.dtype);
-    const double forward_flop = 4 * heads * visited_blocks(pattern, attention).density() * length *
-                                keys * attention.head_dim;
+    const double width = (attention.head_dim + attention.value_head_dim()) / 2.0;
+    const double row_bytes = width * storage_bytes(attention.dtype);
+    const double forward_flop =
+        4 * heads * visited_blocks(pattern, attention).density() * length * keys * width;
     return {.forward_flop = forward_flop,
             .backward_flop = 2.5 * forward_flop,
             .forward_bytes = rows * (2 * row_bytes + sizeof(float)) + key_rows * 2 * row_bytes,

@@ -61,19 +61,21 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     std::vector<std::int64_t> key_tensor = tensor;
     key_tensor[1] = a.key_value_heads();
     key_tensor[2] = a.key_value_length();
+    std::vector<std::int64_t> output = tensor, value_tensor = key_tensor;
+    output[3] = value_tensor[3] = a.value_head_dim();
     const auto write = [&](const char* name, const std::vector<std::int64_t>& shape,
                            const std::vector<float>& values) {
         write_npy((std::filesystem::path(folder) / name).string() + ".npy", shape, values);
     };
     write("q", tensor, report.inputs.q);
     write("k", key_tensor, report.inputs.k);
-    write("v", key_tensor, report.inputs.v);
-    write("do", tensor, report.inputs.d_o);
-    write("o", tensor, report.outputs.o);
+    write("v", value_tensor, report.inputs.v);
+    write("do", output, report.inputs.d_o);
+    write("o", output, report.outputs.o);
     write("lse", rows, report.outputs.lse);
     write("dq", tensor, report.outputs.d_q);
     write("dk", key_tensor, report.outputs.d_k);
-    write("dv", key_tensor, report.outputs.d_v);
+    write("dv", value_tensor, report.outputs.d_v);
     if (problem.attention.sink) {
         write("dsinks", {problem.attention.heads}, report.outputs.d_sinks);
     }
@@ -112,6 +114,12 @@ std::shared_ptr<const AttentionInputs> take_tensors(VerifyOptions& options) {
         return nullptr;
     }
     AttentionOptions& attention = options.attention;
+    if (attention.value_dim != 0) {
+        throw UserError(
+            "--value-dim is {} and tensors come from files, which are all of one shape: leave it "
+            "out",
+            attention.value_dim);
+    }
     if (attention.kv_length != 0) {
         throw UserError(
             "--kv-length is {} and tensors come from files, which are all of one shape: leave it "

@@ -42,7 +42,7 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
       device_(&device),
       dtype_(activation_type(device.target(), settings.precision)),
       layout_(settings.shape),
-      parameters_(device, layout_.initial_values(settings.seed), dtype_),
+      parameters_(device, layout_.initial_values(settings.seed, settings.embedding), dtype_),
       activations_(device, settings.shape, settings.shape.towers * settings.batch, dtype_),
       kernels_(device, cache, step_shape(settings, dtype_)) {
     const auto batch = static_cast<std::size_t>(settings.batch);

@@ -23,6 +23,7 @@ struct ModelSettings {
     int batch = 1;  // the largest B, in samples
     double dropout = 0.1;
     std::uint64_t seed = 0;
+    EmbeddingStart embedding = {};
     Precision precision = Precision::kAuto;
     double loss_scale = 0;  // the first; 0: none
     int loss_scale_growth = 2000;

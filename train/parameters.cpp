@@ -8,12 +8,12 @@
 
 #include "ir/error.h"
 #include "train/random.h"
+#include "train/sine_embedding.h"
 
 namespace spion {
 namespace {
 
 constexpr std::int64_t kAlignment = 8;  // elements: 16 bytes of bf16, what a fast GEMM wants
-constexpr double kEmbeddingDeviation = 0.02;
 constexpr std::uint64_t kInitialStream = 2000;  // dataset.cpp and the generator use others
 
 // Nearest bf16, ties to even.
@@ -41,14 +41,14 @@ std::uint16_t to_fp16(float value) {
     return static_cast<std::uint16_t>(sign | std::min<std::int64_t>(bits, kInfinity));
 }
 
-float initial_value(const ParameterInfo& parameter, SplitMix& random) {
+float initial_value(const ParameterInfo& parameter, double embedding_deviation, SplitMix& random) {
     switch (parameter.initial) {
         case Initial::kZero:
             return 0.0F;
         case Initial::kOne:
             return 1.0F;
         case Initial::kEmbedding:
-            return static_cast<float>(kEmbeddingDeviation * random.normal());
+            return static_cast<float>(embedding_deviation * random.normal());
         case Initial::kLinear:
             return static_cast<float>((2.0 * random.uniform() - 1.0) /
                                       std::sqrt(static_cast<double>(parameter.fan_in)));
@@ -122,15 +122,23 @@ std::int64_t ParameterLayout::feed_forward2_bias(int layer) const {
     return next < layers.size() ? layers[next].norm1.branch_bias : final_norm.branch_bias;
 }
 
-std::vector<float> ParameterLayout::initial_values(std::uint64_t seed) const {
+const std::vector<std::int64_t>& ParameterLayout::shape_of(std::int64_t offset) const {
+    return std::find_if(table_.begin(), table_.end(),
+                        [&](const ParameterInfo& info) { return info.offset == offset; })
+        ->shape;
+}
+
+std::vector<float> ParameterLayout::initial_values(std::uint64_t seed,
+                                                   const EmbeddingStart& embedding) const {
     std::vector<float> values(static_cast<std::size_t>(size_), 0.0F);
     for (std::size_t p = 0; p < table_.size(); ++p) {
         SplitMix random(seed, kInitialStream, p);
         for (std::int64_t i = 0; i < table_[p].count(); ++i) {
             values[static_cast<std::size_t>(table_[p].offset + i)] =
-                initial_value(table_[p], random);
+                initial_value(table_[p], embedding.deviation, random);
         }
     }
+    if (embedding.sine) place_sines(*this, embedding, values);
     return values;
 }
 

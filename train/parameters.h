@@ -42,8 +42,16 @@ struct ModelShape {
 enum class Initial {
     kZero,
     kOne,
-    kEmbedding,  // normal(0, 0.02)
+    kEmbedding,  // see EmbeddingStart
     kLinear,     // uniform in +-1/sqrt(fan_in): PyTorch's default, for weights and biases
+};
+
+// How the embedding's values begin.
+struct EmbeddingStart {
+    double deviation = 0.02;  // of normal(0, deviation), or of sines
+    bool sine = false;        // train/sine_embedding.h
+    int columns = 0;          // of pictures; 0: of texts
+    int before = 0;           // positions before the sample: 1 with a class token
 };
 
 struct ParameterInfo {
@@ -89,15 +97,20 @@ class ParameterLayout {
     std::int64_t head2_bias = 0;    // [classes]
 
     const std::vector<ParameterInfo>& table() const { return table_; }
+    std::int64_t vocabulary() const { return shape_of(token)[0]; }  // V
+    std::int64_t length() const { return shape_of(position)[0]; }   // L
+    std::int64_t channels() const { return shape_of(token)[1]; }    // C
     // Elements of the flat buffer, the gaps that alignment leaves included (they stay 0).
     std::int64_t size() const { return size_; }
     // The offset of the bias of a layer's second feed-forward layer.
     std::int64_t feed_forward2_bias(int layer) const;
 
     // The flat buffer's first values: each parameter draws from a generator of its own.
-    std::vector<float> initial_values(std::uint64_t seed) const;
+    std::vector<float> initial_values(std::uint64_t seed,
+                                      const EmbeddingStart& embedding = {}) const;
 
   private:
+    const std::vector<std::int64_t>& shape_of(std::int64_t offset) const;
     std::int64_t add(std::string name, std::vector<std::int64_t> shape, Initial initial,
                      std::int64_t fan_in = 0);
     NormOffsets add_norm(const std::string& name, const std::string& branch_bias, int channels,

@@ -163,13 +163,47 @@ std::string device_json(Device& device) {
     return json.dump(2) + "\n";
 }
 
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json evaluation_json(const std::optional<Evaluation>& value) {
+    if (!value) return Json();
+    return {{"loss", value->loss}, {"accuracy", value->accuracy}};
+}
+
+Json tiers_json(const std::vector<TierVerdict>& tiers) {
+    Json json = Json::array();
+    for (const TierVerdict& tier : tiers) {
+        json.push_back({{"layer", tier.layer},
+                        {"taken", tier.taken},
+                        {"why_not", tier.why_not},
+                        {"compile_ms", tier.compile_ms},
+                        {"tier0_ms", tier.tier0_ms},
+                        {"tier1_ms", tier.tier1_ms},
+                        {"measurement_ms", tier.measurement_ms}});
+    }
+    return json;
+}
+
+Json attention_json(const TrainReport& report) {
+    const auto launch = [](const AttentionTime& time) {
+        return Json{{"forward", time.forward_ms}, {"backward", time.backward_ms}};
+    };
+    Json layers = Json::array();
+    for (const AttentionTime& time : report.attention_times) {
+        layers.push_back(launch(time));
+    }
+    Json json{{"batch", report.attention_batch}, {"layers", std::move(layers)}, {"dense", nullptr}};
+    if (report.dense_time) json["dense"] = launch(*report.dense_time);
+    return json;
+}
+
+}  // namespace
+
 std::string report_json(const TrainReport& report, const TrainSettings& settings,
                         const KernelCache::Counters& counters, const Device& device) {
-    nlohmann::ordered_json json;
-    const auto evaluation = [](const std::optional<Evaluation>& value) {
-        if (!value) return nlohmann::ordered_json();
-        return nlohmann::ordered_json{{"loss", value->loss}, {"accuracy", value->accuracy}};
-    };
+    Json json;
     json["device"] = device.name();
     json["arch"] = device.target().arch;
     json["seed"] = settings.seed;
@@ -197,21 +231,12 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
         json["first_sparse_step_ms"] = report.first_sparse_step_ms;
         json["transition_compiled"] = report.transition_compiled;
     }
-    json["tiers"] = nlohmann::ordered_json::array();
-    for (const TierVerdict& tier : report.tiers) {
-        json["tiers"].push_back({{"layer", tier.layer},
-                                 {"taken", tier.taken},
-                                 {"why_not", tier.why_not},
-                                 {"compile_ms", tier.compile_ms},
-                                 {"tier0_ms", tier.tier0_ms},
-                                 {"tier1_ms", tier.tier1_ms},
-                                 {"measurement_ms", tier.measurement_ms}});
-    }
+    json["tiers"] = tiers_json(report.tiers);
     json["densities"] = report.densities;
     json["dense_step_ms"] = report.dense_step_ms;
     json["sparse_step_ms"] = report.sparse_step_ms;
-    json["validation"] = evaluation(report.validation);
-    json["test"] = evaluation(report.test);
+    json["validation"] = evaluation_json(report.validation);
+    json["test"] = evaluation_json(report.test);
     json["not_finite_gradients"] = report.not_finite_gradients;
     if (report.loss_scale > 0) {
         json["loss_scale"] = report.loss_scale;
@@ -219,16 +244,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     }
     json["peak_device_bytes"] = report.peak_bytes;
     json["kernels"] = {{"compiled", counters.compiled}, {"from_disk", counters.from_disk}};
-    auto layers = nlohmann::ordered_json::array();
-    const auto launch = [](const AttentionTime& time) {
-        return nlohmann::ordered_json{{"forward", time.forward_ms}, {"backward", time.backward_ms}};
-    };
-    for (const AttentionTime& time : report.attention_times) {
-        layers.push_back(launch(time));
-    }
-    json["attention_ms"] = {
-        {"batch", report.attention_batch}, {"layers", std::move(layers)}, {"dense", nullptr}};
-    if (report.dense_time) json["attention_ms"]["dense"] = launch(*report.dense_time);
+    json["attention_ms"] = attention_json(report);
     return json.dump(2) + "\n";
 }
 

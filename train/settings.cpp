@@ -13,6 +13,16 @@
 namespace spion {
 namespace {
 
+// Of names that are read elsewhere, where nobody knows what the user called them.
+template <typename Parse>
+auto parse_name(Parse parse, std::string_view text, std::string_view given) {
+    try {
+        return parse(text);
+    } catch (const UserError& error) {
+        throw UserError("{}: {}", given, error.what());
+    }
+}
+
 ScoreMode parse_score_mode(std::string_view text, std::string_view given) {
     if (text == "exact") return ScoreMode::kExact;
     if (text == "pooled") return ScoreMode::kPooled;
@@ -52,8 +62,8 @@ std::vector<Setting> general_settings() {
             [](const TrainSettings& s) { return std::string_view(s.task); }),
         words(
             group, "device", "auto, cpu or cuda",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.device = parse_device_choice(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.device = parse_name(parse_device_choice, text, given);
             },
             [](const TrainSettings& s) {
                 constexpr std::array<std::string_view, 3> kNames = {"auto", "cpu", "cuda"};
@@ -108,6 +118,38 @@ std::vector<Setting> checkpoint_settings() {
     };
 }
 
+Setting pooling_setting(std::string_view group) {
+    return words(
+        group, "pooling",
+        "what the head sees of a sequence: mean (over its length) or cls (a token put before "
+        "it, the last of the vocabulary, which leaves length - 1 to the sample)",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "mean" && text != "cls") {
+                throw UserError("{} is '{}', but it takes mean or cls", given, text);
+            }
+            s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
+        },
+        [](const TrainSettings& s) {
+            return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
+        });
+}
+
+Setting embedding_setting(std::string_view group) {
+    return words(
+        group, "embedding",
+        "first values of positions, of pictures of grey values too: normal, or sine (of rows and "
+        "columns in pictures), by which near ones are alike",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "normal" && text != "sine") {
+                throw UserError("{} is '{}', but it takes normal or sine", given, text);
+            }
+            s.sine_embedding = text == "sine";
+        },
+        [](const TrainSettings& s) {
+            return std::string_view(s.sine_embedding ? "sine" : "normal");
+        });
+}
+
 std::vector<Setting> model_settings() {
     constexpr std::string_view group = "model";
     return {
@@ -117,7 +159,7 @@ std::vector<Setting> model_settings() {
                65536),
         number(group, "layers", "encoder layers", SPION_FIELD(layers), 1, 1024),
         number(group, "heads", "attention heads", SPION_FIELD(heads), 1, 1024),
-        number(group, "head-dim", "width of a head: a multiple of 16 up to 256",
+        number(group, "head-dim", "width of a head: a multiple of 8 from 16 to 256",
                SPION_FIELD(head_dim), 16, kMaxHeadDim),
         number(group, "d-model", "width of the residual stream: heads * head-dim",
                SPION_FIELD(d_model), 8, 1024),
@@ -135,23 +177,14 @@ std::vector<Setting> model_settings() {
             group, "softmax",
             "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0, as "
             "the paper) or masked (minus infinity)",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.softmax = parse_softmax_kind(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.softmax = parse_name(parse_softmax_kind, text, given);
             },
             [](const TrainSettings& s) { return to_string(s.softmax); }),
-        words(
-            group, "pooling",
-            "what the head sees of a sequence: mean (over its length) or cls (a token put before "
-            "it, the last of the vocabulary, which leaves length - 1 to the sample)",
-            [](TrainSettings& s, std::string_view text, std::string_view given) {
-                if (text != "mean" && text != "cls") {
-                    throw UserError("{} is '{}', but it takes mean or cls", given, text);
-                }
-                s.pooling = text == "cls" ? Pooling::kCls : Pooling::kMean;
-            },
-            [](const TrainSettings& s) {
-                return std::string_view(s.pooling == Pooling::kCls ? "cls" : "mean");
-            }),
+        pooling_setting(group),
+        embedding_setting(group),
+        number(group, "embedding-deviation", "standard deviation of the embedding's first values",
+               SPION_FIELD(embedding_deviation), 0.0, 10.0),
     };
 }
 
@@ -184,8 +217,8 @@ std::vector<Setting> sparsity_settings() {
     return {
         words(
             group, "variant", "pattern discovery: cf, c or f",
-            [](TrainSettings& s, std::string_view text, std::string_view) {
-                s.discovery.variant = parse_variant(text);
+            [](TrainSettings& s, std::string_view text, std::string_view given) {
+                s.discovery.variant = parse_name(parse_variant, text, given);
             },
             [](const TrainSettings& s) { return to_string(s.discovery.variant); }),
         number(group, "block", "edge of a block: 16, 32, 64 or 128", SPION_FIELD(discovery.block),

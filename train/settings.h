@@ -68,6 +68,8 @@ struct TrainSettings {
     bool causal = false;             // a token attends to itself and those before it alone
     SoftmaxKind softmax = SoftmaxKind::kPrunedZero;  // of the sparse phase
     Pooling pooling = Pooling::kMean;
+    bool sine_embedding = false;  // EmbeddingStart of train/parameters.h
+    double embedding_deviation = 0.02;
 
     // Optimiser.
     double learning_rate = 7e-4;

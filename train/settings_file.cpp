@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "train/task.h"
 #include "train/toml_letters.h"
 
 #define TOML_HEADER_ONLY 1
@@ -147,7 +148,12 @@ std::vector<FileSetting> read_settings_text(std::string_view text, const std::st
 TrainSettings settings_of_run(const std::vector<FileSetting>& written) {
     std::string_view task = "listops";  // of a run from before there were others
     for (const FileSetting& setting : written) {
-        if (setting.name == "task") task = setting.value;
+        if (setting.name != "task") continue;
+        try {
+            task = task_named(setting.value).name;
+        } catch (const UserError& error) {
+            throw UserError("{}: {}", setting.given, error.what());
+        }
     }
     TrainSettings settings = preset_settings("paper", task);
     settings.attention_dropout = 0;  // of runs from before there was such a setting

@@ -20,6 +20,7 @@ struct TaskData {
     std::shared_ptr<const Samples> train, validation, test;
     int classes = 0;                            // labels are 0 .. classes - 1
     int vocabulary = 0;                         // tokens are 0 .. vocabulary - 1
+    int columns = 0;                            // of pictures; 0: sequences of another kind
     std::vector<std::string> class_names = {};  // [classes]; empty: their numbers
 };
 

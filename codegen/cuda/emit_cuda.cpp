@@ -86,15 +86,17 @@ std::string element_name(DType dtype) {
     throw InternalError("dtype {} has no element struct", static_cast<int>(dtype));
 }
 
-// blocks: of the walk, see block_coverage().
-std::vector<Constant> attention_constants(const Attention& attention, Coverage blocks) {
+// width: of tiles in shared memory. blocks: of the walk, see block_coverage().
+std::vector<Constant> attention_constants(const Attention& attention, int width, Coverage blocks) {
     return {
         {.name = "Element",
          .value = element_name(attention.dtype),
          .comment = "storage and arithmetic"},
         integer("kHeads", attention.heads, "H"),
         integer("kKeyHeads", attention.key_value_heads(), "of K and V"),
-        integer("kHeadDim", attention.head_dim, "D"),
+        integer("kHeadDim", width, "of tiles, D and Dv padded"),
+        integer("kKeyDim", attention.head_dim, "D"),
+        integer("kValueDim", attention.value_head_dim(), "Dv"),
         integer("kLength", attention.length, "L"),
         integer("kKeyLength", attention.key_value_length(), "of K and V"),
         {.name = "kScale", .value = attention.scale, .comment = "of Q K^T"},
@@ -112,11 +114,17 @@ std::vector<Constant> attention_constants(const Attention& attention, Coverage b
         {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
         {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
         {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
+        {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
     };
 }
 
+// Of the score summary, whose tiles are of Q and K alone.
+int summary_width(const Attention& attention) {
+    return (attention.head_dim + 15) / 16 * 16;
+}
+
 int row_bytes_of(const Attention& attention) {
-    return attention.head_dim * storage_bytes(attention.dtype);
+    return summary_width(attention) * storage_bytes(attention.dtype);
 }
 
 // There are as many stages of Q and K tiles as help, and fit.
@@ -157,7 +165,9 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
     const Attention& attention = program.attention;
-    std::vector<Constant> constants = attention_constants(attention, block_coverage(program));
+    const int width = kernel.plan.geometry.tile_width;
+    std::vector<Constant> constants = attention_constants(
+        attention, width == 0 ? attention.head_dim : width, block_coverage(program));
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kPatterns", attention.patterns, "of all heads"));
@@ -202,10 +212,12 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
 
 KernelSource emit_cuda(const ScoreSummaryProgram& program, const Target& target) {
     const EmittedGeometry geometry = geometry_cuda(program, target);
-    const Attention& attention = program.attention;
+    Attention attention = program.attention;
+    attention.value_dim = 0;  // of V it reads nothing
     const RegisterPlan plan =
-        plan_summary_registers(attention.dtype, attention.head_dim, program.tile);
-    std::vector<Constant> constants = attention_constants(attention, Coverage::kPartial);
+        plan_summary_registers(attention.dtype, summary_width(attention), program.tile);
+    std::vector<Constant> constants =
+        attention_constants(attention, summary_width(attention), Coverage::kPartial);
     constants.push_back(integer("kItemHeads", attention.heads, ""));
     constants.push_back(integer("kStationaryLength", attention.length, "of either side"));
     constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "codegen/cuda/tile_width.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -73,8 +74,16 @@ RegisterPlan plan_for(KernelRole role, DType dtype, int head_dim, int columns, i
     throw InternalError("head dimension {} has no register plan", head_dim);
 }
 
-// For bodies that keep a few registers more than the tables count: one row has none to spare.
-RegisterPlan plan_with_room(KernelRole role, DType dtype, int head_dim, int columns, int warps) {
+constexpr int kRoomOfSequences = 40;  // so many that every number of warps has one block less
+
+// For bodies that keep a few registers more than the tables count: one row has none to spare. Where
+// sequences begin and end takes more of them.
+RegisterPlan plan_with_room(KernelRole role, const Attention& attention, int columns, int warps) {
+    const DType dtype = attention.dtype;
+    const int head_dim = mma_tile_width(attention);
+    if (attention.varlen) {
+        return plan_for(role, dtype, head_dim, columns, warps, kRoomOfSequences);
+    }
     const RegisterPlan plan = plan_for(role, dtype, head_dim, columns, warps, 0);
     const bool full = role == KernelRole::kKeyValueGradient && plan.registers == 128;
     return full && plan.columns > 16 ? plan_for(role, dtype, head_dim, columns, warps, 8) : plan;
@@ -90,10 +99,10 @@ RegisterPlan plan_with_changes(KernelRole role, const Attention& attention, int 
                                int warps) {
     constexpr int kMostRegisters = 255, kRoom = 40, kFewColumns = 16;
     const RegisterPlan plan =
-        plan_for(role, attention.dtype, attention.head_dim, columns, warps, 0);
+        plan_for(role, attention.dtype, mma_tile_width(attention), columns, warps, 0);
     const bool full = plan.registers + kRoom > kMostRegisters;
-    return plan_for(role, attention.dtype, attention.head_dim, full ? kFewColumns : columns, warps,
-                    kRoom);
+    return plan_for(role, attention.dtype, mma_tile_width(attention), full ? kFewColumns : columns,
+                    warps, kRoom);
 }
 
 }  // namespace
@@ -101,21 +110,20 @@ RegisterPlan plan_with_changes(KernelRole role, const Attention& attention, int 
 RegisterPlan plan_registers(KernelRole role, const Attention& attention, int streamed_rows,
                             int warps) {
     const DType dtype = attention.dtype;
-    const int head_dim = attention.head_dim;
+    const int tile_width = mma_tile_width(attention);
     if (changes_scores(attention)) {
         return plan_with_changes(role, attention, streamed_rows, warps);
     }
     return attention.mask == ElementMask::kSpans
-               ? plan_with_room(role, dtype, head_dim, streamed_rows, warps)
-               : plan_for(role, dtype, head_dim, streamed_rows, warps, 0);
+               ? plan_with_room(role, attention, streamed_rows, warps)
+               : plan_for(role, dtype, tile_width, streamed_rows, warps, 0);
 }
 
 RegisterPlan plan_packed_registers(KernelRole role, const Attention& attention, int streamed_rows,
                                    int gather_rows, int warps) {
     const int columns = std::min(streamed_rows, gather_rows);
-    return changes_scores(attention)
-               ? plan_with_changes(role, attention, columns, warps)
-               : plan_with_room(role, attention.dtype, attention.head_dim, columns, warps);
+    return changes_scores(attention) ? plan_with_changes(role, attention, columns, warps)
+                                     : plan_with_room(role, attention, columns, warps);
 }
 
 RegisterPlan plan_summary_registers(DType dtype, int head_dim, int tile) {

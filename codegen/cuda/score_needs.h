@@ -10,6 +10,7 @@ struct ScoreNeeds {
     bool positions = false;       // an item's gather blocks go with it
     bool elements_apart = false;  // behind them, the elements of each block row of a packed tile
     int registers = 0;            // of a thread
+    int producer_registers = 0;   // of a thread of the producer
 };
 
 // columns: streamed rows multiplied at once.

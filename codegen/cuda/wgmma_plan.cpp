@@ -93,6 +93,7 @@ WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int str
     plan.producer_registers = role == KernelRole::kGradients          ? 56
                               : role == KernelRole::kKeyValueGradient ? 32 + for_masks
                                                                       : 24 + for_masks;
+    plan.producer_registers += needs.producer_registers;
     plan.producer_registers += more_producer_registers(compiler, {.unit = MatrixUnit::kWgmma,
                                                                   .role = role,
                                                                   .head_dim = head_dim,

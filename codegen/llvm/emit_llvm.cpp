@@ -71,6 +71,7 @@ std::vector<Constant> attention_constants(const Attention& attention, int items,
          .comment = "of K and V"},
         {.name = "kItemHeads", .value = std::int64_t{items}, .comment = "that have work items"},
         {.name = "kHeadDim", .value = std::int64_t{attention.head_dim}, .comment = "D"},
+        {.name = "kValueDim", .value = std::int64_t{attention.value_head_dim()}, .comment = "Dv"},
         {.name = "kLength", .value = attention.length, .comment = "L"},
         {.name = "kPatterns", .value = std::int64_t{attention.patterns}, .comment = "of all heads"},
         {.name = "kKeyLength", .value = attention.key_value_length(), .comment = "of K and V"},
@@ -91,6 +92,7 @@ std::vector<Constant> attention_constants(const Attention& attention, int items,
         {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
         {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
         {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
+        {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
     };
 }
 
@@ -99,11 +101,7 @@ void require_supported(const Attention& attention) {
         throw UserError("the CPU back end computes in fp32, not {}: choose fp32 or a GPU",
                         to_string(attention.dtype));
     }
-    if (attention.head_dim < 16 || attention.head_dim > kMaxHeadDim ||
-        attention.head_dim % 16 != 0) {
-        throw InternalError("host tiles take D of 16, 32, .. {}, not {}", kMaxHeadDim,
-                            attention.head_dim);
-    }
+    check(attention);
 }
 
 std::string attention_name(std::string_view role, const TileProgram& program) {

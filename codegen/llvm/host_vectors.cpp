@@ -129,7 +129,7 @@ SmTime time(const KernelLoad& load) {
     const Rates& rates = load.rates;
     const int rows = load.shape.stationary_rows;
     const double elements = static_cast<double>(rows) * load.plan.columns;  // a pass
-    const double depth = load.attention.head_dim;
+    const double depth = mean_head_dim(load.attention);
     const double products =
         2 * load.work.products * elements * depth / (kEfficiency * rates.vector_flop);
     const double exponentials = elements / rates.exponentials;

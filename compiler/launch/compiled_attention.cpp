@@ -65,6 +65,7 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
                             name);
         }
     };
+    require(attention_.varlen, args.starts, "starts");
     require(attention_.dropout > 0.0F, args.dropout, "dropout");
     require(attention_.alibi, args.alibi_slopes, "alibi_slopes");
     require(attention_.sink, args.sinks, "sinks");

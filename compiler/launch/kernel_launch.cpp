@@ -20,21 +20,24 @@ struct NamedTensor {
     const char* name;
     SpionTensor SpionAttentionArguments::*tensor;
     bool stationary;
-    bool of_keys = false;  // with as many heads as K and V
+    bool of_keys = false;    // with as many heads as K and V
+    bool of_values = false;  // with the dimension of V
 };
 
 constexpr NamedTensor kForwardTensors[] = {{"q", &SpionAttentionArguments::q, true},
                                            {"k", &SpionAttentionArguments::k, false, true},
-                                           {"v", &SpionAttentionArguments::v, false, true}};
-constexpr NamedTensor kQueryGradientTensors[] = {{"q", &SpionAttentionArguments::q, true},
-                                                 {"d_o", &SpionAttentionArguments::d_o, true},
-                                                 {"o", &SpionAttentionArguments::o, true},
-                                                 {"k", &SpionAttentionArguments::k, false, true},
-                                                 {"v", &SpionAttentionArguments::v, false, true}};
-constexpr NamedTensor kKeyValueGradientTensors[] = {{"k", &SpionAttentionArguments::k, true, true},
-                                                    {"v", &SpionAttentionArguments::v, true, true},
-                                                    {"q", &SpionAttentionArguments::q, false},
-                                                    {"d_o", &SpionAttentionArguments::d_o, false}};
+                                           {"v", &SpionAttentionArguments::v, false, true, true}};
+constexpr NamedTensor kQueryGradientTensors[] = {
+    {"q", &SpionAttentionArguments::q, true},
+    {"d_o", &SpionAttentionArguments::d_o, true, false, true},
+    {"o", &SpionAttentionArguments::o, true, false, true},
+    {"k", &SpionAttentionArguments::k, false, true},
+    {"v", &SpionAttentionArguments::v, false, true, true}};
+constexpr NamedTensor kKeyValueGradientTensors[] = {
+    {"k", &SpionAttentionArguments::k, true, true},
+    {"v", &SpionAttentionArguments::v, true, true, true},
+    {"q", &SpionAttentionArguments::q, false},
+    {"d_o", &SpionAttentionArguments::d_o, false, false, true}};
 
 // The tensors of a role, in the order of SpionSm90Arguments::maps.
 std::span<const NamedTensor> tensors_of(KernelRole role) {
@@ -93,12 +96,14 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       attention_(program.attention),
       geometry_{.threads = emitted.threads, .shared_bytes = emitted.shared_bytes},
       fetches_by_tma_(emitted.resident_blocks > 0),
+      stationary_rows_(program.stationary_rows),
       stationary_box_rows_(program.unit == MatrixUnit::kMmaSyncTma ? program.stationary_rows
                                                                    : kGroupRows),
       streamed_box_rows_(program.gather_rows),
       resident_blocks_(emitted.resident_blocks),
       items_at_once_(emitted.items_at_once),
       sm_count_(target.sm_count),
+      tile_width_(emitted.tile_width == 0 ? program.attention.head_dim : emitted.tile_width),
       tiles_(item_patterns(program.attention, program.role) * program.pattern_tiles()) {
     if (role_ == KernelRole::kGradients) {
         query_blocks_ = (attention_.length + program.gather_rows - 1) / program.gather_rows;
@@ -114,7 +119,7 @@ std::int64_t KernelLaunch::query_tiles(std::int64_t batch) const {
 }
 
 LaunchBytes KernelLaunch::bytes(std::int64_t batch) const {
-    const std::int64_t share = streamed_box_rows_ * attention_.head_dim * sizeof(float);
+    const std::int64_t share = streamed_box_rows_ * tile_width_ * sizeof(float);
     return {.counters = fetches_by_tma_ ? 2 * sizeof(unsigned) : 0,
             .dq_semaphore = static_cast<std::size_t>(query_tiles(batch)) * sizeof(unsigned),
             .dq_accum = static_cast<std::size_t>(query_tiles(batch) * share)};
@@ -131,18 +136,21 @@ unsigned KernelLaunch::lpt_heads(std::int64_t heads, std::int64_t blocks,
     return static_cast<unsigned>(std::max<std::int64_t>(1, std::min({wanted, held, heads})));
 }
 
-SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor, std::int64_t batch, bool of_keys,
-                                      int rows, const Device& device) const {
+SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor,
+                                      const SpionAttentionArguments& launched, bool of_keys,
+                                      int width, int rows, const Device& device) const {
     const int heads = of_keys ? attention_.key_value_heads() : attention_.heads;
-    const std::int64_t length = of_keys ? attention_.key_value_length() : attention_.length;
+    const std::int64_t positions = of_keys ? attention_.key_value_length() : attention_.length;
+    const std::int64_t length = attention_.varlen ? launched.rows : positions;
+    const std::int64_t batch = attention_.varlen ? 1 : launched.batch;
     constexpr int kBytes = 2;
     // A dimension of one element has no stride that counts, and the map wants one it can check.
     const std::int64_t row = tensor.row_stride * kBytes;
     const TensorBoxes boxes{.data = tensor.data,
-                            .extent = {attention_.head_dim, length, heads, batch},
+                            .extent = {width, length, heads, batch},
                             .stride = {row, heads == 1 ? row : tensor.head_stride * kBytes,
                                        batch == 1 ? row : tensor.batch_stride * kBytes},
-                            .columns = std::min(64, attention_.head_dim),
+                            .columns = std::min(64, tile_width_),
                             .rows = rows};
     const std::array<std::uint64_t, 16> map = device.tensor_map(boxes);
     SpionTensorMap result;
@@ -158,7 +166,8 @@ void KernelLaunch::describe_tensors(SpionSm90Arguments& arguments, const Device&
     std::size_t at = 0;
     for (const NamedTensor& named : tensors_of(role_)) {
         arguments.maps[at++] =
-            describe(arguments.attention.*named.tensor, arguments.attention.batch, named.of_keys,
+            describe(arguments.attention.*named.tensor, arguments.attention, named.of_keys,
+                     named.of_values ? attention_.value_head_dim() : attention_.head_dim,
                      named.stationary ? stationary_box_rows_ : streamed_box_rows_, device);
     }
 }
@@ -178,12 +187,18 @@ unsigned KernelLaunch::lpt_tiles(std::int64_t items, std::int64_t workers,
 PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::int32_t* block,
                                      const WalkTables& tables, const LaunchMemory& memory,
                                      const WorkHints& hints, const Device& device) const {
-    const std::int64_t items = std::int64_t{args.batch} * pattern_heads(attention_, role_) * tiles_;
+    // Of sequences that lie end to end, an item for every tile that one has, and one each more
+    // (kernels/cuda/common/attention_walk.cuh).
+    const bool of_sequences = attention_.varlen && attention_.patterns == 1;
+    const std::int64_t tiles = of_sequences ? args.rows / stationary_rows_ + args.batch : tiles_;
+    const std::int64_t heads =
+        (of_sequences ? 1 : std::int64_t{args.batch}) * pattern_heads(attention_, role_);
+    const std::int64_t items = heads * tiles;
     if (items > std::numeric_limits<std::int32_t>::max()) {
         throw UserError("{} work items, at most {} in a launch: use a smaller batch", items,
                         std::numeric_limits<std::int32_t>::max());
     }
-    args.tiles = static_cast<int>(tiles_);
+    args.tiles = static_cast<int>(tiles);
     if (block != nullptr) {
         point_at(block, tables, args);
     }
@@ -199,7 +214,7 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
     arguments.items = static_cast<unsigned>(items);
     arguments.counters = memory.counters;
     const std::int64_t most = std::int64_t{sm_count_} * resident_blocks_;
-    arguments.lpt_tiles = lpt_tiles(items, most * items_at_once_, hints);
+    arguments.lpt_tiles = of_sequences ? 0 : lpt_tiles(items, most * items_at_once_, hints);
     launch.geometry.work_items = std::min((items + items_at_once_ - 1) / items_at_once_, most);
     if (role_ == KernelRole::kGradients) {
         arguments.dq_tickets = block + tables.tickets;
@@ -207,7 +222,7 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
         arguments.dq_accum = memory.dq_accum;
         arguments.batch_heads_at_once = static_cast<unsigned>(batch_heads_at_once_);
     } else {
-        arguments.lpt_heads = lpt_heads(items / tiles_, launch.geometry.work_items, hints);
+        arguments.lpt_heads = lpt_heads(heads, launch.geometry.work_items, hints);
     }
     return launch;
 }

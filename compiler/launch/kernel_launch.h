@@ -71,8 +71,8 @@ class KernelLaunch {
     // more steps than the average, and the L2 holds the tensors of.
     unsigned lpt_heads(std::int64_t heads, std::int64_t blocks, const WorkHints& hints) const;
     unsigned lpt_tiles(std::int64_t items, std::int64_t workers, const WorkHints& hints) const;
-    SpionTensorMap describe(const SpionTensor& tensor, std::int64_t batch, bool of_keys, int rows,
-                            const Device& device) const;
+    SpionTensorMap describe(const SpionTensor& tensor, const SpionAttentionArguments& launched,
+                            bool of_keys, int width, int rows, const Device& device) const;
     void describe_tensors(SpionSm90Arguments& arguments, const Device& device) const;
     std::int64_t query_tiles(std::int64_t batch) const;  // whose dQ is summed by tickets
 
@@ -80,8 +80,10 @@ class KernelLaunch {
     Attention attention_;
     LaunchGeometry geometry_;
     bool fetches_by_tma_ = false;
+    int stationary_rows_ = 0;  // of a tile
     int stationary_box_rows_ = 0, streamed_box_rows_ = 0;
     int resident_blocks_ = 0, items_at_once_ = 1, sm_count_ = 1;
+    int tile_width_ = 0;  // columns of a tile: D and Dv, padded
     int batch_heads_at_once_ = 1;
     std::int64_t tiles_ = 0;  // work items of one head, or of a head of each pattern
     std::int64_t query_blocks_ = 0;

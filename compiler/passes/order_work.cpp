@@ -50,6 +50,9 @@ std::vector<int> starting_order(const TileProgram& program, int sm_count) {
     for (int first = 0; first < program.tiles(); first += walks) {
         items.push_back(first);
     }
+    if (program.attention.patterns == 1 && program.attention.varlen) {
+        return items;  // by number, as kernels find a sequence's tiles
+    }
     if (program.attention.patterns > 1) {
         order_by_heads(program, sm_count, items);
     } else {

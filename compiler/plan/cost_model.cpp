@@ -49,7 +49,7 @@ void count(Prediction& result, const KernelLoad& load, const KernelFamily& famil
                             ? static_cast<double>(walk.mma_iterations) * load.shape.stationary_rows
                             : static_cast<double>(walk.multiplied);
     const double elements = load.batch_heads * rows * load.plan.columns;
-    result.flop = 2 * work.products * elements * load.attention.head_dim;
+    result.flop = 2 * work.products * elements * mean_head_dim(load.attention);
     result.exponentials = elements;
     result.waves = load.batch_heads * static_cast<double>(walk.items) / at_once;
 }
@@ -92,18 +92,17 @@ Prediction predict(const KernelCase& launch, const KernelFamily& family, const T
                             batch, walk.items, plan.blocks);
     }
     const Attention& attention = launch.attention;
-    KernelLoad load{
-        .attention = attention,
-        .role = launch.role,
-        .shape = shape,
-        .plan = plan,
-        .target = launch.target,
-        .rates = launch.rates,
-        .work = work_of(launch.role),
-        .walk = walk,
-        .batch_heads =
-            static_cast<double>(batch) * attention.heads / static_cast<double>(walk.heads),
-        .row_bytes = static_cast<double>(attention.head_dim) * storage_bytes(attention.dtype)};
+    KernelLoad load{.attention = attention,
+                    .role = launch.role,
+                    .shape = shape,
+                    .plan = plan,
+                    .target = launch.target,
+                    .rates = launch.rates,
+                    .work = work_of(launch.role),
+                    .walk = walk,
+                    .batch_heads = static_cast<double>(batch) * attention.heads /
+                                   static_cast<double>(walk.heads),
+                    .row_bytes = mean_head_dim(attention) * storage_bytes(attention.dtype)};
     if (family.adjust != nullptr) {
         family.adjust(load);
     }

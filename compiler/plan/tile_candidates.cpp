@@ -46,7 +46,8 @@ std::string what_would_fit(const KernelCase& launch, KernelFamilies families) {
     std::vector<std::string> advice;
     const Attention& asked = launch.attention;
     Attention attention = asked;
-    while (advice.empty() && (attention.head_dim -= 16) >= 16) {
+    while (advice.empty() && (attention.head_dim -= 8) >= 16) {
+        attention.value_dim = std::min(attention.value_dim, attention.head_dim);
         if (fits(attention, launch, families)) {
             advice.push_back(
                 fmt::format("D={} in {}", attention.head_dim, to_string(attention.dtype)));
@@ -132,17 +133,29 @@ std::optional<TileShape> measured_among(std::vector<TileCandidate> candidates,
     return std::nullopt;
 }
 
+// The most general family of the role that multiplies on the target, or of all where none does: its
+// reason is the one that counts.
+const KernelFamily& general_family(const KernelCase& launch, KernelFamilies families) {
+    const auto of_role = families_for(launch.role, families);
+    if (of_role.empty()) {
+        throw InternalError("no kernel family computes {}", to_string(launch.role));
+    }
+    const auto found = std::find_if(of_role.rbegin(), of_role.rend(), [&](const auto* family) {
+        return std::any_of(std::begin(kMatrixUnits), std::end(kMatrixUnits), [&](MatrixUnit unit) {
+            return family->multiplies(launch.role, unit, launch.attention.dtype, launch.target);
+        });
+    });
+    return found == of_role.rend() ? *of_role.back() : **found;
+}
+
 void throw_nothing_fits(const KernelCase& launch, KernelFamilies families) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
     on_every_shape(launch, families, [&](const KernelFamily& family, const TileShape& shape) {
         least = std::min(least, family.plan(launch, shape).shared_bytes);
     });
     if (families_that_can(launch, families).empty()) {
-        const auto of_role = families_for(launch.role, families);
-        if (of_role.empty()) {
-            throw InternalError("no kernel family computes {}", to_string(launch.role));
-        }
-        throw UserError("{}: {}", of_role.back()->why_not(launch), of_role.back()->instead);
+        const KernelFamily& general = general_family(launch, families);
+        throw UserError("{}: {}", general.why_not(launch), general.instead);
     }
     throw UserError(
         "no {} tile for D={} {} fits: the smallest needs {} bytes of shared memory and {} offers "

@@ -29,8 +29,10 @@ class Tensors {
     Tensors(const Attention& attention, std::int64_t batch, Device& device)
         : length_(std::max(attention.length, attention.key_value_length())),
           rows_(batch * attention.heads * length_),
-          bytes_(static_cast<std::size_t>(rows_) * static_cast<std::size_t>(attention.head_dim) *
-                 static_cast<std::size_t>(storage_bytes(attention.dtype))),
+          bytes_(
+              static_cast<std::size_t>(rows_) *
+              static_cast<std::size_t>(std::max(attention.head_dim, attention.value_head_dim())) *
+              static_cast<std::size_t>(storage_bytes(attention.dtype))),
           batch_(batch),
           attention_(attention) {
         for (Buffer& tensor : tensors_) {
@@ -44,6 +46,15 @@ class Tensors {
                                            static_cast<int>(attention.key_value_length()));
             lengths_ = Buffer(device, lengths.size() * sizeof(int));
             device.copy_in(lengths_.data(), lengths.data(), lengths_.bytes());
+        }
+        if (attention.varlen) {  // sequences of L
+            std::vector<int> starts;
+            for (std::int64_t b = 0; b <= batch; ++b) {
+                starts.push_back(static_cast<int>(b * length_));
+            }
+            starts_ = Buffer(device, starts.size() * sizeof(int));
+            device.copy_in(starts_.data(), starts.data(), starts_.bytes());
+            device.synchronize();  // `starts` is read until then
         }
         if (attention.mask == ElementMask::kSpans) {  // the widest: all is kept
             const ElementSpans spans =
@@ -62,17 +73,20 @@ class Tensors {
         SpionTensor* const tensors[] = {&args.q,   &args.k,   &args.v,   &args.o,
                                         &args.d_o, &args.d_q, &args.d_k, &args.d_v};
         for (std::size_t i = 0; i < std::size(tensors); ++i) {
-            const std::int64_t head = length_ * attention_.head_dim;
+            const int width = std::max(attention_.head_dim, attention_.value_head_dim());
+            const std::int64_t head = length_ * width * (attention_.varlen ? batch_ : 1);
             *tensors[i] = {.data = tensors_[i].data(),
                            .batch_stride = attention_.heads * head,
                            .head_stride = head,
-                           .row_stride = attention_.head_dim};
+                           .row_stride = width};
         }
         args.lse = statistics_[0].as<float>();
         args.delta = statistics_[1].as<float>();
         args.lengths = lengths_.as<int>();
         args.query_spans = query_spans_.as<int>();
         args.key_spans = key_spans_.as<int>();
+        args.starts = starts_.as<int>();
+        args.rows = static_cast<int>(batch_ * length_);
         args.batch = static_cast<int>(batch_);
         return args;
     }
@@ -94,6 +108,7 @@ class Tensors {
     Buffer tensors_[8];                         // q, k, v, o, d_o, d_q, d_k, d_v: [B, H, L, D]
     Buffer statistics_[2];                      // lse, delta: [B, H, L] fp32
     Buffer lengths_, query_spans_, key_spans_;  // [B] int32, with key padding
+    Buffer starts_;                             // [B + 1] int32, of varlen
 };
 
 double median_milliseconds(Device& device, int repeat, const std::function<void()>& call) {

@@ -49,7 +49,8 @@ class Scratch {
             static_cast<std::size_t>(given.batch * attention.heads) *
             static_cast<std::size_t>(std::max(attention.length, attention.key_value_length()));
         const auto row_bytes =
-            static_cast<std::size_t>(attention.head_dim * storage_bytes(attention.dtype));
+            static_cast<std::size_t>(std::max(attention.head_dim, attention.value_head_dim()) *
+                                     storage_bytes(attention.dtype));
         for (Buffer* buffer : {&o_, &d_q_, &d_k_, &d_v_}) {
             *buffer = Buffer(device, rows * row_bytes);
         }
@@ -71,7 +72,8 @@ class Scratch {
 
   private:
     SpionTensor view(const Buffer& buffer) const {
-        const long long d = attention_.head_dim, h = attention_.heads;
+        const long long d = std::max(attention_.head_dim, attention_.value_head_dim()),
+                        h = attention_.heads;
         const long long l = std::max(attention_.length, attention_.key_value_length());
         return {.data = buffer.data(),
                 .batch_stride = h * l * d,

@@ -104,7 +104,7 @@ typedef enum spion_softmax {
 typedef struct spion_attention {
     size_t size;
     int32_t heads;           /* H */
-    int32_t head_dim;        /* D: a multiple of 16, at most 256 */
+    int32_t head_dim;        /* D: a multiple of 8 from 16 to 256 */
     int64_t length;          /* L, of Q */
     int32_t block;           /* of the patterns; 0: 64 */
     int32_t dtype;           /* spion_dtype of Q, K, V, O and their gradients */

@@ -74,7 +74,7 @@ SPION_INLINE void absorb(Softmax& softmax, int rows, Scores& scores, Operand& su
         const Floats rescale = exp2_of(before - row_max);
         store(softmax.row_sum.data + lane, load(softmax.row_sum.data + lane) * rescale + total);
         store(softmax.row_max.data + lane, row_max);
-        for (int d = 0; d < kHeadDim; ++d) {
+        for (int d = 0; d < kValueDim; ++d) {
             float* at = sums.data + d * kStationaryRows + lane;
             store(at, load(at) * rescale);
         }
@@ -90,8 +90,8 @@ SPION_INLINE void finish(const Softmax& softmax, const SpionAttentionArguments& 
         store(inverse.data + lane, total == 0.0F ? Floats(0.0F) : 1.0F / total);
         store(lse.data + lane, total == 0.0F ? Floats(-__builtin_inff()) : natural);
     }
-    store_transposed(sums, inverse.data, row_of(args.o, work, work.first), args.o.row_stride,
-                     work.rows);
+    store_transposed(sums, kValueDim, inverse.data, row_of(args.o, work, work.first),
+                     args.o.row_stride, work.rows);
     for (int row = 0; row < work.rows; ++row) {
         args.lse[work.row_base + work.first + row] = lse.data[row];
     }
@@ -110,20 +110,21 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
             continue;
         }
         open_walk(*args, false, 0, work);
-        load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
+        load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows, kHeadDim,
                         score_factor(), queries);
-        set_zero(sums);
+        set_zero(sums, kValueDim);
         start(softmax, work);
         add_sink(softmax, sink_exponent(*args, work.head));
         for_each_step(work, work.valid_keys, [&](const Step& step) {
-            const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
+            const int rows =
+                score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
             if (rows > 0) {
                 change_step(*args, false, step, work, work.head, scores, nullptr);
                 mask_step(step, work.spans, scores);
                 absorb(softmax, rows, scores, sums);
                 draw_step(*args, false, step, work, work.head, factors);
                 apply_dropout(rows, factors, scores, scores);
-                accumulate_step(step, args->v, work, key_head(work.head), scores, sums);
+                accumulate_step(step, args->v, work, key_head(work.head), kValueDim, scores, sums);
             }
         });
         finish(softmax, *args, work, sums);

@@ -39,14 +39,14 @@ SPION_INLINE void to_score_gradients(const Step& step, const float* delta,
     }
 }
 
-SPION_INLINE void write_gradient(const Operand& sums, float factor, const SpionTensor& tensor,
-                                 const WorkItem& work, int valid) {
+SPION_INLINE void write_gradient(const Operand& sums, int width, float factor,
+                                 const SpionTensor& tensor, const WorkItem& work, int valid) {
     RowValues factors;
     for (int row = 0; row < kStationaryRows; ++row) {
         factors.data[row] = row < valid ? factor : 0.0F;
     }
-    store_transposed(sums, factors.data, key_row_of(tensor, work, work.first), tensor.row_stride,
-                     work.rows);
+    store_transposed(sums, width, factors.data, key_row_of(tensor, work, work.first),
+                     tensor.row_stride, work.rows);
 }
 
 }  // namespace
@@ -64,13 +64,13 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
         const int valid = static_cast<int>(unpadded < 0           ? 0
                                            : unpadded < work.rows ? unpadded
                                                                   : work.rows);
-        set_zero(key_sums);
-        set_zero(value_sums);
+        set_zero(key_sums, kHeadDim);
+        set_zero(value_sums, kValueDim);
         if (valid > 0) {
             load_transposed(key_row_of(args->k, work, work.first), args->k.row_stride, valid,
-                            score_factor(), keys);
-            load_transposed(key_row_of(args->v, work, work.first), args->v.row_stride, valid, 1.0F,
-                            values);
+                            kHeadDim, score_factor(), keys);
+            load_transposed(key_row_of(args->v, work, work.first), args->v.row_stride, valid,
+                            kValueDim, 1.0F, values);
             for (int member = 0; member < member_count(); ++member) {
                 const int head = query_head(work.head, member);
                 if (member == 0 || item_walks() > 1) {
@@ -78,27 +78,33 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                 }
                 const long long rows =
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
-                for_each_step(work, kLength, [&](const Step& step) {
-                    const int count = score_step(step, args->q, work, head, keys, weights);
-                    change_step(*args, true, step, work, head, weights, &slopes);
-                    mask_step(step, work.spans, weights);
-                    to_weights(step, args->lse + rows, weights);
-                    if (kDropped > 0) {
-                        draw_step(*args, true, step, work, head, factors);
-                        apply_dropout(count, factors, weights, weight_gradients);
-                        accumulate_step(step, args->d_o, work, head, weight_gradients, value_sums);
-                    } else {
-                        accumulate_step(step, args->d_o, work, head, weights, value_sums);
-                    }
-                    score_step(step, args->d_o, work, head, values, weight_gradients);
-                    apply_dropout(count, factors, weight_gradients, weight_gradients);
-                    to_score_gradients(step, args->delta + rows, weight_gradients, slopes, weights);
-                    accumulate_step(step, args->q, work, head, weights, key_sums);
-                });
+                for_each_step(
+                    work, positions_of(*args, work.batch, kLength), [&](const Step& step) {
+                        const int count =
+                            score_step(step, args->q, work, head, kHeadDim, keys, weights);
+                        change_step(*args, true, step, work, head, weights, &slopes);
+                        mask_step(step, work.spans, weights);
+                        to_weights(step, args->lse + rows, weights);
+                        if (kDropped > 0) {
+                            draw_step(*args, true, step, work, head, factors);
+                            apply_dropout(count, factors, weights, weight_gradients);
+                            accumulate_step(step, args->d_o, work, head, kValueDim,
+                                            weight_gradients, value_sums);
+                        } else {
+                            accumulate_step(step, args->d_o, work, head, kValueDim, weights,
+                                            value_sums);
+                        }
+                        score_step(step, args->d_o, work, head, kValueDim, values,
+                                   weight_gradients);
+                        apply_dropout(count, factors, weight_gradients, weight_gradients);
+                        to_score_gradients(step, args->delta + rows, weight_gradients, slopes,
+                                           weights);
+                        accumulate_step(step, args->q, work, head, kHeadDim, weights, key_sums);
+                    });
             }
         }
         // Padded keys take no part in the softmax: their gradients are zero whatever was summed.
-        write_gradient(key_sums, kScale, args->d_k, work, valid);
-        write_gradient(value_sums, 1.0F, args->d_v, work, valid);
+        write_gradient(key_sums, kHeadDim, kScale, args->d_k, work, valid);
+        write_gradient(value_sums, kValueDim, 1.0F, args->d_v, work, valid);
     }
 }

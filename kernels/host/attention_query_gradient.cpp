@@ -7,10 +7,11 @@ namespace {
 // delta[row] of the item's rows, to memory and to `delta`. `scratch` holds O in between.
 SPION_INLINE void write_delta(const SpionAttentionArguments& args, const WorkItem& work,
                               const Operand& output_gradient, Operand& scratch, RowValues& delta) {
-    load_transposed(row_of(args.o, work, work.first), args.o.row_stride, work.rows, 1.0F, scratch);
+    load_transposed(row_of(args.o, work, work.first), args.o.row_stride, work.rows, kValueDim, 1.0F,
+                    scratch);
     for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
         Floats sum = 0.0F;
-        for (int d = 0; d < kHeadDim; ++d) {
+        for (int d = 0; d < kValueDim; ++d) {
             const int at = d * kStationaryRows + lane;
             sum += load(scratch.data + at) * load(output_gradient.data + at);
         }
@@ -56,24 +57,26 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
             continue;
         }
         open_walk(*args, false, 0, work);
-        load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows,
+        load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows, kHeadDim,
                         score_factor(), queries);
-        load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows, 1.0F,
-                        output_gradient);
+        load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows,
+                        kValueDim, 1.0F, output_gradient);
         load_lse(args->lse + work.row_base + work.first, work.rows, lse);
         write_delta(*args, work, output_gradient, sums, delta);
-        set_zero(sums);
+        set_zero(sums, kHeadDim);
         for_each_step(work, work.valid_keys, [&](const Step& step) {
-            const int rows = score_step(step, args->k, work, key_head(work.head), queries, scores);
+            const int rows =
+                score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
             change_step(*args, false, step, work, work.head, scores, &slopes);
             mask_step(step, work.spans, scores);
-            score_step(step, args->v, work, key_head(work.head), output_gradient, weight_gradients);
+            score_step(step, args->v, work, key_head(work.head), kValueDim, output_gradient,
+                       weight_gradients);
             draw_step(*args, false, step, work, work.head, factors);
             apply_dropout(rows, factors, weight_gradients, weight_gradients);
             to_score_gradients(rows, lse, delta, weight_gradients, slopes, scores);
-            accumulate_step(step, args->k, work, key_head(work.head), scores, sums);
+            accumulate_step(step, args->k, work, key_head(work.head), kHeadDim, scores, sums);
         });
-        store_transposed(sums, scale.data, row_of(args->d_q, work, work.first),
+        store_transposed(sums, kHeadDim, scale.data, row_of(args->d_q, work, work.first),
                          args->d_q.row_stride, work.rows);
     }
 }

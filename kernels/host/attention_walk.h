@@ -69,7 +69,8 @@ SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments& args
 struct WorkItem {
     int batch, head;
     long long first;  // stationary rows [first, first + rows)
-    int rows;
+    int rows;         // that the sample has
+    int start;        // where the sample's rows begin, of sequences that lie end to end
     int order_index;
     const int* gather_blocks;  // what it streams, [gather_block_count]
     int gather_block_count;
@@ -113,33 +114,69 @@ SPION_INLINE void open_walk(const SpionAttentionArguments& args, bool rows_are_k
     apply_mask(args, rows_are_keys, work);
 }
 
+// Of `left` rows from the tile's first on.
+SPION_INLINE int rows_of_tile(long long left) {
+    return static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
+}
+
+// Which tile of which head of which sample an item is, and the place of its walk.
+struct TileOfItem {
+    int batch, head, tile, order_index;
+};
+
+// As a batch-head has its walks in order; of several patterns, an entry says the head's too.
+SPION_INLINE TileOfItem tile_of_item(const SpionAttentionArguments& args, long long item,
+                                     int tiles) {
+    const int order_index = static_cast<int>(item % tile_count(args));
+    const long long batch_head = item / tile_count(args);
+    const int entry = tile_at(args, order_index * item_walks());
+    return {static_cast<int>(batch_head / pattern_heads()),
+            entry / tiles / item_walks() * pattern_heads() +
+                static_cast<int>(batch_head % pattern_heads()),
+            entry % tiles, order_index};
+}
+
+// As kernels/cuda/common/attention_walk.cuh has it: tile t of sequence b is item
+// starts[b] / tile_rows + b + t of a head.
+SPION_INLINE TileOfItem tile_of_sequences(const SpionAttentionArguments& args, long long item,
+                                          int tiles, int tile_rows) {
+    const int head = static_cast<int>(item / args.tiles),
+              of_head = static_cast<int>(item % args.tiles);
+    int sequence = 0;
+    while (sequence + 1 < args.batch &&
+           args.starts[sequence + 1] / tile_rows + sequence + 1 <= of_head) {
+        ++sequence;
+    }
+    const int tile = of_head - (args.starts[sequence] / tile_rows + sequence);
+    return {sequence, head, tile, tile < tiles ? tile : tiles - 1};
+}
+
 // row_item: work item * kPackedRows + block row. The walk is to be opened.
 SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
                                 bool rows_are_keys) {
-    const long long item = row_item / kPackedRows;
-    const int order_index = static_cast<int>(item % tile_count(args));
-    const long long batch_head = item / tile_count(args);
-    WorkItem work;
     const int tile_rows = kPackedRows * kStationaryRows;
     const int tiles = (stationary_length(rows_are_keys) - 1) / tile_rows + 1;  // of a pattern
-    const int entry = tile_at(args, order_index * item_walks());
-    work.order_index = order_index;
-    work.batch = static_cast<int>(batch_head / pattern_heads());
-    work.head = entry / tiles / item_walks() * pattern_heads() +
-                static_cast<int>(batch_head % pattern_heads());
+    const TileOfItem of = kVarlen && kPatterns == 1
+                              ? tile_of_sequences(args, row_item / kPackedRows, tiles, tile_rows)
+                              : tile_of_item(args, row_item / kPackedRows, tiles);
+    WorkItem work;
+    work.order_index = of.order_index;
+    work.batch = of.batch;
+    work.head = of.head;
     work.row = static_cast<int>(row_item % kPackedRows);
-    work.first = (static_cast<long long>(entry % tiles) * kPackedRows + work.row) * kStationaryRows;
-    const long long left = stationary_length(rows_are_keys) - work.first;
-    work.rows = static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
+    work.first = (static_cast<long long>(of.tile) * kPackedRows + work.row) * kStationaryRows;
+    work.rows =
+        rows_of_tile(positions_of(args, work.batch, stationary_length(rows_are_keys)) - work.first);
+    work.start = kVarlen ? args.starts[work.batch] : 0;
     work.row_base =
         (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
     work.valid_keys = key_limit(args, work.batch);
     return work;
 }
 
-// The last packed tile may have block rows that do not exist.
+// The last packed tile may have block rows that do not exist, a sequence items without positions.
 SPION_INLINE bool is_beyond_end(const WorkItem& work) {
-    return kPackedRows > 1 && work.rows <= 0;
+    return (kPackedRows > 1 || kVarlen) && work.rows <= 0;
 }
 
 // Whether the item's rows use gather block i of the list.
@@ -147,19 +184,20 @@ SPION_INLINE bool has_gather_block(const WorkItem& work, int i) {
     return kPackedRows == 1 || (work.block_row_masks[i] >> work.row & 1) != 0;
 }
 
-SPION_INLINE float* row_in_head(const SpionTensor& tensor, int batch, int head, long long row) {
-    return static_cast<float*>(tensor.data) + batch * tensor.batch_stride +
-           head * tensor.head_stride + row * tensor.row_stride;
+SPION_INLINE float* row_in_head(const SpionTensor& tensor, const WorkItem& work, int head,
+                                long long row) {
+    return static_cast<float*>(tensor.data) + (kVarlen ? 0 : work.batch) * tensor.batch_stride +
+           head * tensor.head_stride + (work.start + row) * tensor.row_stride;
 }
 
 // Row `row` of the item's head in a tensor of queries: Q, O, dO, dQ.
 SPION_INLINE float* row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work.batch, work.head, row);
+    return row_in_head(tensor, work, work.head, row);
 }
 
 // The same in a tensor of keys: K, V, dK, dV.
 SPION_INLINE float* key_row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work.batch, key_head(work.head), row);
+    return row_in_head(tensor, work, key_head(work.head), row);
 }
 
 // One step's streamed rows: the gather blocks [begin, end) of the list, gathered side by side.
@@ -248,11 +286,11 @@ SPION_INLINE void apply_dropout(int rows, const Scores& factors, const Scores& e
 // scores[n][lane] of a step, whose rows are those of `head` in the tensor; returns the number of
 // rows n.
 SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                            int head, const Operand& stationary, Scores& scores) {
+                            int head, int width, const Operand& stationary, Scores& scores) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        score(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+        score(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
               stationary, scores.data + gathered * kStationaryRows);
         gathered += rows;
     }
@@ -261,11 +299,11 @@ SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const W
 
 // sums[d][lane] += sum over the step's rows n of streamed[n][d] * weights[n][lane].
 SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, const WorkItem& work,
-                                  int head, const Scores& weights, Operand& sums) {
+                                  int head, int width, const Scores& weights, Operand& sums) {
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        accumulate(row_in_head(tensor, work.batch, head, step.first(i)), tensor.row_stride, rows,
+        accumulate(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
                    weights.data + gathered * kStationaryRows, sums);
         gathered += rows;
     }

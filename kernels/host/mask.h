@@ -14,12 +14,22 @@ extern const int kGatherRows;  // streamed rows that are adjacent in memory
 extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
 extern const int kMask;            // a SpionMask
+extern const bool kVarlen;         // whether samples are sequences that lie end to end
 extern const bool kBlocksAreFull;  // whether the mask drops nothing of what the walk has
 }
 
-// Keys of the sample that are not padded.
+// Positions that the sample has of `length`.
+SPION_INLINE int positions_of(const SpionAttentionArguments& args, int batch, int length) {
+    if (!kVarlen) {
+        return length;
+    }
+    const int own = args.starts[batch + 1] - args.starts[batch];
+    return own < length ? own : length;
+}
+
+// Keys of the sample that are its own and not padded.
 SPION_INLINE int key_limit(const SpionAttentionArguments& args, int batch) {
-    return kKeyPadding ? args.lengths[batch] : kKeyLength;
+    return kKeyPadding ? args.lengths[batch] : positions_of(args, batch, kKeyLength);
 }
 
 // Rows of the gather block that starts at row `first` which lie below `limit`.

@@ -51,10 +51,10 @@ SPION_INLINE void add_probabilities(const SpionAttentionArguments& args, const S
         base2.data[row] =
             row < tile.rows ? probability_shift(lse[tile.row + row]) : __builtin_inff();
     }
-    load_transposed(row_of(args.q, batch, head, tile.row), args.q.row_stride, tile.rows,
+    load_transposed(row_of(args.q, batch, head, tile.row), args.q.row_stride, tile.rows, kHeadDim,
                     score_factor(), queries);
-    score(row_of(args.k, batch, key_head(head), tile.column), args.k.row_stride, columns, queries,
-          scores.data);
+    score(row_of(args.k, batch, key_head(head), tile.column), args.k.row_stride, columns, kHeadDim,
+          queries, scores.data);
     cap_scores(columns, scores.data, nullptr);
     add_slopes(args, head, tile.row, tile.column, columns, scores.data);
     TileSpans spans;

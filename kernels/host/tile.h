@@ -7,7 +7,8 @@
 #include "kernels/host/vector.h"
 
 extern "C" {
-extern const int kHeadDim;         // D, a multiple of 16, at most kMaxHeadDim
+extern const int kHeadDim;         // D of Q and K, a multiple of 8, at most kMaxHeadDim
+extern const int kValueDim;        // Dv of V and O, likewise
 extern const int kStationaryRows;  // 16, 32, 48 or 64
 extern const int kVectorFloats;    // fp32 lanes of the CPU's registers: 16, 8 or 4
 }
@@ -17,7 +18,7 @@ constexpr int kMaxStationaryRows = 64;
 constexpr int kMaxStreamedRows = 128;
 
 // fp32, rows of kStationaryRows floats (the pitch is a constant once specialised).
-struct alignas(64) Operand {  // [D][kStationaryRows]
+struct alignas(64) Operand {  // [D or Dv][kStationaryRows]
     float data[kMaxHeadDim * kMaxStationaryRows];
 };
 struct alignas(64) Scores {  // [streamed rows of a step][kStationaryRows]
@@ -97,34 +98,51 @@ SPION_INLINE void multiply(const float* a, long long row_step, long long k_step,
     }
 }
 
-// scores[n][lane] = streamed[n] . stationary[:, lane] for `rows` streamed rows.
-SPION_FUNCTION void score(const float* streamed, long long row_stride, int rows,
+// scores[n][lane] = streamed[n] . stationary[:, lane] for `rows` streamed rows of `width` elements.
+SPION_FUNCTION void score(const float* streamed, long long row_stride, int rows, int width,
                           const Operand& stationary, float* scores) {
-    multiply<false>(streamed, row_stride, 1, rows, kHeadDim, stationary.data, scores);
+    multiply<false>(streamed, row_stride, 1, rows, width, stationary.data, scores);
 }
 
 // sums[d][lane] += sum over n of streamed[n][d] * weights[n][lane].
-SPION_FUNCTION void accumulate(const float* streamed, long long row_stride, int rows,
+SPION_FUNCTION void accumulate(const float* streamed, long long row_stride, int rows, int width,
                                const float* weights, Operand& sums) {
-    multiply<true>(streamed, 1, row_stride, kHeadDim, rows, weights, sums.data);
+    multiply<true>(streamed, 1, row_stride, width, rows, weights, sums.data);
 }
 
-SPION_INLINE void set_zero(Operand& operand) {
-    for (int i = 0; i < kHeadDim * kStationaryRows; i += kLanes) {
+SPION_INLINE void set_zero(Operand& operand, int width) {
+    for (int i = 0; i < width * kStationaryRows; i += kLanes) {
         store(operand.data + i, Floats(0.0F));
     }
 }
 
-// operand[d][row] = factor * rows[row][d]; lanes from `valid` on are zero.
-SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid,
+// The last elements of a row, less than kLanes of them; the other lanes are zeros.
+SPION_INLINE Floats load_part(const float* from, int count) {
+    Floats part = 0.0F;
+    for (int i = 0; i < count; ++i) {
+        part[i] = from[i];
+    }
+    return part;
+}
+SPION_INLINE void store_part(float* to, Floats value, int count) {
+    for (int i = 0; i < count; ++i) {
+        to[i] = value[i];
+    }
+}
+
+// operand[d][row] = factor * rows[row][d] for d < width; lanes from `valid` on are zero.
+SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid, int width,
                                     float factor, Operand& operand) {
     for (int row = 0; row < kStationaryRows; row += kLanes) {
-        for (int d = 0; d < kHeadDim; d += kLanes) {
+        for (int d = 0; d < width; d += kLanes) {
+            const int left = width - d;
             Floats square[kLanes];
 #pragma unroll
             for (int i = 0; i < kLanes; ++i) {
-                square[i] = row + i < valid ? load(rows + (row + i) * row_stride + d) * factor
-                                            : Floats(0.0F);
+                const float* const from = rows + (row + i) * row_stride + d;
+                square[i] = row + i >= valid ? Floats(0.0F)
+                            : left >= kLanes ? load(from) * factor
+                                             : load_part(from, left) * factor;
             }
             transpose(square);
 #pragma unroll
@@ -137,11 +155,11 @@ SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int
 
 // rows[row][d] = factor[row] * operand[d][row] for rows below `valid`; a factor of 0 gives 0
 // whatever the operand holds.
-SPION_FUNCTION void store_transposed(const Operand& operand, const float* factor, float* rows,
-                                     long long row_stride, int valid) {
+SPION_FUNCTION void store_transposed(const Operand& operand, int width, const float* factor,
+                                     float* rows, long long row_stride, int valid) {
     for (int row = 0; row < valid; row += kLanes) {
         const Floats scale = load(factor + row);
-        for (int d = 0; d < kHeadDim; d += kLanes) {
+        for (int d = 0; d < width; d += kLanes) {
             Floats square[kLanes];
 #pragma unroll
             for (int i = 0; i < kLanes; ++i) {
@@ -151,8 +169,10 @@ SPION_FUNCTION void store_transposed(const Operand& operand, const float* factor
             transpose(square);
 #pragma unroll
             for (int i = 0; i < kLanes; ++i) {
-                if (row + i < valid) {
+                if (row + i < valid && width - d >= kLanes) {
                     store(rows + (row + i) * row_stride + d, square[i]);
+                } else if (row + i < valid) {
+                    store_part(rows + (row + i) * row_stride + d, square[i], width - d);
                 }
             }
         }

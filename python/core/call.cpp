@@ -1,5 +1,6 @@
 #include "python/core/call.h"
 
+#include <array>
 #include <iterator>
 #include <string>
 
@@ -25,12 +26,62 @@ const void* head_of(nb::handle head) {
     return bytes.c_str();  // lives as long as the argument
 }
 
+// A pass that may be launched: its tensors checked, its workspace there and, while this lives, Python's
+// lock given back and that of a shared workspace held.
 template <std::size_t kCount>
-void read(const Call& call, const Array* const (&arrays)[kCount], spion_tensor (&tensors)[kCount]) {
-    for (std::size_t i = 0; i < kCount; ++i) {
-        tensors[i] = call.checked(*arrays[i]).as_tensor();
+class Ready {
+  public:
+    Ready(const LentPlan& plan, const Call& call, Pass pass, const Array* const (&arrays)[kCount],
+          const Beside& beside, const RunOptions& options)
+        : tensors_(read(call, arrays, beside, options)),
+          alone_(options.alone == nullptr ? std::unique_lock<std::mutex>()
+                                          : std::unique_lock(*options.alone)),
+          scratch_(plan.plan, tensors_[0].shape[0], pass, beside.workspace(), options.prepare,
+                   call.stream()) {}
+
+    const spion_tensor& operator[](std::size_t index) const { return tensors_[index]; }
+
+    // What both passes take beside their tensors.
+    template <typename Arguments>
+    Arguments with_memory(Arguments arguments, const Beside& beside,
+                          const RunOptions& options) const {
+        arguments.lse = beside.lse();
+        arguments.tables = beside.tables().data();
+        arguments.table_bytes = beside.tables().bytes();
+        arguments.lengths = beside.lengths();
+        arguments.workspace = scratch_.data();
+        arguments.workspace_bytes = scratch_.bytes();
+        arguments.table_head = options.head;
+        arguments.query_spans = beside.query_spans();
+        arguments.key_spans = beside.key_spans();
+        if (options.scores != nullptr) {
+            arguments.dropout = options.scores->dropout();
+            arguments.alibi_slopes = options.scores->alibi_slopes();
+            arguments.sinks = options.scores->sinks();
+        }
+        return arguments;
     }
-}
+
+  private:
+    static std::array<spion_tensor, kCount> read(const Call& call,
+                                                 const Array* const (&arrays)[kCount],
+                                                 const Beside& beside, const RunOptions& options) {
+        std::array<spion_tensor, kCount> tensors;
+        for (std::size_t i = 0; i < kCount; ++i) {
+            tensors[i] = call.checked(*arrays[i]).as_tensor();
+        }
+        beside.check_counts(tensors[0], tensors[1]);
+        if (options.scores != nullptr) {
+            options.scores->check_heads(tensors[0].shape[1]);
+        }
+        return tensors;
+    }
+
+    std::array<spion_tensor, kCount> tensors_;
+    nb::gil_scoped_release released_;
+    std::unique_lock<std::mutex> alone_;
+    Scratch scratch_;
+};
 
 }  // namespace
 
@@ -75,71 +126,26 @@ void ScoreArrays::check_heads(std::int64_t heads) const {
 
 void run_forward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[4],
                  const Beside& beside, const RunOptions& options) {
-    spion_tensor tensors[4];
-    read(call, arrays, tensors);
-    beside.check_counts(tensors[0], tensors[1]);
-    if (options.scores != nullptr) {
-        options.scores->check_heads(tensors[0].shape[1]);
-    }
-    const nb::gil_scoped_release released;
-    const auto alone = options.alone == nullptr ? std::unique_lock<std::mutex>()
-                                                : std::unique_lock(*options.alone);
-    const Scratch scratch(plan.plan, tensors[0].shape[0], Pass::kForward, beside.workspace(),
-                          options.prepare, call.stream());
-    plan.plan.forward({.q = tensors[0],
-                       .k = tensors[1],
-                       .v = tensors[2],
-                       .o = tensors[3],
-                       .lse = beside.lse(),
-                       .tables = beside.tables().data(),
-                       .table_bytes = beside.tables().bytes(),
-                       .lengths = beside.lengths(),
-                       .workspace = scratch.data(),
-                       .workspace_bytes = scratch.bytes(),
-                       .table_head = options.head,
-                       .query_spans = beside.query_spans(),
-                       .key_spans = beside.key_spans(),
-                       .dropout = options.scores ? options.scores->dropout() : nullptr,
-                       .alibi_slopes = options.scores ? options.scores->alibi_slopes() : nullptr,
-                       .sinks = options.scores ? options.scores->sinks() : nullptr},
-                      call.stream());
+    const Ready ready(plan, call, Pass::kForward, arrays, beside, options);
+    const ForwardArguments arguments{.q = ready[0], .k = ready[1], .v = ready[2], .o = ready[3]};
+    plan.plan.forward(ready.with_memory(arguments, beside, options), call.stream());
 }
 
 void run_backward(const LentPlan& plan, const Call& call, const Array* const (&arrays)[8],
                   const Beside& beside, const RunOptions& options) {
-    spion_tensor tensors[8];
-    read(call, arrays, tensors);
-    beside.check_counts(tensors[0], tensors[1]);
+    const Ready ready(plan, call, Pass::kBackward, arrays, beside, options);
+    BackwardArguments arguments{.q = ready[0],
+                                .k = ready[1],
+                                .v = ready[2],
+                                .o = ready[3],
+                                .d_o = ready[4],
+                                .d_q = ready[5],
+                                .d_k = ready[6],
+                                .d_v = ready[7]};
     if (options.scores != nullptr) {
-        options.scores->check_heads(tensors[0].shape[1]);
+        arguments.d_sinks = options.scores->d_sinks();
     }
-    const nb::gil_scoped_release released;
-    const auto alone = options.alone == nullptr ? std::unique_lock<std::mutex>()
-                                                : std::unique_lock(*options.alone);
-    const Scratch scratch(plan.plan, tensors[0].shape[0], Pass::kBackward, beside.workspace(),
-                          options.prepare, call.stream());
-    plan.plan.backward({.q = tensors[0],
-                        .k = tensors[1],
-                        .v = tensors[2],
-                        .o = tensors[3],
-                        .d_o = tensors[4],
-                        .d_q = tensors[5],
-                        .d_k = tensors[6],
-                        .d_v = tensors[7],
-                        .lse = beside.lse(),
-                        .tables = beside.tables().data(),
-                        .table_bytes = beside.tables().bytes(),
-                        .lengths = beside.lengths(),
-                        .workspace = scratch.data(),
-                        .workspace_bytes = scratch.bytes(),
-                        .table_head = options.head,
-                        .query_spans = beside.query_spans(),
-                        .key_spans = beside.key_spans(),
-                        .dropout = options.scores ? options.scores->dropout() : nullptr,
-                        .alibi_slopes = options.scores ? options.scores->alibi_slopes() : nullptr,
-                        .sinks = options.scores ? options.scores->sinks() : nullptr,
-                        .d_sinks = options.scores ? options.scores->d_sinks() : nullptr},
-                       call.stream());
+    plan.plan.backward(ready.with_memory(arguments, beside, options), call.stream());
 }
 
 void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb::handle o,

@@ -152,13 +152,11 @@ static void tensors(const spion_plan* plan, struct problem* p) {
 
 static void memory(spion_context* context, const spion_plan* plan, struct problem* p) {
     spion_forward_args args = forward_args(p);
-    spion_backward_args backward;
     spion_pattern* pattern = NULL;
     spion_attention other = attention();
     spion_plan* foreign = NULL;
     spion_plan_info info = SPION_PLAN_INFO_INIT;
     int32_t lengths[1] = {L + 1};
-    size_t bytes = 0;
     int32_t* tables = (int32_t*)p->tables;
     args.table_bytes -= 4;
     INVALID(spion_forward(plan, &args, NULL), "tables of");
@@ -190,7 +188,12 @@ static void memory(spion_context* context, const spion_plan* plan, struct proble
     OK(spion_plan_write_tables(plan, pattern, tables, p->table_bytes));
     spion_plan_release(foreign);
     spion_pattern_release(pattern);
+}
 
+static void workspaces(const spion_plan* plan, struct problem* p) {
+    spion_forward_args args = forward_args(p);
+    spion_backward_args backward;
+    size_t bytes = 0;
     args.workspace_bytes -= 1;
     INVALID(spion_forward(plan, &args, NULL), "a workspace of");
     args.workspace = NULL;
@@ -215,7 +218,11 @@ static void memory(spion_context* context, const spion_plan* plan, struct proble
     backward.o = view(p->o);
     backward.d_o = backward.d_q = backward.d_k = backward.d_v = view(p->d);
     INVALID(spion_backward(plan, &backward, NULL), "lse is null");
+}
 
+static void other_patterns(const spion_plan* plan, struct problem* p) {
+    spion_pattern* pattern = NULL;
+    int32_t* tables = (int32_t*)p->tables;
     OK(spion_pattern_full(2 * L, BLOCK, &pattern));
     INVALID(spion_plan_write_tables(plan, pattern, tables, p->table_bytes),
             "the pattern is for length 64");
@@ -356,6 +363,8 @@ int main(void) {
     p.workspace_bytes = 0;
     OK(spion_plan_workspace(plan, 1, SPION_FORWARD, &p.workspace_bytes, NULL));
     memory(context, plan, &p);
+    workspaces(plan, &p);
+    other_patterns(plan, &p);
     answers(plan, &p); /* and goes on */
     discovery(context, &p);
     frozen();

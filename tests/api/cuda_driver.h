@@ -155,6 +155,7 @@ class Memory {
     template <typename T>
     void write(const std::vector<T>& values) {
         SPION_TEST_CUDA(cuMemcpyHtoD_v2, address_, values.data(), values.size() * sizeof(T));
+        SPION_TEST_CUDA(cuCtxSynchronize);  // pageable memory may still be on its way
     }
     template <typename T>
     std::vector<T> read() const {

@@ -96,34 +96,37 @@ double bare_launch_microseconds(const cuda::Stream& stream) {
     return cpu_microseconds(stream, [&] { empty.launch(132, 256, stream.get(), parameters); });
 }
 
-int measure(char** given) {
-    const std::int64_t length = std::atoll(given[1]);
-    const int block = std::atoi(given[2]), heads = std::atoi(given[3]), width = std::atoi(given[4]);
-    const std::int64_t batch = std::atoll(given[5]);
-    const double density = std::atof(given[6]);
+// LENGTH BLOCK HEADS HEAD_DIM BATCH DENSITY
+oracle::Problem problem_of(char** given) {
     oracle::Problem problem;
-    problem.heads = heads;
-    problem.head_dim = width;
-    problem.block = block;
-    problem.length = length;
-    problem.batch = batch;
-    problem.bits = oracle::random_bits(length, block, density, 1);
+    problem.length = std::atoll(given[1]);
+    problem.block = std::atoi(given[2]);
+    problem.heads = std::atoi(given[3]);
+    problem.head_dim = std::atoi(given[4]);
+    problem.batch = std::atoll(given[5]);
+    problem.bits = oracle::random_bits(problem.length, problem.block, std::atof(given[6]), 1);
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
     for (auto* values : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
-        values->resize(static_cast<std::size_t>(batch * heads * length * width));
+        values->resize(static_cast<std::size_t>(problem.batch * problem.heads * problem.length *
+                                                problem.head_dim));
         for (std::size_t i = 0; i < values->size(); ++i) {  // few that repeat: quick to make
             (*values)[i] = i < 1000003 ? normal(generator) : (*values)[i - 1000003];
         }
     }
+    return problem;
+}
 
+int measure(char** given) {
+    const oracle::Problem problem = problem_of(given);
     const cuda::Primary primary;
     const cuda::Stream stream;
     const auto start = Clock::now();
     const Context context = Context::cuda(0, {.memory_only = true});
     const auto opened = Clock::now();
-    const Plan plan = context.plan(cuda_attention(problem),
-                                   {.typical = CudaCall::pattern_of(problem), .batch = batch});
+    const Plan plan =
+        context.plan(cuda_attention(problem),
+                     {.typical = CudaCall::pattern_of(problem), .batch = problem.batch});
     const std::chrono::duration<double, std::milli> opening = opened - start,
                                                     planning = Clock::now() - opened;
     std::vector<std::unique_ptr<CudaCall>> calls;
@@ -155,10 +158,10 @@ int measure(char** given) {
         "%s L=%lld block=%d H=%d D=%d B=%lld density=%g sets=%zu: forward %.2f us (SPION_OVERLAP "
         "%.2f), backward %.2f us (%.2f); cpu %.2f us a forward call, bare launch %.2f us, %ld "
         "allocations; open %.0f ms, plan %.0f ms\n",
-        context.device().c_str(), static_cast<long long>(length), block, heads, width,
-        static_cast<long long>(batch), density, calls.size(), times[0], times[1], times[2],
-        times[3], cpu_us, bare_launch_microseconds(stream), allocated, opening.count(),
-        planning.count());
+        context.device().c_str(), static_cast<long long>(problem.length), problem.block,
+        problem.heads, problem.head_dim, static_cast<long long>(problem.batch), std::atof(given[6]),
+        calls.size(), times[0], times[1], times[2], times[3], cpu_us,
+        bare_launch_microseconds(stream), allocated, opening.count(), planning.count());
     return 0;
 }
 

@@ -29,8 +29,8 @@ std::string fault(const char* name, std::span<const float> actual,
             norm += reference[i] * reference[i];
         }
     }
-    const double scale = std::sqrt(norm) < 1e-3 * terms ? terms : std::sqrt(norm);
-    const double error = distance == 0 ? 0 : std::sqrt(distance) / scale;
+    const double error =
+        distance == 0 ? 0 : std::sqrt(distance) / spion::error_scale(std::sqrt(norm), terms);
     return faulty == 0 && error <= tolerance
                ? ""
                : fmt::format("{}: relative error {:.3e}, {} faulty elements\n", name, error,
@@ -133,34 +133,30 @@ Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
             .query_lengths = made.query_lengths};
 }
 
-std::string faults(const Problem& problem, const Outputs& outputs, double tolerance) {
-    const spion::Attention attention{.heads = problem.heads,
-                                     .head_dim = problem.head_dim,
-                                     .length = problem.length,
-                                     .dtype = spion::DType::kFp32,
-                                     .scale = spion::default_scale(problem.head_dim),
-                                     .softmax = problem.pruned_zero
-                                                    ? spion::SoftmaxKind::kPrunedZero
-                                                    : spion::SoftmaxKind::kMasked,
-                                     .key_padding = !problem.lengths.empty(),
-                                     .dropout = problem.dropout,
-                                     .mask = problem.rules    ? spion::ElementMask::kSpans
-                                             : problem.causal ? spion::ElementMask::kCausal
-                                                              : spion::ElementMask::kNone,
-                                     .kv_heads = problem.key_value_heads,
-                                     .kv_length = problem.key_length,
-                                     .patterns = problem.patterns,
-                                     .softcap = problem.softcap,
-                                     .alibi = !problem.alibi_slopes.empty(),
-                                     .sink = !problem.sinks.empty()};
-    const Rules given = problem.rules.value_or(Rules{});
-    const spion::MaskRules rules{.causal = given.causal,
-                                 .left = given.left,
-                                 .right = given.right,
-                                 .documents = given.documents,
-                                 .key_documents = given.key_documents,
-                                 .prefixes = given.prefixes,
-                                 .query_lengths = given.query_lengths};
+namespace {
+
+spion::Attention attention_of(const Problem& problem) {
+    return {.heads = problem.heads,
+            .head_dim = problem.head_dim,
+            .length = problem.length,
+            .dtype = spion::DType::kFp32,
+            .scale = spion::default_scale(problem.head_dim),
+            .softmax =
+                problem.pruned_zero ? spion::SoftmaxKind::kPrunedZero : spion::SoftmaxKind::kMasked,
+            .key_padding = !problem.lengths.empty(),
+            .dropout = problem.dropout,
+            .mask = problem.rules    ? spion::ElementMask::kSpans
+                    : problem.causal ? spion::ElementMask::kCausal
+                                     : spion::ElementMask::kNone,
+            .kv_heads = problem.key_value_heads,
+            .kv_length = problem.key_length,
+            .patterns = problem.patterns,
+            .softcap = problem.softcap,
+            .alibi = !problem.alibi_slopes.empty(),
+            .sink = !problem.sinks.empty()};
+}
+
+spion::HeadPatterns patterns_of(const Problem& problem) {
     std::vector<spion::BlockPattern> patterns;
     const auto each = problem.bits.size() / static_cast<std::size_t>(problem.patterns);
     for (auto at = problem.bits.begin(); at != problem.bits.end();
@@ -169,10 +165,35 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
             problem.length, problem.keys(), problem.block,
             std::vector<std::uint8_t>(at, at + static_cast<std::ptrdiff_t>(each)));
     }
+    return spion::HeadPatterns(std::move(patterns));
+}
+
+// Sums over all rows of both signs: measured against what so many terms add up to as a rule.
+std::string sinks_fault(const Outputs& outputs, const spion::ReferenceResult& reference,
+                        double tolerance) {
+    constexpr double kAsARule = 0.03;
+    double norm = 0;
+    for (const double value : reference.d_sinks) norm += value * value;
+    const double usual = kAsARule * reference.d_sinks_terms;
+    const double measure = std::sqrt(norm) < usual ? usual / std::sqrt(norm) : 1;
+    return fault("d_sinks", outputs.d_sinks, reference.d_sinks, 0, tolerance * measure);
+}
+
+}  // namespace
+
+std::string faults(const Problem& problem, const Outputs& outputs, double tolerance) {
+    const Rules given = problem.rules.value_or(Rules{});
+    const spion::MaskRules rules{.causal = given.causal,
+                                 .left = given.left,
+                                 .right = given.right,
+                                 .documents = given.documents,
+                                 .key_documents = given.key_documents,
+                                 .prefixes = given.prefixes,
+                                 .query_lengths = given.query_lengths};
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
     const spion::ReferenceResult reference =
-        spion::reference_attention({.attention = attention,
-                                    .pattern = spion::HeadPatterns(patterns),
+        spion::reference_attention({.attention = attention_of(problem),
+                                    .pattern = patterns_of(problem),
                                     .batch = problem.batch,
                                     .lengths = lengths,
                                     .q = problem.q,
@@ -195,13 +216,7 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                 fault("d_v", outputs.d_v, reference.d_v, 0, tolerance);
     }
     if (!outputs.d_sinks.empty()) {
-        // Sums over all rows of both signs: measured against what so many terms add up to as a rule.
-        constexpr double kAsARule = 0.03;
-        double norm = 0;
-        for (const double value : reference.d_sinks) norm += value * value;
-        const double usual = kAsARule * reference.d_sinks_terms;
-        const double measure = std::sqrt(norm) < usual ? usual / std::sqrt(norm) : 1;
-        text += fault("d_sinks", outputs.d_sinks, reference.d_sinks, 0, tolerance * measure);
+        text += sinks_fault(outputs, reference, tolerance);
     }
     return text;
 }

@@ -189,6 +189,37 @@ CompileJobs other_dimension_jobs(const Target& target, bool all) {
     return jobs;
 }
 
+CompileJobs padded_jobs(const Target& target) {
+    if (target.compute_capability != 80 && target.compute_capability != 90) return {};
+    constexpr std::array<std::array<int, 2>, 6> kDimensions = {
+        {{24, 32}, {40, 40}, {80, 80}, {96, 72}, {64, 128}, {200, 136}}};  // D, Dv
+    CompileJobs jobs;
+    int variant = 0;
+    for (const auto [dim, value_dim] : kDimensions) {
+        for (const int block : {128, 32}) {
+            Attention attention = attention_of(kTypes[variant % 2], dim, variant);
+            attention.value_dim = value_dim;
+            if (variant % 5 == 4) attention.mask = ElementMask::kCausal;
+            if (variant % 3 == 1) {  // sequences end to end
+                attention.mask = ElementMask::kSpans;
+                attention.varlen = true;
+                attention.key_padding = false;
+            }
+            ++variant;
+            const BlockPattern pattern = BlockPattern::full(attention.length, block);
+            for (const KernelRole role : kRoles) {
+                jobs.push_back(job_of(lower(attention, pattern, role, target), target));
+            }
+            if (target.gpu.wgmma && block == 128 && dim > 32 && dim <= 128 && !attention.varlen) {
+                for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
+                    jobs.push_back(job_of(lower(attention, pattern, role, target), target));
+                }
+            }
+        }
+    }
+    return jobs;
+}
+
 CompileJobs summary_jobs(const Target& target) {
     CompileJobs jobs;
     for (int i = 0; i < 4; ++i) {

@@ -35,6 +35,8 @@ CompileJobs fused_backward_jobs(const Target& target);
 // The head dimensions between: every kernel in a 16-bit type and one of them in a 4-byte type,
 // spread over sm_80, 86, 90a and 120; with `all`, everything everywhere.
 CompileJobs other_dimension_jobs(const Target& target, bool all);
+// Dimensions that are padded, and others of V: every role and family on sm_80 and sm_90a.
+CompileJobs padded_jobs(const Target& target);
 // The score summary in every dtype.
 CompileJobs summary_jobs(const Target& target);
 // Tier 1, with rows of one length (constant trip counts) and of several.

@@ -103,6 +103,19 @@ TEST_P(CudaCompile, EveryOtherHeadDimensionHasNoSpills) {
     compile_all(jobs);
 }
 
+TEST_P(CudaCompile, PaddedDimensionsHaveNoSpills) {
+    const CompileJobs jobs = test::padded_jobs(target);
+    if (GetParam() == 80 || GetParam() == 90) {
+        EXPECT_GE(jobs.size(), 36U);
+    }
+    for (const CompileJob& job : jobs) {
+        const bool padded = job.source.text.find("kHeadDim = 128 }") == std::string::npos ||
+                            job.source.text.find("kKeyDim = 128 }") == std::string::npos;
+        EXPECT_TRUE(padded) << job.source.text;
+    }
+    compile_all(jobs);
+}
+
 TEST_P(CudaCompile, ScoreSummaryHasNoSpills) {
     compile_all(test::summary_jobs(target));
 }

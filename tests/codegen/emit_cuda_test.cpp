@@ -267,7 +267,7 @@ TEST(EmitCuda, WarpsWithItemsOfTheirOwnAreSaidAllTheyNeed) {
     EXPECT_EQ(geometry(program, target).shared_bytes, 4 * (5 * 4096 + 16 + 3 * 16));
     EXPECT_EQ(geometry(program, target).threads, 256);
     program.attention.head_dim = 128;
-    expect_error<UserError>([&] { emit(program, target); }, "D of 32 or 64");
+    expect_error<UserError>([&] { emit(program, target); }, "D and Dv of at most 64");
     program.attention.head_dim = 64;
     program.stages = 16;
     expect_error<UserError>([&] { emit(program, target); }, "does not fit sm_90a");

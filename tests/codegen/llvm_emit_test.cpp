@@ -127,7 +127,9 @@ TEST(EmitHost, RefusesOtherTypesAndTiles) {
                             "the CPU back end computes in fp32, not bf16");
     program = small_program();
     program.attention.head_dim = 272;
-    expect_error<InternalError>([&] { emit(program, kTarget); }, "16, 32, .. 256, not 272");
+    expect_error<UserError>(
+        [&] { emit(program, kTarget); },
+        "head dimension 272 is not supported: use a multiple of 8 from 16 to 256");
     program = small_program();
     program.streamed_rows = 160;
     expect_error<UserError>([&] { emit(program, kTarget); }, "take 128 at most on the host");

@@ -80,7 +80,7 @@ TEST(Attention, DefaultScale) {
 }
 
 TEST(Attention, AcceptsEverySupportedHeadDimension) {
-    for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
+    for (int head_dim = 16; head_dim <= 256; head_dim += 8) {
         Attention attention = valid();
         attention.head_dim = head_dim;
         EXPECT_NO_THROW(check(attention)) << head_dim;
@@ -94,10 +94,11 @@ TEST(Attention, RefusesFieldsOutOfRange) {
         expect_error<UserError>([&] { check(attention); }, text);
     };
     refuses([](Attention& a) { a.heads = 0; }, "0 heads were given");
-    for (int head_dim : {-16, 0, 8, 24, 100, 264, 272}) {
-        refuses([&](Attention& a) { a.head_dim = head_dim; },
-                fmt::format("head dimension {} is not supported: use a multiple of 16 up to 256",
-                            head_dim));
+    for (int head_dim : {-16, 0, 8, 20, 100, 264, 272}) {
+        refuses(
+            [&](Attention& a) { a.head_dim = head_dim; },
+            fmt::format("head dimension {} is not supported: use a multiple of 8 from 16 to 256",
+                        head_dim));
     }
     refuses([](Attention& a) { a.length = 0; }, "sequence length 0 is out of range");
     refuses([](Attention& a) { a.length = std::int64_t{1} << 31; }, "use 1 to 2147483647");
@@ -105,6 +106,10 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     refuses([](Attention& a) { a.scale = -1.0F; }, "scale -1 is not allowed");
     refuses([](Attention& a) { a.scale = std::nanf(""); }, "scale nan is not allowed");
     refuses([](Attention& a) { a.scale = std::numeric_limits<float>::infinity(); }, "scale inf");
+    refuses([](Attention& a) { a.value_dim = 12; },
+            "head dimension 12 of V is not supported: use a multiple of 8 from 16 to 256");
+    refuses([](Attention& a) { a.varlen = true; },
+            "varlen takes mask=spans, no key padding and as many keys as queries, not mask=none");
     refuses([](Attention& a) { a.kv_length = -1; }, "length -1 of K and V is out of range");
     refuses([](Attention& a) { a.patterns = 3; },
             "3 patterns were given for 2 heads and 2 of K and V: give 1, one a head of K and V, or "
@@ -126,6 +131,19 @@ TEST(Attention, DropoutIsRealisedIn256ths) {
         EXPECT_NO_THROW(check(attention));
         EXPECT_EQ(dropped_of_256(attention), dropped) << dropout;
     }
+}
+
+TEST(Attention, ShowsDimensionsAndSequences) {
+    Attention attention = valid();
+    EXPECT_EQ(to_text(attention).find("Dv="), std::string::npos);
+    attention.value_dim = 24;
+    attention.key_padding = false;
+    attention.mask = ElementMask::kSpans;
+    attention.varlen = true;
+    EXPECT_NO_THROW(check(attention));
+    EXPECT_EQ(attention.value_head_dim(), 24);
+    const std::string text = to_text(attention), end = " mask=spans Dv=24 varlen=true";
+    EXPECT_EQ(text.substr(text.size() - end.size()), end);
 }
 
 TEST(Attention, ShowsWhatChangesScores) {

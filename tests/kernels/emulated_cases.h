@@ -25,9 +25,35 @@ struct EmulatedCase {
     int patterns = 1;
     float dropout = 0.0F, softcap = 0.0F;
     bool alibi = false, sink = false;
+    int value_dim = 0;    // 0: head_dim
+    bool varlen = false;  // of three sequences
 
+    int values() const { return value_dim == 0 ? head_dim : value_dim; }
+    int batch() const { return key_padding || varlen ? 3 : 1; }
+    // That sample b has: sequences of all of L, of few positions and of most of L.
+    std::int64_t positions(int b) const {
+        return !varlen || b == 0 ? length : b == 1 ? 3 : length - 13;
+    }
+    // The row of its first position, where sequences lie end to end.
+    std::int64_t start(int b) const {
+        std::int64_t rows = 0;
+        for (int before = 0; before < b; ++before) rows += positions(before);
+        return rows;
+    }
     std::int64_t keys() const { return kv_length == 0 ? length : kv_length; }
 };
+
+// The case with another dimension of V and O.
+inline EmulatedCase with_values(int value_dim, EmulatedCase c) {
+    c.value_dim = value_dim;
+    return c;
+}
+
+// The case of sequences that lie end to end.
+inline EmulatedCase with_sequences(EmulatedCase c) {
+    c.varlen = true;
+    return c;
+}
 
 // Every element type, kind of head dimension, stage count and switch at least once, ragged and even
 // L, one and several gather blocks a step and column groups a step, buffers used again, lists of
@@ -88,6 +114,23 @@ inline std::vector<EmulatedCase> emulated_cases() {
          190},
         {"keys_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kZero, true, kSpans, 0,
          110},
+        // Dimensions that are padded, and others of V.
+        {"width_bf16_d40", DType::kBf16, 2, 40, 200, 64, 64, 64, 64, 2, kZero, true},
+        with_values(24, {"width_fp16_d72", DType::kFp16, 1, 72, 100, 32, 32, 64, 32, 2, kMasked,
+                         true, kCausal}),
+        with_values(64,
+                    {"width_fp32_d24", DType::kFp32, 1, 24, 75, 16, 16, 32, 16, 2, kZero, true}),
+        with_values(136, {"width_tf32_d56", DType::kTf32, 2, 56, 90, 32, 32, 32, 32, 2, kMasked,
+                          true, kNone, 1, 60}),
+        with_values(128, {"width_bf16_d192", DType::kBf16, 1, 192, 90, 32, 32, 32, 16, 2, kZero,
+                          true, kSpans}),
+        // Sequences end to end.
+        with_sequences({"varlen_bf16_d32", DType::kBf16, 2, 32, 200, 64, 64, 64, 64, 2, kZero,
+                        false, kSpans, 1}),
+        with_sequences({"varlen_tf32_d208", DType::kTf32, 1, 208, 70, 32, 32, 32, 32, 1, kMasked,
+                        false, kSpans}),
+        with_sequences(
+            {"packed_varlen", DType::kFp16, 1, 16, 200, 16, 64, 64, 16, 3, kZero, false, kSpans}),
         // A pattern a head, a head of K and V, a query head.
         {"heads_bf16_d32", DType::kBf16, 3, 32, 200, 64, 64, 128, 64, 2, kZero, true, kNone, 0, 0,
          3},
@@ -204,10 +247,12 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .mask = c.mask,
                           .kv_heads = c.kv_heads,
                           .kv_length = c.kv_length,
+                          .value_dim = c.value_dim,
                           .patterns = c.patterns,
                           .softcap = c.softcap,
                           .alibi = c.alibi,
-                          .sink = c.sink},
+                          .sink = c.sink,
+                          .varlen = c.varlen},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,
@@ -257,7 +302,9 @@ inline TileProgram with_walk(const EmulatedCase& c, KernelRole role,
     const auto tiles = static_cast<int>(program.pattern_tiles());
     const int walks = item_walks(program.attention, role);
     for (int first = c.patterns - walks; first >= 0; first -= walks) {
-        for (int tile = tiles - 1; tile >= 0; --tile) {
+        for (int n = 0; n < tiles; ++n) {
+            // By number where sequences need it; else any order will do.
+            const int tile = c.varlen && c.patterns == 1 ? n : tiles - 1 - n;
             for (int pattern = first; pattern < first + walks; ++pattern) {
                 program.order.push_back(pattern * tiles + tile);
                 append_walk(program, c, tile, patterns[static_cast<std::size_t>(pattern)]);

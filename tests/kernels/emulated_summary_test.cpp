@@ -38,22 +38,17 @@ std::vector<std::uint8_t> random_tensor(const Attention& a, int batch, std::mt19
     return stored;
 }
 
-TEST_P(EmulatedScoreSummary, PoolsTheMeanProbabilities) {
-    const std::uint64_t drawn = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(drawn));
-    const auto seed = static_cast<unsigned>(drawn);
-    std::mt19937 random(seed);
-    const ScoreSummaryProgram program = program_of(GetParam());
-    const Attention& a = program.attention;
-    const int batch = 2;
-    const std::int64_t L = a.length;
-    std::vector<double> q, k;
-    auto q_bytes = random_tensor(a, batch, random, q), k_bytes = random_tensor(a, batch, random, k);
-    const std::vector<int> lengths = {static_cast<int>(L), static_cast<int>(L / 3)};
-
-    // Mean probabilities [L, L] and LSE [B, H, L]. One row of one head has no LSE: it counts as 0.
-    std::vector<double> mean(static_cast<std::size_t>(L * L), 0.0);
+// Mean probabilities [L, L] and LSE [B, H, L]. One row of one head has no LSE: it counts as 0.
+struct Means {
+    std::vector<double> mean;
     std::vector<float> lse;
+};
+
+Means means_of(const Attention& a, const std::vector<double>& q, const std::vector<double>& k,
+               const std::vector<int>& lengths) {
+    const int batch = static_cast<int>(lengths.size());
+    const std::int64_t L = a.length;
+    Means result{.mean = std::vector<double>(static_cast<std::size_t>(L * L), 0.0), .lse = {}};
     for (int pair = 0; pair < batch * a.heads; ++pair) {
         const std::int64_t valid =
             a.key_padding ? lengths[static_cast<std::size_t>(pair / a.heads)] : L;
@@ -71,14 +66,31 @@ TEST_P(EmulatedScoreSummary, PoolsTheMeanProbabilities) {
                 sum += p[static_cast<std::size_t>(j)] = std::exp(dot * a.scale);
             }
             const bool none = pair == 0 && i == 5;
-            lse.push_back(none ? -std::numeric_limits<float>::infinity()
-                               : static_cast<float>(std::log(sum)));
+            result.lse.push_back(none ? -std::numeric_limits<float>::infinity()
+                                      : static_cast<float>(std::log(sum)));
             for (std::int64_t j = 0; j < keys && !none; ++j) {
-                mean[static_cast<std::size_t>(i * L + j)] +=
+                result.mean[static_cast<std::size_t>(i * L + j)] +=
                     p[static_cast<std::size_t>(j)] / sum / (batch * a.heads);
             }
         }
     }
+    return result;
+}
+
+TEST_P(EmulatedScoreSummary, PoolsTheMeanProbabilities) {
+    const std::uint64_t drawn = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(drawn));
+    const auto seed = static_cast<unsigned>(drawn);
+    std::mt19937 random(seed);
+    const ScoreSummaryProgram program = program_of(GetParam());
+    const Attention& a = program.attention;
+    const int batch = 2;
+    const std::int64_t L = a.length;
+    std::vector<double> q, k;
+    auto q_bytes = random_tensor(a, batch, random, q), k_bytes = random_tensor(a, batch, random, k);
+    const std::vector<int> lengths = {static_cast<int>(L), static_cast<int>(L / 3)};
+
+    auto [mean, lse] = means_of(a, q, k, lengths);
 
     const auto side = (L + program.tile - 1) / program.tile;
     std::vector<float> summary(static_cast<std::size_t>(side * side * 7), std::nanf(""));

@@ -21,21 +21,28 @@ struct Tensor {
     bool interleaved;
     int heads;
     std::int64_t length;
+    int width;  // D or Dv
     std::vector<std::uint8_t> bytes;
 
-    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_, bool of_keys = false)
+    Tensor(const EmulatedCase& c_, int batch_, bool interleaved_, bool of_keys = false,
+           bool of_values = false)
         : c(c_),
           batch(batch_),
           interleaved(interleaved_),
           heads(of_keys && c.kv_heads > 0 ? c.kv_heads : c.heads),
-          length(of_keys ? c.keys() : c.length) {
-        const auto count = static_cast<std::size_t>(batch * heads * length * c.head_dim);
+          length(of_keys ? c.keys() : c.length),
+          width(of_values ? c.values() : c.head_dim) {
+        const auto count = static_cast<std::size_t>(heads * rows() * width);
         // Poison: NaN in every element type.
         bytes.assign(
             count * static_cast<std::size_t>(storage_bytes(c.dtype)) * (interleaved ? 3 : 1), 0xFF);
     }
+    // Of a head, in all samples.
+    std::int64_t rows() const { return c.varlen ? c.start(batch) : batch * length; }
+    // That sample b has.
+    std::int64_t positions(int b) const { return c.varlen ? c.positions(b) : length; }
     SpionTensor view() {
-        const long long d = c.head_dim, h = heads, l = length;
+        const long long d = width, h = heads, l = c.varlen ? rows() : length;
         if (interleaved) {
             return {.data = bytes.data() + h * d * storage_bytes(c.dtype),
                     .batch_stride = l * 3 * h * d,
@@ -47,6 +54,8 @@ struct Tensor {
     }
     std::uint8_t* at(int b, int h, std::int64_t l, int d) {
         const SpionTensor v = view();
+        if (c.varlen) l += c.start(b);
+        if (c.varlen) b = 0;
         return static_cast<std::uint8_t*>(v.data) +
                (b * v.batch_stride + h * v.head_stride + l * v.row_stride + d) *
                    storage_bytes(c.dtype);
@@ -74,8 +83,8 @@ struct Tensor {
         std::normal_distribution<float> normal(0.0F, spread);
         for (int b = 0; b < batch; ++b) {
             for (int h = 0; h < heads; ++h) {
-                for (std::int64_t l = 0; l < length; ++l) {
-                    for (int d = 0; d < c.head_dim; ++d) set(b, h, l, d, normal(random));
+                for (std::int64_t l = 0; l < positions(b); ++l) {
+                    for (int d = 0; d < width; ++d) set(b, h, l, d, normal(random));
                 }
             }
         }

@@ -47,17 +47,16 @@ struct Parameters {
 };
 class HostScoreSummary : public ::testing::TestWithParam<Parameters> {};
 
-TEST_P(HostScoreSummary, EqualsPoolingTheScoreMap) {
-    const auto [block, filter, head_dim] = GetParam();
+HostCase random_case(const Parameters& parameters) {
     HostCase c;
     c.seed = std::random_device()();
     std::mt19937 random(c.seed);
     c.batch = 2;
     c.attention = {.heads = 2,
-                   .head_dim = head_dim,
+                   .head_dim = parameters.head_dim,
                    .length = 1 + static_cast<int>(random() % 300),
                    .dtype = DType::kFp32,
-                   .scale = default_scale(head_dim),
+                   .scale = default_scale(parameters.head_dim),
                    .softmax = SoftmaxKind::kPrunedZero,
                    .key_padding = random() % 2 == 0,
                    .dropout = 0.0F};
@@ -65,8 +64,16 @@ TEST_P(HostScoreSummary, EqualsPoolingTheScoreMap) {
     if (c.attention.key_padding) {
         c.lengths = {static_cast<int>(random() % (length + 1)), 0};
     }
-    c.pattern = BlockPattern::full(length, block);
-    c.shape = {std::min(block, 64), std::min(block, 64), std::min(block, 64)};
+    c.pattern = BlockPattern::full(length, parameters.block);
+    const int rows = std::min(parameters.block, 64);
+    c.shape = {rows, rows, rows};
+    return c;
+}
+
+TEST_P(HostScoreSummary, EqualsPoolingTheScoreMap) {
+    const auto [block, filter, head_dim] = GetParam();
+    const HostCase c = random_case(GetParam());
+    const std::int64_t length = c.attention.length;
     SCOPED_TRACE(c.describe() + fmt::format(" filter={}", filter));
 
     Tensors<float> tensors = random_inputs(c);

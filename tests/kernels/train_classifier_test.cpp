@@ -26,81 +26,117 @@ class TrainClassifier : public StepKernelTest {
                 .b2 = random_floats(k, 0.3)};
     }
 
+    // A head's inputs and outputs on the device; outputs are poisoned.
+    struct OnDevice {
+        Buffer pooled, labels, w1, b1, w2, b2;
+        Buffer hidden, d_hidden, d_logits, d_pooled, losses, correct, d_w1, d_b1, d_w2, d_b2;
+
+        // Of an evaluation: without d_pooled.
+        SpionClassifierArguments arguments(const Head& head, std::size_t batch) const {
+            return {.pooled = pooled.as<float>(),
+                    .w1 = w1.as<float>(),
+                    .b1 = b1.as<float>(),
+                    .w2 = w2.as<float>(),
+                    .b2 = b2.as<float>(),
+                    .labels = labels.as<int>(),
+                    .hidden = hidden.as<float>(),
+                    .d_hidden = d_hidden.as<float>(),
+                    .d_logits = d_logits.as<float>(),
+                    .d_pooled = nullptr,
+                    .losses = losses.as<float>(),
+                    .correct = correct.as<int>(),
+                    .d_w1 = d_w1.as<float>(),
+                    .d_b1 = d_b1.as<float>(),
+                    .d_w2 = d_w2.as<float>(),
+                    .d_b2 = d_b2.as<float>(),
+                    .batch = static_cast<int>(batch),
+                    .channels = head.channels,
+                    .hidden_width = head.hidden,
+                    .classes = head.classes,
+                    .mean_over = static_cast<int>(batch)};
+        }
+    };
+
+    OnDevice upload(const Head& head, const Values& pooled, const std::vector<int>& labels) {
+        const std::size_t batch = labels.size();
+        const auto hidden = static_cast<std::size_t>(head.hidden);
+        const auto classes = static_cast<std::size_t>(head.classes);
+        return {.pooled = upload_floats(pooled),
+                .labels = upload_ints(labels),
+                .w1 = upload_floats(head.w1),
+                .b1 = upload_floats(head.b1),
+                .w2 = upload_floats(head.w2),
+                .b2 = upload_floats(head.b2),
+                .hidden = poisoned_floats(batch * hidden),
+                .d_hidden = poisoned_floats(batch * hidden),
+                .d_logits = poisoned_floats(batch * classes),
+                .d_pooled = poisoned_floats(pooled.size()),
+                .losses = poisoned_floats(batch),
+                .correct = poisoned_floats(batch),
+                .d_w1 = poisoned_floats(head.w1.size()),
+                .d_b1 = poisoned_floats(hidden),
+                .d_w2 = poisoned_floats(head.w2.size()),
+                .d_b2 = poisoned_floats(classes)};
+    }
+
     void run(const Head& head, std::size_t batch) {
         SCOPED_TRACE(fmt::format("B={} C={} hidden={} classes={}", batch, head.channels,
                                  head.hidden, head.classes));
-        const auto hidden = static_cast<std::size_t>(head.hidden);
-        const auto classes = static_cast<std::size_t>(head.classes);
         const Values pooled = random_floats(batch * static_cast<std::size_t>(head.channels));
         std::vector<int> labels(batch);
         for (int& label : labels) label = uniform(0, head.classes - 1);
         const HeadResult expected = run_head(head, pooled, labels);
-
-        const Buffer pooled_buffer = upload_floats(pooled), labels_buffer = upload_ints(labels);
-        const Buffer w1 = upload_floats(head.w1), b1 = upload_floats(head.b1);
-        const Buffer w2 = upload_floats(head.w2), b2 = upload_floats(head.b2);
-        const Buffer hidden_out = poisoned_floats(batch * hidden),
-                     d_hidden = poisoned_floats(batch * hidden),
-                     d_logits = poisoned_floats(batch * classes),
-                     d_pooled = poisoned_floats(pooled.size()), losses = poisoned_floats(batch),
-                     correct = poisoned_floats(batch), d_w1 = poisoned_floats(head.w1.size()),
-                     d_b1 = poisoned_floats(hidden), d_w2 = poisoned_floats(head.w2.size()),
-                     d_b2 = poisoned_floats(classes);
-        SpionClassifierArguments arguments = {.pooled = pooled_buffer.as<float>(),
-                                              .w1 = w1.as<float>(),
-                                              .b1 = b1.as<float>(),
-                                              .w2 = w2.as<float>(),
-                                              .b2 = b2.as<float>(),
-                                              .labels = labels_buffer.as<int>(),
-                                              .hidden = hidden_out.as<float>(),
-                                              .d_hidden = d_hidden.as<float>(),
-                                              .d_logits = d_logits.as<float>(),
-                                              .d_pooled = nullptr,
-                                              .losses = losses.as<float>(),
-                                              .correct = correct.as<int>(),
-                                              .d_w1 = d_w1.as<float>(),
-                                              .d_b1 = d_b1.as<float>(),
-                                              .d_w2 = d_w2.as<float>(),
-                                              .d_b2 = d_b2.as<float>(),
-                                              .batch = static_cast<int>(batch),
-                                              .channels = head.channels,
-                                              .hidden_width = head.hidden,
-                                              .classes = head.classes,
-                                              .mean_over = static_cast<int>(batch)};
+        const OnDevice on_device = upload(head, pooled, labels);
+        SpionClassifierArguments arguments = on_device.arguments(head, batch);
         StepKernels& compiled = kernels(shapes()[0]);
         // Evaluation first: it must leave the gradients alone.
         compiled.classifier_forward_backward(arguments);
-        for (const double value : floats(d_logits, batch * classes)) {
+        for (const double value :
+             floats(on_device.d_logits, batch * static_cast<std::size_t>(head.classes))) {
             ASSERT_TRUE(std::isnan(value)) << "evaluation wrote a gradient";
         }
-        expect_near("losses", floats(losses, batch), expected.losses, float_tolerance());
-        EXPECT_EQ(ints(correct, batch), expected.correct);
+        expect_near("losses", floats(on_device.losses, batch), expected.losses, float_tolerance());
+        EXPECT_EQ(ints(on_device.correct, batch), expected.correct);
 
-        arguments.d_pooled = d_pooled.as<float>();
+        arguments.d_pooled = on_device.d_pooled.as<float>();
         compiled.classifier_forward_backward(arguments);
         compiled.classifier_weight_gradients(arguments);
-        const double tolerance = float_tolerance();
-        expect_near("hidden", floats(hidden_out, batch * hidden), expected.hidden, tolerance);
-        expect_near("losses", floats(losses, batch), expected.losses, tolerance);
-        expect_near("d_hidden", floats(d_hidden, batch * hidden), expected.d_hidden, tolerance);
-        expect_near("d_logits", floats(d_logits, batch * classes), expected.d_logits, tolerance);
-        expect_near("d_pooled", floats(d_pooled, pooled.size()), expected.d_pooled, tolerance);
-        expect_near("d_w1", floats(d_w1, head.w1.size()), expected.d_w1, tolerance);
-        expect_near("d_b1", floats(d_b1, hidden), expected.d_b1, tolerance);
-        expect_near("d_w2", floats(d_w2, head.w2.size()), expected.d_w2, tolerance);
-        expect_near("d_b2", floats(d_b2, classes), expected.d_b2, tolerance);
+        expect_outputs(on_device, expected);
+        expect_scales(on_device, head, arguments, expected);
+    }
 
-        // A power of two, so that the scaled gradients have the same digits.
-        const Values d_x = floats(d_pooled, pooled.size()), d_w = floats(d_w1, head.w1.size());
+    void expect_outputs(const OnDevice& on_device, const HeadResult& expected) {
+        const auto expect = [&](const char* name, const Buffer& got, const Values& want) {
+            expect_near(name, floats(got, want.size()), want, float_tolerance());
+        };
+        expect("hidden", on_device.hidden, expected.hidden);
+        expect("losses", on_device.losses, expected.losses);
+        expect("d_hidden", on_device.d_hidden, expected.d_hidden);
+        expect("d_logits", on_device.d_logits, expected.d_logits);
+        expect("d_pooled", on_device.d_pooled, expected.d_pooled);
+        expect("d_w1", on_device.d_w1, expected.d_w1);
+        expect("d_b1", on_device.d_b1, expected.d_b1);
+        expect("d_w2", on_device.d_w2, expected.d_w2);
+        expect("d_b2", on_device.d_b2, expected.d_b2);
+    }
+
+    // A power of two, so that the scaled gradients have the same digits.
+    void expect_scales(const OnDevice& on_device, const Head& head,
+                       SpionClassifierArguments arguments, const HeadResult& expected) {
+        const std::size_t inputs = expected.d_pooled.size();
+        const Values d_x = floats(on_device.d_pooled, inputs);
+        const Values d_w = floats(on_device.d_w1, head.w1.size());
         const Buffer scale(*device_, sizeof(SpionLossScale));
         const SpionLossScale state{.scale = 256};
         device_->copy_in(scale.data(), &state, sizeof state);
         arguments.loss_scale = scale.as<SpionLossScale>();
+        StepKernels& compiled = kernels(shapes()[0]);
         compiled.classifier_forward_backward(arguments);
         compiled.classifier_weight_gradients(arguments);
-        expect_near("losses", floats(losses, batch), expected.losses, float_tolerance());
-        EXPECT_EQ(floats(d_pooled, pooled.size()), times(d_x, state.scale));
-        EXPECT_EQ(floats(d_w1, head.w1.size()), times(d_w, state.scale));
+        expect_near("losses", floats(on_device.losses, expected.losses.size()), expected.losses,
+                    float_tolerance());
+        EXPECT_EQ(floats(on_device.d_pooled, inputs), times(d_x, state.scale));
+        EXPECT_EQ(floats(on_device.d_w1, head.w1.size()), times(d_w, state.scale));
     }
 
     static Values times(Values values, double factor) {

@@ -19,6 +19,25 @@ struct EmbeddingCase {
 
 class TrainEmbedding : public StepKernelTest {
   protected:
+    Values expected_x_, expected_token_, expected_position_;
+
+    // The definition: x = (token[id] + position) * factor, and its gradients.
+    void expect_of(const std::vector<unsigned short>& ids, const Values& token,
+                   const Values& position, const Values& d_x, const Values& factors) {
+        const std::size_t count = d_x.size(), channels = count / ids.size();
+        expected_x_.resize(count);
+        expected_token_.assign(token.size(), 0.0);
+        expected_position_.assign(position.size(), 0.0);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t row = i / channels, channel = i % channels;
+            const std::size_t token_at = ids[row] * channels + channel;
+            const std::size_t position_at = i % position.size();
+            expected_x_[i] = (token[token_at] + position[position_at]) * factors[i];
+            expected_token_[token_at] += d_x[i] * factors[i];
+            expected_position_[position_at] += d_x[i] * factors[i];
+        }
+    }
+
     void run(const EmbeddingCase& c) {
         SCOPED_TRACE(fmt::format("B={} L={} C={} V={} p={} enabled={} one_token={}", c.batch,
                                  c.length, c.shape.channels, c.shape.vocabulary, c.shape.dropout,
@@ -62,22 +81,13 @@ class TrainEmbedding : public StepKernelTest {
         kernels(c.shape).embedding_backward(arguments);
         kernels(c.shape).embedding_position_backward(arguments);
 
-        Values expected_x(count), expected_token(token.size(), 0.0),
-            expected_position(position.size(), 0.0);
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t row = i / channels, channel = i % channels;
-            const std::size_t token_at = ids[row] * channels + channel;
-            const std::size_t position_at = row % c.length * channels + channel;
-            expected_x[i] = (token[token_at] + position[position_at]) * factors[i];
-            expected_token[token_at] += d_x[i] * factors[i];
-            expected_position[position_at] += d_x[i] * factors[i];
-        }
-        expect_near("x", activations(x, count), expected_x, activation_tolerance());
+        expect_of(ids, token, position, d_x, factors);
+        expect_near("x", activations(x, count), expected_x_, activation_tolerance());
         // A row of the table sums as many terms as have its token, in fp32.
         const double terms = static_cast<double>(c.one_token ? rows : rows / vocabulary + 1);
         expect_near("d_token", sum_rows(floats(partials, tables * token.size()), token.size()),
-                    expected_token, float_tolerance() * std::max(1.0, std::sqrt(terms)));
-        expect_near("d_position", floats(d_position, position.size()), expected_position,
+                    expected_token_, float_tolerance() * std::max(1.0, std::sqrt(terms)));
+        expect_near("d_position", floats(d_position, position.size()), expected_position_,
                     float_tolerance());
     }
 };

@@ -44,9 +44,8 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   backward, or mma, is taken there.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
-  types) by the CPU alone. On a GPU neither has run yet: mma.sync's bodies were held against the definition in an
-  emulation on the host, the bodies for Hopper were compiled.
-* Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 16 or above 256.
+  types) by the CPU alone.
+* Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
 * `libspion_torch.so` (PyTorch without Python) has masks and grouped heads alone of all this.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.

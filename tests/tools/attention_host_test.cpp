@@ -124,6 +124,45 @@ TEST_P(HostAttention, ChangedScoresEqualTheReference) {
     }
 }
 
+using HostAttentionWidths = HostAttention;
+
+// Multiples of 8, and another dimension of V.
+TEST_P(HostAttentionWidths, EqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const int value_dim : {0, 8 * pick(random, 2, 32)}) {
+        const AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        expect_passes(with_value_dim(problem, value_dim));
+    }
+}
+
+// Sequences end to end, under every rule of a mask, with groups, packed tiles and changed scores.
+TEST_P(HostAttentionWidths, SequencesEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 3; ++round) {
+        AttentionCase problem = pick_attention(
+            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
+            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        if (pick(random, 0, 2) == 0) {
+            problem = with_grouped_heads(random, problem);
+        } else if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
+            problem.packed_rows = 2;
+        }
+        if (pick(random, 0, 1) == 0) {
+            problem = with_changed_scores(random, problem);
+        }
+        expect_passes(with_sequences(random, problem));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttentionWidths, ::testing::Values(24, 40, 72, 200, 248),
+                         ::testing::PrintToStringParamName());
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttention, ::testing::Values(16, 32, 48, 64, 128, 176, 256),
                          ::testing::PrintToStringParamName());
 

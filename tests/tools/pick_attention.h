@@ -87,6 +87,32 @@ inline AttentionCase with_patterns(std::mt19937_64& random, AttentionCase proble
     return problem;
 }
 
+// The problem with another dimension of V than of Q and K.
+inline AttentionCase with_value_dim(AttentionCase problem, int value_dim) {
+    problem.attention.value_dim = value_dim;
+    return problem;
+}
+
+// The problem's samples as sequences that lie end to end, of any lengths, with a mask of spans.
+inline AttentionCase with_sequences(std::mt19937_64& random, AttentionCase problem) {
+    problem.attention.varlen = true;
+    problem.attention.key_padding = false;
+    problem.lengths.clear();
+    problem = with_mask(random, problem, ElementMask::kSpans);
+    const auto length = static_cast<int>(problem.attention.length);
+    for (std::int64_t b = 0; b < problem.batch; ++b) {
+        const int kind = pick(random, 0, 3);
+        problem.rules.sequence_lengths.push_back(kind == 0   ? length
+                                                 : kind == 1 ? pick(random, 0, 20) % length
+                                                             : pick(random, 1, length));
+    }
+    if (std::count(problem.rules.sequence_lengths.begin(), problem.rules.sequence_lengths.end(),
+                   0) == problem.batch) {
+        problem.rules.sequence_lengths.back() = 1;  // tensors of no rows are none
+    }
+    return problem;
+}
+
 // The problem with 2 or 3 query heads for each head of K and V.
 inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase problem) {
     problem.attention.kv_heads = pick(random, 1, 2);

@@ -21,7 +21,7 @@ using namespace spion;
 
 // A dimension that every family may meet: mostly small ones, on the host's account.
 int pick_width(std::mt19937_64& random) {
-    return 16 * (pick(random, 0, 3) > 0 ? pick(random, 1, 8) : pick(random, 9, 16));
+    return 8 * (pick(random, 0, 3) > 0 ? pick(random, 2, 16) : pick(random, 17, 32));
 }
 
 BlockPattern pick_blocks(std::mt19937_64& random, const HeadPatterns& like) {
@@ -48,6 +48,12 @@ AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
     }
     Attention& attention = problem.attention;
     attention.mask = static_cast<ElementMask>(pick(random, 0, 2));
+    if (attention.mask == ElementMask::kSpans && attention.diagonal() == 0 &&
+        pick(random, 0, 1) == 0) {
+        attention.varlen = true;
+        attention.key_padding = false;
+    }
+    attention.value_dim = pick(random, 0, 2) == 0 ? pick_width(random) : 0;
     const int heads[] = {1, attention.key_value_heads(), attention.heads};
     attention.patterns = heads[pick(random, 0, 2)];
     if (pick(random, 0, 1) == 0) {
@@ -70,7 +76,8 @@ AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
     }
     problem.values = random_score_values(attention, problem.seed);
     problem.values->dropout_enabled = pick(random, 0, 4) > 0;
-    problem = with_mask(random, problem, attention.mask);
+    problem = attention.varlen ? with_sequences(random, problem)
+                               : with_mask(random, problem, attention.mask);
     std::vector<BlockPattern> patterns;
     for (int n = 0; n < attention.patterns; ++n) {
         patterns.push_back(pick_blocks(random, problem.pattern));

@@ -125,7 +125,7 @@ TEST(Verify, RefusesWhatItCannotDo) {
                    {"--pattern", "--pattern-random", "leave one out"});
     expect_refused(cpu + "--block 48", {"16, 32, 64 or 128"});
     expect_refused(cpu + "--block 16 --length 99", {"needs 7 x 7"});
-    expect_refused(cpu + "--head-dim 40", {"a multiple of 16 up to 256"});
+    expect_refused(cpu + "--head-dim 44", {"a multiple of 8 from 16 to 256"});
     expect_refused(cpu + "--heads 0", {"at least 1"});
     expect_refused(cpu + "--batch 0", {"at least 1"});
     expect_refused(cpu + "--dtype bf16", {"needs a GPU"});

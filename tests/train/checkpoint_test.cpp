@@ -1,7 +1,9 @@
 #include "train/checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 
 #include "io/safetensors.h"
@@ -138,6 +140,64 @@ TEST(Checkpoints, OneThatCannotBeWrittenEndsNothing) {
     EXPECT_NE(said.find("training goes on"), std::string::npos) << said;
 }
 
+// While one is tight, files of this process end after some bytes, as they do on a full disk.
+class Disk {
+  public:
+    Disk() : handler_(std::signal(SIGXFSZ, SIG_IGN)) { getrlimit(RLIMIT_FSIZE, &usual_); }
+    ~Disk() {
+        set_full(false);
+        std::signal(SIGXFSZ, handler_);
+    }
+    Disk(const Disk&) = delete;
+    Disk& operator=(const Disk&) = delete;
+    void set_full(bool full) const {
+        constexpr rlim_t kLessThanACheckpoint = 10000;
+        rlimit limit = usual_;
+        if (full) limit.rlim_cur = kLessThanACheckpoint;
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+
+  private:
+    rlimit usual_{};
+    void (*handler_)(int);
+};
+
+// Full after step 4, and with room again after step 9.
+TEST(Checkpoints, OfAFullDiskLeaveTheLastOneAndComeAgain) {
+    const ScratchFolder folder;
+    TrainSettings settings = with_checkpoints();
+    settings.dense = true;
+    const auto device = open_device(settings.device);
+    const TaskData data = task_named("listops").load(settings, [](std::string_view) {});
+    KernelCache cache(test_cache_root());
+    RunFolder run_folder(folder.file("run"));
+    const CheckpointFolder checkpoints(folder.file("run/checkpoints"));
+    const Disk disk;
+    std::string said;
+    const auto hear = [&](std::string_view text) {
+        said += text;
+        if (text.find("step 4: validation") != std::string_view::npos) disk.set_full(true);
+        if (text.find("no checkpoint was kept of step 9") == std::string_view::npos) return;
+        EXPECT_EQ(checkpoints.files(), (std::vector<fs::path>{step_file(folder, "run", 3)}));
+        EXPECT_EQ(checkpoints.latest([](std::string_view) {})->state.step, 3);
+        disk.set_full(false);
+    };
+    Progress progress(hear, [] { return Terminal{}; });
+    const TrainReport report = train(settings, data, *device, cache, run_folder, progress);
+    EXPECT_EQ(report.steps_done, 24);
+    for (const char* text : {"no checkpoint was kept of step 6: ", "of step 9: ", "File too large",
+                             "training goes on"}) {
+        EXPECT_NE(said.find(text), std::string::npos) << text << " is not in " << said;
+    }
+    EXPECT_EQ(said.find("no checkpoint was kept of step 12"), std::string::npos) << said;
+    std::vector<fs::path> kept;
+    for (const int step : {24, 21, 18, 15, 12, 3}) kept.push_back(step_file(folder, "run", step));
+    EXPECT_EQ(checkpoints.files(), kept);
+    for (const auto& entry : fs::directory_iterator(folder.file("run/checkpoints"))) {
+        EXPECT_EQ(entry.path().filename().string().find("unfinished"), std::string::npos) << entry;
+    }
+}
+
 class Damaged : public testing::Test {
   protected:
     void SetUp() override {
@@ -170,6 +230,10 @@ TEST_F(Damaged, IsRefusedInASentence) {
                    "has checkpoint format 2, but this spion knows 1 only");
     expect_refused(changed("\"spion_checkpoint\"", "\"other_checkpoint\""),
                    "holds tensors, but no checkpoint of spion");
+    expect_refused(changed("task = \\\"listops", "task = \\\"listopz"),
+                   "changed.safetensors:2:1: task: 'listopz' is no task");
+    expect_refused(changed("softmax = \\\"pruned_zero", "softmax = \\\"pruned_none"),
+                   ": softmax: softmax kind 'pruned_none' is not known");
     expect_refused(changed("layers = 2", "layers = 3"), "layer2.norm1.gamma");
     expect_refused(changed("feed-forward = 24", "feed-forward = 32"),
                    "tensor layer0.feed_forward1.weight has shape (24, 16)");

@@ -11,6 +11,27 @@
 namespace spion {
 namespace {
 
+// Of a run of 24 steps that turns sparse after 10, with `density` on average.
+void expect_schedule_restarts(const Outcome& result, double density) {
+    int step = 0;
+    for (const auto& row : result.rows) {
+        if (row.at("split") != "train") continue;
+        ++step;
+        EXPECT_EQ(row.at("step"), std::to_string(step));
+        EXPECT_NEAR(std::stod(row.at("density")), step <= 10 ? 1.0 : density, 1e-6);
+        if (step == 1 || step == 11) {  // both start at 1/25 of the peak
+            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4 / 25, 1e-9);
+        }
+        if (step == 4) {  // 4 steps of warm-up: the peak
+            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4, 1e-9);
+        }
+        if (step == 24) {
+            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4 / 25e4, 1e-12);
+        }
+    }
+    EXPECT_EQ(step, 24);
+}
+
 TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
     const ScratchFolder folder;
     TrainSettings settings = tiny_settings();
@@ -37,22 +58,7 @@ TEST(Phases, TurnsSparseAtAFixedStepAndRestartsTheSchedule) {
         for (int i = 0; i < pattern.rows(); ++i) EXPECT_TRUE(pattern.at(i, i));
         density += pattern.density() / 2;
     }
-    int step = 0;
-    for (const auto& row : result.rows) {
-        if (row.at("split") != "train") continue;
-        ++step;
-        EXPECT_EQ(row.at("step"), std::to_string(step));
-        EXPECT_NEAR(std::stod(row.at("density")), step <= 10 ? 1.0 : density, 1e-6);
-        if (step == 1 || step == 11) {  // both start at 1/25 of the peak
-            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4 / 25, 1e-9);
-        }
-        if (step == 4) {  // 4 steps of warm-up: the peak
-            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4, 1e-9);
-        }
-        if (step == 24) {
-            EXPECT_NEAR(std::stod(row.at("learning_rate")), 7e-4 / 25e4, 1e-12);
-        }
-    }
+    expect_schedule_restarts(result, density);
     int kernels = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder.file("run/kernels"))) {
         ++kernels;

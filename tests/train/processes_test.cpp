@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -17,6 +18,7 @@
 #include "tests/train/files.h"
 #include "tests/train/tiny_run.h"
 #include "train/checkpoint.h"
+#include "train/data/listops.h"
 
 namespace spion {
 namespace {
@@ -207,6 +209,49 @@ TEST(Processes, RefuseToLearnDifferentThings) {
         EXPECT_EQ(result.exit_code, 2);
         EXPECT_NE(result.err.find("process 1 of 2 has other settings"), std::string::npos)
             << result.err;
+    }
+}
+
+// A token that is not finite, and that one sample alone has, which one rank alone meets in step 9.
+TEST(Processes, EndTogetherWhenOneDiverges) {
+    constexpr int kSamples = 40, kFrom = 6, kDiverging = 8;  // steps done before
+    constexpr int kProcesses = 2;
+    for (int rank = 0; rank < kProcesses; ++rank) {
+        SCOPED_TRACE(rank);
+        const ScratchFolder folder;
+        ShuffledOrder order(kSamples, 0);
+        const std::int64_t marked = order.batch(kDiverging * kProcesses + rank, 1).front();
+        std::string train = "Source\tTarget\n", rest = train;
+        for (int i = 0; i < kSamples; ++i) {
+            train += i == marked ? "[MIN 9 9 ]\t9\n"
+                                 : fmt::format("[MAX 1 {} ]\t{}\n", i % 7 + 1, i % 7 + 1);
+        }
+        for (int i = 0; i < 4; ++i) rest += "[MAX 1 2 ]\t2\n";
+        fs::create_directory(folder.file("data"));
+        folder.write("data/basic_train.tsv", train);
+        folder.write("data/basic_val.tsv", rest);
+        folder.write("data/basic_test.tsv", rest);
+        const std::string out = folder.file("run");
+        run_job(folder, kProcesses,
+                tiny(out, 12, 1) + Arguments{"--data", folder.file("data"), "--checkpoint-every",
+                                             "3", "--keep-checkpoints", "9", "--dense"});
+        for (const fs::path& file : CheckpointFolder(out + "/checkpoints").files()) {
+            Checkpoint checkpoint = read_checkpoint(file);
+            if (checkpoint.state.step > kFrom) fs::remove(file);
+            if (checkpoint.state.step != kFrom) continue;
+            const ParameterLayout layout(model_shape(checkpoint.settings, checkpoint.classes));
+            const std::int64_t row = layout.token + *parse_list_ops_token("9") * layout.channels();
+            checkpoint.values[static_cast<std::size_t>(row)] =
+                std::numeric_limits<float>::infinity();
+            write_checkpoint(file, checkpoint);
+        }
+        const auto results = Job(folder, kProcesses, {"train", "listops", "--resume", out}).wait();
+        for (const Result& result : results) EXPECT_EQ(result.exit_code, 4) << result.err;
+        EXPECT_NE(results[0].err.find("training has diverged"), std::string::npos)
+            << results[0].err;
+        EXPECT_NE(results[0].err.find(fmt::format("at step {}:", kDiverging + 1)),
+                  std::string::npos)
+            << results[0].err;
     }
 }
 

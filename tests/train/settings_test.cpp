@@ -39,6 +39,8 @@ TEST(TrainSettings, EverySettingSurvivesItsToml) {
     changed.scores = ScoreMode::kPooled;
     changed.softmax = SoftmaxKind::kMasked;
     changed.pooling = Pooling::kCls;
+    changed.sine_embedding = true;
+    changed.embedding_deviation = 0.5;
     changed.precision = Precision::kFp16;
     changed.loss_scale = 512;
     changed.device = DeviceChoice::kCuda;
@@ -85,8 +87,8 @@ void expect_contradiction(void (*change)(TrainSettings&), const std::string& tex
 
 TEST(TrainSettings, RefuseContradictions) {
     expect_contradiction([](TrainSettings& s) { s.heads = 4; }, "4 * 32 = 128");
-    expect_contradiction([](TrainSettings& s) { s.d_model = 2 * (s.head_dim = 40); },
-                         "head dimension 40 is not supported: use a multiple of 16 up to 256");
+    expect_contradiction([](TrainSettings& s) { s.d_model = 2 * (s.head_dim = 44); },
+                         "head dimension 44 is not supported: use a multiple of 8 from 16 to 256");
     expect_contradiction([](TrainSettings& s) { s.warmup = 40000; }, "40000 steps of only 30000");
     expect_contradiction([](TrainSettings& s) { s.transition_step = 30000; },
                          "before the last of the 30000 steps");
@@ -106,6 +108,22 @@ TEST(TrainSettings, DenseNeedsNoTransition) {
 TEST(TrainSettings, AcceptBothPresets) {
     EXPECT_NO_THROW(check(preset_settings("paper")));
     EXPECT_NO_THROW(check(preset_settings("demo")));
+}
+
+TEST(TrainSettings, RefusalsSayWhereAWordStood) {
+    TrainSettings settings;
+    for (const auto& [name, words] :
+         {std::pair("device", "auto, cpu or cuda"), std::pair("softmax", "pruned_zero or masked"),
+          std::pair("variant", "cf, f or c"), std::pair("embedding", "normal or sine")}) {
+        const std::string given = fmt::format("run.toml:3:1: {}", name);
+        try {
+            apply_setting(settings, name, "wrong", given);
+            ADD_FAILURE() << name << " took a wrong word";
+        } catch (const UserError& error) {
+            EXPECT_TRUE(std::string(error.what()).starts_with(given)) << error.what();
+            EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+        }
+    }
 }
 
 }  // namespace

@@ -17,26 +17,33 @@ constexpr unsigned char kPoison = 0xFF;   // NaN in every dtype
 AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batch,
                                    std::span<const int> lengths, Layout layout, Device& device)
     : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
+    if (attention.varlen) {
+        row_starts_.push_back(0);
+        for (const int length : lengths) {
+            row_starts_.push_back(row_starts_.back() + length);
+        }
+    }
     const int heads = attention.heads, key_heads = attention.key_value_heads();
     const std::size_t rows = static_cast<std::size_t>(batch) * attention.length * heads;
-    const auto alone = [&](bool keys, bool output) {
-        const int all = keys ? key_heads : heads;
-        return place(add_region(all * head_bytes(keys), output),
-                     {.keys = keys, .first = 0, .all = all});
+    const auto alone = [&](bool keys, bool values, bool output) {
+        const int width = values ? attention.value_head_dim() : attention.head_dim;
+        const int all = (keys ? key_heads : heads) * width;
+        return place(add_region(all * column_bytes(keys), output),
+                     {.keys = keys, .values = values, .first = 0, .all = all});
     };
     if (layout == Layout::kPacked) {
         place_packed(q_, k_, v_, false);
         place_packed(d_q_, d_k_, d_v_, true);
     } else {
-        q_ = alone(false, false);
-        k_ = alone(true, false);
-        v_ = alone(true, false);
-        d_q_ = alone(false, true);
-        d_k_ = alone(true, true);
-        d_v_ = alone(true, true);
+        q_ = alone(false, false, false);
+        k_ = alone(true, false, false);
+        v_ = alone(true, true, false);
+        d_q_ = alone(false, false, true);
+        d_k_ = alone(true, false, true);
+        d_v_ = alone(true, true, true);
     }
-    o_ = alone(false, true);
-    d_o_ = alone(false, false);
+    o_ = alone(false, true, true);
+    d_o_ = alone(false, true, false);
     lse_ = add_region(rows * sizeof(float), true);
     delta_ = add_region(rows * sizeof(float), true);
     if (attention.sink) {
@@ -46,26 +53,35 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
         lengths_ = Buffer(device, lengths.size_bytes());
         device.copy_in(lengths_.data(), lengths.data(), lengths.size_bytes());
     }
+    if (attention.varlen) {
+        starts_ = Buffer(device, row_starts_.size() * sizeof(int));
+        device.copy_in(starts_.data(), row_starts_.data(), starts_.bytes());
+    }
     set_score_values(random_score_values(attention, 1));
     poison_outputs();
     device.synchronize();  // `lengths` is read until then
 }
 
-std::size_t AttentionBuffers::head_bytes(bool keys) const {
-    const std::int64_t length = keys ? attention_.key_value_length() : attention_.length;
-    return static_cast<std::size_t>(batch_) * length * attention_.head_dim *
-           storage_bytes(attention_.dtype);
+std::int64_t AttentionBuffers::all_rows(bool keys) const {
+    return attention_.varlen ? row_starts_.back()
+                             : batch_ * (keys ? attention_.key_value_length() : attention_.length);
+}
+
+std::size_t AttentionBuffers::column_bytes(bool keys) const {
+    return static_cast<std::size_t>(all_rows(keys)) * storage_bytes(attention_.dtype);
 }
 
 void AttentionBuffers::place_packed(Place& q, Place& k, Place& v, bool output) {
-    const int heads = attention_.heads, key_heads = attention_.key_value_heads();
+    const int of_q = attention_.heads * attention_.head_dim;
+    const int of_k = attention_.key_value_heads() * attention_.head_dim;
+    const int of_v = attention_.key_value_heads() * attention_.value_head_dim();
     const bool together = attention_.diagonal() == 0;
-    const int before = together ? heads : 0, all = before + 2 * key_heads;
-    const int keys = add_region(all * head_bytes(true), output);
-    const int queries = together ? keys : add_region(heads * head_bytes(false), output);
-    q = place(queries, {.keys = false, .first = 0, .all = together ? all : heads});
-    k = place(keys, {.keys = true, .first = before, .all = all});
-    v = place(keys, {.keys = true, .first = before + key_heads, .all = all});
+    const int before = together ? of_q : 0, all = before + of_k + of_v;
+    const int keys = add_region(all * column_bytes(true), output);
+    const int queries = together ? keys : add_region(of_q * column_bytes(false), output);
+    q = place(queries, {.keys = false, .values = false, .first = 0, .all = together ? all : of_q});
+    k = place(keys, {.keys = true, .values = false, .first = before, .all = all});
+    v = place(keys, {.keys = true, .values = true, .first = before + of_k, .all = all});
 }
 
 void AttentionBuffers::set_score_values(const ScoreValues& values) {
@@ -102,23 +118,25 @@ int AttentionBuffers::add_region(std::size_t payload_bytes, bool output) {
 AttentionBuffers::Place AttentionBuffers::place(int region, const HeadsOf& of) const {
     const int heads = of.keys ? attention_.key_value_heads() : attention_.heads;
     const std::int64_t length = of.keys ? attention_.key_value_length() : attention_.length;
-    const std::int64_t width = attention_.head_dim;
+    const int width = of.values ? attention_.value_head_dim() : attention_.head_dim;
     if (layout_ == Layout::kHeadsFirst) {
         return {.region = region,
                 .offset = 0,
                 .batch_stride = heads * length * width,
-                .head_stride = length * width,
+                .head_stride = (attention_.varlen ? all_rows(of.keys) : length) * width,
                 .row_stride = width,
                 .heads = heads,
-                .length = length};
+                .length = length,
+                .width = width};
     }
     return {.region = region,
-            .offset = of.first * width,
-            .batch_stride = length * of.all * width,
+            .offset = of.first,
+            .batch_stride = length * of.all,
             .head_stride = width,
-            .row_stride = of.all * width,
+            .row_stride = of.all,
             .heads = heads,
-            .length = length};
+            .length = length,
+            .width = width};
 }
 
 void* AttentionBuffers::payload(int region) const {
@@ -138,13 +156,17 @@ void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) 
     std::size_t index = 0;
     for (std::int64_t b = 0; b < batch_; ++b) {
         for (std::int64_t h = 0; h < place.heads; ++h) {
-            for (std::int64_t l = 0; l < place.length; ++l) {
-                const std::int64_t row = place.offset + b * place.batch_stride +
-                                         h * place.head_stride + l * place.row_stride;
-                for (int d = 0; d < attention_.head_dim; ++d) {
-                    visit(index++, row + d);
+            const std::int64_t length =
+                attention_.varlen ? row_starts_[b + 1] - row_starts_[b] : place.length;
+            const std::int64_t first =
+                place.offset + h * place.head_stride +
+                (attention_.varlen ? row_starts_[b] * place.row_stride : b * place.batch_stride);
+            for (std::int64_t l = 0; l < length; ++l) {
+                for (int d = 0; d < place.width; ++d) {
+                    visit(index++, first + l * place.row_stride + d);
                 }
             }
+            index += static_cast<std::size_t>((place.length - length) * place.width);
         }
     }
 }
@@ -167,7 +189,7 @@ std::vector<float> AttentionBuffers::read(const Place& place) const {
     std::string bytes(region.payload_bytes, '\0');
     device_->copy_out(bytes.data(), payload(place.region), bytes.size());
     std::vector<float> values(static_cast<std::size_t>(batch_) * place.heads * place.length *
-                              attention_.head_dim);
+                              place.width);
     const int element = storage_bytes(attention_.dtype);
     for_each_element(place, [&](std::size_t index, std::int64_t at) {
         values[index] = load(attention_.dtype, &bytes[at * element]);
@@ -280,6 +302,8 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.alibi_slopes = alibi_slopes_ ? alibi_slopes_.as<float>() : nullptr;
     arguments.sinks = sinks_ ? sinks_.as<float>() : nullptr;
     arguments.d_sinks = attention_.sink ? static_cast<float*>(payload(d_sinks_)) : nullptr;
+    arguments.starts = starts_ ? starts_.as<int>() : nullptr;
+    arguments.rows = attention_.varlen ? row_starts_.back() : 0;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

@@ -22,7 +22,8 @@ enum class Layout {
 };
 
 struct AttentionInputs {
-    std::vector<float> q, k, v, d_o;  // [B, H, L, D], values that the dtype stores exactly
+    // [B, H, L, D], values that the dtype stores exactly; what a varlen sequence lacks is not read.
+    std::vector<float> q, k, v, d_o;
 };
 
 struct AttentionOutputs {
@@ -33,7 +34,8 @@ struct AttentionOutputs {
 
 class AttentionBuffers {
   public:
-    // `lengths`: [B], or empty without key padding. Outputs are poison from the start.
+    // `lengths`: [B] with key padding, or of varlen sequences, which lie end to end; else empty.
+    // Outputs are poison from the start.
     AttentionBuffers(const Attention& attention, std::int64_t batch, std::span<const int> lengths,
                      Layout layout, Device& device);
 
@@ -64,6 +66,7 @@ class AttentionBuffers {
         std::int64_t offset = 0, batch_stride = 0, head_stride = 0, row_stride = 0;
         int heads = 0;
         std::int64_t length = 0;
+        int width = 0;  // D or Dv
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -72,10 +75,12 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
-    std::size_t head_bytes(bool keys) const;  // of one head, of Q or of K
-    // Of a region of `all` heads, those from `first` on: H of Q's, or those of K and V.
+    std::int64_t all_rows(bool keys) const;     // of a head, of Q or of K, in all samples
+    std::size_t column_bytes(bool keys) const;  // of one element of each of them
+    // Of a region of rows of `all` elements, those of H heads of Q's, or of K's and V's, from element
+    // `first` on.
     struct HeadsOf {
-        bool keys;
+        bool keys, values;
         int first, all;
     };
     Place place(int region, const HeadsOf& heads) const;
@@ -92,12 +97,13 @@ class AttentionBuffers {
 
     Attention attention_;
     std::int64_t batch_;
+    std::vector<int> row_starts_;  // [B + 1] of varlen, else empty
     Layout layout_;
     Device* device_;
     std::vector<Region> regions_;
     Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
     int lse_ = 0, delta_ = 0, d_sinks_ = 0;
-    Buffer lengths_;
+    Buffer lengths_, starts_;
     Buffer query_spans_, key_spans_;
     Buffer dropout_, alibi_slopes_, sinks_;
 };

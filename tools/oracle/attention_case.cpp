@@ -16,11 +16,6 @@
 namespace spion {
 namespace {
 
-// A gradient that is below this fraction of what its terms would add up to without cancelling (one
-// key a row, say, where dP - delta is 0) is all rounding error: that is then measured against the
-// terms themselves.
-constexpr double kCancelled = 1e-3;
-
 // `terms`: norm of the sum without cancellation, 0 for tensors that do not cancel.
 TensorError compare(std::string name, std::span<const float> actual,
                     std::span<const double> reference, double terms, double tolerance) {
@@ -44,10 +39,8 @@ TensorError compare(std::string name, std::span<const float> actual,
             error.wanted = reference[n];
         }
     }
-    const bool cancelled = std::sqrt(norm) < kCancelled * terms;
-    const double scale = cancelled ? terms : std::sqrt(norm);
     if (distance > 0) {  // a reference of zeros is to be met exactly
-        error.relative = std::sqrt(distance) / scale;
+        error.relative = std::sqrt(distance) / error_scale(std::sqrt(norm), terms);
     }
     return error;
 }
@@ -79,6 +72,16 @@ void check_dtype(DType dtype, const Device& device) {
 void check_batch(const AttentionCase& problem) {
     check_batch(problem.attention, problem.batch);
     const std::vector<int>& lengths = problem.lengths;
+    const std::size_t sequences = problem.rules.sequence_lengths.size();
+    if (problem.attention.varlen != (sequences > 0)) {
+        throw UserError("{} lengths of sequences were given {} varlen: give one for each sample",
+                        sequences, problem.attention.varlen ? "with" : "without");
+    }
+    if (sequences > 0 &&
+        std::all_of(problem.rules.sequence_lengths.begin(), problem.rules.sequence_lengths.end(),
+                    [](int length) { return length == 0; })) {
+        throw UserError("all {} sequences have length 0: give one of at least 1", sequences);
+    }
     if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
                         lengths.size(), problem.batch);
@@ -108,6 +111,9 @@ std::string to_text(const MaskRules& rules) {
     }
     if (!rules.query_lengths.empty()) {
         text += fmt::format(" query_lengths=[{}]", fmt::join(rules.query_lengths, ","));
+    }
+    if (!rules.sequence_lengths.empty()) {
+        text += fmt::format(" sequence_lengths=[{}]", fmt::join(rules.sequence_lengths, ","));
     }
     return text;
 }
@@ -174,15 +180,17 @@ void check(const AttentionCase& problem, const Device& device) {
 
 AttentionInputs random_inputs(const AttentionCase& problem) {
     const Attention& attention = problem.attention;
-    const std::int64_t size =
-        problem.batch * attention.heads * attention.length * attention.head_dim;
-    const std::int64_t key_size = problem.batch * attention.key_value_heads() *
-                                  attention.key_value_length() * attention.head_dim;
+    const std::int64_t rows = problem.batch * attention.heads * attention.length;
+    const std::int64_t key_rows =
+        problem.batch * attention.key_value_heads() * attention.key_value_length();
     std::mt19937_64 generator(problem.seed);
     std::normal_distribution<float> normal;
     AttentionInputs inputs;
     for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
-        tensor->resize(tensor == &inputs.k || tensor == &inputs.v ? key_size : size);
+        const bool keys = tensor == &inputs.k || tensor == &inputs.v;
+        const bool values = tensor == &inputs.v || tensor == &inputs.d_o;
+        tensor->resize((keys ? key_rows : rows) *
+                       (values ? attention.value_head_dim() : attention.head_dim));
         for (float& value : *tensor) {
             value = round_to(attention.dtype, normal(generator));
         }
@@ -198,8 +206,9 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
     }
     std::string column;
     if (tensor != "lse") {
-        column = fmt::format(", {}", index % a.head_dim);
-        index /= a.head_dim;
+        const int width = tensor == "o" || tensor == "dv" ? a.value_head_dim() : a.head_dim;
+        column = fmt::format(", {}", index % width);
+        index /= width;
     }
     const bool keys = tensor == "dk" || tensor == "dv";
     const std::int64_t length = keys ? a.key_value_length() : a.length;
@@ -232,6 +241,20 @@ AttentionInputs inputs_of(const AttentionCase& problem) {
     return inputs;
 }
 
+// LSE of positions that no sequence has is not defined: as the reference has it.
+std::vector<float> defined_lse(const AttentionCase& problem, const AttentionOutputs& outputs,
+                               const ReferenceResult& reference) {
+    std::vector<float> lse = outputs.lse;
+    const std::int64_t length = problem.attention.length, heads = problem.attention.heads;
+    for (std::size_t n = 0; problem.attention.varlen && n < lse.size(); ++n) {
+        const auto row = static_cast<std::int64_t>(n);
+        if (row % length >= problem.rules.sequence_lengths[row / length / heads]) {
+            lse[n] = static_cast<float>(reference.lse[n]);
+        }
+    }
+    return lse;
+}
+
 }  // namespace
 
 std::vector<TensorError> compare_outputs(const AttentionCase& problem,
@@ -250,7 +273,7 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
     const double allowed = tolerance(problem.attention.dtype);
     std::vector<TensorError> errors = {
         compare("o", outputs.o, reference.o, 0, allowed),
-        compare("lse", outputs.lse, reference.lse, 0, allowed),
+        compare("lse", defined_lse(problem, outputs, reference), reference.lse, 0, allowed),
         compare("dq", outputs.d_q, reference.d_q, reference.d_q_terms, allowed),
         compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
         compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
@@ -267,8 +290,10 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     options.batch = problem.batch;
     const auto compiled = compile_attention(problem.attention, std::span(&problem.pattern, 1),
                                             device, cache, options);
-    AttentionBuffers buffers(problem.attention, problem.batch, problem.lengths, problem.layout,
-                             device);
+    AttentionBuffers buffers(
+        problem.attention, problem.batch,
+        problem.attention.varlen ? problem.rules.sequence_lengths : problem.lengths, problem.layout,
+        device);
     if (problem.attention.mask == ElementMask::kSpans) {
         buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length,
                                         problem.attention.key_value_length()));

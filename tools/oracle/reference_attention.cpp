@@ -28,15 +28,15 @@ struct Head {
     const ScoreValues* values;
     std::int64_t sample, head;
     std::int64_t valid_keys;
-    std::vector<double> q, k, v, d_o;          // [L, D], [Lk, D], [Lk, D], [L, D]
-    double* o;                                 // [L, D]
-    double* lse;                               // [L]
-    double* delta;                             // [L]
-    double* d_q;                               // [L, D]
-    std::vector<double> d_k, d_v;              // [Lk, D], of this head alone
-    std::vector<double> q_norm, k_norm;        // [L], [Lk] Euclidean norm of each row
-    std::vector<double> d_q_terms, d_k_terms;  // [L], [Lk]
-    double d_sink = 0, d_sink_terms = 0;       // and the sum of its terms' absolute values
+    std::vector<double> q, k, v, d_o;     // [L, D], [Lk, D], [Lk, D], [L, D]
+    double* o;                            // [L, D]
+    double* lse;                          // [L]
+    double* delta;                        // [L]
+    double* d_q;                          // [L, D]
+    std::vector<double> d_k, d_v;         // [Lk, D], of this head alone
+    std::vector<double> q_norm, k_norm;   // [L], [Lk] Euclidean norm of each row
+    double d_q_terms = 0, d_k_terms = 0;  // squared
+    double d_sink = 0, d_sink_terms = 0;  // and the sum of its terms' absolute values
 };
 
 // Whether query i keeps key j, by the words of ir/element_spans.h.
@@ -61,6 +61,10 @@ bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
             rules.key_documents.empty() ? rules.documents : rules.key_documents;
         kept = kept && rules.documents[head.sample * attention.length + i] ==
                            of_keys[head.sample * attention.key_value_length() + j];
+    }
+    if (!rules.sequence_lengths.empty()) {
+        const std::int64_t length = rules.sequence_lengths[head.sample];
+        kept = kept && i < length && j < length;
     }
     return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
 }
@@ -147,17 +151,17 @@ SoftmaxRow softmax_row(Head& head, std::int64_t i, const std::vector<std::int64_
 }
 
 void run_row(Head& head, std::int64_t i) {
-    const int width = head.attention->head_dim;
+    const int width = head.attention->head_dim, values = head.attention->value_head_dim();
     const std::int64_t batch_head = head.sample * head.attention->heads + head.head;
     const std::vector<std::int64_t> keys = keys_of_row(head, i);
     const SoftmaxRow row = softmax_row(head, i, keys);
     const std::vector<double>& p = row.p;
-    const double* d_o = &head.d_o[i * width];
+    const double* d_o = &head.d_o[i * values];
     std::vector<double> d_p(keys.size()), factors(keys.size());
     double delta = 0;
     for (std::size_t n = 0; n < keys.size(); ++n) {
         factors[n] = dropout_factor(*head.attention, *head.values, batch_head, i, keys[n]);
-        d_p[n] = factors[n] * dot(d_o, &head.v[keys[n] * width], width);
+        d_p[n] = factors[n] * dot(d_o, &head.v[keys[n] * values], values);
         delta += d_p[n] * p[n];
     }
     head.delta[i] = delta;
@@ -170,15 +174,17 @@ void run_row(Head& head, std::int64_t i) {
     for (std::size_t n = 0; n < keys.size(); ++n) {
         const std::int64_t j = keys[n];
         const double d_s = row.slopes[n] * p[n] * (d_p[n] - delta), kept = factors[n] * p[n];
+        for (int d = 0; d < values; ++d) {
+            head.o[i * values + d] += kept * head.v[j * values + d];
+            head.d_v[j * values + d] += kept * d_o[d];
+        }
         for (int d = 0; d < width; ++d) {
-            head.o[i * width + d] += kept * head.v[j * width + d];
             head.d_q[i * width + d] += d_s * head.k[j * width + d];
             head.d_k[j * width + d] += d_s * head.q[i * width + d];
-            head.d_v[j * width + d] += kept * d_o[d];
         }
         const double terms = row.slopes[n] * p[n] * (std::abs(d_p[n]) + std::abs(delta));
-        head.d_q_terms[i] += terms * head.k_norm[j];
-        head.d_k_terms[j] += terms * head.q_norm[i];
+        head.d_q_terms += terms * terms * head.k_norm[j] * head.k_norm[j];
+        head.d_k_terms += terms * terms * head.q_norm[i] * head.q_norm[i];
     }
 }
 
@@ -188,10 +194,6 @@ std::vector<double> row_norms(const std::vector<double>& rows, int width) {
         norms[i] = std::sqrt(dot(&rows[i * width], &rows[i * width], width));
     }
     return norms;
-}
-
-double squared(const std::vector<double>& values) {
-    return dot(values.data(), values.data(), static_cast<int>(values.size()));
 }
 
 // Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
@@ -205,6 +207,8 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
     const std::int64_t rows = attention.length, keys = attention.key_value_length();
     const std::int64_t elements = rows * attention.head_dim;
     const std::int64_t key_elements = keys * attention.head_dim;
+    const std::int64_t output_elements = rows * attention.value_head_dim();
+    const std::int64_t value_elements = keys * attention.value_head_dim();
     const auto slice = [](std::span<const float> tensor, std::int64_t head, std::int64_t size) {
         const auto part = tensor.subspan(head * size, size);
         return std::vector<double>(part.begin(), part.end());
@@ -223,25 +227,23 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
               .valid_keys = attention.key_padding ? problem.lengths[sample] : keys,
               .q = slice(problem.q, index, elements),
               .k = slice(problem.k, key_index, key_elements),
-              .v = slice(problem.v, key_index, key_elements),
-              .d_o = slice(problem.d_o, index, elements),
-              .o = &result.o[index * elements],
+              .v = slice(problem.v, key_index, value_elements),
+              .d_o = slice(problem.d_o, index, output_elements),
+              .o = &result.o[index * output_elements],
               .lse = &result.lse[index * rows],
               .delta = &result.delta[index * rows],
               .d_q = &result.d_q[index * elements],
               .d_k = std::vector<double>(key_elements),
-              .d_v = std::vector<double>(key_elements),
+              .d_v = std::vector<double>(value_elements),
               .q_norm = {},
-              .k_norm = {},
-              .d_q_terms = std::vector<double>(rows),
-              .d_k_terms = std::vector<double>(keys)};
+              .k_norm = {}};
     head.q_norm = row_norms(head.q, attention.head_dim);
     head.k_norm = row_norms(head.k, attention.head_dim);
     for (std::int64_t i = 0; i < rows; ++i) {
         run_row(head, i);
     }
-    return {.d_q = squared(head.d_q_terms),
-            .d_k = squared(head.d_k_terms),
+    return {.d_q = head.d_q_terms,
+            .d_k = head.d_k_terms,
             .d_sink = head.d_sink,
             .d_sink_terms = head.d_sink_terms,
             .d_k_of_head = std::move(head.d_k),
@@ -256,7 +258,10 @@ void check_sizes(const ReferenceProblem& problem) {
                                 attention.key_value_heads() * attention.key_value_length() *
                                 attention.head_dim;
     const std::pair<std::span<const float>, std::size_t> tensors[] = {
-        {problem.q, expected}, {problem.k, of_keys}, {problem.v, of_keys}, {problem.d_o, expected}};
+        {problem.q, expected},
+        {problem.k, of_keys},
+        {problem.v, of_keys / attention.head_dim * attention.value_head_dim()},
+        {problem.d_o, expected / attention.head_dim * attention.value_head_dim()}};
     for (const auto& [tensor, wanted] : tensors) {
         if (tensor.size() != wanted) {
             throw UserError("the reference was given a tensor of {} elements, but B*H*L*D is {}",
@@ -290,20 +295,23 @@ void check_sizes(const ReferenceProblem& problem) {
 
 }  // namespace
 
+double error_scale(double norm, double terms) {
+    constexpr double kShareOfTerms = 0.5;
+    return std::max(norm, kShareOfTerms * terms);
+}
+
 ReferenceResult reference_attention(const ReferenceProblem& problem) {
     check_sizes(problem);
     const std::int64_t heads = problem.batch * problem.attention.heads;
     const std::size_t rows = heads * problem.attention.length;
     ReferenceResult result;
     const std::size_t elements = rows * problem.attention.head_dim;
-    for (auto* tensor : {&result.o, &result.d_q}) {
-        tensor->assign(elements, 0);
-    }
+    result.d_q.assign(elements, 0);
+    result.o.assign(rows * problem.attention.value_head_dim(), 0);
     const int group = problem.attention.heads / problem.attention.key_value_heads();
     const std::size_t key_rows = heads / group * problem.attention.key_value_length();
-    for (auto* tensor : {&result.d_k, &result.d_v}) {
-        tensor->assign(key_rows * problem.attention.head_dim, 0);
-    }
+    result.d_k.assign(key_rows * problem.attention.head_dim, 0);
+    result.d_v.assign(key_rows * problem.attention.value_head_dim(), 0);
     result.lse.assign(rows, 0);
     result.delta.assign(rows, 0);
     result.d_sinks.assign(problem.attention.sink ? problem.attention.heads : 0, 0);
@@ -323,10 +331,12 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
             result.d_sinks[index % problem.attention.heads] += head.d_sink;
             result.d_sinks_terms += head.d_sink_terms;
         }
-        const std::size_t first = index / group * head.d_k_of_head.size();
-        for (std::size_t n = 0; n < head.d_k_of_head.size(); ++n) {
-            result.d_k[first + n] += head.d_k_of_head[n];
-            result.d_v[first + n] += head.d_v_of_head[n];
+        for (auto [of_head, sums] : {std::pair(&head.d_k_of_head, &result.d_k),
+                                     std::pair(&head.d_v_of_head, &result.d_v)}) {
+            const std::size_t first = index / group * of_head->size();
+            for (std::size_t n = 0; n < of_head->size(); ++n) {
+                (*sums)[first + n] += (*of_head)[n];
+            }
         }
     }
     result.d_q_terms = std::sqrt(result.d_q_terms);

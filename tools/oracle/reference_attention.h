@@ -31,12 +31,16 @@ struct ReferenceResult {
     std::vector<double> delta;     // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
     std::vector<double> d_sinks;   // [H] where the attention has sinks, else empty
 
-    // Norms of what dQ and dK would be if none of the terms they sum cancelled:
-    // the rounding error of any finite arithmetic is proportional to these, not to |dQ| and |dK|.
+    // Norms of what dQ and dK would be if dP and delta did not cancel in dP - delta: the error of
+    // rounding either is proportional to these. Where a row has one large P, |dQ| is far smaller.
     double d_q_terms = 0;
     double d_k_terms = 0;
     double d_sinks_terms = 0;
 };
+
+// What the distance of a tensor of norm `norm` from its reference is divided by, so that it can be
+// held against a tolerance. `terms` as above, 0 for a tensor that has none.
+double error_scale(double norm, double terms);
 
 // Threads over (b, h). Throws UserError when a size does not fit the attention.
 ReferenceResult reference_attention(const ReferenceProblem& problem);

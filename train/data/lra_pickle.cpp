@@ -67,8 +67,10 @@ class PickleFile {
         samples_->sequences.append(tokens, 0);
     }
     void add_label(const PickleValue& label) {
-        const std::int64_t value =
-            label.kind == PickleValue::Kind::kArray ? label.integers(origin_).at(0) : label.integer;
+        std::vector<std::int64_t> one = {label.integer};
+        if (label.kind == PickleValue::Kind::kArray) one = label.integers(origin_);
+        if (one.size() != 1) throw UserError("{} has {} labels of one sample", origin_, one.size());
+        const std::int64_t value = one.front();
         constexpr std::int64_t kMostClasses = 1024;
         if (value < 0 || value >= kMostClasses) {
             throw UserError("{} has the label {}, not one from 0 to 1023", origin_, value);

@@ -61,7 +61,9 @@ PicklePointer scalar(const PickleValue& arguments, const PickleBytes& bytes) {
     array.text = item(arguments, 0, bytes)->text;
     array.shape = {1};
     array.data = bytes_of(*item(arguments, 1, bytes));
-    return make_pickle_integer(array.integers(bytes.origin()).at(0));
+    const std::vector<std::int64_t> values = array.integers(bytes.origin());
+    if (values.size() != 1) bytes.fail("a number has not the bytes of one");
+    return make_pickle_integer(values.front());
 }
 
 // Protocol 5: elements, type, shape, order.

@@ -86,17 +86,17 @@ RecordForm record_form(const fs::path& file) {
 
 RecordSamples::RecordSamples(const fs::path& file, RecordForm form, const RecordSettings& settings)
     : file_(file), form_(form), settings_(settings) {
-    descriptor_ = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor_ < 0 || fs::is_directory(file)) {
-        const std::string reason = descriptor_ < 0 ? std::strerror(errno) : "it is a folder";
+    descriptor_.number = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor_.number < 0 || fs::is_directory(file)) {
+        const std::string reason = descriptor_.number < 0 ? std::strerror(errno) : "it is a folder";
         throw UserError("{} cannot be read ({}): name a file of labelled texts", file.string(),
                         reason);
     }
     index();
 }
 
-RecordSamples::~RecordSamples() {
-    if (descriptor_ >= 0) ::close(descriptor_);
+RecordSamples::Descriptor::~Descriptor() {
+    if (number >= 0) ::close(number);
 }
 
 std::string RecordSamples::place(std::int64_t line) const {
@@ -116,7 +116,7 @@ void RecordSamples::index() {
                         });
     std::vector<char> piece(kPiece);
     while (true) {
-        const ssize_t got = ::read(descriptor_, piece.data(), piece.size());
+        const ssize_t got = ::read(descriptor_.number, piece.data(), piece.size());
         if (got < 0 && errno == EINTR) continue;
         if (got < 0)
             throw UserError("{}: reading stopped: {}", file_.string(), std::strerror(errno));
@@ -241,7 +241,7 @@ std::string RecordSamples::record(std::int64_t index) const {
     std::string text(static_cast<std::size_t>(offsets_[at + 1] - offsets_[at]), '\0');
     std::size_t got = 0;
     while (got < text.size()) {
-        const ssize_t more = ::pread(descriptor_, text.data() + got, text.size() - got,
+        const ssize_t more = ::pread(descriptor_.number, text.data() + got, text.size() - got,
                                      offsets_[at] + static_cast<std::int64_t>(got));
         if (more < 0 && errno == EINTR) continue;
         if (more <= 0) {

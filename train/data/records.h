@@ -46,7 +46,6 @@ class RecordSamples final : public Samples {
     // text, one that is too long, and more than 1024 labels.
     RecordSamples(const std::filesystem::path& file, RecordForm form,
                   const RecordSettings& settings);
-    ~RecordSamples() override;
     RecordSamples(const RecordSamples&) = delete;
     RecordSamples& operator=(const RecordSamples&) = delete;
 
@@ -70,10 +69,16 @@ class RecordSamples final : public Samples {
     std::string record(std::int64_t index) const;
     std::string place(std::int64_t line) const;
 
+    // An open file, closed with the samples or where reading it fails.
+    struct Descriptor {
+        int number = -1;
+        ~Descriptor();
+    };
+
     std::filesystem::path file_;
     RecordForm form_;
     RecordSettings settings_;
-    int descriptor_ = -1;
+    Descriptor descriptor_;
     std::size_t label_column_ = 0;
     std::vector<std::size_t> text_columns_;  // [towers]; empty until the first record is seen
     std::size_t columns_ = 0;                // fields of every record; 0: not counted (JSONL)

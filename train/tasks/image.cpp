@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kPickledEdge = 32;  // of Long Range Arena's pictures
+
 struct Splits {
     PictureSamples train, test;
 };
@@ -141,18 +143,23 @@ TaskData hold_out(std::shared_ptr<const Samples> train, std::int64_t validation,
 }
 
 TaskData load(const TrainSettings& s, const Say& say) {
-    if (auto pickled = load_lra_pickles(s, "image", 1, false, say)) return *pickled;
+    if (auto pickled = load_lra_pickles(s, "image", 1, false, say)) {
+        pickled->columns = kPickledEdge;
+        return *pickled;
+    }
     say(fmt::format("reading {}", s.data));
     Splits splits = read_folder(s.data);
     int classes = 0;
     for (const PictureSamples* split : {&splits.train, &splits.test}) {
         for (const int label : split->labels) classes = std::max(classes, label + 1);
     }
+    const int columns = splits.train.columns + 2 * s.border;
     TaskData data = hold_out(framed(std::move(splits.train), s), s.samples.validation, s.data);
     data.train = at_most(data.train, s.samples.train);
     data.test = at_most(framed(std::move(splits.test), s), s.samples.test);
     data.classes = classes;
     data.vocabulary = kGreyLevels;
+    data.columns = columns;
     return data;
 }
 

@@ -138,6 +138,7 @@ TaskData read_level(const TrainSettings& s, const Say& say) {
     constexpr std::int64_t kTenth = 10;
     const std::int64_t part = std::max<std::int64_t>(1, samples->samples() / kTenth);
     TaskData data = split_at_random(samples, part, part, s.list_ops.seed, level.string());
+    data.columns = samples->columns;
     data.train = at_most(data.train, s.samples.train);
     data.validation = at_most(data.validation, s.samples.validation);
     data.test = at_most(data.test, s.samples.test);
@@ -148,7 +149,10 @@ TaskData load(const TrainSettings& s, const Say& say) {
     TaskData data;
     if (!s.data.empty()) {
         const char* const level = "pathfinder32-curv_contour_length_14";
-        if (auto pickled = load_lra_pickles(s, level, 1, false, say)) return *pickled;
+        if (auto pickled = load_lra_pickles(s, level, 1, false, say)) {
+            pickled->columns = kPathfinderEdge;
+            return *pickled;
+        }
         data = read_level(s, say);
     } else {
         say(fmt::format("generating {} + {} + {} pictures", s.samples.train, s.samples.validation,
@@ -160,6 +164,7 @@ TaskData load(const TrainSettings& s, const Say& say) {
         data = {.train = split(0, s.samples.train),
                 .validation = split(1, s.samples.validation),
                 .test = split(2, s.samples.test)};
+        data.columns = kPathfinderEdge;
     }
     data.classes = 2;
     data.vocabulary = kGreyLevels;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "codegen/cuda/tile_width.h"
 #include "codegen/kernel_family.h"
 
 namespace spion {
@@ -13,8 +14,9 @@ constexpr int kMostWarps = 8;    // of a thread block that multiply
 constexpr int kMostGatherBlocks = 32;     // of a step: a warp keeps the index of one in each lane
 constexpr double kReservedShared = 1024;  // bytes of a resident thread block, by the driver
 
+// Of a tile of mma.sync.
 inline std::int64_t row_bytes(const Attention& attention) {
-    return std::int64_t{attention.head_dim} * storage_bytes(attention.dtype);
+    return std::int64_t{mma_tile_width(attention)} * storage_bytes(attention.dtype);
 }
 
 // Whether the role is of a layer whose gradients are computed by two kernels.
@@ -36,10 +38,11 @@ std::string why_not_item_walks(const Attention& attention, KernelRole role);
 std::string why_not_step(const TileShape& shape);
 
 // Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
-std::string why_not_nvrtc(KernelRole role, const Attention& attention, const TileShape& shape,
+// tile_width: columns of its tiles.
+std::string why_not_nvrtc(KernelRole role, int tile_width, const TileShape& shape,
                           const Target& target);
 // The same of a program, with what to take instead.
-std::string why_not_nvrtc(const TileProgram& program, const Target& target);
+std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Target& target);
 
 // Block rows of a tile of at most `rows` rows: 1 where there is room for one alone.
 int block_rows_in(int rows, int block);

@@ -45,8 +45,7 @@ std::string why_not(const KernelCase& launch) {
     if (item_walks(launch.attention, launch.role) > 1 && is_dv_then_dk(launch)) {
         return fmt::format(
             "D={} in {} has dV and dK computed one after the other, on GPUs, where query heads "
-            "that share a head of K and V share its pattern: give one pattern a head of K and V, "
-            "or one a layer",
+            "that share a head of K and V share its pattern",
             launch.attention.head_dim, to_string(launch.attention.dtype));
     }
     return "";
@@ -157,7 +156,8 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
                     .blocks = 0,
                     .geometry = {.threads = threads,
                                  .shared_bytes = static_cast<int>(std::min<std::int64_t>(
-                                     shared, std::numeric_limits<int>::max()))}};
+                                     shared, std::numeric_limits<int>::max())),
+                                 .tile_width = mma_tile_width(launch.attention)}};
     if (plan.problem.empty()) {
         const auto by_shared = static_cast<int>(rates.resident_shared /
                                                 (static_cast<double>(shared) + kReservedShared));
@@ -167,7 +167,8 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     }
     plan.occupancy = static_cast<double>(plan.blocks * threads) / rates.resident_threads;
     if (plan.problem.empty()) {
-        plan.problem = why_not_nvrtc(launch.role, launch.attention, shape, launch.target);
+        plan.problem =
+            why_not_nvrtc(launch.role, mma_tile_width(launch.attention), shape, launch.target);
     }
     return plan;
 }
@@ -176,8 +177,9 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 // going backward, of dP, and fragments of the stationary operands, twice as many of them for 4-byte
 // elements.
 int rows_in_registers(KernelRole role, const Attention& attention) {
-    const bool wide_result = role != KernelRole::kForward && attention.head_dim >= 128;
-    const bool wide_elements = storage_bytes(attention.dtype) == 4 && attention.head_dim >= 64;
+    const bool wide_result = role != KernelRole::kForward && mma_tile_width(attention) >= 128;
+    const bool wide_elements =
+        storage_bytes(attention.dtype) == 4 && mma_tile_width(attention) >= 64;
     return wide_result || wide_elements ? 32 : 64;
 }
 
@@ -321,7 +323,8 @@ SmTime time_of_thread_blocks(const KernelLoad& load) {
     const TileShape& shape = load.shape;
     const double elements =
         static_cast<double>(shape.stationary_rows) * load.plan.columns;  // a pass
-    const double depth = load.attention.head_dim;
+    const double depth = mma_tile_width(load.attention);
+    const auto tile_row_bytes = static_cast<double>(row_bytes(load.attention));
     const double products =
         2 * load.work.products * elements * depth / products_rate(load.attention.dtype, rates);
     // A warp of 16 rows reads the whole streamed operand of every product; fp32 operands reach 4
@@ -330,12 +333,11 @@ SmTime time_of_thread_blocks(const KernelLoad& load) {
     const double left =
         load.plan.held_operands > 0 ? 0 : load.work.stationary_left * shape.stationary_rows;
     const double shared = (load.work.products * load.plan.columns * shape.warps * spread + left) *
-                          load.row_bytes / rates.shared_bytes;
+                          tile_row_bytes / rates.shared_bytes;
     const double exponentials = elements / rates.exponentials;
     const double rescale = load.work.products == 2 ? shape.stationary_rows * depth : 0;
     const double instructions = (elements * kScoreInstructions + rescale) / kGpuIssue;
-    const double chunks =
-        2 * shape.streamed_rows * load.row_bytes / 16;  // a step, padding included
+    const double chunks = 2 * shape.streamed_rows * tile_row_bytes / 16;  // a step, with padding
     const double copies = chunks * kCopyInstructions / kGpuIssue;
 
     const double clocks = std::max(products, shared) + exponentials + instructions;
@@ -357,6 +359,7 @@ const KernelFamily kMmaSync{.name = "mma.sync",
                             .computes = computes_split_backward,
                             .multiplies = multiplies,
                             .why_not = why_not,
+                            .instead = "give one pattern a head of K and V, or one a layer",
                             .shapes = shapes,
                             .measured = measured,
                             .most_packed_rows = most_packed_rows,

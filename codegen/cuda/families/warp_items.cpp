@@ -41,15 +41,15 @@ std::string why_not(const KernelCase& launch) {
         return reason;
     }
     if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
-        has_warp_plan(launch.role, launch.attention.head_dim, launch.block)) {
+        has_warp_plan(launch.role, tma_tile_width(launch.attention), launch.block)) {
         return "";
     }
     return fmt::format(
-        "kernels with a work item a warp take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: "
-        "64) "
-        "and blocks of 32 (forward: or 16), not {} on {} with D={} and blocks of {}",
+        "kernels with a work item a warp take bf16 or fp16 on sm_90a, D and Dv of at most 64, one "
+        "of them above 16 (dK and dV: above 32), and blocks of 32 (forward: or 16), not {} on {} "
+        "with D={}, Dv={} and blocks of {}",
         to_string(launch.attention.dtype), launch.target.arch, launch.attention.head_dim,
-        launch.block);
+        launch.attention.value_head_dim(), launch.block);
 }
 
 TileShape shape_with(int block, int stages) {
@@ -78,12 +78,15 @@ int one_block_row(int /*block*/) {
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
+    ScoreNeeds needs = score_needs(launch.attention, launch.role, false, shape.streamed_rows);
+    // Where a sequence begins and ends, found by compiling: for the tiles whose registers do not move.
+    needs.registers += launch.attention.varlen && tma_tile_width(launch.attention) == 32 ? 8 : 0;
     const WarpPlan warps =
-        plan_warps(launch.role, launch.attention.head_dim, shape.stationary_rows,
-                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
-                   score_needs(launch.attention, launch.role, false, shape.streamed_rows));
+        plan_warps(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block, needs);
     return {.problem = warps.problem.empty()
-                           ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
+                           ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape,
+                                           launch.target)
                            : warps.problem,
             .columns = warps.columns,
             .held_operands = warps.held_operands,
@@ -97,7 +100,8 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
             .geometry = {.threads = warps.threads,
                          .shared_bytes = warps.shared_bytes,
                          .resident_blocks = warps.resident_blocks,
-                         .items_at_once = warps.consumers}};
+                         .items_at_once = warps.consumers,
+                         .tile_width = tma_tile_width(launch.attention)}};
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
@@ -110,21 +114,24 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     if (!reason.empty()) {
         return reason + ": take unit=mma_sync";
     }
-    const bool fits = program.warps == 1 && storage_bytes(attention.dtype) == 2 &&
-                      has_warp_plan(program.role, attention.head_dim, program.stationary_rows) &&
-                      program.packed_rows() == 1 && program.gather_rows <= kStreamedRows &&
-                      program.streamed_rows % kStreamedRows == 0 && program.stages >= kFewestStages;
+    const bool fits =
+        program.warps == 1 && storage_bytes(attention.dtype) == 2 &&
+        has_warp_plan(program.role, tma_tile_width(attention), program.stationary_rows) &&
+        program.packed_rows() == 1 && program.gather_rows <= kStreamedRows &&
+        program.streamed_rows % kStreamedRows == 0 && program.stages >= kFewestStages;
     if (!fits) {
         return fmt::format(
-            "mma_sync_tma kernels take bf16 or fp16 on sm_90a, D of 32 or 64 (dK and dV: 64), "
-            "stationary_rows of 32 (forward: or 16), a gather block of 32 at most, streamed_rows "
-            "in "
-            "multiples of 32 and 2 stages or more, not {} on {} with role={} D={} "
-            "stationary_rows={} gather_rows={} streamed_rows={} stages={}: take unit=mma_sync",
+            "mma_sync_tma kernels take bf16 or fp16 on sm_90a, D and Dv of at most 64, one of them "
+            "above 16 (dK and dV: above 32), stationary_rows of 32 (forward: or 16), a gather "
+            "block "
+            "of 32 at most, streamed_rows in multiples of 32 and 2 stages or more, not {} on {} "
+            "with role={} D={} Dv={} stationary_rows={} gather_rows={} streamed_rows={} stages={}: "
+            "take unit=mma_sync",
             to_string(attention.dtype), target.arch, to_string(program.role), attention.head_dim,
-            program.stationary_rows, program.gather_rows, program.streamed_rows, program.stages);
+            attention.value_head_dim(), program.stationary_rows, program.gather_rows,
+            program.streamed_rows, program.stages);
     }
-    const std::string refused = why_not_nvrtc(program, target);
+    const std::string refused = why_not_nvrtc(program, tma_tile_width(attention), target);
     return refused.empty() ? why_not_planned(plan, program, target) : refused;
 }
 
@@ -135,11 +142,11 @@ SmTime time(const KernelLoad& load) {
     const TileShape& shape = load.shape;
     const double elements = std::max(32.0, 1.0 * shape.stationary_rows) * load.plan.columns;
     const double products =
-        2 * load.work.products * elements * load.attention.head_dim / rates.tensor16_flop;
+        2 * load.work.products * elements * mma_tile_width(load.attention) / rates.tensor16_flop;
     const double left =
         load.plan.held_operands > 0 ? 0 : load.work.stationary_left * shape.stationary_rows;
-    const double shared =
-        (load.work.products * load.plan.columns + left) * load.row_bytes / rates.shared_bytes;
+    const double shared = (load.work.products * load.plan.columns + left) *
+                          static_cast<double>(row_bytes(load.attention)) / rates.shared_bytes;
     const double exponentials = elements / rates.exponentials;
     const double instructions = elements * kScoreInstructions / kGpuIssue;
     const double share = load.role == KernelRole::kForward         ? kForwardShare

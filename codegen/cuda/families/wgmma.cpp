@@ -37,7 +37,7 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
 
 bool takes(const KernelCase& launch, int rows) {
     return has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
-           is_wgmma_head_dim(launch.attention.head_dim) && rows % kGroupRows == 0;
+           is_wgmma_head_dim(tma_tile_width(launch.attention)) && rows % kGroupRows == 0;
 }
 
 // Shapes whose tile lies within a block; smaller blocks are packed.
@@ -49,10 +49,11 @@ std::string why_not(const KernelCase& launch) {
         return "";
     }
     return fmt::format(
-        "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128 and blocks of 64 or 128, or "
-        "smaller ones packed into 64 rows, not {} on {} with D={} and blocks of {}",
+        "wgmma kernels take bf16 or fp16 on sm_90a, D and Dv of at most 128, one of them "
+        "above 16, and blocks of 64 or 128, or smaller ones packed into 64 rows, not {} on {} with "
+        "D={}, Dv={} and blocks of {}",
         to_string(launch.attention.dtype), launch.target.arch, launch.attention.head_dim,
-        launch.block);
+        launch.attention.value_head_dim(), launch.block);
 }
 
 std::vector<TileShape> shapes_up_to(int rows) {
@@ -77,13 +78,13 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
 }
 
 int measured_stages(const Attention& attention) {
-    return attention.head_dim == 128 ? 2 : 3;
+    return tma_tile_width(attention) == 128 ? 2 : 3;
 }
 
 // A second warpgroup shares what the first has fetched where registers leave room for one block
 // only.
 std::optional<TileShape> measured(const KernelCase& launch) {
-    const bool pair = launch.attention.head_dim == 128 && launch.block == 128 &&
+    const bool pair = tma_tile_width(launch.attention) == 128 && launch.block == 128 &&
                       launch.role != KernelRole::kQueryGradient;
     const int streamed = pair && launch.role == KernelRole::kForward ? 128 : 64;
     return TileShape{.stationary_rows = pair ? 128 : 64,
@@ -119,7 +120,7 @@ double packing_overhead(const KernelCase& launch, const TileShape& shape) {
     double overhead = kPackingOverhead;
     if (launch.role == KernelRole::kKeyValueGradient) {
         // At D = 128 the kernels that are not packed exceed their terms by as much.
-        overhead = launch.attention.head_dim <= 64 ? kColumnsOverhead : 1;
+        overhead = tma_tile_width(launch.attention) <= 64 ? kColumnsOverhead : 1;
     }
     return overhead * (shape.gather_rows < 32 ? kSmallBoxes : 1);
 }
@@ -147,14 +148,18 @@ std::string body(KernelRole role, const KernelPlan& /*plan*/) {
 }  // namespace
 
 KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
-    const WgmmaPlan plan = plan_wgmma(
-        launch.role, launch.attention.head_dim, shape.stationary_rows, shape.streamed_rows,
-        shape.stages, launch.target.shared_bytes_per_block, launch.target.compiler,
-        shape.packed_rows > 1,
-        score_needs(launch.attention, launch.role, shape.packed_rows > 1, shape.streamed_rows));
+    ScoreNeeds needs =
+        score_needs(launch.attention, launch.role, shape.packed_rows > 1, shape.streamed_rows);
+    // Where a sequence begins and ends, found by compiling.
+    needs.producer_registers = launch.attention.varlen ? 16 : 0;
+    const WgmmaPlan plan =
+        plan_wgmma(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,
+                   shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
+                   launch.target.compiler, shape.packed_rows > 1, needs);
     const std::string problem =
-        plan.problem.empty() ? why_not_nvrtc(launch.role, launch.attention, shape, launch.target)
-                             : plan.problem;
+        plan.problem.empty()
+            ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape, launch.target)
+            : plan.problem;
     return {.problem = problem,
             .columns = shape.streamed_rows,
             .registers = plan.consumer_registers,
@@ -167,7 +172,8 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
                          launch.rates.resident_threads,
             .geometry = {.threads = plan.threads,
                          .shared_bytes = plan.shared_bytes,
-                         .resident_blocks = plan.resident_blocks}};
+                         .resident_blocks = plan.resident_blocks,
+                         .tile_width = tma_tile_width(launch.attention)}};
 }
 
 std::string why_not_wgmma_tile(const TileProgram& program, const Target& target) {
@@ -182,29 +188,33 @@ std::string why_not_wgmma_tile(const TileProgram& program, const Target& target)
         return reason + ": take unit=mma_sync";
     }
     const bool fits = storage_bytes(attention.dtype) == 2 &&
-                      is_wgmma_head_dim(attention.head_dim) &&
+                      is_wgmma_head_dim(tma_tile_width(attention)) &&
                       program.stationary_rows % kGroupRows == 0 &&
                       (program.streamed_rows == 64 || program.streamed_rows == 128) &&
                       program.stages >= kFewestStages &&
                       (program.packed_rows() == 1 || program.stationary_rows == kGroupRows);
     if (!fits) {
         return fmt::format(
-            "wgmma kernels take bf16 or fp16 on sm_90a, D of 32, 64 or 128, stationary_rows in "
-            "multiples of 64 (64 alone when packed), streamed_rows of 64 or 128 and 2 stages or "
-            "more, not {} on {} with D={} stationary_rows={} streamed_rows={} stages={}: take "
+            "wgmma kernels take bf16 or fp16 on sm_90a, D and Dv of at most 128, one of them "
+            "above 16, stationary_rows in multiples of 64 (64 alone when packed), streamed_rows of "
+            "64 or 128 and 2 stages or more, not {} on {} with D={} Dv={} stationary_rows={} "
+            "streamed_rows={} stages={}: take "
             "unit=mma_sync",
-            to_string(attention.dtype), target.arch, attention.head_dim, program.stationary_rows,
-            program.streamed_rows, program.stages);
+            to_string(attention.dtype), target.arch, attention.head_dim, attention.value_head_dim(),
+            program.stationary_rows, program.streamed_rows, program.stages);
     }
-    return why_not_nvrtc(program, target);
+    return why_not_nvrtc(program, tma_tile_width(program.attention), target);
 }
 
 // Fetches run ahead of the work across items, so that no item waits for its own.
 SmTime time_of_wgmma(const KernelLoad& load, const WgmmaExposed& exposed) {
     const Rates& rates = load.rates;
     const double elements = static_cast<double>(load.shape.stationary_rows) * load.plan.columns;
-    const double products = 2 * load.work.products * elements * load.attention.head_dim /
-                            rates.wgmma_flop * exposed.products;
+    // Half of the products run along D, whose padding they leave out by pairs of 16 columns.
+    const double width =
+        (tma_tile_width(load.attention) + (mma_tile_width(load.attention) + 31) / 32 * 32) / 2.0;
+    const double products =
+        2 * load.work.products * elements * width / rates.wgmma_flop * exposed.products;
     const double exponentials = elements / rates.exponentials * exposed.scores;
     const double instructions = elements * kInstructionsOfScore / kGpuIssue * exposed.scores;
     const double clocks = products + exponentials + instructions;

@@ -9,6 +9,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/score.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
 enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
@@ -80,26 +81,72 @@ struct WorkItem {
     int order_index;  // in TileProgram::order
     int first_row;    // of the stationary tile
     long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
+    int start;        // sequence_start() of the batch
 };
+
+// Sequences that lie end to end have no more work items than tiles, and one each: with R stationary
+// rows a tile, tile t of sequence b is item starts[b] / R + b + t of a head, and those of the last
+// tiles' numbers that a sequence does not reach have no positions. Walks then lie in the order of
+// tiles. Patterns of heads have an item for every tile of L rows, of every sequence.
+enum : bool { kItemsOfSequences = kVarlen && kPatterns == 1 };
+
+// Work items side by side: of a batch-head, or of a head in all sequences.
+SPION_DEVICE unsigned head_items(const SpionAttentionArguments& args) {
+    return (unsigned)(kItemsOfSequences ? args.tiles : tile_count(args));
+}
+SPION_DEVICE unsigned head_count(const SpionAttentionArguments& args) {
+    return kItemsOfSequences ? (unsigned)kPatternHeads : (unsigned)args.batch * kPatternHeads;
+}
+
+SPION_DEVICE WorkItem item_of_sequences(const SpionAttentionArguments& args, int head, int item) {
+    const auto first_item = [&](int sequence) {
+        return args.starts[sequence] / kStationaryRows + sequence;
+    };
+    int sequence = 0;
+    for (int end = args.batch; end - sequence > 1;) {
+        const int middle = (sequence + end) / 2;
+        if (first_item(middle) <= item) {
+            sequence = middle;
+        } else {
+            end = middle;
+        }
+    }
+    const int tile = item - first_item(sequence);
+    return {sequence,
+            head,
+            min(tile, kPatternTiles - 1),
+            tile * kStationaryRows,
+            ((long long)sequence * kItemHeads + head) * kLength,
+            args.starts[sequence]};
+}
 
 // The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
 // of b * kPatternHeads + the head among those of its pattern.
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
                                 int order_index) {
+    if constexpr (kItemsOfSequences) return item_of_sequences(args, (int)batch_head, order_index);
     if constexpr (kPatterns > 1) {
         const int entry = tile_at(args, order_index * kItemWalks);
         const int batch = (int)(batch_head / kPatternHeads);
         const int head =
             entry / kPatternTiles / kItemWalks * kPatternHeads + (int)(batch_head % kPatternHeads);
-        return {batch, head, order_index, entry % kPatternTiles * kStationaryRows,
-                ((long long)batch * kItemHeads + head) * kLength};
+        return {batch,
+                head,
+                order_index,
+                entry % kPatternTiles * kStationaryRows,
+                ((long long)batch * kItemHeads + head) * kLength,
+                sequence_start(args, batch)};
     }
-    return {(int)(batch_head / kItemHeads), (int)(batch_head % kItemHeads), order_index,
-            tile_at(args, order_index) * kStationaryRows, (long long)batch_head * kLength};
+    return {(int)(batch_head / kItemHeads),
+            (int)(batch_head % kItemHeads),
+            order_index,
+            tile_at(args, order_index) * kStationaryRows,
+            (long long)batch_head * kLength,
+            sequence_start(args, (int)(batch_head / kItemHeads))};
 }
 
 SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
-    const unsigned tiles = (unsigned)tile_count(args);
+    const unsigned tiles = head_items(args);
     const unsigned batch_head = item / tiles;
     return work_item(args, batch_head, (int)(item - batch_head * tiles));
 }
@@ -108,8 +155,12 @@ SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned it
 SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
     if constexpr (kMembers == 1) return work;
     const int head = query_head(work.head, member);
-    return {work.batch, head, work.order_index, work.first_row,
-            ((long long)work.batch * kHeads + head) * kLength};
+    return {work.batch,
+            head,
+            work.order_index,
+            work.first_row,
+            ((long long)work.batch * kHeads + head) * kLength,
+            work.start};
 }
 
 // Which member's step of the walk, of `walked` steps, is step `step` of an item.
@@ -286,8 +337,9 @@ SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArgume
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that
 // the step does not have become zeros. Steps are asked for in order, once for each member.
-SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a, unsigned tile_b,
-                            const Rows& b) {
+template <int kChunksOfA, int kChunksOfB>
+SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const RowsOf<kChunksOfA>& a,
+                            unsigned tile_b, const RowsOf<kChunksOfB>& b) {
     constexpr int kChunks = kStreamedRows * kRowChunks;
     constexpr int kCopies = (kChunks + kThreads - 1) / kThreads;
     const int first_gather_block = step * kGatherBlocksPerStep;
@@ -308,8 +360,8 @@ SPION_DEVICE void copy_step(Walk& walk, int step, unsigned tile_a, const Rows& a
         if (kChunks % kThreads != 0 && row >= kStreamedRows) break;
         const int source = gather_block * kGatherRows + row % kGatherRows;
         const int offset = chunk_offset<kRowChunks>(row, chunk);
-        cp_async_16(tile_a + offset, a.at(source, chunk), row < present);
-        cp_async_16(tile_b + offset, b.at(source, chunk), row < present);
+        cp_async_16(tile_a + offset, a.at(source, chunk), row < present && a.has(chunk));
+        cp_async_16(tile_b + offset, b.at(source, chunk), row < present && b.has(chunk));
     }
 }
 

@@ -7,7 +7,9 @@
 //   kHeads            H
 //   kKeyHeads         heads of K and V, a divisor of H
 //   kItemHeads        heads that have work items: kKeyHeads where K and V stay, else H
-//   kHeadDim          D, a multiple of 16 up to 256
+//   kHeadDim          columns of a tile: D and Dv padded, a multiple of 16 up to 256
+//   kKeyDim           D, of Q and K
+//   kValueDim         Dv, of V and O; columns of a tile beyond these are zeros
 //   kLength           L, of Q
 //   kKeyLength        Lk, of K and V
 //   kScale            a float, of Q K^T
@@ -19,6 +21,7 @@
 //   kSoftcap          a float: scores are capped there; 0: they are not
 //   kAlibi            whether a slope a head times the distance is taken from scores
 //   kSink             whether every row has a sink
+//   kVarlen           whether samples are sequences that lie end to end
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
@@ -48,6 +51,7 @@
 #endif
 using Element = struct Bf16;
 enum : int { kHeads = 2, kKeyHeads = 1, kItemHeads = 2, kHeadDim = 64, kLength = 1000 };
+enum : int { kKeyDim = 56, kValueDim = 64 };
 enum : int { kKeyLength = 900, kStationaryLength = 1000, kStreamedLength = 1000 };
 enum : int { kPatterns = 1 };
 #define kScale 0.125F
@@ -57,7 +61,7 @@ enum : int { kMask = SPION_MASK_SPANS };
 enum : bool { kBlocksAreFull = false };
 enum : int { kDropped = 26 };
 #define kSoftcap 50.0F
-enum : bool { kAlibi = true, kSink = true };
+enum : bool { kAlibi = true, kSink = true, kVarlen = false };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
@@ -83,6 +87,8 @@ static_assert(kHeads >= 1 && kLength >= 1 && kKeyLength >= 1);
 static_assert(kKeyHeads >= 1 && (int)kHeads % (int)kKeyHeads == 0);
 static_assert((int)kItemHeads == (int)kHeads || (int)kItemHeads == (int)kKeyHeads);
 static_assert(kHeadDim % 16 == 0 && kHeadDim >= 16 && kHeadDim <= 256);
+static_assert(kKeyDim % 8 == 0 && (int)kKeyDim <= (int)kHeadDim);
+static_assert(kValueDim % 8 == 0 && (int)kValueDim <= (int)kHeadDim);
 static_assert(sizeof(kScale) == sizeof(float), "kScale is a float");
 static_assert(kSoftmax >= 0 && (int)kSoftmax < SPION_SOFTMAXES, "a SpionSoftmax");
 static_assert((bool)kKeyPadding == kKeyPadding, "a bool");
@@ -90,6 +96,7 @@ static_assert(kMask >= 0 && (int)kMask < SPION_MASKS, "a SpionMask");
 static_assert(kDropped >= 0 && kDropped < 256, "of 256");
 static_assert(sizeof(kSoftcap) == sizeof(float), "kSoftcap is a float");
 static_assert((bool)kAlibi == kAlibi && (bool)kSink == kSink, "bools");
+static_assert(!kVarlen || (kMask == SPION_MASK_SPANS && !kKeyPadding), "spans say what is kept");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
 #endif

@@ -13,19 +13,21 @@
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/element_mask.cuh"
 #include "kernels/cuda/common/score.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
-// Number of keys of the sample that are not padded.
+// Number of keys of the sample that are its own and not padded.
 SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
     if constexpr (kKeyPadding) return min(args.lengths[batch], kKeyLength);
-    return kKeyLength;
+    return positions_of(args, batch, kKeyLength);
 }
 
-// Whether a streamed tile of which `valid` rows count may have padded rows in it. These need not be
+// Whether a streamed tile of which `valid` rows count may have padded rows in it, or another
+// sequence's. These need not be
 // finite, so that they are made zeros where they are a right operand.
 template <int kRows>
 SPION_DEVICE bool may_have_padded_rows(int valid) {
-    return kKeyPadding && valid < kRows;
+    return (kKeyPadding || kVarlen) && valid < kRows;
 }
 
 // Says which of scores [16, 8 * kTiles], with kGatherBlocks gather blocks side by side, count: those

@@ -3,41 +3,64 @@
 #define SPION_TILE_COPY_CUH
 
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 enum : int { kWarpCopies = 16 * kRowChunks / 32 };  // chunks of a warp's 16 rows a lane moves
 
-// One (batch, head) of a tensor: row l is kHeadDim elements at data + l * row_bytes.
-struct Rows {
+// One (batch, head) of a tensor: row l is kChunks chunks of 16 bytes at data + l * row_bytes, a
+// tile's row may have more.
+template <int kChunks>
+struct RowsOf {
     char* data;
     int row_bytes;
+
+    // Whether the tensor has a chunk of the tile's.
+    __device__ __forceinline__ static bool has(int chunk) {
+        return kChunks == (int)kRowChunks || chunk < kChunks;
+    }
 
     __device__ __forceinline__ char* at(int row, int chunk) const {
         return data + (long long)row * row_bytes + chunk * 16;
     }
 };
 
-SPION_DEVICE Rows rows_of(const SpionTensor& tensor, int batch, int head) {
-    const long long first = batch * tensor.batch_stride + head * tensor.head_stride;
+using Rows = RowsOf<(int)kKeyDim * Element::kBytes / 16>;         // of Q, K and their gradients
+using ValueRows = RowsOf<(int)kValueDim * Element::kBytes / 16>;  // of V, O and theirs
+
+template <typename Of = Rows>
+SPION_DEVICE Of rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor, int batch,
+                        int head) {
+    long long first = batch * tensor.batch_stride + head * tensor.head_stride;
+    if constexpr (kVarlen) {
+        first = (long long)args.starts[batch] * tensor.row_stride + head * tensor.head_stride;
+    }
     return {(char*)tensor.data + first * Element::kBytes,
             (int)(tensor.row_stride * Element::kBytes)};
 }
+SPION_DEVICE ValueRows value_rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor,
+                                     int batch, int head) {
+    return rows_of<ValueRows>(args, tensor, batch, head);
+}
 
 // The same rows of the head that is `heads` further.
-SPION_DEVICE Rows rows_further(const Rows& rows, const SpionTensor& tensor, int heads) {
+template <int kChunks>
+SPION_DEVICE RowsOf<kChunks> rows_further(const RowsOf<kChunks>& rows, const SpionTensor& tensor,
+                                          int heads) {
     return {rows.data + heads * tensor.head_stride * Element::kBytes, rows.row_bytes};
 }
 
 // The warp copies rows [first + warp_row, + 16) to rows [warp_row, + 16) of the tile,
 // asynchronously; those from `limit` on become zeros.
-SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source, int first,
-                                 int limit) {
+template <int kChunks>
+SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const RowsOf<kChunks>& source,
+                                 int first, int limit) {
 #pragma unroll kWarpCopies < 4 ? kWarpCopies : 4
     for (int i = 0; i < kWarpCopies; ++i) {
         const int row = copied_row<kRowChunks, 32>(warp_row, i, lane_index());
         const int chunk = copied_chunk<kRowChunks, 32>(i, lane_index());
         cp_async_16(tile + chunk_offset<kRowChunks>(row, chunk), source.at(first + row, chunk),
-                    first + row < limit);
+                    first + row < limit && source.has(chunk));
     }
 }
 
@@ -45,9 +68,10 @@ SPION_DEVICE void copy_warp_rows(unsigned tile, int warp_row, const Rows& source
 // rows [first + warp_row, + 16) below `limit` in global memory, 16 bytes a lane. Rows [warp_row, +
 // 16) of the tile serve as staging: no other warp may use them, none of the warp's copies to them
 // be pending.
+template <int kChunks>
 SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc)[kHeadTiles][4],
-                                  const float (&factor)[2], const Rows& target, int first,
-                                  int limit) {
+                                  const float (&factor)[2], const RowsOf<kChunks>& target,
+                                  int first, int limit) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     __syncwarp();
 #pragma unroll
@@ -71,7 +95,8 @@ SPION_DEVICE void store_warp_rows(unsigned tile, int warp_row, const float (&acc
         const int row = copied_row<kRowChunks, 32>(warp_row, i, lane_index());
         const int chunk = copied_chunk<kRowChunks, 32>(i, lane_index());
         const uint4 value = load_shared_16(tile + chunk_offset<kRowChunks>(row, chunk));
-        if (first + row < limit) *(uint4*)target.at(first + row, chunk) = value;
+        if (first + row < limit && target.has(chunk))
+            *(uint4*)target.at(first + row, chunk) = value;
     }
 }
 

@@ -9,9 +9,9 @@ static_assert(32 % kLanesOfRow == 0);
 extern "C" __global__ void __launch_bounds__(kThreads)
     attention_delta(const __grid_constant__ SpionAttentionArguments args) {
     const WorkItem work = work_item(args, blockIdx.x);
-    const Rows output = rows_of(args.o, work.batch, work.head);
-    const Rows output_gradient = rows_of(args.d_o, work.batch, work.head);
-    const Rows query_gradient = rows_of(args.d_q, work.batch, work.head);
+    const ValueRows output = value_rows_of(args, args.o, work.batch, work.head);
+    const ValueRows output_gradient = value_rows_of(args, args.d_o, work.batch, work.head);
+    const Rows query_gradient = rows_of(args, args.d_q, work.batch, work.head);
     const bool empty = offset_at(args, work.order_index + 1) == offset_at(args, work.order_index);
     const int chunk = lane_index() % kLanesOfRow;
 #pragma unroll
@@ -19,9 +19,12 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         const int row = work.first_row + warp_index() * 16 + first + lane_index() / kLanesOfRow;
         float sum = 0.0F;
         if (row < kLength) {
-            sum = dot_chunk<Element>(*(const uint4*)output.at(row, chunk),
-                                     *(const uint4*)output_gradient.at(row, chunk));
-            if (empty) *(uint4*)query_gradient.at(row, chunk) = make_uint4(0, 0, 0, 0);
+            if (output.has(chunk)) {
+                sum = dot_chunk<Element>(*(const uint4*)output.at(row, chunk),
+                                         *(const uint4*)output_gradient.at(row, chunk));
+            }
+            if (empty && query_gradient.has(chunk))
+                *(uint4*)query_gradient.at(row, chunk) = make_uint4(0, 0, 0, 0);
         }
 #pragma unroll
         for (int distance = 1; distance < kLanesOfRow; distance *= 2) {

@@ -21,11 +21,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const int warp_row = 16 * warp_index();
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
-    const Rows keys = rows_of(args.k, item.batch, key_head(item.head));
-    const Rows values = rows_of(args.v, item.batch, key_head(item.head));
+    const Rows keys = rows_of(args, args.k, item.batch, key_head(item.head));
+    const ValueRows values = value_rows_of(args, args.v, item.batch, key_head(item.head));
 
-    copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
-                   kLength);
+    copy_warp_rows(query_tile, warp_row, rows_of(args, args.q, item.batch, item.head),
+                   item.first_row, query_limit(args, item.batch));
     measure_walk(walk, clip_walk<false>(args, walk, item.batch, item.first_row, limit));
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
@@ -79,11 +79,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     softmax.finish();
     const float factor[2] = {softmax.reciprocal(0) * kept_factor(args),
                              softmax.reciprocal(1) * kept_factor(args)};
-    store_warp_rows(query_tile, warp_row, out, factor, rows_of(args.o, item.batch, item.head),
-                    item.first_row, kLength);
+    store_warp_rows(query_tile, warp_row, out, factor,
+                    value_rows_of(args, args.o, item.batch, item.head), item.first_row,
+                    query_limit(args, item.batch));
     const int row = item.first_row + warp_row + lane_index() / 4;
     if (lane_index() % 4 == 0) {
-        if (row < kLength) args.lse[item.row + row] = softmax.lse(0);
-        if (row + 8 < kLength) args.lse[item.row + row + 8] = softmax.lse(1);
+        const int queries = query_limit(args, item.batch);
+        if (row < queries) args.lse[item.row + row] = softmax.lse(0);
+        if (row + 8 < queries) args.lse[item.row + row + 8] = softmax.lse(1);
     }
 }

@@ -84,13 +84,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned value_tile = key_tile + kStationaryBytes;
     const unsigned stage_tiles = value_tile + kStationaryBytes;
     const unsigned stage_statistics = stage_tiles + kStagesBytes;
-    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
-    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
+    const Rows queries = rows_of(args, args.q, item.batch, query_head(item.head, 0));
+    const ValueRows output_gradients =
+        value_rows_of(args, args.d_o, item.batch, query_head(item.head, 0));
 
-    copy_warp_rows(key_tile, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
+    copy_warp_rows(key_tile, warp_row, rows_of(args, args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    copy_warp_rows(value_tile, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
-                   item.first_row, limit);
+    copy_warp_rows(value_tile, warp_row,
+                   value_rows_of(args, args.v, item.batch, key_head(item.head)), item.first_row,
+                   limit);
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     // Where members have walks of their own, one walk after the other; else one with all of them.
 #pragma unroll 1
@@ -99,7 +101,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             __syncthreads();  // every warp is done with the stages
             walk = open_walk(args, item.order_index, walked_member);
         }
-        measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
+        measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row,
+                                           query_limit(args, item.batch)));
         const int walked = item.first_row < limit ? walk.steps() : 0;
         const int steps = kItemWalks > 1 ? walked : kMembers * walked;
         const auto copy = [&](int step, int buffer) {
@@ -153,10 +156,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 
         cp_async_wait_group<0>();
     }
+    const int keys = positions_of(args, item.batch, kKeyLength);
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float kept[2] = {kept_factor(args), kept_factor(args)}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
-                    rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, kKeyLength);
+                    rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row, keys);
     store_warp_rows(value_tile, warp_row, value_gradient, kept,
-                    rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, kKeyLength);
+                    value_rows_of(args, args.d_v, item.batch, key_head(item.head)), item.first_row,
+                    keys);
 }

@@ -121,12 +121,15 @@ SPION_DEVICE void sum_gradient(float (&sum)[kHeadTiles][4], Tiles tiles, int war
 }
 
 // The warp's result times `factor` to global memory. What rows from `padded` on have gathered is
-// dropped by selection: those of padded keys need not even be finite.
+// dropped by selection: those of padded keys need not even be finite. Rows from `end` on are not the
+// sample's.
+template <int kChunks>
 SPION_DEVICE void store_gradient(unsigned tile, int warp_row, float (&sum)[kHeadTiles][4],
-                                 float factor, const Rows& target, int first, int padded) {
+                                 float factor, const RowsOf<kChunks>& target, int first, int padded,
+                                 int end) {
     zero_rows_from(padded, sum);
     const float factors[2] = {factor, factor};
-    store_warp_rows(tile, warp_row, sum, factors, target, first, kKeyLength);
+    store_warp_rows(tile, warp_row, sum, factors, target, first, end);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
@@ -139,12 +142,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned start = shared_memory_start();
     const Tiles tiles{start, start + kStationaryBytes, start + 2 * kStationaryBytes,
                       start + 2 * kStationaryBytes + kStagesBytes};
-    const Rows queries = rows_of(args.q, item.batch, query_head(item.head, 0));
-    const Rows output_gradients = rows_of(args.d_o, item.batch, query_head(item.head, 0));
+    const Rows queries = rows_of(args, args.q, item.batch, query_head(item.head, 0));
+    const ValueRows output_gradients =
+        value_rows_of(args, args.d_o, item.batch, query_head(item.head, 0));
 
-    copy_warp_rows(tiles.key, warp_row, rows_of(args.k, item.batch, key_head(item.head)),
+    copy_warp_rows(tiles.key, warp_row, rows_of(args, args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
-    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row, kLength));
+    measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row,
+                                       query_limit(args, item.batch)));
     const StepElements<true> elements = step_elements<true>(
         args, walk.gather_blocks, walk.listed, item.batch, item.head, item.first_row + warp_row);
     const int walked = item.first_row < limit ? walk.steps() : 0;
@@ -165,18 +170,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                         arrived);
     store_gradient(tiles.value, warp_row, sum, kept_factor(args),
-                   rows_of(args.d_v, item.batch, key_head(item.head)), item.first_row, padded);
+                   value_rows_of(args, args.d_v, item.batch, key_head(item.head)), item.first_row,
+                   padded, positions_of(args, item.batch, kKeyLength));
 
     // Every warp is done with the stages, every lane of this one with the rows that V takes.
     __syncthreads();
     walk.window = read_window(walk, 0);
-    copy_warp_rows(tiles.value, warp_row, rows_of(args.v, item.batch, key_head(item.head)),
-                   item.first_row, limit);
+    copy_warp_rows(tiles.value, warp_row,
+                   value_rows_of(args, args.v, item.batch, key_head(item.head)), item.first_row,
+                   limit);
     sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                        arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);
     store_gradient(tiles.key, staging_row, sum, kScale,
-                   rows_of(args.d_k, item.batch, key_head(item.head)), item.first_row, padded);
+                   rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row, padded,
+                   positions_of(args, item.batch, kKeyLength));
 }

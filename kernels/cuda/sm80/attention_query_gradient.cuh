@@ -34,7 +34,7 @@ SPION_DEVICE int delta_chunk(int i) {
 // on.
 struct OutputChunks {
     uint4 chunks[kWarpCopies];
-    __device__ __forceinline__ OutputChunks(const Rows& source, int first, int limit) {
+    __device__ __forceinline__ OutputChunks(const ValueRows& source, int first, int limit) {
 #pragma unroll
         for (int i = 0; i < kWarpCopies; ++i) {
             const int row = kDeltaAsCopied ? copied_row<kRowChunks, 32>(first, i, lane_index())
@@ -42,7 +42,7 @@ struct OutputChunks {
             const int chunk =
                 kDeltaAsCopied ? copied_chunk<kRowChunks, 32>(i, lane_index()) : delta_chunk(i);
             chunks[i] = make_uint4(0, 0, 0, 0);
-            if (row < limit) chunks[i] = *(const uint4*)source.at(row, chunk);
+            if (row < limit && source.has(chunk)) chunks[i] = *(const uint4*)source.at(row, chunk);
         }
     }
 };
@@ -133,13 +133,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned output_gradient_tile = query_tile + kStationaryBytes;
     const unsigned stage_tiles = output_gradient_tile + kStationaryBytes;
     const unsigned shared_delta = stage_tiles + kStagesBytes + warp_row * 4;
-    const Rows keys = rows_of(args.k, item.batch, key_head(item.head));
-    const Rows values = rows_of(args.v, item.batch, key_head(item.head));
+    const Rows keys = rows_of(args, args.k, item.batch, key_head(item.head));
+    const ValueRows values = value_rows_of(args, args.v, item.batch, key_head(item.head));
 
-    copy_warp_rows(query_tile, warp_row, rows_of(args.q, item.batch, item.head), item.first_row,
-                   kLength);
-    copy_warp_rows(output_gradient_tile, warp_row, rows_of(args.d_o, item.batch, item.head),
-                   item.first_row, kLength);
+    copy_warp_rows(query_tile, warp_row, rows_of(args, args.q, item.batch, item.head),
+                   item.first_row, query_limit(args, item.batch));
+    copy_warp_rows(output_gradient_tile, warp_row,
+                   value_rows_of(args, args.d_o, item.batch, item.head), item.first_row,
+                   query_limit(args, item.batch));
     measure_walk(walk, clip_walk<false>(args, walk, item.batch, item.first_row, limit));
     const int steps = walk.steps();
     const auto copy = [&](int step, int buffer) {
@@ -154,17 +155,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = first_row + lane_index() / 4 + 8 * half;
-        shift[half] = row < kLength ? probability_shift(args.lse[item.row + row]) : kInfinity;
+        shift[half] = row < query_limit(args, item.batch)
+                          ? probability_shift(args.lse[item.row + row])
+                          : kInfinity;
     }
-    const OutputChunks output(rows_of(args.o, item.batch, item.head), first_row, kLength);
+    const OutputChunks output(value_rows_of(args, args.o, item.batch, item.head), first_row,
+                              query_limit(args, item.batch));
     wait_first();
     __syncwarp();
     if constexpr (kDeltaAsCopied) {
         delta_as_copied(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
-                        first_row, kLength);
+                        first_row, query_limit(args, item.batch));
     } else {
         delta_by_pairs(shared_delta, args.delta + item.row, output, output_gradient_tile, warp_row,
-                       first_row, kLength);
+                       first_row, query_limit(args, item.batch));
     }
     __syncwarp();
     delta[0] = load_shared_float(shared_delta + lane_index() / 4 * 4);
@@ -195,5 +199,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     cp_async_wait_group<0>();
     const float factor[2] = {kScale, kScale};
     store_warp_rows(query_tile, warp_row, query_gradient, factor,
-                    rows_of(args.d_q, item.batch, item.head), item.first_row, kLength);
+                    rows_of(args, args.d_q, item.batch, item.head), item.first_row,
+                    query_limit(args, item.batch));
 }

@@ -47,14 +47,14 @@ SPION_DEVICE int tile_offset(int row, int byte) {
            swizzled(row, byte % kSwizzleAtomBytes);
 }
 
-// acc[64, kRows] = stationary[64, D] * streamed[kRows, D]^T, both tiles in shared memory.
-// Asynchronous, as the next: the caller fences, commits and waits.
-template <int kRows>
+// acc[64, kRows] = stationary[64, kDepth] * streamed[kRows, kDepth]^T, both tiles in shared memory;
+// kDepth is D or Dv. Asynchronous, as the next: the caller fences, commits and waits.
+template <int kRows, int kDepth>
 SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, unsigned streamed) {
     const unsigned long long left = tile_descriptor<kGroupRows>(stationary);
     const unsigned long long right = tile_descriptor<kRows>(streamed);
 #pragma unroll
-    for (int pair = 0; pair < kHeadDim / 32; ++pair) {  // of steps of 16
+    for (int pair = 0; pair < (kDepth + 31) / 32; ++pair) {  // of steps of 16; the rest is padding
         const int swizzle_atom = 64 * pair / kSwizzleAtomBytes,
                   byte = 64 * pair % kSwizzleAtomBytes;
         Wgmma<Element, kRows>::products(
@@ -156,12 +156,14 @@ struct ResultRows {
     }
 
     // To rows [first, + 16) below `limit`.
-    __device__ __forceinline__ void store(const Rows& target, int first, int limit) const {
+    template <int kChunks>
+    __device__ __forceinline__ void store(const RowsOf<kChunks>& target, int first,
+                                          int limit) const {
         const int row = first + lane_index() / kRowChunks;
         char* const start = target.at(row, lane_index() % kRowChunks);
 #pragma unroll
         for (int i = 0; i < 16 / kAtOnce; ++i) {
-            if (row + i * kAtOnce < limit) {
+            if (row + i * kAtOnce < limit && target.has(lane_index() % kRowChunks)) {
                 *(uint4*)(start + (long long)(i * kAtOnce) * target.row_bytes) = chunks[i];
             }
         }

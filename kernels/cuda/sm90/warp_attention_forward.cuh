@@ -85,7 +85,9 @@ struct Consumer {
             for (int half = 0; half < 2; ++half) {
                 const int row = plan.first_row + 16 * m + 8 * half + lane_index() / 4;
                 const float value = softmax.lse(m, half);
-                if (lane_index() % 4 == 0 && row < kLength) lse[row] = value;
+                if (lane_index() % 4 == 0 && row < query_limit(args, plan.batch())) {
+                    lse[row] = value;
+                }
             }
         }
     }
@@ -107,8 +109,8 @@ struct Consumer {
                 if (kElementsMasked && softmax.row_sum[m][half] == 0.0F) factor[m][half] = 0.0F;
             }
         }
-        store_result(staging, out, factor, rows_of(args.o, plan.batch(), plan.head()),
-                     plan.first_row);
+        store_result(staging, out, factor, value_rows_of(args, args.o, plan.batch(), plan.head()),
+                     plan.first_row, query_limit(args, plan.batch()));
         store_lse(args, plan);
     }
 
@@ -116,7 +118,8 @@ struct Consumer {
                                                  const ItemPlan& plan) {
         reset(args, plan);
         add_up_lanes();
-        store_zeros(rows_of(args.o, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(value_rows_of(args, args.o, plan.batch(), plan.head()), plan.first_row,
+                    query_limit(args, plan.batch()));
         store_lse(args, plan);
     }
 };

@@ -122,16 +122,20 @@ struct Consumer {
             scale[m][0] = scale[m][1] = kScale;
             kept[m][0] = kept[m][1] = kept_factor(args);
         }
-        store_result(staging, key_gradient, scale, rows_of(args.d_k, plan.batch(), plan.head()),
-                     plan.first_row);
+        store_result(staging, key_gradient, scale,
+                     rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
+                     positions_of(args, plan.batch(), kKeyLength));
         store_result(staging + kTileBytes, value_gradient, kept,
-                     rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+                     value_rows_of(args, args.d_v, plan.batch(), plan.head()), plan.first_row,
+                     positions_of(args, plan.batch(), kKeyLength));
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
-        store_zeros(rows_of(args.d_k, plan.batch(), plan.head()), plan.first_row);
-        store_zeros(rows_of(args.d_v, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
+                    positions_of(args, plan.batch(), kKeyLength));
+        store_zeros(value_rows_of(args, args.d_v, plan.batch(), plan.head()), plan.first_row,
+                    positions_of(args, plan.batch(), kKeyLength));
     }
 };
 

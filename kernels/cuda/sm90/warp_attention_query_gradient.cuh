@@ -50,7 +50,7 @@ struct Consumer {
                 const int row = 16 * m + 8 * half + lane_index() / 4;
                 const float lse = load_shared_float(memory.stationary_statistics() + row * 4);
                 // Rows from L on get the shift that makes every probability 0.
-                const bool inside = plan.first_row + row < kLength;
+                const bool inside = plan.first_row + row < query_limit(args, plan.batch());
                 shift[m][half] = inside ? probability_shift(lse) : kInfinity;
                 if (lane_index() % 4 == 0 && inside) {
                     args.delta[(long long)plan.batch_head * kLength + plan.first_row + row] =
@@ -117,13 +117,15 @@ struct Consumer {
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = kScale;
-        store_result(staging, query_gradient, factor, rows_of(args.d_q, plan.batch(), plan.head()),
-                     plan.first_row);
+        store_result(staging, query_gradient, factor,
+                     rows_of(args, args.d_q, plan.batch(), plan.head()), plan.first_row,
+                     query_limit(args, plan.batch()));
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
-        store_zeros(rows_of(args.d_q, plan.batch(), plan.head()), plan.first_row);
+        store_zeros(rows_of(args, args.d_q, plan.batch(), plan.head()), plan.first_row,
+                    query_limit(args, plan.batch()));
     }
 };
 

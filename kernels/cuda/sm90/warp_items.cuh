@@ -11,7 +11,7 @@
 // (b, h) after (b, h), whose rows then stay in the L2 cache; but the first lpt_tiles of every
 // (b, h), the longest, come before all others, so that none of them is left for the end.
 SPION_DEVICE WorkItem work_item(const SpionSm90Arguments& args, unsigned item) {
-    const unsigned early = args.lpt_tiles, tiles = (unsigned)tile_count(args.attention);
+    const unsigned early = args.lpt_tiles, tiles = head_items(args.attention);
     const unsigned lpt_items = early * (args.items / tiles);
     const bool first = item < lpt_items;
     const unsigned index = first ? item : item - lpt_items;

@@ -76,7 +76,7 @@ struct Feed {
     unsigned stationary_parity = 1;
     PipelineState ring;
     // Of the open item.
-    int batch = 0, head = 0, first_row = 0;
+    int batch = 0, head = 0, first_row = 0, start = 0;
     const GatherBlockIndex* gather_blocks = nullptr;  // of the step to be fetched next
     int left = 0;                                     // rows from there on
     int upcoming[kGatherBlocksPerStep] = {};          // its gather blocks
@@ -132,8 +132,8 @@ struct Feed {
             const int tensor = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
             tma_load(
                 memory.stationary_tile(tensor) + swizzle_atom * kStationaryRows * kSwizzleAtomBytes,
-                args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns, first_row,
-                head_in_tensor<!kWalksKeys>(head), batch);
+                args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns, start + first_row,
+                head_in_tensor<!kWalksKeys>(head), batch_in_map(batch));
         }
     }
 
@@ -167,7 +167,8 @@ struct Feed {
         const int limit = key_limit(args.attention, work.batch);
         left = elements;
         if constexpr (kSpansMasked) {
-            left = rows_within(kWalksKeys ? min(limit, stop) : stop, listed);
+            left = rows_within(
+                min(kWalksKeys ? limit : query_limit(args.attention, work.batch), stop), listed);
         } else if (kWalksKeys && limit < kStreamedLength) {
             left = rows_within(limit, listed);
         }
@@ -175,6 +176,7 @@ struct Feed {
         batch = work.batch;
         head = work.head;
         first_row = work.first_row;
+        start = work.start;
         if constexpr (kMembers > 1) {
             member = 0;
             rows = left;
@@ -206,11 +208,12 @@ struct Feed {
 #pragma unroll
             for (int box = 0; box < 2 * kSwizzleAtoms; ++box) {
                 const int tile = box / kSwizzleAtoms, swizzle_atom = box % kSwizzleAtoms;
-                tma_load(tiles + tile * kTileBytes +
-                             (swizzle_atom * kStreamedRows + i * kGatherRows) * kSwizzleAtomBytes,
-                         args.maps[kStationaryTensors + tile], full,
-                         swizzle_atom * kSwizzleAtomColumns, row,
-                         kWalksKeys ? key_head(head) : query_head(head, member), batch);
+                tma_load(
+                    tiles + tile * kTileBytes +
+                        (swizzle_atom * kStreamedRows + i * kGatherRows) * kSwizzleAtomBytes,
+                    args.maps[kStationaryTensors + tile], full, swizzle_atom * kSwizzleAtomColumns,
+                    row_in_map(start, row, kStreamedLength),
+                    kWalksKeys ? key_head(head) : query_head(head, member), batch_in_map(batch));
             }
         }
         gather_blocks += kGatherBlocksPerStep;

@@ -13,10 +13,14 @@
 
 enum : int { kRowTiles = kStationaryRows / 16 };
 enum : int { kScoreTiles = kColumns / 8 };
-enum : int { kDepthSteps = kHeadDim / 16 };
+// Of 16 columns each: those of a tile beyond them are padding.
+enum : int {
+    kDepthSteps = (((int)kKeyDim > (int)kValueDim ? (int)kKeyDim : (int)kValueDim) + 15) / 16
+};
+enum : int { kResultTiles = 2 * kDepthSteps };
 
 using Scores = float[kRowTiles][kScoreTiles][4];
-using Result = float[kRowTiles][kHeadTiles][4];
+using Result = float[kRowTiles][kResultTiles][4];
 
 // The address that this lane gives to ldmatrix for columns [16 * step, + 16), when `lane_start` is
 // the one that it gives for columns [0, 16) of the same rows of a tile of kRows rows.
@@ -111,7 +115,7 @@ SPION_DEVICE void add_product(Result& acc, const Scores& left, unsigned tile, in
 #pragma unroll
     for (int step = 0; step < kScoreTiles / 2; ++step) {
 #pragma unroll
-        for (int j = 0; j < kHeadTiles; j += 2) {
+        for (int j = 0; j < kResultTiles; j += 2) {
             unsigned b[4];
             ldmatrix_x4_trans(
                 b, further_columns<kStreamedRows>(lane, j / 2) + step * 16 * kSwizzleAtomBytes);
@@ -137,16 +141,18 @@ SPION_DEVICE void zero_streamed_rows(unsigned tile, int first) {
 }
 
 // Writes a result, its rows 16 m + g and 16 m + g + 8 scaled by factor[m][0] and factor[m][1], to
-// rows [first, first + kStationaryRows) below L, 16 bytes a lane. `tile` [kStationaryRows, D] of
+// rows [first, first + kStationaryRows) below `limit`, 16 bytes a lane. `tile` [kStationaryRows, D] of
 // shared memory serves as staging.
+template <int kChunks>
 SPION_DEVICE void store_result(unsigned tile, const Result& acc,
-                               const float (&factor)[kRowTiles][2], const Rows& target, int first) {
+                               const float (&factor)[kRowTiles][2], const RowsOf<kChunks>& target,
+                               int first, int limit) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     __syncwarp();
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
-        for (int j = 0; j < kHeadTiles; ++j) {
+        for (int j = 0; j < kResultTiles; ++j) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const float scale = factor[m][half];
@@ -164,16 +170,18 @@ SPION_DEVICE void store_result(unsigned tile, const Result& acc,
         const int row = (32 * i + lane_index()) / kRowChunks;
         const int chunk = (32 * i + lane_index()) % kRowChunks;
         const uint4 value = load_shared_16(tile + tile_offset<kStationaryRows>(row, chunk * 16));
-        if (first + row < kStationaryLength) *(uint4*)target.at(first + row, chunk) = value;
+        if (first + row < limit && target.has(chunk))
+            *(uint4*)target.at(first + row, chunk) = value;
     }
     fence_proxy_async_shared();
     __syncwarp();
 }
 
 // The same of a result of zeros.
-SPION_DEVICE void store_zeros(const Rows& target, int first) {
+template <int kChunks>
+SPION_DEVICE void store_zeros(const RowsOf<kChunks>& target, int first, int limit) {
     for (int i = lane_index(); i < kStationaryRows * kRowChunks; i += 32) {
-        if (first + i / kRowChunks < kStationaryLength) {
+        if (first + i / kRowChunks < limit && target.has(i % kRowChunks)) {
             *(uint4*)target.at(first + i / kRowChunks, i % kRowChunks) = make_uint4(0, 0, 0, 0);
         }
     }

@@ -32,7 +32,7 @@ struct Consumer {
         const unsigned gather_mask = gather_mask_of_stage(key.index);
         warpgroup_fence_operand(scores);
         wgmma_fence();
-        start_scores<kStreamedRows>(scores, query_tile, stage_tile(key.index, 0));
+        start_scores<kStreamedRows, kKeyDim>(scores, query_tile, stage_tile(key.index, 0));
         wgmma_commit_group();
         return gather_mask;
     }
@@ -160,12 +160,14 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();
-    rows.store(rows_of(args.o, plan.batch(), plan.head()), first, kLength);
+    rows.store(value_rows_of(args, args.o, plan.batch(), plan.head()), first,
+               query_limit(args, plan.batch()));
     const int row = first + lane_index() / 4;
     float* const lse = args.lse + (long long)plan.batch_head * kLength;
     if (lane_index() % 4 == 0) {
-        if (row < kLength) lse[row] = softmax.lse(0);
-        if (row + 8 < kLength) lse[row + 8] = softmax.lse(1);
+        const int queries = query_limit(args, plan.batch());
+        if (row < queries) lse[row] = softmax.lse(0);
+        if (row + 8 < queries) lse[row + 8] = softmax.lse(1);
     }
 }
 

@@ -147,12 +147,12 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             mbarrier_wait(stage_full(stage.index, 0), stage.parity);
             warpgroup_discard_operand(scores);
             wgmma_fence();
-            start_scores<kStreamedRows>(scores, key_tile, query_tile);
+            start_scores<kStreamedRows, kKeyDim>(scores, key_tile, query_tile);
             wgmma_commit_group();
             mbarrier_wait(stage_full(stage.index, 1), stage.parity);
             warpgroup_discard_operand(gradient);
             wgmma_fence();
-            start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
+            start_scores<kStreamedRows, kValueDim>(gradient, value_tile, output_gradient_tile);
             wgmma_commit_group();
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
@@ -227,9 +227,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     ResultRows rows;
     rows.take(dq_acc_at(stage.index, group), key_gradient, scale);
-    rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kKeyLength);
+    rows.store(rows_of(args, args.d_k, plan.batch(), plan.head()), first, kKeyLength);
     rows.take(dq_acc_at(stage.index, group), value_gradient, one);
-    rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kKeyLength);
+    rows.store(value_rows_of(args, args.d_v, plan.batch(), plan.head()), first, kKeyLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

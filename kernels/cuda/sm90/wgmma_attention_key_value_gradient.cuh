@@ -33,7 +33,7 @@ struct Consumer {
         const unsigned gather_mask = gather_mask_of_stage(stage.index);
         warpgroup_discard_operand(scores);
         wgmma_fence();
-        start_scores<kStreamedRows>(scores, key_tile, stage_tile(stage.index, 0));
+        start_scores<kStreamedRows, kKeyDim>(scores, key_tile, stage_tile(stage.index, 0));
         wgmma_commit_group();
         return gather_mask;
     }
@@ -64,7 +64,7 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     mbarrier_wait(stage_full(stage.index, 1), stage.parity);
     warpgroup_discard_operand(gradient);
     wgmma_fence();
-    start_scores<kStreamedRows>(gradient, value_tile, output_gradient_tile);
+    start_scores<kStreamedRows, kValueDim>(gradient, value_tile, output_gradient_tile);
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
@@ -134,8 +134,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();
-    key_rows.store(rows_of(args.d_k, plan.batch(), plan.head()), first, kKeyLength);
-    value_rows.store(rows_of(args.d_v, plan.batch(), plan.head()), first, kKeyLength);
+    const int keys = positions_of(args, plan.batch(), kKeyLength);
+    key_rows.store(rows_of(args, args.d_k, plan.batch(), plan.head()), first, keys);
+    value_rows.store(value_rows_of(args, args.d_v, plan.batch(), plan.head()), first, keys);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

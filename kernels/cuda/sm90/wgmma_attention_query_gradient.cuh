@@ -55,6 +55,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
 
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
     const int first = plan.first_row + warp_row;
+    const int queries = query_limit(args, plan.batch());
     float shift[2], delta[2];
     group_delta(delta, output_gradient_tile, output_tile);
 #pragma unroll
@@ -62,8 +63,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         const int row = lane_index() / 4 + 8 * half;
         const unsigned lse = stationary_statistics(stationary_stage.index) + (warp_row + row) * 4;
         // Rows from L on get the shift that makes every probability 0.
-        shift[half] = first + row < kLength ? probability_shift(load_shared_float(lse)) : kInfinity;
-        if (lane_index() % 4 == 0 && first + row < kLength) {
+        shift[half] = first + row < queries ? probability_shift(load_shared_float(lse)) : kInfinity;
+        if (lane_index() % 4 == 0 && first + row < queries) {
             args.delta[(long long)plan.batch_head * kLength + first + row] = delta[half];
         }
     }
@@ -86,7 +87,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             zero_rows<kStreamedRows>(key_tile, valid, 1 + group);
         warpgroup_fence_operand(scores);
         wgmma_fence();
-        start_scores<kStreamedRows>(scores, query_tile, key_tile);
+        start_scores<kStreamedRows, kKeyDim>(scores, query_tile, key_tile);
         wgmma_commit_group();
         mbarrier_wait(stage_full(stage.index, 1), stage.parity);
         if (may_have_padded_rows<kStreamedRows>(valid)) {
@@ -94,7 +95,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         }
         warpgroup_fence_operand(gradient);
         wgmma_fence();
-        start_scores<kStreamedRows>(gradient, output_gradient_tile, value_tile);
+        start_scores<kStreamedRows, kValueDim>(gradient, output_gradient_tile, value_tile);
         wgmma_commit_group();
         const auto kept = elements.at(step).template kept<kScoreTiles>(0);
         wgmma_wait_group<1>();
@@ -145,7 +146,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();
-    rows.store(rows_of(args.d_q, plan.batch(), plan.head()), first, kLength);
+    rows.store(rows_of(args, args.d_q, plan.batch(), plan.head()), first,
+               query_limit(args, plan.batch()));
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

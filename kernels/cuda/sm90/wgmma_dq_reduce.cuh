@@ -103,8 +103,8 @@ __device__ __forceinline__ void DqReduceWarp::write(const ItemPlan& plan, int ga
     const SpionTensor& tensor = args.attention.d_q;
     const int odd = lane_index() % 2;
     const int first = gather_block * kGatherRows + lane_index() / 4 + 8 * odd;
-    char* const target =
-        rows_of(tensor, plan.batch(), plan.head()).at(first, 0) + lane_index() % 4 / 2 * 8;
+    char* const target = rows_of(args.attention, tensor, plan.batch(), plan.head()).at(first, 0) +
+                         lane_index() % 4 / 2 * 8;
     const int pitch = (int)tensor.row_stride * Element::kBytes;
     unsigned source = dq_partial_at(buffer) + lane_index() * 16;
 #pragma unroll 1
@@ -121,7 +121,7 @@ __device__ __forceinline__ void DqReduceWarp::write(const ItemPlan& plan, int ga
         const unsigned low = Element::pack(value.x * kScale, value.y * kScale);
         const unsigned high = Element::pack(value.z * kScale, value.w * kScale);
         const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? low : high, 1);
-        if (first + row < kLength) {
+        if (first + row < kLength && (kKeyDim == kHeadDim || byte < kKeyDim * Element::kBytes)) {
             *(uint2*)(target + row * pitch + byte) =
                 odd ? make_uint2(other, high) : make_uint2(low, other);
         }

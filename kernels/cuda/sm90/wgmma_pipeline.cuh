@@ -169,8 +169,8 @@ SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkIte
         tma_load(stationary_tile(stationary_stage, tensor) + group * kGroupTileBytes +
                      swizzle_atom * kGroupRows * kSwizzleAtomBytes,
                  args.maps[tensor], full, swizzle_atom * kSwizzleAtomColumns,
-                 work.first_row + group * kGroupRows, head_in_tensor<!kWalksKeys>(work.head),
-                 work.batch);
+                 work.start + work.first_row + group * kGroupRows,
+                 head_in_tensor<!kWalksKeys>(work.head), batch_in_map(work.batch));
     }
 }
 
@@ -188,8 +188,9 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
             tma_load(
                 stage_tile(stage, tile) +
                     (swizzle_atom * kStreamedRows + lane_index() * kGatherRows) * kSwizzleAtomBytes,
-                map, full, swizzle_atom * kSwizzleAtomColumns, gather_block * kGatherRows,
-                head_in_tensor<kWalksKeys>(work.head), work.batch);
+                map, full, swizzle_atom * kSwizzleAtomColumns,
+                row_in_map(work.start, gather_block * kGatherRows, kStreamedLength),
+                head_in_tensor<kWalksKeys>(work.head), batch_in_map(work.batch));
         }
     }
 }
@@ -213,7 +214,7 @@ SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
 // before finds in the L2 what that has read or written last.
 template <bool kLastHeadFirst>
 SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned claim) {
-    const unsigned tiles = (unsigned)tile_count(args.attention);
+    const unsigned tiles = head_items(args.attention);
     if constexpr (kHelperWarps > 0) {
         // batch_heads_at_once heads side by side, order index by order index.
         const unsigned first =
@@ -231,8 +232,7 @@ SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned clai
         order_index = (claim - first_late) / args.lpt_heads;
         batch_head = first_late / tiles + (claim - first_late - order_index * args.lpt_heads);
     }
-    if (kLastHeadFirst)
-        batch_head = (unsigned)args.attention.batch * kPatternHeads - 1 - batch_head;
+    if (kLastHeadFirst) batch_head = head_count(args.attention) - 1 - batch_head;
     return work_item(args.attention, batch_head, (int)order_index);
 }
 
@@ -270,8 +270,9 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
             next = gridDim.x + atomicAdd(&counters[0], 1U);
         }
         const int limit = key_limit(args.attention, work.batch);
-        measure_walk(walk, clip_walk<!kWalksKeys>(args.attention, walk, work.batch, work.first_row,
-                                                  kWalksKeys ? limit : kStreamedLength));
+        measure_walk(walk, clip_walk<!kWalksKeys>(
+                               args.attention, walk, work.batch, work.first_row,
+                               kWalksKeys ? limit : query_limit(args.attention, work.batch)));
         if constexpr (kSpansMasked) block_row_masks = read_block_row_masks(args.attention, walk, 0);
         if (!kWalksKeys && work.first_row >= limit) walk.valid = 0;
 

@@ -14,8 +14,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     float sum = 0.0F;
     for (int batch = 0; batch < args.batch; ++batch) {
         const long long first = ((long long)batch * kHeads + head) * kLength;
+        const int rows = args.starts == nullptr
+                             ? (int)kLength
+                             : min((int)kLength, args.starts[batch + 1] - args.starts[batch]);
 #pragma unroll 4
-        for (int row = thread; row < kLength; row += kThreads) {
+        for (int row = thread; row < rows; row += kThreads) {
             const float p = ex2_approx((sink - args.lse[first + row]) * kSinkLog2E);
             sum = __fmaf_rn(-p, args.delta[first + row], sum);
         }

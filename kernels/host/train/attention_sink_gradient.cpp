@@ -14,13 +14,15 @@ extern "C" void attention_sink_gradient(const SpionAttentionArguments* args, lon
         float total = 0.0F;
         for (int batch = 0; batch < args->batch; ++batch) {
             const long long first = (static_cast<long long>(batch) * kHeads + head) * kLength;
+            const int rows =
+                args->starts == nullptr ? kLength : args->starts[batch + 1] - args->starts[batch];
             Floats sum = 0.0F;
             int row = 0;
-            for (; row + kLanes <= kLength; row += kLanes) {
+            for (; row + kLanes <= rows; row += kLanes) {
                 const Floats p = exp2_of((sink - load(args->lse + first + row)) * kLog2E);
                 sum += p * load(args->delta + first + row);
             }
-            for (; row < kLength; ++row) {
+            for (; row < rows; ++row) {
                 const Floats p = exp2_of(Floats((sink - args->lse[first + row]) * kLog2E));
                 total += p[0] * args->delta[first + row];
             }

@@ -84,19 +84,12 @@ def attention_with_lse(
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
     changed = softcap or dropout or pattern.patterns > 1 or k.shape[2] != q.shape[2]
     if changed or alibi_slopes is not None or sinks is not None:
+        numbers = float(softcap), float(dropout), pattern.patterns
         if dropout and dropout_state is None:
             dropout_state = _drawn(q.device)
-        dtype = _computed_in(q)
-        o, lse = torch.ops.spion.general_attention(
-            *(x.to(dtype) for x in (q, k, v)),
-            *given,
-            float(softcap),
-            float(dropout),
-            pattern.patterns,
-            dropout_state,
-            alibi_slopes,
-            sinks,
-        )
+        arguments = *given, *numbers, dropout_state, alibi_slopes, sinks
+        in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
+        o, lse = torch.ops.spion.general_attention(*in_dtype, *arguments)
     else:
         o, lse = torch.ops.spion.attention(q, k, v, *given)
     if o.requires_grad and not torch.compiler.is_compiling():

@@ -157,11 +157,7 @@ def plan(
         **changes._asdict(),
     )
     made = Plan(
-        attention,
-        _context(canonical(where)),
-        typical=typical,
-        max_blocks=max_blocks,
-        batch=batch,
+        attention, _context(canonical(where)), typical=typical, max_blocks=max_blocks, batch=batch
     )
     kept = _plans.setdefault((key, made.table_bytes // 4), made)
     if max_blocks == 0:

@@ -6,7 +6,9 @@
 using Element = struct Bf16;  // storage and arithmetic
 enum : int { kHeads = 2 };  // H
 enum : int { kKeyHeads = 2 };  // of K and V
-enum : int { kHeadDim = 32 };  // D
+enum : int { kHeadDim = 32 };  // of tiles, D and Dv padded
+enum : int { kKeyDim = 32 };  // D
+enum : int { kValueDim = 32 };  // Dv
 enum : int { kLength = 100 };  // L
 enum : int { kKeyLength = 100 };  // of K and V
 #define kScale 0.176776692F  // of Q K^T
@@ -18,6 +20,7 @@ enum : int { kDropped = 0 };  // of 256, of P
 #define kSoftcap 0.0F  // of scores; 0: none
 enum : bool { kAlibi = false };  // slopes of distances
 enum : bool { kSink = false };  // one score more a row
+enum : bool { kVarlen = false };  // sequences lie end to end
 enum : int { kItemHeads = 2 };  // heads that have work items
 enum : int { kPatterns = 1 };  // of all heads
 enum : int { kStationaryLength = 100 };  // positions of what stays

@@ -6,7 +6,9 @@
 using Element = struct Fp32;  // storage and arithmetic
 enum : int { kHeads = 4 };  // H
 enum : int { kKeyHeads = 4 };  // of K and V
-enum : int { kHeadDim = 128 };  // D
+enum : int { kHeadDim = 128 };  // of tiles, D and Dv padded
+enum : int { kKeyDim = 128 };  // D
+enum : int { kValueDim = 128 };  // Dv
 enum : int { kLength = 1024 };  // L
 enum : int { kKeyLength = 1024 };  // of K and V
 #define kScale 0.0883883461F  // of Q K^T
@@ -18,6 +20,7 @@ enum : int { kDropped = 0 };  // of 256, of P
 #define kSoftcap 0.0F  // of scores; 0: none
 enum : bool { kAlibi = false };  // slopes of distances
 enum : bool { kSink = false };  // one score more a row
+enum : bool { kVarlen = false };  // sequences lie end to end
 enum : int { kItemHeads = 4 };
 enum : int { kStationaryLength = 1024 };  // of either side
 enum : int { kBlock = 128 };  // edge of a pattern block

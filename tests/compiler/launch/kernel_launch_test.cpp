@@ -117,6 +117,57 @@ TEST_F(KernelLaunchTest, DescribesTheRolesTensorsInTheirOrder) {
     }
 }
 
+// The tile is wider than the tensors, of which V has another dimension: what is beyond is zeros.
+TEST_F(KernelLaunchTest, DescribesDimensionsAsTheyAre) {
+    TileProgram padded = program(KernelRole::kQueryGradient);
+    padded.attention.head_dim = 40;
+    padded.attention.value_dim = 80;
+    Launcher once(padded, {.resident_blocks = 1, .tile_width = 128}, device_.target());
+    launch(once, arguments(5));
+    std::vector<std::int64_t> widths;
+    for (const TensorBoxes& boxes : device_.described) {
+        widths.push_back(boxes.extent[0]);
+        EXPECT_EQ(boxes.columns, 64);
+    }
+    EXPECT_EQ(widths, (std::vector<std::int64_t>{40, 80, 80, 40, 80}));  // q, dO, O, K, V
+}
+
+// Sequences that lie end to end: one batch of all their rows, an item a tile and one each more.
+TEST_F(KernelLaunchTest, SequencesAreOneBatchOfAllTheirRows) {
+    Attention attention{.heads = 2,
+                        .head_dim = 64,
+                        .length = 1000,
+                        .dtype = DType::kBf16,
+                        .scale = 1,
+                        .mask = ElementMask::kSpans,
+                        .varlen = true};
+    const int starts[] = {0, 1000, 1003, 1300};
+    for (const int patterns : {1, 2}) {
+        attention.patterns = patterns;
+        const HeadPatterns pattern(
+            std::vector(static_cast<std::size_t>(patterns), BlockPattern::full(1000, 64)));
+        const TileProgram sequences = lower(
+            attention, pattern, KernelRole::kForward, device_.target(),
+            test::Launch{attention, KernelRole::kForward, 64, device_.target()}.measured().value());
+        device_.described.clear();
+        Launcher once(sequences, kThreeBlocks, device_.target());
+        SpionAttentionArguments args = arguments(3);
+        args.starts = starts;
+        args.rows = 1300;
+        launch(once, args);
+        ASSERT_EQ(device_.described.size(), 3U);
+        const auto* const extent = device_.described.front().extent;
+        EXPECT_EQ(std::vector(extent, extent + 4), (std::vector<std::int64_t>{64, 1300, 2, 1}));
+        const unsigned a_head = 1300 / sequences.stationary_rows + 3;
+        const unsigned tiles = (1000 - 1) / sequences.stationary_rows + 1;
+        EXPECT_EQ(passed_.items, patterns == 1 ? 2 * a_head : 3 * 2 * tiles);
+        EXPECT_EQ(passed_.attention.tiles, static_cast<int>(patterns == 1 ? a_head : 2 * tiles));
+        for (int item = 0; patterns == 1 && item < sequences.tiles(); ++item) {
+            EXPECT_EQ(sequences.order[static_cast<std::size_t>(item)], item);
+        }
+    }
+}
+
 TEST_F(KernelLaunchTest, GradientsTogetherAreGivenTurnsAndRoom) {
     const Attention attention{
         .heads = 2, .head_dim = 64, .length = 1000, .dtype = DType::kBf16, .scale = 1};

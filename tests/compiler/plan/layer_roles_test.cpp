@@ -78,8 +78,8 @@ TEST(LayerRoles, SumApartWhereThereIsNoKernel) {
     EXPECT_FALSE(predict_backward(attention_of(64), 64, hopper).fused.has_value());
     EXPECT_EQ(why_not_fused(attention_of(64), 128, hopper), "");
     EXPECT_EQ(why_not_fused(attention_of(64), 64, hopper),
-              "kernels of the fused backward take bf16 or fp16, D=64 or 128 and blocks "
-              "of 128, not bf16, D=64 and blocks of 64");
+              "kernels of the fused backward take bf16 or fp16, D and Dv of at most 128, one of "
+              "them above 32, and blocks of 128, not bf16, D=64, Dv=64 and blocks of 64");
     EXPECT_EQ(why_not_fused(attention_of(64), 128, cuda_target(80)),
               "sm_80 has no kernels for a fused backward");
 }
@@ -102,7 +102,7 @@ TEST(LayerRoles, LoweringRefusesWhatHasNoKernel) {
     const BlockPattern pattern = BlockPattern::full(attention.length, 64);
     expect_error<UserError>(
         [&] { lower(attention, pattern, KernelRole::kGradients, cuda_target(90)); },
-        "not bf16, D=64 and blocks of 64: take the split backward");
+        "not bf16, D=64, Dv=64 and blocks of 64: take the split backward");
 }
 
 TEST(LayerRoles, LaunchesHaveTheirPlace) {

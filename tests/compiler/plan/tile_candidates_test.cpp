@@ -37,6 +37,18 @@ void expect_golden(const std::string& text, const std::string& name) {
     EXPECT_EQ(text, std::string(std::istreambuf_iterator<char>(file), {})) << name;
 }
 
+// Not by the host's, which no GPU is.
+TEST(TileCandidates, RefusalsAreOfTheTargetsOwnFamily) {
+    Attention attention = attention_for(1024, 192);
+    attention.heads = attention.patterns = 4;
+    attention.kv_heads = 2;
+    for (const int capability : {80, 90}) {
+        const Launch launch{attention, KernelRole::kKeyValueGradient, 64, cuda_target(capability)};
+        expect_error<UserError>([&] { launch.choose(); },
+                                "give one pattern a head of K and V, or one a layer");
+    }
+}
+
 // The shapes that the times of kMeasured were measured with.
 TEST(TileCandidates, TheMeasuredShapesWinWhereTheyWereMeasured) {
     for (const MeasuredCase& row : kMeasured) {

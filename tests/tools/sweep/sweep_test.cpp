@@ -27,6 +27,27 @@ std::string flag_of(const Run& run, const std::string& name) {
     return "none";
 }
 
+// The files that users are given to begin with.
+TEST(SweepPlan, OfTheExamplesIsThePapersButForWhatTheySay) {
+    const std::filesystem::path examples = SPION_SOURCE_ROOT "/examples/sweeps";
+    const Plan quality = read_plan(examples / "quality.toml"),
+               variants = read_plan(examples / "variants.toml");
+    std::set<std::string> names;
+    for (const Plan* plan : {&quality, &variants}) {
+        for (const sweep::Run& run : plan->runs) {
+            EXPECT_TRUE(names.insert(run.name).second) << run.name;
+            const TrainSettings paper = preset_settings("paper", run.task);
+            EXPECT_EQ(run.settings.steps, paper.steps) << run.name;
+            EXPECT_EQ(run.settings.batch, paper.batch) << run.name;
+            EXPECT_EQ(run.settings.attention_dropout, 0.1) << run.name;
+            EXPECT_EQ(run.settings.sine_embedding, run.task == "pathfinder") << run.name;
+            EXPECT_EQ(run.density_of.empty(), run.arm != "bigbird" && run.arm != "window");
+        }
+    }
+    EXPECT_EQ(quality.runs.size(), 4U * 4 * 3);
+    EXPECT_EQ(variants.runs.size(), 2U * 2 * 3);
+}
+
 TEST(SweepPlan, HasARunForEachCombination) {
     const Plan plan = plan_of(R"(
 tasks = ["listops", "image"]

@@ -39,6 +39,22 @@ class Records : public testing::Test {
     ScratchFolder folder_;
 };
 
+std::ptrdiff_t open_files() {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+}
+
+TEST_F(Records, CloseTheirFileWhereItIsRefused) {
+    const std::ptrdiff_t before = open_files();
+    expect_refused("f.tsv", "1\tone\n0\n", ":2: 1 fields, but the first line has 2");
+    expect_refused("f.csv", "1,\"one\n", "");
+    EXPECT_EQ(open_files(), before);
+    {
+        const RecordSamples samples = read("f.tsv", "1\tone\n");
+        EXPECT_EQ(open_files(), before + 1);
+    }
+    EXPECT_EQ(open_files(), before);
+}
+
 TEST_F(Records, OfTsvAreLabelAndTextWithOrWithoutNames) {
     for (const char* bytes : {"1\tone\n0\ttwo \"quoted, as it stands\n1.0\tthree\n",
                               "\xEF\xBB\xBF"

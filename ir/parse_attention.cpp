@@ -1,0 +1,55 @@
+#include "ir/error.h"
+#include "ir/parser_parts.h"
+#include "ir/text_fields.h"
+
+namespace spion {
+
+Attention read_attention(TextReader& reader) {
+    const int line = reader.line();
+    reader.literal("attention");
+    Attention attention;
+    attention.heads = int_field(reader, "H", 1);
+    attention.head_dim = int_field(reader, "D", 1);
+    attention.length = integer_field(reader, "L", 1);
+    attention.dtype = name_field(reader, "dtype", parse_dtype);
+    attention.scale = float_field(reader, "scale");
+    attention.softmax = name_field(reader, "softmax", parse_softmax_kind);
+    attention.key_padding = name_field(reader, "key_padding", parse_bool);
+    attention.dropout = float_field(reader, "dropout");
+    if (reader.accept("mask=")) {
+        attention.mask = name_value(reader, "mask", parse_element_mask);
+    }
+    if (reader.accept("kv_heads=")) {
+        attention.kv_heads = static_cast<int>(reader.integer("kv_heads", 1, kMostInt));
+    }
+    if (reader.accept("kv_length=")) {
+        attention.kv_length = reader.integer("kv_length", 1, kMostInt);
+    }
+    if (reader.accept("patterns=")) {
+        attention.patterns = static_cast<int>(reader.integer("patterns", 1, kMostInt));
+    }
+    if (reader.accept("softcap=")) {
+        attention.softcap = reader.number("softcap as a number");
+    }
+    if (reader.accept("alibi=")) {
+        attention.alibi = name_value(reader, "alibi", parse_bool);
+    }
+    if (reader.accept("sink=")) {
+        attention.sink = name_value(reader, "sink", parse_bool);
+    }
+    if (reader.accept("Dv=")) {
+        attention.value_dim = static_cast<int>(reader.integer("Dv", 1, kMostInt));
+    }
+    if (reader.accept("varlen=")) {
+        attention.varlen = name_value(reader, "varlen", parse_bool);
+    }
+    reader.next_line();
+    try {
+        check(attention);
+    } catch (const UserError& error) {
+        reader.fail_at_line(line, error.what());
+    }
+    return attention;
+}
+
+}  // namespace spion

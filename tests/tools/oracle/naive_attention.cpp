@@ -1,0 +1,169 @@
+#include "tests/tools/oracle/naive_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <span>
+#include <utility>
+
+namespace spion::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// [L, D] of one head: matrix * rows, or its transpose * rows.
+std::vector<double> product(const std::vector<std::vector<double>>& matrix,
+                            std::span<const float> rows, std::int64_t width, bool transposed) {
+    const std::int64_t length = std::ssize(matrix);
+    std::vector<double> out(length * width);
+    for (std::int64_t i = 0; i < length; ++i) {
+        for (std::int64_t j = 0; j < length; ++j) {
+            for (std::int64_t d = 0; d < width; ++d) {
+                out[i * width + d] +=
+                    (transposed ? matrix[j][i] : matrix[i][j]) * rows[j * width + d];
+            }
+        }
+    }
+    return out;
+}
+
+void expect_near(const std::vector<double>& expected, std::span<const double> actual,
+                 const char* what) {
+    ASSERT_EQ(expected.size(), actual.size());
+    for (std::size_t n = 0; n < expected.size(); ++n) {
+        if (std::isinf(expected[n])) {
+            ASSERT_EQ(expected[n], actual[n]) << what << " at " << n;
+        } else {
+            ASSERT_NEAR(expected[n], actual[n], 1e-10) << what << " at " << n;
+        }
+    }
+}
+
+}  // namespace
+
+Inputs random_inputs(const Attention& attention, std::int64_t batch, std::mt19937_64& generator) {
+    const std::int64_t size = batch * attention.heads * attention.length * attention.head_dim;
+    std::normal_distribution<float> normal;
+    Inputs inputs;
+    for (auto* tensor : {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o}) {
+        tensor->resize(size);
+        for (float& value : *tensor) {
+            value = normal(generator);
+        }
+    }
+    return inputs;
+}
+
+BlockPattern pattern_with_empty_rows(std::int64_t length, int block, std::mt19937_64& generator) {
+    const int rows = BlockPattern::empty(length, block).rows();
+    std::vector<std::uint8_t> bits(rows * rows);
+    for (int i = 0; i < rows; ++i) {
+        for (int j = 0; i % 3 != 1 && j < rows; ++j) {
+            bits[i * rows + j] = generator() % 3 == 0;
+        }
+    }
+    return BlockPattern(length, block, std::move(bits));
+}
+
+ReferenceProblem problem_of(const Attention& attention, const BlockPattern& pattern,
+                            std::int64_t batch, const std::vector<int>& lengths,
+                            const Inputs& inputs) {
+    return {.attention = attention,
+            .pattern = pattern,
+            .batch = batch,
+            .lengths = lengths,
+            .q = inputs.q,
+            .k = inputs.k,
+            .v = inputs.v,
+            .d_o = inputs.d_o};
+}
+
+bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
+    return true;
+}
+
+NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t head,
+                               const Keeps& keeps) {
+    const Attention& a = problem.attention;
+    const std::int64_t length = a.length, width = a.head_dim, base = head * length * width;
+    const int valid = a.key_padding ? problem.lengths[head / a.heads] : int(length);
+    p.assign(length, std::vector<double>(length));
+    d_s = dropped = p;
+    const std::int64_t head_of = head % a.heads;
+    for (std::int64_t i = 0; i < length; ++i) {
+        std::vector<double> weight(length), slope(length, a.scale);
+        double pruned = 0, sum = a.sink ? std::exp(double(problem.values.sinks[head_of])) : 0;
+        for (std::int64_t j = 0; j < length; ++j) {
+            double s = 0;
+            for (std::int64_t d = 0; d < width; ++d) {
+                s += double(problem.q[base + i * width + d]) * problem.k[base + j * width + d] *
+                     a.scale;
+            }
+            if (a.softcap > 0) {
+                const double raw = s;
+                s = a.softcap * std::tanh(raw / a.softcap);
+                slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
+            }
+            if (a.alibi) {
+                const std::int64_t more = a.kv_length == 0 ? 0 : a.kv_length - a.length;
+                s -= problem.values.alibi_slopes[head_of] *
+                     static_cast<double>(std::abs(i + more - j));
+            }
+            const int edge = problem.pattern.block();
+            const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
+            weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
+            pruned += !inside && keeps(i, j) && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
+            sum += weight[j];
+        }
+        sum += pruned;
+        lse.push_back(sum > 0 ? std::log(sum) : -kInfinity);
+        double mean = 0;
+        const int lost = dropped_of_256(a);
+        for (std::int64_t j = 0; j < length; ++j) {
+            const bool drops = lost > 0 && problem.values.dropout_enabled;
+            const bool kept = !drops || dropout_byte(problem.values, head, i, j) >= lost;
+            const double factor = !drops ? 1 : kept ? 1 / (1 - lost / 256.0) : 0;
+            p[i][j] = sum > 0 ? weight[j] / sum : 0;
+            dropped[i][j] = p[i][j] * factor;
+            for (std::int64_t d = 0; d < width; ++d) {
+                d_s[i][j] +=
+                    factor * problem.d_o[base + i * width + d] * problem.v[base + j * width + d];
+            }
+            mean += p[i][j] * d_s[i][j];
+        }
+        for (std::int64_t j = 0; j < length; ++j) {
+            d_s[i][j] = p[i][j] * (d_s[i][j] - mean) * slope[j];
+        }
+        if (a.sink) {
+            d_sink -= std::exp(double(problem.values.sinks[head_of])) / sum * mean;
+        }
+    }
+}
+
+void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps) {
+    const ReferenceResult result = reference_attention(problem);
+    const std::int64_t length = problem.attention.length, width = problem.attention.head_dim;
+    const std::int64_t size = length * width;
+    std::vector<double> d_sinks(problem.attention.sink ? problem.attention.heads : 0);
+    for (std::int64_t head = 0; head < problem.batch * problem.attention.heads; ++head) {
+        const NaiveAttention naive(problem, head, keeps);
+        const auto rows = [&](std::span<const float> all) {
+            return all.subspan(head * size, size);
+        };
+        const auto got = [&](const std::vector<double>& all) {
+            return std::span<const double>(all).subspan(head * size, size);
+        };
+        expect_near(naive.lse, std::span(result.lse).subspan(head * length, length), "lse");
+        expect_near(product(naive.dropped, rows(problem.v), width, false), got(result.o), "o");
+        expect_near(product(naive.d_s, rows(problem.k), width, false), got(result.d_q), "d_q");
+        expect_near(product(naive.d_s, rows(problem.q), width, true), got(result.d_k), "d_k");
+        expect_near(product(naive.dropped, rows(problem.d_o), width, true), got(result.d_v), "d_v");
+        if (problem.attention.sink) {
+            d_sinks[head % problem.attention.heads] += naive.d_sink;
+        }
+    }
+    expect_near(d_sinks, result.d_sinks, "d_sinks");
+}
+
+}  // namespace spion::test
