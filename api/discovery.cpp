@@ -69,10 +69,9 @@ void check_pooled(const Attention& attention) {
            "the whole map or a causal one: leave spans 0");
     refuse(attention.key_value_length() != attention.length, "keys of another length",
            "maps of one sequence: leave key_length 0");
-    refuse(attention.softcap > 0.0F || attention.alibi, "a softcap or slopes",
-           "scores as they are: leave both out, or give the map to spion_discover_scores");
     refuse(attention.patterns != 1, "patterns of its heads",
-           "all heads together: leave patterns 0");
+           "all heads together: leave patterns 0, or make one of "
+           "each group's heads");
 }
 
 void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, void* stream) {
@@ -96,6 +95,14 @@ void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, 
             check_valid(attention, {call.lengths, static_cast<std::size_t>(batch)});
         }
     }
+    if ((call.alibi_slopes != nullptr) != attention.alibi) {
+        throw UserError("alibi_slopes are {} and the discoverer was made with alibi = {}: {}",
+                        call.alibi_slopes == nullptr ? "null" : "given", attention.alibi ? 1 : 0,
+                        attention.alibi ? "pass them" : "pass null");
+    }
+    if (call.alibi_slopes != nullptr) {
+        check_address(call.alibi_slopes, "alibi_slopes", sizeof(float), device);
+    }
     const auto wanted = static_cast<std::size_t>(discoverer.plan.sums) * sizeof(float);
     if (call.sum_bytes < wanted) {
         throw UserError(
@@ -107,6 +114,7 @@ void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, 
     args.lse = const_cast<float*>(call.lse);  // it is only read
     args.lengths = call.lengths;
     args.summary = call.sums;
+    args.alibi_slopes = call.alibi_slopes;
     device.launch_on(stream, *discoverer.plan.jit.kernel, discoverer.plan.geometry, &args,
                      sizeof(args));
 }

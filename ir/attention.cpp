@@ -127,12 +127,6 @@ void check(const Attention& attention) {
         throw UserError("head dimension {} is not supported: use a multiple of 8 from 16 to {}", d,
                         kMaxHeadDim);
     }
-    if (attention.alibi && attention.diagonal() != 0) {
-        throw UserError(
-            "alibi takes distances between positions of one sequence, but there are {} keys for {} "
-            "queries: give both the same length, or leave alibi out",
-            attention.key_value_length(), attention.length);
-    }
     if (attention.value_dim != 0 && !is_width(attention.value_dim)) {
         throw UserError(
             "head dimension {} of V is not supported: use a multiple of 8 from 16 to {}, or 0 for "

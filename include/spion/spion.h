@@ -197,6 +197,7 @@ struct DiscovererArguments {
     const std::int32_t* lengths = nullptr;
     float* sums = nullptr;
     std::size_t sum_bytes = 0;
+    const float* alibi_slopes = nullptr;
 };
 
 // The pooled map of Q and K, made on the device without L x L scores.
@@ -214,7 +215,8 @@ class Discoverer {
                                             args.lse,
                                             args.lengths,
                                             args.sums,
-                                            args.sum_bytes};
+                                            args.sum_bytes,
+                                            args.alibi_slopes};
         detail::check(spion_discoverer_run(handle_.get(), &call, stream));
     }
     // sums: a copy on the host.

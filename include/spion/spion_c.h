@@ -119,7 +119,8 @@ typedef struct spion_attention {
     int32_t spans;      /* not 0: calls are given spans (spion_write_spans); without causal */
     int64_t key_length; /* Lk, of K and V; 0: L */
     float softcap;      /* above 0: a score s becomes softcap * tanh(s / softcap) */
-    int32_t alibi;      /* not 0: calls are given slopes; slope * |i - j| is taken off a score */
+    int32_t alibi;      /* not 0: calls are given slopes; slope * |i + Lk - L - j| is taken off
+                                a score */
     int32_t sinks;      /* not 0: calls are given a score a head that is in the softmax sum of
                                 every row, and belongs to no key */
     int32_t patterns;   /* 0: one for all heads; or one a head of K and V, or one a head */
@@ -299,7 +300,9 @@ SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_ar
 typedef struct spion_discoverer spion_discoverer;
 
 /* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads, in
- * the map before dropout. SPION_INVALID for spans, softcap, alibi, and for another key_length. The
+ * the map before dropout. For patterns of heads make one of each
+ * group's heads alone, and run it on views of these with their part of lse. SPION_INVALID for spans and for
+ * another key_length. The
  * context compiles one kernel. */
 SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
                                           const spion_discovery* discovery,
@@ -316,6 +319,7 @@ typedef struct spion_discoverer_args {
     const int32_t* lengths;
     float* sums; /* written: means over batch and heads */
     size_t sum_bytes;
+    const float* alibi_slopes; /* [H] with alibi */
 } spion_discoverer_args;
 
 /* As spion_forward: on a stream, without waiting. */

@@ -119,7 +119,7 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
             const int rows =
                 score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
             if (rows > 0) {
-                change_step(*args, step, work, work.head, scores, nullptr);
+                change_step(*args, false, step, work, work.head, scores, nullptr);
                 mask_step(step, work.spans, scores);
                 absorb(softmax, rows, scores, sums);
                 draw_step(*args, false, step, work, work.head, factors);

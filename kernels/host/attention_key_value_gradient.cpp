@@ -82,7 +82,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                     work, positions_of(*args, work.batch, kLength), [&](const Step& step) {
                         const int count =
                             score_step(step, args->q, work, head, kHeadDim, keys, weights);
-                        change_step(*args, step, work, head, weights, &slopes);
+                        change_step(*args, true, step, work, head, weights, &slopes);
                         mask_step(step, work.spans, weights);
                         to_weights(step, args->lse + rows, weights);
                         if (kDropped > 0) {

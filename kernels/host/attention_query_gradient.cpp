@@ -67,7 +67,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         for_each_step(work, work.valid_keys, [&](const Step& step) {
             const int rows =
                 score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
-            change_step(*args, step, work, work.head, scores, &slopes);
+            change_step(*args, false, step, work, work.head, scores, &slopes);
             mask_step(step, work.spans, scores);
             score_step(step, args->v, work, key_head(work.head), kValueDim, output_gradient,
                        weight_gradients);

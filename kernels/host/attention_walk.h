@@ -248,14 +248,17 @@ SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& sc
 
 // Of a step's scores [rows][lanes] of a query head: caps them, writing the slopes unless null, and
 // adds what depends on positions.
-SPION_INLINE void change_step(const SpionAttentionArguments& args, const Step& step,
-                              const WorkItem& work, int query_head, Scores& scores,
-                              Scores* slopes) {
+SPION_INLINE void change_step(const SpionAttentionArguments& args, bool rows_are_keys,
+                              const Step& step, const WorkItem& work, int query_head,
+                              Scores& scores, Scores* slopes) {
+    // Distances are those of query i + Lk - L to key j.
+    const int diagonal = kKeyLength - kLength;
+    const long long beside = work.first + (rows_are_keys ? -diagonal : diagonal);
     int gathered = 0;
     for (int i = 0; (kSoftcap > 0.0F || kAlibi) && i < step.count; ++i) {
         const int rows = step.rows(i), at = gathered * kStationaryRows;
         cap_scores(rows, scores.data + at, slopes == nullptr ? nullptr : slopes->data + at);
-        add_slopes(args, query_head, work.first, step.first(i), rows, scores.data + at);
+        add_slopes(args, query_head, beside, step.first(i), rows, scores.data + at);
         gathered += rows;
     }
 }

@@ -86,22 +86,26 @@ LentDiscoverer make_discoverer(const LentContext& context, const Attention& atte
 }
 
 void run_discoverer(const LentDiscoverer& self, nb::handle q, nb::handle k, nb::handle lse,
-                    nb::handle lengths, nb::handle sums, std::optional<std::uintptr_t> stream) {
+                    nb::handle lengths, nb::handle sums, std::optional<std::uintptr_t> stream,
+                    nb::handle slopes) {
     const Call call(self.cuda, self.ordinal, stream, q);
     const Array queries = call.read(q, "q", Access::kRead), keys = call.read(k, "k", Access::kRead);
     const Array room = call.read(sums, "sums", Access::kWrite);
     call.checked(room).check_plain(1, dlpack::kFloat, 32);
     const Beside beside(call, lse, Access::kRead, nb::none(), lengths, nb::none(), nb::none());
+    const ScoreArrays scores(call, nb::none(), slopes, nb::none(), nb::none());
     const spion_tensor tensor = call.checked(queries).as_tensor();
     const spion_tensor other = call.checked(keys).as_tensor();
     beside.check_counts(tensor, other);
+    scores.check_heads(tensor.shape[1]);
     const nb::gil_scoped_release released;
     self.discoverer.run({.q = tensor,
                          .k = other,
                          .lse = beside.lse(),
                          .lengths = beside.lengths(),
                          .sums = static_cast<float*>(room.data()),
-                         .sum_bytes = room.bytes()},
+                         .sum_bytes = room.bytes(),
+                         .alibi_slopes = scores.alibi_slopes()},
                         call.stream());
 }
 
@@ -222,7 +226,7 @@ void bind_plan(nb::module_& module) {
         .def_prop_ro("sum_bytes",
                      [](const LentDiscoverer& self) { return self.discoverer.sum_bytes(); })
         .def("run", &run_discoverer, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
-             nb::arg().none())
+             nb::arg().none(), nb::arg().none() = nb::none())
         .def("finish", &finish_discoverer);
     nb::class_<LentPlan>(module, "Plan")
         .def_prop_ro("table_bytes", [](const LentPlan& self) { return self.table_bytes; })

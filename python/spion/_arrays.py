@@ -64,6 +64,15 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     return namespace.empty(tuple(shape), dtype=wanted)
 
 
+def contiguous(array: Array) -> Array:
+    """The array, or a copy of it whose elements follow each other."""
+    if is_torch(array):
+        return array.contiguous()
+    namespace = _namespace(array)
+    make = getattr(namespace, "ascontiguousarray", None)
+    return namespace.asarray(array, copy=True) if make is None else make(array)
+
+
 def placed_like(like: Array, numbers: Array) -> Array:
     """A copy of NumPy's `numbers` in the library and on the device of `like`."""
     namespace = _namespace(like)

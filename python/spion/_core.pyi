@@ -130,6 +130,7 @@ class Discoverer:
         arg3: object | None,
         arg4: object,
         arg5: int | None,
+        arg6: object | None = None,
         /,
     ) -> None: ...
     def finish(self, arg0: object, arg1: object, /) -> Pattern: ...

@@ -30,8 +30,8 @@ class Attention:
     causal: a query keeps the keys up to its own position. spans: calls are given a mask within
     blocks instead, which spion.spans makes. key_length: Lk, of K and V (0: L); masks are aligned at
     the ends. softcap: above 0, a score s becomes softcap * tanh(s / softcap). alibi: calls are given
-    slopes [H], and slope * |i - j| is taken off a score. sinks: calls are given a score a head, which
-    is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
+    slopes [H], and slope * |i + Lk - L - j| is taken off a score. sinks: calls are given a score a
+    head, which is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
     0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
     head of K and V, or one a head.
     """

@@ -39,10 +39,14 @@ class ApiGpuOptions : public ApiGpu {
 
 TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
     const oracle::Options each[] = {
-        {.key_length = 700}, {.softcap = true},
-        {.alibi = true},     {.sinks = true},
-        {.dropout = true},   {.key_value_heads = 2, .patterns = 2},
-        {.patterns = 4},     {.key_length = 300, .softcap = true, .sinks = true, .dropout = true}};
+        {.key_length = 700},
+        {.softcap = true},
+        {.alibi = true},
+        {.sinks = true},
+        {.dropout = true},
+        {.key_value_heads = 2, .patterns = 2},
+        {.patterns = 4},
+        {.key_length = 300, .softcap = true, .alibi = true, .sinks = true, .dropout = true}};
     // Warps with items of their own, wgmma, all gradients together where they can, mma.
     const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
     for (int family = 0; family < 4; ++family) {

@@ -49,7 +49,7 @@ TEST_F(ApiOptions, EachMeetsTheReference) {
         {.dropout = true},
         {.key_value_heads = 2, .patterns = 2},
         {.key_value_heads = 2, .patterns = 4},
-        {.key_length = 150, .softcap = true, .sinks = true, .dropout = true},
+        {.key_length = 150, .softcap = true, .alibi = true, .sinks = true, .dropout = true},
         {.key_value_heads = 2,
          .patterns = 2,
          .softcap = true,
@@ -169,8 +169,9 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
                              "patterns of its heads");
     attention.patterns = 0;
-    attention.softcap = 2;
-    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); }, "a softcap");
+    attention.key_length = 40;
+    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
+                             "keys of another length");
 }
 
 TEST_F(ApiOptions, PatternsOfHeadsAreKeptApart) {

@@ -121,12 +121,6 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     }
     refuses([](Attention& a) { a.softcap = -1.0F; }, "softcap -1 is not allowed");
     refuses([](Attention& a) { a.softcap = std::nanf(""); }, "softcap nan is not allowed");
-    refuses(
-        [](Attention& a) {
-            a.alibi = true;
-            a.kv_length = a.length + 1;
-        },
-        "alibi takes distances between positions of one sequence");
 }
 
 TEST(Attention, DropoutIsRealisedIn256ths) {

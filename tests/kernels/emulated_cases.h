@@ -142,6 +142,9 @@ inline std::vector<EmulatedCase> emulated_cases() {
          1, 90, 4},
         {"packed_heads", DType::kFp16, 4, 16, 200, 16, 64, 64, 16, 3, kZero, true, kNone, 2, 0, 4},
         {"packed_keys", DType::kFp16, 1, 16, 200, 16, 64, 64, 16, 3, kZero, true, kSpans, 0, 330},
+        // Slopes with more keys than queries.
+        {"sloped_keys", DType::kFp16, 2,       16, 100, 16, 16,   64,   16,   2,
+         kMasked,       true,         kCausal, 0,  170, 1,  0.0F, 0.0F, true, false},
         // Baked, the mask drops nothing of its walk.
         {"causal_full", DType::kFp16, 1, 32, 160, 32, 32, 64, 32, 2, kZero, false, kCausal},
         // Changed scores and dropout: column groups in pairs and alone, gather blocks of a column

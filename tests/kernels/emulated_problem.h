@@ -146,7 +146,10 @@ struct Problem {
             const double t = std::tanh(result.score / double{c.softcap});
             result = {double{c.softcap} * t, scale * (1 - t * t), 1};
         }
-        if (c.alibi) result.score -= double{slopes[head]} * static_cast<double>(std::abs(i - j));
+        if (c.alibi) {
+            const std::int64_t apart = std::abs(i + c.keys() - c.length - j);
+            result.score -= double{slopes[head]} * static_cast<double>(apart);
+        }
         if (c.dropout > 0 && dropout.enabled != 0) {
             const SpionRandomBits bits = spion_attention_bits(
                 static_cast<unsigned>(i / 16 * 4 + i % 8 / 2),

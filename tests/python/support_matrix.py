@@ -45,8 +45,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
   types) by the CPU alone.
-* Refused by a sentence: slopes with another number of keys than of queries; discovery from Q and K with a softcap,
-  slopes or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
+* Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
 * `libspion_torch.so` (PyTorch without Python) has masks and grouped heads alone of all this.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.

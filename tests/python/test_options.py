@@ -24,6 +24,7 @@ CASES = {
     "dropout": {"dropout": 0.25},
     "patterns of heads": {"patterns": 4},
     "patterns of shared heads": {"patterns": 2, "shared": 2, "dropout": 0.1},
+    "slopes over more keys": {"keys": 130, "alibi": True},
     "all": {"patterns": 2, "shared": 2, "softcap": 2.0, "alibi": True, "sinks": True, "dropout": 0.3},
 }
 
@@ -209,6 +210,46 @@ def test_patterns_of_heads_come_back():
     assert other.attention.pattern == layer.attention.pattern != pattern
     with pytest.raises(spion.UserError, match="has 1 patterns of heads, the module for 90 and 2"):
         layer.attention.set_pattern(spion.Pattern.full(LENGTH, block=BLOCK))
+
+
+@pytest.mark.parametrize("patterns, shared", [(1, 4), (4, 4), (2, 2), (4, 2)])
+def test_discovery_from_q_and_k(patterns, shared):
+    """Of changed scores, with a map for all heads or each: as from the map itself."""
+    case = Case(patterns=patterns, shared=shared, softcap=2.0, alibi=True, sinks=True, dropout=0.2)
+    full = spion.Pattern.from_heads([spion.Pattern.full(LENGTH, block=BLOCK)] * patterns)
+    attention = spion.Attention(**case.fields, dtype="fp32")
+    plan = spion.plan(**case.fields)
+    nothing = {**case.given(), "dropout_state": np.zeros(2, np.int64)}
+    _, lse = plan.forward(case.q, case.k, case.v, full, **nothing)
+    discoverer = spion.Discoverer(attention, spion.context("cpu"), filter=5, quantile=0.5)
+    found, pooled = discoverer(case.q, case.k, lse, alibi_slopes=case.slopes)
+    k = np.repeat(np.float64(case.k), HEADS // shared, 1)
+    scores = 2 * np.tanh(np.float64(case.q) @ k.swapaxes(-1, -2) / WIDTH**0.5 / 2)
+    place = np.arange(LENGTH)
+    scores -= case.slopes[:, None, None] * np.abs(place[:, None] - place)
+    maps = np.exp(scores - lse[..., None]).mean(0).reshape(patterns, -1, LENGTH, LENGTH).mean(1)
+    for index, one in enumerate(maps):
+        wanted = spion.discover(one, block=BLOCK, filter=5, quantile=0.5)
+        assert found.head(index) == wanted
+        conv = sum(
+            np.pad(one, 2)[2 + f : 2 + f + LENGTH, 2 + f : 2 + f + LENGTH] for f in range(-2, 3)
+        )
+        block = conv[:BLOCK, BLOCK : 2 * BLOCK].mean()
+        assert abs((pooled if patterns == 1 else pooled[index])[0, 1] - block) < 1e-5
+
+
+def test_a_schedule_finds_a_pattern_a_head():
+    torch.manual_seed(0)
+    full = spion.Pattern.from_heads([spion.Pattern.full(128, block=16)] * 2)
+    layer = st.BlockSparseAttention(full, heads=2, head_dim=16, dropout=0.1, sinks=True)
+    schedule = st.SpionSchedule(layer, filter=3, quantile=0.8)
+    q, k, v = torch.randn(3, 2, 2, 128, 16)
+    q[:, 0], k[:, 0] = 4 * torch.eye(128)[:, :16], 4 * torch.eye(128)[:, :16]
+    for _ in range(3):
+        schedule.observe(lambda: layer(q, k, v))
+    (found,) = schedule.turn_sparse()
+    assert found.patterns == 2 and found.head(0) != found.head(1) and found.density < 0.6
+    assert found.imbalance >= 1
 
 
 def test_masks_of_keys_of_another_length():

@@ -56,6 +56,9 @@ AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
     attention.value_dim = pick(random, 0, 2) == 0 ? pick_width(random) : 0;
     const int heads[] = {1, attention.key_value_heads(), attention.heads};
     attention.patterns = heads[pick(random, 0, 2)];
+    if (pick(random, 0, 1) == 0) {
+        problem = with_changed_scores(random, problem);
+    }
     problem.packed_rows = problem.pattern.block() <= 32 && pick(random, 0, 2) == 0 ? 2 : 1;
     return problem;
 }
@@ -71,6 +74,8 @@ AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
     for (std::int64_t b = 0; attention.key_padding && b < problem.batch; ++b) {
         problem.lengths.push_back(pick(random, 0, 3) == 0 ? keys : pick(random, 0, keys));
     }
+    problem.values = random_score_values(attention, problem.seed);
+    problem.values->dropout_enabled = pick(random, 0, 4) > 0;
     problem = attention.varlen ? with_sequences(random, problem)
                                : with_mask(random, problem, attention.mask);
     std::vector<BlockPattern> patterns;

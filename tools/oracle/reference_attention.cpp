@@ -115,7 +115,8 @@ double changed_score(const Head& head, std::int64_t i, std::int64_t j, double& s
         slope *= 1 - capped * capped;
     }
     if (attention.alibi) {
-        const double apart = static_cast<double>(std::max(i - j, j - i));
+        const std::int64_t ahead = i + attention.diagonal() - j;
+        const double apart = static_cast<double>(std::max(ahead, -ahead));
         score -= head.values->alibi_slopes[head.head] * apart;
     }
     return score;

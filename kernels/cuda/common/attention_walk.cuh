@@ -319,8 +319,9 @@ struct StepElements {
     }
     template <int kTiles>
     __device__ __forceinline__ void add_slopes(float (&scores)[kTiles][4], int column) const {
-        scores_of_head.add_slopes(scores, mask.warp_row,
-                                  [&](int n) { return position(column + 16 * n); });
+        // Distances are those of query i + kDiagonal to key j.
+        const int beside = mask.warp_row + (kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal);
+        scores_of_head.add_slopes(scores, beside, [&](int n) { return position(column + 16 * n); });
     }
 };
 

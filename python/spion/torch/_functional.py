@@ -123,7 +123,7 @@ def attention(
     within blocks (spion.torch.spans). softcap: above 0, a score s becomes softcap * tanh(s / softcap).
     dropout: of probabilities; which drop is decided by dropout_state (spion.torch.dropout_state), which
     PyTorch's generator of the device draws where it is not given. alibi_slopes, sinks: [H] float32;
-    slope * |i - j| is taken off a score, and a sink is one score more in its head's sums. Returns o [B, H, L, D]. Under torch.compile use
+    slope * |i + Lk - L - j| is taken off a score, and a sink is one score more in its head's sums. Returns o [B, H, L, D]. Under torch.compile use
     BlockSparseAttention, whose pattern is a buffer.
     """
     return attention_with_lse(

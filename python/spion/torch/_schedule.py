@@ -29,7 +29,8 @@ class SpionSchedule:
 
     At evaluation t each layer has dist_t = ||A_t - A_(t-1)||_F of its pooled map, and change_t =
     |dist_t - dist_(t-1)| / dist_(t-1) in per cent. The rule holds when trunc(change_t) < percent in
-    every layer, so the third evaluation is the first that can decide. variant, filter, quantile and
+    every layer, so the third evaluation is the first that can decide. A layer that begins with
+    Pattern.from_heads of full ones gets a pattern for each of these. variant, filter, quantile and
     density: of spion.discover.
     """
 
@@ -140,7 +141,11 @@ class SpionSchedule:
             lengths = given.get("lengths")
             _, lse = layer.with_lse(q, k, v, lengths, drop=False)
             found, pooled = self._discoverer(layer)(
-                _readable(q), _readable(k), lse, lengths=lengths
+                _readable(q),
+                _readable(k),
+                lse,
+                lengths=lengths,
+                alibi_slopes=layer.alibi_slopes,
             )
             self._found[index], self._maps[index] = found, pooled
             seen.add(index)

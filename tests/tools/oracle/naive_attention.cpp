@@ -106,7 +106,9 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
                 slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
             }
             if (a.alibi) {
-                s -= problem.values.alibi_slopes[head_of] * static_cast<double>(std::abs(i - j));
+                const std::int64_t more = a.kv_length == 0 ? 0 : a.kv_length - a.length;
+                s -= problem.values.alibi_slopes[head_of] *
+                     static_cast<double>(std::abs(i + more - j));
             }
             const int edge = problem.pattern.block();
             const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
