@@ -142,42 +142,59 @@ class Stepper {
     std::int64_t step_ = 0;
 };
 
-// Bytes that one launch must move, for a layer in the middle of the network: each operand once, in
-// units of an activation [N, C]; statistics and parameters are left out. 0 for what is small.
-double bytes_of(const std::string& entry, const Model& model, std::int64_t rows) {
+// Bytes that one launch moves, for a layer in the middle of the network, each operand once, and those
+// of them that no split of the step into launches saves but that into attention and what lies between:
+// not tensors that only the next launch reads. Statistics and parameters are left out; 0 for what is
+// small.
+struct Bytes {
+    double moved = 0, needed = 0;
+};
+Bytes bytes_of(const std::string& entry, const Model& model, std::int64_t rows) {
     struct Moved {
         const char* entry;
         double narrow, wide;  // tensors [N, C], tensors [N, F]
+        double needed;        // tensors [N, C]
     };
     constexpr Moved kMoved[] = {
-        {"embedding_forward", 1, 0},
-        {"embedding_backward", 1, 0},
-        {"embedding_position_backward", 1, 0},
-        {"residual_norm_forward", 4, 0},
-        {"residual_norm_backward", 5, 0},
-        {"gelu_dropout_forward", 0, 2},
-        {"gelu_dropout_backward", 0, 3},
-        {"column_sums", 3, 0},
-        {"masked_mean_forward", 1, 0},
-        {"masked_mean_backward", 1, 0},
-        {"attention_forward", 4, 0},
-        {"attention_query_gradient", 6, 0},
-        {"feed_forward", 2, 2},
-        {"linear_backward", 3.5, 1},  // the mean of both maps: 5 narrow; 2 narrow and 2 wide
-        {"attention_key_value_gradient", 6, 0},
+        {"embedding_forward", 1, 0, 1},
+        {"embedding_backward", 1, 0, 1},
+        {"embedding_position_backward", 1, 0, 0},
+        {"residual_norm_forward", 4, 0, 3},  // two a layer: x in and twice out, and o
+        {"residual_norm_backward", 5, 0,
+         2},  // x and d_x; d_x is both an input and an output of a layer
+        {"gelu_dropout_forward", 0, 2, 0},
+        {"gelu_dropout_backward", 0, 3, 0},
+        {"column_sums", 3, 0, 0},
+        {"masked_mean_forward", 1, 0, 1},
+        {"masked_mean_backward", 1, 0, 0},
+        {"attention_forward", 4, 0, 4},
+        {"attention_query_gradient", 6, 0, 5},  // Q, K, V, O's gradient and dQ
+        {"attention_key_value_gradient", 6, 0, 2},
+        {"attention_gradients", 8, 0, 7},
+        {"attention_delta", 2, 0, 1},
+        {"feed_forward", 2, 2, 0},
+        // The mean of two maps, 5 narrow and 2 narrow and 2 wide; beside a fused layer o's alone.
+        {"linear_backward", 3.5, 1, 0},
+        {"norm_linear_forward", 4, 0, 4},
+        {"layer_end_forward", 4, 0, 4},
+        {"layer_end_backward", 4, 0, 3},
+        {"norm_linear_backward", 6, 0, 6},
     };
     const double element = storage_bytes(model.dtype()) * static_cast<double>(rows);
+    const double narrow = element * model.shape().channels();
+    if (model.fuses_layers() && entry == "linear_backward") return {3 * narrow, 2 * narrow};
     for (const Moved& moved : kMoved) {
-        if (entry == moved.entry) {
-            return element * (moved.narrow * model.shape().channels() +
-                              moved.wide * model.shape().feed_forward);
-        }
+        if (entry != moved.entry) continue;
+        return {moved.narrow * narrow + moved.wide * element * model.shape().feed_forward,
+                moved.needed * narrow};
     }
-    return 0;
+    return {};
 }
 
 struct Profile {
     double step_ms = 0;               // not profiled
+    double peak_bytes = 0;            // of the device's memory
+    bool fused = false;               // whether layers are
     std::vector<ProfiledWork> works;  // of one step, the longest first
 };
 
@@ -194,11 +211,12 @@ Profile measure(const Options& options, const Task& task, Device& device) {
         work.ms /= options.repeat;
         work.bytes /= options.repeat;
         work.flop /= options.repeat;
-        if (work.bytes == 0) {
-            work.bytes =
-                work.launches * bytes_of(work.name, stepper.model(), task.batch * task.length);
-        }
+        const Bytes bytes = bytes_of(work.name, stepper.model(), task.batch * task.length);
+        if (work.bytes == 0) work.bytes = work.launches * bytes.moved;
+        work.needed_bytes = work.launches * bytes.needed;
     }
+    profile.peak_bytes = static_cast<double>(device.peak_bytes());
+    profile.fused = stepper.model().fuses_layers();
     std::sort(profile.works.begin(), profile.works.end(),
               [](const ProfiledWork& a, const ProfiledWork& b) { return a.ms > b.ms; });
     return profile;
@@ -212,12 +230,13 @@ void print_table(const Options& options, const Task& task, const Profile& profil
                  const Device& device) {
     print_out("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
               options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
-    print_out("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms", "floor ms",
-              "GB/s", "TFLOP/s");
+    print_out("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms",
+              "floor ms", "MB moved", "MB needed", "GB/s", "TFLOP/s");
     ProfiledWork sum;
     const auto print = [&](const std::string& name, const ProfiledWork& work) {
-        print_out("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.0f} {:>9.2f}\n", name, work.launches,
-                  work.ms, floor_ms(work, device.target()), work.bytes / work.ms * 1e-6,
+        print_out("{:<34} {:>8} {:>9.4f} {:>9.4f} {:>9.1f} {:>9.1f} {:>9.0f} {:>9.2f}\n", name,
+                  work.launches, work.ms, floor_ms(work, device.target()), work.bytes * 1e-6,
+                  work.needed_bytes * 1e-6, work.bytes / work.ms * 1e-6,
                   work.flop / work.ms * 1e-9);
     };
     for (const ProfiledWork& work : profile.works) {
@@ -225,10 +244,14 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         sum.launches += work.launches;
         sum.ms += work.ms;
         sum.bytes += work.bytes;
+        sum.needed_bytes += work.needed_bytes;
         sum.flop += work.flop;
     }
     print("all of them", sum);
-    print_out("\nthe step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
+    print_out("\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
+              profile.fused ? "fused, four kernels each" : "general kernels",
+              profile.peak_bytes * 1e-9);
+    print_out("the step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
               profile.step_ms, task.goal_ms);
 }
 
@@ -241,6 +264,7 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                         {"ms", work.ms},
                         {"floor_ms", floor_ms(work, device.target())},
                         {"bytes", work.bytes},
+                        {"needed_bytes", work.needed_bytes},
                         {"flop", work.flop}});
     }
     print_out("{}\n", Json{{"device", device.name()},
@@ -249,6 +273,8 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                            {"batch", task.batch},
                            {"length", task.length},
                            {"step_ms", profile.step_ms},
+                           {"peak_bytes", profile.peak_bytes},
+                           {"fused", profile.fused},
                            {"goal_ms", task.goal_ms},
                            {"works", rows}}
                           .dump(2));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/train_arguments.h"
+#include "train/fused_layer.h"
 #include "train/fused_linear.h"
 
 namespace spion {
@@ -24,14 +25,25 @@ struct Sizes {
     }
 };
 
+FusedLayerShape fused_shape(const ModelShape& shape) {
+    return {.channels = shape.channels(), .hidden = shape.feed_forward};
+}
+
 // fp32 values of the largest partial sums: norms [items, 3C], gelu [items, F], columns of qkv
-// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias].
+// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias], fused
+// layers [items, all gradients of a pass].
 std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Target& target) {
     const std::int64_t c = shape.channels();
     std::int64_t values =
         std::max(spion_row_items(rows) * std::max<std::int64_t>(3 * c, shape.feed_forward),
                  spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
-    for (const FusedLinearShape& fused : {fused_qkv(shape), fused_feed_forward1(shape, 0)}) {
+    if (can_fuse(fused_shape(shape), target)) {
+        const FusedLayerShape fused = fused_shape(shape);
+        values = std::max(values, fused_layer_items(rows) * std::max(norm_linear_partial(fused),
+                                                                     layer_end_partial(fused)));
+    }
+    for (const FusedLinearShape& fused :
+         {fused_qkv(shape), fused_out(shape), fused_feed_forward1(shape, 0)}) {
         if (can_fuse(fused, target)) {
             values = std::max(values, fused_linear_items(rows) * fused_linear_partial(fused));
         }
@@ -47,22 +59,26 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
     const Sizes sizes{.device = device,
                       .rows = static_cast<std::size_t>(rows),
                       .element = static_cast<std::size_t>(storage_bytes(dtype))};
+    const bool fused = can_fuse(fused_shape(shape), device.target());
+    const auto unless_fused = [&](std::int64_t width) {
+        return fused ? Buffer() : sizes.activation(width);
+    };
     for (int i = 0; i < shape.layers; ++i) {
         layers.push_back({.norm1 = sizes.norm(c),
-                          .normed1 = sizes.activation(c),
+                          .normed1 = unless_fused(c),
                           .qkv = sizes.activation(3 * c),
                           .o = sizes.activation(c),
                           .lse = sizes.floats(rows * shape.heads),
                           .norm2 = sizes.norm(c),
-                          .normed2 = sizes.activation(c),
-                          .hidden = sizes.activation(f),
-                          .gated = sizes.activation(f)});
+                          .normed2 = unless_fused(c),
+                          .hidden = unless_fused(f),
+                          .gated = unless_fused(f)});
     }
     final_norm = sizes.norm(c);
     scratch = {.branch = sizes.activation(c),
                .d_x = sizes.activation(c),
                .d_narrow = sizes.activation(c),
-               .d_wide = sizes.activation(std::max(3 * c, f)),
+               .d_wide = sizes.activation(fused ? 3 * c : std::max(3 * c, f)),
                .delta = sizes.floats(rows * shape.heads),
                .partials = sizes.floats(partial_values(shape, rows, device.target()))};
     const std::int64_t samples = batch / shape.towers;

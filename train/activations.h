@@ -18,7 +18,8 @@ struct NormActivations {
     Buffer rstd;  // fp32 [N]
 };
 
-// Saved by a layer's forward pass for its backward pass. T is fp32 on the host, bf16 on a GPU.
+// Saved by a layer's forward pass for its backward pass. T is fp32 on the host, bf16 on a GPU. A fused
+// layer (train/fused_layer.h) saves no normed1, normed2, hidden and gated.
 struct LayerActivations {
     NormActivations norm1;
     Buffer normed1;  // T [N, C]

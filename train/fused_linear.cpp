@@ -29,6 +29,10 @@ FusedLinearShape fused_qkv(const ModelShape& shape, DType dtype) {
     return {.out = 3 * shape.channels(), .in = shape.channels(), .dtype = dtype};
 }
 
+FusedLinearShape fused_out(const ModelShape& shape, DType dtype) {
+    return {.out = shape.channels(), .in = shape.channels(), .dtype = dtype};
+}
+
 FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout, DType dtype) {
     return {.out = shape.feed_forward,
             .in = shape.channels(),

@@ -21,8 +21,10 @@ struct FusedLinearShape {
     friend bool operator==(const FusedLinearShape&, const FusedLinearShape&) = default;
 };
 
-// The maps of a layer that may be fused: to Q, K and V; and the first of the feed-forward part.
+// The maps of a layer that may be fused: to Q, K and V; from attention's output; and the first of the
+// feed-forward part.
 FusedLinearShape fused_qkv(const ModelShape& shape, DType dtype = DType::kBf16);
+FusedLinearShape fused_out(const ModelShape& shape, DType dtype = DType::kBf16);
 FusedLinearShape fused_feed_forward1(const ModelShape& shape, double dropout,
                                      DType dtype = DType::kBf16);
 

@@ -37,6 +37,85 @@ SpionGeluArguments gelu_arguments(const StepContext& step, const LayerActivation
     return arguments;
 }
 
+// The arguments of norm 1 with Q, K and V.
+SpionNormLinearArguments norm_linear_arguments(const StepContext& step, int index) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
+    SpionNormLinearArguments arguments{};
+    arguments.x = layer.norm1.x.data();
+    arguments.gamma = step.parameters.value(offsets.norm1.gamma);
+    arguments.beta = step.parameters.value(offsets.norm1.beta);
+    arguments.weight = step.parameters.gemm_operand(offsets.qkv_weight);
+    arguments.bias = step.parameters.value(offsets.qkv_bias);
+    arguments.y = layer.qkv.data();
+    arguments.mean = layer.norm1.mean.as<float>();
+    arguments.rstd = layer.norm1.rstd.as<float>();
+    arguments.d_y = step.activations.scratch.d_wide.data();
+    arguments.d_x = step.activations.scratch.d_x.data();
+    arguments.partials = step.activations.scratch.partials.as<float>();
+    arguments.rows = step.rows();
+    return arguments;
+}
+
+// Those of what follows attention. x_out: the next norm's x.
+SpionLayerEndArguments layer_end_arguments(const StepContext& step, int index) {
+    const auto at = static_cast<std::size_t>(index);
+    const LayerActivations& layer = step.activations.layers[at];
+    const LayerOffsets& offsets = step.layout.layers[at];
+    const ScratchBuffers& scratch = step.activations.scratch;
+    const bool last = index + 1 == step.shape.layers;
+    SpionLayerEndArguments arguments{};
+    arguments.o = layer.o.data();
+    arguments.x = layer.norm1.x.data();
+    arguments.out_weight = step.parameters.gemm_operand(offsets.out_weight);
+    arguments.out_bias = step.parameters.value(offsets.norm2.branch_bias);
+    arguments.gamma = step.parameters.value(offsets.norm2.gamma);
+    arguments.beta = step.parameters.value(offsets.norm2.beta);
+    arguments.weight1 = step.parameters.gemm_operand(offsets.feed_forward1_weight);
+    arguments.bias1 = step.parameters.value(offsets.feed_forward1_bias);
+    arguments.weight2 = step.parameters.gemm_operand(offsets.feed_forward2_weight);
+    arguments.bias2 = step.parameters.value(step.layout.feed_forward2_bias(index));
+    arguments.x_middle = layer.norm2.x.data();
+    arguments.mean = layer.norm2.mean.as<float>();
+    arguments.rstd = layer.norm2.rstd.as<float>();
+    arguments.x_out =
+        (last ? step.activations.final_norm : step.activations.layers[at + 1].norm1).x.data();
+    arguments.d_x = scratch.d_x.data();
+    arguments.d_branch = scratch.branch.data();
+    arguments.partials = scratch.partials.as<float>();
+    arguments.rows = step.rows();
+    arguments.dropout = step.dropout;
+    arguments.out_stream = attention_dropout(index);
+    arguments.gelu_stream = gelu_dropout(index);
+    arguments.branch_stream = feed_forward_dropout(index);
+    return arguments;
+}
+
+// scratch.d_x [N, C], the gradient after the layer, becomes that before it.
+void fused_backward(const StepContext& step, int index, const LayerLinears& linears,
+                    CompiledAttention& attention) {
+    const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
+    const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
+    const ScratchBuffers& scratch = step.activations.scratch;
+    const std::int64_t items = fused_layer_items(step.rows());
+    const std::int64_t c = step.shape.channels(), f = step.shape.feed_forward;
+
+    step.layer->layer_end_backward(layer_end_arguments(step, index));
+    std::int64_t stride = layer_end_partial(step.layer->shape()), maps = 2 * c * f + f;
+    sum_partials(step, items, maps, stride, offsets.feed_forward1_weight);
+    sum_partials(step, items, c, stride, linears.feed_forward2.bias, maps);
+    sum_partials(step, items, 2 * c, stride, offsets.norm2.gamma, maps + c);
+
+    fused_linear_backward(step, *step.out, linears.out, scratch.branch.data(), layer.o.data(),
+                          scratch.d_narrow.data());
+    attention.backward(attention_views(step, index));  // d_narrow is d_o, d_wide becomes d_qkv
+
+    step.layer->norm_linear_backward(norm_linear_arguments(step, index));
+    stride = norm_linear_partial(step.layer->shape()), maps = 3 * c * c + 3 * c;
+    sum_partials(step, items, maps, stride, offsets.qkv_weight);
+    sum_partials(step, items, 2 * c, stride, offsets.norm1.gamma, maps);
+}
+
 // scratch.branch [N, C] -> scratch.d_narrow [N, C], the gradient of normed2.
 void feed_forward_backward(const StepContext& step, int index, const LayerLinears& linears) {
     const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
@@ -112,13 +191,20 @@ SpionAttentionArguments attention_views(const StepContext& step, int index) {
     return arguments;
 }
 
-void layer_forward(const StepContext& step, int index, CompiledAttention& attention,
-                   const void* x) {
+const void* layer_forward(const StepContext& step, int index, CompiledAttention& attention,
+                          const void* x) {
     const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
     const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
     const LayerLinears linears = linears_of(step, index);
     void* branch = step.activations.scratch.branch.data();
 
+    if (step.layer != nullptr) {
+        step.layer->norm_linear_forward(norm_linear_arguments(step, index));
+        attention.forward(attention_views(step, index));
+        const SpionLayerEndArguments end = layer_end_arguments(step, index);
+        step.layer->layer_end_forward(end);
+        return end.x_out;
+    }
     norm_forward(step, offsets.norm1, layer.norm1, x, index > 0 ? branch : nullptr,
                  index > 0 ? feed_forward_dropout(index - 1) : 0, layer.normed1.data());
     linear_forward(step, linears.qkv, layer.normed1.data(), layer.qkv.data());
@@ -140,13 +226,14 @@ void layer_forward(const StepContext& step, int index, CompiledAttention& attent
              .rows = step.rows(),
              .rows_per_item = 0,
              .dropout = step.dropout_of(gelu_dropout(index))});
-        return;
+        return layer.norm2.x.data();
     }
     linear_forward(step, linears.feed_forward1, layer.normed2.data(), layer.hidden.data());
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
     gelu.y = layer.gated.data();
     step.kernels.gelu_dropout_forward(gelu);
     linear_forward(step, linears.feed_forward2, layer.gated.data(), branch);
+    return layer.norm2.x.data();
 }
 
 void layer_backward(const StepContext& step, int index, CompiledAttention& attention) {
@@ -156,6 +243,10 @@ void layer_backward(const StepContext& step, int index, CompiledAttention& atten
     const ScratchBuffers& scratch = step.activations.scratch;
     void* d_x = scratch.d_x.data();
 
+    if (step.layer != nullptr) {
+        fused_backward(step, index, linears, attention);
+        return;
+    }
     feed_forward_backward(step, index, linears);
     norm_backward(step, offsets.norm2, layer.norm2, scratch.d_narrow.data(), d_x,
                   attention_dropout(index), d_x, scratch.branch.data());

@@ -6,6 +6,11 @@
 //     x, branch -> norm1.x [N, C] -> normed1 [N, C] -> qkv [N, 3, H, D] -> o [N, H, D] -> branch
 //     [N, C] norm1.x, branch -> norm2.x [N, C] -> normed2 [N, C] -> hidden [N, F] -> gated [N, F]
 //                     -> branch [N, C]
+//
+// Where the layer is fused (train/fused_layer.h), it adds its own branches:
+//
+//     norm1.x [N, C] -> qkv [N, 3, H, D] -> o [N, H, D], norm1.x -> norm2.x [N, C] -> norm1.x of the
+//                     next layer, or final_norm.x
 #pragma once
 
 #include "compiler/launch/compiled_attention.h"
@@ -16,14 +21,17 @@ namespace spion {
 // Q, K, V or O of layer `index`, and their gradients, as attention sees them.
 SpionAttentionArguments attention_views(const StepContext& step, int index);
 
-// x: T [N, C], the residual stream before the branch in scratch.branch is added (layer 0: has none,
-// and x is norm1.x itself).
-void layer_forward(const StepContext& step, int index, CompiledAttention& attention, const void* x);
+// x: T [N, C], the residual stream before the branch in scratch.branch is added; layer 0 and fused
+// layers have none, and x is norm1.x itself. Returns the stream after it, before its branch.
+const void* layer_forward(const StepContext& step, int index, CompiledAttention& attention,
+                          const void* x);
 
 // In: scratch.d_x [N, C], the gradient of the residual stream after norm2's addition (all that lies
-// beyond the feed-forward branch), and scratch.branch [N, C], the gradient of that branch.
+// beyond the feed-forward branch), and scratch.branch [N, C], the gradient of that branch, which a
+// fused layer makes itself.
 // Out: the same two for the layer before (scratch.branch is not written by layer 0), and the
-// gradients of this layer's parameters.
+// gradients of this layer's parameters; of a fused one, with the bias of its second feed-forward map
+// and without that of the layer before.
 void layer_backward(const StepContext& step, int index, CompiledAttention& attention);
 
 }  // namespace spion

@@ -1,7 +1,5 @@
 #include "train/linear.h"
 
-#include "ir/error.h"
-
 namespace spion {
 
 void linear_forward(const StepContext& step, const Linear& linear, const void* x, void* y) {
@@ -58,10 +56,6 @@ void linear_input_gradient(const StepContext& step, const Linear& linear, const 
 void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
                            const void* d_y, const void* x, void* d_x, const void* hidden,
                            const SpionDropout& dropout) {
-    if (linear.bias != linear.weight + linear.out * linear.in) {
-        throw InternalError("a bias at {} does not follow its weights at {}", linear.bias,
-                            linear.weight);
-    }
     fused.backward({.d_y = d_y,
                     .hidden = hidden,
                     .x = x,
@@ -71,13 +65,19 @@ void fused_linear_backward(const StepContext& step, const FusedLinear& fused, co
                     .rows = step.rows(),
                     .rows_per_item = 0,
                     .dropout = dropout});
-    const std::int64_t columns = fused_linear_partial(fused.shape());
-    sum_partials(step, fused_linear_items(step.rows()), columns, columns, linear.weight);
+    const std::int64_t items = fused_linear_items(step.rows());
+    const std::int64_t weights = linear.out * linear.in, all = weights + linear.out;
+    if (linear.bias == linear.weight + weights) {
+        sum_partials(step, items, all, all, linear.weight);
+    } else {
+        sum_partials(step, items, weights, all, linear.weight);
+        sum_partials(step, items, linear.out, all, linear.bias, weights);
+    }
 }
 
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
-                  std::int64_t stride, std::int64_t offset) {
-    step.kernels.sum_partials({.partials = step.activations.scratch.partials.as<float>(),
+                  std::int64_t stride, std::int64_t offset, std::int64_t first) {
+    step.kernels.sum_partials({.partials = step.activations.scratch.partials.as<float>() + first,
                                .out = step.parameters.gradient(offset),
                                .count = count,
                                .columns = columns,

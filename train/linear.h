@@ -28,10 +28,10 @@ void fused_linear_backward(const StepContext& step, const FusedLinear& fused, co
                            const void* d_y, const void* x, void* d_x, const void* hidden = nullptr,
                            const SpionDropout& dropout = {});
 
-// The first `columns` of the partial sums, fp32 [count, stride] in the scratch buffer -> the
+// Columns [first, first + columns) of the partial sums, fp32 [count, stride] in the scratch buffer -> the
 // gradient at `offset`: fp32 [columns].
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
-                  std::int64_t stride, std::int64_t offset);
+                  std::int64_t stride, std::int64_t offset, std::int64_t first = 0);
 
 // x + dropout(branch) -> norm.x (x itself when branch is null: then norm.x is not written and must
 // be x), its layer norm -> y. All T [N, C].

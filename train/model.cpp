@@ -10,8 +10,6 @@
 namespace spion {
 namespace {
 
-constexpr float kNormEpsilon = 1e-5F;  // PyTorch's default
-
 StepShape step_shape(const ModelSettings& settings, DType dtype) {
     return {.channels = settings.shape.channels(),
             .feed_forward = settings.shape.feed_forward,
@@ -51,15 +49,7 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     tokens_ = Buffer(device, sequences * length * sizeof(std::uint16_t));
     lengths_ = Buffer(device, sequences * sizeof(std::int32_t));
     labels_ = Buffer(device, batch * sizeof(std::int32_t));
-    const auto fuse = [&](auto& map, const auto& shape) {
-        if (can_fuse(shape, device.target())) map.emplace(device, cache, shape);
-    };
-    fuse(qkv_, fused_qkv(settings.shape, dtype_));
-    fuse(feed_forward1_, fused_feed_forward1(settings.shape, settings.dropout, dtype_));
-    fuse(feed_forward_, FusedFeedForwardShape{.channels = settings.shape.channels(),
-                                              .hidden = settings.shape.feed_forward,
-                                              .dropout = static_cast<float>(settings.dropout),
-                                              .dtype = dtype_});
+    compile_fused(cache);
     if (settings.loss_scale > 0) {
         loss_scale_ = Buffer(device, sizeof(SpionLossScale));
         set_loss_scale({.scale = static_cast<float>(settings.loss_scale)});
@@ -98,6 +88,8 @@ StepContext Model::context(SpionDropout dropout) const {
             .layout = layout_,
             .parameters = parameters_,
             .activations = activations_,
+            .layer = layer_ ? &*layer_ : nullptr,
+            .out = out_ ? &*out_ : nullptr,
             .qkv = qkv_ ? &*qkv_ : nullptr,
             .feed_forward = feed_forward_ ? &*feed_forward_ : nullptr,
             .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
@@ -190,12 +182,12 @@ void Model::encoder_forward(const StepContext& step) {
 
     const int layers = step.shape.layers;
     for (int i = 0; i < layers; ++i) {
-        layer_forward(step, i, *attention_[static_cast<std::size_t>(i)], x);
-        x = activations_.layers[static_cast<std::size_t>(i)].norm2.x.data();
+        x = layer_forward(step, i, *attention_[static_cast<std::size_t>(i)], x);
     }
     void* normed = activations_.scratch.d_narrow.data();  // T [N, C]
     norm_forward(step, layout_.final_norm, activations_.final_norm, x,
-                 activations_.scratch.branch.data(), feed_forward_dropout(layers - 1), normed);
+                 layer_ ? nullptr : activations_.scratch.branch.data(),
+                 feed_forward_dropout(layers - 1), normed);
     SpionMaskedMeanArguments mean{};
     mean.x = normed;
     mean.y = activations_.pooled.as<float>();
@@ -226,11 +218,13 @@ void Model::encoder_backward(const StepContext& step, const GradientsLaunched& l
     const int layers = step.shape.layers;
     norm_backward(step, layout_.final_norm, activations_.final_norm, scratch.d_narrow.data(),
                   nullptr, feed_forward_dropout(layers - 1), scratch.d_x.data(),
-                  scratch.branch.data());
-    tell_from(layout_.final_norm.gamma);
+                  layer_ ? nullptr : scratch.branch.data());
+    // With a norm lies the bias of the layer before, whose gradient a fused layer makes itself.
+    tell_from(layer_ ? layout_.head1_weight : layout_.final_norm.gamma);
     for (int i = layers - 1; i >= 0; --i) {
         layer_backward(step, i, *attention_[static_cast<std::size_t>(i)]);
-        tell_from(layout_.layers[static_cast<std::size_t>(i)].norm1.gamma);
+        const LayerOffsets& offsets = layout_.layers[static_cast<std::size_t>(i)];
+        tell_from(layer_ ? offsets.qkv_weight : offsets.norm1.gamma);
     }
 
     SpionEmbeddingArguments embedding{};
@@ -363,15 +357,6 @@ std::vector<float> Model::logits() const {
         }
     }
     return logits;
-}
-
-std::vector<const JitKernel*> Model::fused_kernels() const {
-    std::vector<const JitKernel*> kernels;
-    for (const auto* map : {&qkv_, &feed_forward1_}) {
-        if (*map) kernels.push_back(&(*map)->compiled());
-    }
-    if (feed_forward_) kernels.push_back(&feed_forward_->compiled());
-    return kernels;
 }
 
 std::int64_t Model::not_finite_items() const {

@@ -89,7 +89,8 @@ class Model {
     const ParameterLayout& layout() const { return layout_; }
     ParameterState& parameters() { return parameters_; }
     const StepKernels& kernels() const { return kernels_; }
-    // Beside those: the fused passes of linear maps.
+    bool fuses_layers() const { return layer_.has_value(); }
+    // Beside those: the fused passes of layers or linear maps.
     std::vector<const JitKernel*> fused_kernels() const;
     std::int64_t not_finite_items() const;
     bool scales_loss() const { return static_cast<bool>(loss_scale_); }
@@ -98,6 +99,7 @@ class Model {
     void set_loss_scale(const SpionLossScale& state);
 
   private:
+    void compile_fused(KernelCache& cache);
     StepContext context(SpionDropout dropout) const;
     // The random numbers of a pass for every layer's attention, where it drops out.
     void set_attention_dropout(std::uint32_t step, bool enabled);
@@ -112,7 +114,8 @@ class Model {
     ParameterState parameters_;
     Activations activations_;
     mutable StepKernels kernels_;
-    std::optional<FusedLinear> qkv_, feed_forward1_;  // where they can be fused
+    std::optional<FusedLayer> layer_;  // where it can be fused; else, likewise,
+    std::optional<FusedLinear> out_, qkv_, feed_forward1_;  // (out_ beside layer_)
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
     int samples_ = 0;                            // B of the uploaded batch

@@ -8,6 +8,7 @@
 #include "runtime/device.h"
 #include "train/activations.h"
 #include "train/fused_feed_forward.h"
+#include "train/fused_layer.h"
 #include "train/fused_linear.h"
 #include "train/kernels.h"
 #include "train/parameters.h"
@@ -21,7 +22,9 @@ struct StepContext {
     const ParameterLayout& layout;
     const ParameterState& parameters;
     const Activations& activations;
-    const FusedLinear* qkv = nullptr;                      // null: by products
+    const FusedLayer* layer = nullptr;  // all but attention; null: what follows, not `out`
+    const FusedLinear* out = nullptr;   // null: by products
+    const FusedLinear* qkv = nullptr;   // null: by products
     const FusedFeedForward* feed_forward = nullptr;        // its forward pass; null: by products
     const FusedLinear* feed_forward1 = nullptr;            // null: by products
     DType dtype = DType::kFp32;                            // T

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <memory>
 #include <random>
@@ -51,6 +52,7 @@ struct Block {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Barrier barrier;
+    std::array<Barrier, 16> named;
     Fiber* running = nullptr;
     ucontext_t scheduler{};
     const std::function<void()>* kernel = nullptr;
@@ -84,6 +86,15 @@ void wait_at(Barrier& barrier) {
     fiber.waits_for = nullptr;
 }
 
+Barrier& named_barrier(int id, int threads) {
+    Barrier& barrier = current->named.at(static_cast<std::size_t>(id));
+    if (barrier.arrived > 0 && barrier.members != threads) {
+        fail(fmt::format("barrier {} counts {} threads and {}", id, barrier.members, threads));
+    }
+    barrier.members = threads;
+    return barrier;
+}
+
 Warp& my_warp() {
     return current->warps[static_cast<std::size_t>(current->running->index / kLanes)];
 }
@@ -109,6 +120,7 @@ void start_fibers(Block& block, int threads) {
     block.fibers = std::vector<Fiber>(static_cast<std::size_t>(threads));
     block.warps = std::vector<Warp>(static_cast<std::size_t>(threads / kLanes));
     block.barrier = Barrier{.members = threads};
+    block.named = {};
     for (Warp& warp : block.warps) warp.barrier.members = kLanes;
     for (int i = 0; i < threads; ++i) {
         Fiber& fiber = block.fibers[static_cast<std::size_t>(i)];
@@ -191,6 +203,16 @@ void forget_reads() {
 
 void wait_for_block() {
     wait_at(current->barrier);
+}
+void wait_at_named(int id, int threads) {
+    wait_at(named_barrier(id, threads));
+}
+void arrive_at_named(int id, int threads) {
+    Barrier& barrier = named_barrier(id, threads);
+    if (++barrier.arrived == barrier.members) {
+        barrier.arrived = 0;
+        ++barrier.generation;
+    }
 }
 void wait_for_warp() {
     wait_at(my_warp().barrier);

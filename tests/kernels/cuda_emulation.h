@@ -49,7 +49,9 @@ void allow_reads(const void* data, std::size_t bytes);
 void forget_reads();
 
 void wait_for_block();  // __syncthreads
-void wait_for_warp();   // __syncwarp
+void wait_at_named(int id, int threads);
+void arrive_at_named(int id, int threads);
+void wait_for_warp();  // __syncwarp
 // Every lane gives 32 bytes and gets those of all 32 lanes.
 struct Words {
     unsigned word[8];
@@ -79,6 +81,12 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int k,
 
 SPION_DEVICE unsigned shared_memory_start() {
     return 0;
+}
+SPION_DEVICE void bar_sync(int id, int threads) {
+    spion::emulation::wait_at_named(id, threads);
+}
+SPION_DEVICE void bar_arrive(int id, int threads) {
+    spion::emulation::arrive_at_named(id, threads);
 }
 SPION_DEVICE void cp_async_16(unsigned target, const void* source, bool present) {
     spion::emulation::copy_async(target, source, 16, present);
@@ -125,6 +133,9 @@ SPION_DEVICE void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, u
 }
 SPION_DEVICE float ex2_approx(float x) {
     return std::exp2(x);
+}
+SPION_DEVICE float rsqrtf(float x) {
+    return 1.0F / std::sqrt(x);
 }
 SPION_DEVICE float lg2_approx(float x) {
     return std::log2(x);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "train/fused_feed_forward.h"
+#include "train/fused_layer.h"
 #include "train/fused_linear.h"
 
 namespace spion {
@@ -31,6 +32,18 @@ inline std::vector<EmulatedFeedForward> emulated_feed_forwards() {
     return {
         {"feed_forward_paper", {.channels = 64, .hidden = 128, .dropout = 0.1F}},
         {"feed_forward_wide", {.channels = 128, .hidden = 64, .dropout = 0.0F}},
+    };
+}
+
+struct EmulatedLayer {
+    const char* name;
+    FusedLayerShape shape;
+};
+
+inline std::vector<EmulatedLayer> emulated_layers() {
+    return {
+        {"layer_paper", {.channels = 64, .hidden = 128, .dropout = 0.1F}},
+        {"layer_narrow", {.channels = 64, .hidden = 64, .dropout = 0.0F}},
     };
 }
 

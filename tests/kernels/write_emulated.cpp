@@ -67,7 +67,8 @@ std::string write_case(const std::string& name) {
     std::string text =
         "#include \"tests/kernels/cuda_emulation.h\"\n"
         "#include \"kernels/attention_arguments.h\"\n"
-        "#include \"kernels/train_arguments.h\"\n";
+        "#include \"kernels/train_arguments.h\"\n"
+        "#include \"kernels/layer_arguments.h\"\n";
     for (const EmulatedCase& c : emulated_cases()) {
         if (name != c.name) continue;
         for (KernelRole role : kRoles) {
@@ -96,6 +97,17 @@ std::string write_case(const std::string& name) {
             return text + emulated(name, fused_feed_forward_source(f.shape, emulated_target()),
                                    "SpionFeedForwardArguments");
         }
+    }
+    for (const EmulatedLayer& l : emulated_layers()) {
+        if (name != l.name) continue;
+        for (int i = 0; i < kFusedLayerKernels; ++i) {
+            const auto kernel = static_cast<FusedLayerKernel>(i);
+            const bool end = kernel == FusedLayerKernel::kLayerEndForward ||
+                             kernel == FusedLayerKernel::kLayerEndBackward;
+            text += emulated(name, fused_layer_source(kernel, l.shape, emulated_target()),
+                             end ? "SpionLayerEndArguments" : "SpionNormLinearArguments");
+        }
+        return text;
     }
     throw std::runtime_error("no emulated case is named " + name);
 }

@@ -191,4 +191,13 @@ SPION_DEVICE void store_shared_word(unsigned address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
+// Waits for `threads` threads at barrier `id` (1 to 15), those that only arrive included; what each
+// of them wrote to shared memory is seen then.
+SPION_DEVICE void bar_sync(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+SPION_DEVICE void bar_arrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 #endif

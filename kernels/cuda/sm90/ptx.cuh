@@ -202,9 +202,4 @@ SPION_DEVICE void griddepcontrol_wait() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
-// Waits for `threads` threads at barrier `id` (1 to 15).
-SPION_DEVICE void bar_sync(int id, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 #endif

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
+#include "kernels/cuda/train/rows.cuh"
 
 enum : int { kTableOctets = kTableChannels / 8 };
 static_assert(kChannels % kTableChannels == 0, "a slice of channels is whole");

@@ -5,6 +5,7 @@
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/cuda/train/rows.cuh"
 
 using Layout = RowLayout<kChannels>;
 

@@ -4,6 +4,7 @@
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/cuda/train/rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     gelu_dropout_forward(const __grid_constant__ SpionGeluArguments args) {

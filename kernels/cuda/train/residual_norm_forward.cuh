@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/dropout.cuh"
+#include "kernels/cuda/train/rows.cuh"
 
 using Layout = RowLayout<kChannels>;
 static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp");

@@ -5,27 +5,12 @@
 
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/cuda/train/contract.cuh"
+#include "kernels/cuda/train/octet.cuh"
 #include "kernels/train_arguments.h"
 
 enum : int { kWarpLanes = 32 };
 enum : int { kWarps = kThreads / kWarpLanes };
 enum : unsigned int { kAllLanes = 0xFFFFFFFFU };
-
-// Eight neighbouring channels in fp32.
-struct Octet {
-    float value[8];
-};
-
-__device__ __forceinline__ Octet unpack(const uint4& packed) {
-    return {{Element::low(packed.x), Element::high(packed.x), Element::low(packed.y),
-             Element::high(packed.y), Element::low(packed.z), Element::high(packed.z),
-             Element::low(packed.w), Element::high(packed.w)}};
-}
-__device__ __forceinline__ uint4 pack(const Octet& octet) {
-    const float* v = octet.value;
-    return make_uint4(Element::pack(v[0], v[1]), Element::pack(v[2], v[3]),
-                      Element::pack(v[4], v[5]), Element::pack(v[6], v[7]));
-}
 
 // Octet `index` of a buffer of Elements; zeros, and no access, unless `valid`.
 __device__ __forceinline__ uint4 load_packed(const void* data, long long index, bool valid) {

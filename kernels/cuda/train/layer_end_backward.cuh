@@ -1,0 +1,332 @@
+// The backward pass of the feed-forward part and its norm, from d_x, the gradient of the residual
+// stream after it, and x_middle, the stream before it: everything between is computed again. Out go
+// d_x before it, in place, the gradient of the output projection's branch, and those of the weights,
+// biases, gamma and beta.
+#pragma once
+
+#include "kernels/cuda/train/dropout.cuh"
+#include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/cuda/train/row_gradients.cuh"
+
+enum : int {
+    kHiddenChunks = kHidden / 8,
+    kHiddenTiles = kHidden / 64
+};  // 16 columns, a weight warp
+enum : int { kWeightBytes = kHidden * kChannels * 2 };
+enum : int {
+    kWideTileBytes = kTileRows * kHidden * 2,
+    kNarrowTileBytes = kTileRows * kChannels * 2
+};
+enum : int { kPlaceBytes = 2 * (kWideTileBytes + kNarrowTileBytes) };
+enum : int { kX, kGradient };  // tensors of the queue
+using Queue = LaneQueue<2>;
+static_assert(kHidden % 64 == 0 && kChannels == 16 * kWeightWarps, "a weight warp's share");
+
+// Shared memory: the weights, the vectors, the halves' places, the row warps' queues and sums.
+SPION_DEVICE unsigned weight1() {
+    return shared_memory_start();
+}
+SPION_DEVICE unsigned weight2() {
+    return weight1() + kWeightBytes;
+}
+SPION_DEVICE unsigned gamma() {
+    return weight2() + kWeightBytes;
+}
+SPION_DEVICE unsigned beta() {
+    return gamma() + kChannels * 4;
+}
+SPION_DEVICE unsigned bias1() {
+    return beta() + kChannels * 4;
+}
+// A half's tiles [64, kHidden] twice and [64, kChannels] twice.
+struct Place {
+    unsigned d_hidden, gated, normed, d_branch;
+};
+SPION_DEVICE Place place_of(int half) {
+    const unsigned start = bias1() + kHidden * 4 + half * kPlaceBytes;
+    return {start, start + kWideTileBytes, start + 2 * kWideTileBytes,
+            start + 2 * kWideTileBytes + kNarrowTileBytes};
+}
+
+SPION_DEVICE void store_narrow(unsigned tile, int warp_row, const WarpRows& rows) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) {
+            store_shared_16(octet_address<kChannelChunks>(tile, warp_row + lane_row(), group) +
+                                8 * h * kChannelChunks * 16,
+                            rows.octet[h][group]);
+        }
+    }
+}
+// The lane's octet of group `group` in its row g + 8 h.
+SPION_DEVICE uint4 narrow_octet(unsigned tile, int warp_row, int group, int h) {
+    return load_shared_16(octet_address<kChannelChunks>(tile, warp_row + lane_row(), group) +
+                          8 * h * kChannelChunks * 16);
+}
+
+// dropout(d_x).
+SPION_DEVICE WarpRows dropped(const WarpRows& d_x, long long first, const SpionDropout& dropout) {
+    WarpRows result;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) {
+            Octet octet = unpack(d_x.octet[h][group]);
+            drop(octet, (first + lane_row() + 8 * h) * kChannelChunks + 4 * group + lane_octet(),
+                 dropout);
+            result.octet[h][group] = pack(octet);
+        }
+    }
+    return result;
+}
+
+// gated = dropout(gelu(hidden)) of an octet, and d_gated becomes d_hidden. hidden is rounded first, as
+// the forward pass does.
+SPION_DEVICE uint4 gate_both(const Octet& hidden, Octet& d_gated, long long index,
+                             const SpionDropout& dropout) {
+    constexpr float kInverseRootTwoPi = 0.39894228040143268F;
+    Octet x = unpack(pack(hidden));
+    const Octet factors = dropout_factors(index, dropout);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+        const NormalTerms terms = normal_terms(x.value[e]);
+        const float slope = terms.distribution + x.value[e] * (kInverseRootTwoPi * terms.bell);
+        d_gated.value[e] *= slope * factors.value[e];
+        x.value[e] *= terms.distribution * factors.value[e];
+    }
+    return pack(x);
+}
+
+// Of a warp's rows: hidden and gated again and the gradient of hidden into their tiles, d_normed out.
+SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const SpionLayerEndArguments& args,
+                                       const Place& place, int warp_row, long long first) {
+#pragma unroll 1
+    for (int n = 0; n < kHidden / 32; ++n) {
+        float hidden[4][4] = {}, d_gated[4][4] = {};
+#pragma unroll
+        for (int k = 0; k < kGroups; ++k) {
+            multiply_by_rows<kChannelChunks>(hidden, narrow_octet(place.normed, warp_row, k, 0),
+                                             narrow_octet(place.normed, warp_row, k, 1), weight1(),
+                                             n, k);
+            multiply_by_columns<kHiddenChunks>(
+                d_gated, narrow_octet(place.d_branch, warp_row, k, 0),
+                narrow_octet(place.d_branch, warp_row, k, 1), weight2(), n, k);
+        }
+        const int chunk = 4 * n + lane_octet();
+        const Octet bias = vector_octet(bias1(), chunk);
+        uint4 d_hidden[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = lane_row() + 8 * h;
+            const int below = 8 * h * kHiddenChunks * 16;
+            Octet x = octet_of(hidden, h), d = octet_of(d_gated, h);
+            add(x, bias);
+            store_shared_16(
+                octet_address<kHiddenChunks>(place.gated, warp_row + lane_row(), n) + below,
+                gate_both(x, d, (first + row) * kHiddenChunks + chunk,
+                          with_stream(args.dropout, args.gelu_stream)));
+            d_hidden[h] = pack(d);
+            store_shared_16(
+                octet_address<kHiddenChunks>(place.d_hidden, warp_row + lane_row(), n) + below,
+                d_hidden[h]);
+        }
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) {
+            multiply_by_columns<kChannelChunks>(d_normed.acc[group], d_hidden[0], d_hidden[1],
+                                                weight1(), group, n);
+        }
+    }
+}
+
+// d_x = residual + d, and d_branch.
+SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums& d,
+                             const WarpRows& residual, long long first, long long end) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const long long row = first + lane_row() + 8 * h;
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) {
+            const long long index = row * kChannelChunks + 4 * group + lane_octet();
+            Octet sum = octet_of(d.acc[group], h);
+            add(sum, unpack(residual.octet[h][group]));
+            if (row < end) ((uint4*)args.d_x)[index] = pack(sum);
+            drop(sum, index, with_stream(args.dropout, args.out_stream));
+            if (row < end) ((uint4*)args.d_branch)[index] = pack(sum);
+        }
+    }
+}
+
+// Where a lane keeps its sums of gamma and beta between tiles: 16 bytes a lane, then the next.
+enum : int { kSumBytes = kGroups * 4 * 512 };  // of a warp
+SPION_DEVICE unsigned sums_of(int warp) {
+    return place_of(2).d_hidden + kRowWarps * Queue::kWarpBytes + warp * kSumBytes +
+           (int)threadIdx.x % 32 * 16;
+}
+SPION_DEVICE void keep_sums(const NormSums& sums, int warp) {
+#pragma unroll
+    for (int i = 0; i < 4 * kGroups; ++i) {
+        const Octet& octet = i < 2 * kGroups ? sums.gamma[i / 2] : sums.beta[i / 2 - kGroups];
+        const float* v = octet.value + i % 2 * 4;
+        store_shared_16(sums_of(warp) + i * 512,
+                        make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]),
+                                   __float_as_uint(v[2]), __float_as_uint(v[3])));
+    }
+}
+SPION_DEVICE NormSums kept_sums(int warp) {
+    NormSums sums;
+#pragma unroll
+    for (int i = 0; i < 4 * kGroups; ++i) {
+        const uint4 words = load_shared_16(sums_of(warp) + i * 512);
+        Octet& octet = i < 2 * kGroups ? sums.gamma[i / 2] : sums.beta[i / 2 - kGroups];
+        float* v = octet.value + i % 2 * 4;
+        v[0] = __uint_as_float(words.x), v[1] = __uint_as_float(words.y);
+        v[2] = __uint_as_float(words.z), v[3] = __uint_as_float(words.w);
+    }
+    return sums;
+}
+
+// What a warp does for its 16 rows of every other tile.
+SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, long long begin,
+                            long long end, int tiles) {
+    const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
+    const Place place = place_of(half);
+    const Queue queue{place_of(2).d_hidden + warp * Queue::kWarpBytes};
+    const auto fetch = [&](int i) {
+        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        queue.fetch(i, kX, args.x_middle, first, end);
+        queue.fetch(i, kGradient, args.d_x, first, end);
+    };
+    const int mine = (tiles - half + 1) / 2;
+    keep_sums(NormSums{}, warp);
+    if (mine > 0) fetch(0);
+    cp_async_commit_group();
+    for (int i = 0; i < mine; ++i) {
+        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        const Statistics of = load_statistics(args.mean, args.rstd, first, end);
+        if (i + 1 < mine) fetch(i + 1);
+        cp_async_commit_group();
+        cp_async_wait_group<1>();
+        if (i > 0) bar_sync(empty(half), kMeeting);
+        store_narrow(place.normed, warp_row, normalise(queue.rows(i, kX), of, gamma(), beta()));
+        store_narrow(place.d_branch, warp_row,
+                     dropped(queue.rows(i, kGradient), first,
+                             with_stream(args.dropout, args.branch_stream)));
+        WarpSums d = {};
+        through_feed_forward(d, args, place, warp_row, first);
+        bar_arrive(full(half), kMeeting);
+        NormSums sums = kept_sums(warp);
+        norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
+        keep_sums(sums, warp);
+        store_rows(args, d, queue.rows(i, kGradient), first, end);
+    }
+}
+
+// Weight warp `warp` has columns [16 kHiddenTiles warp, + 16 kHiddenTiles) of hidden, for both maps,
+// and columns [16 warp, + 16) of the second one's bias.
+struct WeightSums {
+    float weight1[kHiddenTiles][kGroups * 4][4];  // transposed_operand's columns by kChannels
+    float weight2[kHiddenTiles][kGroups * 4][4];  // the same: transposed
+    float bias1[4], bias2[4];
+};
+
+SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
+    const unsigned ones = Element::pack(1.0F, 1.0F);
+#pragma unroll 1
+    for (int k = 0; k < kTileRows / 16; ++k) {
+        unsigned a[kHiddenTiles][4], b[4];
+#pragma unroll
+        for (int m = 0; m < kHiddenTiles; ++m) {
+            transposed_operand<kHiddenChunks>(a[m], place.d_hidden, k,
+                                              2 * (kHiddenTiles * warp + m));
+            const unsigned column = lane_row() == m ? ones : 0;
+            Element::mma(sums.bias1, a[m], column, column);
+        }
+#pragma unroll
+        for (int n = 0; n < kGroups * 4; n += 2) {
+            column_operand<kChannelChunks>(b, place.normed, k, n);
+#pragma unroll
+            for (int m = 0; m < kHiddenTiles; ++m) {
+                Element::mma(sums.weight1[m][n], a[m], b[0], b[1]);
+                Element::mma(sums.weight1[m][n + 1], a[m], b[2], b[3]);
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < kHiddenTiles; ++m) {
+            transposed_operand<kHiddenChunks>(a[m], place.gated, k, 2 * (kHiddenTiles * warp + m));
+        }
+#pragma unroll
+        for (int n = 0; n < kGroups * 4; n += 2) {
+            column_operand<kChannelChunks>(b, place.d_branch, k, n);
+#pragma unroll
+            for (int m = 0; m < kHiddenTiles; ++m) {
+                Element::mma(sums.weight2[m][n], a[m], b[0], b[1]);
+                Element::mma(sums.weight2[m][n + 1], a[m], b[2], b[3]);
+            }
+        }
+        column_operand<kChannelChunks>(b, place.d_branch, k, 2 * warp);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {  // row i sums the columns of the i-th eight
+            const unsigned row = lane_row() == i ? ones : 0;
+            const unsigned rows[4] = {row, 0, row, 0};
+            Element::mma(sums.bias2, rows, b[2 * i], b[2 * i + 1]);
+        }
+    }
+}
+
+SPION_DEVICE void store_weights(const WeightSums& sums, int warp, float* out) {
+    const int g = lane_row(), t = lane_octet();
+    float* out2 = out + kHidden * kChannels + kHidden;
+#pragma unroll
+    for (int m = 0; m < kHiddenTiles; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int column = 16 * (kHiddenTiles * warp + m) + g + 8 * h;  // of hidden
+#pragma unroll
+            for (int n = 0; n < kGroups * 4; ++n) {
+                const int channel = 8 * n + 2 * t;
+                *(float2*)(out + column * kChannels + channel) =
+                    make_float2(sums.weight1[m][n][2 * h], sums.weight1[m][n][2 * h + 1]);
+                out2[channel * kHidden + column] = sums.weight2[m][n][2 * h];
+                out2[(channel + 1) * kHidden + column] = sums.weight2[m][n][2 * h + 1];
+            }
+            if (t == m / 2) out[kHidden * kChannels + column] = sums.bias1[2 * h + m % 2];
+        }
+    }
+    if (g < 2) {
+        *(float2*)(out2 + kHidden * kChannels + 16 * warp + 8 * g + 2 * t) =
+            make_float2(sums.bias2[0], sums.bias2[1]);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+    layer_end_backward(const __grid_constant__ SpionLayerEndArguments args) {
+    const int warp = (int)threadIdx.x / 32;
+    const long long begin = blockIdx.x * args.rows_per_item;
+    const long long end =
+        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
+    constexpr int kNormSums = 2 * kHidden * kChannels + kHidden + kChannels;
+    float* out = args.partials + (long long)blockIdx.x * (kNormSums + 2 * kChannels);
+    load_weights<kHidden, kChannelChunks>(weight1(), args.weight1);
+    load_weights<kChannels, kHiddenChunks>(weight2(), args.weight2);
+    load_vector<kChannels>(gamma(), args.gamma);
+    load_vector<kChannels>(beta(), args.beta);
+    load_vector<kHidden>(bias1(), args.bias1);
+    __syncthreads();
+    NormSums norm_sums = {};
+    if (warp < kRowWarps) {
+        walk_rows(args, warp, begin, end, tiles);
+        norm_sums = kept_sums(warp);
+    } else {
+        WeightSums sums = {};
+        for (int j = 0; j < tiles; ++j) {
+            bar_sync(full(j % 2), kMeeting);
+            add_tile(sums, place_of(j % 2), warp - kRowWarps);
+            if (j + 2 < tiles) bar_arrive(empty(j % 2), kMeeting);
+        }
+        store_weights(sums, warp - kRowWarps, out);
+    }
+    __syncthreads();
+    store_norm_sums(norm_sums, shared_memory_start(), out + kNormSums);
+}

@@ -1,0 +1,181 @@
+// The backward pass of y = norm(x) W^T + b and of the norm, in one pass over the gradient of y: the
+// gradients of weights and bias, those of gamma and beta, and that of x, added to d_x in place.
+#pragma once
+
+#include "kernels/cuda/train/row_gradients.cuh"
+
+enum : int { kOutChunks = kOut / 8, kOutTiles = kOut / 64 };  // tiles of 16 outputs, a weight warp
+enum : int { kStages = 2 };                                   // of a half's tiles
+enum : int { kWeightBytes = kOut * kChannels * 2 };
+enum : int {
+    kGradientTileBytes = kTileRows * kOut * 2,
+    kNormedTileBytes = kTileRows * kChannels * 2
+};
+enum : int { kPlaceBytes = kGradientTileBytes + kNormedTileBytes };
+enum : int { kX, kGradient };  // tensors of the queue
+using Queue = LaneQueue<2>;
+static_assert(kOut % 64 == 0 && kChannels % 64 == 0 && kOutTiles <= 8);
+
+// Shared memory: weights, gamma, beta, the halves' places, the row warps' queues.
+SPION_DEVICE unsigned weight() {
+    return shared_memory_start();
+}
+SPION_DEVICE unsigned gamma() {
+    return weight() + kWeightBytes;
+}
+SPION_DEVICE unsigned beta() {
+    return gamma() + kChannels * 4;
+}
+// d_y [64, kOut], then norm(x) [64, kChannels].
+SPION_DEVICE unsigned place_of(int half, int tile) {
+    return beta() + kChannels * 4 + (kStages * half + tile % kStages) * kPlaceBytes;
+}
+SPION_DEVICE int place_index(int half, int tile) {
+    return kStages * half + tile % kStages;
+}
+
+// The lane's octets of d_y, rows [first, first + 16) below `end`, to the warp's rows of a tile.
+SPION_DEVICE void fetch_gradient(unsigned tile, int warp_row, const void* d_y, long long first,
+                                 long long end) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const long long row = first + lane_row() + 8 * half;
+#pragma unroll
+        for (int group = 0; group < kOut / 32; ++group) {
+            cp_async_16(octet_address<kOutChunks>(tile, warp_row + lane_row(), group) +
+                            8 * half * kOutChunks * 16,
+                        (const uint4*)d_y + row * kOutChunks + 4 * group + lane_octet(), row < end);
+        }
+    }
+}
+
+// What a warp does for its 16 rows of every other tile.
+SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, long long begin,
+                            long long end, int tiles, NormSums& sums) {
+    const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
+    const Queue queue{place_of(2, 0) + warp * Queue::kWarpBytes};
+    const auto fetch = [&](int i) {
+        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        fetch_gradient(place_of(half, i), warp_row, args.d_y, first, end);
+        queue.fetch(i, kX, args.x, first, end);
+        queue.fetch(i, kGradient, args.d_x, first, end);
+    };
+    const int mine = (tiles - half + 1) / 2;
+    if (mine > 0) fetch(0);
+    cp_async_commit_group();
+    for (int i = 0; i < mine; ++i) {
+        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        const Statistics of = load_statistics(args.mean, args.rstd, first, end);
+        if (i + 1 < mine) {
+            if (i > 0) bar_sync(empty(place_index(half, i + 1)), kMeeting);
+            fetch(i + 1);
+        }
+        cp_async_commit_group();
+        cp_async_wait_group<1>();
+        const unsigned tile = place_of(half, i);
+        const WarpRows normed = normalise(queue.rows(i, kX), of, gamma(), beta());
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+                store_shared_16(octet_address<kChannelChunks>(tile + kGradientTileBytes,
+                                                              warp_row + lane_row(), group) +
+                                    8 * h * kChannelChunks * 16,
+                                normed.octet[h][group]);
+            }
+        }
+        bar_arrive(full(place_index(half, i)), kMeeting);
+        WarpSums d = {};
+#pragma unroll 1
+        for (int k = 0; k < kOut / 32; ++k) {
+            const unsigned octet = octet_address<kOutChunks>(tile, warp_row + lane_row(), k);
+            const uint4 d_y = load_shared_16(octet);
+            const uint4 below = load_shared_16(octet + 8 * kOutChunks * 16);
+#pragma unroll
+            for (int n = 0; n < kGroups; ++n) {
+                multiply_by_columns<kChannelChunks>(d.acc[n], d_y, below, weight(), n, k);
+            }
+        }
+        norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
+        const WarpRows residual = queue.rows(i, kGradient);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const long long row = first + lane_row() + 8 * h;
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+                Octet sum = octet_of(d.acc[group], h);
+                add(sum, unpack(residual.octet[h][group]));
+                if (row < end) {
+                    ((uint4*)args.d_x)[row * kChannelChunks + 4 * group + lane_octet()] = pack(sum);
+                }
+            }
+        }
+    }
+}
+
+// Weight warp `warp` has outputs [16 kOutTiles warp, + 16 kOutTiles).
+SPION_DEVICE void sum_weights(int warp, int tiles, float* out) {
+    float weight[kOutTiles][kGroups * 4][4] = {}, bias[4] = {};
+    const int g = lane_row(), t = lane_octet();
+    const unsigned ones = Element::pack(1.0F, 1.0F);
+    for (int j = 0; j < tiles; ++j) {
+        const int half = j % 2, i = j / 2;
+        const unsigned tile = place_of(half, i);
+        bar_sync(full(place_index(half, i)), kMeeting);
+#pragma unroll 1
+        for (int k = 0; k < kTileRows / 16; ++k) {
+            unsigned a[kOutTiles][4], b[4];
+#pragma unroll
+            for (int m = 0; m < kOutTiles; ++m) {
+                transposed_operand<kOutChunks>(a[m], tile, k, 2 * (kOutTiles * warp + m));
+                const unsigned column = g == m ? ones : 0;
+                Element::mma(bias, a[m], column, column);
+            }
+#pragma unroll
+            for (int n = 0; n < kGroups * 4; n += 2) {
+                column_operand<kChannelChunks>(b, tile + kGradientTileBytes, k, n);
+#pragma unroll
+                for (int m = 0; m < kOutTiles; ++m) {
+                    Element::mma(weight[m][n], a[m], b[0], b[1]);
+                    Element::mma(weight[m][n + 1], a[m], b[2], b[3]);
+                }
+            }
+        }
+        if (j + 2 * kStages < tiles) bar_arrive(empty(place_index(half, i)), kMeeting);
+    }
+#pragma unroll
+    for (int m = 0; m < kOutTiles; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int output = 16 * (kOutTiles * warp + m) + g + 8 * h;
+#pragma unroll
+            for (int n = 0; n < kGroups * 4; ++n) {
+                *(float2*)(out + output * kChannels + 8 * n + 2 * t) =
+                    make_float2(weight[m][n][2 * h], weight[m][n][2 * h + 1]);
+            }
+            if (t == m / 2) out[kOut * kChannels + output] = bias[2 * h + m % 2];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+    norm_linear_backward(const __grid_constant__ SpionNormLinearArguments args) {
+    const int warp = (int)threadIdx.x / 32;
+    const long long begin = blockIdx.x * args.rows_per_item;
+    const long long end =
+        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
+    float* out = args.partials + (long long)blockIdx.x * (kOut * kChannels + kOut + 2 * kChannels);
+    load_weights<kOut, kChannelChunks>(weight(), args.weight);
+    load_vector<kChannels>(gamma(), args.gamma);
+    load_vector<kChannels>(beta(), args.beta);
+    __syncthreads();
+    NormSums sums = {};
+    if (warp < kRowWarps) {
+        walk_rows(args, warp, begin, end, tiles, sums);
+    } else {
+        sum_weights(warp - kRowWarps, tiles, out);
+    }
+    __syncthreads();
+    store_norm_sums(sums, weight(), out + kOut * kChannels + kOut);
+}

@@ -1,0 +1,67 @@
+// y = norm(x) W^T + b, each row read once and the norm's output written nowhere: the backward pass
+// makes it again from x, mean and rstd.
+#pragma once
+
+#include "kernels/cuda/train/warp_rows.cuh"
+
+enum : int { kWarps = kThreads / 32 };
+enum : int { kWeightBytes = kOut * kChannels * 2 };
+enum : int { kVectorBytes = (2 * kChannels + kOut) * 4 };
+using Queue = LaneQueue<1>;
+
+// Shared memory: weights, gamma, beta, bias, the warps' queues.
+SPION_DEVICE unsigned weight() {
+    return shared_memory_start();
+}
+SPION_DEVICE unsigned gamma() {
+    return weight() + kWeightBytes;
+}
+SPION_DEVICE unsigned beta() {
+    return gamma() + kChannels * 4;
+}
+SPION_DEVICE unsigned bias() {
+    return beta() + kChannels * 4;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    norm_linear_forward(const __grid_constant__ SpionNormLinearArguments args) {
+    const int warp = (int)threadIdx.x / 32;
+    const long long begin = blockIdx.x * args.rows_per_item;
+    const long long end =
+        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const Queue queue{gamma() + kVectorBytes + warp * Queue::kWarpBytes};
+    long long first = begin + kWarpRows * warp;
+    queue.fetch(0, 0, args.x, first, end);
+    cp_async_commit_group();
+    load_weights<kOut, kChannelChunks>(weight(), args.weight);
+    load_vector<kChannels>(gamma(), args.gamma);
+    load_vector<kChannels>(beta(), args.beta);
+    load_vector<kOut>(bias(), args.bias);
+    __syncthreads();
+    for (int stage = 0; first < end; ++stage, first += kWarpRows * kWarps) {
+        queue.fetch(stage + 1, 0, args.x, first + kWarpRows * kWarps, end);
+        cp_async_commit_group();
+        cp_async_wait_group<1>();
+        const WarpRows x = queue.rows(stage, 0);
+        const Statistics of = statistics_of(x);
+        store_statistics(of, args.mean, args.rstd, first, end);
+        const WarpRows normed = normalise(x, of, gamma(), beta());
+#pragma unroll 1
+        for (int n = 0; n < kOut / 32; ++n) {
+            float acc[4][4] = {};
+#pragma unroll
+            for (int k = 0; k < kGroups; ++k) {
+                multiply_by_rows<kChannelChunks>(acc, normed.octet[0][k], normed.octet[1][k],
+                                                 weight(), n, k);
+            }
+            const Octet shift = vector_octet(bias(), 4 * n + lane_octet());
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const long long row = first + lane_row() + 8 * half;
+                Octet y = octet_of(acc, half);
+                add(y, shift);
+                if (row < end) ((uint4*)args.y)[row * (kOut / 8) + 4 * n + lane_octet()] = pack(y);
+            }
+        }
+    }
+}

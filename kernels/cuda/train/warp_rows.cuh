@@ -1,0 +1,257 @@
+// Rows that stay in the registers of a warp, 16 at a time. Lane 4 g + t has, of every 32 columns, the
+// octet t of rows g and g + 8: what it moves in 16 bytes, what a counter of dropout covers, and a
+// tensor core's operand and accumulator without a shuffle. For that the columns of a group of 32
+// take other places in a product: column 8 t + 2 j + e has place 8 j + 2 t + e, in the weights (rows
+// and columns alike) and so in sums over it, which do not mind the order.
+#pragma once
+
+#include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/tile_layout.cuh"
+#include "kernels/cuda/train/contract.cuh"
+#include "kernels/cuda/train/octet.cuh"
+#include "kernels/layer_arguments.h"
+
+enum : int { kWarpRows = kSpionWarpRows };
+enum : int { kGroups = kChannels / 32, kChannelChunks = kChannels / 8 };
+static_assert(kChannels % 32 == 0);
+
+// [rows g, g + 8][octet t of each group of 32 channels].
+struct WarpRows {
+    uint4 octet[2][kGroups];
+};
+// The same in fp32, as a product leaves it: of group n and row g + 8 h, element e of the octet is
+// acc[n][e / 2][2 h + e % 2].
+struct WarpSums {
+    float acc[kGroups][4][4];
+};
+
+SPION_DEVICE int lane_row() {
+    return (int)threadIdx.x % 32 / 4;
+}
+SPION_DEVICE int lane_octet() {
+    return (int)threadIdx.x % 4;
+}
+
+SPION_DEVICE unsigned word_of(const uint4& octet, int index) {
+    return index == 0 ? octet.x : index == 1 ? octet.y : index == 2 ? octet.z : octet.w;
+}
+
+// Weights [kRows, 8 * kChunks] into shared memory, rows and columns in their places.
+template <int kRows, int kChunks>
+SPION_DEVICE void load_weights(unsigned target, const void* source) {
+    static_assert(kRows % 32 == 0 && kChunks % 4 == 0);
+    for (int i = (int)threadIdx.x; i < kRows * kChunks * 4; i += kThreads) {
+        const int row = i / (kChunks * 4), word = i % (kChunks * 4);
+        const int place = row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2;
+        store_shared_word(
+            target + chunk_offset<kChunks>(place, word / 16 * 4 + word % 4) + word % 16 / 4 * 4,
+            ((const unsigned*)source)[i]);
+    }
+}
+
+// The address of chunk `chunk + more` of a row from that of `chunk`, in tiles that start at a multiple of
+// 128 and permute chunks in groups of 8, where no bit of `more` is among those that `chunk` may have:
+// chunk < 2 and an even number, or chunk < 4 and a multiple of 4. One XOR, of no register.
+SPION_DEVICE unsigned further(unsigned address, int more) {
+    return (address ^ (unsigned)(more % 8 * 16)) + more / 8 * 128;
+}
+
+// The tensor core's operand of half a group of the columns of both rows.
+SPION_DEVICE void operand(unsigned (&a)[4], const uint4& row, const uint4& row_below, int step) {
+    a[0] = word_of(row, 2 * step);
+    a[1] = word_of(row_below, 2 * step);
+    a[2] = word_of(row, 2 * step + 1);
+    a[3] = word_of(row_below, 2 * step + 1);
+}
+
+// acc += x M^T: columns [32 k_group, + 32) of x times rows [32 n_group, + 32) of M [.., 8 kChunks].
+template <int kChunks>
+SPION_DEVICE void multiply_by_rows(float (&acc)[4][4], const uint4& row, const uint4& row_below,
+                                   unsigned matrix, int n_group, int k_group) {
+    const LaneChunk lane = lane_chunk_by_chunks((int)threadIdx.x % 32);
+    static_assert(kChunks % 8 == 0);
+    matrix += chunk_offset<kChunks>(lane.row, lane.chunk) + 32 * n_group * kChunks * 16;
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+        unsigned a[4], b[4];
+        operand(a, row, row_below, step);
+#pragma unroll
+        for (int pair = 0; pair < 2; ++pair) {
+            ldmatrix_x4(b, further(matrix, 4 * k_group + 2 * step) + 16 * pair * kChunks * 16);
+            Element::mma(acc[2 * pair], a, b[0], b[1]);
+            Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// acc += x M: columns [32 k_group, + 32) of x, which are rows of M, times columns [32 n_group, + 32).
+template <int kChunks>
+SPION_DEVICE void multiply_by_columns(float (&acc)[4][4], const uint4& row, const uint4& row_below,
+                                      unsigned matrix, int n_group, int k_group) {
+    const LaneChunk lane = lane_chunk_by_rows((int)threadIdx.x % 32);
+    static_assert(kChunks % 8 == 0);
+    matrix += chunk_offset<kChunks>(lane.row, lane.chunk) + 32 * k_group * kChunks * 16;
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+        unsigned a[4], b[4];
+        operand(a, row, row_below, step);
+#pragma unroll
+        for (int pair = 0; pair < 2; ++pair) {
+            ldmatrix_x4_trans(b,
+                              further(matrix, 4 * n_group + 2 * pair) + 16 * step * kChunks * 16);
+            Element::mma(acc[2 * pair], a, b[0], b[1]);
+            Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// The octet of row g + 8 half in one group's accumulators.
+SPION_DEVICE Octet octet_of(const float (&acc)[4][4], int half) {
+    Octet octet;
+#pragma unroll
+    for (int e = 0; e < 8; ++e) octet.value[e] = acc[e / 2][2 * half + e % 2];
+    return octet;
+}
+
+SPION_DEVICE void add(Octet& octet, const Octet& other) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) octet.value[e] += other.value[e];
+}
+
+// An fp32 vector into shared memory, where a loop leaves it: what is read from global memory it would
+// keep in registers.
+template <int kCount>
+SPION_DEVICE void load_vector(unsigned target, const float* source) {
+    for (int i = (int)threadIdx.x; i < kCount; i += kThreads) {
+        store_shared_float(target + i * 4, source[i]);
+    }
+}
+SPION_DEVICE Octet vector_octet(unsigned vector, int index) {
+    const uint4 a = load_shared_16(vector + index * 32),
+                b = load_shared_16(vector + index * 32 + 16);
+    return {{__uint_as_float(a.x), __uint_as_float(a.y), __uint_as_float(a.z), __uint_as_float(a.w),
+             __uint_as_float(b.x), __uint_as_float(b.y), __uint_as_float(b.z),
+             __uint_as_float(b.w)}};
+}
+
+SPION_DEVICE float sum_over_quad(float value) {
+    value += __shfl_xor_sync(0xFFFFFFFFU, value, 1);
+    return value + __shfl_xor_sync(0xFFFFFFFFU, value, 2);
+}
+
+// The lane's places in a queue of rows in shared memory of its own, which nobody else touches, so
+// that no synchronisation is needed beyond the wait for the copies: kTensors of them, two stages.
+template <int kTensors>
+struct LaneQueue {
+    enum : int { kStageBytes = kTensors * 2 * kGroups * 512, kWarpBytes = 2 * kStageBytes };
+    unsigned start;  // of the warp's
+
+    __device__ __forceinline__ unsigned at(int stage, int tensor, int half, int group) const {
+        const int octet = (tensor * 2 + half) * kGroups + group;
+        return start + stage % 2 * kStageBytes + octet * 512 + (int)threadIdx.x % 32 * 16;
+    }
+    // Rows [first, first + 16) below `end`; zeros beyond.
+    __device__ __forceinline__ void fetch(int stage, int tensor, const void* source,
+                                          long long first, long long end) const {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const long long row = first + lane_row() + 8 * half;
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+                cp_async_16(at(stage, tensor, half, group),
+                            (const uint4*)source + row * kChannelChunks + 4 * group + lane_octet(),
+                            row < end);
+            }
+        }
+    }
+    __device__ __forceinline__ WarpRows rows(int stage, int tensor) const {
+        WarpRows rows;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+                rows.octet[half][group] = load_shared_16(at(stage, tensor, half, group));
+            }
+        }
+        return rows;
+    }
+    // Replaces them, until the stage's next fetch.
+    __device__ __forceinline__ void keep(int stage, int tensor, const WarpRows& rows) const {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+                store_shared_16(at(stage, tensor, half, group), rows.octet[half][group]);
+            }
+        }
+    }
+};
+
+// Of rows g and g + 8.
+struct Statistics {
+    float mean[2], rstd[2];
+};
+
+SPION_DEVICE Statistics statistics_of(const WarpRows& x) {
+    Statistics result;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float sum = 0.0F, squares = 0.0F;
+#pragma unroll
+        for (const uint4& packed : x.octet[half]) {
+            const Octet octet = unpack(packed);
+#pragma unroll
+            for (const float value : octet.value) sum += value;
+        }
+        const float mean = sum_over_quad(sum) * (1.0F / kChannels);
+#pragma unroll
+        for (const uint4& packed : x.octet[half]) {
+            const Octet octet = unpack(packed);
+#pragma unroll
+            for (const float value : octet.value) squares += (value - mean) * (value - mean);
+        }
+        result.mean[half] = mean;
+        result.rstd[half] = rsqrtf(sum_over_quad(squares) * (1.0F / kChannels) + kEpsilon);
+    }
+    return result;
+}
+
+// (x - mean) * rstd.
+SPION_DEVICE Octet unit_of(const uint4& packed, float mean, float rstd) {
+    Octet octet = unpack(packed);
+#pragma unroll
+    for (float& value : octet.value) value = (value - mean) * rstd;
+    return octet;
+}
+
+SPION_DEVICE WarpRows normalise(const WarpRows& x, const Statistics& of, unsigned gamma,
+                                unsigned beta) {
+    WarpRows result;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+        const Octet scale = vector_octet(gamma, 4 * group + lane_octet());
+        const Octet shift = vector_octet(beta, 4 * group + lane_octet());
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            Octet unit = unit_of(x.octet[half][group], of.mean[half], of.rstd[half]);
+#pragma unroll
+            for (int e = 0; e < 8; ++e) {
+                unit.value[e] = unit.value[e] * scale.value[e] + shift.value[e];
+            }
+            result.octet[half][group] = pack(unit);
+        }
+    }
+    return result;
+}
+
+SPION_DEVICE void store_statistics(const Statistics& of, float* mean, float* rstd, long long first,
+                                   long long end) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const long long row = first + lane_row() + 8 * half;
+        if (lane_octet() == 0 && row < end) {
+            mean[row] = of.mean[half];
+            rstd[row] = of.rstd[half];
+        }
+    }
+}

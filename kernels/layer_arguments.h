@@ -1,0 +1,64 @@
+// Parameters of the GPU's fused kernels of an encoder layer (train/fused_layer.h). Plain C++, as
+// kernels/train_arguments.h, whose names for sizes and T these use.
+//
+// A warp keeps 16 rows at a time, from what it reads to what it writes. Work item: rows_per_item
+// rows, a multiple of kSpionItemRows; the last may be short. An output may be the input of the same
+// shape that it replaces where that is said, and otherwise no input.
+#pragma once
+
+#include "kernels/train_arguments.h"
+
+enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
+
+// norm_linear_forward: y = norm(x) W^T + b. Constants kChannels = C, kOut = O, kEpsilon.
+// norm_linear_backward: with d_n = d_y W the gradient of norm(x), d_x += the gradient through the
+//   norm of d_n at row x, in place; a partial row an item: d_W [O, C], d_b [O], d_gamma [C],
+//   d_beta [C].
+struct SpionNormLinearArguments {
+    const void* x;       // T [N, C]
+    const float* gamma;  // [C]
+    const float* beta;   // [C]
+    const void* weight;  // T [O, C]
+    const float* bias;   // [O]
+    void* y;             // T [N, O]
+    float* mean;         // [N]
+    float* rstd;         // [N]
+    const void* d_y;     // T [N, O]
+    void* d_x;           // T [N, C]
+    float* partials;     // [items, O * C + O + 2 * C]
+    long long rows;      // N
+    long long rows_per_item;
+};
+
+// What follows attention in a layer.
+// layer_end_forward: x_middle = x + dropout(o Wo^T + bo); hidden = norm(x_middle) W1^T + b1, gated =
+//   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). Constants kChannels = C,
+//   kHidden = F, kDropout, kEpsilon.
+// layer_end_backward: d_x, the gradient of x_out, becomes that of x_middle in place, and d_branch
+//   that of o Wo^T + bo; hidden and gated are computed again. A partial row an item: d_W1 [F, C],
+//   d_b1 [F], d_W2 [C, F], d_b2 [C], d_gamma [C], d_beta [C].
+struct SpionLayerEndArguments {
+    const void* o;           // T [N, C]
+    const void* x;           // T [N, C]
+    const void* out_weight;  // T [C, C]
+    const float* out_bias;   // [C]
+    const float* gamma;      // [C]
+    const float* beta;       // [C]
+    const void* weight1;     // T [F, C]
+    const float* bias1;      // [F]
+    const void* weight2;     // T [C, F]
+    const float* bias2;      // [C]
+    void* x_middle;          // T [N, C]
+    float* mean;             // [N] of x_middle's rows
+    float* rstd;             // [N]
+    void* x_out;             // T [N, C]
+    void* d_x;               // T [N, C]
+    void* d_branch;          // T [N, C]
+    float* partials;         // [items, 2 * F * C + F + 3 * C]
+    long long rows;          // N
+    long long rows_per_item;
+    SpionDropout dropout;        // its stream is not used, but these are:
+    unsigned int out_stream;     // of o Wo^T + bo
+    unsigned int gelu_stream;    // after gelu
+    unsigned int branch_stream;  // of gated W2^T + b2
+};

@@ -1,0 +1,162 @@
+// The CUDA kernels of a fused layer, run on the host.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "tests/kernels/cuda_emulation.h"
+#include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/layer_problem.h"
+#include "tests/support/seed.h"
+
+#define DECLARE_KERNELS(name)                                       \
+    namespace emulated_##name {                                     \
+        void norm_linear_forward(const SpionNormLinearArguments&);  \
+        void norm_linear_backward(const SpionNormLinearArguments&); \
+        void layer_end_forward(const SpionLayerEndArguments&);      \
+        void layer_end_backward(const SpionLayerEndArguments&);     \
+    }
+DECLARE_KERNELS(layer_paper)
+DECLARE_KERNELS(layer_narrow)
+
+namespace spion {
+namespace {
+
+constexpr std::size_t kGuard = 64;
+
+// A poisoned output with a guard behind it.
+template <typename T>
+std::vector<T> output(std::int64_t count) {
+    std::vector<T> values(static_cast<std::size_t>(count) + kGuard);
+    std::fill_n(reinterpret_cast<unsigned char*>(values.data()), values.size() * sizeof(T),
+                static_cast<unsigned char>(0xFF));
+    return values;
+}
+// Without its guard, which nothing has written to.
+template <typename T>
+std::vector<T> checked(std::vector<T> values) {
+    const auto* end = reinterpret_cast<const unsigned char*>(values.data() + values.size());
+    EXPECT_TRUE(std::all_of(end - kGuard * sizeof(T), end,
+                            [](unsigned char byte) { return byte == 0xFF; }));
+    values.resize(values.size() - kGuard);
+    return values;
+}
+
+class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
+  protected:
+    void run(std::int64_t rows, std::int64_t rows_per_item, bool dropout, std::mt19937& random) {
+        SCOPED_TRACE(testing::Message() << "rows " << rows << ", " << rows_per_item << " an item");
+        const LayerProblem problem(GetParam().shape, rows, dropout, random);
+        items_ = (rows + rows_per_item - 1) / rows_per_item;
+        seed_ = static_cast<unsigned>(random());
+        emulation::forget_reads();
+        for (const auto* input : {&problem.x, &problem.o, &problem.d_y}) {
+            emulation::allow_reads(input->data(), input->size() * 2);
+        }
+        forward(problem, rows_per_item);
+        backward(problem, rows_per_item);
+    }
+
+  private:
+    bool paper() const { return std::string(GetParam().name) == "layer_paper"; }
+    template <typename Arguments>
+    void launch(FusedLayerKernel which, void (*kernel)(const Arguments&),
+                const Arguments& arguments) {
+        emulation::launch(items_, fused_layer_threads(which),
+                          fused_layer_shared_bytes(which, GetParam().shape), seed_,
+                          [&] { kernel(arguments); });
+    }
+
+    void forward(const LayerProblem& problem, std::int64_t rows_per_item) {
+        const std::int64_t narrow = problem.rows * problem.shape.channels;
+        auto y = output<std::uint16_t>(3 * narrow), x_middle = output<std::uint16_t>(narrow),
+             x_out = output<std::uint16_t>(narrow);
+        auto mean = output<float>(problem.rows), rstd = output<float>(problem.rows);
+        SpionNormLinearArguments first = problem.norm_linear();
+        first.y = y.data();
+        first.mean = mean.data();
+        first.rstd = rstd.data();
+        first.rows_per_item = rows_per_item;
+        launch(FusedLayerKernel::kNormLinearForward,
+               paper() ? emulated_layer_paper::norm_linear_forward
+                       : emulated_layer_narrow::norm_linear_forward,
+               first);
+        problem.expect_norm_linear(checked(y), checked(mean), checked(rstd));
+        mean = output<float>(problem.rows), rstd = output<float>(problem.rows);
+        SpionLayerEndArguments end = problem.layer_end();
+        end.x_middle = x_middle.data();
+        end.x_out = x_out.data();
+        end.mean = mean.data();
+        end.rstd = rstd.data();
+        end.rows_per_item = rows_per_item;
+        launch(FusedLayerKernel::kLayerEndForward,
+               paper() ? emulated_layer_paper::layer_end_forward
+                       : emulated_layer_narrow::layer_end_forward,
+               end);
+        problem.expect_layer_end(checked(x_middle), checked(x_out), checked(mean), checked(rstd));
+    }
+
+    void backward(const LayerProblem& problem, std::int64_t rows_per_item) {
+        const std::int64_t narrow = problem.rows * problem.shape.channels;
+        const auto in_place = [&] {
+            auto d_x = output<std::uint16_t>(narrow);
+            std::copy(problem.d_x.begin(), problem.d_x.end(), d_x.begin());
+            emulation::allow_reads(d_x.data(), d_x.size() * 2);
+            return d_x;
+        };
+        std::vector<float> mean = problem.mean, rstd = problem.rstd;
+        auto d_x = in_place();
+        auto partials = output<float>(items_ * norm_linear_partial(problem.shape));
+        SpionNormLinearArguments first = problem.norm_linear();
+        first.mean = mean.data();
+        first.rstd = rstd.data();
+        first.d_x = d_x.data();
+        first.partials = partials.data();
+        first.rows_per_item = rows_per_item;
+        launch(FusedLayerKernel::kNormLinearBackward,
+               paper() ? emulated_layer_paper::norm_linear_backward
+                       : emulated_layer_narrow::norm_linear_backward,
+               first);
+        problem.expect_norm_linear_gradients(checked(d_x), checked(partials));
+
+        d_x = in_place();
+        auto d_branch = output<std::uint16_t>(narrow);
+        partials = output<float>(items_ * layer_end_partial(problem.shape));
+        std::vector<std::uint16_t> x_middle = problem.x;
+        emulation::allow_reads(x_middle.data(), x_middle.size() * 2);
+        SpionLayerEndArguments end = problem.layer_end();
+        end.x_middle = x_middle.data();
+        end.mean = mean.data();
+        end.rstd = rstd.data();
+        end.d_x = d_x.data();
+        end.d_branch = d_branch.data();
+        end.partials = partials.data();
+        end.rows_per_item = rows_per_item;
+        launch(FusedLayerKernel::kLayerEndBackward,
+               paper() ? emulated_layer_paper::layer_end_backward
+                       : emulated_layer_narrow::layer_end_backward,
+               end);
+        problem.expect_layer_end_gradients(checked(d_x), checked(d_branch), checked(partials));
+    }
+
+    std::int64_t items_ = 0;
+    unsigned seed_ = 0;
+};
+
+TEST_P(EmulatedLayerRows, MatchesTheReference) {
+    const std::uint64_t drawn = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(drawn));
+    std::mt19937 random(static_cast<unsigned>(drawn));
+    run(1, 128, true, random);
+    run(128, 128, false, random);
+    // Several tiles a half and an item, every place filled again; a last item and a last tile that are
+    // short.
+    run(std::uniform_int_distribution<int>(650, 750)(random), 512, true, random);
+}
+
+INSTANTIATE_TEST_SUITE_P(Layers, EmulatedLayerRows, testing::ValuesIn(emulated_layers()),
+                         [](const auto& layer) { return std::string(layer.param.name); });
+
+}  // namespace
+}  // namespace spion

@@ -1,0 +1,155 @@
+// FusedLayer on a GPU, against the reference and against itself.
+#include <vector>
+
+#include "ir/error.h"
+#include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/layer_problem.h"
+#include "tests/runtime/gpu_fixture.h"
+#include "tests/support/expect_error.h"
+
+namespace spion {
+namespace {
+
+class FusedLayerGpuTest : public GpuTest {
+  protected:
+    template <typename T>
+    Buffer upload(const std::vector<T>& values) {
+        Buffer buffer(*device_, values.size() * sizeof(T));
+        device_->copy_in(buffer.data(), values.data(), buffer.bytes());
+        return buffer;
+    }
+    template <typename T>
+    std::vector<T> download(const Buffer& buffer) {
+        std::vector<T> values(buffer.bytes() / sizeof(T));
+        device_->copy_out(values.data(), buffer.data(), buffer.bytes());
+        return values;
+    }
+    template <typename T>
+    Buffer poisoned(std::int64_t count) {
+        Buffer buffer(*device_, static_cast<std::size_t>(count) * sizeof(T));
+        device_->fill(buffer.data(), 0xFF, buffer.bytes());
+        return buffer;
+    }
+};
+
+// The problem's inputs on the device, and the arguments that point to them.
+struct Uploaded {
+    std::vector<Buffer> buffers;
+    SpionNormLinearArguments norm_linear;
+    SpionLayerEndArguments layer_end;
+};
+
+class FusedLayerRows : public FusedLayerGpuTest {
+  protected:
+    Uploaded inputs(const LayerProblem& problem) {
+        Uploaded on{
+            .buffers = {}, .norm_linear = problem.norm_linear(), .layer_end = problem.layer_end()};
+        const auto put = [&](const auto& values) {
+            on.buffers.push_back(upload(values));
+            return on.buffers.back().data();
+        };
+        on.norm_linear.x = on.layer_end.x = on.layer_end.x_middle = put(problem.x);
+        on.norm_linear.gamma = static_cast<float*>(put(problem.gamma));
+        on.norm_linear.beta = static_cast<float*>(put(problem.beta));
+        on.layer_end.gamma = on.norm_linear.gamma;
+        on.layer_end.beta = on.norm_linear.beta;
+        on.norm_linear.weight = put(problem.qkv_weight);
+        on.norm_linear.bias = static_cast<float*>(put(problem.qkv_bias));
+        on.norm_linear.d_y = put(problem.d_y);
+        on.layer_end.o = put(problem.o);
+        on.layer_end.out_weight = put(problem.out_weight);
+        on.layer_end.out_bias = static_cast<float*>(put(problem.out_bias));
+        on.layer_end.weight1 = put(problem.weight1);
+        on.layer_end.bias1 = static_cast<float*>(put(problem.bias1));
+        on.layer_end.weight2 = put(problem.weight2);
+        on.layer_end.bias2 = static_cast<float*>(put(problem.bias2));
+        return on;
+    }
+
+    void forward(const FusedLayer& fused, const LayerProblem& problem, const Uploaded& on) {
+        const std::int64_t narrow = problem.rows * problem.shape.channels;
+        const Buffer y = poisoned<std::uint16_t>(3 * narrow),
+                     x_middle = poisoned<std::uint16_t>(narrow),
+                     x_out = poisoned<std::uint16_t>(narrow);
+        Buffer mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
+        SpionNormLinearArguments first = on.norm_linear;
+        first.y = y.data();
+        first.mean = mean.as<float>();
+        first.rstd = rstd.as<float>();
+        fused.norm_linear_forward(first);
+        problem.expect_norm_linear(download<std::uint16_t>(y), download<float>(mean),
+                                   download<float>(rstd));
+        mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
+        SpionLayerEndArguments end = on.layer_end;
+        end.x_middle = x_middle.data();
+        end.x_out = x_out.data();
+        end.mean = mean.as<float>();
+        end.rstd = rstd.as<float>();
+        fused.layer_end_forward(end);
+        problem.expect_layer_end(download<std::uint16_t>(x_middle), download<std::uint16_t>(x_out),
+                                 download<float>(mean), download<float>(rstd));
+    }
+
+    // What one launch of both backward passes leaves.
+    struct Gradients {
+        std::vector<std::uint16_t> d_x, d_x_end, d_branch;
+        std::vector<float> partials, partials_end;
+        bool operator==(const Gradients&) const = default;
+    };
+    Gradients backward(const FusedLayer& fused, const LayerProblem& problem, const Uploaded& on) {
+        const std::int64_t items = fused_layer_items(problem.rows);
+        const Buffer mean = upload(problem.mean), rstd = upload(problem.rstd),
+                     d_x = upload(problem.d_x), d_x_end = upload(problem.d_x);
+        const Buffer d_branch = poisoned<std::uint16_t>(problem.rows * problem.shape.channels),
+                     partials = poisoned<float>(items * norm_linear_partial(problem.shape)),
+                     partials_end = poisoned<float>(items * layer_end_partial(problem.shape));
+        SpionNormLinearArguments first = on.norm_linear;
+        first.mean = mean.as<float>();
+        first.rstd = rstd.as<float>();
+        first.d_x = d_x.data();
+        first.partials = partials.as<float>();
+        fused.norm_linear_backward(first);
+        SpionLayerEndArguments end = on.layer_end;
+        end.mean = mean.as<float>();
+        end.rstd = rstd.as<float>();
+        end.d_x = d_x_end.data();
+        end.d_branch = d_branch.data();
+        end.partials = partials_end.as<float>();
+        fused.layer_end_backward(end);
+        return {.d_x = download<std::uint16_t>(d_x),
+                .d_x_end = download<std::uint16_t>(d_x_end),
+                .d_branch = download<std::uint16_t>(d_branch),
+                .partials = download<float>(partials),
+                .partials_end = download<float>(partials_end)};
+    }
+};
+
+TEST_F(FusedLayerRows, MatchTheReferenceAndRepeatThemselves) {
+    KernelCache cache(std::nullopt);
+    for (const EmulatedLayer& layer : emulated_layers()) {
+        if (!can_fuse(layer.shape, device_->target())) GTEST_SKIP() << device_->target().arch;
+        const FusedLayer fused(*device_, cache, layer.shape);
+        for (const std::int64_t rows : {1L, 128L, static_cast<long>(uniform(129, 9000)), 40960L}) {
+            SCOPED_TRACE(testing::Message() << layer.name << " rows " << rows);
+            const LayerProblem problem(layer.shape, rows, rows % 2 == 0, random_);
+            const Uploaded on = inputs(problem);
+            forward(fused, problem, on);
+            const Gradients gradients = backward(fused, problem, on);
+            problem.expect_norm_linear_gradients(gradients.d_x, gradients.partials);
+            problem.expect_layer_end_gradients(gradients.d_x_end, gradients.d_branch,
+                                               gradients.partials_end);
+            for (int repeat = 0; repeat < 3; ++repeat) {
+                EXPECT_TRUE(backward(fused, problem, on) == gradients);
+            }
+        }
+    }
+}
+
+TEST_F(FusedLayerGpuTest, RefusesWhatHasNoKernel) {
+    KernelCache cache(std::nullopt);
+    expect_error<InternalError>([&] { FusedLayer(*device_, cache, {.channels = 128}); },
+                                "no fused kernels for a layer of 128 and 128 channels");
+}
+
+}  // namespace
+}  // namespace spion
