@@ -29,7 +29,7 @@ void run_kernel(Device& device, const Target& target, const HostCase& host_case,
 struct HeadReference {
     const HostCase& host_case;
     const Tensors<float>& in;
-    Tensors<double>& out;
+    Reference& out;
     std::int64_t base;  // first row of the head in [B, H, L]
     std::int64_t keys;  // that are not padding
     std::int64_t sample;
@@ -121,6 +121,10 @@ struct HeadReference {
             add(out.d_q, i, d_s, in.k, allowed[n]);
             add(out.d_k, allowed[n], d_s, in.q, i);
             add(out.d_v, allowed[n], p[n], in.d_o, i);
+            const double term =
+                double{attention.scale} * p[n] * (std::abs(d_p[n]) + std::abs(delta));
+            out.d_q_terms += term * term * dot(in.k, allowed[n], in.k, allowed[n]);
+            out.d_k_terms += term * term * dot(in.q, i, in.q, i);
         }
     }
 };
@@ -219,9 +223,9 @@ void run_kernels(Device& device, const Target& target, const HostCase& host_case
     }
 }
 
-Tensors<double> reference(const HostCase& host_case, const Tensors<float>& inputs) {
+Reference reference(const HostCase& host_case, const Tensors<float>& inputs) {
     const Sizes sizes(host_case);
-    Tensors<double> out;
+    Reference out;
     for (auto* tensor : {&out.o, &out.d_q, &out.d_k, &out.d_v}) {
         tensor->assign(static_cast<std::size_t>(sizes.elements()), 0.0);
     }
@@ -242,10 +246,13 @@ Tensors<double> reference(const HostCase& host_case, const Tensors<float>& input
             }
         }
     }
+    out.d_q_terms = std::sqrt(out.d_q_terms);
+    out.d_k_terms = std::sqrt(out.d_k_terms);
     return out;
 }
 
-double relative_error(const std::vector<float>& got, const std::vector<double>& want) {
+double relative_error(const std::vector<float>& got, const std::vector<double>& want,
+                      double terms) {
     double difference = 0, norm = 0;
     for (std::size_t i = 0; i < want.size(); ++i) {
         if (std::isinf(want[i])) {
@@ -257,7 +264,8 @@ double relative_error(const std::vector<float>& got, const std::vector<double>& 
         difference += (got[i] - want[i]) * (got[i] - want[i]);
         norm += want[i] * want[i];
     }
-    return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
+    const double scale = std::max(std::sqrt(norm), terms / 2);
+    return scale == 0 ? std::sqrt(difference) : std::sqrt(difference) / scale;
 }
 
 TileProgram make_program(const HostCase& host_case, KernelRole role) {

@@ -62,12 +62,19 @@ void run_source(Device& device, const Target& target, const KernelSource& source
 void run_kernels(Device& device, const Target& target, const HostCase& host_case,
                  Tensors<float>& tensors);
 
-// The outputs in float64, element by element from the definition in ir/attention.h.
-Tensors<double> reference(const HostCase& host_case, const Tensors<float>& inputs);
+struct Reference : Tensors<double> {
+    // Norms of what dQ and dK would be if dP and delta did not cancel in dP - delta: rounding either
+    // is an error in proportion to these. Where a row has one large P, |dQ| is far smaller.
+    double d_q_terms = 0, d_k_terms = 0;
+};
 
-// ||got - want|| / ||want||, or ||got|| where want is zero; infinities must agree in place and
-// sign.
-double relative_error(const std::vector<float>& got, const std::vector<double>& want);
+// The outputs in float64, element by element from the definition in ir/attention.h.
+Reference reference(const HostCase& host_case, const Tensors<float>& inputs);
+
+// ||got - want|| / ||want||, or / (terms / 2) where that is larger, or ||got|| where both are zero;
+// infinities must agree in place and sign.
+double relative_error(const std::vector<float>& got, const std::vector<double>& want,
+                      double terms = 0);
 
 // A random permutation as order, so that nothing depends on the one that lowering chooses.
 TileProgram make_program(const HostCase& host_case, KernelRole role);

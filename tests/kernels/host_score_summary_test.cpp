@@ -78,7 +78,7 @@ TEST_P(HostScoreSummary, EqualsPoolingTheScoreMap) {
 
     Tensors<float> tensors = random_inputs(c);
     const std::vector<double> means = mean_scores(c, tensors);
-    const Tensors<double> forward = reference(c, tensors);
+    const Reference forward = reference(c, tensors);
     tensors.lse.assign(forward.lse.begin(), forward.lse.end());
     const auto view = [&](std::vector<float>& tensor) {
         return SpionTensor{.data = tensor.data(),
