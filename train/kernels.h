@@ -15,16 +15,18 @@
 
 namespace spion {
 
+inline constexpr float kNormEpsilon = 1e-5F;  // of the layer norms: PyTorch's default
+
 // What the kernels are specialised on.
 struct StepShape {
-    int channels = 64;           // C: a multiple of 8, 8..1024
-    int feed_forward = 128;      // F: a multiple of 8, 8..4096
-    int vocabulary = 32;         // V: 1..65536, as far as a table of V x 8 fits into shared memory
-    float dropout = 0.1F;        // in [0, 1)
-    float epsilon = 1e-5F;       // of the layer norms, > 0
-    bool pairs = false;          // the head compares two sequences
-    bool loss_scale = false;     // gradients are scaled
-    DType dtype = DType::kBf16;  // T on a GPU: kBf16 or kFp16; the host's is fp32
+    int channels = 64;       // C: a multiple of 8, 8..1024
+    int feed_forward = 128;  // F: a multiple of 8, 8..4096
+    int vocabulary = 32;     // V: 1..65536, as far as a table of V x 8 fits into shared memory
+    float dropout = 0.1F;    // in [0, 1)
+    float epsilon = kNormEpsilon;  // of the layer norms, > 0
+    bool pairs = false;            // the head compares two sequences
+    bool loss_scale = false;       // gradients are scaled
+    DType dtype = DType::kBf16;    // T on a GPU: kBf16 or kFp16; the host's is fp32
     friend bool operator==(const StepShape&, const StepShape&) = default;
 };
 

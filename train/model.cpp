@@ -10,8 +10,6 @@
 namespace spion {
 namespace {
 
-constexpr float kNormEpsilon = 1e-5F;  // PyTorch's default
-
 StepShape step_shape(const ModelSettings& settings, DType dtype) {
     return {.channels = settings.shape.channels(),
             .feed_forward = settings.shape.feed_forward,
@@ -56,29 +54,6 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
         loss_scale_ = Buffer(device, sizeof(SpionLossScale));
         set_loss_scale({.scale = static_cast<float>(settings.loss_scale)});
     }
-}
-
-void Model::compile_fused(KernelCache& cache) {
-    const auto fuse = [&](auto& map, const auto& shape) {
-        if (can_fuse(shape, device_->target())) map.emplace(*device_, cache, shape);
-    };
-    const ModelShape& shape = settings_.shape;
-    const auto dropout = static_cast<float>(settings_.dropout);
-    fuse(layer_, FusedLayerShape{.channels = shape.channels(),
-                                 .hidden = shape.feed_forward,
-                                 .dropout = dropout,
-                                 .epsilon = kNormEpsilon,
-                                 .dtype = dtype_});
-    if (layer_) {
-        out_.emplace(*device_, cache, fused_out(shape, dtype_));
-        return;
-    }
-    fuse(qkv_, fused_qkv(shape, dtype_));
-    fuse(feed_forward1_, fused_feed_forward1(shape, dropout, dtype_));
-    fuse(feed_forward_, FusedFeedForwardShape{.channels = shape.channels(),
-                                              .hidden = shape.feed_forward,
-                                              .dropout = dropout,
-                                              .dtype = dtype_});
 }
 
 void Model::set_attention(std::vector<CompiledAttention*> layers) {
@@ -382,18 +357,6 @@ std::vector<float> Model::logits() const {
         }
     }
     return logits;
-}
-
-std::vector<const JitKernel*> Model::fused_kernels() const {
-    std::vector<const JitKernel*> kernels;
-    if (layer_) {
-        for (const JitKernel& kernel : layer_->compiled()) kernels.push_back(&kernel);
-    }
-    for (const auto* map : {&out_, &qkv_, &feed_forward1_}) {
-        if (*map) kernels.push_back(&(*map)->compiled());
-    }
-    if (feed_forward_) kernels.push_back(&feed_forward_->compiled());
-    return kernels;
 }
 
 std::int64_t Model::not_finite_items() const {

@@ -12,6 +12,7 @@
 #include "runtime/cuda/nvrtc.h"
 #include "tests/support/expect_error.h"
 #include "train/fused_feed_forward.h"
+#include "train/fused_layer.h"
 #include "train/fused_linear.h"
 #include "train/kernels.h"
 
@@ -123,6 +124,28 @@ TEST(TrainNvrtc, EveryFusedLinearCompilesWithoutSpills) {
         }
     }
     expect_all_compile(jobs);
+}
+
+TEST(TrainNvrtc, EveryFusedLayerCompilesWithoutSpills) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    const Target target = cuda_target(90);
+    std::vector<Job> jobs;
+    for (const int hidden : {64, 128}) {
+        for (const DType dtype : {DType::kBf16, DType::kFp16}) {
+            for (const float dropout : {0.0F, 0.1F}) {
+                const FusedLayerShape shape{.hidden = hidden, .dropout = dropout, .dtype = dtype};
+                ASSERT_TRUE(can_fuse(shape, target));
+                for (int kernel = 0; kernel < kFusedLayerKernels; ++kernel) {
+                    const auto which = static_cast<FusedLayerKernel>(kernel);
+                    jobs.push_back({fused_layer_source(which, shape, target), target});
+                }
+            }
+        }
+    }
+    expect_all_compile(jobs);
+    EXPECT_FALSE(can_fuse(FusedLayerShape{.channels = 128}, target));
+    EXPECT_FALSE(can_fuse(FusedLayerShape{.hidden = 256}, target));
+    EXPECT_FALSE(can_fuse(FusedLayerShape{}, cuda_target(80)));
 }
 
 TEST(TrainNvrtc, SaysWhenTheVocabularyDoesNotFit) {
