@@ -8,9 +8,10 @@
 //   kEpsilon        a float, of the layer norm
 //   kTableChannels  channels of the embedding's table that a work item gathers
 //   kStagedRows     rows that the embedding's gradient stages at once
-//   kOut, kIn       of the weights [kOut, kIn] of linear_backward, multiples of 64
+//   kOut, kIn       of the weights [kOut, kIn] of linear_backward, multiples of 64; of norm_linear's
+//                   [kOut, kChannels]
 //   kGelu           whether linear_backward's y goes on through dropout(gelu(y))
-//   kHidden         of feed_forward, a multiple of 64
+//   kHidden         of feed_forward and layer_end, a multiple of 64
 //   kHeads, kLength  H and L of attention_sink_gradient
 // Those that a body uses are checked where it uses them: a name that is not said is an error there.
 //

@@ -9,7 +9,9 @@
 enum : int { kRowWarps = 8, kWeightWarps = 4, kTileWarps = 4 };
 enum : int { kTileRows = kWarpRows * kTileWarps };
 enum : int { kMeeting = 32 * (kTileWarps + kWeightWarps) };  // threads at a barrier
+#ifndef SPION_SAMPLE  // whose threads are those of other bodies
 static_assert(kThreads == 32 * (kRowWarps + kWeightWarps));
+#endif
 
 // Barriers of place `place` of the tiles: it is filled, or may be filled again.
 SPION_DEVICE int full(int place) {
