@@ -6,9 +6,38 @@
 // shape that it replaces where that is said, and otherwise no input.
 #pragma once
 
+#include "kernels/random.h"
 #include "kernels/train_arguments.h"
 
 enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
+
+// A SpionDropout as a kernel wants it that draws much: the keys of every round made once, so that they
+// are constants of an instruction there. Element e of an octet is kept iff its 16 bits, as the upper
+// half of a word, are at least `least_kept`; what is kept is multiplied by `scale`.
+struct SpionDraws {
+    unsigned int key[2 * kPhiloxRounds];
+    unsigned int step;
+    unsigned int least_kept;  // 0: nothing is dropped
+    float scale;
+};
+
+// The draws of a dropout with a probability below kSpionMostDrawn; its stream is left out.
+#define kSpionMostDrawn 0.999F
+SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float probability) {
+    SpionDraws draws = {};
+    unsigned int k0 = (unsigned int)dropout.seed, k1 = (unsigned int)(dropout.seed >> 32);
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+        draws.key[2 * round] = k0;
+        draws.key[2 * round + 1] = k1;
+        k0 += SPION_PHILOX_STEP_0;
+        k1 += SPION_PHILOX_STEP_1;
+    }
+    const bool drops = dropout.enabled != 0;
+    draws.step = dropout.step;
+    draws.least_kept = drops ? spion_dropout_threshold(probability) << 16 : 0;
+    draws.scale = drops ? 1.0F / (1.0F - probability) : 1.0F;
+    return draws;
+}
 
 // norm_linear_forward: y = norm(x) W^T + b. Constants kChannels = C, kOut = O, kEpsilon.
 // norm_linear_backward: with d_n = d_y W the gradient of norm(x), d_x += the gradient through the
@@ -57,7 +86,7 @@ struct SpionLayerEndArguments {
     float* partials;         // [items, 2 * F * C + F + 3 * C]
     long long rows;          // N
     long long rows_per_item;
-    SpionDropout dropout;        // its stream is not used, but these are:
+    SpionDraws draws;
     unsigned int out_stream;     // of o Wo^T + bo
     unsigned int gelu_stream;    // after gelu
     unsigned int branch_stream;  // of gated W2^T + b2

@@ -21,24 +21,29 @@ struct SpionRandomBits {
     unsigned int word[4];
 };
 
+// One round of counter c under the keys of that round.
+SPION_RANDOM_FUNCTION void spion_philox_round(unsigned int (&c)[4], unsigned int k0,
+                                              unsigned int k1) {
+    const unsigned long long p0 = SPION_PHILOX_FACTOR_0 * c[0], p1 = SPION_PHILOX_FACTOR_1 * c[2];
+    c[0] = (unsigned int)(p1 >> 32) ^ c[1] ^ k0;
+    c[2] = (unsigned int)(p0 >> 32) ^ c[3] ^ k1;
+    c[1] = (unsigned int)p1;
+    c[3] = (unsigned int)p0;
+}
+
 // 128 bits for counter (c0, c1, c2, c3) under key seed.
 template <int kRounds>
 SPION_RANDOM_FUNCTION SpionRandomBits spion_philox(unsigned int c0, unsigned int c1,
                                                    unsigned int c2, unsigned int c3,
                                                    unsigned long long seed) {
+    unsigned int c[4] = {c0, c1, c2, c3};
     unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
     for (int round = 0; round < kRounds; ++round) {
-        const unsigned long long p0 = SPION_PHILOX_FACTOR_0 * c0, p1 = SPION_PHILOX_FACTOR_1 * c2;
-        const unsigned int n0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
-        const unsigned int n2 = (unsigned int)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (unsigned int)p1;
-        c3 = (unsigned int)p0;
-        c0 = n0;
-        c2 = n2;
+        spion_philox_round(c, k0, k1);
         k0 += SPION_PHILOX_STEP_0;
         k1 += SPION_PHILOX_STEP_1;
     }
-    return {{c0, c1, c2, c3}};
+    return {{c[0], c[1], c[2], c[3]}};
 }
 
 // 128 bits for counter (i, stream, step) under key seed.

@@ -13,9 +13,13 @@ constexpr int kElementBytes = 2, kFloatBytes = 4;
 constexpr int kStages = 2;
 constexpr int kTileRows = 64, kHalves = 2;  // of a backward pass: row_gradients.cuh
 constexpr int kRowWarps = 8;
+constexpr int kKeyBytes = 128;     // draws.cuh
 constexpr int kForwardBlocks = 2;  // on an SM, as the kernels' launch bounds say
 // Work items of a backward pass, a thread block and an SM each: as many as sm_90's GPUs have, nearly.
 constexpr std::int64_t kItems = 128;
+
+// More than fit into a GPU's memory; their octets are counted in 32 bits.
+constexpr std::int64_t kMostRows = std::int64_t{1} << 27;
 
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
@@ -44,7 +48,7 @@ const Recipe& recipe(FusedLayerKernel kernel) {
 
 bool can_fuse(const FusedLayerShape& shape, const Target& target) {
     if (target.back_end != BackEnd::kCuda || shape.channels != 64 ||
-        (shape.hidden != 64 && shape.hidden != 128)) {
+        (shape.hidden != 64 && shape.hidden != 128) || shape.dropout > kSpionMostDrawn) {
         return false;
     }
     for (int kernel = 0; kernel < kFusedLayerKernels; ++kernel) {
@@ -101,9 +105,10 @@ int fused_layer_shared_bytes(FusedLayerKernel kernel, const FusedLayerShape& sha
             return joint * c * kElementBytes + 2 * c * kFloatBytes +
                    kHalves * kStages * kTileRows * (joint + c) * kElementBytes + queue(2);
         case FusedLayerKernel::kLayerEndForward:
-            return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + queue(2);
+            return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + kKeyBytes +
+                   queue(2);
         case FusedLayerKernel::kLayerEndBackward:
-            return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes +
+            return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes + kKeyBytes +
                    kHalves * kTileRows * 2 * (f + c) * kElementBytes + queue(2) +
                    kRowWarps * kSpionWarpRows * c * kFloatBytes;  // sums of gamma and beta
     }
@@ -142,7 +147,10 @@ FusedLayer::FusedLayer(Device& device, KernelCache& cache, const FusedLayerShape
 // A forward pass' rows are independent, so any split gives the same bits: one wave of thread blocks.
 template <typename Arguments>
 void FusedLayer::launch(FusedLayerKernel kernel, Arguments& arguments) const {
-    if (arguments.rows < 1) throw InternalError("{} was launched on nothing", recipe(kernel).entry);
+    if (arguments.rows < 1 || arguments.rows > kMostRows) {
+        throw InternalError("{} was launched on {} rows, not 1 to {}", recipe(kernel).entry,
+                            arguments.rows, kMostRows);
+    }
     const std::int64_t wave = std::int64_t{kForwardBlocks} * device_->target().sm_count;
     arguments.rows_per_item = recipe(kernel).backward ? fused_layer_rows_per_item(arguments.rows)
                                                       : split(arguments.rows, wave);

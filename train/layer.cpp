@@ -84,7 +84,7 @@ SpionLayerEndArguments layer_end_arguments(const StepContext& step, int index) {
     arguments.d_branch = scratch.branch.data();
     arguments.partials = scratch.partials.as<float>();
     arguments.rows = step.rows();
-    arguments.dropout = step.dropout;
+    arguments.draws = spion_draws(step.dropout, step.layer->shape().dropout);
     arguments.out_stream = attention_dropout(index);
     arguments.gelu_stream = gelu_dropout(index);
     arguments.branch_stream = feed_forward_dropout(index);

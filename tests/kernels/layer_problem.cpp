@@ -162,7 +162,7 @@ SpionLayerEndArguments LayerProblem::layer_end() const {
     arguments.weight2 = weight2.data();
     arguments.bias2 = bias2.data();
     arguments.rows = rows;
-    arguments.dropout = dropout;
+    arguments.draws = spion_draws(dropout, shape.dropout);
     arguments.out_stream = out_stream;
     arguments.gelu_stream = gelu_stream;
     arguments.branch_stream = branch_stream;
@@ -223,10 +223,12 @@ void LayerProblem::expect_layer_end(const std::vector<std::uint16_t>& x_middle,
     expect_statistics(row_mean, row_rstd, norm);
     Values hidden = by_rows(rounded(norm.y), values_of(weight1), c);
     add_to_rows(hidden, bias1);
-    hidden = rounded(hidden);
     const Values gelu_factors = factors(f, gelu_stream);
-    for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] = gelu(hidden[i]) * gelu_factors[i];
-    Values expected = by_rows(rounded(hidden), values_of(weight2), bias1.size());
+    Values gated = hidden;  // rounded before what dropout keeps is scaled
+    for (double& value : gated) value = gelu(value);
+    gated = rounded(gated);
+    for (std::size_t i = 0; i < gated.size(); ++i) gated[i] *= gelu_factors[i];
+    Values expected = by_rows(gated, values_of(weight2), bias1.size());
     add_to_rows(expected, bias2);
     const Values branch_factors = factors(shape.channels, branch_stream);
     for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -248,7 +250,6 @@ void LayerProblem::expect_layer_end_gradients(const std::vector<std::uint16_t>& 
     d_out = rounded(d_out);
     Values hidden = by_rows(normed, values_of(weight1), c);
     add_to_rows(hidden, bias1);
-    hidden = rounded(hidden);
     Values d_hidden = by_columns(d_out, values_of(weight2), f), gated = hidden;
     const Values gelu_factors = factors(static_cast<std::int64_t>(f), gelu_stream);
     for (std::size_t i = 0; i < hidden.size(); ++i) {

@@ -191,6 +191,14 @@ SPION_DEVICE void store_shared_word(unsigned address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
+// 0, as grids are of one dimension, which the compiler does not know: what is computed with it is not
+// computed ahead of a loop, and has registers of its own.
+SPION_DEVICE unsigned run_time_zero() {
+    unsigned zero;
+    asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(zero));
+    return zero;
+}
+
 // Waits for `threads` threads at barrier `id` (1 to 15), those that only arrive included; what each
 // of them wrote to shared memory is seen then.
 SPION_DEVICE void bar_sync(int id, int threads) {

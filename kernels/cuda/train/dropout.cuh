@@ -25,12 +25,6 @@ __device__ __forceinline__ Octet dropout_factors(long long index, const SpionDro
     return factors;
 }
 
-// The same dropout with another stream.
-__device__ __forceinline__ SpionDropout with_stream(SpionDropout dropout, unsigned int stream) {
-    dropout.stream = stream;
-    return dropout;
-}
-
 __device__ __forceinline__ void drop(Octet& octet, long long index, const SpionDropout& dropout) {
     if constexpr (kDropout > 0.0F) {
         if (dropout.enabled == 0) return;

@@ -11,6 +11,31 @@ struct NormalTerms {
     float bell;          // exp(-x^2 / 2) = sqrt(2 pi) * p(x)
 };
 
+// P(-|x|) and the bell.
+__device__ __forceinline__ NormalTerms normal_tail(float x) {
+    constexpr float kRootHalfLog2E = 0.84932180028801904F;  // sqrt(log2(e) / 2)
+    const float z = kRootHalfLog2E * x;
+    const float bell = ex2_approx(-z * z);
+    constexpr float kSlope = 0.3275911F * 0.70710678118654752F;
+    const float t = rcp_approx(1.0F + kSlope * fabsf(x));
+    float tail = 0.5F * 1.061405429F;
+    tail = tail * t - 0.5F * 1.453152027F;
+    tail = tail * t + 0.5F * 1.421413741F;
+    tail = tail * t - 0.5F * 0.284496736F;
+    tail = tail * t + 0.5F * 0.254829592F;
+    return {tail * (t * bell), bell};
+}
+
+// `magnitude`, which is not negative, with the sign of x.
+__device__ __forceinline__ float with_sign(float magnitude, float x) {
+    return __uint_as_float(__float_as_uint(magnitude) ^ (__float_as_uint(x) & 0x80000000U));
+}
+
+// gelu(x) = max(x, 0) - |x| P(-|x|).
+__device__ __forceinline__ float gelu(float x) {
+    return fmaxf(x, 0.0F) - fabsf(x) * normal_tail(x).distribution;
+}
+
 __device__ __forceinline__ NormalTerms normal_terms(float x) {
     constexpr float kHalfLog2E = 0.72134752044448170F;  // log2(e) / 2
     constexpr float kSlope = 0.3275911F * 0.70710678118654752F;

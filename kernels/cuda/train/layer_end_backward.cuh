@@ -4,7 +4,7 @@
 // biases, gamma and beta.
 #pragma once
 
-#include "kernels/cuda/train/dropout.cuh"
+#include "kernels/cuda/train/draws.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
 #include "kernels/cuda/train/row_gradients.cuh"
 
@@ -38,12 +38,15 @@ SPION_DEVICE unsigned beta() {
 SPION_DEVICE unsigned bias1() {
     return beta() + kChannels * 4;
 }
+SPION_DEVICE unsigned keys() {
+    return bias1() + kHidden * 4;
+}
 // A half's tiles [64, kHidden] twice and [64, kChannels] twice.
 struct Place {
     unsigned d_hidden, gated, normed, d_branch;
 };
 SPION_DEVICE Place place_of(int half) {
-    const unsigned start = bias1() + kHidden * 4 + half * kPlaceBytes;
+    const unsigned start = keys() + kKeyBytes + half * kPlaceBytes;
     return {start, start + kWideTileBytes, start + 2 * kWideTileBytes,
             start + 2 * kWideTileBytes + kNarrowTileBytes};
 }
@@ -59,100 +62,105 @@ SPION_DEVICE void store_narrow(unsigned tile, int warp_row, const WarpRows& rows
         }
     }
 }
-// The lane's octet of group `group` in its row g + 8 h.
-SPION_DEVICE uint4 narrow_octet(unsigned tile, int warp_row, int group, int h) {
-    return load_shared_16(octet_address<kChannelChunks>(tile, warp_row + lane_row(), group) +
-                          8 * h * kChannelChunks * 16);
-}
-
 // dropout(d_x).
-SPION_DEVICE WarpRows dropped(const WarpRows& d_x, long long first, const SpionDropout& dropout) {
+SPION_DEVICE WarpRows dropped(const WarpRows& d_x, unsigned first,
+                              const SpionLayerEndArguments& args) {
     WarpRows result;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int group = 0; group < kGroups; ++group) {
+        Octet octets[2] = {unpack(d_x.octet[0][group]), unpack(d_x.octet[1][group])};
+        drop_unscaled(octets, (first + lane_row()) * kChannelChunks + 4 * group + lane_octet(),
+                      8 * kChannelChunks, args.branch_stream, keys(), args.draws);
 #pragma unroll
-        for (int group = 0; group < kGroups; ++group) {
-            Octet octet = unpack(d_x.octet[h][group]);
-            drop(octet, (first + lane_row() + 8 * h) * kChannelChunks + 4 * group + lane_octet(),
-                 dropout);
-            result.octet[h][group] = pack(octet);
+        for (int h = 0; h < 2; ++h) {
+            scale(octets[h], args.draws.scale);
+            result.octet[h][group] = pack(octets[h]);
         }
     }
     return result;
 }
 
-// gated = dropout(gelu(hidden)) of an octet, and d_gated becomes d_hidden. hidden is rounded first, as
-// the forward pass does.
-SPION_DEVICE uint4 gate_both(const Octet& hidden, Octet& d_gated, long long index,
-                             const SpionDropout& dropout) {
-    constexpr float kInverseRootTwoPi = 0.39894228040143268F;
-    Octet x = unpack(pack(hidden));
-    const Octet factors = dropout_factors(index, dropout);
+// gelu(hidden), scaled as dropout wants it, and the gradient of that becomes the one of hidden.
+SPION_DEVICE void through_gelu(Octet& hidden, Octet& gradient, float scale) {
+    const float half = 0.5F * scale, bell_scale = 0.39894228040143268F * scale;  // 1 / sqrt(2 pi)
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
-        const NormalTerms terms = normal_terms(x.value[e]);
-        const float slope = terms.distribution + x.value[e] * (kInverseRootTwoPi * terms.bell);
-        d_gated.value[e] *= slope * factors.value[e];
-        x.value[e] *= terms.distribution * factors.value[e];
+        const float x = hidden.value[e];
+        const NormalTerms tail = normal_tail(x);
+        const float distribution = half + with_sign(half - scale * tail.distribution, x);  // P(x)
+        gradient.value[e] *= distribution + x * tail.bell * bell_scale;
+        hidden.value[e] = x * distribution;
     }
-    return pack(x);
 }
 
 // Of a warp's rows: hidden and gated again and the gradient of hidden into their tiles, d_normed out.
-SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const SpionLayerEndArguments& args,
-                                       const Place& place, int warp_row, long long first) {
+SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& normed,
+                                       const WarpOperands& d_branch,
+                                       const SpionLayerEndArguments& args, const Place& place,
+                                       int warp_row, unsigned first) {
 #pragma unroll 1
     for (int n = 0; n < kHidden / 32; ++n) {
-        float hidden[4][4] = {}, d_gated[4][4] = {};
+        const int chunk = 4 * n + lane_octet();
+        float hidden[4][4], d_gated[4][4] = {};
+        start(hidden, vector_octet(bias1(), chunk));
 #pragma unroll
         for (int k = 0; k < kGroups; ++k) {
-            multiply_by_rows<kChannelChunks>(hidden, narrow_octet(place.normed, warp_row, k, 0),
-                                             narrow_octet(place.normed, warp_row, k, 1), weight1(),
-                                             n, k);
-            multiply_by_columns<kHiddenChunks>(
-                d_gated, narrow_octet(place.d_branch, warp_row, k, 0),
-                narrow_octet(place.d_branch, warp_row, k, 1), weight2(), n, k);
+            multiply_by_rows<kChannelChunks>(hidden, normed.group[k], weight1(), n, k);
+            multiply_by_columns<kHiddenChunks>(d_gated, d_branch.group[k], weight2(), n, k);
         }
-        const int chunk = 4 * n + lane_octet();
-        const Octet bias = vector_octet(bias1(), chunk);
+        Octet gated[2] = {octet_of(hidden, 0), octet_of(hidden, 1)};
+        Octet d[2] = {octet_of(d_gated, 0), octet_of(d_gated, 1)};
+#pragma unroll
+        for (int h = 0; h < 2; ++h) through_gelu(gated[h], d[h], args.draws.scale);
+        if constexpr (kDropout > 0.0F) {
+            Kept kept;
+            kept.of((first + lane_row()) * kHiddenChunks + chunk, 8 * kHiddenChunks,
+                    args.gelu_stream, keys(), args.draws);
+            kept.apply(gated);
+            kept.apply(d);
+        }
         uint4 d_hidden[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const int row = lane_row() + 8 * h;
             const int below = 8 * h * kHiddenChunks * 16;
-            Octet x = octet_of(hidden, h), d = octet_of(d_gated, h);
-            add(x, bias);
             store_shared_16(
                 octet_address<kHiddenChunks>(place.gated, warp_row + lane_row(), n) + below,
-                gate_both(x, d, (first + row) * kHiddenChunks + chunk,
-                          with_stream(args.dropout, args.gelu_stream)));
-            d_hidden[h] = pack(d);
+                pack(gated[h]));
+            d_hidden[h] = pack(d[h]);
             store_shared_16(
                 octet_address<kHiddenChunks>(place.d_hidden, warp_row + lane_row(), n) + below,
                 d_hidden[h]);
         }
+        const Operand operand = operand_of(d_hidden[0], d_hidden[1]);
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
-            multiply_by_columns<kChannelChunks>(d_normed.acc[group], d_hidden[0], d_hidden[1],
-                                                weight1(), group, n);
+            multiply_by_columns<kChannelChunks>(d_normed.acc[group], operand, weight1(), group, n);
         }
     }
 }
 
 // d_x = residual + d, and d_branch.
 SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums& d,
-                             const WarpRows& residual, long long first, long long end) {
+                             const WarpRows& residual, unsigned first, unsigned end) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const long long row = first + lane_row() + 8 * h;
+    for (int group = 0; group < kGroups; ++group) {
+        const unsigned row = first + lane_row();
+        const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
+        Octet sum[2] = {octet_of(d.acc[group], 0), octet_of(d.acc[group], 1)};
 #pragma unroll
-        for (int group = 0; group < kGroups; ++group) {
-            const long long index = row * kChannelChunks + 4 * group + lane_octet();
-            Octet sum = octet_of(d.acc[group], h);
-            add(sum, unpack(residual.octet[h][group]));
-            if (row < end) ((uint4*)args.d_x)[index] = pack(sum);
-            drop(sum, index, with_stream(args.dropout, args.out_stream));
-            if (row < end) ((uint4*)args.d_branch)[index] = pack(sum);
+        for (int h = 0; h < 2; ++h) {
+            add(sum[h], unpack(residual.octet[h][group]));
+            if (row + 8 * h < end) {
+                ((uint4*)args.d_x)[index + 8 * h * kChannelChunks] = pack(sum[h]);
+            }
+        }
+        drop_unscaled(sum, index, 8 * kChannelChunks, args.out_stream, keys(), args.draws);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            scale(sum[h], args.draws.scale);
+            if (row + 8 * h < end) {
+                ((uint4*)args.d_branch)[index + 8 * h * kChannelChunks] = pack(sum[h]);
+            }
         }
     }
 }
@@ -187,34 +195,37 @@ SPION_DEVICE NormSums kept_sums(int warp) {
 }
 
 // What a warp does for its 16 rows of every other tile.
-SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, long long begin,
-                            long long end, int tiles) {
+SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsigned begin,
+                            unsigned end) {
     const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
     const Place place = place_of(half);
     const Queue queue{place_of(2).d_hidden + warp * Queue::kWarpBytes};
     const auto fetch = [&](int i) {
-        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
         queue.fetch(i, kX, args.x_middle, first, end);
         queue.fetch(i, kGradient, args.d_x, first, end);
     };
-    const int mine = (tiles - half + 1) / 2;
     keep_sums(NormSums{}, warp);
-    if (mine > 0) fetch(0);
+    fetch(0);  // zeros, where there is no tile
     cp_async_commit_group();
-    for (int i = 0; i < mine; ++i) {
-        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
-        const Statistics of = load_statistics(args.mean, args.rstd, first, end);
-        if (i + 1 < mine) fetch(i + 1);
+    for (int i = 0; begin + (2 * i + half) * kTileRows < end; ++i) {
+        const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
+        Statistics of = load_statistics(args.mean, args.rstd, first, end);
+        fetch(i + 1);
         cp_async_commit_group();
         cp_async_wait_group<1>();
-        if (i > 0) bar_sync(empty(half), kMeeting);
-        store_narrow(place.normed, warp_row, normalise(queue.rows(i, kX), of, gamma(), beta()));
-        store_narrow(place.d_branch, warp_row,
-                     dropped(queue.rows(i, kGradient), first,
-                             with_stream(args.dropout, args.branch_stream)));
+        bar_sync(empty(half), kMeeting);
         WarpSums d = {};
-        through_feed_forward(d, args, place, warp_row, first);
+        {
+            WarpRows rows = normalise(queue.rows(i, kX), of, gamma(), beta());
+            store_narrow(place.normed, warp_row, rows);
+            const WarpOperands normed = operands_of(rows);
+            rows = dropped(queue.rows(i, kGradient), first, args);
+            store_narrow(place.d_branch, warp_row, rows);
+            through_feed_forward(d, normed, operands_of(rows), args, place, warp_row, first);
+        }
         bar_arrive(full(half), kMeeting);
+        of = load_statistics(args.mean, args.rstd, first, end);  // again, for want of registers
         NormSums sums = kept_sums(warp);
         norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
         keep_sums(sums, warp);
@@ -231,6 +242,7 @@ struct WeightSums {
 };
 
 SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
+    const int lane = (int)(threadIdx.x % 32 + run_time_zero());  // addresses are made for each tile
     const unsigned ones = Element::pack(1.0F, 1.0F);
 #pragma unroll 1
     for (int k = 0; k < kTileRows / 16; ++k) {
@@ -238,13 +250,13 @@ SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
 #pragma unroll
         for (int m = 0; m < kHiddenTiles; ++m) {
             transposed_operand<kHiddenChunks>(a[m], place.d_hidden, k,
-                                              2 * (kHiddenTiles * warp + m));
+                                              2 * (kHiddenTiles * warp + m), lane);
             const unsigned column = lane_row() == m ? ones : 0;
             Element::mma(sums.bias1, a[m], column, column);
         }
 #pragma unroll
         for (int n = 0; n < kGroups * 4; n += 2) {
-            column_operand<kChannelChunks>(b, place.normed, k, n);
+            column_operand<kChannelChunks>(b, place.normed, k, n, lane);
 #pragma unroll
             for (int m = 0; m < kHiddenTiles; ++m) {
                 Element::mma(sums.weight1[m][n], a[m], b[0], b[1]);
@@ -253,18 +265,19 @@ SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
         }
 #pragma unroll
         for (int m = 0; m < kHiddenTiles; ++m) {
-            transposed_operand<kHiddenChunks>(a[m], place.gated, k, 2 * (kHiddenTiles * warp + m));
+            transposed_operand<kHiddenChunks>(a[m], place.gated, k, 2 * (kHiddenTiles * warp + m),
+                                              lane);
         }
 #pragma unroll
         for (int n = 0; n < kGroups * 4; n += 2) {
-            column_operand<kChannelChunks>(b, place.d_branch, k, n);
+            column_operand<kChannelChunks>(b, place.d_branch, k, n, lane);
 #pragma unroll
             for (int m = 0; m < kHiddenTiles; ++m) {
                 Element::mma(sums.weight2[m][n], a[m], b[0], b[1]);
                 Element::mma(sums.weight2[m][n + 1], a[m], b[2], b[3]);
             }
         }
-        column_operand<kChannelChunks>(b, place.d_branch, k, 2 * warp);
+        column_operand<kChannelChunks>(b, place.d_branch, k, 2 * warp, lane);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {  // row i sums the columns of the i-th eight
             const unsigned row = lane_row() == i ? ones : 0;
@@ -299,34 +312,40 @@ SPION_DEVICE void store_weights(const WeightSums& sums, int warp, float* out) {
     }
 }
 
+// The item's partial row; its last values, of gamma and beta.
+enum : int { kNormSums = 2 * kHidden * kChannels + kHidden + kChannels };
+SPION_DEVICE float* partial_row(const SpionLayerEndArguments& args) {
+    return args.partials + blockIdx.x * (kNormSums + 2 * kChannels);
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     layer_end_backward(const __grid_constant__ SpionLayerEndArguments args) {
-    const int warp = (int)threadIdx.x / 32;
-    const long long begin = blockIdx.x * args.rows_per_item;
-    const long long end =
-        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const int warp =
+        __shfl_sync(0xFFFFFFFFU, (int)threadIdx.x / 32, 0);  // the same, in one register
+    const unsigned begin = blockIdx.x * (unsigned)args.rows_per_item;
+    const unsigned end = item_end(args, begin);
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
-    constexpr int kNormSums = 2 * kHidden * kChannels + kHidden + kChannels;
-    float* out = args.partials + (long long)blockIdx.x * (kNormSums + 2 * kChannels);
     load_weights<kHidden, kChannelChunks>(weight1(), args.weight1);
     load_weights<kChannels, kHiddenChunks>(weight2(), args.weight2);
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);
     load_vector<kHidden>(bias1(), args.bias1);
+    load_keys(keys(), args.draws);
     __syncthreads();
     NormSums norm_sums = {};
     if (warp < kRowWarps) {
-        walk_rows(args, warp, begin, end, tiles);
+        walk_rows(args, warp, begin, end);
         norm_sums = kept_sums(warp);
     } else {
         WeightSums sums = {};
+        for (int half = 0; half < 2 && half < tiles; ++half) bar_arrive(empty(half), kMeeting);
         for (int j = 0; j < tiles; ++j) {
             bar_sync(full(j % 2), kMeeting);
             add_tile(sums, place_of(j % 2), warp - kRowWarps);
             if (j + 2 < tiles) bar_arrive(empty(j % 2), kMeeting);
         }
-        store_weights(sums, warp - kRowWarps, out);
+        store_weights(sums, warp - kRowWarps, partial_row(args));
     }
     __syncthreads();
-    store_norm_sums(norm_sums, shared_memory_start(), out + kNormSums);
+    store_norm_sums(norm_sums, shared_memory_start(), partial_row(args) + kNormSums);
 }

@@ -35,11 +35,11 @@ SPION_DEVICE int place_index(int half, int tile) {
 }
 
 // The lane's octets of d_y, rows [first, first + 16) below `end`, to the warp's rows of a tile.
-SPION_DEVICE void fetch_gradient(unsigned tile, int warp_row, const void* d_y, long long first,
-                                 long long end) {
+SPION_DEVICE void fetch_gradient(unsigned tile, int warp_row, const void* d_y, unsigned first,
+                                 unsigned end) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const long long row = first + lane_row() + 8 * half;
+        const unsigned row = first + lane_row() + 8 * half;
 #pragma unroll
         for (int group = 0; group < kOut / 32; ++group) {
             cp_async_16(octet_address<kOutChunks>(tile, warp_row + lane_row(), group) +
@@ -50,12 +50,12 @@ SPION_DEVICE void fetch_gradient(unsigned tile, int warp_row, const void* d_y, l
 }
 
 // What a warp does for its 16 rows of every other tile.
-SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, long long begin,
-                            long long end, int tiles, NormSums& sums) {
+SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsigned begin,
+                            unsigned end, int tiles, NormSums& sums) {
     const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
     const Queue queue{place_of(2, 0) + warp * Queue::kWarpBytes};
     const auto fetch = [&](int i) {
-        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
         fetch_gradient(place_of(half, i), warp_row, args.d_y, first, end);
         queue.fetch(i, kX, args.x, first, end);
         queue.fetch(i, kGradient, args.d_x, first, end);
@@ -64,7 +64,7 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, long
     if (mine > 0) fetch(0);
     cp_async_commit_group();
     for (int i = 0; i < mine; ++i) {
-        const long long first = begin + (long long)(2 * i + half) * kTileRows + warp_row;
+        const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
         const Statistics of = load_statistics(args.mean, args.rstd, first, end);
         if (i + 1 < mine) {
             if (i > 0) bar_sync(empty(place_index(half, i + 1)), kMeeting);
@@ -93,14 +93,15 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, long
             const uint4 below = load_shared_16(octet + 8 * kOutChunks * 16);
 #pragma unroll
             for (int n = 0; n < kGroups; ++n) {
-                multiply_by_columns<kChannelChunks>(d.acc[n], d_y, below, weight(), n, k);
+                multiply_by_columns<kChannelChunks>(d.acc[n], operand_of(d_y, below), weight(), n,
+                                                    k);
             }
         }
         norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
         const WarpRows residual = queue.rows(i, kGradient);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const long long row = first + lane_row() + 8 * h;
+            const unsigned row = first + lane_row() + 8 * h;
 #pragma unroll
             for (int group = 0; group < kGroups; ++group) {
                 Octet sum = octet_of(d.acc[group], h);
@@ -116,7 +117,7 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, long
 // Weight warp `warp` has outputs [16 kOutTiles warp, + 16 kOutTiles).
 SPION_DEVICE void sum_weights(int warp, int tiles, float* out) {
     float weight[kOutTiles][kGroups * 4][4] = {}, bias[4] = {};
-    const int g = lane_row(), t = lane_octet();
+    const int lane = (int)threadIdx.x % 32, g = lane_row(), t = lane_octet();
     const unsigned ones = Element::pack(1.0F, 1.0F);
     for (int j = 0; j < tiles; ++j) {
         const int half = j % 2, i = j / 2;
@@ -127,13 +128,13 @@ SPION_DEVICE void sum_weights(int warp, int tiles, float* out) {
             unsigned a[kOutTiles][4], b[4];
 #pragma unroll
             for (int m = 0; m < kOutTiles; ++m) {
-                transposed_operand<kOutChunks>(a[m], tile, k, 2 * (kOutTiles * warp + m));
+                transposed_operand<kOutChunks>(a[m], tile, k, 2 * (kOutTiles * warp + m), lane);
                 const unsigned column = g == m ? ones : 0;
                 Element::mma(bias, a[m], column, column);
             }
 #pragma unroll
             for (int n = 0; n < kGroups * 4; n += 2) {
-                column_operand<kChannelChunks>(b, tile + kGradientTileBytes, k, n);
+                column_operand<kChannelChunks>(b, tile + kGradientTileBytes, k, n, lane);
 #pragma unroll
                 for (int m = 0; m < kOutTiles; ++m) {
                     Element::mma(weight[m][n], a[m], b[0], b[1]);
@@ -161,11 +162,10 @@ SPION_DEVICE void sum_weights(int warp, int tiles, float* out) {
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     norm_linear_backward(const __grid_constant__ SpionNormLinearArguments args) {
     const int warp = (int)threadIdx.x / 32;
-    const long long begin = blockIdx.x * args.rows_per_item;
-    const long long end =
-        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const unsigned begin = blockIdx.x * (unsigned)args.rows_per_item;
+    const unsigned end = item_end(args, begin);
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
-    float* out = args.partials + (long long)blockIdx.x * (kOut * kChannels + kOut + 2 * kChannels);
+    float* out = args.partials + (unsigned)blockIdx.x * (kOut * kChannels + kOut + 2 * kChannels);
     load_weights<kOut, kChannelChunks>(weight(), args.weight);
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);

@@ -26,11 +26,10 @@ SPION_DEVICE unsigned bias() {
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     norm_linear_forward(const __grid_constant__ SpionNormLinearArguments args) {
     const int warp = (int)threadIdx.x / 32;
-    const long long begin = blockIdx.x * args.rows_per_item;
-    const long long end =
-        begin + args.rows_per_item < args.rows ? begin + args.rows_per_item : args.rows;
+    const unsigned begin = blockIdx.x * (unsigned)args.rows_per_item;
+    const unsigned end = item_end(args, begin);
     const Queue queue{gamma() + kVectorBytes + warp * Queue::kWarpBytes};
-    long long first = begin + kWarpRows * warp;
+    unsigned first = begin + kWarpRows * warp;
     queue.fetch(0, 0, args.x, first, end);
     cp_async_commit_group();
     load_weights<kOut, kChannelChunks>(weight(), args.weight);
@@ -45,22 +44,22 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
         const WarpRows x = queue.rows(stage, 0);
         const Statistics of = statistics_of(x);
         store_statistics(of, args.mean, args.rstd, first, end);
-        const WarpRows normed = normalise(x, of, gamma(), beta());
+        const WarpOperands normed = operands_of(normalise(x, of, gamma(), beta()));
 #pragma unroll 1
         for (int n = 0; n < kOut / 32; ++n) {
-            float acc[4][4] = {};
+            float acc[4][4];
+            start(acc, vector_octet(bias(), 4 * n + lane_octet()));
 #pragma unroll
             for (int k = 0; k < kGroups; ++k) {
-                multiply_by_rows<kChannelChunks>(acc, normed.octet[0][k], normed.octet[1][k],
-                                                 weight(), n, k);
+                multiply_by_rows<kChannelChunks>(acc, normed.group[k], weight(), n, k);
             }
-            const Octet shift = vector_octet(bias(), 4 * n + lane_octet());
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const long long row = first + lane_row() + 8 * half;
-                Octet y = octet_of(acc, half);
-                add(y, shift);
-                if (row < end) ((uint4*)args.y)[row * (kOut / 8) + 4 * n + lane_octet()] = pack(y);
+                const unsigned row = first + lane_row() + 8 * half;
+                if (row < end) {
+                    ((uint4*)args.y)[row * (kOut / 8) + 4 * n + lane_octet()] =
+                        pack(octet_of(acc, half));
+                }
             }
         }
     }

@@ -38,15 +38,17 @@ SPION_DEVICE unsigned octet_address(unsigned tile, int row, int group) {
 
 // The 16 columns from chunk `chunk` of rows [16 k, + 16), transposed: an operand with a row for each.
 template <int kChunks>
-SPION_DEVICE void transposed_operand(unsigned (&a)[4], unsigned tile, int k, int chunk) {
-    const LaneChunk lane = lane_chunk_by_chunks((int)threadIdx.x % 32);
+SPION_DEVICE void transposed_operand(unsigned (&a)[4], unsigned tile, int k, int chunk,
+                                     int lane_index) {
+    const LaneChunk lane = lane_chunk_by_chunks(lane_index);
     tile += tile_offset<kChunks>(lane.row, lane.chunk) + 16 * k * kChunks * 16;
     ldmatrix_x4_trans(a, further(tile, chunk));
 }
 // The same columns as the other operand: words 0 and 1 of the first eight, 2 and 3 of the others.
 template <int kChunks>
-SPION_DEVICE void column_operand(unsigned (&b)[4], unsigned tile, int k, int chunk) {
-    const LaneChunk lane = lane_chunk_by_rows((int)threadIdx.x % 32);
+SPION_DEVICE void column_operand(unsigned (&b)[4], unsigned tile, int k, int chunk,
+                                 int lane_index) {
+    const LaneChunk lane = lane_chunk_by_rows(lane_index);
     tile += tile_offset<kChunks>(lane.row, lane.chunk) + 16 * k * kChunks * 16;
     ldmatrix_x4_trans(b, further(tile, chunk));
 }
@@ -56,12 +58,12 @@ struct NormSums {
     Octet gamma[kGroups], beta[kGroups];
 };
 
-SPION_DEVICE Statistics load_statistics(const float* mean, const float* rstd, long long first,
-                                        long long end) {
+SPION_DEVICE Statistics load_statistics(const float* mean, const float* rstd, unsigned first,
+                                        unsigned end) {
     Statistics result;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const long long row = first + lane_row() + 8 * half;
+        const unsigned row = first + lane_row() + 8 * half;
         result.mean[half] = row < end ? mean[row] : 0.0F;
         result.rstd[half] = row < end ? rstd[row] : 0.0F;
     }

@@ -25,6 +25,14 @@ struct WarpSums {
     float acc[kGroups][4][4];
 };
 
+// Where the rows of the item that begins at `begin` end. Rows, and octets of the widest tensor, are fewer
+// than 2^32, which FusedLayer checks: half the registers for each.
+template <typename Arguments>
+SPION_DEVICE unsigned item_end(const Arguments& args, unsigned begin) {
+    const unsigned end = begin + (unsigned)args.rows_per_item;
+    return end < (unsigned)args.rows ? end : (unsigned)args.rows;
+}
+
 SPION_DEVICE int lane_row() {
     return (int)threadIdx.x % 32 / 4;
 }
@@ -64,47 +72,79 @@ SPION_DEVICE void operand(unsigned (&a)[4], const uint4& row, const uint4& row_b
     a[3] = word_of(row_below, 2 * step + 1);
 }
 
+// Both halves of a group, and all of a warp's rows, in the registers that a product reads together.
+struct Operand {
+    unsigned step[2][4];
+};
+struct WarpOperands {
+    Operand group[kGroups];
+};
+SPION_DEVICE WarpOperands operands_of(const WarpRows& rows) {
+    WarpOperands result;
+    const unsigned zero = run_time_zero();  // or else each product would move its words together
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+        for (int step = 0; step < 2; ++step) {
+            operand(result.group[group].step[step], rows.octet[0][group], rows.octet[1][group],
+                    step);
+#pragma unroll
+            for (unsigned& word : result.group[group].step[step]) word |= zero;
+        }
+    }
+    return result;
+}
+SPION_DEVICE Operand operand_of(const uint4& row, const uint4& row_below) {
+    Operand result;
+    operand(result.step[0], row, row_below, 0);
+    operand(result.step[1], row, row_below, 1);
+    return result;
+}
+
 // acc += x M^T: columns [32 k_group, + 32) of x times rows [32 n_group, + 32) of M [.., 8 kChunks].
 template <int kChunks>
-SPION_DEVICE void multiply_by_rows(float (&acc)[4][4], const uint4& row, const uint4& row_below,
-                                   unsigned matrix, int n_group, int k_group) {
+SPION_DEVICE void multiply_by_rows(float (&acc)[4][4], const Operand& x, unsigned matrix,
+                                   int n_group, int k_group) {
     const LaneChunk lane = lane_chunk_by_chunks((int)threadIdx.x % 32);
     static_assert(kChunks % 8 == 0);
     matrix += chunk_offset<kChunks>(lane.row, lane.chunk) + 32 * n_group * kChunks * 16;
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
-        unsigned a[4], b[4];
-        operand(a, row, row_below, step);
+        unsigned b[4];
 #pragma unroll
         for (int pair = 0; pair < 2; ++pair) {
             ldmatrix_x4(b, further(matrix, 4 * k_group + 2 * step) + 16 * pair * kChunks * 16);
-            Element::mma(acc[2 * pair], a, b[0], b[1]);
-            Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
+            Element::mma(acc[2 * pair], x.step[step], b[0], b[1]);
+            Element::mma(acc[2 * pair + 1], x.step[step], b[2], b[3]);
         }
     }
 }
 
 // acc += x M: columns [32 k_group, + 32) of x, which are rows of M, times columns [32 n_group, + 32).
 template <int kChunks>
-SPION_DEVICE void multiply_by_columns(float (&acc)[4][4], const uint4& row, const uint4& row_below,
-                                      unsigned matrix, int n_group, int k_group) {
+SPION_DEVICE void multiply_by_columns(float (&acc)[4][4], const Operand& x, unsigned matrix,
+                                      int n_group, int k_group) {
     const LaneChunk lane = lane_chunk_by_rows((int)threadIdx.x % 32);
     static_assert(kChunks % 8 == 0);
     matrix += chunk_offset<kChunks>(lane.row, lane.chunk) + 32 * k_group * kChunks * 16;
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
-        unsigned a[4], b[4];
-        operand(a, row, row_below, step);
+        unsigned b[4];
 #pragma unroll
         for (int pair = 0; pair < 2; ++pair) {
             ldmatrix_x4_trans(b,
                               further(matrix, 4 * n_group + 2 * pair) + 16 * step * kChunks * 16);
-            Element::mma(acc[2 * pair], a, b[0], b[1]);
-            Element::mma(acc[2 * pair + 1], a, b[2], b[3]);
+            Element::mma(acc[2 * pair], x.step[step], b[0], b[1]);
+            Element::mma(acc[2 * pair + 1], x.step[step], b[2], b[3]);
         }
     }
 }
 
+// One group's accumulators with the same octet in both rows.
+SPION_DEVICE void start(float (&acc)[4][4], const Octet& octet) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) acc[e / 2][e % 2] = acc[e / 2][2 + e % 2] = octet.value[e];
+}
 // The octet of row g + 8 half in one group's accumulators.
 SPION_DEVICE Octet octet_of(const float (&acc)[4][4], int half) {
     Octet octet;
@@ -116,6 +156,11 @@ SPION_DEVICE Octet octet_of(const float (&acc)[4][4], int half) {
 SPION_DEVICE void add(Octet& octet, const Octet& other) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) octet.value[e] += other.value[e];
+}
+
+SPION_DEVICE void scale(Octet& octet, float factor) {
+#pragma unroll
+    for (float& value : octet.value) value *= factor;
 }
 
 // An fp32 vector into shared memory, where a loop leaves it: what is read from global memory it would
@@ -151,11 +196,11 @@ struct LaneQueue {
         return start + stage % 2 * kStageBytes + octet * 512 + (int)threadIdx.x % 32 * 16;
     }
     // Rows [first, first + 16) below `end`; zeros beyond.
-    __device__ __forceinline__ void fetch(int stage, int tensor, const void* source,
-                                          long long first, long long end) const {
+    __device__ __forceinline__ void fetch(int stage, int tensor, const void* source, unsigned first,
+                                          unsigned end) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const long long row = first + lane_row() + 8 * half;
+            const unsigned row = first + lane_row() + 8 * half;
 #pragma unroll
             for (int group = 0; group < kGroups; ++group) {
                 cp_async_16(at(stage, tensor, half, group),
@@ -244,11 +289,11 @@ SPION_DEVICE WarpRows normalise(const WarpRows& x, const Statistics& of, unsigne
     return result;
 }
 
-SPION_DEVICE void store_statistics(const Statistics& of, float* mean, float* rstd, long long first,
-                                   long long end) {
+SPION_DEVICE void store_statistics(const Statistics& of, float* mean, float* rstd, unsigned first,
+                                   unsigned end) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const long long row = first + lane_row() + 8 * half;
+        const unsigned row = first + lane_row() + 8 * half;
         if (lane_octet() == 0 && row < end) {
             mean[row] = of.mean[half];
             rstd[row] = of.rstd[half];
