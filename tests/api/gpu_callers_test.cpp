@@ -234,7 +234,7 @@ TEST_F(ApiGpuMistakes, LengthsOutOfRange) {
     for (const std::int32_t wrong : {1001, -1}) {
         call_->valid().write(std::vector<std::int32_t>{7, wrong});
         refuses([](ForwardArguments& a) { a.flags = SPION_CHECK; },
-                "lengths[1] is " + std::to_string(wrong) + ": give 0 to L = 1000");
+                "lengths[1] is " + std::to_string(wrong) + ": give 0 to 1000, the number of keys");
     }
     // Without the flag they are not looked at: below 0 is 0, above L is L.
     call_->valid().write(std::vector<std::int32_t>{5000, -9});
