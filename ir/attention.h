@@ -62,8 +62,8 @@ struct Attention {
     // heads share, query head h has pattern h / (H / patterns).
     int patterns = 1;
     float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
-    bool alibi = false;    // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
-    bool sink = false;     // sinks [H] of the launch: one score more in the sum of every row
+    bool alibi = false;  // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
+    bool sink = false;   // sinks [H] of the launch: one score more in the sum of every row
     // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
     // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
     bool varlen = false;
