@@ -80,16 +80,24 @@ TEST_P(Judge, PassesExactResultsAsTheDtypeStoresThem) {
 
 TEST_P(Judge, MeasuresTheErrorOfOneTensorAlone) {
     SCOPED_TRACE(to_text(problem_));
-    double norm = 0;
-    for (const float value : outputs_.d_k) {
-        norm += double(value) * value;
-    }
-    const double step = 0.5 * std::sqrt(norm);
-    outputs_.d_k[7] += static_cast<float>(step);
-    EXPECT_NEAR(error("dk").relative, 0.5, 0.02);
-    EXPECT_FALSE(error("dk").passed());
+    // dV is measured against its own norm alone. dQ and dK, whose terms can cancel, may be measured
+    // against a larger one: an error in dK is at most what its own norm makes of it.
+    const auto spoil = [](std::vector<float>& tensor) {
+        double squares = 0;
+        for (const float value : tensor) {
+            squares += double(value) * value;
+        }
+        tensor[7] += static_cast<float>(0.5 * std::sqrt(squares));
+    };
+    spoil(outputs_.d_v);
+    EXPECT_NEAR(error("dv").relative, 0.5, 0.02);
+    EXPECT_FALSE(error("dv").passed());
+    EXPECT_TRUE(error("dk").passed());
     EXPECT_TRUE(error("dq").passed());
     EXPECT_TRUE(error("o").passed());
+    spoil(outputs_.d_k);
+    EXPECT_LE(error("dk").relative, 0.52);
+    EXPECT_FALSE(error("dk").passed());
 }
 
 TEST_P(Judge, NamesTheWorstElement) {
