@@ -3,6 +3,22 @@
 #include "ir/text_fields.h"
 
 namespace spion {
+namespace {
+
+// A number that repeats its default is stored as 0, so that one operation is one value.
+void store_defaults_as_0(Attention& attention) {
+    if (attention.kv_heads == attention.heads) {
+        attention.kv_heads = 0;
+    }
+    if (attention.kv_length == attention.length) {
+        attention.kv_length = 0;
+    }
+    if (attention.value_dim == attention.head_dim) {
+        attention.value_dim = 0;
+    }
+}
+
+}  // namespace
 
 Attention read_attention(TextReader& reader) {
     const int line = reader.line();
@@ -44,6 +60,7 @@ Attention read_attention(TextReader& reader) {
         attention.varlen = name_value(reader, "varlen", parse_bool);
     }
     reader.next_line();
+    store_defaults_as_0(attention);
     try {
         check(attention);
     } catch (const UserError& error) {

@@ -78,6 +78,19 @@ TEST(Parser, ReadsAnotherLengthOfKeys) {
                             "gather block is 3, expected 0 to 2");
 }
 
+// Found by random edits: a number that repeats its default was kept, and lost when it was printed.
+TEST(Parser, TakesNumbersThatRepeatTheirDefaults) {
+    const std::string attention =
+        "attention H=2 D=16 L=20 dtype=fp16 scale=0.25 softmax=masked key_padding=false dropout=0";
+    const std::string pattern = "\npattern L=20 block=16\n10\n01\n";
+    const IrModule plain = parse_ir(attention + pattern, "plain");
+    for (const std::string repeated : {" kv_heads=2", " kv_length=20", " Dv=16"}) {
+        SCOPED_TRACE(repeated);
+        EXPECT_EQ(parse_ir(attention + repeated + pattern, "repeated"), plain);
+    }
+    EXPECT_NE(parse_ir(attention + " kv_heads=1" + pattern, "grouped"), plain);
+}
+
 // A pattern for each of two query heads that share a head of K and V.
 TEST(Parser, ReadsPatternsOfHeads) {
     const std::string attention =
