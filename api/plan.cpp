@@ -60,6 +60,7 @@ Attention attention_of(const spion_attention& given) {
                         .mask = mask_of(given),
                         .kv_heads = given.key_value_heads,
                         .kv_length = given.key_length,
+                        .value_dim = given.value_dim,
                         .patterns = given.patterns == 0 ? 1 : given.patterns,
                         .softcap = given.softcap,
                         .alibi = given.alibi != 0,

@@ -47,13 +47,16 @@ void check_shape(const spion_tensor& tensor, const char* name, const Attention& 
     const bool of_keys = of == "k" || of == "v" || of == "d_k" || of == "d_v";
     const std::int64_t heads = of_keys ? attention.key_value_heads() : attention.heads;
     const std::int64_t length = of_keys ? attention.key_value_length() : attention.length;
-    const std::int64_t wanted[] = {batch, heads, length, attention.head_dim};
+    const bool of_values = of == "v" || of == "o" || of == "d_o" || of == "d_v";
+    const int width = of_values ? attention.value_head_dim() : attention.head_dim;
+    const std::int64_t wanted[] = {batch, heads, length, width};
     if (tensor.rank != 4 || !std::equal(wanted, wanted + 4, tensor.shape)) {
         throw UserError(
-            "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, D] = [{}, {}, "
-            "{}, {}]",
+            "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, {}] = "
+            "[{}, {}, {}, {}]",
             name, tensor.rank, tensor.shape[0], tensor.shape[1], tensor.shape[2], tensor.shape[3],
-            wanted[0], wanted[1], wanted[2], wanted[3]);
+            of_values && attention.value_dim != 0 ? "Dv" : "D", wanted[0], wanted[1], wanted[2],
+            wanted[3]);
     }
     if (!is_stored_as(attention.dtype, tensor.dtype)) {
         throw UserError(
@@ -104,7 +107,7 @@ SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Atte
     }
     std::int64_t strides[3];
     for (int dimension = 0; dimension < 3; ++dimension) {
-        strides[dimension] = attention.head_dim;  // of one element: any will do
+        strides[dimension] = tensor.shape[3];  // of one element: any will do
         if (tensor.shape[dimension] > 1) {
             check_stride(tensor, name, dimension, bytes, access, on_host);
             strides[dimension] = tensor.strides[dimension];

@@ -17,8 +17,8 @@ enum class Access { kRead, kWrite };
 // B of a [B, H, L, D] tensor. Throws UserError when it has no four dimensions, or is no batch.
 std::int64_t batch_of(const spion_tensor& tensor, const char* name);
 
-// A [B, H, L, D] tensor of the attention. Throws UserError for another shape or dtype, and for
-// strides, an address or memory that the device's kernels cannot take.
+// A [B, H, L, D] or, of V and O, [B, H, L, Dv] tensor of the attention. Throws UserError for another
+// shape or dtype, and for strides, an address or memory that the device's kernels cannot take.
 SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
                         std::int64_t batch, Access access, const Device& device);
 

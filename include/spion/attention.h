@@ -58,6 +58,7 @@ struct Attention {
     bool alibi = false;           // calls are given slopes [H]
     bool sinks = false;           // calls are given scores [H] that belong to no key
     int patterns = 0;             // 0: one for all heads; or one a head of K and V, or one a head
+    int value_dim = 0;            // Dv of V and O; 0: head_dim
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -78,6 +79,7 @@ struct Attention {
         c.alibi = alibi ? 1 : 0;
         c.sinks = sinks ? 1 : 0;
         c.patterns = patterns;
+        c.value_dim = value_dim;
         return c;
     }
 };

@@ -104,7 +104,7 @@ typedef enum spion_softmax {
 typedef struct spion_attention {
     size_t size;
     int32_t heads;           /* H */
-    int32_t head_dim;        /* D: a multiple of 8 from 16 to 256 */
+    int32_t head_dim;        /* D of Q and K: a multiple of 8 from 16 to 256 */
     int64_t length;          /* L, of Q */
     int32_t block;           /* of the patterns; 0: 64 */
     int32_t dtype;           /* spion_dtype of Q, K, V, O and their gradients */
@@ -124,9 +124,11 @@ typedef struct spion_attention {
     int32_t sinks;      /* not 0: calls are given a score a head that is in the softmax sum of
                                 every row, and belongs to no key */
     int32_t patterns;   /* 0: one for all heads; or one a head of K and V, or one a head */
+    int32_t value_dim;  /* Dv of V and O and their gradients, likewise a multiple of 8; 0: D */
+    int32_t reserved;
 } spion_attention;
 #define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct spion_plan spion_plan;
 
@@ -236,9 +238,11 @@ typedef struct spion_dropout_state {
                         evaluated */
 } spion_dropout_state;
 
-/* All memory is where the plan's device reads it: on the GPU of the context, or the host's. q, k, v
- * and o are [B, H, L, D] with D contiguous, k and v [B, key_value_heads, Lk, D]; on a GPU, addresses and strides are multiples of 16
- * bytes. `lse` is [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not made with is null. */
+/* All memory is where the plan's device reads it: on the GPU of the context, or the host's. q is
+ * [B, H, L, D] and o [B, H, L, Dv], k [B, key_value_heads, Lk, D] and v [B, key_value_heads, Lk, Dv],
+ * the last dimension contiguous; on a GPU, addresses and strides are multiples of 16 bytes. `lse` is
+ * [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not
+ * made with is null. */
 typedef struct spion_forward_args {
     size_t size;
     spion_tensor q, k, v;

@@ -28,7 +28,7 @@ struct Changes {
     std::int64_t key_length;
     float softcap;
     bool alibi, sinks;
-    int patterns;
+    int patterns, value_dim;
 };
 
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
@@ -50,7 +50,8 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .softcap = changes.softcap,
             .alibi = changes.alibi,
             .sinks = changes.sinks,
-            .patterns = changes.patterns};
+            .patterns = changes.patterns,
+            .value_dim = changes.value_dim};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -196,10 +197,10 @@ void bind_plan(nb::module_& module) {
                             int block, int dtype, float scale, int softmax, bool key_padding,
                             int key_value_heads, bool causal, bool spans, float dropout,
                             std::int64_t key_length, float softcap, bool alibi, bool sinks,
-                            int patterns) {
+                            int patterns, int value_dim) {
             new (self) Attention(make_attention(
                 heads, head_dim, length, block, dtype, scale, softmax, key_padding, key_value_heads,
-                causal, spans, {dropout, key_length, softcap, alibi, sinks, patterns}));
+                causal, spans, {dropout, key_length, softcap, alibi, sinks, patterns, value_dim}));
         });
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

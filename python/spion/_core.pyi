@@ -92,6 +92,7 @@ class Attention:
         arg14: bool,
         arg15: bool,
         arg16: int,
+        arg17: int,
         /,
     ) -> None: ...
 

@@ -21,7 +21,7 @@ _KEPT_TABLES = 64  # of a plan, for the patterns used last
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """The operation: H heads of width D over L positions.
+    """The operation: H heads of width D over L positions, whose V and O may be Dv wide.
 
     dtype: "bf16", "fp16", "fp32" or "tf32" (stored as fp32); the host computes in fp32. scale: of
     Q K^T, 0: 1/sqrt(D). softmax: what is outside the pattern has a score of -inf ("masked", as
@@ -33,7 +33,7 @@ class Attention:
     slopes [H], and slope * |i + Lk - L - j| is taken off a score. sinks: calls are given a score a
     head, which is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
     0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
-    head of K and V, or one a head.
+    head of K and V, or one a head. value_dim: Dv, of V and O (0: D).
     """
 
     heads: int
@@ -53,6 +53,7 @@ class Attention:
     alibi: bool = False
     sinks: bool = False
     patterns: int = 1
+    value_dim: int = 0
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -79,6 +80,7 @@ class Attention:
             self.alibi,
             self.sinks,
             self.patterns,
+            self.value_dim,
         )
 
 
@@ -162,16 +164,17 @@ class Plan:
     ) -> tuple[Array, Array]:
         """softmax(scale Q K^T) V over the pattern's blocks.
 
-        q, k, v: [B, H, L, D] with D contiguous; k and v with their own number of heads and key_length.
+        q, k, v: [B, H, L, D] with D contiguous, v [B, H, L, Dv]; k and v with their own number of heads
+        and key_length.
         lengths: [B] int32, with key_padding. spans: int32 of spion.spans, where the plan has them;
         dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32. Returns o (`out`
-        where it is given) [B, H, L, D] and lse [B, H, L] float32, the logarithm of each row's
+        where it is given) [B, H, L, Dv] and lse [B, H, L] float32, the logarithm of each row's
         softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
         tensors, the legacy default stream for others'. On the host the call returns when it is
         done.
         """
         arrays = self._lent(q=q, k=k, v=v)
-        o = self._output(arrays[0], out)
+        o = self._output(arrays[0], (*q.shape[:3], v.shape[-1]), out)
         lse = _arrays.empty(arrays[0], tuple(q.shape[:3]), "float32")
         tables, head = self._tables_like(q, pattern)
         self.core.forward(
@@ -211,7 +214,7 @@ class Plan:
         """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse; and, of
         a plan with sinks, d_sinks [H] float32."""
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
-        gradients = [self._output(like, None) for like in arrays[1:4]]
+        gradients = [_arrays.empty(like, tuple(like.shape)) for like in arrays[1:4]]
         d_sinks = None
         if self.attention.sinks:
             d_sinks = _arrays.empty(arrays[1], (self.attention.heads,), "float32")
@@ -239,11 +242,11 @@ class Plan:
             _arrays.check(array, name)
         return [_arrays.lent(array) for array in arrays.values()]
 
-    def _output(self, like: Array, given: Array | None) -> Array:
+    def _output(self, like: Array, shape: tuple[int, ...], given: Array | None) -> Array:
         if given is not None:
             _arrays.check(given, "out")
             return given
-        return _arrays.empty(like, tuple(like.shape))
+        return _arrays.empty(like, shape)
 
     def _tables_like(self, like: Array, pattern: Pattern) -> tuple[Array, bytes]:
         """Tables where `like` is, and their head."""
@@ -288,6 +291,7 @@ def plan(
     alibi: bool = False,
     sinks: bool = False,
     patterns: int = 1,
+    value_dim: int = 0,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -319,5 +323,6 @@ def plan(
         alibi=alibi,
         sinks=sinks,
         patterns=patterns,
+        value_dim=value_dim,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -85,6 +85,9 @@ static void operations(spion_context* context) {
     a.head_dim = 20;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "head dimension 20");
     a = attention();
+    a.value_dim = 20;
+    INVALID(spion_plan_create(context, &a, NULL, &plan), "head dimension 20 of V");
+    a = attention();
     a.block = 24;
     INVALID(spion_plan_create(context, &a, NULL, &plan), "block 24 is not allowed");
     a = attention();

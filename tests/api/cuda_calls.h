@@ -49,7 +49,8 @@ inline Attention cuda_attention(const oracle::Problem& problem) {
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
             .sinks = !problem.sinks.empty(),
-            .patterns = problem.patterns};
+            .patterns = problem.patterns,
+            .value_dim = problem.value_dim};
 }
 
 // Tensors, tables and workspace of one caller, for a plan and the problem's pattern.
@@ -61,16 +62,17 @@ class CudaCall {
           heads_(problem.heads),
           length_(problem.length),
           width_(problem.head_dim),
+          value_width_(problem.value_width()),
           kv_heads_(problem.key_value_heads == 0 ? problem.heads : problem.key_value_heads),
           keys_(problem.keys()),
           q_(as_bf16(problem.q)),
           k_(as_bf16(problem.k)),
           v_(as_bf16(problem.v)),
           d_o_(as_bf16(problem.d_o)),
-          o_(q_.bytes()),
+          o_(d_o_.bytes()),
           d_q_(q_.bytes()),
           d_k_(k_.bytes()),
-          d_v_(k_.bytes()),
+          d_v_(v_.bytes()),
           lse_(problem.q.size() / static_cast<std::size_t>(problem.head_dim) * sizeof(float)),
           tables_(plan.tables(pattern_of(problem))),
           lengths_(problem.lengths),
@@ -167,8 +169,10 @@ class CudaCall {
     spion_tensor view(const cuda::Memory& memory) const {
         const bool of_keys =
             &memory == &k_ || &memory == &v_ || &memory == &d_k_ || &memory == &d_v_;
+        const bool of_values =
+            &memory == &v_ || &memory == &o_ || &memory == &d_o_ || &memory == &d_v_;
         return tensor(memory.data(), DType::kBf16, batch_, of_keys ? kv_heads_ : heads_,
-                      of_keys ? keys_ : length_, width_);
+                      of_keys ? keys_ : length_, of_values ? value_width_ : width_);
     }
     static DropoutState state_of(const oracle::Problem& problem) {
         return {problem.seed, problem.offset, problem.dropout_enabled ? 1 : 0};
@@ -178,7 +182,7 @@ class CudaCall {
     }
 
     const Plan plan_;
-    std::int64_t batch_, heads_, length_, width_, kv_heads_, keys_;
+    std::int64_t batch_, heads_, length_, width_, value_width_, kv_heads_, keys_;
     cuda::Memory q_, k_, v_, d_o_, o_, d_q_, d_k_, d_v_, lse_, tables_, lengths_, workspace_;
     cuda::Memory state_, alibi_slopes_, sinks_, d_sinks_;
     bool padded_, drops_, slopes_, sink_;

@@ -1,5 +1,5 @@
 // What an attention may have beside its pattern, through the library on a GPU: keys of another length,
-// changes of scores, sinks with their gradient, dropout and patterns of heads.
+// values of another width, changes of scores, sinks with their gradient, dropout and patterns of heads.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -46,6 +46,8 @@ TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
         {.dropout = true},
         {.key_value_heads = 2, .patterns = 2},
         {.patterns = 4},
+        {.value_dim = 40},
+        {.key_length = 700, .dropout = true, .value_dim = 128},
         {.key_length = 300, .softcap = true, .alibi = true, .sinks = true, .dropout = true}};
     // Warps with items of their own, wgmma, all gradients together where they can, mma.
     const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};

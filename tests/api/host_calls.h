@@ -29,7 +29,8 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
             .sinks = !problem.sinks.empty(),
-            .patterns = problem.patterns};
+            .patterns = problem.patterns,
+            .value_dim = problem.value_dim};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {
@@ -53,7 +54,7 @@ inline Pattern pattern_of(const oracle::Problem& problem) {
     return heads.size() == 1 ? heads[0] : Pattern::from_heads(heads);
 }
 
-// The tensors of a call, [B, H, L, D] contiguous; outputs begin as NaN.
+// The tensors of a call, [B, H, L, D] and [B, H, L, Dv] contiguous; outputs begin as NaN.
 struct HostTensors {
     explicit HostTensors(const oracle::Problem& problem)
         : q(problem.q),
@@ -66,14 +67,13 @@ struct HostTensors {
           state{problem.seed, problem.offset, problem.dropout_enabled ? 1 : 0},
           drops(problem.dropout > 0),
           kv_heads(problem.key_value_heads == 0 ? problem.heads : problem.key_value_heads),
-          keys(problem.keys()) {
+          keys(problem.keys()),
+          value_width(problem.value_width()) {
         const float nan = std::numeric_limits<float>::quiet_NaN();
-        for (auto* output : {&out.o, &out.d_q}) {
-            output->assign(q.size(), nan);
-        }
-        for (auto* output : {&out.d_k, &out.d_v}) {
-            output->assign(k.size(), nan);
-        }
+        out.o.assign(d_o.size(), nan);
+        out.d_q.assign(q.size(), nan);
+        out.d_k.assign(k.size(), nan);
+        out.d_v.assign(v.size(), nan);
         out.d_sinks.assign(sinks.size(), nan);
         out.lse.assign(q.size() / static_cast<std::size_t>(problem.head_dim), nan);
         shape[0] = problem.batch;
@@ -88,8 +88,9 @@ struct HostTensors {
 
     spion_tensor view(std::vector<float>& data) const {
         const bool of_keys = &data == &k || &data == &v || &data == &out.d_k || &data == &out.d_v;
+        const bool of_values = &data == &v || &data == &out.o || &data == &d_o || &data == &out.d_v;
         return tensor(data.data(), DType::kFp32, shape[0], of_keys ? kv_heads : shape[1],
-                      of_keys ? keys : shape[2], shape[3]);
+                      of_keys ? keys : shape[2], of_values ? value_width : shape[3]);
     }
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 
@@ -106,7 +107,7 @@ struct HostTensors {
     std::optional<Spans> mask;
     DropoutState state;
     bool drops;
-    std::int64_t kv_heads, keys;
+    std::int64_t kv_heads, keys, value_width;
     oracle::Outputs out;
     std::int64_t shape[4];
 };

@@ -1,5 +1,5 @@
 // What an attention may have beside its pattern, through the library on the host: keys of another
-// length, changes of scores, sinks with their gradient, dropout and patterns of heads, against the
+// length, values of another width, changes of scores, sinks with their gradient, dropout and patterns of heads, against the
 // float64 reference; and what is wrong with them in a sentence.
 #include <gtest/gtest.h>
 
@@ -49,6 +49,9 @@ TEST_F(ApiOptions, EachMeetsTheReference) {
         {.dropout = true},
         {.key_value_heads = 2, .patterns = 2},
         {.key_value_heads = 2, .patterns = 4},
+        {.value_dim = 56},
+        {.key_length = 150, .value_dim = 16},
+        {.key_value_heads = 2, .patterns = 2, .sinks = true, .dropout = true, .value_dim = 72},
         {.key_length = 150, .softcap = true, .alibi = true, .sinks = true, .dropout = true},
         {.key_value_heads = 2,
          .patterns = 2,
@@ -139,6 +142,25 @@ TEST_F(ApiOptions, CallsSayWhatIsMissingOrTooMuch) {
     });
 }
 
+TEST_F(ApiOptions, ValuesOfAnotherWidthAreNamed) {
+    const oracle::Problem problem = oracle::random_problem(shape(2), {.value_dim = 48}, 0.8, seed_);
+    const Pattern pattern = pattern_of(problem);
+    const Plan plan = context().plan(attention_of(problem));
+    HostTensors tensors(problem);
+    HostMemory memory(plan, pattern, problem.batch);
+    ForwardArguments args = forward_arguments(tensors, memory);
+    args.v.shape[3] = 32;
+    expect_status<UserError>([&] { plan.forward(args); },
+                             "v has rank 4 and shape [2, 2, 90, 32], and the plan takes "
+                             "[B, H, L, Dv] = [2, 2, 90, 48]");
+    args = forward_arguments(tensors, memory);
+    args.o.shape[3] = 32;
+    expect_status<UserError>([&] { plan.forward(args); }, "[B, H, L, Dv] = [2, 2, 90, 48]");
+    args = forward_arguments(tensors, memory);
+    args.k.shape[3] = 48;
+    expect_status<UserError>([&] { plan.forward(args); }, "[B, H, L, D] = [2, 2, 90, 32]");
+}
+
 TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     const auto refuses = [](const Attention& attention, const std::string& words) {
         expect_status<UserError>([&] { context().plan(attention); }, words);
@@ -161,6 +183,9 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     expect_status<UserError>([&] { plan.tables(Pattern::full(90, 32)); },
                              "the pattern is for length 90 in blocks of 32, the plan for 90 "
                              "queries and 40 keys in blocks of 32");
+    attention.value_dim = 20;
+    refuses(attention, "head dimension 20 of V is not supported");
+    attention.value_dim = 0;
     attention.key_length = 0;
     attention.patterns = 4;
     const Plan of_heads = context().plan(attention);

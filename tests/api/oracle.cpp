@@ -84,6 +84,7 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
     problem.key_length = options.key_length;
     problem.key_value_heads = options.key_value_heads;
     problem.patterns = options.patterns;
+    problem.value_dim = options.value_dim;
     std::mt19937_64 generator(seed);
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& values, std::int64_t count) {
@@ -92,11 +93,12 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
     };
     const std::int64_t kv_heads =
         options.key_value_heads == 0 ? shape.heads : options.key_value_heads;
-    const std::int64_t queries = shape.batch * shape.heads * shape.length * shape.head_dim;
-    fill(problem.q, queries);
-    fill(problem.d_o, queries);
-    fill(problem.k, shape.batch * kv_heads * problem.keys() * shape.head_dim);
-    fill(problem.v, shape.batch * kv_heads * problem.keys() * shape.head_dim);
+    const std::int64_t queries = shape.batch * shape.heads * shape.length;
+    const std::int64_t keys = shape.batch * kv_heads * problem.keys();
+    fill(problem.q, queries * shape.head_dim);
+    fill(problem.d_o, queries * problem.value_width());
+    fill(problem.k, keys * shape.head_dim);
+    fill(problem.v, keys * problem.value_width());
     std::bernoulli_distribution computed(density);
     const auto blocks = [&](std::int64_t length) {
         return (length + shape.block - 1) / shape.block;
@@ -150,6 +152,7 @@ spion::Attention attention_of(const Problem& problem) {
                                      : spion::ElementMask::kNone,
             .kv_heads = problem.key_value_heads,
             .kv_length = problem.key_length,
+            .value_dim = problem.value_dim,
             .patterns = problem.patterns,
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),

@@ -23,9 +23,11 @@ struct Problem {
     int key_value_heads = 0;            // 0: as many as heads
     std::vector<std::uint8_t> bits;     // [patterns, nb, nbk]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
-    std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads and length
+    std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads and length,
+                                        // V and dO with a width of their own
     std::optional<Rules> rules = {};    // instead of `causal`
     std::int64_t key_length = 0;        // 0: length
+    int value_dim = 0;                  // 0: head_dim
     int patterns = 1;
     float softcap = 0, dropout = 0;
     std::uint64_t seed = 0;  // of dropout
@@ -34,6 +36,7 @@ struct Problem {
     std::vector<float> alibi_slopes = {}, sinks = {};  // [heads], or empty
 
     std::int64_t keys() const { return key_length == 0 ? length : key_length; }
+    int value_width() const { return value_dim == 0 ? head_dim : value_dim; }
 };
 
 struct Outputs {
@@ -43,12 +46,13 @@ struct Outputs {
 // Normal tensors, a pattern with about `density` of the blocks, and lengths where `padding` asks.
 Problem random_problem(std::int64_t length, int block, int heads, int head_dim, std::int64_t batch,
                        double density, bool padding, std::uint64_t seed);
-// What a problem may have beside its tensors and masks, drawn anew: other lengths of keys, heads of K
-// and V, patterns of heads, and what changes scores and probabilities.
+// What a problem may have beside its tensors and masks, drawn anew: other lengths of keys, another width
+// of V, heads of K and V, patterns of heads, and what changes scores and probabilities.
 struct Options {
     std::int64_t key_length = 0;
     int key_value_heads = 0, patterns = 1;
     bool softcap = false, alibi = false, sinks = false, dropout = false;
+    int value_dim = 0;
 };
 Problem random_problem(const Problem& shape, const Options& options, double density,
                        std::uint64_t seed);

@@ -1,5 +1,5 @@
 """What an attention may have beside its pattern, with NumPy and PyTorch on the host: keys of another
-length, changes of scores, sinks, dropout and patterns of heads."""
+length, values of another width, changes of scores, sinks, dropout and patterns of heads."""
 
 import pickle
 
@@ -29,18 +29,26 @@ CASES = {
 }
 
 
+# Of plans alone.
+VALUE_CASES = {
+    "wider values": {"values": 40},
+    "narrower values, grouped heads": {"values": 16, "width": 24, "shared": 2, "causal": True},
+    "values and all": {"values": 24, **CASES["all"], "keys": 130},
+}
+
+
 class Case:
     def __init__(
         self, keys=LENGTH, shared=HEADS, patterns=1, causal=False, softcap=0.0, alibi=False,
-        sinks=False, dropout=0.0, softmax="masked",
+        sinks=False, dropout=0.0, softmax="masked", width=WIDTH, values=WIDTH,
     ):
         numbers = np.random.default_rng(len(str(locals())))
 
         def normal(*shape):
             return numbers.standard_normal(shape).astype(np.float32)
 
-        self.q, self.d_o = normal(BATCH, HEADS, LENGTH, WIDTH), normal(BATCH, HEADS, LENGTH, WIDTH)
-        self.k, self.v = normal(BATCH, shared, keys, WIDTH), normal(BATCH, shared, keys, WIDTH)
+        self.q, self.d_o = normal(BATCH, HEADS, LENGTH, width), normal(BATCH, HEADS, LENGTH, values)
+        self.k, self.v = normal(BATCH, shared, keys, width), normal(BATCH, shared, keys, values)
         self.bits = numbers.random((patterns, -(-LENGTH // BLOCK), -(-keys // BLOCK))) < 0.6
         bits = self.bits[0] if patterns == 1 else self.bits
         self.pattern = spion.Pattern.from_bits(bits, LENGTH, block=BLOCK, key_length=keys)
@@ -48,10 +56,12 @@ class Case:
         self.sinks = normal(HEADS) if sinks else None
         self.words = {"causal": causal, "softcap": softcap, "dropout": dropout, "softmax": softmax}
         self.fields = {
-            "heads": HEADS, "head_dim": WIDTH, "length": LENGTH, "block": BLOCK,
+            "heads": HEADS, "head_dim": width, "length": LENGTH, "block": BLOCK,
             "key_length": keys, "key_value_heads": shared, "patterns": patterns,
             "alibi": alibi, "sinks": sinks, **self.words,
         }
+        if values != width:
+            self.fields["value_dim"] = values
         self.state = spion.dropout_state(SEED, OFFSET) if dropout else None
 
     def given(self, convert=lambda x: x):
@@ -78,9 +88,9 @@ class Case:
         return [x.detach().numpy() for x in (o, lse, *gradients)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *VALUE_CASES])
 def test_plans_equal_float64(name):
-    case = Case(**CASES[name])
+    case = Case(**{**CASES, **VALUE_CASES}[name])
     plan = spion.plan(**case.fields)
     o, lse = plan.forward(case.q, case.k, case.v, case.pattern, **case.given())
     made = plan.backward(
@@ -293,6 +303,8 @@ def test_what_is_missing_or_too_much_is_refused():
         plan.forward(*arrays, **{**given, "sinks": case.sinks[:3]})
     with pytest.raises(spion.UserError, match=r"dropout_state is not \[2\] int64"):
         plan.forward(*arrays, **{**given, "dropout_state": np.zeros(3, np.int64)})
+    with pytest.raises(spion.UserError, match=r"v has rank 4 and .* \[B, H, L, Dv\] = \[2, 4, 90, 24\]"):
+        spion.plan(**case.fields, value_dim=24).forward(*arrays, **given)
     with pytest.raises(spion.UserError, match="dropout 1 is not supported"):
         spion.plan(**{**case.fields, "dropout": 1.0})
     q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
