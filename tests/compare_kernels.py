@@ -9,10 +9,12 @@ OLD and NEW are spion binaries, or folders that an earlier run has kept with --k
 then holds FOLDER/old and FOLDER/new. No GPU is needed; NVRTC is, for all targets but the host.
 
 Machine code: every program below is compiled by both from the same IR, tile shape and walk included,
-so that no chooser has a say. Compared are the executable sections and the baked tables of the two
-binaries, byte for byte, and the registers and shared bytes of a thread. Only names and notes of the
-file around them may differ. Where code differs and nvdisasm is found (on PATH or as
-SPION_DISASSEMBLER), the first instructions that differ are shown.
+so that no chooser has a say; the host's by LLVM for the CPU at hand. Compared are the executable
+sections and the baked tables of the two binaries, byte for byte, what the linker puts into the host's
+code, and the registers and shared bytes of a thread. Only names and notes of the file around them may
+differ. Where code differs, the kinds of instructions whose numbers differ and the first instructions
+that differ are shown: the host's always, a cubin's where nvdisasm is found (on PATH or as
+SPION_DISASSEMBLER).
 
 A parameter that moves within its struct (constant bank 0), or another number of variables whose
 addresses or values a kernel reads (banks 3 and 4), changes the offsets of instructions and nothing
@@ -32,36 +34,17 @@ import os
 import pathlib
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 
 import compared_kernels
+import kernel_code
 
 
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
-
-
-def sections(elf):
-    """Executable sections and constant data of a 64-bit ELF file, in order, less their names."""
-    if elf[:5] != b'\x7fELF\x02':
-        return []
-    start, = struct.unpack_from('<Q', elf, 0x28)
-    size, count, names_at = struct.unpack_from('<HHH', elf, 0x3A)
-    headers = [struct.unpack_from('<IIQQQQIIQQ', elf, start + i * size) for i in range(count)]
-    names = headers[names_at][4]
-    found = []
-    for name, kind, flags, _, offset, length, *_ in headers:
-        text = elf[names + name:elf.index(b'\0', names + name)].decode()
-        code = bool(flags & 4) and kind == 1
-        # .nv.constant0 is the kernel's parameters, .nv.global.init and .nv.constant3 baked tables.
-        data = kind == 1 and re.match(r'\.nv\.(constant|global\.init)|\.rodata', text)
-        if code or data:
-            found.append(('code' if code else 'data', elf[offset:offset + length]))
-    return found
 
 
 class Build:
@@ -98,50 +81,6 @@ class Build:
         return binaries[0], facts
 
 
-def disassemble(binary):
-    """Instructions of a cubin, without names, addresses and notes; None without nvdisasm."""
-    program = os.environ.get('SPION_DISASSEMBLER') or shutil.which('nvdisasm')
-    if not program or binary.suffix != '.cubin':
-        return None
-    status, text, _ = run([program, '-c', str(binary)])
-    if status != 0:
-        return None
-    lines = [re.sub(r'/\*.*?\*/', '', line).strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith(('.', '//'))]
-
-
-# c[bank][register + offset], either of which may be missing; RZ is no register.
-CONSTANT = re.compile(r'c\[(?P<bank>0x[0-9a-f]+)\]\[(?:(?P<register>U?R(?:Z|\d+))\+?)?'
-                      r'(?P<offset>0x[0-9a-f]+)?\]')
-INSTRUCTION_BYTES = 16
-CONTROL_BIT = 105  # of an instruction: stalls, barriers and register reuse from here on
-
-
-def constants(line):
-    """The instruction without the offsets of constants, and those: [(bank, offset)]."""
-    found = [(one['bank'], int(one['offset'] or '0', 16)) for one in CONSTANT.finditer(line)]
-    return CONSTANT.sub(lambda one: f'c[{one["bank"]}][{(one["register"] or "").replace("RZ", "")}]',
-                        line), found
-
-
-def moved_constants(texts, codes):
-    """{(bank, offset) in OLD: the same in NEW} when nothing else differs, else None."""
-    controls = [[int.from_bytes(code[at:at + INSTRUCTION_BYTES], 'little') >> CONTROL_BIT
-                 for code in parts for at in range(0, len(code), INSTRUCTION_BYTES)]
-                for parts in codes]
-    if controls[0] != controls[1] or len(texts[0]) != len(texts[1]):
-        return None
-    forward, backward = {}, {}
-    for lines in zip(*texts):
-        (before, mine), (after, others) = map(constants, lines)
-        if before != after or len(mine) != len(others):
-            return None
-        for one, other in zip(mine, others):
-            if forward.setdefault(one, other) != other or backward.setdefault(other, one) != one:
-                return None
-    return forward
-
-
 class Offsets(str):
     """What differs, where that is nothing but the offsets of constants."""
 
@@ -149,25 +88,25 @@ class Offsets(str):
 def compare_program(program, old, new):
     """'' when both make the same code, else what differs."""
     (old_file, old_facts), (new_file, new_facts) = old.compile(program), new.compile(program)
-    before, after = (sections(file.read_bytes()) for file in (old_file, new_file))
+    before, after = (kernel_code.sections(file.read_bytes()) for file in (old_file, new_file))
     if not any(kind == 'code' and code for kind, code in before):
         raise RuntimeError(f'{old_file} has no instructions')
     if before == after and old_facts == new_facts:
         return ''
     what = [f'  {line}' for line in difflib.ndiff(old_facts, new_facts) if line[0] in '+-']
-    code = [[bytes_ for kind, bytes_ in side if kind == 'code'] for side in (before, after)]
-    what.insert(0, 'instructions differ' if code[0] != code[1] else
-                'tables or facts differ, not the instructions')
-    texts = disassemble(old_file), disassemble(new_file)
-    if code[0] != code[1] and None not in texts:
-        moved = moved_constants(texts, code)
+    code = [[contents for kind, contents in side if kind == 'code'] for side in (before, after)]
+    if code[0] == code[1]:
+        return '\n'.join(['tables, addresses or facts differ, not the instructions', *what])
+    what.insert(0, 'instructions differ')
+    texts = kernel_code.instructions(old_file), kernel_code.instructions(new_file)
+    if None not in texts:
+        moved = kernel_code.moved_constants(texts, code) if program.target != 'host' else None
         if moved is not None and old_facts == new_facts:
             changed = [f'c[{bank}][{before:#x}] -> {after:#x}'
                        for (bank, before), (_, after) in sorted(moved.items()) if before != after]
             return Offsets(f'in offsets of constants alone: {", ".join(changed)}')
         shown = list(difflib.unified_diff(*texts, 'old', 'new', lineterm='', n=1))
-        what.append(f'  {len(texts[0])} and {len(texts[1])} instructions, equal but for the control '
-                    'bits' if not shown else '  ' + '\n  '.join(shown[:24]))
+        what += [f'  {kernel_code.summary(texts)}'] + [f'  {line}' for line in shown[:24]]
     return '\n'.join(what)
 
 

@@ -148,6 +148,10 @@ def programs():
         add('host', 'vector', role, 'fp32', 64, 64, 64, 64, 1)
         add('host', 'vector', role, 'fp32', 32, 32, 128, 32, 1)  # packed
         add('host', 'vector', role, 'fp32', 48, 16, 16, 16, 1, tables='baked')
+        add('host', 'vector', role, 'fp32', 16, 16, 64, 16, 1, softmax='pruned_zero')  # packed
+        add('host', 'vector', role, 'fp32', 64, 32, 32, 32, 1, softmax='masked', key_padding=False)
+        add('host', 'vector', role, 'fp32', 128, 64, 64, 64, 1, softmax='masked', dense=True)
+        add('host', 'vector', role, 'fp32', 256, 128, 64, 64, 1, softmax='pruned_zero', key_padding=False)
     return every
 
 

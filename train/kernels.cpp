@@ -217,7 +217,7 @@ StepKernels::StepKernels(Device& device, KernelCache& cache, const StepShape& sh
 
 template <typename Arguments>
 void StepKernels::launch(StepKernel kernel, std::int64_t work_items, int shared_bytes,
-                         const Arguments& arguments) {
+                         const Arguments& arguments) const {
     if (work_items < 1) {
         throw InternalError("{} was launched on nothing", recipe(kernel).entry);
     }
@@ -231,14 +231,14 @@ void StepKernels::launch(StepKernel kernel, std::int64_t work_items, int shared_
     device_->launch(*kernels_[static_cast<std::size_t>(place)].kernel, geometry, arguments);
 }
 
-void StepKernels::embedding_forward(const SpionEmbeddingArguments& arguments) {
+void StepKernels::embedding_forward(const SpionEmbeddingArguments& arguments) const {
     check_embedding(arguments, shape_);
     launch(StepKernel::kEmbeddingForward,
            spion_embedding_items(arguments.rows / arguments.length, arguments.length), 0,
            arguments);
 }
 
-void StepKernels::embedding_backward(const SpionEmbeddingArguments& arguments) {
+void StepKernels::embedding_backward(const SpionEmbeddingArguments& arguments) const {
     check_embedding(arguments, shape_);
     const int slice = table_channels(shape_, device_->target());
     launch(StepKernel::kEmbeddingBackward,
@@ -246,32 +246,32 @@ void StepKernels::embedding_backward(const SpionEmbeddingArguments& arguments) {
            embedding_shared_bytes(shape_.vocabulary, slice), arguments);
 }
 
-void StepKernels::embedding_position_backward(const SpionEmbeddingArguments& arguments) {
+void StepKernels::embedding_position_backward(const SpionEmbeddingArguments& arguments) const {
     check_embedding(arguments, shape_);
     launch(StepKernel::kEmbeddingPositionBackward, arguments.length, 0, arguments);
 }
 
-void StepKernels::residual_norm_forward(const SpionNormArguments& arguments) {
+void StepKernels::residual_norm_forward(const SpionNormArguments& arguments) const {
     launch(StepKernel::kResidualNormForward, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::residual_norm_backward(const SpionNormArguments& arguments) {
+void StepKernels::residual_norm_backward(const SpionNormArguments& arguments) const {
     launch(StepKernel::kResidualNormBackward, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::gelu_dropout_forward(const SpionGeluArguments& arguments) {
+void StepKernels::gelu_dropout_forward(const SpionGeluArguments& arguments) const {
     launch(StepKernel::kGeluDropoutForward, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::gelu_dropout_backward(const SpionGeluArguments& arguments) {
+void StepKernels::gelu_dropout_backward(const SpionGeluArguments& arguments) const {
     launch(StepKernel::kGeluDropoutBackward, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::column_sums(const SpionColumnSumArguments& arguments) {
+void StepKernels::column_sums(const SpionColumnSumArguments& arguments) const {
     launch(StepKernel::kColumnSums, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::sum_partials(const SpionSumPartialsArguments& arguments) {
+void StepKernels::sum_partials(const SpionSumPartialsArguments& arguments) const {
     if (arguments.columns % 8 != 0 || arguments.stride % 8 != 0 ||
         arguments.stride < arguments.columns) {
         throw InternalError("sum_partials of {} columns, {} apart, instead of multiples of 8",
@@ -280,30 +280,30 @@ void StepKernels::sum_partials(const SpionSumPartialsArguments& arguments) {
     launch(StepKernel::kSumPartials, arguments.columns / kSpionSumColumnsPerItem, 0, arguments);
 }
 
-void StepKernels::masked_mean_forward(const SpionMaskedMeanArguments& arguments) {
+void StepKernels::masked_mean_forward(const SpionMaskedMeanArguments& arguments) const {
     launch(StepKernel::kMaskedMeanForward, arguments.batch, 0, arguments);
 }
 
-void StepKernels::masked_mean_backward(const SpionMaskedMeanArguments& arguments) {
+void StepKernels::masked_mean_backward(const SpionMaskedMeanArguments& arguments) const {
     const std::int64_t rows = std::int64_t{arguments.batch} * arguments.length;
     launch(StepKernel::kMaskedMeanBackward, spion_row_items(rows), 0, arguments);
 }
 
-void StepKernels::pair_features_forward(const SpionPairFeaturesArguments& arguments) {
+void StepKernels::pair_features_forward(const SpionPairFeaturesArguments& arguments) const {
     launch(StepKernel::kPairFeaturesForward, arguments.batch, 0, arguments);
 }
 
-void StepKernels::pair_features_backward(const SpionPairFeaturesArguments& arguments) {
+void StepKernels::pair_features_backward(const SpionPairFeaturesArguments& arguments) const {
     launch(StepKernel::kPairFeaturesBackward, arguments.batch, 0, arguments);
 }
 
-void StepKernels::next_loss_scale(const SpionLossScaleArguments& arguments) {
+void StepKernels::next_loss_scale(const SpionLossScaleArguments& arguments) const {
     launch(StepKernel::kCountNotFinite, ceil_divide(arguments.count, kSpionAdamValuesPerItem), 0,
            arguments);
     launch(StepKernel::kUpdateLossScale, 1, 0, arguments);
 }
 
-void StepKernels::classifier_forward_backward(const SpionClassifierArguments& arguments) {
+void StepKernels::classifier_forward_backward(const SpionClassifierArguments& arguments) const {
     if (arguments.classes < 1 || arguments.classes > kMaxClasses) {
         throw InternalError("a classifier of {} classes, not 1 to {}", arguments.classes,
                             kMaxClasses);
@@ -313,12 +313,12 @@ void StepKernels::classifier_forward_backward(const SpionClassifierArguments& ar
            shared_floats * static_cast<int>(sizeof(float)), arguments);
 }
 
-void StepKernels::classifier_weight_gradients(const SpionClassifierArguments& arguments) {
+void StepKernels::classifier_weight_gradients(const SpionClassifierArguments& arguments) const {
     launch(StepKernel::kClassifierWeightGradients,
            std::int64_t{arguments.hidden_width} + arguments.classes, 0, arguments);
 }
 
-void StepKernels::adamw(const SpionAdamArguments& arguments) {
+void StepKernels::adamw(const SpionAdamArguments& arguments) const {
     launch(StepKernel::kAdamw, ceil_divide(arguments.count, kSpionAdamValuesPerItem), 0, arguments);
 }
 

@@ -69,25 +69,25 @@ class StepKernels {
     StepKernels(Device& device, KernelCache& cache, const StepShape& shape);
 
     // Asynchronous, in order on the device's stream.
-    void embedding_forward(const SpionEmbeddingArguments& arguments);
-    void embedding_backward(const SpionEmbeddingArguments& arguments);
-    void embedding_position_backward(const SpionEmbeddingArguments& arguments);
-    void residual_norm_forward(const SpionNormArguments& arguments);
-    void residual_norm_backward(const SpionNormArguments& arguments);
-    void gelu_dropout_forward(const SpionGeluArguments& arguments);
-    void gelu_dropout_backward(const SpionGeluArguments& arguments);
-    void column_sums(const SpionColumnSumArguments& arguments);
-    void sum_partials(const SpionSumPartialsArguments& arguments);
-    void masked_mean_forward(const SpionMaskedMeanArguments& arguments);
-    void masked_mean_backward(const SpionMaskedMeanArguments& arguments);
+    void embedding_forward(const SpionEmbeddingArguments& arguments) const;
+    void embedding_backward(const SpionEmbeddingArguments& arguments) const;
+    void embedding_position_backward(const SpionEmbeddingArguments& arguments) const;
+    void residual_norm_forward(const SpionNormArguments& arguments) const;
+    void residual_norm_backward(const SpionNormArguments& arguments) const;
+    void gelu_dropout_forward(const SpionGeluArguments& arguments) const;
+    void gelu_dropout_backward(const SpionGeluArguments& arguments) const;
+    void column_sums(const SpionColumnSumArguments& arguments) const;
+    void sum_partials(const SpionSumPartialsArguments& arguments) const;
+    void masked_mean_forward(const SpionMaskedMeanArguments& arguments) const;
+    void masked_mean_backward(const SpionMaskedMeanArguments& arguments) const;
     // Of shape().pairs only.
-    void pair_features_forward(const SpionPairFeaturesArguments& arguments);
-    void pair_features_backward(const SpionPairFeaturesArguments& arguments);
+    void pair_features_forward(const SpionPairFeaturesArguments& arguments) const;
+    void pair_features_backward(const SpionPairFeaturesArguments& arguments) const;
     // Of shape().loss_scale only: count_not_finite, then update_loss_scale.
-    void next_loss_scale(const SpionLossScaleArguments& arguments);
-    void classifier_forward_backward(const SpionClassifierArguments& arguments);
-    void classifier_weight_gradients(const SpionClassifierArguments& arguments);
-    void adamw(const SpionAdamArguments& arguments);
+    void next_loss_scale(const SpionLossScaleArguments& arguments) const;
+    void classifier_forward_backward(const SpionClassifierArguments& arguments) const;
+    void classifier_weight_gradients(const SpionClassifierArguments& arguments) const;
+    void adamw(const SpionAdamArguments& arguments) const;
 
     const StepShape& shape() const { return shape_; }
     // Those that the shape needs, in the order of StepKernel: source, origin and time of each, for
@@ -97,7 +97,7 @@ class StepKernels {
   private:
     template <typename Arguments>
     void launch(StepKernel kernel, std::int64_t work_items, int shared_bytes,
-                const Arguments& arguments);
+                const Arguments& arguments) const;
 
     Device* device_;
     StepShape shape_;

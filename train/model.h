@@ -113,7 +113,7 @@ class Model {
     ParameterLayout layout_;
     ParameterState parameters_;
     Activations activations_;
-    mutable StepKernels kernels_;
+    StepKernels kernels_;
     std::optional<FusedLayer> layer_;  // where it can be fused; else, likewise,
     std::optional<FusedLinear> out_, qkv_, feed_forward1_;  // (out_ beside layer_)
     std::optional<FusedFeedForward> feed_forward_;

@@ -17,7 +17,7 @@ namespace spion {
 
 struct StepContext {
     Device& device;
-    StepKernels& kernels;
+    const StepKernels& kernels;
     const ModelShape& shape;
     const ParameterLayout& layout;
     const ParameterState& parameters;

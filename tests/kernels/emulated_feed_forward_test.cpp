@@ -1,12 +1,14 @@
 // The CUDA feed_forward kernel, run on the host.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <random>
+#include <string>
+#include <utility>
 
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
 #include "tests/kernels/feed_forward_problem.h"
+#include "tests/kernels/guarded_output.h"
 #include "tests/support/seed.h"
 
 namespace emulated_feed_forward_paper {
@@ -21,17 +23,12 @@ namespace {
 
 class EmulatedFeedForwardPart : public testing::TestWithParam<EmulatedFeedForward> {
   protected:
-    // Poisoned outputs with a guard behind them.
     void run(std::int64_t rows, std::int64_t rows_per_item, bool dropout, std::mt19937& random) {
         SCOPED_TRACE(testing::Message() << "rows " << rows << ", " << rows_per_item << " an item");
         const FeedForwardProblem problem(GetParam().shape, rows, dropout, random);
-        constexpr std::size_t kGuard = 64;
-        const auto outputs = [&](int width) {
-            return std::vector<std::uint16_t>(static_cast<std::size_t>(rows * width) + kGuard,
-                                              0xFFFF);
-        };
-        auto hidden = outputs(problem.shape.hidden), gated = outputs(problem.shape.hidden);
-        auto y = outputs(problem.shape.channels);
+        auto hidden = guarded_output<std::uint16_t>(rows * problem.shape.hidden),
+             gated = guarded_output<std::uint16_t>(rows * problem.shape.hidden),
+             y = guarded_output<std::uint16_t>(rows * problem.shape.channels);
         emulation::forget_reads();
         for (const auto* input : {&problem.x, &problem.weight1, &problem.weight2}) {
             emulation::allow_reads(input->data(), input->size() * 2);
@@ -53,12 +50,8 @@ class EmulatedFeedForwardPart : public testing::TestWithParam<EmulatedFeedForwar
         emulation::launch((rows + rows_per_item - 1) / rows_per_item, 256,
                           fused_feed_forward_shared_bytes(problem.shape),
                           static_cast<unsigned>(random()), [&] { kernel(arguments); });
-        for (auto* output : {&hidden, &gated, &y}) {
-            EXPECT_TRUE(std::all_of(output->end() - kGuard, output->end(),
-                                    [](std::uint16_t bits) { return bits == 0xFFFF; }));
-            output->resize(output->size() - kGuard);
-        }
-        problem.expect(hidden, gated, y);
+        problem.expect(without_guard(std::move(hidden)), without_guard(std::move(gated)),
+                       without_guard(std::move(y)));
     }
 };
 

@@ -2,11 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <random>
+#include <string>
 
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/guarded_output.h"
 #include "tests/kernels/layer_problem.h"
 #include "tests/support/seed.h"
 
@@ -23,24 +24,22 @@ DECLARE_KERNELS(layer_narrow)
 namespace spion {
 namespace {
 
-constexpr std::size_t kGuard = 64;
-
-// A poisoned output with a guard behind it.
-template <typename T>
-std::vector<T> output(std::int64_t count) {
-    std::vector<T> values(static_cast<std::size_t>(count) + kGuard);
-    std::fill_n(reinterpret_cast<unsigned char*>(values.data()), values.size() * sizeof(T),
-                static_cast<unsigned char>(0xFF));
-    return values;
-}
-// Without its guard, which nothing has written to.
-template <typename T>
-std::vector<T> checked(std::vector<T> values) {
-    const auto* end = reinterpret_cast<const unsigned char*>(values.data() + values.size());
-    EXPECT_TRUE(std::all_of(end - kGuard * sizeof(T), end,
-                            [](unsigned char byte) { return byte == 0xFF; }));
-    values.resize(values.size() - kGuard);
-    return values;
+// The four kernels of one layer's shape.
+struct Kernels {
+    void (*norm_linear_forward)(const SpionNormLinearArguments&);
+    void (*norm_linear_backward)(const SpionNormLinearArguments&);
+    void (*layer_end_forward)(const SpionLayerEndArguments&);
+    void (*layer_end_backward)(const SpionLayerEndArguments&);
+};
+#define KERNELS(name)                                                  \
+    Kernels {                                                          \
+        .norm_linear_forward = emulated_##name::norm_linear_forward,   \
+        .norm_linear_backward = emulated_##name::norm_linear_backward, \
+        .layer_end_forward = emulated_##name::layer_end_forward,       \
+        .layer_end_backward = emulated_##name::layer_end_backward      \
+    }
+Kernels find(const std::string& name) {
+    return name == "layer_paper" ? KERNELS(layer_paper) : KERNELS(layer_narrow);
 }
 
 class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
@@ -59,7 +58,6 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
     }
 
   private:
-    bool paper() const { return std::string(GetParam().name) == "layer_paper"; }
     template <typename Arguments>
     void launch(FusedLayerKernel which, void (*kernel)(const Arguments&),
                 const Arguments& arguments) {
@@ -70,59 +68,52 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
 
     void forward(const LayerProblem& problem, std::int64_t rows_per_item) {
         const std::int64_t narrow = problem.rows * problem.shape.channels;
-        auto y = output<std::uint16_t>(3 * narrow), x_middle = output<std::uint16_t>(narrow),
-             x_out = output<std::uint16_t>(narrow);
-        auto mean = output<float>(problem.rows), rstd = output<float>(problem.rows);
+        auto y = guarded_output<std::uint16_t>(3 * narrow),
+             x_middle = guarded_output<std::uint16_t>(narrow),
+             x_out = guarded_output<std::uint16_t>(narrow);
+        auto mean = guarded_output<float>(problem.rows), rstd = guarded_output<float>(problem.rows);
         SpionNormLinearArguments first = problem.norm_linear();
         first.y = y.data();
         first.mean = mean.data();
         first.rstd = rstd.data();
         first.rows_per_item = rows_per_item;
-        launch(FusedLayerKernel::kNormLinearForward,
-               paper() ? emulated_layer_paper::norm_linear_forward
-                       : emulated_layer_narrow::norm_linear_forward,
-               first);
-        problem.expect_norm_linear(checked(y), checked(mean), checked(rstd));
-        mean = output<float>(problem.rows), rstd = output<float>(problem.rows);
+        launch(FusedLayerKernel::kNormLinearForward, kernels_.norm_linear_forward, first);
+        problem.expect_norm_linear(without_guard(y), without_guard(mean), without_guard(rstd));
+        mean = guarded_output<float>(problem.rows), rstd = guarded_output<float>(problem.rows);
         SpionLayerEndArguments end = problem.layer_end();
         end.x_middle = x_middle.data();
         end.x_out = x_out.data();
         end.mean = mean.data();
         end.rstd = rstd.data();
         end.rows_per_item = rows_per_item;
-        launch(FusedLayerKernel::kLayerEndForward,
-               paper() ? emulated_layer_paper::layer_end_forward
-                       : emulated_layer_narrow::layer_end_forward,
-               end);
-        problem.expect_layer_end(checked(x_middle), checked(x_out), checked(mean), checked(rstd));
+        launch(FusedLayerKernel::kLayerEndForward, kernels_.layer_end_forward, end);
+        problem.expect_layer_end(without_guard(x_middle), without_guard(x_out), without_guard(mean),
+                                 without_guard(rstd));
     }
 
     void backward(const LayerProblem& problem, std::int64_t rows_per_item) {
         const std::int64_t narrow = problem.rows * problem.shape.channels;
         const auto in_place = [&] {
-            auto d_x = output<std::uint16_t>(narrow);
+            auto d_x = guarded_output<std::uint16_t>(narrow);
             std::copy(problem.d_x.begin(), problem.d_x.end(), d_x.begin());
             emulation::allow_reads(d_x.data(), d_x.size() * 2);
             return d_x;
         };
         std::vector<float> mean = problem.mean, rstd = problem.rstd;
         auto d_x = in_place();
-        auto partials = output<float>(items_ * norm_linear_partial(problem.shape));
+        auto partials = guarded_output<float>(items_ * norm_linear_partial(problem.shape));
         SpionNormLinearArguments first = problem.norm_linear();
         first.mean = mean.data();
         first.rstd = rstd.data();
         first.d_x = d_x.data();
         first.partials = partials.data();
         first.rows_per_item = rows_per_item;
-        launch(FusedLayerKernel::kNormLinearBackward,
-               paper() ? emulated_layer_paper::norm_linear_backward
-                       : emulated_layer_narrow::norm_linear_backward,
-               first);
-        problem.expect_norm_linear_gradients(checked(d_x), checked(partials));
+        launch(FusedLayerKernel::kNormLinearBackward, kernels_.norm_linear_backward, first);
+        problem.expect_norm_linear_gradients(without_guard(d_x), without_guard(partials));
 
         d_x = in_place();
-        auto d_branch = output<std::uint16_t>(narrow);
-        partials = output<float>(items_ * layer_end_partial(problem.shape));
+        auto d_branch = guarded_output<std::uint16_t>(narrow);
+        partials = guarded_output<float>(items_ * layer_end_partial(problem.shape));
         std::vector<std::uint16_t> x_middle = problem.x;
         emulation::allow_reads(x_middle.data(), x_middle.size() * 2);
         SpionLayerEndArguments end = problem.layer_end();
@@ -133,13 +124,12 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
         end.d_branch = d_branch.data();
         end.partials = partials.data();
         end.rows_per_item = rows_per_item;
-        launch(FusedLayerKernel::kLayerEndBackward,
-               paper() ? emulated_layer_paper::layer_end_backward
-                       : emulated_layer_narrow::layer_end_backward,
-               end);
-        problem.expect_layer_end_gradients(checked(d_x), checked(d_branch), checked(partials));
+        launch(FusedLayerKernel::kLayerEndBackward, kernels_.layer_end_backward, end);
+        problem.expect_layer_end_gradients(without_guard(d_x), without_guard(d_branch),
+                                           without_guard(partials));
     }
 
+    const Kernels kernels_ = find(GetParam().name);
     std::int64_t items_ = 0;
     unsigned seed_ = 0;
 };

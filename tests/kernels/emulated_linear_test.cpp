@@ -1,12 +1,13 @@
 // The CUDA linear_backward kernel, run on the host.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <random>
+#include <string>
+#include <utility>
 
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/guarded_output.h"
 #include "tests/kernels/linear_problem.h"
 #include "tests/support/seed.h"
 
@@ -33,16 +34,12 @@ Kernel find(const std::string& name) {
 
 class EmulatedLinearBackward : public testing::TestWithParam<EmulatedLinear> {
   protected:
-    // Poisoned outputs with a guard behind them.
     void run(std::int64_t rows, std::int64_t rows_per_item, bool dropout, std::mt19937& random) {
         SCOPED_TRACE(testing::Message() << "rows " << rows << ", " << rows_per_item << " an item");
         const LinearProblem problem(GetParam().shape, rows, dropout, random);
         const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
-        const auto count = static_cast<std::size_t>(rows * problem.shape.in);
-        const auto partials = static_cast<std::size_t>(items * fused_linear_partial(problem.shape));
-        constexpr std::size_t kGuard = 64;
-        std::vector<std::uint16_t> d_x(count + kGuard, 0xFFFF);
-        std::vector<float> shares(partials + kGuard, std::nanf(""));
+        auto d_x = guarded_output<std::uint16_t>(rows * problem.shape.in);
+        auto partials = guarded_output<float>(items * fused_linear_partial(problem.shape));
         emulation::forget_reads();
         for (const auto* input : {&problem.d_y, &problem.hidden, &problem.x}) {
             emulation::allow_reads(input->data(), input->size() * 2);
@@ -52,20 +49,14 @@ class EmulatedLinearBackward : public testing::TestWithParam<EmulatedLinear> {
                                                      .x = problem.x.data(),
                                                      .weight = problem.weight.data(),
                                                      .d_x = d_x.data(),
-                                                     .partials = shares.data(),
+                                                     .partials = partials.data(),
                                                      .rows = rows,
                                                      .rows_per_item = rows_per_item,
                                                      .dropout = problem.dropout};
         const Kernel kernel = find(GetParam().name);
         emulation::launch(items, 256, fused_linear_shared_bytes(problem.shape),
                           static_cast<unsigned>(random()), [&] { kernel(arguments); });
-        EXPECT_TRUE(std::all_of(d_x.begin() + static_cast<std::ptrdiff_t>(count), d_x.end(),
-                                [](std::uint16_t bits) { return bits == 0xFFFF; }));
-        EXPECT_TRUE(std::all_of(shares.begin() + static_cast<std::ptrdiff_t>(partials),
-                                shares.end(), [](float value) { return std::isnan(value); }));
-        d_x.resize(count);
-        shares.resize(partials);
-        problem.expect(d_x, shares);
+        problem.expect(without_guard(std::move(d_x)), without_guard(std::move(partials)));
     }
 };
 

@@ -3,34 +3,14 @@
 
 #include "ir/error.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/fused_gpu_fixture.h"
 #include "tests/kernels/layer_problem.h"
-#include "tests/runtime/gpu_fixture.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {
 
-class FusedLayerGpuTest : public GpuTest {
-  protected:
-    template <typename T>
-    Buffer upload(const std::vector<T>& values) {
-        Buffer buffer(*device_, values.size() * sizeof(T));
-        device_->copy_in(buffer.data(), values.data(), buffer.bytes());
-        return buffer;
-    }
-    template <typename T>
-    std::vector<T> download(const Buffer& buffer) {
-        std::vector<T> values(buffer.bytes() / sizeof(T));
-        device_->copy_out(values.data(), buffer.data(), buffer.bytes());
-        return values;
-    }
-    template <typename T>
-    Buffer poisoned(std::int64_t count) {
-        Buffer buffer(*device_, static_cast<std::size_t>(count) * sizeof(T));
-        device_->fill(buffer.data(), 0xFF, buffer.bytes());
-        return buffer;
-    }
-};
+using FusedLayerGpuTest = FusedKernelGpuTest;
 
 // The problem's inputs on the device, and the arguments that point to them.
 struct Uploaded {
@@ -125,10 +105,9 @@ class FusedLayerRows : public FusedLayerGpuTest {
 };
 
 TEST_F(FusedLayerRows, MatchTheReferenceAndRepeatThemselves) {
-    KernelCache cache(std::nullopt);
     for (const EmulatedLayer& layer : emulated_layers()) {
         if (!can_fuse(layer.shape, device_->target())) GTEST_SKIP() << device_->target().arch;
-        const FusedLayer fused(*device_, cache, layer.shape);
+        const FusedLayer fused(*device_, cache_, layer.shape);
         for (const std::int64_t rows : {1L, 128L, static_cast<long>(uniform(129, 9000)), 40960L}) {
             SCOPED_TRACE(testing::Message() << layer.name << " rows " << rows);
             const LayerProblem problem(layer.shape, rows, rows % 2 == 0, random_);
@@ -146,8 +125,7 @@ TEST_F(FusedLayerRows, MatchTheReferenceAndRepeatThemselves) {
 }
 
 TEST_F(FusedLayerGpuTest, RefusesWhatHasNoKernel) {
-    KernelCache cache(std::nullopt);
-    expect_error<InternalError>([&] { FusedLayer(*device_, cache, {.channels = 128}); },
+    expect_error<InternalError>([&] { FusedLayer(*device_, cache_, {.channels = 128}); },
                                 "no fused kernels for a layer of 128 and 128 channels");
 }
 

@@ -4,33 +4,18 @@
 #include "ir/error.h"
 #include "tests/kernels/emulated_linears.h"
 #include "tests/kernels/feed_forward_problem.h"
+#include "tests/kernels/fused_gpu_fixture.h"
 #include "tests/kernels/linear_problem.h"
-#include "tests/runtime/gpu_fixture.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
 namespace {
 
-class FusedLinearGpuTest : public GpuTest {
-  protected:
-    template <typename T>
-    Buffer upload(const std::vector<T>& values) {
-        Buffer buffer(*device_, values.size() * sizeof(T));
-        device_->copy_in(buffer.data(), values.data(), buffer.bytes());
-        return buffer;
-    }
-    template <typename T>
-    std::vector<T> download(const Buffer& buffer) {
-        std::vector<T> values(buffer.bytes() / sizeof(T));
-        device_->copy_out(values.data(), buffer.data(), buffer.bytes());
-        return values;
-    }
-};
+using FusedLinearGpuTest = FusedKernelGpuTest;
 
 TEST_F(FusedLinearGpuTest, MatchesTheReferenceAndRepeatsItself) {
-    KernelCache cache(std::nullopt);
     for (const EmulatedLinear& linear : emulated_linears()) {
-        const FusedLinear fused(*device_, cache, linear.shape);
+        const FusedLinear fused(*device_, cache_, linear.shape);
         for (const std::int64_t rows : {1L, 64L, static_cast<long>(uniform(65, 20000)), 40960L}) {
             SCOPED_TRACE(testing::Message() << linear.name << " rows " << rows);
             const LinearProblem problem(linear.shape, rows, rows % 2 == 0, random_);
@@ -42,8 +27,8 @@ TEST_F(FusedLinearGpuTest, MatchesTheReferenceAndRepeatsItself) {
             std::vector<std::uint16_t> first_d_x;
             std::vector<float> first_partials;
             for (int repeat = 0; repeat < 3; ++repeat) {
-                device_->fill(d_x.data(), 0xFF, d_x.bytes());
-                device_->fill(partials.data(), 0xFF, partials.bytes());
+                poison(d_x);
+                poison(partials);
                 fused.backward({.d_y = d_y.data(),
                                 .hidden = hidden.data(),
                                 .x = x.data(),
@@ -68,22 +53,17 @@ TEST_F(FusedLinearGpuTest, MatchesTheReferenceAndRepeatsItself) {
 }
 
 TEST_F(FusedLinearGpuTest, TheFeedForwardPartMatchesTheReference) {
-    KernelCache cache(std::nullopt);
     for (const EmulatedFeedForward& part : emulated_feed_forwards()) {
-        const FusedFeedForward fused(*device_, cache, part.shape);
+        const FusedFeedForward fused(*device_, cache_, part.shape);
         for (const std::int64_t rows : {1L, 64L, static_cast<long>(uniform(65, 20000)), 60000L}) {
             SCOPED_TRACE(testing::Message() << part.name << " rows " << rows);
             const FeedForwardProblem problem(part.shape, rows, rows % 2 == 0, random_);
             const Buffer x = upload(problem.x), weight1 = upload(problem.weight1),
                          weight2 = upload(problem.weight2), bias1 = upload(problem.bias1),
                          bias2 = upload(problem.bias2);
-            const auto wide = static_cast<std::size_t>(rows * part.shape.hidden);
-            const auto narrow = static_cast<std::size_t>(rows * part.shape.channels);
-            const Buffer hidden(*device_, 2 * wide), gated(*device_, 2 * wide),
-                y(*device_, 2 * narrow);
-            for (const Buffer* output : {&hidden, &gated, &y}) {
-                device_->fill(output->data(), 0xFF, output->bytes());
-            }
+            const Buffer hidden = poisoned<std::uint16_t>(rows * part.shape.hidden),
+                         gated = poisoned<std::uint16_t>(rows * part.shape.hidden),
+                         y = poisoned<std::uint16_t>(rows * part.shape.channels);
             fused.forward({.x = x.data(),
                            .weight1 = weight1.data(),
                            .bias1 = bias1.as<float>(),
@@ -102,8 +82,7 @@ TEST_F(FusedLinearGpuTest, TheFeedForwardPartMatchesTheReference) {
 }
 
 TEST_F(FusedLinearGpuTest, RefusesWhatHasNoKernel) {
-    KernelCache cache(std::nullopt);
-    expect_error<InternalError>([&] { FusedLinear(*device_, cache, {.out = 40, .in = 64}); },
+    expect_error<InternalError>([&] { FusedLinear(*device_, cache_, {.out = 40, .in = 64}); },
                                 "no fused kernel for a linear map of 64 to 40");
 }
 

@@ -41,9 +41,8 @@ TEST_P(GpuAttention, PackedTilesEqualTheReference) {
     const bool dv_then_dk = head_dim > (storage_bytes(dtype) == 4 ? 128 : 160);
     for (const int block : {16, 32, 64}) {
         for (const int rows : {2, 128 / block}) {
-            AttentionCase problem = pick_attention(
-                random, dtype, head_dim, block,
-                pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            AttentionCase problem =
+                pick_attention(random, dtype, head_dim, block, pick_softmax(random));
             problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
             problem.packed_rows = rows;
             if (dv_then_dk) {
@@ -62,10 +61,9 @@ TEST_P(GpuAttention, ElementMasksEqualTheReference) {
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
     for (const ElementMask mask : kMasks) {
-        const SoftmaxKind softmax =
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+        const SoftmaxKind softmax = pick_softmax(random);
         const AttentionCase problem =
-            pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3), softmax);
+            pick_attention(random, dtype, head_dim, pick_block(random), softmax);
         expect_passes(with_mask(random, problem, mask));
     }
 }
@@ -76,8 +74,7 @@ TEST_P(GpuAttention, GroupedHeadsEqualTheReference) {
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
     const AttentionCase problem =
-        pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3),
-                       pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        pick_attention(random, dtype, head_dim, pick_block(random), pick_softmax(random));
     expect_passes(with_grouped_heads(
         random, with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)))));
 }
@@ -102,9 +99,8 @@ TEST_P(GpuAttentionLengths, OtherKeysAndPatternsOfHeadsEqualTheReference) {
     const bool dv_then_dk = head_dim > (storage_bytes(dtype) == 4 ? 128 : 160);
     for (int round = 0; round < 4; ++round) {
         AttentionCase problem = with_other_keys(
-            random, pick_attention(
-                        random, dtype, head_dim, 16 << pick(random, 0, 3),
-                        pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
+            random,
+            pick_attention(random, dtype, head_dim, pick_block(random), pick_softmax(random)));
         problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
         problem = round < 3 ? with_grouped_heads(random, problem) : problem;
         if (round == 0) {
@@ -126,8 +122,7 @@ TEST_P(GpuAttention, ChangedScoresEqualTheReference) {
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
     AttentionCase problem =
-        pick_attention(random, dtype, head_dim, 16 << pick(random, 0, 3),
-                       pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        pick_attention(random, dtype, head_dim, pick_block(random), pick_softmax(random));
     problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
     if (pick(random, 0, 2) == 0) {
         problem = with_grouped_heads(random, problem);
@@ -144,7 +139,7 @@ TEST_P(GpuAttention, DropsWhatTheContractSays) {
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
-    const int block = 16 << pick(random, 0, 3);
+    const int block = pick_block(random);
     AttentionCase problem = plain_attention(dtype, BlockPattern::full(200, block));
     problem.attention.head_dim = head_dim;
     problem.attention.dropout = 0.25F;

@@ -1,7 +1,10 @@
 // The host back end against the float64 reference.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <memory>
 #include <random>
+#include <utility>
 
 #include "ir/error.h"
 #include "tests/support/seed.h"
@@ -13,6 +16,22 @@ namespace {
 
 class HostAttention : public ::testing::TestWithParam<int> {  // head dim
   protected:
+    AttentionCase pick_case(int block, SoftmaxKind softmax) {
+        return pick_attention(random_, DType::kFp32, GetParam(), block, softmax);
+    }
+    AttentionCase pick_case(int block) { return pick_case(block, pick_softmax(random_)); }
+    AttentionCase pick_case() { return pick_case(pick_block(random_)); }
+    bool coin() { return pick(random_, 0, 1) == 1; }
+    // Query heads that share a head of K and V, packed tiles, or neither.
+    AttentionCase with_groups_or_packed(AttentionCase problem) {
+        if (pick(random_, 0, 2) == 0) {
+            return with_grouped_heads(random_, std::move(problem));
+        }
+        if (problem.pattern.block() <= 32 && coin()) {
+            problem.packed_rows = 2;
+        }
+        return problem;
+    }
     void expect_passes(const AttentionCase& problem) {
         const CaseReport report = check_case(problem, *device_, cache_);
         EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
@@ -21,31 +40,25 @@ class HostAttention : public ::testing::TestWithParam<int> {  // head dim
 
     std::unique_ptr<Device> device_ = open_device(DeviceChoice::kCpu);
     KernelCache cache_{std::nullopt};
+    const std::uint64_t seed_ = test::fresh_seed();
+    const ::testing::ScopedTrace trace_{__FILE__, __LINE__, test::seed_note(seed_)};
+    std::mt19937_64 random_{seed_};
 };
 
 // Each block edge with one softmax kind, the kinds in turn; which one begins is up to the seed.
 TEST_P(HostAttention, EqualsTheReferenceOnRandomProblems) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    int kind = pick(random, 0, 1);
+    SoftmaxKind softmax = pick_softmax(random_);
     for (const int block : {16, 32, 64, 128}) {
-        kind = 1 - kind;
-        expect_passes(pick_attention(random, DType::kFp32, GetParam(), block,
-                                     kind == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
+        softmax = softmax == SoftmaxKind::kMasked ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+        expect_passes(pick_case(block, softmax));
     }
 }
 
 // Tiles of several block rows, the last of them short or beyond the end.
 TEST_P(HostAttention, PackedTilesEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (const int block : {16, 32}) {
         for (const int rows : {2, 64 / block}) {
-            AttentionCase problem = pick_attention(
-                random, DType::kFp32, GetParam(), block,
-                pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+            AttentionCase problem = pick_case(block);
             problem.packed_rows = rows;
             expect_passes(problem);
         }
@@ -54,73 +67,48 @@ TEST_P(HostAttention, PackedTilesEqualTheReference) {
 
 // Fewer heads of K and V, with and without an element mask.
 TEST_P(HostAttention, GroupedHeadsEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (int mask = 0; mask < 3; ++mask) {
-        const AttentionCase problem = pick_attention(
-            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
-        expect_passes(
-            with_grouped_heads(random, with_mask(random, problem, static_cast<ElementMask>(mask))));
+        const AttentionCase problem = pick_case();
+        expect_passes(with_grouped_heads(
+            random_, with_mask(random_, problem, static_cast<ElementMask>(mask))));
     }
 }
 
 // More keys than queries, or fewer, with every mask.
 TEST_P(HostAttention, OtherNumbersOfKeysEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (int mask = 0; mask < 3; ++mask) {
-        AttentionCase problem = with_other_keys(
-            random, pick_attention(
-                        random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-                        pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked));
-        problem = with_mask(random, problem, static_cast<ElementMask>(mask));
-        expect_passes(pick(random, 0, 1) == 0 ? with_grouped_heads(random, problem) : problem);
+        AttentionCase problem = with_other_keys(random_, pick_case());
+        problem = with_mask(random_, problem, static_cast<ElementMask>(mask));
+        expect_passes(coin() ? with_grouped_heads(random_, problem) : problem);
     }
 }
 
 // A pattern a head of K and V, and one a query head, whose dK and dV have a walk a member.
 TEST_P(HostAttention, PatternsOfHeadsEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (int round = 0; round < 4; ++round) {
-        AttentionCase problem = pick_attention(
-            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
-        problem = pick(random, 0, 1) == 0 ? with_other_keys(random, problem) : problem;
-        problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
-        problem = round < 3 ? with_grouped_heads(random, problem) : problem;
-        if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
+        AttentionCase problem = pick_case();
+        problem = coin() ? with_other_keys(random_, problem) : problem;
+        problem = with_mask(random_, problem, static_cast<ElementMask>(pick(random_, 0, 2)));
+        problem = round < 3 ? with_grouped_heads(random_, problem) : problem;
+        if (problem.pattern.block() <= 32 && coin()) {
             problem.packed_rows = 2;
         }
-        expect_passes(with_patterns(random, problem, round % 2 == 0));
+        expect_passes(with_patterns(random_, problem, round % 2 == 0));
     }
 }
 
 // Dropout, caps, slopes and sinks in any combination, with masks, groups and packed tiles.
 TEST_P(HostAttention, ChangedScoresEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (int round = 0; round < 3; ++round) {
-        AttentionCase problem = pick_attention(
-            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
-        if (pick(random, 0, 1) == 0) {
-            problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 1, 2)));
+        AttentionCase problem = pick_case();
+        if (coin()) {
+            problem = with_mask(random_, problem, static_cast<ElementMask>(pick(random_, 1, 2)));
         }
-        if (pick(random, 0, 2) == 0) {
-            problem = with_grouped_heads(random, problem);
-        } else if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
-            problem.packed_rows = 2;
+        problem = with_groups_or_packed(problem);
+        if (coin()) {
+            problem = with_patterns(random_, problem, coin());
         }
-        if (pick(random, 0, 1) == 0) {
-            problem = with_patterns(random, problem, pick(random, 0, 1) == 0);
-        }
-        expect_passes(with_changed_scores(random, problem));
+        expect_passes(with_changed_scores(random_, problem));
     }
 }
 
@@ -128,35 +116,21 @@ using HostAttentionWidths = HostAttention;
 
 // Multiples of 8, and another dimension of V.
 TEST_P(HostAttentionWidths, EqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
-    for (const int value_dim : {0, 8 * pick(random, 2, 32)}) {
-        const AttentionCase problem = pick_attention(
-            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    for (const int value_dim : {0, 8 * pick(random_, 2, 32)}) {
+        const AttentionCase problem = pick_case();
         expect_passes(with_value_dim(problem, value_dim));
     }
 }
 
 // Sequences end to end, under every rule of a mask, with groups, packed tiles and changed scores.
 TEST_P(HostAttentionWidths, SequencesEqualTheReference) {
-    const std::uint64_t seed = test::fresh_seed();
-    SCOPED_TRACE(test::seed_note(seed));
-    std::mt19937_64 random(seed);
     for (int round = 0; round < 3; ++round) {
-        AttentionCase problem = pick_attention(
-            random, DType::kFp32, GetParam(), 16 << pick(random, 0, 3),
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
-        if (pick(random, 0, 2) == 0) {
-            problem = with_grouped_heads(random, problem);
-        } else if (problem.pattern.block() <= 32 && pick(random, 0, 1) == 0) {
-            problem.packed_rows = 2;
+        AttentionCase problem = pick_case();
+        problem = with_groups_or_packed(problem);
+        if (coin()) {
+            problem = with_changed_scores(random_, problem);
         }
-        if (pick(random, 0, 1) == 0) {
-            problem = with_changed_scores(random, problem);
-        }
-        expect_passes(with_sequences(random, problem));
+        expect_passes(with_sequences(random_, problem));
     }
 }
 

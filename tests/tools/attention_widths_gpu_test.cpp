@@ -5,30 +5,19 @@
 #include <random>
 #include <tuple>
 
-#include "tests/runtime/gpu_fixture.h"
 #include "tests/support/seed.h"
+#include "tests/tools/gpu_case.h"
 #include "tests/tools/pick_attention.h"
-#include "tools/oracle/attention_case.h"
 
 namespace spion {
 namespace {
 
-class GpuAttentionWidths : public GpuTest,
-                           public ::testing::WithParamInterface<std::tuple<DType, int>> {
+class GpuAttentionWidths : public GpuCase<std::tuple<DType, int>> {  // dtype, head dim
   protected:
     AttentionCase pick_case(std::mt19937_64& random, int block) {
         const auto [dtype, head_dim] = GetParam();
-        return pick_attention(
-            random, dtype, head_dim, block,
-            pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+        return pick_attention(random, dtype, head_dim, block, pick_softmax(random));
     }
-    void expect_passes(const AttentionCase& problem) {
-        const CaseReport report = check_case(problem, *device_, cache_);
-        EXPECT_TRUE(report.passed()) << to_text(problem) << "\n"
-                                     << problem.pattern.front().to_bits() << report.failures();
-    }
-
-    KernelCache cache_{std::nullopt};
 };
 
 // Every block once; V as wide, and of any other width.

@@ -18,6 +18,10 @@ inline void PrintTo(DType dtype, std::ostream* out) {
     *out << to_string(dtype);
 }
 
+inline SoftmaxKind pick_softmax(std::mt19937_64& random) {
+    return pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+}
+
 inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int head_dim, int block,
                                     SoftmaxKind softmax) {
     BlockPattern pattern = pick_pattern(random, block, std::max(3, 384 / block));

@@ -37,9 +37,9 @@ BlockPattern pick_blocks(std::mt19937_64& random, const HeadPatterns& like) {
 AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
     const DType dtypes[] = {DType::kBf16, DType::kFp16, DType::kBf16, DType::kTf32, DType::kFp32};
     const int width = pick_width(random);
-    AttentionCase problem = pick_attention(
-        random, on_host ? DType::kFp32 : dtypes[pick(random, 0, 4)], width, pick_block(random),
-        pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked);
+    AttentionCase problem =
+        pick_attention(random, on_host ? DType::kFp32 : dtypes[pick(random, 0, 4)], width,
+                       pick_block(random), pick_softmax(random));
     if (pick(random, 0, 1) == 0) {
         problem = with_other_keys(random, problem);
     }

@@ -12,7 +12,7 @@ TEST(TiersOnTheHost, GiveTheSameBits) {
     std::mt19937_64 random(seed);
     const auto device = open_device(DeviceChoice::kCpu);
     KernelCache cache(std::nullopt);
-    SoftmaxKind kind = pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+    SoftmaxKind kind = pick_softmax(random);
     expect_equal_tiers(pick_attention(random, DType::kFp32, 32, 16 << pick(random, 0, 1), kind),
                        *device, cache);
     kind = kind == SoftmaxKind::kMasked ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
