@@ -37,6 +37,7 @@ struct Request {
     std::string file;  // of IR, instead of a pattern
     AttentionOptions attention;
     bool key_padding = false;
+    bool sequences = false;  // that lie end to end
     std::string target;
     std::string card;  // "": the one that the target is known by
     std::string role = "all";
@@ -102,6 +103,11 @@ Job job_from_pattern(const Request& options, const Target& target) {
     const HeadPatterns pattern = load_pattern(options.attention);
     Attention attention = describe_attention(options.attention, pattern.length(), target);
     attention.key_padding = options.key_padding;
+    if (options.sequences) {
+        attention.varlen = true;
+        attention.mask = ElementMask::kSpans;
+    }
+    check(attention);
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
 }
 
@@ -300,9 +306,12 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
     add_operation_options(*command, options->attention);
     command->add_flag("--key-padding", options->key_padding,
                       "kernels that take the number of valid keys of each sample");
+    command->add_flag("--sequences", options->sequences,
+                      "kernels of sequences of at most L that lie end to end, nothing padded: a "
+                      "launch says where each begins and which elements it keeps");
     for (const char* said_by_file :
          {"--pattern", "--pattern-random", "--pattern-seed", "--block", "--heads", "--head-dim",
-          "--length", "--dtype", "--softmax", "--key-padding"}) {
+          "--length", "--dtype", "--softmax", "--key-padding", "--sequences"}) {
         file->excludes(command->get_option(said_by_file));
     }
     command

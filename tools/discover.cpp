@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -18,6 +19,7 @@
 #include "io/array_file.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
+#include "ir/head_patterns.h"
 #include "runtime/output.h"
 #include "tools/commands.h"
 
@@ -30,10 +32,13 @@ struct DiscoverOptions {
     std::string variant = "cf";
     std::string format = "bits";
     std::string maps = "mean";
+    bool per_head = false;  // a pattern a head, each from the mean of its samples' maps
+    int kv_heads = 0;       // of K and V, with a pattern each; 0: as many as heads
 };
 
 struct Discovered {
-    std::string map;  // "b,h" or "h" of one map among several, "" of the only one or the mean
+    std::string map;  // "b,h" or "h" of one map or head among several, "" of the only one or the
+                      // mean of all
     BlockPattern pattern;
     double threshold;  // the quantile of the pooled map, also where the variant does not use it
 };
@@ -129,8 +134,49 @@ std::int64_t named_map(const MapFile& maps, const std::string& name) {
         maps.array.shape.size() == 4 ? "sample and head as B,H" : "head");
 }
 
+// One a head of K and V, each from the mean over the samples and the query heads that share it.
+std::vector<Discovered> discover_heads(const MapFile& maps, const DiscoverOptions& options) {
+    const std::vector<std::int64_t>& shape = maps.array.shape;
+    if (options.maps != "mean") {
+        throw UserError("--per-head takes the mean of each head's maps: leave --maps {} away",
+                        options.maps);
+    }
+    if (shape.size() < 3) {
+        throw UserError(
+            "{}: scores of shape {} are one map, and --per-head finds a pattern in those of each "
+            "head: give (H, L, L) or (B, H, L, L)",
+            maps.array.origin, maps.array.shape_text());
+    }
+    const std::int64_t heads = shape[shape.size() - 3];
+    const std::int64_t patterns = options.kv_heads == 0 ? heads : options.kv_heads;
+    if (patterns < 1 || heads % patterns != 0) {
+        throw UserError(
+            "--kv-heads is {}, but {} has {} heads: give a number that divides them, or leave it "
+            "out for a pattern of each",
+            options.kv_heads, maps.array.origin, heads);
+    }
+    const std::int64_t group = heads / patterns;  // query heads that share K and V
+    std::vector<Discovered> found;
+    for (std::int64_t pattern = 0; pattern < patterns; ++pattern) {
+        std::vector<std::int64_t> own;
+        for (std::int64_t index = 0; index < maps.count; ++index) {
+            if (index % heads / group == pattern) {
+                own.push_back(index);
+            }
+        }
+        found.push_back(discover_mean(maps, own, options.settings, std::to_string(pattern)));
+    }
+    return found;
+}
+
 std::vector<Discovered> discover_in_file(const DiscoverOptions& options) {
     const MapFile maps = open_maps(options.scores);
+    if (options.per_head) {
+        return discover_heads(maps, options);
+    }
+    if (options.kv_heads != 0) {
+        throw UserError("--kv-heads says how many patterns --per-head finds: give both");
+    }
     std::vector<std::int64_t> all(static_cast<std::size_t>(maps.count));
     std::iota(all.begin(), all.end(), std::int64_t{0});
     if (options.maps == "mean") {
@@ -178,6 +224,16 @@ std::string to_picture(const Discovered& found) {
            pattern.to_art(picture_columns(stdout_terminal()));
 }
 
+// How full the heads are, and how evenly: a layer's time is that of all its heads' blocks, and the
+// fullest head is what is left at the end where there are more SMs than work items.
+void tell_balance(const std::vector<Discovered>& found) {
+    std::vector<BlockPattern> patterns;
+    for (const Discovered& head : found) {
+        patterns.push_back(head.pattern);
+    }
+    say("spion: {}\n", density_text(HeadPatterns(std::move(patterns))));
+}
+
 void run_discover(DiscoverOptions options) {
     options.settings.variant = parse_variant(options.variant);
     check(options.settings);
@@ -185,12 +241,16 @@ void run_discover(DiscoverOptions options) {
         throw UserError("format '{}' is not known: use bits, art or json", options.format);
     }
     const std::vector<Discovered> found = discover_in_file(options);
+    if (options.per_head) {
+        tell_balance(found);
+    }
     if (options.format == "json") {
         nlohmann::ordered_json all = nlohmann::ordered_json::array();
         for (const Discovered& one : found) {
             all.push_back(to_json(one, options.settings.variant));
         }
-        write_out((options.maps == "each" ? all : all.front()).dump(2) + "\n");
+        const bool several = options.per_head || options.maps == "each";
+        write_out((several ? all : all.front()).dump(2) + "\n");
         return;
     }
     std::string text;
@@ -219,6 +279,12 @@ void add_discover(CLI::App& app, int* /*exit_code: errors are thrown*/) {
                      "Of several maps: their mean, each (a pattern a map), or one as HEAD or "
                      "SAMPLE,HEAD, counted from 0")
         ->capture_default_str();
+    command->add_flag("--per-head", options->per_head,
+                      "A pattern a head, from the mean of its maps over the samples: bits with an "
+                      "empty line between two, or a JSON array for --pattern-heads");
+    command->add_option("--kv-heads", options->kv_heads,
+                        "With --per-head: a pattern for each of so many heads of K and V, from the "
+                        "query heads that share it; 0: for each query head");
     command->add_option("--block", options->settings.block, "Block edge: 16, 32, 64 or 128")
         ->capture_default_str();
     command->add_option("--filter", options->settings.filter, "Edge of the diagonal filter, >= 1")

@@ -20,7 +20,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kFormat = 1;
+// 2: layers have a pattern a head, [H, nb, nb]. What needs none is written as 1, as before there were
+// such.
+constexpr int kFormat = 1, kFormatOfHeads = 2;
+int format_of(const TrainSettings& settings) {
+    return settings.per_head ? kFormatOfHeads : kFormat;
+}
 constexpr std::string_view kFirstMoment = "first_moment.", kSecondMoment = "second_moment.";
 
 json shape_json(const TileShape& shape) {
@@ -113,14 +118,24 @@ void add_parameters(const ParameterLayout& layout, std::string_view prefix,
     }
 }
 
-std::vector<char> bits_of(const BlockPattern& pattern) {
+std::vector<char> bits_of(const HeadPatterns& patterns) {
     std::vector<char> bits;
-    for (int row = 0; row < pattern.rows(); ++row) {
-        for (int column = 0; column < pattern.rows(); ++column) {
-            bits.push_back(pattern.at(row, column) ? 1 : 0);
+    for (const BlockPattern& pattern : patterns) {
+        for (int row = 0; row < pattern.rows(); ++row) {
+            for (int column = 0; column < pattern.columns(); ++column) {
+                bits.push_back(pattern.at(row, column) ? 1 : 0);
+            }
         }
     }
     return bits;
+}
+
+// Of a layer's patterns: [nb, nb], or [H, nb, nb].
+std::vector<std::int64_t> pattern_shape(const TrainSettings& settings) {
+    const std::int64_t block = settings.discovery.block;
+    const std::int64_t rows = (settings.length + block - 1) / block;
+    if (settings.per_head) return {settings.heads, rows, rows};
+    return {rows, rows};
 }
 
 // A checkpoint's file, and how to speak of it.
@@ -173,11 +188,12 @@ class Reader {
                 "wrote to RUN/checkpoints",
                 origin_);
         }
-        if (found["spion_checkpoint"] != std::to_string(kFormat)) {
+        if (found["spion_checkpoint"] != std::to_string(kFormat) &&
+            found["spion_checkpoint"] != std::to_string(kFormatOfHeads)) {
             throw UserError(
-                "{} has checkpoint format {}, but this spion knows {} only: use the spion that "
-                "wrote it",
-                origin_, printable(found["spion_checkpoint"]), kFormat);
+                "{} has checkpoint format {}, but this spion knows {} and {} only: use the spion "
+                "that wrote it",
+                origin_, printable(found["spion_checkpoint"]), kFormat, kFormatOfHeads);
         }
         names_ = safetensors_names(bytes_.view, origin_);
         return found;
@@ -202,6 +218,20 @@ std::vector<float> read_parameters(const Reader& reader, const ParameterLayout& 
                        [](double value) { return static_cast<float>(value); });
     }
     return flat;
+}
+
+HeadPatterns read_patterns(const Reader& reader, int layer, const TrainSettings& settings) {
+    const std::vector<double> bits =
+        reader.tensor(fmt::format("pattern.layer{}", layer), pattern_shape(settings));
+    const int count = settings.per_head ? settings.heads : 1;
+    const auto each = static_cast<std::ptrdiff_t>(bits.size()) / count;
+    std::vector<BlockPattern> patterns;
+    for (int head = 0; head < count; ++head) {
+        const auto first = bits.begin() + head * each;
+        patterns.emplace_back(settings.length, settings.discovery.block,
+                              std::vector<std::uint8_t>(first, first + each));
+    }
+    return HeadPatterns(std::move(patterns));
 }
 
 int parse_classes(const Reader& reader) {
@@ -247,11 +277,10 @@ void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint) {
     add_parameters(layout, kFirstMoment, checkpoint.first_moment, tensors);
     add_parameters(layout, kSecondMoment, checkpoint.second_moment, tensors);
     std::vector<std::vector<char>> bits;
-    for (const BlockPattern& pattern : checkpoint.patterns) bits.push_back(bits_of(pattern));
+    for (const HeadPatterns& patterns : checkpoint.patterns) bits.push_back(bits_of(patterns));
     for (std::size_t layer = 0; layer < bits.size(); ++layer) {
-        const std::int64_t rows = checkpoint.patterns[layer].rows();
         tensors.push_back({.name = fmt::format("pattern.layer{}", layer),
-                           .shape = {rows, rows},
+                           .shape = pattern_shape(settings),
                            .type = ElementType::kUint8,
                            .data = {bits[layer].data(), bits[layer].size()}});
     }
@@ -265,7 +294,7 @@ void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint) {
     }
     write_safetensors(
         file.string(), tensors,
-        {{"spion_checkpoint", std::to_string(kFormat)},
+        {{"spion_checkpoint", std::to_string(format_of(settings))},
          {"task", settings.task},
          {"classes", std::to_string(checkpoint.classes)},
          {"class_names",
@@ -287,14 +316,9 @@ Checkpoint read_checkpoint(const fs::path& file) {
     checkpoint.values = read_parameters(reader, layout, "");
     checkpoint.first_moment = read_parameters(reader, layout, kFirstMoment);
     checkpoint.second_moment = read_parameters(reader, layout, kSecondMoment);
-    const std::int64_t rows = (s.length + s.discovery.block - 1) / s.discovery.block;
     for (int layer = 0; layer < s.layers; ++layer) {
-        const std::string pattern = fmt::format("pattern.layer{}", layer);
         if (checkpoint.state.transition_step) {
-            const std::int64_t shape[] = {rows, rows};
-            const std::vector<double> bits = reader.tensor(pattern, shape);
-            checkpoint.patterns.emplace_back(s.length, s.discovery.block,
-                                             std::vector<std::uint8_t>(bits.begin(), bits.end()));
+            checkpoint.patterns.push_back(read_patterns(reader, layer, s));
         }
         const std::string map = fmt::format("score_map.layer{}", layer);
         if (reader.has(map)) checkpoint.maps.push_back(reader.floats(map));

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/tile_shape.h"
 #include "kernels/train_arguments.h"
 #include "train/parameters.h"
@@ -48,7 +48,7 @@ struct Checkpoint {
     std::vector<std::string> class_names;  // [classes]; empty: their numbers
     CheckpointState state;
     std::vector<float> values, first_moment, second_moment;  // flat, as ParameterLayout says
-    std::vector<BlockPattern> patterns;    // [layers] in the sparse phase, else empty
+    std::vector<HeadPatterns> patterns;    // [layers] in the sparse phase, else empty
     std::vector<std::vector<float>> maps;  // [layers] of the last evaluation, [L, L] or [nb, nb]
 };
 

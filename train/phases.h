@@ -30,7 +30,8 @@ struct AttentionTime {
 // Not counted is what evaluations without a transition need too: the validation of that step, and
 // the score maps that the transition rule has asked for.
 struct StallTimes {
-    double maps_ms = 0;       // score maps, where the step is fixed and so nothing else wanted them
+    double maps_ms = 0;       // score maps that nothing else wanted: where the step is fixed, and
+                              // those of each head
     double discovery_ms = 0;  // patterns, written to the run's folder and drawn
     double kernels_ms = 0;    // lowering, compiling, loading, uploading
     double total_ms = 0;      // these, the swap, and writing kernels to the run's folder
@@ -43,7 +44,9 @@ struct TrainReport {
     int signal = 0;                 // that interrupted it, in this process or another
     int processes = 1;              // that trained together
     bool out_of_time = false;       // ended by settings.minutes
-    std::vector<double> densities;  // [layers]; empty when still dense
+    // [layers]; empty when still dense: the mean of the heads' patterns, and the fullest one's blocks
+    // over the mean, 1 where they share one.
+    std::vector<double> densities, balances;
     StallTimes stall;
     double first_sparse_step_ms = 0;
     int transition_compiled = 0;     // kernels compiled, or read from disk, at the transition

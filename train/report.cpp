@@ -44,6 +44,15 @@ std::string step_times_text(const TrainReport& report) {
     return text;
 }
 
+// How unevenly full the heads are, where they have patterns of their own.
+std::string balance_text(const TrainReport& report, const TrainSettings& settings) {
+    if (!settings.per_head || report.balances.empty()) return {};
+    return fmt::format(
+        ", the fullest head {:.2f} times its layer's mean ({:.2f} in the most uneven layer)",
+        mean_of(report.balances),
+        *std::max_element(report.balances.begin(), report.balances.end()));
+}
+
 }  // namespace
 
 std::string compiled_text(const KernelCache::Counters& counters) {
@@ -55,11 +64,17 @@ std::string compiled_text(const KernelCache::Counters& counters) {
                        plural(counters.compiled), counters.from_disk);
 }
 
-std::string pattern_text(int layer, const BlockPattern& pattern, int columns) {
-    const std::int64_t all = static_cast<std::int64_t>(pattern.rows()) * pattern.rows();
-    return fmt::format("layer {}: {} of {} blocks, density {:.1f} %\n{}", layer,
-                       pattern.block_count(), all, 100.0 * pattern.density(),
-                       pattern.to_art(columns));
+std::string pattern_text(int layer, const HeadPatterns& patterns, int columns) {
+    const bool shared = patterns.count() == 1;
+    std::string text = shared ? "" : fmt::format("layer {}: {}\n", layer, density_text(patterns));
+    for (int head = 0; head < patterns.count(); ++head) {
+        const BlockPattern& pattern = patterns[head];
+        const std::int64_t all = static_cast<std::int64_t>(pattern.rows()) * pattern.rows();
+        text += fmt::format("{} {}: {} of {} blocks, density {:.1f} %\n{}",
+                            shared ? "layer" : "head", shared ? layer : head, pattern.block_count(),
+                            all, 100.0 * pattern.density(), pattern.to_art(columns));
+    }
+    return text;
 }
 
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings) {
@@ -122,9 +137,10 @@ std::string report_text(const TrainReport& report, const TrainSettings& settings
     if (report.divergence) text += report.divergence->sentence() + "\n";
     if (report.transition_step) {
         text += fmt::format(
-            "turned sparse after step {}, density {:.1f} % on average; training stood still for "
+            "turned sparse after step {}, density {:.1f} % on average{}; training stood still for "
             "{:.1f} ms\n",
-            *report.transition_step, 100.0 * mean_of(report.densities), report.stall.total_ms);
+            *report.transition_step, 100.0 * mean_of(report.densities),
+            balance_text(report, settings), report.stall.total_ms);
     } else if (!settings.dense && !report.interrupted && !report.out_of_time && !diverged) {
         text +=
             "stayed dense: the transition rule never held (--transition-step N fixes the step)\n";
@@ -233,6 +249,7 @@ std::string report_json(const TrainReport& report, const TrainSettings& settings
     }
     json["tiers"] = tiers_json(report.tiers);
     json["densities"] = report.densities;
+    json["balances"] = report.balances;
     json["dense_step_ms"] = report.dense_step_ms;
     json["sparse_step_ms"] = report.sparse_step_ms;
     json["validation"] = evaluation_json(report.validation);

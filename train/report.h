@@ -17,9 +17,9 @@ namespace spion {
 // cache".
 std::string compiled_text(const KernelCache::Counters& counters);
 
-// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture
-// of at most so many columns.
-std::string pattern_text(int layer, const BlockPattern& pattern, int columns);
+// "layer 0: 61 of 1024 blocks, density 6.0 %" and the pattern as a picture of at most so many
+// columns; or "layer 0: " with density_text of its heads, and these likewise.
+std::string pattern_text(int layer, const HeadPatterns& patterns, int columns);
 
 // "score maps moved by 3.1, 20.2 % a layer; ..."
 std::string changes_text(std::span<const double> changes, const TrainSettings& settings);
@@ -42,7 +42,9 @@ std::string device_json(Device& device);
 //   diverged              {step, layer or null, tensor, reason, ended_training}: the first step whose
 //                         values were not finite, or null
 //   transition_step       dense steps before training turned sparse, or null
-//   densities             [layers], empty when it stayed dense
+//   densities             [layers], empty when it stayed dense: of several heads' patterns the mean
+//   balances              [layers], likewise: the fullest head's blocks over the mean, 1 where all
+//                         heads share a pattern
 //   dense_step_ms, sparse_step_ms   medians, 0 for no such steps
 //   validation, test      {loss, accuracy} or null
 //   not_finite_gradients, peak_device_bytes

@@ -71,6 +71,34 @@ std::string kernel_json(const JitKernel& kernel, BackEnd back_end) {
     return json.dump(2) + "\n";
 }
 
+// The heads' patterns in the form of `spion discover --per-head --format json`.
+std::string patterns_json(const HeadPatterns& patterns) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (int head = 0; head < patterns.count(); ++head) {
+        const BlockPattern& pattern = patterns[head];
+        nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+        const std::string bits = pattern.to_bits();
+        for (std::size_t at = 0; at < bits.size(); at += pattern.columns() + std::size_t{1}) {
+            rows.push_back(bits.substr(at, static_cast<std::size_t>(pattern.columns())));
+        }
+        all.push_back({{"map", std::to_string(head)},
+                       {"block", pattern.block()},
+                       {"length", pattern.length()},
+                       {"density", pattern.density()},
+                       {"pattern", std::move(rows)}});
+    }
+    return all.dump(2) + "\n";
+}
+
+// Lines of so many numbers.
+std::string map_text(std::span<const double> map, std::size_t columns) {
+    std::string text;
+    for (std::size_t i = 0; i < map.size(); ++i) {
+        text += fmt::format("{:.9g}{}", map[i], (i + 1) % columns == 0 ? '\n' : ',');
+    }
+    return text;
+}
+
 }  // namespace
 
 void check_run_folder(const fs::path& path) {
@@ -140,17 +168,18 @@ void RunFolder::write_device(std::string_view json) {
     write("device.json", json);
 }
 
-void RunFolder::write_pattern(int layer, const BlockPattern& pattern,
-                              std::span<const double> pooled) {
+void RunFolder::write_patterns(int layer, const HeadPatterns& patterns,
+                               std::span<const std::vector<double>> pooled) {
     const fs::path folder = "patterns";
-    write(folder / fmt::format("layer{}.bits", layer), pattern.to_bits());
-    if (pooled.empty()) return;  // found in no map
-    std::string text;
-    const auto columns = static_cast<std::size_t>(pattern.rows());
-    for (std::size_t i = 0; i < pooled.size(); ++i) {
-        text += fmt::format("{:.9g}{}", pooled[i], (i + 1) % columns == 0 ? '\n' : ',');
+    const bool shared = patterns.count() == 1;
+    write(folder / fmt::format("layer{}.{}", layer, shared ? "bits" : "json"),
+          shared ? patterns.front().to_bits() : patterns_json(patterns));
+    if (pooled.size() != static_cast<std::size_t>(patterns.count())) return;  // not found in these
+    for (std::size_t head = 0; head < pooled.size(); ++head) {
+        write(folder / (shared ? fmt::format("layer{}.csv", layer)
+                               : fmt::format("layer{}.head{}.csv", layer, head)),
+              map_text(pooled[head], static_cast<std::size_t>(patterns.rows())));
     }
-    write(folder / fmt::format("layer{}.csv", layer), text);
 }
 
 void RunFolder::write_map(int layer, std::int64_t step, std::span<const double> pooled) {

@@ -3,8 +3,10 @@
 //     RUN/metrics.csv               a row a step or evaluation (train/metrics.h)
 //     RUN/tensorboard/              if asked for: TensorBoard's event files
 //     RUN/checkpoints/              to go on from, and the model (train/checkpoint.h)
-//     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1
-//     RUN/patterns/layer<i>.csv     the pooled map it was found in, if in one: nb lines of nb numbers
+//     RUN/patterns/layer<i>.bits    nb lines of nb characters 0 or 1; or of a layer with a pattern a
+//     RUN/patterns/layer<i>.json    head, as `spion discover --per-head --format json` prints them
+//     RUN/patterns/layer<i>.csv     the pooled map it was found in, if in one: nb lines of nb numbers;
+//                                   of a head layer<i>.head<h>.csv
 //     RUN/maps/layer<i>-step<n>.csv the pooled map of step n, as the transition rule looked at it:
 //                                   means over neighbours where it has more than 64 rows
 //     RUN/kernels/<name>/           kernel.ir, kernel.cu or .ll, its includes, the binary, the log,
@@ -22,9 +24,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "compiler/launch/jit_kernel.h"
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "runtime/atomic_file.h"
 
 namespace spion {
@@ -53,7 +56,9 @@ class RunFolder {
     // All throw UserError when the file cannot be written.
     void write_config(std::string_view toml);
     void write_device(std::string_view json);
-    void write_pattern(int layer, const BlockPattern& pattern, std::span<const double> pooled);
+    // pooled: of each pattern the map [nb, nb] that it was found in; others are left out.
+    void write_patterns(int layer, const HeadPatterns& patterns,
+                        std::span<const std::vector<double>> pooled);
     // The pooled map [nb, nb] of a layer after `step` steps.
     void write_map(int layer, std::int64_t step, std::span<const double> pooled);
     // Once a kernel, however often it is given.

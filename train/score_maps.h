@@ -33,4 +33,23 @@ class ScoreMaps {
     Buffer scores_;   // fp32 [L, L]
 };
 
+// The same of each head: the mean over the batch alone, pooled.
+class HeadMaps {
+  public:
+    HeadMaps(const Attention& attention, const DiscoverySettings& discovery, Device& device,
+             KernelCache& cache);
+
+    // [heads] of [nb, nb], of a layer as above. Waits for the device.
+    std::vector<std::vector<double>> take(SpionAttentionArguments arguments);
+
+    const JitKernel& kernel() const { return plan_.jit; }
+
+  private:
+    int heads_;
+    ScoreSummaryPlan plan_;  // of an attention with one head
+    Device* device_;
+    Buffer summary_;  // fp32 [tiles^2, 7]
+    Buffer lse_;      // fp32 [H, B, L]
+};
+
 }  // namespace spion

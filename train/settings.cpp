@@ -256,6 +256,11 @@ std::vector<Setting> sparsity_settings() {
             [](const TrainSettings& s) {
                 return std::string_view(s.sparse_from_start ? "start" : "transition");
             }),
+        flag(group, "per-head",
+             "a pattern for each head, found in its own score maps, and not one for all heads of a "
+             "layer; of --pattern bigbird each has random blocks of its own, of a file the pattern "
+             "of its number",
+             SPION_FIELD(per_head)),
         flag(group, "dense", "never turn sparse, whatever transition-step says (for comparison)",
              SPION_FIELD(dense)),
         number(group, "transition-step", "turn sparse after this step; 0: by the paper's rule",

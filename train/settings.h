@@ -11,6 +11,7 @@
 
 #include "compiler/discovery/discover.h"
 #include "ir/attention.h"
+#include "ir/head_patterns.h"
 #include "runtime/device.h"
 #include "train/data/listops_generator.h"
 #include "train/parameters.h"
@@ -83,6 +84,7 @@ struct TrainSettings {
     // Discovery and transition.
     DiscoverySettings discovery = {
         .block = 64, .filter = 31, .quantile = 0.98, .density = 0.04, .variant = Variant::kCF};
+    bool per_head = false;               // a pattern a head, not one a layer
     bool dense = false;                  // never turn sparse
     std::string pattern = "discovered";  // or a fixed one's name, or a file of one pattern
     bool sparse_from_start = false;      // there is no dense phase
@@ -141,6 +143,8 @@ void divide_among(TrainSettings& settings, int before, int now);
 // The operation of the dense phase or the sparse phase, in `dtype`. Dense attention prunes nothing,
 // so the softmax kind makes no difference there.
 Attention attention_of(const TrainSettings& settings, DType dtype);
+// A layer's patterns in the dense phase: as many as in the sparse one, so that it has its kernels.
+HeadPatterns full_patterns(const TrainSettings& settings);
 
 // Every setting, as a config file that reproduces the run.
 std::string to_toml(const TrainSettings& settings);

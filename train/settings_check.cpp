@@ -1,4 +1,7 @@
 // What settings must be together.
+#include <optional>
+
+#include "compiler/discovery/fixed_patterns.h"
 #include "ir/error.h"
 #include "ir/sizes.h"
 #include "train/kernels.h"
@@ -6,6 +9,21 @@
 #include "train/task.h"
 
 namespace spion {
+namespace {
+
+// Some fixed patterns are a function of length and density alone.
+void check_heads(const TrainSettings& s) {
+    const auto kind = s.pattern == "discovered" ? std::nullopt : parse_fixed_pattern(s.pattern);
+    if (s.per_head && kind && kind != FixedPattern::kBigBird) {
+        throw UserError(
+            "per-head gives each head a pattern of its own, but {} is the same for all: take "
+            "--pattern discovered, bigbird or a JSON file with a pattern for each head, or leave "
+            "per-head away",
+            s.pattern);
+    }
+}
+
+}  // namespace
 
 void check(const TrainSettings& s) {
     if (s.d_model != s.heads * s.head_dim) {
@@ -34,6 +52,7 @@ void check(const TrainSettings& s) {
             "fixed or a file",
             s.dense ? "dense says never" : "a pattern is discovered in the dense phase");
     }
+    check_heads(s);
     constexpr std::int64_t kExactLimit = 16384;
     if (!s.dense && s.transition_step == 0 && s.scores == ScoreMode::kExact &&
         s.length > kExactLimit) {
@@ -65,7 +84,14 @@ Attention attention_of(const TrainSettings& settings, DType dtype) {
             .softmax = settings.softmax,
             .key_padding = true,
             .dropout = static_cast<float>(settings.attention_dropout),
-            .mask = settings.causal ? ElementMask::kCausal : ElementMask::kNone};
+            .mask = settings.causal ? ElementMask::kCausal : ElementMask::kNone,
+            .patterns = settings.per_head && !settings.dense ? settings.heads : 1};
+}
+
+HeadPatterns full_patterns(const TrainSettings& s) {
+    const auto count = static_cast<std::size_t>(attention_of(s, DType::kFp32).patterns);
+    return HeadPatterns(
+        std::vector<BlockPattern>(count, BlockPattern::full(s.length, s.discovery.block)));
 }
 
 }  // namespace spion

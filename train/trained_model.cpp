@@ -26,8 +26,8 @@ TrainedModel::TrainedModel(const Checkpoint& checkpoint, int batch, Device& devi
       results_(device, 2 * sizeof(float) * static_cast<std::size_t>(batch)) {
     const TrainSettings& s = checkpoint.settings;
     model_.parameters().upload(checkpoint.values);
-    std::vector<BlockPattern> patterns = checkpoint.patterns;
-    if (patterns.empty()) patterns.push_back(BlockPattern::full(s.length, s.discovery.block));
+    std::vector<HeadPatterns> patterns = checkpoint.patterns;
+    if (patterns.empty()) patterns.push_back(full_patterns(s));
     CompileOptions options;
     options.batch = std::int64_t{batch} * model_.shape().towers;
     attention_ =

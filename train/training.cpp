@@ -116,12 +116,24 @@ void Training::begin_dense() {
     model_.set_attention(std::vector<CompiledAttention*>(static_cast<std::size_t>(settings_.layers),
                                                          attention_.front().get()));
     write_kernels(attention_);
+    if (!settings_.dense && settings_.pattern != "discovered") {
+        // Of a file that cannot be used a person hears before the first step, not after the last
+        // dense one.
+        for (int head = 0; head < attention_.front()->patterns().count(); ++head) {
+            find_pattern(0, head);
+        }
+    }
     if (!settings_.dense) {
         const FirstOfMachine first(ranks_);
         const bool keep = transition_.needs_maps() && settings_.scores == ScoreMode::kExact;
         score_maps_ = std::make_unique<ScoreMaps>(attention_of(settings_, model_.dtype()),
                                                   settings_.discovery, keep, device_, cache_);
         folder_.write_kernel(score_maps_->kernel(), device_.target().back_end);
+        if (settings_.per_head && settings_.pattern == "discovered") {
+            head_maps_ = std::make_unique<HeadMaps>(attention_of(settings_, model_.dtype()),
+                                                    settings_.discovery, device_, cache_);
+            folder_.write_kernel(head_maps_->kernel(), device_.target().back_end);
+        }
     }
 }
 
@@ -142,6 +154,7 @@ void Training::step() {
             report_.stall.maps_ms = milliseconds_since(begin);
         }
         turns_sparse_ = (by_rule || by_step) && done < settings_.steps && !diverged();
+        if (turns_sparse_ && head_maps_) take_head_maps();
     }
     if (evaluation && !diverged()) evaluate_now();
     if (!turns_sparse_) checkpoint_if_due();
@@ -180,6 +193,7 @@ void Training::collect() {
             events_->scalar("train/learning_rate", step.step, step.learning_rate);
             events_->scalar("train/step_ms", step.step, step.step_ms);
             events_->scalar("density", step.step, density_);
+            if (settings_.per_head) events_->scalar("balance", step.step, balance_);
             if (model_.scales_loss()) {
                 events_->scalar("train/loss_scale", step.step, step.loss_scale);
             }
@@ -237,7 +251,7 @@ bool Training::take_score_maps() {
         }
         if (map.scores.empty()) map.scores.assign(map.pooled.begin(), map.pooled.end());
         folder_.write_map(layer, runner_.steps_done(), map.pooled);
-        pooled_[static_cast<std::size_t>(layer)] = std::move(map.pooled);
+        pooled_[static_cast<std::size_t>(layer)] = {std::move(map.pooled)};
         if (const auto distance = history_.advance(layer, map.scores)) {
             distances.push_back(*distance);
         }
@@ -247,6 +261,20 @@ bool Training::take_score_maps() {
     if (!transition_.changes().empty())
         progress_.say(changes_text(transition_.changes(), settings_));
     return holds;
+}
+
+// Of the step whose maps have made training turn sparse. The transition looks at the layers' means,
+// so that it comes at the same step as without a pattern a head, and the dense steps cost the same.
+void Training::take_head_maps() {
+    const auto begin = std::chrono::steady_clock::now();
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        SpionAttentionArguments arguments = model_.attention_arguments(layer);
+        arguments.batch /= model_.shape().towers;
+        auto& maps = pooled_[static_cast<std::size_t>(layer)];
+        maps = head_maps_->take(arguments);
+        for (std::vector<double>& map : maps) average(map);
+    }
+    report_.stall.maps_ms += milliseconds_since(begin);
 }
 
 }  // namespace spion

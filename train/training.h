@@ -72,8 +72,9 @@ class Training {
     bool must_collect() const;
     void require_same_run();
     void agree(std::vector<StepRecord>& steps);
+    void average(std::vector<double>& map);
     void average(ScoreMaps::Map& map);
-    void compare(std::span<const BlockPattern> patterns);
+    void compare(std::span<const HeadPatterns> layers);
     Evaluation evaluate_split(const std::shared_ptr<const Samples>& split);
     void start_tiers();
     // training_checkpoint.cpp
@@ -84,11 +85,14 @@ class Training {
     void write_best(double accuracy);
     void keep(const std::function<void()>& write);
     // training_sparse.cpp
-    std::vector<BlockPattern> find_patterns();
-    AttentionLayers compile_patterns(std::span<const BlockPattern> patterns);
+    std::vector<HeadPatterns> find_patterns();
+    BlockPattern find_pattern(int layer, int head) const;
+    void note_patterns(const HeadPatterns& patterns);  // of the next layer, into the report
+    AttentionLayers compile_patterns(std::span<const HeadPatterns> layers);
     void go_on_with(AttentionLayers sparse);
     std::vector<TunedLaunches> tuned_launches() const;  // of attention_; empty: untuned
     bool take_score_maps();
+    void take_head_maps();
     void write_kernels(const AttentionLayers& layers);
     double seconds() const {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -127,14 +131,17 @@ class Training {
     std::int64_t last_checkpoint_step_ = 0;
     AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
     std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
+    std::unique_ptr<HeadMaps> head_maps_;    // likewise, where a pattern is found in each head's
     Transition transition_;
     MapHistory history_;
-    std::vector<std::vector<double>> pooled_;  // [layers] of [nb, nb], of the last evaluation
+    // [layers] of [nb, nb] of the last evaluation; of each head, once training turns sparse.
+    std::vector<std::vector<std::vector<double>>> pooled_;
     OneCycleSchedule schedule_;
     std::int64_t schedule_start_ = 0;  // steps done when the schedule (re)started
     Phase phase_ = Phase::kDense;
     bool turns_sparse_ = false;
     double density_ = 1.0;  // mean over layers
+    double balance_ = 1.0;  // of the heads' blocks, likewise
     std::vector<double> dense_ms_, sparse_ms_;
     TrainReport report_;
     ProgressState state_;

@@ -33,9 +33,7 @@ void Training::go_on_from(const Checkpoint& checkpoint) {
     dense_ms_ = metrics_.step_ms(Phase::kDense);
     sparse_ms_ = metrics_.step_ms(Phase::kSparse);
     if (saved_.transition_step) {
-        for (const BlockPattern& pattern : checkpoint.patterns) {
-            report_.densities.push_back(pattern.density());
-        }
+        for (const HeadPatterns& patterns : checkpoint.patterns) note_patterns(patterns);
         schedule_start_ = *saved_.transition_step;
         go_on_with(compile_patterns(checkpoint.patterns));
         saved_.tuned.clear();  // used up
@@ -73,7 +71,7 @@ Checkpoint Training::checkpoint() {
     now.state.tuned = tuned_launches();
     now.state.distances.assign(transition_.previous().begin(), transition_.previous().end());
     if (phase_ == Phase::kSparse) {
-        for (const auto& layer : attention_) now.patterns.push_back(layer->pattern());
+        for (const auto& layer : attention_) now.patterns.push_back(layer->patterns());
     }
     return now;
 }

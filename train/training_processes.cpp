@@ -110,21 +110,26 @@ void Training::start_tiers() {
 }
 
 // Of the batches of all processes, which are equally large.
-void Training::average(ScoreMaps::Map& map) {
+void Training::average(std::vector<double>& map) {
     if (alone()) return;
     const double count = ranks_.rank().count;
-    map.pooled = ranks_.sum(map.pooled);
-    for (double& value : map.pooled) value /= count;
-    const std::vector<double> scores =
-        ranks_.sum(std::vector<double>(map.scores.begin(), map.scores.end()));
-    std::transform(scores.begin(), scores.end(), map.scores.begin(),
-                   [count](double sum) { return static_cast<float>(sum / count); });
+    map = ranks_.sum(map);
+    for (double& value : map) value /= count;
 }
 
-void Training::compare(std::span<const BlockPattern> patterns) {
+void Training::average(ScoreMaps::Map& map) {
     if (alone()) return;
-    for (std::size_t layer = 0; layer < patterns.size(); ++layer) {
-        const auto digests = ranks_.gather(digest_of(patterns[layer].to_bits()));
+    average(map.pooled);
+    std::vector<double> scores(map.scores.begin(), map.scores.end());
+    average(scores);
+    std::transform(scores.begin(), scores.end(), map.scores.begin(),
+                   [](double mean) { return static_cast<float>(mean); });
+}
+
+void Training::compare(std::span<const HeadPatterns> layers) {
+    if (alone()) return;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        const auto digests = ranks_.gather(layers[layer].digest());
         for (std::size_t other = 1; other < digests.size(); ++other) {
             if (digests[other] == digests[0]) continue;
             throw DeviceError(

@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "compiler/discovery/fixed_patterns.h"
+#include "compiler/discovery/score_summary.h"
 #include "compiler/plan/layer_roles.h"
 #include "io/pattern_file.h"
+#include "ir/error.h"
 #include "train/report.h"
 #include "train/training.h"
 
@@ -16,33 +18,48 @@ namespace {
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
 
+// The file's only pattern, or one of several.
+BlockPattern pattern_in_file(const TrainSettings& settings, int head, bool several) {
+    const PatternRequest request{.block = settings.discovery.block, .length = settings.length};
+    if (!several) return open_pattern(settings.pattern, request).pattern;
+    const std::string name = fmt::format("{}:{}", settings.pattern, head);
+    try {
+        return open_pattern(name, request).pattern;
+    } catch (const UserError& error) {
+        throw UserError(
+            "per-head gives head {} the pattern {}, but {}; give a JSON file with a pattern for "
+            "each head, or leave per-head away",
+            head, name, error.what());
+    }
+}
+
 }  // namespace
 
 AttentionLayers Training::compile_dense() {
-    const BlockPattern full = BlockPattern::full(settings_.length, settings_.discovery.block);
+    const HeadPatterns full = full_patterns(settings_);
     return compile_patterns({&full, 1});
 }
 
 // A run that goes on keeps the tile shapes that were tuned before, as others may round otherwise.
-AttentionLayers Training::compile_patterns(std::span<const BlockPattern> patterns) {
+AttentionLayers Training::compile_patterns(std::span<const HeadPatterns> layers) {
     const Attention attention = attention_of(settings_, model_.dtype());
     const CompileOptions options = compile_options(settings_);
     const FirstOfMachine first(ranks_);
-    if (saved_.tuned.size() != patterns.size()) {
-        return compile_attention(attention, patterns, device_, cache_, options);
+    if (saved_.tuned.size() != layers.size()) {
+        return compile_attention(attention, layers, device_, cache_, options);
     }
-    AttentionLayers layers;
-    for (std::size_t i = 0; i < patterns.size(); ++i) {
+    AttentionLayers compiled;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
         CompileOptions as_before = options;
         as_before.roles = saved_.tuned[i].fused ? kFusedBackwardRoles : kSplitBackwardRoles;
         for (std::size_t launch = 0; launch < as_before.shapes.size(); ++launch) {
             as_before.shapes[launch] = saved_.tuned[i].shapes.at(launch);
         }
-        layers.push_back(std::move(
-            compile_attention(attention, patterns.subspan(i, 1), device_, cache_, as_before)
-                .front()));
+        compiled.push_back(
+            std::move(compile_attention(attention, layers.subspan(i, 1), device_, cache_, as_before)
+                          .front()));
     }
-    return layers;
+    return compiled;
 }
 
 std::vector<TunedLaunches> Training::tuned_launches() const {
@@ -84,34 +101,46 @@ void Training::decide_tiers() {
     }
 }
 
-// Of each layer, written and shown.
-std::vector<BlockPattern> Training::find_patterns() {
-    std::vector<BlockPattern> patterns;
-    for (int layer = 0; layer < settings_.layers; ++layer) {
+// Of a head, or of all heads of a layer.
+BlockPattern Training::find_pattern(int layer, int head) const {
+    const DiscoverySettings& discovery = settings_.discovery;
+    const Attention attention = attention_of(settings_, model_.dtype());
+    if (settings_.pattern == "discovered") {
         const auto& pooled = pooled_[static_cast<std::size_t>(layer)];
-        const DiscoverySettings& discovery = settings_.discovery;
-        if (settings_.pattern == "discovered") {
-            patterns.push_back(discover(pooled, settings_.length, discovery));
-        } else if (const auto kind = parse_fixed_pattern(settings_.pattern)) {
-            patterns.push_back(fixed_pattern(*kind, settings_.length, discovery.block,
-                                             discovery.density,
-                                             settings_.seed + static_cast<std::uint64_t>(layer)));
-        } else {
-            patterns.push_back(open_pattern(settings_.pattern,
-                                            {.block = discovery.block, .length = settings_.length})
-                                   .pattern);
-        }
-        folder_.write_pattern(layer, patterns.back(), pooled);
-        report_.densities.push_back(patterns.back().density());
-        progress_.say(pattern_text(layer, patterns.back(), progress_.picture_columns()));
+        return discover_layer(pooled.at(static_cast<std::size_t>(head)), attention, discovery);
     }
-    return patterns;
+    if (const auto kind = parse_fixed_pattern(settings_.pattern)) {
+        const int index = layer * attention.patterns + head;
+        return fixed_pattern(*kind, settings_.length, discovery.block, discovery.density,
+                             settings_.seed + static_cast<std::uint64_t>(index));
+    }
+    return pattern_in_file(settings_, head, attention.patterns > 1);
+}
+
+void Training::note_patterns(const HeadPatterns& patterns) {
+    report_.densities.push_back(patterns.density());
+    report_.balances.push_back(patterns.imbalance());
+}
+
+// Of each layer, written and shown.
+std::vector<HeadPatterns> Training::find_patterns() {
+    const int count = attention_of(settings_, model_.dtype()).patterns;
+    std::vector<HeadPatterns> layers;
+    for (int layer = 0; layer < settings_.layers; ++layer) {
+        std::vector<BlockPattern> patterns;
+        for (int head = 0; head < count; ++head) patterns.push_back(find_pattern(layer, head));
+        layers.emplace_back(std::move(patterns));
+        folder_.write_patterns(layer, layers.back(), pooled_[static_cast<std::size_t>(layer)]);
+        note_patterns(layers.back());
+        progress_.say(pattern_text(layer, layers.back(), progress_.picture_columns()));
+    }
+    return layers;
 }
 
 void Training::turn_sparse() {
     collect();  // dense steps are recorded as such; they are done now
     const auto begin = std::chrono::steady_clock::now();
-    const std::vector<BlockPattern> patterns = find_patterns();
+    const std::vector<HeadPatterns> patterns = find_patterns();
     compare(patterns);
     report_.stall.discovery_ms = milliseconds_since(begin);
     const auto before = cache_.counters();
@@ -140,9 +169,11 @@ void Training::go_on_with(AttentionLayers sparse) {
     model_.set_attention(std::move(layers));
     attention_ = std::move(sparse);
     score_maps_.reset();
+    head_maps_.reset();
     history_ = MapHistory(settings_.layers);  // frees A^s
     phase_ = Phase::kSparse;
     density_ = mean_of(report_.densities);
+    balance_ = mean_of(report_.balances);
     tiers_wanted_ = settings_.tiers > 0;
     start_tiers();
     report_.transition_step = schedule_start_;

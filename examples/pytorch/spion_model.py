@@ -27,13 +27,13 @@ class SpionModel:
         scores = q @ k.transpose(-1, -2) * dim ** -0.5
         computed = torch.ones(length, length, dtype=torch.bool)
         if f"pattern.layer{i}" in self.w:  # sparse: a pruned element counts as a score of 0, or not at all
-            blocks = self.w[f"pattern.layer{i}"].bool()
-            computed = blocks.repeat_interleave(block, 0).repeat_interleave(block, 1)[:length, :length]
+            blocks = self.w[f"pattern.layer{i}"].bool()  # [nb, nb], or of each head [H, nb, nb]
+            computed = blocks.repeat_interleave(block, -2).repeat_interleave(block, -1)[..., :length, :length]
         allowed = computed & (torch.arange(length) < lengths[:, None])[:, None, None, :]
         pruned = (length - computed.sum(-1)) if self.s["softmax"] == "pruned_zero" else torch.zeros(length)
         most = scores.masked_fill(~allowed, 0).amax(-1, keepdim=True).clamp(min=0)
         p = torch.exp(scores - most) * allowed
-        total = p.sum(-1, keepdim=True) + pruned[:, None] * torch.exp(-most)
+        total = p.sum(-1, keepdim=True) + pruned[..., None] * torch.exp(-most)
         o = (p / total.clamp(min=1e-30) @ v).transpose(1, 2).reshape(x.shape)
         return linear(o, self.w[f"layer{i}.out.weight"], self.w[f"layer{i}.out.bias"])
 

@@ -39,6 +39,28 @@ TEST_F(Compile, RefusesWhatItDoesNotKnow) {
     EXPECT_FALSE(fs::exists(out_));
 }
 
+// Of sequences end to end, by the flag and by the text that it writes.
+TEST_F(Compile, TakesSequencesEndToEnd) {
+    const std::string asked = here_ + "--role forward --emit ir,tile --sequences --causal";
+    const CommandResult result = run_command(asked + into_out());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const std::string text = contents(kernel() / "attention.ir");
+    EXPECT_NE(text.find(" mask=spans"), std::string::npos) << text;
+    EXPECT_NE(text.find(" varlen=true"), std::string::npos) << text;
+    const std::string program = contents(kernel() / "kernel.ir");
+    const CommandResult again =
+        run_command("compile " + (kernel() / "attention.ir").string() + kTarget +
+                    " --role forward --emit tile -o " + scratch_.file("again"));
+    ASSERT_EQ(again.exit_code, 0) << again.err;
+    EXPECT_EQ(contents(fs::directory_iterator(scratch_.file("again"))->path() / "kernel.ir"),
+              program);
+    fs::remove_all(out_);
+    expect_refused(here_ + "--sequences --key-padding" + into_out(),
+                   {"varlen takes mask=spans, no key padding and as many keys as queries"});
+    expect_refused("compile " + bits_ + kTarget + " --sequences" + into_out(), {"--sequences"});
+    EXPECT_FALSE(fs::exists(out_));
+}
+
 TEST_F(Compile, AFolderThatCannotBeWrittenIsTheCallersError) {
     expect_refused(here_ + "--emit ir -o " + bits_ + "/out",
                    {"with -o", "p.bits/out", "Not a directory", "name a folder"});

@@ -1,11 +1,15 @@
 // `spion discover` through the command line that tools/main.cpp builds.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -15,11 +19,15 @@
 #include "compiler/discovery/discover.h"
 #include "io/array_file.h"
 #include "io/npy.h"
+#include "io/pattern_file.h"
 #include "io/safetensors.h"
 #include "ir/block_pattern.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/random_case.h"
+#include "tests/support/reference_discovery.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/seed.h"
 #include "tools/commands.h"
 
 namespace spion {
@@ -243,6 +251,102 @@ TEST(DiscoverCommand, PrintsAPatternAMap) {
     EXPECT_NE(
         run("discover " + path + " --block 16 --maps each --format art").find("map=2 length="),
         std::string::npos);
+}
+
+// What `command` says on standard error.
+std::string told_by(const std::string& command) {
+    testing::internal::CaptureStderr();
+    run(command);
+    return testing::internal::GetCapturedStderr();
+}
+
+// Whole numbers, and powers of two of samples and query heads, so that sums and means are exact.
+TEST(DiscoverCommand, FindsAPatternAHead) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 8; ++round) {
+        const ScratchFolder folder;
+        const int batch = 1 << pick(random, 0, 2), group = 1 << pick(random, 0, 1);
+        const int patterns = pick(random, 1, 3), heads = patterns * group;
+        const int block = 16, length = pick(random, 17, 100), filter = pick(random, 1, 20);
+        const double q = std::uniform_real_distribution<double>(0.3, 0.9)(random);
+        const std::size_t size = static_cast<std::size_t>(length) * length;
+        std::vector<float> values(batch * heads * size);
+        for (float& value : values) value = static_cast<float>(pick(random, 0, 255));
+        const bool batched = batch > 1;
+        std::vector<std::int64_t> shape = {batch, heads, length, length};
+        if (!batched) shape.erase(shape.begin());
+        const std::string command =
+            fmt::format("discover {} --per-head --block {} --filter {} --quantile {}",
+                        write_map(folder, shape, values), block, filter, q) +
+            (group > 1 ? fmt::format(" --kv-heads {}", patterns) : "");
+        const nlohmann::json found = nlohmann::json::parse(run(command + " --format json"));
+        ASSERT_EQ(found.size(), static_cast<std::size_t>(patterns));
+        std::string all;
+        std::vector<double> counts;
+        for (int pattern = 0; pattern < patterns; ++pattern) {
+            std::vector<double> mean(size);
+            for (int map = 0; map < batch * heads; ++map) {
+                if (map % heads / group != pattern) continue;
+                for (std::size_t i = 0; i < size; ++i) {
+                    mean[i] += double{values[map * size + i]} / (batch * group);
+                }
+            }
+            const std::vector<double> pooled = reference_pooled(mean, length, block, filter);
+            const std::string bits = reference_pattern(pooled, reference_threshold(pooled, q));
+            std::string given;
+            for (const std::string row : found[pattern]["pattern"]) given += row + "\n";
+            EXPECT_EQ(given, bits) << command;
+            EXPECT_EQ(found[pattern]["map"], std::to_string(pattern));
+            counts.push_back(static_cast<double>(std::count(bits.begin(), bits.end(), '1')));
+            all += (all.empty() ? "" : "\n") + bits;
+        }
+        EXPECT_EQ(run(command), all);
+        if (patterns == 1) continue;
+        const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / patterns;
+        const double balance = *std::max_element(counts.begin(), counts.end()) / mean;
+        EXPECT_NE(
+            told_by(command).find(fmt::format("the fullest has {:.2f} times the mean", balance)),
+            std::string::npos)
+            << told_by(command);
+    }
+}
+
+// The file is what --pattern-heads takes.
+TEST(DiscoverCommand, WritesHeadsThatOtherCommandsTake) {
+    const ScratchFolder folder;
+    std::vector<float> values(2 * 32 * 32);
+    for (std::size_t i = 16; i < 32; ++i) {  // head 1, the lower left block
+        std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(1024 + 32 * i), 16, 1.0F);
+    }
+    const std::string path = write_map(folder, {2, 32, 32}, values);
+    const std::string command = "discover " + path + " --block 16 --quantile 0.4 --per-head";
+    const std::string file = folder.write("heads.json", run(command + " --format json"));
+    EXPECT_EQ(open_pattern(file + ":0", {}).pattern.to_bits(), "10\n01\n");
+    EXPECT_EQ(open_pattern(file + ":1", {}).pattern.to_bits(), "10\n11\n");
+    EXPECT_EQ(told_by(command),
+              "spion: 2 patterns, densities 0.5000 to 0.7500, mean 0.6250, the fullest has 1.20 "
+              "times the mean\n");
+    EXPECT_NE(run(command + " --format art").find("map=1 length="), std::string::npos);
+}
+
+TEST(DiscoverCommand, RefusesHeadsThatAreNotThere) {
+    const ScratchFolder folder;
+    const std::string one = write_map(folder, {32, 32}, std::vector<float>(1024));
+    expect_error<UserError>([&] { run("discover " + one + " --per-head"); },
+                            "scores of shape (32, 32) are one map, and --per-head finds a pattern "
+                            "in those of each head: give (H, L, L) or (B, H, L, L)");
+    const std::string heads = write_map(folder, {3, 32, 32}, std::vector<float>(3 * 1024));
+    expect_error<UserError>(
+        [&] { run("discover " + heads + " --per-head --maps each"); },
+        "--per-head takes the mean of each head's maps: leave --maps each away");
+    expect_error<UserError>([&] { run("discover " + heads + " --per-head --kv-heads 2"); },
+                            "--kv-heads is 2, but " + heads + " has 3 heads: give a number that");
+    expect_error<UserError>([&] { run("discover " + heads + " --per-head --kv-heads -3"); },
+                            "--kv-heads is -3");
+    expect_error<UserError>([&] { run("discover " + heads + " --kv-heads 3"); },
+                            "--kv-heads says how many patterns --per-head finds: give both");
 }
 
 TEST(DiscoverCommand, NeedsAScoreMap) {

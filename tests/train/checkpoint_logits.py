@@ -21,8 +21,8 @@ def read(path):
         values.frombytes(data[8 + size + begin:8 + size + end])
         rows = about["shape"]
         values = values.tolist()
-        if len(rows) == 2:
-            values = [values[i * rows[1]:(i + 1) * rows[1]] for i in range(rows[0])]
+        for width in rows[:0:-1]:
+            values = [values[i:i + width] for i in range(0, len(values), width)]
         tensors[name] = values
     return notes, tensors
 
@@ -49,9 +49,10 @@ def attention(x, w, s, i, valid):
     out = []
     for row in range(length):
         o = []
-        computed = [c for c in range(length) if pattern is None or pattern[row // block][c // block]]
-        pruned = length - len(computed) if s["softmax"] == "pruned_zero" else 0
         for h in range(heads):
+            own = pattern[h] if pattern and s["per-head"] else pattern
+            computed = [c for c in range(length) if own is None or own[row // block][c // block]]
+            pruned = length - len(computed) if s["softmax"] == "pruned_zero" else 0
             part = slice(h * dim, (h + 1) * dim)
             q = qkv[row][part]
             keys = [c for c in computed if c < valid]
@@ -195,6 +196,8 @@ def check(spion, torch, task, name, flags):
     notes, w = read(checkpoint)
     settings = tomllib.loads(notes["settings"])
     assert ("pattern.layer1" in w) == (name != "dense")
+    if name == "heads":
+        assert notes["spion_checkpoint"] == "2" and w["pattern.layer0"][0] != w["pattern.layer0"][1]
     difference = worst([logits(sample, w, settings) for sample in samples], found)
     print(f"{run}: {difference:.1e} from Python's float64")
     assert difference < 1e-5, run
@@ -225,6 +228,8 @@ def main():
         check(given.spion, given.torch, "text", "masked", sparse + ["--softmax", "masked"])
         check(given.spion, given.torch, "text", "window",
               ["--pattern", "window", "--density", "0.4", "--sparse-from", "start"])
+        for task in ("text", "retrieval"):
+            check(given.spion, given.torch, task, "heads", sparse + ["--per-head"])
         for task in ("text", "retrieval", "listops"):
             check(given.spion, given.torch, task, "cls", sparse + ["--pooling", "cls"])
         os.chdir("/")

@@ -73,6 +73,18 @@ TEST(Resume, IsBitForBitAcrossAFixedTransition) {
     expect_bit_for_bit(settings, true);
 }
 
+TEST(Resume, IsBitForBitWithAPatternAHead) {
+    TrainSettings settings = with_checkpoints();
+    settings.heads = 2;
+    settings.d_model = 32;
+    settings.per_head = true;
+    settings.transition_step = 10;
+    expect_bit_for_bit(settings, true);
+    settings.transition_step = 9;
+    settings.autotune = true;
+    expect_bit_for_bit(settings, true);
+}
+
 TEST(Resume, IsBitForBitUnderTheRule) {
     for (const ScoreMode mode : {ScoreMode::kExact, ScoreMode::kPooled}) {
         TrainSettings settings = with_checkpoints();
@@ -226,8 +238,8 @@ TEST_F(Damaged, IsRefusedInASentence) {
     expect_refused("not tensors", "changed.safetensors is no checkpoint, or is cut short");
     expect_refused(whole_.substr(0, 100), "is no checkpoint, or is cut short");
     expect_refused(whole_.substr(0, whole_.size() - 1), "is damaged (a tensor lies outside");
-    expect_refused(changed("\"spion_checkpoint\":\"1\"", "\"spion_checkpoint\":\"2\""),
-                   "has checkpoint format 2, but this spion knows 1 only");
+    expect_refused(changed("\"spion_checkpoint\":\"1\"", "\"spion_checkpoint\":\"3\""),
+                   "has checkpoint format 3, but this spion knows 1 and 2 only");
     expect_refused(changed("\"spion_checkpoint\"", "\"other_checkpoint\""),
                    "holds tensors, but no checkpoint of spion");
     expect_refused(changed("task = \\\"listops", "task = \\\"listopz"),

@@ -145,6 +145,20 @@ TEST(Processes, RepeatBitForBitAndDropAlike) {
     EXPECT_TRUE(fs::exists(first + "/patterns/layer1.bits"));
 }
 
+// A pattern a head, found in maps of all batches: in each process the same, and those of one alone.
+TEST(Processes, FindThePatternsOfHeadsTogether) {
+    const ScratchFolder folder;
+    const Arguments rest = {
+        "--dropout", "0", "--attention-dropout", "0",  "--transition-step", "15",
+        "--heads",   "2", "--d-model",           "32", "--per-head"};
+    const std::string one = folder.file("one"), many = folder.file("many");
+    run_job(folder, 1, tiny(one, 30, 8) + rest);
+    run_job(folder, 2, tiny(many, 30) + rest);
+    expect_close(many, one);
+    EXPECT_EQ(last_of(many).patterns, last_of(one).patterns);
+    EXPECT_EQ(last_of(many).patterns.at(0).count(), 2);
+}
+
 TEST(Processes, EndWhenOneIsKilled) {
     for (const int killed : {0, 1}) {
         const ScratchFolder folder;

@@ -45,7 +45,7 @@ TEST(RunFolder, HoldsPatternsAndKernels) {
     EXPECT_EQ(read_file(run.path() / "config.toml"), "steps = 1\n");
 
     const BlockPattern pattern(32, 16, {1, 0, 1, 1});
-    run.write_pattern(2, pattern, std::vector<double>{0.5, 0.25, 1, 2e-9});
+    run.write_patterns(2, pattern, std::vector<std::vector<double>>{{0.5, 0.25, 1, 2e-9}});
     EXPECT_EQ(read_file(run.path() / "patterns" / "layer2.bits"), "10\n11\n");
     EXPECT_EQ(read_file(run.path() / "patterns" / "layer2.csv"), "0.5,0.25\n1,2e-09\n");
 

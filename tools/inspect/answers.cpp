@@ -192,13 +192,15 @@ std::vector<std::string> find_answers(const Facts& facts) {
         answers.push_back(transition(facts));
     }
     for (const LayerFacts& layer : facts.layers) {
-        const BlockPattern& pattern = layer.pattern;
-        answers.push_back(
-            fmt::format("{} {} {} {} of {} blocks ({}): {}.{}{}",
-                        facts.kind == FolderKind::kRun ? "Layer" : "Pattern", layer.layer,
-                        facts.kind == FolderKind::kRun ? "learnt" : "has", pattern.block_count(),
-                        std::int64_t{pattern.rows()} * pattern.rows(), per_cent(pattern.density()),
-                        describe_pattern(pattern), generated(layer), limit(facts, layer.layer)));
+        const HeadPatterns& patterns = layer.patterns;
+        const std::int64_t all = std::int64_t{patterns.rows()} * patterns.columns();
+        answers.push_back(fmt::format(
+            "{} {} {} {} of {} blocks ({}): {}.{}{}",
+            facts.kind == FolderKind::kRun ? "Layer" : "Pattern", layer.layer,
+            facts.kind == FolderKind::kRun ? "learnt" : "has", patterns.block_count(),
+            all * patterns.count(), per_cent(patterns.density()),
+            patterns.count() == 1 ? describe_pattern(patterns.front()) : density_text(patterns),
+            generated(layer), limit(facts, layer.layer)));
     }
     if (!facts.kernels.empty()) {
         answers.push_back(kernels(facts));

@@ -46,7 +46,7 @@ using Row = std::pair<std::string, std::vector<std::string>>;  // what, and each
 std::string density_of(const Facts& run) {
     if (run.layers.empty()) return std::string(kNothing);
     double sum = 0;
-    for (const LayerFacts& layer : run.layers) sum += layer.pattern.density();
+    for (const LayerFacts& layer : run.layers) sum += layer.patterns.density();
     return per_cent(sum / static_cast<double>(run.layers.size()));
 }
 
@@ -174,8 +174,12 @@ std::string patterns(std::span<const Facts> runs, const std::vector<std::string>
         for (std::size_t i = 0; i < runs.size(); ++i) {
             for (const LayerFacts& layer : runs[i].layers) {
                 if (layer.layer != index) continue;
-                html += map_figure(names[i], pattern_picture(layer.pattern),
-                                   "density " + per_cent(layer.pattern.density()));
+                for (int head = 0; head < layer.patterns.count(); ++head) {
+                    const std::string which =
+                        layer.patterns.count() == 1 ? "" : fmt::format(" head {}", head);
+                    html += map_figure(names[i] + which, pattern_picture(layer.patterns[head]),
+                                       "density " + per_cent(layer.patterns[head].density()));
+                }
             }
         }
         html += "</div></article>";

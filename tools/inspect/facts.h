@@ -11,7 +11,7 @@
 
 #include "compiler/plan/cost_model.h"
 #include "compiler/report.h"
-#include "ir/block_pattern.h"
+#include "ir/head_patterns.h"
 #include "ir/target.h"
 #include "ir/tile_program.h"
 #include "train/metrics.h"
@@ -83,8 +83,9 @@ struct MapFacts {
 
 struct LayerFacts {
     int layer = 0;
-    BlockPattern pattern;
-    std::vector<double> pooled;     // [nb, nb], or empty
+    HeadPatterns patterns;  // one, or one a head
+    // Of each pattern the map [nb, nb] that it was found in, or an empty one.
+    std::vector<std::vector<double>> pooled;
     std::vector<MapFacts> history;  // ascending steps
     std::vector<ProgramFacts> programs;
     std::optional<double> forward_ms, backward_ms;  // measured

@@ -37,10 +37,12 @@ std::string class_counts(const TileProgram& program) {
     return text;
 }
 
-std::string blocks_a_row(const BlockPattern& pattern) {
+std::string blocks_a_row(const HeadPatterns& patterns) {
     std::vector<std::size_t> counts;
-    for (int r = 0; r < pattern.rows(); ++r) {
-        counts.push_back(pattern.row(r).size());
+    for (const BlockPattern& pattern : patterns) {
+        for (int r = 0; r < pattern.rows(); ++r) {
+            counts.push_back(pattern.row(r).size());
+        }
     }
     std::sort(counts.begin(), counts.end());
     return fmt::format("{} to {}, median {}", counts.front(), counts.back(),
@@ -48,16 +50,21 @@ std::string blocks_a_row(const BlockPattern& pattern) {
 }
 
 std::string layer_facts(const LayerFacts& layer) {
-    const BlockPattern& pattern = layer.pattern;
+    const HeadPatterns& patterns = layer.patterns;
     std::string html = "<dl>";
     const auto add = [&](std::string_view name, const std::string& value) {
         html += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>", name, escape(value));
     };
-    add("density", per_cent(pattern.density()));
-    add("blocks", fmt::format("{} of {}", pattern.block_count(),
-                              std::int64_t{pattern.rows()} * pattern.rows()));
-    add("block edge", std::to_string(pattern.block()));
-    add("blocks a row", blocks_a_row(pattern));
+    add("density", per_cent(patterns.density()));
+    add("blocks",
+        fmt::format("{} of {}", patterns.block_count(),
+                    std::int64_t{patterns.rows()} * patterns.columns() * patterns.count()));
+    add("block edge", std::to_string(patterns.block()));
+    add("blocks a row", blocks_a_row(patterns));
+    if (patterns.count() > 1) {
+        add("heads' patterns", std::to_string(patterns.count()));
+        add("fullest head over mean", fmt::format("{:.2f}", patterns.imbalance()));
+    }
     if (!layer.programs.empty()) {
         add("rows by class", class_counts(layer.programs.front().program));
     }
@@ -83,25 +90,42 @@ std::string history_maps(const LayerFacts& layer) {
     return html + "</div>";
 }
 
+// Pattern `index` of a layer: what it was found in, itself, and the walks over it.
+std::string pattern_maps(const LayerFacts& layer, int index) {
+    const BlockPattern& pattern = layer.patterns[index];
+    const auto at = static_cast<std::size_t>(index);
+    std::string html = "<div class=\"maps\">";
+    if (at < layer.pooled.size() && !layer.pooled[at].empty()) {
+        html += map_figure("Pooled scores", pooled_picture(layer.pooled[at], pattern.rows()),
+                           pooled_note(layer.pooled[at]));
+    }
+    html += map_figure("Pattern", pattern_picture(pattern), "queries down, keys across");
+    for (const ProgramFacts& program : layer.programs) {
+        html += map_figure(results_of(program.program.role),
+                           program_picture(program.program, index), program_note(program.program));
+    }
+    return html + "</div>";
+}
+
 std::string layer_block(const LayerFacts& layer, bool is_run) {
+    const bool shared = layer.patterns.count() == 1;
     std::string html = fmt::format(
         "<article><h3>{} {}</h3><p>{}{}.</p>", is_run ? "Layer" : "Pattern", layer.layer,
-        is_run ? "Kept " : "Has ", escape(describe_pattern(layer.pattern)));
+        is_run ? "Kept " : "Has ",
+        escape(shared ? describe_pattern(layer.patterns.front()) : density_text(layer.patterns)));
     html += layer_facts(layer);
     if (!layer.tier.empty()) {
         html += "<p class=\"note\">" + escape(layer.tier) + "</p>";
     }
-    html += "<div class=\"maps\">";
-    if (!layer.pooled.empty()) {
-        html += map_figure("Pooled scores", pooled_picture(layer.pooled, layer.pattern.rows()),
-                           pooled_note(layer.pooled));
+    for (int index = 0; index < layer.patterns.count(); ++index) {
+        const BlockPattern& pattern = layer.patterns[index];
+        html += shared
+                    ? ""
+                    : fmt::format("<h4>Head {}: {}, density {}</h4>", index,
+                                  escape(describe_pattern(pattern)), per_cent(pattern.density()));
+        html += pattern_maps(layer, index);
     }
-    html += map_figure("Pattern", pattern_picture(layer.pattern), "queries down, keys across");
-    for (const ProgramFacts& program : layer.programs) {
-        html += map_figure(results_of(program.program.role), program_picture(program.program),
-                           program_note(program.program));
-    }
-    return html + "</div>" + history_maps(layer) + "</article>";
+    return html + history_maps(layer) + "</article>";
 }
 
 }  // namespace

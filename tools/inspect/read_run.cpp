@@ -6,6 +6,7 @@
 #include <string>
 
 #include "compiler/tune/tiers.h"
+#include "io/pattern_file.h"
 #include "ir/error.h"
 #include "ir/parser.h"
 #include "runtime/measure.h"
@@ -167,27 +168,52 @@ void summarise_metrics(Facts& facts) {
     facts.sparse_step_ms = median(sparse);
 }
 
+// A layer's patterns, of one file; nothing where it is not there.
+std::optional<HeadPatterns> read_layer(const fs::path& folder, int layer,
+                                       const TrainSettings& settings) {
+    const fs::path shared = folder / fmt::format("layer{}.bits", layer);
+    if (const std::optional<std::string> bits = read_if_there(shared)) {
+        return parse_bits(*bits, settings.length, settings.discovery.block, shared.string());
+    }
+    const fs::path heads = folder / fmt::format("layer{}.json", layer);
+    if (!fs::is_regular_file(heads)) {
+        return std::nullopt;
+    }
+    std::vector<BlockPattern> patterns;
+    for (int head = 0; head < settings.heads; ++head) {
+        patterns.push_back(
+            open_pattern(fmt::format("{}:{}", heads.string(), head),
+                         {.block = settings.discovery.block, .length = settings.length})
+                .pattern);
+    }
+    return HeadPatterns(std::move(patterns));
+}
+
 void read_patterns(Facts& facts, const fs::path& folder, const TrainSettings& settings) {
     for (int layer = 0; layer < settings.layers; ++layer) {
-        const fs::path file = folder / fmt::format("layer{}.bits", layer);
-        const std::optional<std::string> bits = read_if_there(file);
-        if (!bits) {
+        std::optional<HeadPatterns> patterns = read_layer(folder, layer, settings);
+        if (!patterns) {
             continue;
         }
-        LayerFacts found{
-            .layer = layer,
-            .pattern = parse_bits(*bits, settings.length, settings.discovery.block, file.string()),
-            .pooled = {},
-            .history = {},
-            .programs = {},
-            .forward_ms = {},
-            .backward_ms = {},
-            .tables = Tables::kPassed,
-            .tier = {}};
-        found.pooled =
-            read_pooled(folder / fmt::format("layer{}.csv", layer), found.pattern.rows());
+        LayerFacts found{.layer = layer,
+                         .patterns = std::move(*patterns),
+                         .pooled = {},
+                         .history = {},
+                         .programs = {},
+                         .forward_ms = {},
+                         .backward_ms = {},
+                         .tables = Tables::kPassed,
+                         .tier = {}};
+        bool absent = false;
+        for (int head = 0; head < found.patterns.count(); ++head) {
+            const std::string file = found.patterns.count() == 1
+                                         ? fmt::format("layer{}.csv", layer)
+                                         : fmt::format("layer{}.head{}.csv", layer, head);
+            found.pooled.push_back(read_pooled(folder / file, found.patterns.rows()));
+            absent = absent || found.pooled.back().empty();
+        }
         found.history = read_history(folder.parent_path() / "maps", layer);
-        if (found.pooled.empty()) {
+        if (absent) {
             facts.absent.push_back(
                 fmt::format("The pooled map of layer {} is not in patterns/.", layer));
         }
@@ -242,14 +268,14 @@ Target target_by_arch(const std::string& arch) {
     return target_named(known ? arch : "host");
 }
 
-// Programs of one pattern are one layer.
+// Programs of the same patterns are one layer.
 void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
-    const BlockPattern pattern = pattern_of(program);
+    const HeadPatterns patterns = patterns_of(program);
     auto layer = std::find_if(facts.layers.begin(), facts.layers.end(),
-                              [&](const LayerFacts& known) { return known.pattern == pattern; });
+                              [&](const LayerFacts& known) { return known.patterns == patterns; });
     if (layer == facts.layers.end()) {
         facts.layers.push_back({.layer = static_cast<int>(facts.layers.size()),
-                                .pattern = pattern,
+                                .patterns = patterns,
                                 .pooled = {},
                                 .history = {},
                                 .programs = {},
@@ -295,17 +321,18 @@ Facts read_kernel_folder(const fs::path& folder) {
 
 }  // namespace
 
-BlockPattern pattern_of(const TileProgram& program) {
+HeadPatterns patterns_of(const TileProgram& program) {
     const std::int64_t stays = stationary_length(program.attention, program.role);
     const std::int64_t length = streamed_length(program.attention, program.role);
     const int block = program.block;
     const auto rows = static_cast<std::size_t>((stays + block - 1) / block);
     const auto nb = static_cast<std::size_t>((length + block - 1) / block);
-    std::vector<std::uint8_t> bits(rows * nb);  // as the role walks it
+    std::vector<std::vector<std::uint8_t>> bits(  // of each pattern as the role walks it
+        static_cast<std::size_t>(program.attention.patterns), std::vector<std::uint8_t>(rows * nb));
     for (int item = 0; item < program.tiles(); ++item) {
         const auto at = static_cast<std::size_t>(item);
-        const std::int64_t first_row =
-            std::int64_t{program.order[at]} * program.stationary_rows / block;
+        std::vector<std::uint8_t>& own = bits.at(static_cast<std::size_t>(program.pattern(item)));
+        const std::int64_t first_row = program.tile(item) * program.stationary_rows / block;
         for (std::int32_t i = program.offsets[at]; i < program.offsets[at + 1]; ++i) {
             const auto g = static_cast<std::size_t>(i);
             const std::int64_t begin = std::int64_t{program.gather_blocks[g]} * program.gather_rows;
@@ -318,13 +345,17 @@ BlockPattern pattern_of(const TileProgram& program) {
                     continue;
                 }
                 for (std::int64_t c = begin / block; c * block < end; ++c) {
-                    bits[row * nb + static_cast<std::size_t>(c)] = 1;
+                    own[row * nb + static_cast<std::size_t>(c)] = 1;
                 }
             }
         }
     }
-    BlockPattern pattern(stays, length, block, std::move(bits));
-    return walks_columns(program.role) ? pattern.transpose() : pattern;
+    std::vector<BlockPattern> patterns;
+    for (std::vector<std::uint8_t>& own : bits) {
+        patterns.emplace_back(stays, length, block, std::move(own));
+    }
+    const HeadPatterns walked(std::move(patterns));
+    return walks_columns(program.role) ? walked.transpose() : walked;
 }
 
 Facts read_folder(const fs::path& folder) {

@@ -12,8 +12,8 @@ namespace spion::inspect {
 // neither a run nor holds compiled kernels, and when a file in it is damaged (which, and where).
 Facts read_folder(const std::filesystem::path& folder);
 
-// The pattern that a program covers. The inverse of lowering; requires that block edges are those
-// of the pattern.
-BlockPattern pattern_of(const TileProgram& program);
+// The patterns that a program covers, as many as its attention has. The inverse of lowering; requires
+// that block edges are those of the patterns.
+HeadPatterns patterns_of(const TileProgram& program);
 
 }  // namespace spion::inspect

@@ -59,7 +59,7 @@ std::vector<TileRectangle> rectangles_of(const TileProgram& program, int item) {
     const auto stays = static_cast<double>(stationary_length(program.attention, program.role));
     const auto length = static_cast<double>(streamed_length(program.attention, program.role));
     const int per_step = std::max(1, program.streamed_rows / program.gather_rows);
-    const double across = program.order[at] * static_cast<double>(program.stationary_rows);
+    const auto across = static_cast<double>(program.tile(item) * program.stationary_rows);
     const double height = std::min<double>(program.stationary_rows, stays - across);
     std::vector<TileRectangle> found;
     const int begin = program.offsets[at], end = program.offsets[at + 1];
@@ -183,21 +183,24 @@ std::string pooled_picture(std::span<const double> pooled, int blocks) {
     return svg + "</svg>";
 }
 
-std::string program_picture(const TileProgram& program) {
+std::string program_picture(const TileProgram& program, int pattern) {
     const std::int64_t longer =
         std::max(program.attention.length, program.attention.key_value_length());
     const std::int64_t blocks = (longer + program.block - 1) / program.block;
     const bool by_column = walks_columns(program.role);
     std::string svg = open_picture(static_cast<int>(blocks), "tile program");
     const double gap = static_cast<double>(blocks) / 500;
-    const bool numbers = program.tiles() <= 48;
+    const bool numbers = program.pattern_tiles() <= 48;
     for (int item = 0; item < program.tiles(); ++item) {
+        if (program.pattern(item) != pattern) {
+            continue;
+        }
         const auto rectangles = rectangles_of(program, item);
         const int share = program.tiles() > 1 ? 100 * item / (program.tiles() - 1) : 0;
         svg += fmt::format(
             "<g class=\"tile\" style=\"--when:{}%\"><title>work item {}: {} tile {}, {} "
             "gather blocks in {} pieces, {}</title>",
-            share, item, by_column ? "key" : "query", program.order[static_cast<std::size_t>(item)],
+            share, item, by_column ? "key" : "query", program.tile(item),
             program.offsets[static_cast<std::size_t>(item) + 1] -
                 program.offsets[static_cast<std::size_t>(item)],
             rectangles.size(), to_string(row_class(program, item)));

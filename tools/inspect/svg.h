@@ -43,7 +43,7 @@ std::string pooled_picture(std::span<const double> pooled, int blocks);
 
 // The pattern covered by the program's tiles: a rectangle a step of a work item, coloured by when
 // the work starts, the position in the order beside it where there is room.
-std::string program_picture(const TileProgram& program);
+std::string program_picture(const TileProgram& program, int pattern = 0);
 
 // FLOP/s over FLOP/byte, both logarithmic, with the ceilings.
 std::string roofline_picture(const Ceilings& ceilings, std::span<const RooflinePoint> points);

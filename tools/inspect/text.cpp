@@ -53,11 +53,16 @@ std::string step_times(const Facts& facts) {
 }
 
 std::string layer_text(const LayerFacts& layer, int columns) {
-    const BlockPattern& pattern = layer.pattern;
+    const bool shared = layer.patterns.count() == 1;
     std::string text =
-        fmt::format("\nLayer {}: {} of {} blocks of {}, density {}\n{}", layer.layer,
-                    pattern.block_count(), std::int64_t{pattern.rows()} * pattern.rows(),
-                    pattern.block(), per_cent(pattern.density()), pattern.to_art(columns));
+        shared ? "\n" : fmt::format("\nLayer {}: {}\n", layer.layer, density_text(layer.patterns));
+    for (int head = 0; head < layer.patterns.count(); ++head) {
+        const BlockPattern& pattern = layer.patterns[head];
+        text += fmt::format("{} {}: {} of {} blocks of {}, density {}\n{}",
+                            shared ? "Layer" : "Head", shared ? layer.layer : head,
+                            pattern.block_count(), std::int64_t{pattern.rows()} * pattern.rows(),
+                            pattern.block(), per_cent(pattern.density()), pattern.to_art(columns));
+    }
     for (const ProgramFacts& program : layer.programs) {
         text += fmt::format("  {:<30} {:>4} tiles of {} x {}, {:>10} predicted, bound by {}{}\n",
                             to_string(program.program.role), program.program.tiles(),

@@ -77,6 +77,38 @@ TEST(InspectCommand, ShowsHowTheMapsCameToBe) {
     expect_refused(inspect, {"layer1-step00000022.csv:2: number 4 of the pooled map"});
 }
 
+// A run with a pattern a head shows each of them, and how unevenly full they are.
+TEST(InspectCommand, ShowsThePatternsOfHeads) {
+    const ScratchFolder folder;
+    const Environment cache("SPION_CACHE_DIR", folder.file("cache"));
+    const CommandResult trained = run_command(
+        "train listops --device cpu --preset demo --length 96 --min-length 10 --max-length 90 "
+        "--layers 1 --heads 2 --head-dim 16 --d-model 32 --feed-forward 16 --batch 4 --block 16 "
+        "--train-samples 40 --validation-samples 4 --test-samples 4 --steps 6 --warmup 2 "
+        "--eval-every 2 --transition-step 4 --per-head --out " +
+        folder.file("run"));
+    ASSERT_EQ(trained.exit_code, 0) << trained.err;
+    EXPECT_NE(trained.err.find("layer 0: 2 patterns, densities "), std::string::npos)
+        << trained.err;
+    EXPECT_NE(trained.err.find("head 1: "), std::string::npos) << trained.err;
+    EXPECT_NE(trained.out.find(" times its layer's mean ("), std::string::npos) << trained.out;
+    const auto json = nlohmann::json::parse(read_file(folder.file("run/summary.json")));
+    const CommandResult text = run_command("inspect " + folder.file("run") + " --text");
+    ASSERT_EQ(text.exit_code, 0) << text.err;
+    EXPECT_NE(text.out.find(fmt::format("the fullest has {:.2f} times the mean",
+                                        json.at("balances").at(0).get<double>())),
+              std::string::npos)
+        << text.out;
+    EXPECT_NE(text.out.find("\nHead 1: "), std::string::npos) << text.out;
+    const std::string page = folder.file("page.html");
+    ASSERT_EQ(run_command("inspect " + folder.file("run") + " --html " + page).exit_code, 0);
+    const std::string html = read_file(page);
+    for (const char* part : {"<h4>Head 0: ", "<h4>Head 1: ", "fullest head over mean"}) {
+        EXPECT_NE(html.find(part), std::string::npos) << part;
+    }
+    EXPECT_EQ(html.find("is not in patterns/"), std::string::npos);
+}
+
 TEST(InspectCommand, ComparesRuns) {
     const ScratchFolder folder;
     std::filesystem::create_directories(folder.file("b"));

@@ -140,9 +140,43 @@ TEST(InspectPrograms, GiveTheirPatternBack) {
                                   .scale = default_scale(32)};
         for (const KernelRole role : {KernelRole::kForward, KernelRole::kKeyValueGradient}) {
             const TileProgram program = lower(attention, pattern, role, cuda_target(90));
-            EXPECT_EQ(pattern_of(program), pattern);
+            EXPECT_EQ(patterns_of(program), HeadPatterns(pattern));
             EXPECT_EQ(count(program_picture(program), "class=\"tile\""),
                       static_cast<std::size_t>(program.tiles()));
+        }
+    }
+}
+
+// One a query head, and one a head of K and V, whose dK and dV walk several members' patterns.
+TEST(InspectPrograms, GiveThePatternsOfHeadsBack) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < 12; ++i) {
+        const int block = pick_block(random), heads = pick(random, 1, 2) * 2;
+        const BlockPattern first = pick_pattern(random, block, 6);
+        std::vector<BlockPattern> patterns = {first};
+        while (static_cast<int>(patterns.size()) < (i % 2 == 0 ? heads : 2)) {
+            std::vector<std::uint8_t> bits(static_cast<std::size_t>(first.rows()) *
+                                           static_cast<std::size_t>(first.rows()));
+            for (std::uint8_t& bit : bits) bit = pick(random, 0, 1) == 1 ? 1 : 0;
+            patterns.emplace_back(first.length(), block, std::move(bits));
+        }
+        const HeadPatterns all(patterns);
+        const Attention attention{.heads = heads,
+                                  .head_dim = 32,
+                                  .length = first.length(),
+                                  .dtype = DType::kBf16,
+                                  .scale = default_scale(32),
+                                  .kv_heads = 2,
+                                  .patterns = all.count()};
+        for (const KernelRole role : {KernelRole::kForward, KernelRole::kKeyValueGradient}) {
+            const TileProgram program = lower(attention, all, role, cuda_target(90));
+            EXPECT_EQ(patterns_of(program), all);
+            for (int pattern = 0; pattern < all.count(); ++pattern) {
+                EXPECT_EQ(count(program_picture(program, pattern), "class=\"tile\""),
+                          static_cast<std::size_t>(program.pattern_tiles()));
+            }
         }
     }
 }
