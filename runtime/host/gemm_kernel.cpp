@@ -72,12 +72,16 @@ template <int Rows>
 void multiply_tile(const GemmPart& part, const float* a, std::int64_t depth, const float* panel,
                    const Output& out) {
     Vector sum[Rows][kVectors] = {};
+    // Columns of a transposed `a` lie far apart, where no hardware prefetcher looks: what the next tile
+    // of b will be multiplied with is fetched while this one is.
+    const std::int64_t ahead = part.a_row == 1 ? kGemmDepth * part.a_column : 0;
     for (std::int64_t p = 0; p < depth; ++p) {
         Vector b[kVectors];
         for (int v = 0; v < kVectors; ++v) {
             b[v] = *reinterpret_cast<const Vector*>(panel + p * kWidth + v * kLanes);
         }
         const float* column = a + p * part.a_column;
+        __builtin_prefetch(column + ahead, 0, 2);  // to read, into the second-level cache
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r) {
             const float element = column[r * part.a_row];
