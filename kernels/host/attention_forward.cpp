@@ -105,6 +105,7 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
     Scores scores, factors;
     Softmax softmax;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        fetch_query_item(*args, row_item + 1, end, false);
         WorkItem work = work_item(*args, row_item, false);
         if (is_beyond_end(work)) {
             continue;
@@ -115,7 +116,10 @@ extern "C" void attention_forward(const SpionAttentionArguments* args, long long
         set_zero(sums, kValueDim);
         start(softmax, work);
         add_sink(softmax, sink_exponent(*args, work.head));
-        for_each_step(work, work.valid_keys, [&](const Step& step) {
+        const auto fetch = [&](const Step& next) {
+            fetch_step(next, args->k, kHeadDim, args->v, kValueDim, work, key_head(work.head));
+        };
+        for_each_step(work, work.valid_keys, fetch, [&](const Step& step) {
             const int rows =
                 score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
             if (rows > 0) {

@@ -56,14 +56,12 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
     Operand keys, values, key_sums, value_sums;
     Scores weights, weight_gradients, slopes, factors;
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        fetch_key_item(*args, row_item + 1, end);
         WorkItem work = work_item(*args, row_item, true);
         if (is_beyond_end(work)) {
             continue;
         }
-        const long long unpadded = work.valid_keys - work.first;
-        const int valid = static_cast<int>(unpadded < 0           ? 0
-                                           : unpadded < work.rows ? unpadded
-                                                                  : work.rows);
+        const int valid = valid_keys_of(work);
         set_zero(key_sums, kHeadDim);
         set_zero(value_sums, kValueDim);
         if (valid > 0) {
@@ -78,8 +76,11 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                 }
                 const long long rows =
                     work.row_base + static_cast<long long>(member) * kLength;  // of lse and delta
+                const auto fetch = [&](const Step& next) {
+                    fetch_step(next, args->q, kHeadDim, args->d_o, kValueDim, work, head);
+                };
                 for_each_step(
-                    work, positions_of(*args, work.batch, kLength), [&](const Step& step) {
+                    work, positions_of(*args, work.batch, kLength), fetch, [&](const Step& step) {
                         const int count =
                             score_step(step, args->q, work, head, kHeadDim, keys, weights);
                         change_step(*args, true, step, work, head, weights, &slopes);

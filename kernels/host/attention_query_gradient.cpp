@@ -52,6 +52,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
     RowValues lse, delta, scale;
     set_all(scale, kScale);
     for (long long row_item = begin * kPackedRows; row_item < end * kPackedRows; ++row_item) {
+        fetch_query_item(*args, row_item + 1, end, true);
         WorkItem work = work_item(*args, row_item, false);
         if (is_beyond_end(work)) {
             continue;
@@ -64,7 +65,10 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         load_lse(args->lse + work.row_base + work.first, work.rows, lse);
         write_delta(*args, work, output_gradient, sums, delta);
         set_zero(sums, kHeadDim);
-        for_each_step(work, work.valid_keys, [&](const Step& step) {
+        const auto fetch = [&](const Step& next) {
+            fetch_step(next, args->k, kHeadDim, args->v, kValueDim, work, key_head(work.head));
+        };
+        for_each_step(work, work.valid_keys, fetch, [&](const Step& step) {
             const int rows =
                 score_step(step, args->k, work, key_head(work.head), kHeadDim, queries, scores);
             change_step(*args, false, step, work, work.head, scores, &slopes);

@@ -212,10 +212,75 @@ struct Step {
     SPION_INLINE_MEMBER int rows(int i) const { return rows_below(first(i), limit); }
 };
 
+// Asks for rows that are used soon. Those of a head lie far apart, so that no hardware prefetcher
+// follows them, and a sparse walk has little to compute until they come.
+SPION_INLINE void fetch_rows(const float* first, long long row_stride, int rows, int width) {
+    constexpr int kLine = 16;  // floats of a cache line
+    for (int row = 0; row < rows; ++row) {
+        for (int d = 0; d < width; d += kLine) {
+            __builtin_prefetch(first + row * row_stride + d);
+        }
+    }
+}
+
+// A step's rows in two tensors.
+SPION_INLINE void fetch_step(const Step& step, const SpionTensor& tensor, int width,
+                             const SpionTensor& other, int other_width, const WorkItem& work,
+                             int head) {
+    for (int i = 0; i < step.count; ++i) {
+        fetch_rows(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, step.rows(i),
+                   width);
+        fetch_rows(row_in_head(other, work, head, step.first(i)), other.row_stride, step.rows(i),
+                   other_width);
+    }
+}
+
+// Keys of an item of keys that are not padding.
+SPION_INLINE int valid_keys_of(const WorkItem& work) {
+    const long long left = work.valid_keys - work.first;
+    return static_cast<int>(left < 0 ? 0 : left < work.rows ? left : work.rows);
+}
+
+// What the next item of queries reads at its own positions, unless it is beyond the items that end at
+// `end`: its rows of Q, of the outputs' tensors if it has gradients, and K and V, as patterns follow
+// the diagonal.
+SPION_INLINE void fetch_query_item(const SpionAttentionArguments& args, long long row_item,
+                                   long long end, bool has_gradients) {
+    if (row_item >= end * kPackedRows) {
+        return;
+    }
+    const WorkItem work = work_item(args, row_item, false);
+    fetch_rows(row_of(args.q, work, work.first), args.q.row_stride, work.rows, kHeadDim);
+    if (has_gradients) {
+        fetch_rows(row_of(args.o, work, work.first), args.o.row_stride, work.rows, kValueDim);
+        fetch_rows(row_of(args.d_o, work, work.first), args.d_o.row_stride, work.rows, kValueDim);
+    }
+    const int keys = valid_keys_of(work);
+    fetch_rows(key_row_of(args.k, work, work.first), args.k.row_stride, keys, kHeadDim);
+    fetch_rows(key_row_of(args.v, work, work.first), args.v.row_stride, keys, kValueDim);
+}
+
+// The same of an item of keys: its rows of K and V, and those of Q and dO.
+SPION_INLINE void fetch_key_item(const SpionAttentionArguments& args, long long row_item,
+                                 long long end) {
+    if (row_item >= end * kPackedRows) {
+        return;
+    }
+    const WorkItem work = work_item(args, row_item, true);
+    fetch_rows(key_row_of(args.k, work, work.first), args.k.row_stride, work.rows, kHeadDim);
+    fetch_rows(key_row_of(args.v, work, work.first), args.v.row_stride, work.rows, kValueDim);
+    const int head = query_head(work.head, 0);
+    const long long left = positions_of(args, work.batch, kLength) - work.first;
+    const int queries = static_cast<int>(left < work.rows ? left : work.rows);
+    fetch_rows(row_in_head(args.q, work, head, work.first), args.q.row_stride, queries, kHeadDim);
+    fetch_rows(row_in_head(args.d_o, work, head, work.first), args.d_o.row_stride, queries,
+               kValueDim);
+}
+
 // Calls visit(step) on the gather blocks that the item's rows use, in order, kStreamedRows /
-// kGatherRows at a time.
-template <typename Visit>
-SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
+// kGatherRows at a time, and before that fetch(next) on the step that follows.
+template <typename Fetch, typename Visit>
+SPION_INLINE void for_each_step(const WorkItem& work, int limit, Fetch fetch, Visit visit) {
     const int per_step = kStreamedRows / kGatherRows;
     if (kPackedRows > 1) {
         int own[kMaxStreamedRows / 16];
@@ -233,6 +298,11 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Visit visit) {
     }
     for (int begin = 0; begin < work.gather_block_count; begin += per_step) {
         const int left = work.gather_block_count - begin;
+        if (left > per_step) {
+            const int after = left - per_step;
+            fetch(Step{work.gather_blocks + begin + per_step, after < per_step ? after : per_step,
+                       limit});
+        }
         visit(Step{work.gather_blocks + begin, left < per_step ? left : per_step, limit});
     }
 }

@@ -23,12 +23,17 @@ float* workspace() {
     return own->values;
 }
 
-GemmKernel& kernel_of(int lanes) {
+struct Kernel {
+    GemmKernel* multiply;
+    GemmPack* pack;
+};
+
+Kernel kernel_of(int lanes) {
 #if defined(__x86_64__)
-    if (lanes >= 16) return multiply_16_lanes;
-    if (lanes >= 8) return multiply_8_lanes;
+    if (lanes >= 16) return {multiply_16_lanes, pack_16_lanes};
+    if (lanes >= 8) return {multiply_8_lanes, pack_8_lanes};
 #endif
-    return multiply_4_lanes;
+    return {multiply_4_lanes, pack_4_lanes};
 }
 
 void check(const Gemm& gemm) {
@@ -52,12 +57,12 @@ void check(const Gemm& gemm) {
 // c[m0:m1, :] (+)= alpha * op(a)[m0:m1, k0:k1] * op(b)[k0:k1, :]
 struct Piece {
     std::int64_t m0, m1, k0, k1;
-    float* c;
-    std::int64_t ldc;
-    float beta;
+    float* c = nullptr;
+    std::int64_t ldc = 0;
+    float beta = 0.0F;
 };
 
-void multiply(const Gemm& gemm, const Piece& piece, GemmKernel& kernel) {
+GemmPart part_of(const Gemm& gemm, const Piece& piece) {
     GemmPart part{.m = piece.m1 - piece.m0,
                   .n = gemm.n,
                   .k = piece.k1 - piece.k0,
@@ -73,57 +78,48 @@ void multiply(const Gemm& gemm, const Piece& piece, GemmKernel& kernel) {
                   .beta = piece.beta};
     part.a += piece.m0 * part.a_row + piece.k0 * part.a_column;
     part.b += piece.k0 * part.b_row;
-    kernel(part, workspace());
-}
-
-void add_bias(const Gemm& gemm, std::int64_t m0, std::int64_t m1) {
-    if (gemm.bias == nullptr) {
-        return;
-    }
-    const auto* bias = static_cast<const float*>(gemm.bias);
-    for (std::int64_t row = m0; row < m1; ++row) {
-        float* c = static_cast<float*>(gemm.c) + row * gemm.ldc;
-        for (std::int64_t column = 0; column < gemm.n; ++column) {
-            c[column] += bias[column];
-        }
-    }
+    return part;
 }
 
 constexpr std::int64_t kRowsPerPiece = 256;
 constexpr std::int64_t kProductsPerPiece = 4096;  // of k
 
-// Many rows: pieces of rows.
-void multiply_by_rows(const Gemm& gemm, ThreadPool& pool, GemmKernel& kernel) {
+// Many rows: pieces of rows. A small b is packed once for all of them.
+void multiply_by_rows(const Gemm& gemm, ThreadPool& pool, const Kernel& kernel) {
+    const float* packed = nullptr;
+    if (gemm_packed_floats(gemm.n, gemm.k) <= kGemmWorkspace) {
+        kernel.pack(part_of(gemm, {.m0 = 0, .m1 = 0, .k0 = 0, .k1 = gemm.k}), workspace());
+        packed = workspace();
+    }
     auto* c = static_cast<float*>(gemm.c);
     pool.parallel_for(gemm.m, kRowsPerPiece, [&](std::int64_t m0, std::int64_t m1) {
-        multiply(gemm,
-                 {.m0 = m0,
-                  .m1 = m1,
-                  .k0 = 0,
-                  .k1 = gemm.k,
-                  .c = c + m0 * gemm.ldc,
-                  .ldc = gemm.ldc,
-                  .beta = gemm.beta},
-                 kernel);
-        add_bias(gemm, m0, m1);
+        GemmPart part = part_of(gemm, {.m0 = m0,
+                                       .m1 = m1,
+                                       .k0 = 0,
+                                       .k1 = gemm.k,
+                                       .c = c + m0 * gemm.ldc,
+                                       .ldc = gemm.ldc,
+                                       .beta = gemm.beta});
+        part.bias = static_cast<const float*>(gemm.bias);
+        part.packed = packed;
+        kernel.multiply(part, packed == nullptr ? workspace() : nullptr);
     });
 }
 
 // A small result of long sums, as weight gradients are: pieces of k, added up in order.
-void multiply_by_products(const Gemm& gemm, ThreadPool& pool, GemmKernel& kernel) {
+void multiply_by_products(const Gemm& gemm, ThreadPool& pool, const Kernel& kernel) {
     const std::int64_t pieces = (gemm.k + kProductsPerPiece - 1) / kProductsPerPiece;
     const std::int64_t elements = gemm.m * gemm.n;
+    const auto* bias = static_cast<const float*>(gemm.bias);
     std::vector<float> partials(static_cast<std::size_t>(pieces * elements));  // [pieces, m, n]
     pool.parallel_for(pieces, 1, [&](std::int64_t piece, std::int64_t) {
-        multiply(gemm,
-                 {.m0 = 0,
-                  .m1 = gemm.m,
-                  .k0 = piece * kProductsPerPiece,
-                  .k1 = std::min((piece + 1) * kProductsPerPiece, gemm.k),
-                  .c = partials.data() + piece * elements,
-                  .ldc = gemm.n,
-                  .beta = 0.0F},
-                 kernel);
+        kernel.multiply(part_of(gemm, {.m0 = 0,
+                                       .m1 = gemm.m,
+                                       .k0 = piece * kProductsPerPiece,
+                                       .k1 = std::min((piece + 1) * kProductsPerPiece, gemm.k),
+                                       .c = partials.data() + piece * elements,
+                                       .ldc = gemm.n}),
+                        workspace());
     });
     pool.parallel_for(gemm.m, 16, [&](std::int64_t m0, std::int64_t m1) {
         for (std::int64_t row = m0; row < m1; ++row) {
@@ -133,10 +129,10 @@ void multiply_by_products(const Gemm& gemm, ThreadPool& pool, GemmKernel& kernel
                 for (std::int64_t piece = 0; piece < pieces; ++piece) {
                     sum += partials[piece * elements + row * gemm.n + column];
                 }
-                c[column] = sum + (gemm.beta == 0.0F ? 0.0F : gemm.beta * c[column]);
+                c[column] = sum + (gemm.beta == 0.0F ? 0.0F : gemm.beta * c[column]) +
+                            (bias == nullptr ? 0.0F : bias[column]);
             }
         }
-        add_bias(gemm, m0, m1);
     });
 }
 
@@ -183,7 +179,7 @@ void check_once(int lanes) {
                            : lanes >= 8 ? 1
                                         : 0],
                    [&] {
-                       if (const double error = error_of(kernel_of(lanes)); error != 0) {
+                       if (const double error = error_of(*kernel_of(lanes).multiply); error != 0) {
                            throw DeviceError(
                                "a matrix product with vectors of {} floats is wrong by {} on this "
                                "processor: set "
@@ -208,7 +204,7 @@ void host_gemm(const Gemm& gemm, ThreadPool& pool, int lanes) {
     if (gemm.m == 0 || gemm.n == 0) {
         return;
     }
-    GemmKernel& kernel = kernel_of(lanes);
+    const Kernel kernel = kernel_of(lanes);
     if (gemm.m <= 2 * kRowsPerPiece && gemm.k > 2 * kProductsPerPiece) {
         multiply_by_products(gemm, pool, kernel);
     } else {

@@ -24,6 +24,11 @@ constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
 
+// Columns of the panels that hold `columns` columns.
+constexpr std::int64_t panel_columns(std::int64_t columns) {
+    return (columns + kWidth - 1) / kWidth * kWidth;
+}
+
 // The depth x columns tile of b at (k0, n0), as panels of kWidth columns, each [depth, kWidth]; the
 // last one is filled up with zeros.
 void pack(const GemmPart& part, std::int64_t k0, std::int64_t depth, std::int64_t n0,
@@ -53,18 +58,30 @@ void pack(const GemmPart& part, std::int64_t k0, std::int64_t depth, std::int64_
     }
 }
 
-// `rows` x `width` of c at `to`, from `depth` columns of a and a panel of b. Rows: the constant
-// that `rows` equals, so that the accumulators stay in registers.
+// What becomes of the sums of a register tile: alpha * sum + beta * c + bias in `width` columns of c.
+struct Output {
+    float* to;
+    std::int64_t width;  // at most kWidth
+    float beta;
+    const float* bias;  // of these columns; null: none
+};
+
+// Rows of c at `out`, from `depth` columns of a and a panel of b. Rows is a constant, so that the
+// accumulators stay in registers.
 template <int Rows>
 void multiply_tile(const GemmPart& part, const float* a, std::int64_t depth, const float* panel,
-                   float beta, float* to, std::int64_t width) {
+                   const Output& out) {
     Vector sum[Rows][kVectors] = {};
+    // Columns of a transposed `a` lie far apart, where no hardware prefetcher looks: what the next tile
+    // of b will be multiplied with is fetched while this one is.
+    const std::int64_t ahead = part.a_row == 1 ? kGemmDepth * part.a_column : 0;
     for (std::int64_t p = 0; p < depth; ++p) {
         Vector b[kVectors];
         for (int v = 0; v < kVectors; ++v) {
             b[v] = *reinterpret_cast<const Vector*>(panel + p * kWidth + v * kLanes);
         }
         const float* column = a + p * part.a_column;
+        __builtin_prefetch(column + ahead, 0, 2);  // to read, into the second-level cache
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r) {
             const float element = column[r * part.a_row];
@@ -73,13 +90,17 @@ void multiply_tile(const GemmPart& part, const float* a, std::int64_t depth, con
             }
         }
     }
-    if (width == kWidth) {
+    if (out.width == kWidth) {
+        Vector bias[kVectors] = {};
+        for (int v = 0; out.bias != nullptr && v < kVectors; ++v) {
+            bias[v] = *reinterpret_cast<const LooseVector*>(out.bias + v * kLanes);
+        }
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r) {
             for (int v = 0; v < kVectors; ++v) {
-                LooseVector* c = reinterpret_cast<LooseVector*>(to + r * part.ldc + v * kLanes);
+                LooseVector* c = reinterpret_cast<LooseVector*>(out.to + r * part.ldc + v * kLanes);
                 const Vector product = part.alpha * sum[r][v];
-                *c = beta == 0.0F ? product : product + beta * *c;
+                *c = (out.beta == 0.0F ? product : product + out.beta * *c) + bias[v];
             }
         }
         return;
@@ -93,44 +114,72 @@ void multiply_tile(const GemmPart& part, const float* a, std::int64_t depth, con
         }
     }
     for (int r = 0; r < Rows; ++r) {
-        for (std::int64_t q = 0; q < width; ++q) {
-            float& c = to[r * part.ldc + q];
-            c = beta == 0.0F ? tile[r][q] : tile[r][q] + beta * c;
+        for (std::int64_t q = 0; q < out.width; ++q) {
+            float& c = out.to[r * part.ldc + q];
+            c = (out.beta == 0.0F ? tile[r][q] : tile[r][q] + out.beta * c) +
+                (out.bias == nullptr ? 0.0F : out.bias[q]);
         }
     }
 }
 
 template <int Rows>
 void multiply_rows(std::int64_t rows, const GemmPart& part, const float* a, std::int64_t depth,
-                   const float* panel, float beta, float* to, std::int64_t width) {
+                   const float* panel, const Output& out) {
     if constexpr (Rows > 0) {
         if (rows == Rows) {
-            multiply_tile<Rows>(part, a, depth, panel, beta, to, width);
+            multiply_tile<Rows>(part, a, depth, panel, out);
         } else {
-            multiply_rows<Rows - 1>(rows, part, a, depth, panel, beta, to, width);
+            multiply_rows<Rows - 1>(rows, part, a, depth, panel, out);
         }
     }
 }
 
-void multiply(const GemmPart& part, float* workspace) {
-    for (std::int64_t n0 = 0; n0 < part.n; n0 += kGemmColumns) {
-        const std::int64_t columns = smaller(kGemmColumns, part.n - n0);
-        // At least once, so that c is scaled by beta where there is nothing to add up.
-        for (std::int64_t k0 = 0; k0 == 0 || k0 < part.k; k0 += kGemmDepth) {
-            const std::int64_t depth = smaller(kGemmDepth, part.k - k0);
-            const float beta = k0 == 0 ? part.beta : 1.0F;
-            pack(part, k0, depth, n0, columns, workspace);
-            for (std::int64_t i = 0; i < part.m; i += kRows) {
-                const float* a = part.a + i * part.a_row + k0 * part.a_column;
-                float* c = part.c + i * part.ldc + n0;
-                for (std::int64_t j = 0; j < columns; j += kWidth) {
-                    multiply_rows<kRows>(smaller(kRows, part.m - i), part, a, depth,
-                                         workspace + j * depth, beta, c + j,
-                                         smaller(kWidth, columns - j));
-                }
-            }
+// All rows of c in the columns of one tile of b, panel by panel: a panel stays in the first-level
+// cache while the rows of a pass it.
+void multiply_columns(const GemmPart& part, std::int64_t k0, std::int64_t depth, std::int64_t n0,
+                      std::int64_t columns, const float* tile) {
+    const bool first = k0 == 0, last = k0 + depth == part.k;
+    for (std::int64_t j = 0; j < columns; j += kWidth) {
+        Output out{.to = part.c + n0 + j,
+                   .width = smaller(kWidth, columns - j),
+                   .beta = first ? part.beta : 1.0F,
+                   .bias = last && part.bias != nullptr ? part.bias + n0 + j : nullptr};
+        for (std::int64_t i = 0; i < part.m; i += kRows, out.to += kRows * part.ldc) {
+            multiply_rows<kRows>(smaller(kRows, part.m - i), part,
+                                 part.a + i * part.a_row + k0 * part.a_column, depth,
+                                 tile + j * depth, out);
         }
     }
+}
+
+// Calls visit(k0, depth, n0, columns, floats of the tiles before) for every tile of b; at least once,
+// so that c is scaled by beta where there is nothing to add up.
+template <typename Visit>
+void for_each_tile(const GemmPart& part, Visit visit) {
+    std::int64_t before = 0;
+    for (std::int64_t n0 = 0; n0 < part.n; n0 += kGemmColumns) {
+        const std::int64_t columns = smaller(kGemmColumns, part.n - n0);
+        for (std::int64_t k0 = 0; k0 == 0 || k0 < part.k; k0 += kGemmDepth) {
+            const std::int64_t depth = smaller(kGemmDepth, part.k - k0);
+            visit(k0, depth, n0, columns, before);
+            before += depth * panel_columns(columns);
+        }
+    }
+}
+
+void pack_all(const GemmPart& part, float* packed) {
+    for_each_tile(
+        part, [&](std::int64_t k0, std::int64_t depth, std::int64_t n0, std::int64_t columns,
+                  std::int64_t before) { pack(part, k0, depth, n0, columns, packed + before); });
+}
+
+void multiply(const GemmPart& part, float* workspace) {
+    for_each_tile(part, [&](std::int64_t k0, std::int64_t depth, std::int64_t n0,
+                            std::int64_t columns, std::int64_t before) {
+        const float* tile = part.packed == nullptr ? workspace : part.packed + before;
+        if (part.packed == nullptr) pack(part, k0, depth, n0, columns, workspace);
+        multiply_columns(part, k0, depth, n0, columns, tile);
+    });
 }
 
 }  // namespace
@@ -139,13 +188,22 @@ void multiply(const GemmPart& part, float* workspace) {
 void multiply_16_lanes(const GemmPart& part, float* workspace) {
     multiply(part, workspace);
 }
+void pack_16_lanes(const GemmPart& part, float* packed) {
+    pack_all(part, packed);
+}
 #elif SPION_GEMM_LANES == 8
 void multiply_8_lanes(const GemmPart& part, float* workspace) {
     multiply(part, workspace);
 }
+void pack_8_lanes(const GemmPart& part, float* packed) {
+    pack_all(part, packed);
+}
 #else
 void multiply_4_lanes(const GemmPart& part, float* workspace) {
     multiply(part, workspace);
+}
+void pack_4_lanes(const GemmPart& part, float* packed) {
+    pack_all(part, packed);
 }
 #endif
 

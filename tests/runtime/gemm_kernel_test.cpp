@@ -19,15 +19,16 @@ namespace {
 struct Kernel {
     std::string name;
     GemmKernel* multiply;
+    GemmPack* pack;
 };
 
 std::vector<Kernel> kernels() {
-    std::vector<Kernel> found{{"4 lanes", multiply_4_lanes}};
+    std::vector<Kernel> found{{"4 lanes", multiply_4_lanes, pack_4_lanes}};
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        found.push_back({"8 lanes", multiply_8_lanes});
+        found.push_back({"8 lanes", multiply_8_lanes, pack_8_lanes});
         if (__builtin_cpu_supports("avx512f")) {
-            found.push_back({"16 lanes", multiply_16_lanes});
+            found.push_back({"16 lanes", multiply_16_lanes, pack_16_lanes});
         }
     }
 #endif
@@ -37,6 +38,8 @@ std::vector<Kernel> kernels() {
 struct alignas(64) Workspace {
     float values[kGemmWorkspace];
 };
+
+using Workspaces = std::vector<Workspace>;  // one after the other, without gaps
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
@@ -66,35 +69,47 @@ Operand random_operand(std::int64_t rows, std::int64_t columns, std::mt19937& ra
     return operand;
 }
 
-// One product of random strides, alpha and beta; what lies between c's rows must stay.
+// One product of random strides, alpha and beta, with and without a bias, b packed or not; what lies
+// between c's rows must stay.
 void expect_product(const Kernel& kernel, std::int64_t m, std::int64_t n, std::int64_t k,
                     std::mt19937& random) {
     const Operand a = random_operand(m, k, random), b = random_operand(k, n, random);
     const std::int64_t ldc = n + random() % 3;
     const float alpha = random() % 2 == 0 ? 1.0F : -0.75F;
     const float beta = random() % 3 == 0 ? 0.0F : random() % 2 == 0 ? 1.0F : 0.5F;
-    SCOPED_TRACE(fmt::format("{}: m={} n={} k={} a {},{} b {},{} alpha={} beta={}", kernel.name, m,
-                             n, k, a.row, a.column, b.row, b.column, alpha, beta));
+    const bool biased = random() % 2 == 0, packs = random() % 2 == 0;
+    SCOPED_TRACE(fmt::format(
+        "{}: m={} n={} k={} a {},{} b {},{} alpha={} beta={} bias {} packed {}", kernel.name, m, n,
+        k, a.row, a.column, b.row, b.column, alpha, beta, biased, packs));
     std::normal_distribution<float> normal;
+    std::vector<float> bias(static_cast<std::size_t>(n));
+    for (float& value : bias) value = normal(random);
     std::vector<float> before(static_cast<std::size_t>(m * ldc));
     for (float& value : before) value = beta == 0.0F ? kNaN : normal(random);
     std::vector<float> c = before;
     static Workspace workspace;
     std::fill(std::begin(workspace.values), std::end(workspace.values), kNaN);
-    kernel.multiply({.m = m,
-                     .n = n,
-                     .k = k,
-                     .a = a.data(),
-                     .a_row = a.row,
-                     .a_column = a.column,
-                     .b = b.data(),
-                     .b_row = b.row,
-                     .b_column = b.column,
-                     .c = c.data(),
-                     .ldc = ldc,
-                     .alpha = alpha,
-                     .beta = beta},
-                    workspace.values);
+    GemmPart part{.m = m,
+                  .n = n,
+                  .k = k,
+                  .a = a.data(),
+                  .a_row = a.row,
+                  .a_column = a.column,
+                  .b = b.data(),
+                  .b_row = b.row,
+                  .b_column = b.column,
+                  .c = c.data(),
+                  .ldc = ldc,
+                  .alpha = alpha,
+                  .beta = beta,
+                  .bias = biased ? bias.data() : nullptr};
+    Workspaces packed(1 + static_cast<std::size_t>(gemm_packed_floats(n, k)) / kGemmWorkspace);
+    if (packs) {
+        kernel.pack(part, packed.front().values);
+        part.packed = packed.front().values;
+        part.b = nullptr;
+    }
+    kernel.multiply(part, packs ? nullptr : workspace.values);
     double worst = 0;
     for (std::int64_t i = 0; i < m; ++i) {
         for (std::int64_t j = 0; j < ldc; ++j) {
@@ -103,13 +118,14 @@ void expect_product(const Kernel& kernel, std::int64_t m, std::int64_t n, std::i
                 EXPECT_TRUE(c[at] == before[at] || (beta == 0.0F && std::isnan(c[at])));
                 continue;
             }
-            double sum = 0, size = 1e-3;
+            const double added = biased ? double{bias[static_cast<std::size_t>(j)]} : 0.0;
+            double sum = 0, size = 1e-3 + std::abs(added);
             for (std::int64_t p = 0; p < k; ++p) {
                 sum += double{a.at(i, p)} * double{b.at(p, j)};
                 size += std::abs(double{a.at(i, p)} * double{b.at(p, j)});
             }
-            const double want =
-                double{alpha} * sum + (beta == 0.0F ? 0.0 : double{beta} * double{before[at]});
+            const double want = double{alpha} * sum + added +
+                                (beta == 0.0F ? 0.0 : double{beta} * double{before[at]});
             const double error = std::abs(want - double{c[at]}) / (size + std::abs(want));
             worst = std::isnan(error) ? std::numeric_limits<double>::infinity()
                                       : std::max(worst, error);
