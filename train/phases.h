@@ -41,9 +41,9 @@ struct TrainReport {
     std::int64_t steps_done = 0;
     std::optional<std::int64_t> transition_step;  // dense steps before training turned sparse
     bool interrupted = false;
-    int signal = 0;                 // that interrupted it, in this process or another
-    int processes = 1;              // that trained together
-    bool out_of_time = false;       // ended by settings.minutes
+    int signal = 0;            // that interrupted it, in this process or another
+    int processes = 1;         // that trained together
+    bool out_of_time = false;  // ended by settings.minutes
     // [layers]; empty when still dense: the mean of the heads' patterns, and the fullest one's blocks
     // over the mean, 1 where they share one.
     std::vector<double> densities, balances;

@@ -105,6 +105,32 @@ TEST_F(TrainOnGpu, GradientsOfFusedLinearMapsAreThoseOfTheHost) {
 }
 #endif
 
+// Until the transition the losses of one pattern a layer up to rounding, and all again the same.
+TEST_F(TrainOnGpu, FindsAPatternAHead) {
+    const ScratchFolder folder;
+    TrainSettings settings = tiny_settings(DeviceChoice::kCuda);
+    settings.transition_step = 10;
+    settings.heads = 2;
+    settings.d_model = 32;
+    settings.discovery.filter = 1;
+    const Outcome shared = run(settings, folder.file("shared"));
+    settings.per_head = true;
+    const Outcome first = run(settings, folder.file("1"));
+    EXPECT_EQ(first.report.transition_step, 10);
+    EXPECT_EQ(first.report.transition_compiled, 0);
+    EXPECT_EQ(first.report.not_finite_gradients, 0);
+    const Checkpoint last = read_checkpoint(folder.file("1/checkpoints/step-00000024.safetensors"));
+    ASSERT_EQ(last.patterns.size(), 2U);
+    EXPECT_EQ(last.patterns[0].count(), 2);
+    ASSERT_EQ(first.rows.size(), shared.rows.size());
+    for (std::size_t i = 0; i < first.rows.size(); ++i) {
+        if (first.rows[i].at("phase") != "dense") continue;
+        EXPECT_NEAR(std::stod(first.rows[i].at("loss")), std::stod(shared.rows[i].at("loss")), 0.05)
+            << "row " << i;
+    }
+    EXPECT_EQ(run(settings, folder.file("2")).summary_of_losses(), first.summary_of_losses());
+}
+
 TEST_F(TrainOnGpu, FitsATinyBatch) {
     expect_fits_a_tiny_batch(DeviceChoice::kCuda, 200, 0.1);
 }
