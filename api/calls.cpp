@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/plan.h"
+#include "api/sequences.h"
 #include "api/tensors.h"
 
 namespace spion::api {
@@ -28,6 +29,8 @@ struct CallMemory {
     const spion_dropout_state* dropout;
     const float *alibi_slopes, *sinks;
     float* d_sinks;
+    const std::int32_t *cu_seqlens, *host_cu_seqlens;
+    std::int64_t sequences;
 };
 
 static_assert(sizeof(spion_dropout_state) == sizeof(SpionDropoutState) &&
@@ -84,6 +87,11 @@ void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_
     }
 }
 
+// The starts of sequences, at `from`, which is on the host.
+std::span<const std::int32_t> starts_at(const std::int32_t* from, std::int64_t batch) {
+    return {from, static_cast<std::size_t>(batch) + 1};
+}
+
 SpanSizes of_queries(const Attention& attention) {
     return {attention.length, attention.key_value_length()};
 }
@@ -115,6 +123,11 @@ void check_spans(const spion_plan& plan, const CallMemory& memory, std::int64_t 
         check_ordered(of_queries(attention), batch, memory.query_spans, "query_spans");
         check_ordered(of_keys(attention), batch, memory.key_spans, "key_spans");
     }
+    if (on_host && attention.varlen) {
+        const auto starts = starts_at(memory.cu_seqlens, batch);
+        check_within(starts, attention.length, memory.query_spans, "query_spans");
+        check_within(starts, attention.length, memory.key_spans, "key_spans");
+    }
 }
 
 // What a plan may be made with, and a call has to bring then: `wanted` by the plan.
@@ -127,6 +140,26 @@ void check_option(const spion_plan& plan, bool wanted, const void* given, const 
     }
     if (given != nullptr) {
         check_address(given, argument, alignment, plan.context->device());
+    }
+}
+
+// Before spans, which are held against them.
+void check_sequences(const spion_plan& plan, const CallMemory& memory, const BatchSize& size,
+                     bool on_host) {
+    const Attention& attention = plan.plan->request().attention;
+    check_option(plan, attention.varlen, memory.cu_seqlens, "cu_seqlens", "varlen",
+                 sizeof(std::int32_t));
+    if (!attention.varlen && (memory.sequences != 0 || memory.host_cu_seqlens != nullptr)) {
+        throw UserError(
+            "sequences is {} and host_cu_seqlens {}, and the plan was made without varlen: leave "
+            "both 0, or make the plan with it",
+            memory.sequences, memory.host_cu_seqlens == nullptr ? "null" : "given");
+    }
+    for (const std::int32_t* const starts :
+         {on_host ? memory.cu_seqlens : nullptr, memory.host_cu_seqlens}) {
+        if (starts != nullptr) {
+            check_starts(starts_at(starts, size.batch), attention.length, size.rows);
+        }
     }
 }
 
@@ -157,8 +190,9 @@ void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int6
 }
 
 // What a call with SPION_CHECK looks at besides: waits for the stream.
-void check_contents(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
+void check_contents(const spion_plan& plan, const CallMemory& memory, const BatchSize& size,
                     void* stream) {
+    const std::int64_t batch = size.batch;
     const Device& device = plan.context->device();
     const auto read = [&](const void* from, std::size_t count) {
         std::vector<std::int32_t> numbers(count);
@@ -171,11 +205,20 @@ void check_contents(const spion_plan& plan, const CallMemory& memory, std::int64
         check_valid(plan.plan->request().attention,
                     read(memory.lengths, static_cast<std::size_t>(batch)));
     }
+    std::vector<std::int32_t> starts;
+    if (memory.cu_seqlens != nullptr) {
+        starts = read(memory.cu_seqlens, static_cast<std::size_t>(batch) + 1);
+        check_starts(starts, plan.plan->request().attention.length, size.rows);
+    }
     if (memory.query_spans != nullptr) {
         const Attention& attention = plan.plan->request().attention;
         const auto look = [&](const SpanSizes& sizes, const std::int32_t* spans, const char* name) {
             const auto count = static_cast<std::size_t>(2 * batch * sizes.length);
-            check_ordered(sizes, batch, read(spans, count).data(), name);
+            const std::vector<std::int32_t> numbers = read(spans, count);
+            check_ordered(sizes, batch, numbers.data(), name);
+            if (!starts.empty()) {
+                check_within(starts, sizes.length, numbers.data(), name);
+            }
         };
         look(of_queries(attention), memory.query_spans, "query_spans");
         look(of_keys(attention), memory.key_spans, "key_spans");
@@ -199,18 +242,30 @@ struct NamedTensor {
 };
 
 template <std::size_t kCount>
+BatchSize size_of(const Attention& attention, const std::array<NamedTensor, kCount>& tensors,
+                  const CallMemory& memory) {
+    const auto& [name, first, place, access] = tensors[0];
+    if (attention.varlen) {
+        return {.batch = checked_count(memory.sequences), .rows = rows_of(first, name)};
+    }
+    return {.batch = batch_of(first, name)};
+}
+
+template <std::size_t kCount>
 void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kCount>& tensors,
          float* lse, const CallMemory& memory, void* stream) {
     plan.context->check_process();
     const PlanRequest& request = plan.plan->request();
     const Device& device = plan.context->device();
     const bool on_host = device.target().back_end == BackEnd::kHost;
-    const std::int64_t batch = batch_of(tensors[0].given, tensors[0].name);
+    const BatchSize size = size_of(request.attention, tensors, memory);
+    const std::int64_t batch = size.batch;
     SpionAttentionArguments args = {};
     args.batch = static_cast<int>(batch);
+    args.rows = static_cast<int>(size.rows);
     for (const NamedTensor& tensor : tensors) {
         args.*tensor.place =
-            read_tensor(tensor.given, tensor.name, request.attention, batch, tensor.access, device);
+            read_tensor(tensor.given, tensor.name, request.attention, size, tensor.access, device);
     }
     if (lse != nullptr) {
         check_address(lse, "lse", sizeof(float), device);
@@ -229,14 +284,16 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     args.alibi_slopes = memory.alibi_slopes;
     args.sinks = memory.sinks;
     args.d_sinks = memory.d_sinks;
+    args.starts = memory.cu_seqlens;
     check_tables(plan, memory);
     const std::optional<TableHead> head = head_of(*plan.plan, memory, on_host);
     check_lengths(plan, memory, batch, on_host);
+    check_sequences(plan, memory, size, on_host);
     check_spans(plan, memory, batch, on_host);
     check_score_values(plan, memory);
     check_workspace(plan, memory, batch, pass);
     if (!on_host && (memory.flags & SPION_CHECK) != 0) {
-        check_contents(plan, memory, batch, stream);
+        check_contents(plan, memory, size, stream);
     }
     plan.plan->run(pass, args,
                    {.tables = static_cast<const std::int32_t*>(memory.tables),
@@ -271,7 +328,8 @@ int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
         spion::api::run(made, PlanPass::kForward, tensors, call.lse,
                         {call.tables, call.table_bytes, call.lengths, call.workspace,
                          call.workspace_bytes, call.flags, call.table_head, call.query_spans,
-                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, nullptr},
+                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, nullptr,
+                         call.cu_seqlens, call.host_cu_seqlens, call.sequences},
                         stream);
     });
 }
@@ -294,7 +352,8 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
         spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
                         {call.tables, call.table_bytes, call.lengths, call.workspace,
                          call.workspace_bytes, call.flags, call.table_head, call.query_spans,
-                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, call.d_sinks},
+                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, call.d_sinks,
+                         call.cu_seqlens, call.host_cu_seqlens, call.sequences},
                         stream);
     });
 }

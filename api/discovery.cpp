@@ -65,6 +65,7 @@ void check_pooled(const Attention& attention) {
             throw UserError("the attention has {}, and discovery pools {}", what, instead);
         }
     };
+    refuse(attention.varlen, "varlen", "maps of one length: leave varlen 0");
     refuse(attention.mask == ElementMask::kSpans, "spans",
            "the whole map or a causal one: leave spans 0");
     refuse(attention.key_value_length() != attention.length, "keys of another length",
@@ -81,8 +82,8 @@ void run(const spion_discoverer& discoverer, const spion_discoverer_args& call, 
     const std::int64_t batch = batch_of(call.q, "q");
     SpionAttentionArguments args = {};
     args.batch = static_cast<int>(batch);
-    args.q = read_tensor(call.q, "q", attention, batch, Access::kRead, device);
-    args.k = read_tensor(call.k, "k", attention, batch, Access::kRead, device);
+    args.q = read_tensor(call.q, "q", attention, {.batch = batch}, Access::kRead, device);
+    args.k = read_tensor(call.k, "k", attention, {.batch = batch}, Access::kRead, device);
     check_address(call.lse, "lse", sizeof(float), device);
     if ((call.lengths != nullptr) != attention.key_padding) {
         throw UserError("lengths are {} and the discoverer was made with key_padding = {}: {}",

@@ -43,9 +43,14 @@ ElementMask mask_of(const spion_attention& given) {
             "spion_attention asks for spans and for causal: leave causal 0 and say it in "
             "spion_mask_rules");
     }
-    return given.spans != 0    ? ElementMask::kSpans
-           : given.causal != 0 ? ElementMask::kCausal
-                               : ElementMask::kNone;
+    if (given.varlen != 0 && given.causal != 0) {
+        throw UserError(
+            "spion_attention asks for varlen and for causal: leave causal 0 and say it in "
+            "spion_mask_rules, whose spans calls with varlen are given");
+    }
+    return given.spans != 0 || given.varlen != 0 ? ElementMask::kSpans
+           : given.causal != 0                   ? ElementMask::kCausal
+                                                 : ElementMask::kNone;
 }
 
 Attention attention_of(const spion_attention& given) {
@@ -64,7 +69,8 @@ Attention attention_of(const spion_attention& given) {
                         .patterns = given.patterns == 0 ? 1 : given.patterns,
                         .softcap = given.softcap,
                         .alibi = given.alibi != 0,
-                        .sink = given.sinks != 0};
+                        .sink = given.sinks != 0,
+                        .varlen = given.varlen != 0};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);
     }

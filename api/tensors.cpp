@@ -1,7 +1,11 @@
 #include "api/tensors.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <iterator>
 #include <limits>
+#include <span>
 #include <string_view>
 
 #include "ir/dtype.h"
@@ -41,22 +45,28 @@ bool is_stored_as(DType dtype, std::int32_t given) {
     return false;
 }
 
+// Dimensions of a tensor: B is none of sequences that lie end to end.
+int rank_of(const Attention& attention) {
+    return attention.varlen ? 3 : 4;
+}
+
 void check_shape(const spion_tensor& tensor, const char* name, const Attention& attention,
-                 std::int64_t batch) {
+                 const BatchSize& size) {
     const std::string_view of = name;
     const bool of_keys = of == "k" || of == "v" || of == "d_k" || of == "d_v";
     const std::int64_t heads = of_keys ? attention.key_value_heads() : attention.heads;
-    const std::int64_t length = of_keys ? attention.key_value_length() : attention.length;
+    const std::int64_t positions = of_keys ? attention.key_value_length() : attention.length;
     const bool of_values = of == "v" || of == "o" || of == "d_o" || of == "d_v";
     const int width = of_values ? attention.value_head_dim() : attention.head_dim;
-    const std::int64_t wanted[] = {batch, heads, length, width};
-    if (tensor.rank != 4 || !std::equal(wanted, wanted + 4, tensor.shape)) {
-        throw UserError(
-            "{} has rank {} and shape [{}, {}, {}, {}], and the plan takes [B, H, L, {}] = "
-            "[{}, {}, {}, {}]",
-            name, tensor.rank, tensor.shape[0], tensor.shape[1], tensor.shape[2], tensor.shape[3],
-            of_values && attention.value_dim != 0 ? "Dv" : "D", wanted[0], wanted[1], wanted[2],
-            wanted[3]);
+    const std::int64_t all[] = {size.batch, heads, attention.varlen ? size.rows : positions, width};
+    const std::span<const std::int64_t> wanted = std::span(all).last(rank_of(attention));
+    if (tensor.rank != std::ssize(wanted) ||
+        !std::equal(wanted.begin(), wanted.end(), tensor.shape)) {
+        const auto seen = std::span(tensor.shape).first(std::clamp(tensor.rank, 0, 4));
+        throw UserError("{} has rank {} and shape [{}], and the plan takes [{}, {}] = [{}]", name,
+                        tensor.rank, fmt::join(seen, ", "), attention.varlen ? "H, T" : "B, H, L",
+                        of_values && attention.value_dim != 0 ? "Dv" : "D",
+                        fmt::join(wanted, ", "));
     }
     if (!is_stored_as(attention.dtype, tensor.dtype)) {
         throw UserError(
@@ -67,10 +77,9 @@ void check_shape(const spion_tensor& tensor, const char* name, const Attention& 
 }
 
 // Of a dimension of more than one element, in elements.
-void check_stride(const spion_tensor& tensor, const char* name, int dimension, std::int64_t bytes,
+void check_stride(const char* name, int dimension, std::int64_t stride, std::int64_t bytes,
                   Access access, bool on_host) {
     constexpr const char* kDimensions[] = {"batch", "head", "row"};
-    const std::int64_t stride = tensor.strides[dimension];
     const bool aligned = on_host || stride * bytes % kEngineBytes == 0;
     const bool counts = dimension < 2 || stride * bytes <= std::numeric_limits<std::int32_t>::max();
     if (stride < (access == Access::kWrite ? 1 : 0) || !aligned || !counts) {
@@ -96,21 +105,34 @@ std::int64_t batch_of(const spion_tensor& tensor, const char* name) {
     return batch;
 }
 
+std::int64_t rows_of(const spion_tensor& tensor, const char* name) {
+    const std::int64_t rows = tensor.shape[1];
+    if (tensor.rank != 3 || rows < 1 || rows > std::numeric_limits<std::int32_t>::max()) {
+        throw UserError(
+            "{} has rank {} and shape[1] = {}: give a tensor [H, T, D], as the plan was made with "
+            "varlen, with T of at least 1",
+            name, tensor.rank, rows);
+    }
+    return rows;
+}
+
 SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
-                        std::int64_t batch, Access access, const Device& device) {
+                        const BatchSize& size, Access access, const Device& device) {
     const bool on_host = device.target().back_end == BackEnd::kHost;
     const std::int64_t bytes = storage_bytes(attention.dtype);
-    check_shape(tensor, name, attention, batch);
-    if (tensor.strides[3] != 1) {
+    check_shape(tensor, name, attention, size);
+    const int rank = rank_of(attention);
+    if (tensor.strides[rank - 1] != 1) {
         throw UserError("{} has a stride of {} elements along D: it must be 1; make it contiguous",
-                        name, tensor.strides[3]);
+                        name, tensor.strides[rank - 1]);
     }
-    std::int64_t strides[3];
-    for (int dimension = 0; dimension < 3; ++dimension) {
-        strides[dimension] = tensor.shape[3];  // of one element: any will do
-        if (tensor.shape[dimension] > 1) {
-            check_stride(tensor, name, dimension, bytes, access, on_host);
-            strides[dimension] = tensor.strides[dimension];
+    std::int64_t strides[3];  // of B, H and L
+    for (int at = 0; at < 3; ++at) {
+        const int dimension = at + rank - 4;   // of the tensor
+        strides[at] = tensor.shape[rank - 1];  // of one element, or none: any will do
+        if (dimension >= 0 && tensor.shape[dimension] > 1) {
+            check_stride(name, at, tensor.strides[dimension], bytes, access, on_host);
+            strides[at] = tensor.strides[dimension];
         }
     }
     check_address(tensor.data, name, static_cast<std::size_t>(on_host ? bytes : kEngineBytes),

@@ -14,13 +14,24 @@ namespace spion::api {
 
 enum class Access { kRead, kWrite };
 
+// Of a call's tensors.
+struct BatchSize {
+    std::int64_t batch;
+    std::int64_t rows = 0;  // T of sequences that lie end to end
+};
+
+// T of a [H, T, D] tensor of an attention with varlen. Throws UserError when it has no three
+// dimensions, or no rows.
+std::int64_t rows_of(const spion_tensor& tensor, const char* name);
+
 // B of a [B, H, L, D] tensor. Throws UserError when it has no four dimensions, or is no batch.
 std::int64_t batch_of(const spion_tensor& tensor, const char* name);
 
-// A [B, H, L, D] or, of V and O, [B, H, L, Dv] tensor of the attention. Throws UserError for another
-// shape or dtype, and for strides, an address or memory that the device's kernels cannot take.
+// A [B, H, L, D] or, of V and O, [B, H, L, Dv] tensor of the attention; with varlen [H, T, D] or
+// [H, T, Dv]. Throws UserError for another shape or dtype, and for strides, an address or memory
+// that the device's kernels cannot take.
 SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
-                        std::int64_t batch, Access access, const Device& device);
+                        const BatchSize& size, Access access, const Device& device);
 
 // Throws UserError when `data` is null, no multiple of `alignment`, or no memory of the device.
 void check_address(const void* data, const char* name, std::size_t alignment, const Device& device);

@@ -59,6 +59,7 @@ struct Attention {
     bool sinks = false;           // calls are given scores [H] that belong to no key
     int patterns = 0;             // 0: one for all heads; or one a head of K and V, or one a head
     int value_dim = 0;            // Dv of V and O; 0: head_dim
+    bool varlen = false;  // sequences of at most `length` end to end; calls are given cu_seqlens
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -80,6 +81,7 @@ struct Attention {
         c.sinks = sinks ? 1 : 0;
         c.patterns = patterns;
         c.value_dim = value_dim;
+        c.varlen = varlen ? 1 : 0;
         return c;
     }
 };

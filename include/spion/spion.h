@@ -67,6 +67,16 @@ inline spion_tensor tensor(void* data, DType dtype, std::int64_t batch, std::int
                   {heads * length * width, length * width, width, 1});
 }
 
+// A [H, T, D] view, for plans with varlen: of a tensor [T, H, D] the strides are D, H * D and 1.
+inline spion_tensor tensor(void* data, DType dtype, const std::int64_t (&shape)[3],
+                           const std::int64_t (&strides)[3]) {
+    return {data,
+            static_cast<std::int32_t>(dtype),
+            3,
+            {shape[0], shape[1], shape[2], 0},
+            {strides[0], strides[1], strides[2], 0}};
+}
+
 using DropoutState = spion_dropout_state;
 
 struct ForwardArguments {
@@ -81,9 +91,12 @@ struct ForwardArguments {
     const void* table_head = nullptr;  // on the host: where the tables of Plan::tables begin
     const std::int32_t* query_spans = nullptr;  // of spans(), where the tensors are
     const std::int32_t* key_spans = nullptr;
-    const DropoutState* dropout = nullptr;  // where the tensors are, with dropout
-    const float* alibi_slopes = nullptr;    // [H] with alibi
-    const float* sinks = nullptr;           // [H] with sinks
+    const DropoutState* dropout = nullptr;          // where the tensors are, with dropout
+    const float* alibi_slopes = nullptr;            // [H] with alibi
+    const float* sinks = nullptr;                   // [H] with sinks
+    const std::int32_t* cu_seqlens = nullptr;       // [B + 1] where the tensors are, with varlen
+    const std::int32_t* host_cu_seqlens = nullptr;  // the same on the host: looked at
+    std::int64_t sequences = 0;                     // B, with varlen
 };
 
 struct BackwardArguments {
@@ -102,6 +115,9 @@ struct BackwardArguments {
     const float* alibi_slopes = nullptr;
     const float* sinks = nullptr;
     float* d_sinks = nullptr;  // [H] written; null: not wanted
+    const std::int32_t* cu_seqlens = nullptr;
+    const std::int32_t* host_cu_seqlens = nullptr;
+    std::int64_t sequences = 0;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -154,7 +170,10 @@ class Plan {
                                          args.key_spans,
                                          args.dropout,
                                          args.alibi_slopes,
-                                         args.sinks};
+                                         args.sinks,
+                                         args.cu_seqlens,
+                                         args.host_cu_seqlens,
+                                         args.sequences};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -180,7 +199,10 @@ class Plan {
                                           args.dropout,
                                           args.alibi_slopes,
                                           args.sinks,
-                                          args.d_sinks};
+                                          args.d_sinks,
+                                          args.cu_seqlens,
+                                          args.host_cu_seqlens,
+                                          args.sequences};
         detail::check(spion_backward(c(), &call, stream));
     }
     const spion_plan* c() const { return handle_.get(); }

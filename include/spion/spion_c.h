@@ -125,7 +125,9 @@ typedef struct spion_attention {
                                 every row, and belongs to no key */
     int32_t patterns;   /* 0: one for all heads; or one a head of K and V, or one a head */
     int32_t value_dim;  /* Dv of V and O and their gradients, likewise a multiple of 8; 0: D */
-    int32_t reserved;
+    int32_t varlen;     /* not 0: sequences of at most L positions lie end to end, nothing
+                                padded: calls are given cu_seqlens, and spans; without causal,
+                                key_padding and key_length */
 } spion_attention;
 #define SPION_ATTENTION_INIT \
     { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -221,8 +223,8 @@ typedef enum spion_call_flags {
      * a microsecond. */
     SPION_OVERLAP = 1,
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
-     * otherwise: it refuses tables of another plan, lengths out of range, and a workspace that is
-     * not prepared. To find mistakes with: it allocates, and cannot be captured. */
+     * otherwise: it refuses tables of another plan, lengths, spans and cu_seqlens out of range, and
+     * a workspace that is not prepared. To find mistakes with: it allocates, and cannot be captured. */
     SPION_CHECK = 2
 } spion_call_flags;
 
@@ -242,7 +244,12 @@ typedef struct spion_dropout_state {
  * [B, H, L, D] and o [B, H, L, Dv], k [B, key_value_heads, Lk, D] and v [B, key_value_heads, Lk, Dv],
  * the last dimension contiguous; on a GPU, addresses and strides are multiples of 16 bytes. `lse` is
  * [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not
- * made with is null. */
+ * made with is null.
+ *
+ * With varlen, tensors have rank 3 and are [H, T, D] or [H, T, Dv], with the strides of a tensor
+ * [T, H, D] as well: position i of sequence b lies in row cu_seqlens[b] + i of T. Patterns, spans and
+ * dropout number positions from each sequence's first. `lse` is [B, H, L], and B `sequences`; what
+ * lies beyond a sequence's end is not written there. */
 typedef struct spion_forward_args {
     size_t size;
     spion_tensor q, k, v;
@@ -264,6 +271,10 @@ typedef struct spion_forward_args {
     const spion_dropout_state* dropout; /* with dropout */
     const float* alibi_slopes;          /* [H] with alibi */
     const float* sinks;                 /* [H] with sinks */
+    const int32_t* cu_seqlens;      /* [B + 1] with varlen: 0, the row where each further sequence
+                                  begins, and T. On a GPU they are not looked at */
+    const int32_t* host_cu_seqlens; /* the same numbers on the host, which are looked at, or null */
+    int64_t sequences;              /* B with varlen */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -284,6 +295,9 @@ typedef struct spion_backward_args {
     const float* alibi_slopes;
     const float* sinks;
     float* d_sinks; /* [H] written, with sinks; null: not wanted */
+    const int32_t* cu_seqlens;
+    const int32_t* host_cu_seqlens;
+    int64_t sequences;
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's
@@ -305,8 +319,8 @@ typedef struct spion_discoverer spion_discoverer;
 
 /* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads, in
  * the map before dropout. For patterns of heads make one of each
- * group's heads alone, and run it on views of these with their part of lse. SPION_INVALID for spans and for
- * another key_length. The
+ * group's heads alone, and run it on views of these with their part of lse. SPION_INVALID for spans,
+ * varlen and another key_length. The
  * context compiles one kernel. */
 SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
                                           const spion_discovery* discovery,

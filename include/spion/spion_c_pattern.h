@@ -120,9 +120,12 @@ typedef struct spion_mask_rules {
     const int32_t* query_lengths; /* [B] in [0, L]: queries from it on keep nothing; or null */
     int64_t key_length;           /* Lk; 0: L */
     const int32_t* key_documents; /* [B, Lk] of keys; null: `documents`, where Lk is L */
+    const int32_t* cu_seqlens;    /* [B + 1], of calls with varlen: what lies from
+                                     cu_seqlens[b + 1] - cu_seqlens[b] on is not sequence b's, and
+                                     keeps and is kept by nothing; or null */
 } spion_mask_rules;
 #define SPION_MASK_RULES_INIT \
-    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* The rules as kernels read them, for calls of a plan with `spans`: query_spans [B, L, 2], the first
  * key that a query keeps and the end of those, and key_spans [B, Lk, 2], the same of the queries that

@@ -202,17 +202,18 @@ void Array::check_plain(int rank, dlpack::TypeCode code, int bits) const {
     }
 }
 
-spion_tensor Array::as_tensor() const {
-    if (tensor_.rank != 4) {
+spion_tensor Array::as_tensor(int rank) const {
+    if (tensor_.rank != rank) {
         refuse(std::string(name_) + " has rank " + std::to_string(tensor_.rank) +
-               ": give an array [B, H, L, D]");
+               (rank == 4 ? ": give an array [B, H, L, D]"
+                          : ": give an array [H, T, D], as the plan was made with varlen"));
     }
     spion_tensor seen = {};
     seen.data = data();
     seen.dtype = dtype_of(tensor_, name_);
-    seen.rank = 4;
+    seen.rank = rank;
     std::int64_t contiguous = 1;
-    for (int i = 3; i >= 0; --i) {
+    for (int i = rank - 1; i >= 0; --i) {
         seen.shape[i] = tensor_.shape[i];
         seen.strides[i] = tensor_.strides != nullptr ? tensor_.strides[i] : contiguous;
         contiguous *= tensor_.shape[i];

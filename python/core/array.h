@@ -35,8 +35,8 @@ class Array {
     void check_device(bool cuda, int ordinal) const;
     // Throws UserError unless it is contiguous, of that rank, and of that type.
     void check_plain(int rank, dlpack::TypeCode code, int bits) const;
-    // [B, H, L, D]; the library checks shape and strides.
-    spion_tensor as_tensor() const;
+    // [B, H, L, D], or [H, T, D] of sequences; the library checks shape and strides.
+    spion_tensor as_tensor(int rank = 4) const;
 
   private:
     void take_capsule(nb::handle object, Access access, void* stream);

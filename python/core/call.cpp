@@ -33,11 +33,11 @@ class Ready {
   public:
     Ready(const LentPlan& plan, const Call& call, Pass pass, const Array* const (&arrays)[kCount],
           const Beside& beside, const RunOptions& options)
-        : tensors_(read(call, arrays, beside, options)),
+        : tensors_(read(plan, call, arrays, beside, options)),
           alone_(options.alone == nullptr ? std::unique_lock<std::mutex>()
                                           : std::unique_lock(*options.alone)),
-          scratch_(plan.plan, tensors_[0].shape[0], pass, beside.workspace(), options.prepare,
-                   call.stream()) {}
+          scratch_(plan.plan, sizes_in(plan, tensors_, beside).batch, pass, beside.workspace(),
+                   options.prepare, call.stream()) {}
 
     const spion_tensor& operator[](std::size_t index) const { return tensors_[index]; }
 
@@ -54,6 +54,9 @@ class Ready {
         arguments.table_head = options.head;
         arguments.query_spans = beside.query_spans();
         arguments.key_spans = beside.key_spans();
+        arguments.cu_seqlens = beside.starts();
+        arguments.host_cu_seqlens = beside.host_starts();
+        arguments.sequences = beside.sequences();
         if (options.scores != nullptr) {
             arguments.dropout = options.scores->dropout();
             arguments.alibi_slopes = options.scores->alibi_slopes();
@@ -63,16 +66,29 @@ class Ready {
     }
 
   private:
-    static std::array<spion_tensor, kCount> read(const Call& call,
+    static CallSizes sizes_in(const LentPlan& plan, const std::array<spion_tensor, kCount>& tensors,
+                              const Beside& beside) {
+        if (plan.varlen > 0) {
+            return {beside.sequences(), tensors[0].shape[0], plan.varlen, plan.varlen};
+        }
+        return sizes_of(tensors[0], tensors[1]);
+    }
+    static std::array<spion_tensor, kCount> read(const LentPlan& plan, const Call& call,
                                                  const Array* const (&arrays)[kCount],
                                                  const Beside& beside, const RunOptions& options) {
         std::array<spion_tensor, kCount> tensors;
         for (std::size_t i = 0; i < kCount; ++i) {
-            tensors[i] = call.checked(*arrays[i]).as_tensor();
+            tensors[i] = call.checked(*arrays[i]).as_tensor(plan.varlen > 0 ? 3 : 4);
         }
-        beside.check_counts(tensors[0], tensors[1]);
+        const CallSizes sizes = sizes_in(plan, tensors, beside);
+        if (plan.varlen > 0 && sizes.batch < 1) {
+            throw UserError(SPION_INVALID,
+                            "the plan was made with varlen and the call has no cu_seqlens of B + 1 "
+                            "numbers: give where each sequence begins, and T");
+        }
+        beside.check_counts(sizes);
         if (options.scores != nullptr) {
-            options.scores->check_heads(tensors[0].shape[1]);
+            options.scores->check_heads(sizes.heads);
         }
         return tensors;
     }
@@ -152,12 +168,13 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks) {
+             nb::handle sinks, nb::handle starts, nb::handle host_starts) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[4] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
                              call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
-    const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace);
+    const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace, starts,
+                        host_starts);
     const ScoreArrays scores(call, state, slopes, sinks, nb::none());
     run_forward(plan, call, {&arrays[0], &arrays[1], &arrays[2], &arrays[3]}, beside,
                 {.prepare = prepare, .head = head_of(head), .scores = &scores});
@@ -167,7 +184,8 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
-              nb::handle slopes, nb::handle sinks, nb::handle d_sinks) {
+              nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
+              nb::handle host_starts) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[8] = {
@@ -175,7 +193,8 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
         call.read(v, "v", Access::kRead),      call.read(o, "o", Access::kRead),
         call.read(d_o, "d_o", Access::kRead),  call.read(d_q, "d_q", Access::kWrite),
         call.read(d_k, "d_k", Access::kWrite), call.read(d_v, "d_v", Access::kWrite)};
-    const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace);
+    const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace, starts,
+                        host_starts);
     const ScoreArrays scores(call, state, slopes, sinks, d_sinks);
     run_backward(plan, call,
                  {&arrays[0], &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],

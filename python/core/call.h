@@ -26,7 +26,16 @@ struct LentPlan {
     bool cuda;
     int ordinal;
     std::size_t table_bytes;
+    std::int64_t varlen = 0;  // L of sequences that lie end to end; 0: samples have one length
 };
+
+// Numbers of B, H, L and Lk of a call.
+struct CallSizes {
+    std::int64_t batch, heads, queries, keys;
+};
+inline CallSizes sizes_of(const spion_tensor& q, const spion_tensor& k) {
+    return {q.shape[0], q.shape[1], q.shape[2], k.shape[2]};
+}
 
 // Arrays of one call: each checked for its device when it is read.
 class Call {
@@ -56,7 +65,8 @@ class Call {
 // Tables, lengths, LSE and workspace of a call.
 struct Beside {
     Beside(const Call& call, nb::handle lse, Access lse_access, nb::handle tables,
-           nb::handle lengths, nb::handle spans, nb::handle workspace) {
+           nb::handle lengths, nb::handle spans, nb::handle workspace,
+           nb::handle starts = nb::none(), nb::handle host_starts = nb::none()) {
         if (!lse.is_none()) {
             lse_.emplace(lse, "lse", lse_access, call.stream());
             call.checked(*lse_).check_plain(3, dlpack::kFloat, 32);
@@ -77,17 +87,33 @@ struct Beside {
             workspace_.emplace(workspace, "workspace", Access::kWrite, call.stream());
             call.checked(*workspace_).check_plain(1, dlpack::kUInt, 8);
         }
+        if (!starts.is_none()) {
+            starts_.emplace(starts, "cu_seqlens", Access::kRead, call.stream());
+            call.checked(*starts_).check_plain(1, dlpack::kInt, 32);
+        }
+        if (!host_starts.is_none()) {
+            host_starts_.emplace(host_starts, "cu_seqlens", Access::kRead, nullptr);
+            host_starts_->check_device(false, 0);
+            host_starts_->check_plain(1, dlpack::kInt, 32);
+            if (sequences() + 1 != host_starts_->seen().shape[0]) {
+                refuse("cu_seqlens on the host has ", host_starts_->seen().shape[0],
+                       "that where the tensors are has", sequences() + 1);
+            }
+        }
     }
 
+    // The library reads B + 1 numbers.
+    std::int64_t sequences() const { return starts_ ? starts_->seen().shape[0] - 1 : 0; }
+
     // The library reads [B] numbers, and [B, H, L]: their number is checked here.
-    void check_counts(const spion_tensor& q, const spion_tensor& k) const {
-        if (lengths_ && lengths_->seen().shape[0] != q.shape[0]) {
-            refuse("lengths has ", lengths_->seen().shape[0], "batch", q.shape[0]);
+    void check_counts(const CallSizes& sizes) const {
+        if (lengths_ && lengths_->seen().shape[0] != sizes.batch) {
+            refuse("lengths has ", lengths_->seen().shape[0], "batch", sizes.batch);
         }
         if (spans_) {
-            check_spans(q, k);
+            check_spans(sizes);
         }
-        const std::int64_t rows = q.shape[0] * q.shape[1] * q.shape[2];
+        const std::int64_t rows = sizes.batch * sizes.heads * sizes.queries;
         if (lse_ && static_cast<std::int64_t>(lse_->bytes() / sizeof(float)) != rows) {
             refuse("lse has ", static_cast<std::int64_t>(lse_->bytes() / sizeof(float)),
                    "B * H * L", rows);
@@ -95,11 +121,11 @@ struct Beside {
     }
 
     // [2, B, L, 2] or, for Lk keys, a row of 2 * B * (L + Lk) numbers.
-    void check_spans(const spion_tensor& q, const spion_tensor& k) const {
-        queries_ = 2 * q.shape[0] * q.shape[2];
-        if (q.shape[2] != k.shape[2]) {
+    void check_spans(const CallSizes& sizes) const {
+        queries_ = 2 * sizes.batch * sizes.queries;
+        if (sizes.queries != sizes.keys) {
             spans_->check_plain(1, dlpack::kInt, 32);
-            const std::int64_t wanted = queries_ + 2 * q.shape[0] * k.shape[2];
+            const std::int64_t wanted = queries_ + 2 * sizes.batch * sizes.keys;
             if (spans_->seen().shape[0] != wanted) {
                 refuse("spans have ", spans_->seen().shape[0], "2 * B * (L + Lk)", wanted);
             }
@@ -107,7 +133,8 @@ struct Beside {
         }
         spans_->check_plain(4, dlpack::kInt, 32);
         const std::int64_t* const shape = spans_->seen().shape;
-        if (shape[0] != 2 || shape[1] != q.shape[0] || shape[2] != q.shape[2] || shape[3] != 2) {
+        if (shape[0] != 2 || shape[1] != sizes.batch || shape[2] != sizes.queries ||
+            shape[3] != 2) {
             throw UserError(SPION_INVALID,
                             "spans are not [2, B, L, 2] of q's batch and length: make them by "
                             "spans()");
@@ -122,6 +149,8 @@ struct Beside {
         return spans_ ? static_cast<const std::int32_t*>(spans_->data()) : nullptr;
     }
     const std::int32_t* key_spans() const { return spans_ ? query_spans() + queries_ : nullptr; }
+    const std::int32_t* starts() const { return numbers(starts_); }
+    const std::int32_t* host_starts() const { return numbers(host_starts_); }
     const Array& tables() const { return *tables_; }
     const std::optional<Array>& workspace() const { return workspace_; }
 
@@ -133,7 +162,11 @@ struct Beside {
                                            .c_str());
     }
 
-    std::optional<Array> lse_, tables_, lengths_, spans_, workspace_;
+    static const std::int32_t* numbers(const std::optional<Array>& array) {
+        return array ? static_cast<const std::int32_t*>(array->data()) : nullptr;
+    }
+
+    std::optional<Array> lse_, tables_, lengths_, spans_, workspace_, starts_, host_starts_;
     mutable std::int64_t queries_ = 0;  // numbers of the spans of queries; by check_counts
 };
 
@@ -204,11 +237,12 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks);
+             nb::handle sinks, nb::handle starts, nb::handle host_starts);
 void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
-              nb::handle slopes, nb::handle sinks, nb::handle d_sinks);
+              nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
+              nb::handle host_starts);
 
 }  // namespace spion::python

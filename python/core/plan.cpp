@@ -29,6 +29,7 @@ struct Changes {
     float softcap;
     bool alibi, sinks;
     int patterns, value_dim;
+    bool varlen;
 };
 
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
@@ -51,7 +52,8 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .alibi = changes.alibi,
             .sinks = changes.sinks,
             .patterns = changes.patterns,
-            .value_dim = changes.value_dim};
+            .value_dim = changes.value_dim,
+            .varlen = changes.varlen};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -69,7 +71,8 @@ LentPlan make_plan(const LentContext& context, const Attention& attention,
     Plan plan = context.context.plan(
         attention, {.typical = std::move(typical), .max_blocks = max_blocks, .batch = batch});
     const std::size_t table_bytes = plan.table_bytes();
-    return {std::move(plan), context.cuda, context.ordinal, table_bytes};
+    return {std::move(plan), context.cuda, context.ordinal, table_bytes,
+            attention.varlen ? attention.length : 0};
 }
 
 struct LentDiscoverer {
@@ -97,7 +100,7 @@ void run_discoverer(const LentDiscoverer& self, nb::handle q, nb::handle k, nb::
     const ScoreArrays scores(call, nb::none(), slopes, nb::none(), nb::none());
     const spion_tensor tensor = call.checked(queries).as_tensor();
     const spion_tensor other = call.checked(keys).as_tensor();
-    beside.check_counts(tensor, other);
+    beside.check_counts(sizes_of(tensor, other));
     scores.check_heads(tensor.shape[1]);
     const nb::gil_scoped_release released;
     self.discoverer.run({.q = tensor,
@@ -139,7 +142,7 @@ void write_tables(const LentPlan& plan, const Pattern& pattern, nb::handle out) 
 void write_mask_spans(bool causal, std::optional<std::int32_t> left,
                       std::optional<std::int32_t> right, nb::handle documents, nb::handle prefixes,
                       nb::handle query_lengths, nb::handle key_documents, nb::handle of_queries,
-                      nb::handle of_keys) {
+                      nb::handle of_keys, nb::handle starts) {
     const Array queries(of_queries, "query_spans", Access::kWrite, nullptr);
     const Array keys(of_keys, "key_spans", Access::kWrite, nullptr);
     for (const Array* const spans : {&queries, &keys}) {
@@ -173,6 +176,18 @@ void write_mask_spans(bool causal, std::optional<std::int32_t> left,
     rules.prefixes = numbers(1, prefixes, "prefixes", 1, 0);
     rules.query_lengths = numbers(2, query_lengths, "query_lengths", 1, 0);
     rules.key_documents = numbers(3, key_documents, "key_documents", 2, key_length);
+    std::optional<Array> begins;
+    if (!starts.is_none()) {
+        begins.emplace(starts, "cu_seqlens", Access::kRead, nullptr);
+        begins->check_device(false, 0);
+        begins->check_plain(1, dlpack::kInt, 32);
+        if (begins->seen().shape[0] != batch + 1) {
+            throw UserError(SPION_INVALID,
+                            "cu_seqlens has not batch + 1 numbers: give where each sequence "
+                            "begins, and T");
+        }
+        rules.cu_seqlens = static_cast<const std::int32_t*>(begins->data());
+    }
     rules.key_length = key_length;
     detail::check(spion_write_spans(
         &rules, batch, length, static_cast<std::int32_t*>(queries.data()),
@@ -193,15 +208,16 @@ nb::tuple workspace(const LentPlan& plan, std::int64_t batch, int pass) {
 
 void bind_plan(nb::module_& module) {
     nb::class_<Attention>(module, "Attention")
-        .def("__init__", [](Attention* self, int heads, int head_dim, std::int64_t length,
-                            int block, int dtype, float scale, int softmax, bool key_padding,
-                            int key_value_heads, bool causal, bool spans, float dropout,
-                            std::int64_t key_length, float softcap, bool alibi, bool sinks,
-                            int patterns, int value_dim) {
-            new (self) Attention(make_attention(
-                heads, head_dim, length, block, dtype, scale, softmax, key_padding, key_value_heads,
-                causal, spans, {dropout, key_length, softcap, alibi, sinks, patterns, value_dim}));
-        });
+        .def("__init__",
+             [](Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,
+                float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
+                bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
+                bool sinks, int patterns, int value_dim, bool varlen) {
+                 new (self) Attention(make_attention(
+                     heads, head_dim, length, block, dtype, scale, softmax, key_padding,
+                     key_value_heads, causal, spans,
+                     {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen}));
+             });
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
                     nb::arg().none(), nb::arg().none(), Released())
@@ -219,7 +235,7 @@ void bind_plan(nb::module_& module) {
             Released());
     module.def("write_spans", &write_mask_spans, nb::arg(), nb::arg().none(), nb::arg().none(),
                nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
-               nb::arg());
+               nb::arg(), nb::arg().none() = nb::none());
     module.def("current_stream", [](nb::handle array, int ordinal) {
         return reinterpret_cast<std::uintptr_t>(current_stream(array, ordinal));
     });
@@ -241,10 +257,12 @@ void bind_plan(nb::module_& module) {
         .def("forward", &forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
              nb::arg(), nb::arg().none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none())
         .def("backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
              nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none());
 }

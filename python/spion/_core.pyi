@@ -93,6 +93,7 @@ class Attention:
         arg15: bool,
         arg16: int,
         arg17: int,
+        arg18: bool,
         /,
     ) -> None: ...
 
@@ -165,6 +166,8 @@ class Plan:
         arg12: object | None = None,
         arg13: object | None = None,
         arg14: object | None = None,
+        arg15: object | None = None,
+        arg16: object | None = None,
         /,
     ) -> None: ...
     def backward(
@@ -189,6 +192,8 @@ class Plan:
         arg17: object | None = None,
         arg18: object | None = None,
         arg19: object | None = None,
+        arg20: object | None = None,
+        arg21: object | None = None,
         /,
     ) -> None: ...
 
@@ -252,6 +257,7 @@ def write_spans(
     arg6: object | None,
     arg7: object,
     arg8: object,
+    arg9: object | None = None,
     /,
 ) -> None: ...
 def emit(arg0: Attention, arg1: str, arg2: int, arg3: int, arg4: Pattern | None, /) -> bytes: ...

@@ -31,6 +31,7 @@ def spans(
     query_lengths: Any = None,
     key_length: int | None = None,
     key_documents: Any = None,
+    cu_seqlens: Any = None,
 ) -> Any:
     """The rules as kernels read them, for calls of a plan with spans=True: int32 of NumPy's,
     [2, batch, length, 2]. Query i keeps key j when all rules that are given say so.
@@ -42,6 +43,10 @@ def spans(
     key_length: of keys in another number than queries, which are aligned at their ends: i counts from
     key_length - length then. key_documents: [batch, key_length], theirs. The spans are then one row of
     2 * batch * (length + key_length) numbers.
+
+    cu_seqlens: [batch + 1], for calls of a plan with varlen: what lies beyond the end of sequence b,
+    from cu_seqlens[b + 1] - cu_seqlens[b] on, keeps and is kept by nothing. The other rules number
+    positions from each sequence's first; `length` is the plan's.
     """
     import numpy
 
@@ -62,5 +67,6 @@ def spans(
         _numbers(key_documents, "key_documents"),
         of_queries.reshape(batch, length, 2),
         of_keys.reshape(batch, keys, 2),
+        _numbers(cu_seqlens, "cu_seqlens"),
     )
     return made.reshape(2, batch, length, 2) if keys == length else made

@@ -34,6 +34,8 @@ class Attention:
     head, which is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
     0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
     head of K and V, or one a head. value_dim: Dv, of V and O (0: D).
+    varlen: sequences of at most L positions lie end to end, nothing padded; calls are given cu_seqlens,
+    and spans that spion.spans makes of these and of any other rule.
     """
 
     heads: int
@@ -54,6 +56,7 @@ class Attention:
     sinks: bool = False
     patterns: int = 1
     value_dim: int = 0
+    varlen: bool = False
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -81,6 +84,7 @@ class Attention:
             self.sinks,
             self.patterns,
             self.value_dim,
+            self.varlen,
         )
 
 
@@ -156,6 +160,7 @@ class Plan:
         *,
         lengths: Array | None = None,
         spans: Array | None = None,
+        cu_seqlens: Array | None = None,
         dropout_state: Array | None = None,
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
@@ -165,17 +170,23 @@ class Plan:
         """softmax(scale Q K^T) V over the pattern's blocks.
 
         q, k, v: [B, H, L, D] with D contiguous, v [B, H, L, Dv]; k and v with their own number of heads
-        and key_length.
+        and key_length. With varlen [H, T, D] and [H, T, Dv], which may be views of [T, H, D], with
+        cu_seqlens [B + 1] int32: 0, the row where each further sequence begins, and T. NumPy's are looked
+        at and brought to a GPU; those of a GPU's library are used as they are.
         lengths: [B] int32, with key_padding. spans: int32 of spion.spans, where the plan has them;
         dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32. Returns o (`out`
-        where it is given) [B, H, L, Dv] and lse [B, H, L] float32, the logarithm of each row's
-        softmax sum. stream: a CUDA stream as a number; None: PyTorch's current stream for its
-        tensors, the legacy default stream for others'. On the host the call returns when it is
-        done.
+        where it is given) [B, H, L, Dv], or [H, T, Dv], and lse [B, H, L] float32, the logarithm of each
+        row's softmax sum; beyond a sequence's end it is not written. stream: a CUDA stream as a number;
+        None: PyTorch's current stream for its tensors, the legacy default stream for others'. On the
+        host the call returns when it is done.
         """
         arrays = self._lent(q=q, k=k, v=v)
-        o = self._output(arrays[0], (*q.shape[:3], v.shape[-1]), out)
-        lse = _arrays.empty(arrays[0], tuple(q.shape[:3]), "float32")
+        o = self._output(arrays[0], (*q.shape[:-1], v.shape[-1]), out)
+        batch, starts, host_starts = self._sequences(q, cu_seqlens)
+        shape = tuple(q.shape[:-1])
+        if self.attention.varlen:
+            shape = (batch, q.shape[0], self.attention.length)
+        lse = _arrays.empty(arrays[0], shape, "float32")
         tables, head = self._tables_like(q, pattern)
         self.core.forward(
             *arrays,
@@ -184,13 +195,15 @@ class Plan:
             tables,
             lengths,
             spans,
-            self._workspace(q, FORWARD),
+            self._workspace(q, batch, FORWARD),
             head,
             True,
             stream,
             dropout_state,
             alibi_slopes,
             None if sinks is None else _arrays.lent(sinks),
+            starts,
+            host_starts,
         )
         return o, lse
 
@@ -206,6 +219,7 @@ class Plan:
         *,
         lengths: Array | None = None,
         spans: Array | None = None,
+        cu_seqlens: Array | None = None,
         dropout_state: Array | None = None,
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
@@ -215,6 +229,7 @@ class Plan:
         a plan with sinks, d_sinks [H] float32."""
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
         gradients = [_arrays.empty(like, tuple(like.shape)) for like in arrays[1:4]]
+        batch, starts, host_starts = self._sequences(q, cu_seqlens)
         d_sinks = None
         if self.attention.sinks:
             d_sinks = _arrays.empty(arrays[1], (self.attention.heads,), "float32")
@@ -226,7 +241,7 @@ class Plan:
             tables,
             lengths,
             spans,
-            self._workspace(q, BACKWARD),
+            self._workspace(q, batch, BACKWARD),
             head,
             True,
             stream,
@@ -234,6 +249,8 @@ class Plan:
             alibi_slopes,
             None if sinks is None else _arrays.lent(sinks),
             d_sinks,
+            starts,
+            host_starts,
         )
         return (*gradients,) if d_sinks is None else (*gradients, d_sinks)
 
@@ -261,10 +278,21 @@ class Plan:
             kept = self._tables[key] = (placed, head)
         return kept
 
-    def _workspace(self, like: Array, which: int) -> Array | None:
+    def _sequences(self, like: Array, cu_seqlens: Array | None) -> tuple[int, Any, Any]:
+        """B of a call, cu_seqlens where `like` is, and on the host where they are known there."""
+        if cu_seqlens is None:
+            return int(like.shape[0]), None, None
+        import numpy
+
+        if self.context.name != "cpu" and isinstance(cu_seqlens, numpy.ndarray):
+            placed = _arrays.placed_like(like, numpy.ascontiguousarray(cu_seqlens))
+            return len(cu_seqlens) - 1, placed, cu_seqlens
+        return len(cu_seqlens) - 1, cu_seqlens, None
+
+    def _workspace(self, like: Array, batch: int, which: int) -> Array | None:
         if self.context.name == "cpu":
             return None
-        bytes_needed, _ = self.core.workspace(int(like.shape[0]), which)
+        bytes_needed, _ = self.core.workspace(batch, which)
         return _arrays.empty(like, (bytes_needed,), "uint8")
 
     def __repr__(self) -> str:
@@ -292,6 +320,7 @@ def plan(
     sinks: bool = False,
     patterns: int = 1,
     value_dim: int = 0,
+    varlen: bool = False,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -324,5 +353,6 @@ def plan(
         sinks=sinks,
         patterns=patterns,
         value_dim=value_dim,
+        varlen=varlen,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "spion/spion.h"
@@ -44,13 +45,23 @@ inline Attention cuda_attention(const oracle::Problem& problem) {
             .key_padding = !problem.lengths.empty(),
             .causal = problem.causal,
             .key_value_heads = problem.key_value_heads,
+            .spans = problem.rules.has_value(),
             .dropout = problem.dropout,
             .key_length = problem.key_length,
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
             .sinks = !problem.sinks.empty(),
             .patterns = problem.patterns,
-            .value_dim = problem.value_dim};
+            .value_dim = problem.value_dim,
+            .varlen = !problem.cu_seqlens.empty()};
+}
+
+// As calls are given it: of sequences [T, heads, width].
+inline std::vector<std::uint16_t> as_lent(const oracle::Problem& problem,
+                                          const std::vector<float>& padded, std::int64_t heads,
+                                          std::int64_t width) {
+    return as_bf16(problem.cu_seqlens.empty() ? padded
+                                              : oracle::packed(problem, padded, heads, width));
 }
 
 // Tensors, tables and workspace of one caller, for a plan and the problem's pattern.
@@ -65,10 +76,11 @@ class CudaCall {
           value_width_(problem.value_width()),
           kv_heads_(problem.key_value_heads == 0 ? problem.heads : problem.key_value_heads),
           keys_(problem.keys()),
-          q_(as_bf16(problem.q)),
-          k_(as_bf16(problem.k)),
-          v_(as_bf16(problem.v)),
-          d_o_(as_bf16(problem.d_o)),
+          asked_(problem),
+          q_(as_lent(problem, problem.q, heads_, width_)),
+          k_(as_lent(problem, problem.k, kv_heads_, width_)),
+          v_(as_lent(problem, problem.v, kv_heads_, value_width_)),
+          d_o_(as_lent(problem, problem.d_o, heads_, value_width_)),
           o_(d_o_.bytes()),
           d_q_(q_.bytes()),
           d_k_(k_.bytes()),
@@ -81,6 +93,10 @@ class CudaCall {
           alibi_slopes_(problem.alibi_slopes),
           sinks_(problem.sinks),
           d_sinks_(problem.sinks.size() * sizeof(float)),
+          mask_(spans_of(problem)),
+          query_spans_(mask_ ? mask_->queries : std::vector<std::int32_t>()),
+          key_spans_(mask_ ? mask_->keys : std::vector<std::int32_t>()),
+          starts_(problem.cu_seqlens),
           padded_(!problem.lengths.empty()),
           drops_(problem.dropout > 0),
           slopes_(!problem.alibi_slopes.empty()),
@@ -111,9 +127,14 @@ class CudaCall {
                 .workspace = workspace_.data(),
                 .workspace_bytes = workspace_.bytes(),
                 .flags = flags,
+                .query_spans = numbers(query_spans_, mask_.has_value()),
+                .key_spans = numbers(key_spans_, mask_.has_value()),
                 .dropout = drops_ ? static_cast<const DropoutState*>(state_.data()) : nullptr,
                 .alibi_slopes = slopes_ ? static_cast<const float*>(alibi_slopes_.data()) : nullptr,
-                .sinks = sink_ ? static_cast<const float*>(sinks_.data()) : nullptr};
+                .sinks = sink_ ? static_cast<const float*>(sinks_.data()) : nullptr,
+                .cu_seqlens = numbers(starts_, sequences() > 0),
+                .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
+                .sequences = sequences()};
     }
     BackwardArguments backward_arguments(std::uint64_t flags = 0) const {
         return {.q = view(q_),
@@ -131,21 +152,32 @@ class CudaCall {
                 .workspace = workspace_.data(),
                 .workspace_bytes = workspace_.bytes(),
                 .flags = flags,
+                .query_spans = numbers(query_spans_, mask_.has_value()),
+                .key_spans = numbers(key_spans_, mask_.has_value()),
                 .dropout = drops_ ? static_cast<const DropoutState*>(state_.data()) : nullptr,
                 .alibi_slopes = slopes_ ? static_cast<const float*>(alibi_slopes_.data()) : nullptr,
                 .sinks = sink_ ? static_cast<const float*>(sinks_.data()) : nullptr,
-                .d_sinks = sink_ ? static_cast<float*>(d_sinks_.data()) : nullptr};
+                .d_sinks = sink_ ? static_cast<float*>(d_sinks_.data()) : nullptr,
+                .cu_seqlens = numbers(starts_, sequences() > 0),
+                .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
+                .sequences = sequences()};
     }
     void run(void* stream, std::uint64_t flags = 0) const {
         plan_.forward(forward_arguments(flags), stream);
         plan_.backward(backward_arguments(flags), stream);
     }
     oracle::Outputs outputs() const {
-        return {.o = from_bf16(o_.read<std::uint16_t>()),
+        const auto padded = [&](const cuda::Memory& memory, std::int64_t heads,
+                                std::int64_t width) {
+            std::vector<float> values = from_bf16(memory.read<std::uint16_t>());
+            return asked_.cu_seqlens.empty() ? values
+                                             : oracle::unpacked(asked_, values, heads, width);
+        };
+        return {.o = padded(o_, heads_, value_width_),
                 .lse = lse_.read<float>(),
-                .d_q = from_bf16(d_q_.read<std::uint16_t>()),
-                .d_k = from_bf16(d_k_.read<std::uint16_t>()),
-                .d_v = from_bf16(d_v_.read<std::uint16_t>()),
+                .d_q = padded(d_q_, heads_, width_),
+                .d_k = padded(d_k_, kv_heads_, width_),
+                .d_v = padded(d_v_, kv_heads_, value_width_),
                 .d_sinks = sink_ ? d_sinks_.read<float>() : std::vector<float>()};
     }
     // Every output's bytes, to compare runs with.
@@ -171,20 +203,33 @@ class CudaCall {
             &memory == &k_ || &memory == &v_ || &memory == &d_k_ || &memory == &d_v_;
         const bool of_values =
             &memory == &v_ || &memory == &o_ || &memory == &d_o_ || &memory == &d_v_;
+        if (!asked_.cu_seqlens.empty()) {
+            const std::int64_t heads = of_keys ? kv_heads_ : heads_;
+            const std::int64_t width = of_values ? value_width_ : width_;
+            return tensor(memory.data(), DType::kBf16, {heads, asked_.cu_seqlens.back(), width},
+                          {width, heads * width, 1});
+        }
         return tensor(memory.data(), DType::kBf16, batch_, of_keys ? kv_heads_ : heads_,
                       of_keys ? keys_ : length_, of_values ? value_width_ : width_);
     }
     static DropoutState state_of(const oracle::Problem& problem) {
         return {problem.seed, problem.offset, problem.dropout_enabled ? 1 : 0};
     }
+    const std::int32_t* numbers(const cuda::Memory& memory, bool given) const {
+        return given ? static_cast<const std::int32_t*>(memory.data()) : nullptr;
+    }
+    std::int64_t sequences() const { return asked_.cu_seqlens.empty() ? 0 : batch_; }
     const std::int32_t* lengths() const {
         return padded_ ? static_cast<const std::int32_t*>(lengths_.data()) : nullptr;
     }
 
     const Plan plan_;
     std::int64_t batch_, heads_, length_, width_, value_width_, kv_heads_, keys_;
+    oracle::Problem asked_;
     cuda::Memory q_, k_, v_, d_o_, o_, d_q_, d_k_, d_v_, lse_, tables_, lengths_, workspace_;
     cuda::Memory state_, alibi_slopes_, sinks_, d_sinks_;
+    std::optional<Spans> mask_;
+    cuda::Memory query_spans_, key_spans_, starts_;
     bool padded_, drops_, slopes_, sink_;
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/api/cuda_fixture.h"
+#include "tests/api/expect_status.h"
 
 namespace spion::test {
 namespace {
@@ -60,6 +61,39 @@ TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
             expect_right(asked);
         }
     }
+}
+
+TEST_F(ApiGpuOptions, SequencesEndToEndMeetTheReferenceInEveryFamily) {
+    const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
+    const oracle::Options each[] = {{},
+                                    {.key_value_heads = 2, .value_dim = 40},
+                                    {.patterns = 4, .sinks = true, .dropout = true}};
+    for (int family = 0; family < 4; ++family) {
+        for (const oracle::Options& options : each) {
+            SCOPED_TRACE("block " + std::to_string(blocks[family]));
+            oracle::Problem asked = drawn(blocks[family], widths[family], options);
+            asked.cu_seqlens = oracle::random_sequences(asked.length, asked.batch, seed_);
+            asked.rules = oracle::random_rules(asked.length, asked.batch, seed_);
+            expect_right(asked);
+        }
+    }
+}
+
+TEST_F(ApiGpuOptions, StartsOfSequencesAreLookedAtWhenAsked) {
+    oracle::Problem asked = drawn(64, 64, {});
+    asked.cu_seqlens = {0, 500, 700};
+    const Plan plan = plan_of(asked);
+    const CudaCall call(plan, asked, stream_->get());
+    const std::vector<std::int32_t> beyond = {0, 500, 701};
+    const cuda::Memory on_device(beyond);
+    ForwardArguments args = call.forward_arguments();
+    args.host_cu_seqlens = beyond.data();
+    const std::string words = "cu_seqlens ends with 701 and the tensors have 700 rows";
+    expect_status<UserError>([&] { plan.forward(args, stream_->get()); }, words);
+    args = call.forward_arguments(SPION_CHECK);
+    args.cu_seqlens = static_cast<const std::int32_t*>(on_device.data());
+    args.host_cu_seqlens = nullptr;
+    expect_status<UserError>([&] { plan.forward(args, stream_->get()); }, words);
 }
 
 // The state lies in device memory: what is written there between two replays of a graph is what the

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <span>
@@ -30,7 +31,8 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .alibi = !problem.alibi_slopes.empty(),
             .sinks = !problem.sinks.empty(),
             .patterns = problem.patterns,
-            .value_dim = problem.value_dim};
+            .value_dim = problem.value_dim,
+            .varlen = !problem.cu_seqlens.empty()};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {
@@ -54,7 +56,18 @@ inline Pattern pattern_of(const oracle::Problem& problem) {
     return heads.size() == 1 ? heads[0] : Pattern::from_heads(heads);
 }
 
-// The tensors of a call, [B, H, L, D] and [B, H, L, Dv] contiguous; outputs begin as NaN.
+// Of a problem's mask, or of its sequences, which take one.
+inline std::optional<Spans> spans_of(const oracle::Problem& problem) {
+    if (!problem.rules && problem.cu_seqlens.empty()) {
+        return std::nullopt;
+    }
+    MaskRules rules = rules_of(problem.rules.value_or(oracle::Rules{}));
+    rules.cu_seqlens = problem.cu_seqlens;
+    return spans(rules, problem.batch, problem.length, problem.key_length);
+}
+
+// The tensors of a call, [B, H, L, D] and [B, H, L, Dv] contiguous, or [T, H, D] and [T, H, Dv] of
+// sequences; outputs begin as NaN.
 struct HostTensors {
     explicit HostTensors(const oracle::Problem& problem)
         : q(problem.q),
@@ -68,30 +81,55 @@ struct HostTensors {
           drops(problem.dropout > 0),
           kv_heads(problem.key_value_heads == 0 ? problem.heads : problem.key_value_heads),
           keys(problem.keys()),
-          value_width(problem.value_width()) {
+          value_width(problem.value_width()),
+          starts(problem.cu_seqlens),
+          asked(&problem) {
+        if (!starts.empty()) {
+            q = oracle::packed(problem, q, problem.heads, problem.head_dim);
+            k = oracle::packed(problem, k, kv_heads, problem.head_dim);
+            v = oracle::packed(problem, v, kv_heads, value_width);
+            d_o = oracle::packed(problem, d_o, problem.heads, value_width);
+        }
         const float nan = std::numeric_limits<float>::quiet_NaN();
         out.o.assign(d_o.size(), nan);
         out.d_q.assign(q.size(), nan);
         out.d_k.assign(k.size(), nan);
         out.d_v.assign(v.size(), nan);
         out.d_sinks.assign(sinks.size(), nan);
-        out.lse.assign(q.size() / static_cast<std::size_t>(problem.head_dim), nan);
+        out.lse.assign(problem.q.size() / static_cast<std::size_t>(problem.head_dim), nan);
         shape[0] = problem.batch;
         shape[1] = problem.heads;
         shape[2] = problem.length;
         shape[3] = problem.head_dim;
-        if (problem.rules) {
-            mask =
-                spans(rules_of(*problem.rules), problem.batch, problem.length, problem.key_length);
-        }
+        mask = spans_of(problem);
     }
 
     spion_tensor view(std::vector<float>& data) const {
         const bool of_keys = &data == &k || &data == &v || &data == &out.d_k || &data == &out.d_v;
         const bool of_values = &data == &v || &data == &out.o || &data == &d_o || &data == &out.d_v;
+        if (!starts.empty()) {
+            const std::int64_t heads = of_keys ? kv_heads : shape[1];
+            const std::int64_t width = of_values ? value_width : shape[3];
+            return tensor(data.data(), DType::kFp32, {heads, starts.back(), width},
+                          {width, heads * width, 1});
+        }
         return tensor(data.data(), DType::kFp32, shape[0], of_keys ? kv_heads : shape[1],
                       of_keys ? keys : shape[2], of_values ? value_width : shape[3]);
     }
+    // [B, H, L, D] whatever the call was given.
+    oracle::Outputs outputs() const {
+        if (starts.empty()) {
+            return out;
+        }
+        oracle::Outputs padded = out;
+        padded.o = oracle::unpacked(*asked, out.o, shape[1], value_width);
+        padded.d_q = oracle::unpacked(*asked, out.d_q, shape[1], shape[3]);
+        padded.d_k = oracle::unpacked(*asked, out.d_k, kv_heads, shape[3]);
+        padded.d_v = oracle::unpacked(*asked, out.d_v, kv_heads, value_width);
+        return padded;
+    }
+    const std::int32_t* cu_seqlens() const { return starts.empty() ? nullptr : starts.data(); }
+    std::int64_t sequences() const { return starts.empty() ? 0 : std::ssize(starts) - 1; }
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 
     const DropoutState* dropout() const { return drops ? &state : nullptr; }
@@ -108,6 +146,8 @@ struct HostTensors {
     DropoutState state;
     bool drops;
     std::int64_t kv_heads, keys, value_width;
+    std::vector<std::int32_t> starts;
+    const oracle::Problem* asked;  // lives as long
     oracle::Outputs out;
     std::int64_t shape[4];
 };
@@ -141,7 +181,9 @@ inline ForwardArguments forward_arguments(HostTensors& t, HostMemory& memory) {
             .key_spans = t.key_spans(),
             .dropout = t.dropout(),
             .alibi_slopes = t.data_of(t.alibi_slopes),
-            .sinks = t.data_of(t.sinks)};
+            .sinks = t.data_of(t.sinks),
+            .cu_seqlens = t.cu_seqlens(),
+            .sequences = t.sequences()};
 }
 
 inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) {
@@ -164,7 +206,9 @@ inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) 
             .dropout = t.dropout(),
             .alibi_slopes = t.data_of(t.alibi_slopes),
             .sinks = t.data_of(t.sinks),
-            .d_sinks = t.out.d_sinks.empty() ? nullptr : t.out.d_sinks.data()};
+            .d_sinks = t.out.d_sinks.empty() ? nullptr : t.out.d_sinks.data(),
+            .cu_seqlens = t.cu_seqlens(),
+            .sequences = t.sequences()};
 }
 
 inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,
@@ -173,7 +217,7 @@ inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,
     HostMemory memory(plan, pattern, problem.batch);
     plan.forward(forward_arguments(tensors, memory));
     plan.backward(backward_arguments(tensors, memory));
-    return tensors.out;
+    return tensors.outputs();
 }
 
 }  // namespace spion::test

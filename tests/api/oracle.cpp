@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -120,6 +121,57 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
     return problem;
 }
 
+std::vector<std::int32_t> random_sequences(std::int64_t length, std::int64_t batch,
+                                           std::uint64_t seed) {
+    std::mt19937_64 generator(seed);
+    std::uniform_int_distribution<std::int32_t> some(0, static_cast<std::int32_t>(length));
+    const std::int64_t whole = static_cast<std::int64_t>(generator() % batch);
+    std::vector<std::int32_t> starts = {0};
+    for (std::int64_t b = 0; b < batch; ++b) {
+        starts.push_back(starts.back() +
+                         (b == whole ? static_cast<std::int32_t>(length) : some(generator)));
+    }
+    return starts;
+}
+
+namespace {
+
+// visit(place in [B, heads, L, width], place in [T, heads, width]) for rows of `width` elements.
+template <typename Visit>
+void for_each_row(const Problem& problem, std::int64_t heads, std::int64_t width,
+                  const Visit& visit) {
+    for (std::int64_t b = 0; b < problem.batch; ++b) {
+        const std::int64_t start = problem.cu_seqlens[b];
+        for (std::int64_t l = 0; start + l < problem.cu_seqlens[b + 1]; ++l) {
+            for (std::int64_t h = 0; h < heads; ++h) {
+                visit(((b * heads + h) * problem.length + l) * width,
+                      ((start + l) * heads + h) * width);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+std::vector<float> packed(const Problem& problem, const std::vector<float>& padded,
+                          std::int64_t heads, std::int64_t width) {
+    std::vector<float> rows(static_cast<std::size_t>(problem.cu_seqlens.back() * heads * width));
+    for_each_row(problem, heads, width, [&](std::int64_t from, std::int64_t to) {
+        std::copy_n(padded.begin() + from, width, rows.begin() + to);
+    });
+    return rows;
+}
+
+std::vector<float> unpacked(const Problem& problem, const std::vector<float>& rows,
+                            std::int64_t heads, std::int64_t width) {
+    std::vector<float> padded(
+        static_cast<std::size_t>(problem.batch * heads * problem.length * width));
+    for_each_row(problem, heads, width, [&](std::int64_t to, std::int64_t from) {
+        std::copy_n(rows.begin() + from, width, padded.begin() + to);
+    });
+    return padded;
+}
+
 Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
                    std::int64_t key_length) {
     std::mt19937_64 generator(seed);
@@ -147,9 +199,9 @@ spion::Attention attention_of(const Problem& problem) {
                 problem.pruned_zero ? spion::SoftmaxKind::kPrunedZero : spion::SoftmaxKind::kMasked,
             .key_padding = !problem.lengths.empty(),
             .dropout = problem.dropout,
-            .mask = problem.rules    ? spion::ElementMask::kSpans
-                    : problem.causal ? spion::ElementMask::kCausal
-                                     : spion::ElementMask::kNone,
+            .mask = problem.rules || !problem.cu_seqlens.empty() ? spion::ElementMask::kSpans
+                    : problem.causal                             ? spion::ElementMask::kCausal
+                                                                 : spion::ElementMask::kNone,
             .kv_heads = problem.key_value_heads,
             .kv_length = problem.key_length,
             .value_dim = problem.value_dim,
@@ -184,6 +236,32 @@ std::string sinks_fault(const Outputs& outputs, const spion::ReferenceResult& re
 
 }  // namespace
 
+namespace {
+
+std::vector<int> sequence_lengths(const Problem& problem) {
+    std::vector<int> lengths;
+    for (std::size_t b = 1; b < problem.cu_seqlens.size(); ++b) {
+        lengths.push_back(problem.cu_seqlens[b] - problem.cu_seqlens[b - 1]);
+    }
+    return lengths;
+}
+
+// LSE of positions that no sequence has is not written: as the reference has it.
+std::vector<float> defined_lse(const Problem& problem, const Outputs& outputs,
+                               const spion::ReferenceResult& reference) {
+    const std::vector<int> lengths = sequence_lengths(problem);
+    std::vector<float> lse = outputs.lse;
+    for (std::size_t n = 0; !lengths.empty() && n < lse.size(); ++n) {
+        const auto row = static_cast<std::int64_t>(n);
+        if (row % problem.length >= lengths[row / problem.length / problem.heads]) {
+            lse[n] = static_cast<float>(reference.lse[n]);
+        }
+    }
+    return lse;
+}
+
+}  // namespace
+
 std::string faults(const Problem& problem, const Outputs& outputs, double tolerance) {
     const Rules given = problem.rules.value_or(Rules{});
     const spion::MaskRules rules{.causal = given.causal,
@@ -192,7 +270,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                  .documents = given.documents,
                                  .key_documents = given.key_documents,
                                  .prefixes = given.prefixes,
-                                 .query_lengths = given.query_lengths};
+                                 .query_lengths = given.query_lengths,
+                                 .sequence_lengths = sequence_lengths(problem)};
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
     const spion::ReferenceResult reference =
         spion::reference_attention({.attention = attention_of(problem),
@@ -211,7 +290,7 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                .sinks = problem.sinks}});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
-        text += fault("lse", outputs.lse, reference.lse, 0, tolerance);
+        text += fault("lse", defined_lse(problem, outputs, reference), reference.lse, 0, tolerance);
     }
     if (!outputs.d_q.empty()) {
         text += fault("d_q", outputs.d_q, reference.d_q, reference.d_q_terms, tolerance) +

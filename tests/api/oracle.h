@@ -34,6 +34,9 @@ struct Problem {
     std::uint32_t offset = 0;
     bool dropout_enabled = true;
     std::vector<float> alibi_slopes = {}, sinks = {};  // [heads], or empty
+    // [B + 1] of sequences of at most `length`, which calls are given end to end, without what the
+    // tensors above hold beyond their ends; or empty.
+    std::vector<std::int32_t> cu_seqlens = {};
 
     std::int64_t keys() const { return key_length == 0 ? length : key_length; }
     int value_width() const { return value_dim == 0 ? head_dim : value_dim; }
@@ -56,6 +59,14 @@ struct Options {
 };
 Problem random_problem(const Problem& shape, const Options& options, double density,
                        std::uint64_t seed);
+// B sequences of a total of T positions, each of 0 to `length`, one of them of `length`.
+std::vector<std::int32_t> random_sequences(std::int64_t length, std::int64_t batch,
+                                           std::uint64_t seed);
+// [B, heads, L, width] to [T, heads, width], and back with zeros beyond the ends.
+std::vector<float> packed(const Problem& problem, const std::vector<float>& padded,
+                          std::int64_t heads, std::int64_t width);
+std::vector<float> unpacked(const Problem& problem, const std::vector<float>& rows,
+                            std::int64_t heads, std::int64_t width);
 // Any conjunction of rules.
 Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
                    std::int64_t key_length = 0);

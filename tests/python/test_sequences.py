@@ -1,0 +1,142 @@
+"""Sequences that lie end to end, with NumPy on the host: each as the padded problem in float64."""
+
+import numpy as np
+import pytest
+import reference
+import torch
+from oracle import attention, attention_gradients, close
+
+import spion
+
+BLOCK, LONGEST, HEADS, WIDTH = 32, 90, 4, 16
+STARTS = np.array([0, 90, 90, 107, 150], np.int32)
+BATCH, ROWS = len(STARTS) - 1, int(STARTS[-1])
+RULES = {
+    "whole": {},
+    "causal window": {"causal": True, "left": 20},
+    "documents": {"documents": np.repeat([[0, 1, 4], [2, 3, 9], [1, 1, 1], [1, 2, 3]], 30, axis=1)},
+}
+
+
+class Case:
+    """q, k, v and d_o as [H, T, D], and spion's plan and pattern."""
+
+    def __init__(self, shared=HEADS, values=WIDTH, **fields):
+        numbers = np.random.default_rng(shared + values)
+
+        def normal(heads, width):
+            return numbers.standard_normal((heads, ROWS, width)).astype(np.float32)
+
+        self.q, self.k, self.v = normal(HEADS, WIDTH), normal(shared, WIDTH), normal(shared, values)
+        self.d_o = normal(HEADS, values)
+        self.bits = numbers.random((3, 3)) < 0.7
+        self.pattern = spion.Pattern.from_bits(self.bits, LONGEST, block=BLOCK)
+        self.plan = spion.plan(
+            heads=HEADS, head_dim=WIDTH, length=LONGEST, block=BLOCK, key_value_heads=shared,
+            value_dim=values, varlen=True, **fields,
+        )
+
+    def run(self, spans, convert=lambda x: x, **given):
+        beside = {"spans": spans, "cu_seqlens": STARTS, **given}
+        q, k, v, d_o = (convert(x) for x in (self.q, self.k, self.v, self.d_o))
+        o, lse = self.plan.forward(q, k, v, self.pattern, **beside)
+        return o, lse, *self.plan.backward(d_o, q, k, v, o, lse, self.pattern, **beside)
+
+
+def cut(rules, b, length):
+    """The rules of sequence b alone."""
+    return {n: x[b : b + 1, :length] if n == "documents" else x for n, x in rules.items()}
+
+
+@pytest.mark.parametrize("softmax", ["masked", "pruned_zero"])
+@pytest.mark.parametrize("name", RULES)
+def test_each_sequence_is_attention_of_its_own(name, softmax):
+    case, rules = Case(shared=2, softmax=softmax), RULES[name]
+    spans = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS, **rules)
+    o, lse, *gradients = case.run(spans)
+    for b, (begin, end) in enumerate(zip(STARTS, STARTS[1:])):
+        q, k, v, d_o = (x[None, :, begin:end] for x in (case.q, case.k, case.v, case.d_o))
+        length = int(end - begin)
+        if length == 0:
+            continue
+        rest = (case.bits, BLOCK, softmax, None, cut(rules, b, length))
+        wanted_o, wanted_lse = attention(q, k, v, *rest)
+        close(o[None, :, begin:end], wanted_o)
+        close(lse[b : b + 1, :, :length], wanted_lse)
+        for made, right in zip(gradients, attention_gradients(d_o, q, k, v, *rest), strict=True):
+            close(made[None, :, begin:end], right)
+
+
+def test_rows_of_all_heads_and_wider_values():
+    """[T, H, D] as most libraries have it, by a view; what lies there is written where it lies."""
+    case = Case(values=24)
+    spans = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS)
+    wanted = case.run(spans)
+
+    def rows_first(x):
+        return np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2)
+
+    made = case.run(spans, rows_first)
+    for name, given, right in zip("o lse d_q d_k d_v".split(), made, wanted, strict=True):
+        if name != "lse":
+            assert np.array_equal(given, right)
+    out = np.full((ROWS, HEADS, 24), np.nan, np.float32).transpose(1, 0, 2)
+    case.plan.forward(
+        case.q, case.k, case.v, case.pattern, spans=spans, cu_seqlens=STARTS, out=out
+    )
+    assert np.array_equal(out, wanted[0])
+
+
+def test_dropout_and_sinks_number_positions_from_each_sequences_first():
+    case = Case(dropout=0.25, sinks=True)
+    sinks = np.linspace(-1, 1, HEADS, dtype=np.float32)
+    given = {"dropout_state": spion.dropout_state(5, 9), "sinks": sinks}
+    o, _, *_, d_sinks = case.run(spion.spans(BATCH, LONGEST, cu_seqlens=STARTS), **given)
+    factors = reference.kept_factors(0.25, 5, 9, BATCH, HEADS, LONGEST, LONGEST)
+    wanted_sinks = torch.from_numpy(sinks).double().requires_grad_()
+    total = 0
+    for b, (begin, end) in enumerate(zip(STARTS, STARTS[1:])):
+        length = int(end - begin)
+        q, k, v, d_o = (
+            torch.from_numpy(x[None, :, begin:end]).double()
+            for x in (case.q, case.k, case.v, case.d_o)
+        )
+        wanted, _ = reference.attention(
+            q, k, v, case.bits[None], BLOCK, sinks=wanted_sinks,
+            factors=factors[b : b + 1, :, :length, :length],
+        )
+        close(o[None, :, begin:end], wanted.detach().numpy())
+        total = total + (wanted * d_o).sum()
+    close(d_sinks, torch.autograd.grad(total, wanted_sinks)[0].numpy(), 1e-4)
+
+
+def test_what_does_not_fit_is_refused():
+    case = Case()
+    spans = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS)
+
+    def refuses(words, **changes):
+        given = {"spans": spans, "cu_seqlens": STARTS, **changes}
+        with pytest.raises(spion.UserError, match=words):
+            case.plan.forward(case.q, case.k, case.v, case.pattern, **given)
+
+    refuses("the plan was made with varlen and the call has no cu_seqlens", cu_seqlens=None)
+    refuses("cu_seqlens is of int64, and it must be of int32", cu_seqlens=STARTS.astype(np.int64))
+    refuses("cu_seqlens ends with 149 and the tensors have 150 rows",
+            cu_seqlens=np.minimum(STARTS, 149))
+    refuses(r"cu_seqlens\[2\] is 80, below the 90",
+            cu_seqlens=np.array([0, 90, 80, 107, 150], np.int32))
+    refuses("query_spans are null", spans=None)
+    refuses(r"spans are not \[2, B, L, 2\]", spans=spans[:, :2].copy())
+    refuses("by cu_seqlens it has 0 positions", spans=spion.spans(BATCH, LONGEST))
+    with pytest.raises(spion.UserError, match=r"q has rank 4: give an array \[H, T, D\]"):
+        case.plan.forward(
+            case.q[None], case.k, case.v, case.pattern, spans=spans, cu_seqlens=STARTS
+        )
+    with pytest.raises(spion.UserError, match=r"cu_seqlens has not batch \+ 1 numbers"):
+        spion.spans(BATCH, LONGEST, cu_seqlens=STARTS[:-1])
+    bare = spion.plan(heads=HEADS, head_dim=WIDTH, length=LONGEST, block=BLOCK)
+    padded = np.zeros((BATCH, HEADS, LONGEST, WIDTH), np.float32)
+    with pytest.raises(spion.UserError, match="cu_seqlens is given and the plan was made without"):
+        bare.forward(padded, padded, padded, case.pattern, cu_seqlens=STARTS)
+    with pytest.raises(spion.UserError, match="varlen and for causal"):
+        Case(causal=True)
