@@ -55,9 +55,11 @@ CompileJob attention_job(DType dtype, int head_dim, KernelRole role, const Targe
     return job_of(lower(attention, pattern, role, target), target);
 }
 
+// Of all heads, or of one, as training makes each head's map.
 CompileJob summary_job(DType dtype, int head_dim, const Target& target, int variant) {
     const int block = kBlocks[variant % 4];
-    const Attention attention = attention_of(dtype, head_dim, variant);
+    Attention attention = attention_of(dtype, head_dim, variant);
+    attention.heads -= variant % 2;
     const ScoreSummaryProgram program{.attention = attention,
                                       .block = block,
                                       .filter = variant % 2 == 0 ? 31 : 1,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
@@ -62,6 +63,7 @@ std::string losses_until(const Outcome& outcome, const std::string& row) {
 TEST(PerHead, FindsThePatternOfEachHeadsMap) {
     const ScratchFolder folder;
     TrainSettings settings = two_heads();
+    settings.tensorboard = true;
     const std::string path = folder.file("heads");
     const Outcome heads = run(settings, path);
     ASSERT_EQ(heads.report.transition_step, 10);
@@ -93,6 +95,9 @@ TEST(PerHead, FindsThePatternOfEachHeadsMap) {
         differ = differ || patterns[0] != patterns[1];
     }
     EXPECT_TRUE(differ) << "no layer's heads differ: the run says nothing";
+    for (const auto& file : std::filesystem::directory_iterator(path + "/tensorboard")) {
+        EXPECT_NE(read_file(file.path()).find("balance"), std::string::npos) << file.path();
+    }
     // Until the transition nothing is another.
     settings.per_head = false;
     const Outcome shared = run(settings, folder.file("shared"));

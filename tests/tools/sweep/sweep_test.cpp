@@ -93,6 +93,13 @@ TEST(SweepPlan, TakesTheDensityThatIsGiven) {
     EXPECT_EQ(plan_of("arms = ['dense', 'bigbird']\n").runs[1].density_of, "");
 }
 
+TEST(SweepPlan, HasArmsWithAPatternAHead) {
+    const Plan plan = plan_of("arms = ['cf', 'heads']\n[arm.heads]\nper-head = true\n");
+    EXPECT_FALSE(plan.runs.at(0).settings.per_head);
+    EXPECT_TRUE(plan.runs.at(1).settings.per_head);
+    EXPECT_EQ(flag_of(plan.runs[1], "per-head"), "true");
+}
+
 TEST(SweepPlan, SaysWhatIsWrongAndWhere) {
     const std::vector<std::pair<std::string, std::string>> cases = {
         {"steps = 5\n", "sweep.toml:1:1: steps stands outside of a table"},
@@ -108,6 +115,8 @@ TEST(SweepPlan, SaysWhatIsWrongAndWhere) {
         {"[settings]\nsteps = [2]\n", "steps is a list: settings have one value"},
         {"[arm]\nbatch = 2\n", "batch is of no task or arm"},
         {"[settings]\nwarmup = 100\nsteps = 50\n", "warmup is 100 steps of only 50"},
+        {"arms = ['window']\n[settings]\nper-head = true\ndensity = 0.1\n",
+         "per-head gives each head a pattern of its own, but window is the same for all"},
         {"arms = ['a/b']\n[arm.'a/b']\n", "the arm 'a/b' is no name of a folder"},
         {"seeds = [1979-05-27]\n", "seeds is no list of numbers and words"},
     };
