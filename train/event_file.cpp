@@ -121,8 +121,9 @@ EventFile::EventFile(const fs::path& folder, std::int64_t first_step)
     : output_(open_new(new_file(folder, first_step))) {
     record(event(0) + field(3, "brain.Event:2"));
     // A session's start: TensorBoard forgets what it has from this step on (SessionLog's field 1 is
-    // its status, START is 1).
-    if (first_step > 0) record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
+    // its status, START is 1). Its server takes the first that it sees for the run's own beginning
+    // and acts on the later ones alone, so a run that begins has one too.
+    record(event(first_step + 1) + field(7, field(1, std::uint64_t{1})));
     flush();
 }
 

@@ -137,6 +137,13 @@ def test_opcheck(name):
     torch.library.opcheck(torch.ops.spion.general_attention.default, general(Case(**CASES[name])))
 
 
+def test_ranks_that_are_refused():
+    q, k, *rest = general(Case(**CASES["sinks"]))
+    for name, given in (("q", (q[0], k)), ("k", (q, k[0]))):
+        with pytest.raises(spion.UserError, match=f"{name} has shape .*give tensors"):
+            torch.ops.spion.general_attention(*given, *rest)
+
+
 def test_twice_is_refused():
     q, *rest = general(Case(**CASES["sinks"]))
     o, _ = torch.ops.spion.general_attention(q, *rest)

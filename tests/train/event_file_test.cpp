@@ -60,7 +60,7 @@ TEST(EventFile, HoldsScalarsAsProtocolBuffers) {
     const auto file = only_file(folder.file("tb"));
     EXPECT_EQ(file.filename().string().find("events.out.tfevents."), 0U);
     const auto events = events_of(file);
-    ASSERT_EQ(events.size(), 2U);
+    ASSERT_EQ(events.size(), 3U);
     // wall_time: field 1, 8 bytes; file_version: field 3.
     EXPECT_EQ(events[0][0], '\x09');
     EXPECT_EQ(events[0].substr(9),
@@ -68,17 +68,20 @@ TEST(EventFile, HoldsScalarsAsProtocolBuffers) {
               "brain.Event:2");
     // step 300: field 2, varint ac 02; summary: field 5 of 19 bytes; value: field 1 of 17 bytes; tag:
     // field 1; simple_value: field 2, 4 bytes of 1.5F.
-    EXPECT_EQ(events[1].substr(9), std::string("\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0a"
+    EXPECT_EQ(events[2].substr(9), std::string("\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0a"
                                                "train/loss"
                                                "\x15\0\0\xc0\x3f",
                                                24));
 }
 
-// A run that goes on tells TensorBoard from which step on it says everything anew.
+// A run that goes on tells TensorBoard from which step on it says everything anew. One that begins does
+// too: TensorBoard's server takes the first session for the beginning and forgets nothing for it.
 TEST(EventFile, BeginsASessionWhenARunGoesOn) {
     const ScratchFolder folder;
     { EventFile first(folder.path(), 0); }
-    std::filesystem::path earlier = only_file(folder.path());
+    const std::filesystem::path earlier = only_file(folder.path());
+    ASSERT_EQ(events_of(earlier).size(), 2U);
+    EXPECT_EQ(events_of(earlier)[1].substr(9), "\x10\x01\x3a\x02\x08\x01");  // from step 1 on
     { EventFile second(folder.path(), 20); }
     std::filesystem::path later;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
@@ -89,7 +92,7 @@ TEST(EventFile, BeginsASessionWhenARunGoesOn) {
     ASSERT_EQ(events.size(), 2U);
     EXPECT_EQ(events[1].substr(9), "\x10\x15\x3a\x02\x08\x01");  // step 21, session_log: START
     { EventFile anew(folder.path(), 0); }
-    EXPECT_EQ(events_of(only_file(folder.path())).size(), 1U);
+    EXPECT_EQ(events_of(only_file(folder.path())).size(), 2U);
 }
 
 TEST(EventFile, SaysWhatCannotBeWritten) {

@@ -57,7 +57,7 @@ def attention_with_lse(
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
     itself, lse counts as a constant."""
     check_rank(q)
-    check_rank(k)
+    check_rank(k, "k")
     check(q.device, q.dtype)
     if dropout_state is not None and not dropout:
         raise UserError("a dropout_state is given and dropout is 0: give both or none")

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from .._core import UserError
-from .._plan import BACKWARD, FORWARD
-from ._op import _empty, _empty_lse, _readable, _workspace
-from ._plans import Changes, Words, check_rank, find_general
+from ._passes import backward, empty, empty_lse, empty_sinks, forward
+from ._plans import Changes, Words, check_rank, find
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
@@ -60,32 +59,15 @@ def _general(
     slopes: _Maybe,
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    changes = Changes(
-        k.shape[2], softcap, dropout, patterns, slopes is not None, sinks is not None
-    )
-    plan = find_general(q, k, tables, lengths, spans, Words(block, scale, softmax, causal), changes)
-    o, lse = _empty(q), _empty_lse(q)
-    plan.core.forward(
-        *(_readable(x) for x in (q, k, v)),
-        o,
-        lse,
-        tables,
-        lengths,
-        spans,
-        _workspace(plan, q, FORWARD),
-        None,
-        True,
-        None,
-        state,
-        slopes,
-        sinks,
-    )
-    return o, lse
+    words = Words(block, scale, softmax, causal)
+    changes = Changes(0, softcap, dropout, patterns, slopes is not None, sinks is not None)
+    plan = find(q, k, tables, lengths, spans, words, changes)
+    return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks))
 
 
 def _fake(q: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
     check_rank(q)
-    return _empty(q), _empty_lse(q)
+    return empty(q), empty_lse(q)
 
 
 def _general_backward(
@@ -109,43 +91,21 @@ def _general_backward(
     slopes: _Maybe,
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    changes = Changes(
-        k.shape[2], softcap, dropout, patterns, slopes is not None, sinks is not None
+    words = Words(block, scale, softmax, causal)
+    changes = Changes(0, softcap, dropout, patterns, slopes is not None, sinks is not None)
+    plan = find(q, k, tables, lengths, spans, words, changes)
+    d_sinks = empty_sinks(q, sinks)
+    written = None if sinks is None else d_sinks
+    made = backward(
+        plan, d_o, q, k, v, o, lse, tables, lengths, spans, (state, slopes, sinks), written
     )
-    plan = find_general(q, k, tables, lengths, spans, Words(block, scale, softmax, causal), changes)
-    d_q, d_k, d_v = (_empty(x) for x in (q, k, v))
-    d_sinks = _empty_sinks(q, sinks)
-    plan.core.backward(
-        *(_readable(x) for x in (d_o, q, k, v)),
-        o,
-        lse,
-        d_q,
-        d_k,
-        d_v,
-        tables,
-        lengths,
-        spans,
-        _workspace(plan, q, BACKWARD),
-        None,
-        True,
-        None,
-        state,
-        slopes,
-        sinks,
-        None if sinks is None else d_sinks,
-    )
-    return d_q, d_k, d_v, d_sinks
-
-
-def _empty_sinks(q: torch.Tensor, sinks: _Maybe) -> torch.Tensor:
-    heads = 0 if sinks is None else q.shape[1]
-    return torch.empty(heads, dtype=torch.float32, device=q.device)
+    return *made, d_sinks
 
 
 def _fake_backward(
     d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    return _empty(q), _empty(k), _empty(v), _empty_sinks(q, rest[-1])
+    return empty(q), empty(k), empty(v), empty_sinks(q, rest[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

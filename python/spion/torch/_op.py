@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from .._core import UserError
-from .._plan import BACKWARD, FORWARD, Plan
+from ._passes import backward, empty, empty_lse, forward
 from ._plans import Words, check_rank, direct, find
 
 _WORDS = "int block, float scale, str softmax, bool causal=False, Tensor? spans=None"
@@ -53,25 +53,6 @@ _SPECIAL = ~_bits(
 )
 
 
-def _readable(x: torch.Tensor) -> torch.Tensor:
-    """As kernels read it: D contiguous, and on a GPU rows, heads and samples at 16 bytes."""
-    if x.stride(3) != 1:
-        return x.contiguous()
-    if x.is_cuda:
-        size = x.element_size()
-        batch, head, row, _ = x.stride()
-        if x.data_ptr() % 16 or batch * size % 16 or head * size % 16 or row * size % 16:
-            return x.clone(memory_format=torch.contiguous_format)
-    return x
-
-
-def _workspace(plan: Plan, like: torch.Tensor, which: int) -> torch.Tensor | None:
-    if not like.is_cuda:
-        return None
-    needed, _ = plan.core.workspace(like.shape[0], which)
-    return torch.empty(needed, dtype=torch.uint8, device=like.device)
-
-
 def _forward(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -88,37 +69,12 @@ def _forward(
     if made is not None:
         return made
     plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
-    o, lse = _empty(q), _empty_lse(q)
-    plan.core.forward(
-        *(_readable(x) for x in (q, k, v)),
-        o,
-        lse,
-        tables,
-        lengths,
-        spans,
-        _workspace(plan, q, FORWARD),
-        None,
-        True,
-        None,
-    )
-    return o, lse
-
-
-def _empty(q: torch.Tensor) -> torch.Tensor:
-    """Of q's strides if its rows are dense, else contiguous."""
-    dense = q.stride(3) == 1
-    return (
-        torch.empty_like(q) if dense else torch.empty_like(q, memory_format=torch.contiguous_format)
-    )
-
-
-def _empty_lse(q: torch.Tensor) -> torch.Tensor:
-    return q.new_empty(q.shape[:3], dtype=torch.float32)
+    return forward(plan, q, k, v, tables, lengths, spans)
 
 
 def _fake(q: torch.Tensor, *rest: Any) -> _Two:
     check_rank(q)
-    return _empty(q), _empty_lse(q)
+    return empty(q), empty_lse(q)
 
 
 def _backward(
@@ -142,29 +98,13 @@ def _backward(
     if made is not None:
         return made
     plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
-    d_q, d_k, d_v = (_empty(x) for x in (q, k, v))
-    plan.core.backward(
-        *(_readable(x) for x in (d_o, q, k, v)),
-        o,
-        lse,
-        d_q,
-        d_k,
-        d_v,
-        tables,
-        lengths,
-        spans,
-        _workspace(plan, q, BACKWARD),
-        None,
-        True,
-        None,
-    )
-    return d_q, d_k, d_v
+    return backward(plan, d_o, q, k, v, o, lse, tables, lengths, spans)
 
 
 def _fake_backward(
     d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> _Three:
-    return _empty(q), _empty(k), _empty(v)
+    return empty(q), empty(k), empty(v)
 
 
 def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:

@@ -101,9 +101,9 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def check_rank(q: torch.Tensor) -> None:
-    if q.ndim != 4:
-        raise UserError(f"q has shape {tuple(q.shape)}: give tensors [B, H, L, D]")
+def check_rank(x: torch.Tensor, name: str = "q") -> None:
+    if x.ndim != 4:
+        raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [B, H, L, D]")
 
 
 def plan(
@@ -172,13 +172,19 @@ def find(
     lengths: torch.Tensor | None,
     spans: torch.Tensor | None,
     words: Words,
+    changes: Changes | None = None,
 ) -> Plan:
-    """The plan of a call, from now on known to `direct` too."""
+    """The plan of a call: of spion::general_attention with `changes`, to which the number of keys is
+    added here, else of spion::attention, from now on known to `direct` too."""
     check_rank(q)
-    check_rank(k)
+    check_rank(k, "k")
     _, heads, length, width = q.shape
+    kv_heads, keys = k.shape[1], k.shape[2]
     padded, masked = lengths is not None, spans is not None
-    key = _Key(q.device, q.dtype, heads, k.shape[1], length, width, padded, masked, words)
+    seen = Changes()
+    if changes is not None:
+        seen = changes._replace(key_length=0 if keys == length else keys)
+    key = _Key(q.device, q.dtype, heads, kv_heads, length, width, padded, masked, words, seen)
     found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
     if found is None:
         found = plan(
@@ -188,46 +194,14 @@ def find(
             dtype=q.dtype,
             device=q.device,
             key_padding=padded,
-            key_value_heads=k.shape[1],
+            key_value_heads=kv_heads,
             spans=masked,
             **words._asdict(),
+            **seen._asdict(),
         )
         check_tables(tables, found)
-    direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
-    return found
-
-
-def find_general(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor | None,
-    spans: torch.Tensor | None,
-    words: Words,
-    changes: Changes,
-) -> Plan:
-    """The plan of a call of spion::general_attention."""
-    check_rank(q)
-    check_rank(k)
-    _, heads, length, width = q.shape
-    padded, masked = lengths is not None, spans is not None
-    changes = changes._replace(key_length=0 if k.shape[2] == length else k.shape[2])
-    key = _Key(q.device, q.dtype, heads, k.shape[1], length, width, padded, masked, words, changes)
-    found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
-    if found is None:
-        found = plan(
-            heads=heads,
-            head_dim=width,
-            length=length,
-            dtype=q.dtype,
-            device=q.device,
-            key_padding=padded,
-            key_value_heads=k.shape[1],
-            spans=masked,
-            **words._asdict(),
-            **changes._asdict(),
-        )
-        check_tables(tables, found)
+    if changes is None:
+        direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
     return found
 
 

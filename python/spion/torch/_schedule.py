@@ -13,9 +13,9 @@ from .._context import canonical, context
 from .._core import UserError
 from .._discoverer import Discoverer
 from .._pattern import Pattern
-from ._op import _readable
-from ._plans import with_index
 from ._module import BlockSparseAttention
+from ._passes import readable
+from ._plans import with_index
 
 
 class SpionSchedule:
@@ -141,8 +141,8 @@ class SpionSchedule:
             lengths = given.get("lengths")
             _, lse = layer.with_lse(q, k, v, lengths, drop=False)
             found, pooled = self._discoverer(layer)(
-                _readable(q),
-                _readable(k),
+                readable(q),
+                readable(k),
                 lse,
                 lengths=lengths,
                 alibi_slopes=layer.alibi_slopes,

@@ -1,0 +1,90 @@
+"""A pass of a plan in PyTorch's memory: operands made readable, outputs and a workspace allocated, one
+call of the library. Both operators use it (_op.py, _general.py)."""
+
+from __future__ import annotations
+
+import torch
+
+from .._plan import BACKWARD, FORWARD, Plan
+
+_Maybe = torch.Tensor | None
+# What only some calls have: dropout_state, alibi_slopes and sinks.
+Scores = tuple[_Maybe, _Maybe, _Maybe]
+_NO_SCORES: Scores = (None, None, None)
+
+
+def readable(x: torch.Tensor) -> torch.Tensor:
+    """As kernels read it: D contiguous, and on a GPU rows, heads and samples at 16 bytes."""
+    if x.stride(3) != 1:
+        return x.contiguous()
+    if x.is_cuda:
+        size = x.element_size()
+        batch, head, row, _ = x.stride()
+        if x.data_ptr() % 16 or batch * size % 16 or head * size % 16 or row * size % 16:
+            return x.clone(memory_format=torch.contiguous_format)
+    return x
+
+
+def empty(like: torch.Tensor) -> torch.Tensor:
+    """Of its strides if its rows are dense, else contiguous."""
+    if like.stride(3) == 1:
+        return torch.empty_like(like)
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def empty_lse(q: torch.Tensor) -> torch.Tensor:
+    return q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def empty_sinks(q: torch.Tensor, sinks: _Maybe) -> torch.Tensor:
+    """For the gradient of the sinks, [H]; without sinks [0]."""
+    heads = 0 if sinks is None else q.shape[1]
+    return torch.empty(heads, dtype=torch.float32, device=q.device)
+
+
+def _workspace(plan: Plan, like: torch.Tensor, which: int) -> torch.Tensor | None:
+    if not like.is_cuda:
+        return None
+    needed, _ = plan.core.workspace(like.shape[0], which)
+    return torch.empty(needed, dtype=torch.uint8, device=like.device)
+
+
+def forward(
+    plan: Plan,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: _Maybe,
+    spans: _Maybe,
+    scores: Scores = _NO_SCORES,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(o, lse)."""
+    o, lse = empty(q), empty_lse(q)
+    operands = (readable(x) for x in (q, k, v))
+    memory = _workspace(plan, q, FORWARD)
+    plan.core.forward(*operands, o, lse, tables, lengths, spans, memory, None, True, None, *scores)
+    return o, lse
+
+
+def backward(
+    plan: Plan,
+    d_o: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: _Maybe,
+    spans: _Maybe,
+    scores: Scores = _NO_SCORES,
+    d_sinks: _Maybe = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(d_q, d_k, d_v); also writes to d_sinks."""
+    gradients = (empty(q), empty(k), empty(v))
+    d_o, q, k, v = (readable(x) for x in (d_o, q, k, v))
+    memory = _workspace(plan, q, BACKWARD)
+    beside = (tables, lengths, spans, memory, None, True, None, *scores, d_sinks)
+    plan.core.backward(d_o, q, k, v, o, lse, *gradients, *beside)
+    return gradients
