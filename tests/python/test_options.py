@@ -26,15 +26,10 @@ CASES = {
     "patterns of shared heads": {"patterns": 2, "shared": 2, "dropout": 0.1},
     "slopes over more keys": {"keys": 130, "alibi": True},
     "all": {"patterns": 2, "shared": 2, "softcap": 2.0, "alibi": True, "sinks": True, "dropout": 0.3},
-}
-
-
-# Of plans alone.
-VALUE_CASES = {
     "wider values": {"values": 40},
     "narrower values, grouped heads": {"values": 16, "width": 24, "shared": 2, "causal": True},
-    "values and all": {"values": 24, **CASES["all"], "keys": 130},
 }
+CASES["values and all"] = {"values": 24, "keys": 130, **CASES["all"]}
 
 
 class Case:
@@ -88,9 +83,9 @@ class Case:
         return [x.detach().numpy() for x in (o, lse, *gradients)]
 
 
-@pytest.mark.parametrize("name", [*CASES, *VALUE_CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_plans_equal_float64(name):
-    case = Case(**{**CASES, **VALUE_CASES}[name])
+    case = Case(**CASES[name])
     plan = spion.plan(**case.fields)
     o, lse = plan.forward(case.q, case.k, case.v, case.pattern, **case.given())
     made = plan.backward(
@@ -132,7 +127,7 @@ def general(case):
     )
 
 
-@pytest.mark.parametrize("name", ["all", "more keys"])
+@pytest.mark.parametrize("name", ["all", "more keys", "wider values"])
 def test_opcheck(name):
     torch.library.opcheck(torch.ops.spion.general_attention.default, general(Case(**CASES[name])))
 
@@ -187,6 +182,16 @@ def test_a_module_is_one_graph_and_learns_its_sinks():
         layer.attention.set_pattern(spion.Pattern.from_bits(~case.bits, LENGTH, block=BLOCK))
     assert len(graphs) == 1
     assert layer.attention.sinks.grad.abs().min() > 0
+
+
+def test_a_module_with_wider_values():
+    case = Case(values=40)
+    layer = Layer(case)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    assert torch.equal(layer(q, k, v), st.attention(layer.project(q), k, v, case.pattern))
+    assert layer(q, k, v).shape == (BATCH, HEADS, LENGTH, 40)
+    with pytest.raises(spion.UserError, match="v has rank 4 and shape"):
+        torch.ops.spion.attention(q, k, v, layer.attention.tables, None, BLOCK, 0.0, "masked")
 
 
 def test_dropout_of_a_module_is_pytorchs_to_decide():

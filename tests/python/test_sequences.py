@@ -1,4 +1,5 @@
-"""Sequences that lie end to end, with NumPy on the host: each as the padded problem in float64."""
+"""Sequences that lie end to end, with NumPy and PyTorch on the host: each as attention of its own in
+float64."""
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from oracle import attention, attention_gradients, close
 
 import spion
+import spion.torch as st
 
 BLOCK, LONGEST, HEADS, WIDTH = 32, 90, 4, 16
 STARTS = np.array([0, 90, 90, 107, 150], np.int32)
@@ -140,3 +142,116 @@ def test_what_does_not_fit_is_refused():
         bare.forward(padded, padded, padded, case.pattern, cu_seqlens=STARTS)
     with pytest.raises(spion.UserError, match="varlen and for causal"):
         Case(causal=True)
+
+
+def tensors(case, rows_first=True):
+    """q, k, v and d_o as PyTorch's, [T, H, D]."""
+    made = []
+    for x in (case.q, case.k, case.v, case.d_o):
+        x = torch.from_numpy(x).transpose(0, 1)
+        made.append(x.contiguous() if rows_first else x)
+    for x in made[:3]:
+        x.requires_grad_()
+    return made
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+@pytest.mark.parametrize("name", ["whole", "causal window"])
+def test_pytorch_equals_numpy(name, rows_first):
+    rules = RULES[name]
+    case = Case(shared=2, values=24, dropout=0.25, sinks=True)
+    sinks = np.linspace(-1, 1, HEADS, dtype=np.float32)
+    state = spion.dropout_state(5, 9)
+    mask = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS, **rules)
+    wanted = case.run(mask, dropout_state=state, sinks=sinks)
+    q, k, v, d_o = tensors(case, rows_first)
+    learnt = torch.from_numpy(sinks).requires_grad_()
+    spans = None
+    if rules:
+        spans = st.spans(BATCH, LONGEST, cu_seqlens=STARTS, **rules)
+    o = st.varlen_attention(
+        q, k, v, case.pattern, torch.from_numpy(STARTS), spans=spans, dropout=0.25,
+        dropout_state=torch.from_numpy(state), sinks=learnt,
+    )
+    assert o.shape == (ROWS, HEADS, 24)
+    made = torch.autograd.grad(o, [q, k, v, learnt], d_o)
+    for given, right in zip((o, *made[:3]), (wanted[0], *wanted[2:5]), strict=True):
+        assert np.array_equal(given.detach().transpose(0, 1).numpy(), right)
+    assert np.array_equal(made[3].numpy(), wanted[5])
+
+
+def test_causal_is_said_in_a_word():
+    case = Case()
+    q, k, v, _ = tensors(case)
+    starts = torch.from_numpy(STARTS)
+    spans = st.spans(BATCH, LONGEST, cu_seqlens=STARTS, causal=True)
+    o = st.varlen_attention(q, k, v, case.pattern, starts, causal=True)
+    assert torch.equal(o, st.varlen_attention(q, k, v, case.pattern, starts, spans=spans))
+    assert torch.allclose(o[90], v[90]), "a first position keeps itself alone"
+    torch.manual_seed(1)
+    first = st.varlen_attention(q, k, v, case.pattern, starts, dropout=0.25)
+    assert not torch.equal(first, st.varlen_attention(q, k, v, case.pattern, starts, dropout=0.25))
+    torch.manual_seed(1)
+    assert torch.equal(first, st.varlen_attention(q, k, v, case.pattern, starts, dropout=0.25))
+
+
+def operands(case, **changes):
+    """The arguments of the operator."""
+    plan = st.plan(
+        heads=HEADS, head_dim=WIDTH, length=LONGEST, block=BLOCK,
+        key_value_heads=case.k.shape[0], value_dim=case.v.shape[2], varlen=True,
+        dropout=0.25, sinks=True,
+    )
+    q, k, v, _ = tensors(case)
+    spans = st.spans(BATCH, LONGEST, cu_seqlens=STARTS, causal=True)
+    state = torch.from_numpy(spion.dropout_state(5, 9))
+    sinks = torch.linspace(-1, 1, HEADS).requires_grad_()
+    return (
+        q, k, v, st.tables(case.pattern, plan), torch.from_numpy(STARTS), spans, LONGEST, BLOCK,
+        0.0, "masked", 0.0, 0.25, 1, state, None, sinks,
+    )
+
+
+def test_opcheck():
+    case = Case(shared=2, values=24)
+    torch.library.opcheck(torch.ops.spion.varlen_attention.default, operands(case))
+    q, *rest = operands(case)
+    o, lse = torch.ops.spion.varlen_attention(q, *rest)
+    assert torch.isneginf(lse[2, :, 17:]).all() and torch.isfinite(lse[2, :, :17]).all()
+    (d_q,) = torch.autograd.grad(o.square().sum(), q, create_graph=True)
+    with pytest.raises(spion.UserError, match="cannot be differentiated twice"):
+        d_q.sum().backward()
+
+
+def test_it_is_one_graph():
+    case = Case(shared=2, values=24)
+    arguments = operands(case)
+
+    def step(q, *rest):
+        return torch.ops.spion.varlen_attention(2 * q, *rest)[0].square()
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(*arguments), step(*arguments))
+    q = arguments[0]
+    (made,) = torch.autograd.grad(compiled(*arguments).sum(), q)
+    (wanted,) = torch.autograd.grad(step(*arguments).sum(), q)
+    assert torch.equal(made, wanted)
+
+
+def test_what_pytorch_gives_wrongly_is_refused():
+    case = Case()
+    q, k, v, _ = tensors(case)
+    starts = torch.from_numpy(STARTS)
+
+    def refuses(words, *given, **more):
+        with pytest.raises(spion.UserError, match=words):
+            st.varlen_attention(*given, **more)
+
+    refuses(r"q has shape .*: give tensors \[T, H, D\]", q[None], k, v, case.pattern, starts)
+    refuses("causal and spans are given", q, k, v, case.pattern, starts, causal=True,
+            spans=st.spans(BATCH, LONGEST, cu_seqlens=STARTS))
+    refuses("dropout_state is given and dropout is 0", q, k, v, case.pattern, starts,
+            dropout_state=torch.zeros(2, dtype=torch.int64))
+    refuses("cu_seqlens ends with 150 and the tensors have 149 rows", q[:-1], k[:-1], v[:-1],
+            case.pattern, starts)
+    refuses("sequence 0 has 90 positions", q, k, v, spion.Pattern.full(64, block=BLOCK), starts)

@@ -4,6 +4,7 @@ pattern is a buffer, and the schedule that finds patterns while a model trains.
     layer = spion.torch.BlockSparseAttention(pattern, heads=8, head_dim=64)
     o = layer(q, k, v)                                  [B, H, L, D]
     o = spion.torch.attention(q, k, v, pattern)         the same without a module
+    o = spion.torch.varlen_attention(q, k, v, pattern, cu_seqlens)      [T, H, D], nothing padded
 """
 
 from ._flex import from_block_mask, spans_of_block_mask, to_block_mask
@@ -12,6 +13,7 @@ from ._general import dropout_state, no_dropout
 from ._module import BlockSparseAttention
 from ._plans import plan, tables
 from ._schedule import SpionSchedule
+from ._sequences import varlen_attention
 from ._sharding import register as register_sharding
 
 __all__ = [
@@ -28,4 +30,5 @@ __all__ = [
     "spans_of_block_mask",
     "tables",
     "to_block_mask",
+    "varlen_attention",
 ]

@@ -58,6 +58,7 @@ def attention_with_lse(
     itself, lse counts as a constant."""
     check_rank(q)
     check_rank(k, "k")
+    check_rank(v, "v")
     check(q.device, q.dtype)
     if dropout_state is not None and not dropout:
         raise UserError("a dropout_state is given and dropout is 0: give both or none")
@@ -80,9 +81,11 @@ def attention_with_lse(
         patterns=pattern.patterns,
         alibi=alibi_slopes is not None,
         sinks=sinks is not None,
+        value_dim=v.shape[3],
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
-    changed = softcap or dropout or pattern.patterns > 1 or k.shape[2] != q.shape[2]
+    changed = softcap or dropout or pattern.patterns > 1
+    changed = changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]
     if changed or alibi_slopes is not None or sinks is not None:
         numbers = float(softcap), float(dropout), pattern.patterns
         if dropout and dropout_state is None:
@@ -118,13 +121,14 @@ def attention(
     """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k, v and sinks.
 
     q: [B, H, L, D], float32 on the host, also bfloat16 and float16 on a GPU. k, v: the same, or with
-    a number of heads that divides H, and with another length. lengths: [B] int32, the number of valid keys of each sample.
+    a number of heads that divides H, and with another length; v also with another width Dv. lengths:
+    [B] int32, the number of valid keys of each sample.
     scale: 0: 1/sqrt(D). causal: a query keeps the keys up to its own position. spans: another mask
     within blocks (spion.torch.spans). softcap: above 0, a score s becomes softcap * tanh(s / softcap).
     dropout: of probabilities; which drop is decided by dropout_state (spion.torch.dropout_state), which
     PyTorch's generator of the device draws where it is not given. alibi_slopes, sinks: [H] float32;
-    slope * |i + Lk - L - j| is taken off a score, and a sink is one score more in its head's sums. Returns o [B, H, L, D]. Under torch.compile use
-    BlockSparseAttention, whose pattern is a buffer.
+    slope * |i + Lk - L - j| is taken off a score, and a sink is one score more in its head's sums.
+    Returns o [B, H, L, Dv]. Under torch.compile use BlockSparseAttention, whose pattern is a buffer.
     """
     return attention_with_lse(
         q,

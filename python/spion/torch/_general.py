@@ -1,4 +1,4 @@
-"""The operator for what few calls have: keys of another length, changes of scores, sinks, dropout of
+"""The operator for what few calls have: keys of another length, values of another width, changes of scores, sinks, dropout of
 probabilities and patterns of heads.
 
     spion::general_attention(q, k, v, tables, lengths, block, scale, softmax, causal, spans, softcap,
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from .._core import UserError
-from ._passes import backward, empty, empty_lse, empty_sinks, forward
-from ._plans import Changes, Words, check_rank, find
+from ._passes import backward, empty, empty_lse, empty_output, empty_sinks, forward
+from ._plans import Changes, Words, check_rank, find, value_dim_of
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
@@ -60,14 +60,17 @@ def _general(
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     words = Words(block, scale, softmax, causal)
-    changes = Changes(0, softcap, dropout, patterns, slopes is not None, sinks is not None)
+    given = slopes is not None, sinks is not None
+    changes = Changes(0, softcap, dropout, patterns, *given, value_dim_of(q, v))
     plan = find(q, k, tables, lengths, spans, words, changes)
     return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks))
 
 
-def _fake(q: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     check_rank(q)
-    return empty(q), empty_lse(q)
+    return empty_output(q, v), empty_lse(q)
 
 
 def _general_backward(
@@ -92,7 +95,8 @@ def _general_backward(
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     words = Words(block, scale, softmax, causal)
-    changes = Changes(0, softcap, dropout, patterns, slopes is not None, sinks is not None)
+    given = slopes is not None, sinks is not None
+    changes = Changes(0, softcap, dropout, patterns, *given, value_dim_of(q, v))
     plan = find(q, k, tables, lengths, spans, words, changes)
     d_sinks = empty_sinks(q, sinks)
     written = None if sinks is None else d_sinks

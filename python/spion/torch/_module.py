@@ -19,7 +19,8 @@ class BlockSparseAttention(nn.Module):
     """softmax(scale Q K^T) V over the blocks of a pattern.
 
     forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
-    key_value_heads and the pattern's key_length; gives [B, heads, L, head_dim]. A pattern of heads
+    key_value_heads and the pattern's key_length, v value_dim wide (0: head_dim); gives
+    [B, heads, L, value_dim]. A pattern of heads
     (Pattern.from_heads) is taken like one for all.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
@@ -57,10 +58,12 @@ class BlockSparseAttention(nn.Module):
         alibi_slopes: torch.Tensor | None = None,
         sinks: bool = False,
         max_blocks: int = 0,
+        value_dim: int = 0,
         typical: Pattern | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.head_dim, self.dtype = heads, head_dim, dtype
+        self.value_dim = value_dim or head_dim
         self.length, self.block = pattern.length, pattern.block
         self.key_length, self.patterns = pattern.key_length, pattern.patterns
         self.softcap, self.dropout = float(softcap), float(dropout)
@@ -104,6 +107,7 @@ class BlockSparseAttention(nn.Module):
             alibi=self.alibi_slopes is not None,
             sinks=self.sinks is not None,
             patterns=self.patterns,
+            value_dim=self.value_dim,
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -185,6 +189,7 @@ class BlockSparseAttention(nn.Module):
             or self.dropout
             or self.patterns > 1
             or self.key_length != self.length
+            or self.value_dim != self.head_dim
             or self.alibi_slopes is not None
             or self.sinks is not None
         )

@@ -15,12 +15,12 @@ _NO_SCORES: Scores = (None, None, None)
 
 def readable(x: torch.Tensor) -> torch.Tensor:
     """As kernels read it: D contiguous, and on a GPU rows, heads and samples at 16 bytes."""
-    if x.stride(3) != 1:
+    *outer, last = x.stride()
+    if last != 1:
         return x.contiguous()
     if x.is_cuda:
         size = x.element_size()
-        batch, head, row, _ = x.stride()
-        if x.data_ptr() % 16 or batch * size % 16 or head * size % 16 or row * size % 16:
+        if x.data_ptr() % 16 or any(stride * size % 16 for stride in outer):
             return x.clone(memory_format=torch.contiguous_format)
     return x
 
@@ -30,6 +30,13 @@ def empty(like: torch.Tensor) -> torch.Tensor:
     if like.stride(3) == 1:
         return torch.empty_like(like)
     return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def empty_output(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """For o: as q, but as wide as v."""
+    if v.shape[3] == q.shape[3]:
+        return empty(q)
+    return q.new_empty((*q.shape[:3], v.shape[3]))
 
 
 def empty_lse(q: torch.Tensor) -> torch.Tensor:
@@ -60,7 +67,7 @@ def forward(
     scores: Scores = _NO_SCORES,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(o, lse)."""
-    o, lse = empty(q), empty_lse(q)
+    o, lse = empty_output(q, v), empty_lse(q)
     operands = (readable(x) for x in (q, k, v))
     memory = _workspace(plan, q, FORWARD)
     plan.core.forward(*operands, o, lse, tables, lengths, spans, memory, None, True, None, *scores)

@@ -35,6 +35,8 @@ class Changes(NamedTuple):
     patterns: int = 1
     alibi: bool = False
     sinks: bool = False
+    value_dim: int = 0  # 0: as wide as queries
+    varlen: bool = False
 
 
 class _Key(NamedTuple):
@@ -126,11 +128,14 @@ def plan(
     alibi: bool = False,
     sinks: bool = False,
     patterns: int = 1,
+    value_dim: int = 0,
+    varlen: bool = False,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
 ) -> Plan:
-    """The plan that the operator takes for tensors [B, heads, length, head_dim]; made, and its
+    """The plan that the operator takes for tensors [B, heads, length, head_dim], or with varlen for
+    sequences of at most `length` positions; made, and its
     kernels compiled, if there is none yet. Call it before a CUDA graph is captured, and to give
     `typical` or `max_blocks`; spion.plan and spion.Attention say what the parameters are."""
     where = with_index(device)
@@ -138,7 +143,10 @@ def plan(
     kv_heads = key_value_heads or heads
     words = Words(block, float(scale), softmax, causal)
     keys = 0 if key_length == length else key_length
-    changes = Changes(keys, float(softcap), float(dropout), patterns or 1, alibi, sinks)
+    spans = spans or varlen
+    values = 0 if value_dim == head_dim else value_dim
+    numbers = float(softcap), float(dropout), patterns or 1
+    changes = Changes(keys, *numbers, alibi, sinks, values, varlen)
     key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words, changes)
     if max_blocks == 0 and key in _usual:
         return _usual[key]
@@ -185,23 +193,54 @@ def find(
     if changes is not None:
         seen = changes._replace(key_length=0 if keys == length else keys)
     key = _Key(q.device, q.dtype, heads, kv_heads, length, width, padded, masked, words, seen)
+    found = _found(key, tables)
+    if changes is None:
+        direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
+    return found
+
+
+def value_dim_of(q: torch.Tensor, v: torch.Tensor) -> int:
+    """Of Changes."""
+    return 0 if v.shape[-1] == q.shape[-1] else v.shape[-1]
+
+
+def find_sequences(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: torch.Tensor,
+    length: int,
+    words: Words,
+    changes: Changes,
+) -> Plan:
+    """The plan of a call of spion::varlen_attention, whose tensors are [T, H, D]."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 3:
+            raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
+    _, heads, width = q.shape
+    key = _Key(
+        q.device, q.dtype, heads, k.shape[1], length, width, False, True, words, changes
+    )
+    return _found(key, tables)
+
+
+def _found(key: _Key, tables: torch.Tensor) -> Plan:
+    """The plan of the key that has these tables; made where there is none."""
     found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
     if found is None:
         found = plan(
-            heads=heads,
-            head_dim=width,
-            length=length,
-            dtype=q.dtype,
-            device=q.device,
-            key_padding=padded,
-            key_value_heads=kv_heads,
-            spans=masked,
-            **words._asdict(),
-            **seen._asdict(),
+            heads=key.heads,
+            head_dim=key.head_dim,
+            length=key.length,
+            dtype=key.dtype,
+            device=key.device,
+            key_padding=key.padded,
+            key_value_heads=key.key_value_heads,
+            spans=key.spans,
+            **key.words._asdict(),
+            **key.changes._asdict(),
         )
         check_tables(tables, found)
-    if changes is None:
-        direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
     return found
 
 

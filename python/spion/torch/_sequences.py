@@ -1,0 +1,229 @@
+"""Sequences that lie end to end, [T, H, D] with cu_seqlens, as a function and its operator:
+
+    spion::varlen_attention(q, k, v, tables, cu_seqlens, spans, length, block, scale, softmax, softcap,
+        dropout, patterns, dropout_state, alibi_slopes, sinks) -> (o [T, H, Dv], lse [B, H, length])
+    spion::varlen_attention_backward(d_o, q, k, v, o, lse, the same) -> (d_q, d_k, d_v, d_sinks)
+
+One plan serves all sequences of at most `length` positions, whatever their number. lse counts as a
+constant, and is -inf beyond a sequence's end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .._core import UserError
+from .._pattern import Pattern
+from .._plan import BACKWARD, FORWARD, Plan
+from ._functional import _computed_in, _tables_of
+from ._functional import spans as _spans
+from ._general import _refuse_twice
+from ._general import dropout_state as _drawn
+from ._passes import empty_sinks, readable
+from ._plans import Changes, Words, check, find_sequences, plan, value_dim_of
+
+_ARGUMENTS = (
+    "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
+    "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
+    "Tensor? sinks"
+)
+_Maybe = torch.Tensor | None
+
+
+def _heads_first(x: torch.Tensor) -> torch.Tensor:
+    """[H, T, D], as the library takes it, without a copy."""
+    return x.transpose(0, 1)
+
+
+def _workspace(found: Plan, like: torch.Tensor, batch: int, which: int) -> _Maybe:
+    if not like.is_cuda:
+        return None
+    needed, _ = found.core.workspace(batch, which)
+    return torch.empty(needed, dtype=torch.uint8, device=like.device)
+
+
+def _plan_of(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tables: torch.Tensor, rest: tuple[Any, ...]
+) -> Plan:
+    length, block, scale, softmax, softcap, dropout, patterns, _, slopes, sinks = rest
+    changes = Changes(
+        0, softcap, dropout, patterns, slopes is not None, sinks is not None,
+        value_dim_of(q, v), True,
+    )
+    return find_sequences(q, k, v, tables, length, Words(block, scale, softmax, False), changes)
+
+
+def _varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    spans: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    found = _plan_of(q, k, v, tables, rest)
+    o, lse = _fake(q, k, v, tables, cu_seqlens, spans, *rest)
+    lse.fill_(-torch.inf)
+    arrays = (_heads_first(x) for x in (readable(q), readable(k), readable(v), o))
+    memory = _workspace(found, q, lse.shape[0], FORWARD)
+    beside = (tables, None, spans, memory, None, True, None, *rest[-3:], cu_seqlens)
+    found.core.forward(*list(arrays), lse, *beside)
+    return o, lse
+
+
+def _fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    spans: torch.Tensor,
+    length: int,
+    *rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    o = q.new_empty((q.shape[0], q.shape[1], v.shape[-1]))
+    batch = cu_seqlens.shape[0] - 1
+    return o, q.new_empty((batch, q.shape[1], length), dtype=torch.float32)
+
+
+def _varlen_backward(
+    d_o: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    tables: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    spans: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    found = _plan_of(q, k, v, tables, rest)
+    *gradients, d_sinks = _fake_backward(d_o, q, k, v, *rest)
+    read = [_heads_first(readable(x)) for x in (d_o, q, k, v, o)]
+    memory = _workspace(found, q, lse.shape[0], BACKWARD)
+    written = None if rest[-1] is None else d_sinks
+    beside = (tables, None, spans, memory, None, True, None, *rest[-3:], written, cu_seqlens)
+    found.core.backward(*read, lse, *(_heads_first(x) for x in gradients), *beside)
+    return *gradients, d_sinks
+
+
+def _fake_backward(
+    d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, ...]:
+    return *(x.new_empty(x.shape) for x in (q, k, v)), empty_sinks(q, rest[-1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, length, block, scale, softmax, softcap, dropout, patterns, state, slopes, sinks = inputs
+    ctx.words = (length, block, scale, softmax, softcap, dropout, patterns)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *output, state, slopes, sinks)
+
+
+def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
+    """Of the 16 inputs: q, k, v and, last, the sinks."""
+    if d_o is None:
+        return (None,) * 16
+    q, k, v, tables, cu_seqlens, spans, o, lse, state, slopes, sinks = ctx.saved_tensors
+    d_q, d_k, d_v, d_sinks = torch.ops.spion.varlen_attention_backward(
+        d_o, q, k, v, o, lse, tables, cu_seqlens, spans, *ctx.words, state, slopes, sinks
+    )
+    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("spion", "FRAGMENT")
+    library.define(
+        f"varlen_attention(Tensor q, Tensor k, Tensor v, {_ARGUMENTS}) -> (Tensor o, Tensor lse)"
+    )
+    library.define(
+        "varlen_attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+        f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
+    )
+    for key in ("CPU", "CUDA"):
+        library.impl("varlen_attention", _varlen, key)
+        library.impl("varlen_attention_backward", _varlen_backward, key)
+    name = "spion::varlen_attention"
+    torch.library.register_fake(name, _fake, lib=library)
+    torch.library.register_fake(
+        f"{name}_backward", lambda d_o, q, k, v, o, lse, *rest: _fake_backward(d_o, q, k, v, *rest),
+        lib=library,
+    )
+    torch.library.register_autograd(name, _differentiate, setup_context=_save, lib=library)
+    torch.library.register_autograd(f"{name}_backward", _refuse_twice, lib=library)
+    return library
+
+
+_library = _register()  # lives as long as the operators
+
+
+def varlen_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: Pattern,
+    cu_seqlens: torch.Tensor,
+    *,
+    causal: bool = False,
+    spans: torch.Tensor | None = None,
+    scale: float = 0.0,
+    softmax: str = "masked",
+    softcap: float = 0.0,
+    dropout: float = 0.0,
+    dropout_state: torch.Tensor | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention within each of B sequences that lie end to end, nothing padded; differentiable in q,
+    k, v and sinks.
+
+    q: [T, H, D]. k: [T, Hkv, D], v: [T, Hkv, Dv]. pattern: of the longest sequence that there may be,
+    cut to each. cu_seqlens: [B + 1] int32, where q is: 0, the row where each further sequence begins,
+    and T; on the host they are looked at. causal: a query keeps the keys up to its own position.
+    spans: any mask instead, of spion.torch.spans(B, pattern.length, cu_seqlens=...); without it one is
+    made here from cu_seqlens, which waits for a GPU: there, make spans once for all layers. The others
+    are those of spion.torch.attention. Returns o [T, H, Dv].
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 3:
+            raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
+    check(q.device, q.dtype)
+    if spans is not None and causal:
+        raise UserError("causal and spans are given: say causal to spion.torch.spans")
+    if dropout_state is not None and not dropout:
+        raise UserError("a dropout_state is given and dropout is 0: give both or none")
+    if spans is None:
+        starts = cu_seqlens.cpu().numpy()
+        batch = starts.shape[0] - 1
+        spans = _spans(batch, pattern.length, device=q.device, causal=causal, cu_seqlens=starts)
+    made = plan(
+        heads=q.shape[1],
+        head_dim=q.shape[2],
+        length=pattern.length,
+        block=pattern.block,
+        dtype=_computed_in(q),
+        device=q.device,
+        scale=scale,
+        softmax=softmax,
+        key_value_heads=k.shape[1],
+        softcap=softcap,
+        dropout=dropout,
+        patterns=pattern.patterns,
+        alibi=alibi_slopes is not None,
+        sinks=sinks is not None,
+        value_dim=v.shape[2],
+        varlen=True,
+    )
+    if dropout and dropout_state is None:
+        dropout_state = _drawn(q.device)
+    numbers = float(scale), softmax, float(softcap), float(dropout), pattern.patterns
+    in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
+    return torch.ops.spion.varlen_attention(
+        *in_dtype, _tables_of(made, pattern), cu_seqlens, spans, pattern.length, pattern.block,
+        *numbers, dropout_state, alibi_slopes, sinks,
+    )[0]
