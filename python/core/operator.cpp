@@ -4,11 +4,13 @@
 #include <nanobind/nanobind.h>
 #include <spion/spion.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
@@ -18,6 +20,7 @@
 #include "python/core/array.h"
 #include "python/core/bindings.h"
 #include "python/core/call.h"
+#include "python/core/outputs.h"
 
 namespace spion::python {
 namespace {
@@ -26,10 +29,12 @@ constexpr std::int64_t kEngineBytes = 16;                 // as kernels of a GPU
 constexpr std::size_t kKeptBytes = std::size_t{4} << 20;  // of a workspace, at most
 constexpr std::size_t kKeptWorkspaces = 16;
 
-// What decides about the plan, apart from the words of the call.
+// What decides about the plan.
 struct Key {
-    std::int64_t device, dtype, heads, key_value_heads, length, width, block, scale, numbers;
-    std::int64_t flags;  // softmax, key padding, causal, spans: a bit each
+    std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, numbers;
+    std::int64_t block, scale, softcap, dropout, patterns;
+    // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
+    std::int64_t flags;
 
     friend bool operator==(const Key&, const Key&) = default;
 };
@@ -54,20 +59,46 @@ struct Words {
     bool causal;
 };
 
-Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, std::int64_t numbers, bool padded,
-           bool spans, const Words& words) {
+// What a call of spion::general_attention has beside that; handles may be None.
+struct Changes {
+    double softcap, dropout;
+    std::int64_t patterns;
+    nb::handle state, slopes, sinks;
+    nb::handle d_sinks = Py_None;
+};
+
+// The tensors of a call beside its operands; those after the tables may be None.
+struct Given {
+    nb::handle tables, lengths, spans;
+};
+
+Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, std::int64_t numbers,
+           const Given& given, const Words& words, const Changes* changes) {
     const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
     const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
-    return {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
-            .dtype = q.dtype.code << 8 | q.dtype.bits,
-            .heads = q.shape[1],
-            .key_value_heads = k.shape[1],
-            .length = q.shape[2],
-            .width = q.shape[3],
-            .block = words.block,
-            .scale = std::bit_cast<std::int64_t>(words.scale),
-            .numbers = numbers,
-            .flags = softmax | (padded ? 2 : 0) | (words.causal ? 4 : 0) | (spans ? 8 : 0)};
+    Key key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
+               .dtype = q.dtype.code << 8 | q.dtype.bits,
+               .heads = q.shape[1],
+               .key_value_heads = k.shape[1],
+               .length = q.shape[2],
+               .key_length = k.shape[2],
+               .width = q.shape[3],
+               .numbers = numbers,
+               .block = words.block,
+               .scale = std::bit_cast<std::int64_t>(words.scale),
+               .softcap = 0,
+               .dropout = 0,
+               .patterns = 1,
+               .flags = softmax | (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
+                        (given.spans.is_none() ? 0 : 8)};
+    if (changes != nullptr) {
+        key.softcap = std::bit_cast<std::int64_t>(changes->softcap);
+        key.dropout = std::bit_cast<std::int64_t>(changes->dropout);
+        key.patterns = changes->patterns;
+        key.flags |=
+            32 | (changes->slopes.is_none() ? 0 : 64) | (changes->sinks.is_none() ? 0 : 128);
+    }
+    return key;
 }
 
 // As kernels read it: D contiguous and, on a GPU, rows, heads and samples at 16 bytes.
@@ -83,82 +114,111 @@ bool is_readable(const Array& array, bool cuda) {
                      seen.strides[2] * bytes % kEngineBytes == 0);
 }
 
+// Borrows a tensor that the library can read; false of one that only PyTorch knows what to do with.
+bool lend(std::optional<Array>& array, nb::handle tensor, const char* name) {
+    try {
+        array.emplace(tensor, name, Access::kRead, nullptr);
+    } catch (const UserError&) {
+        return false;
+    }
+    return array->data() != nullptr;
+}
+
+bool are_readable(std::initializer_list<const Array*> arrays, bool cuda) {
+    return std::all_of(arrays.begin(), arrays.end(),
+                       [cuda](const Array* array) { return is_readable(*array, cuda); });
+}
+
 class Operator {
   public:
-    // Functions of PyTorch: empty_like, whether the current stream is being captured in a graph, and
-    // memory on a tensor's GPU that may be kept, from (tensor, bytes); and two of its types.
-    Operator(nb::object empty_like, nb::object is_capturing, nb::object lasting, nb::object float32,
-             nb::object uint8)
-        : empty_like_(std::move(empty_like)),
-          is_capturing_(std::move(is_capturing)),
-          lasting_(std::move(lasting)),
-          float32_(std::move(float32)),
-          uint8_(std::move(uint8)) {}
+    // An object with what Outputs asks for, and with is_capturing(), whether the current stream is
+    // being captured in a graph, and lasting(tensor, bytes), memory on a tensor's GPU that may be kept.
+    explicit Operator(nb::handle torch)
+        : outputs_(torch),
+          new_empty_(torch.attr("new_empty")),
+          is_capturing_(torch.attr("is_capturing")),
+          lasting_(torch.attr("lasting")),
+          uint8_(torch.attr("uint8")) {}
 
     // From now on calls like this one take the plan.
-    void add(const nb::object& plan, nb::handle q, nb::handle k, nb::handle tables, bool padded,
-             bool spans, std::int64_t block, double scale, const char* softmax, bool causal) {
+    void add(const nb::object& plan, nb::handle q, nb::handle k, const Given& given,
+             const Words& words, const Changes* changes) {
         const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
-        const Array numbers(tables, "tables", Access::kRead, nullptr);
-        const Key key = key_of(queries.seen(), keys.seen(), numbers.seen().shape[0], padded, spans,
-                               {block, scale, softmax, causal});
-        plans_.insert_or_assign(key, Entry{nb::cast<const LentPlan*>(plan), plan});
+        const Array numbers(given.tables, "tables", Access::kRead, nullptr);
+        const Key key =
+            key_of(queries.seen(), keys.seen(), numbers.seen().shape[0], given, words, changes);
+        plans_.insert_or_assign(key, Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}});
     }
 
     // (o, lse), or None.
-    nb::object forward(nb::handle q, nb::handle k, nb::handle v, nb::handle tables,
-                       nb::handle lengths, std::int64_t block, double scale, const char* softmax,
-                       bool causal, nb::handle spans) {
-        const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
-        const Array values(v, "v", Access::kRead, nullptr);
-        const LentPlan* const plan =
-            find(queries, keys, tables, lengths, spans, {block, scale, softmax, causal});
-        if (plan == nullptr || !is_readable(queries, plan->cuda) ||
-            !is_readable(keys, plan->cuda) || !is_readable(values, plan->cuda)) {
+    nb::object forward(nb::handle q, nb::handle k, nb::handle v, const Given& given,
+                       const Words& words, const Changes* changes) {
+        std::optional<Array> lent[3];
+        if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v")) {
             return nb::none();
         }
-        const Call call(plan->cuda, plan->ordinal, std::nullopt, q);
-        nb::object o = empty_like_(q);
-        const std::int64_t* const shape = queries.seen().shape;
-        nb::object lse = q.attr("new_empty")(nb::make_tuple(shape[0], shape[1], shape[2]),
-                                             nb::arg("dtype") = float32_);
-        const nb::object workspace = workspace_of(*plan, q, shape[0], Pass::kForward, call);
-        const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace);
+        const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
+        Entry* const entry = find(queries, keys, values, given, words, changes);
+        if (entry == nullptr || !are_readable({&queries, &keys, &values}, entry->plan->cuda)) {
+            return nb::none();
+        }
+        const LentPlan& plan = *entry->plan;
+        const Call call(plan.cuda, plan.ordinal, std::nullopt, q);
+        const bool near = outputs_.is_near(queries);
+        nb::object o = outputs_.like(q, queries, near, entry->q);
+        nb::object lse = outputs_.lse(q, queries, near, entry->lse);
+        const nb::object workspace =
+            workspace_of(plan, q, queries.seen().shape[0], Pass::kForward, call);
+        const Beside beside(call, lse, Access::kWrite, given.tables, given.lengths, given.spans,
+                            workspace);
+        std::optional<ScoreArrays> scores;
+        lend_scores(scores, call, changes);
         const Array written(o, "o", Access::kWrite, nullptr);
         nb::bytes kept;
-        run_forward(*plan, call, {&queries, &keys, &values, &written}, beside,
-                    {.head = head_of(*plan, tables, kept), .alone = alone(*plan)});
+        run_forward(plan, call, {&queries, &keys, &values, &written}, beside,
+                    {.head = head_of(plan, given.tables, kept),
+                     .alone = alone(plan),
+                     .scores = scores ? &*scores : nullptr});
         return nb::make_tuple(std::move(o), std::move(lse));
     }
 
     // (d_q, d_k, d_v), or None.
     nb::object backward(nb::handle d_o, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
-                        nb::handle lse, nb::handle tables, nb::handle lengths, std::int64_t block,
-                        double scale, const char* softmax, bool causal, nb::handle spans) {
-        const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
-        const Array values(v, "v", Access::kRead, nullptr), result(o, "o", Access::kRead, nullptr);
-        const Array gradient(d_o, "d_o", Access::kRead, nullptr);
-        const LentPlan* const plan =
-            find(queries, keys, tables, lengths, spans, {block, scale, softmax, causal});
-        if (plan == nullptr) {
+                        nb::handle lse, const Given& given, const Words& words,
+                        const Changes* changes) {
+        std::optional<Array> lent[5];
+        if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v") ||
+            !lend(lent[3], o, "o") || !lend(lent[4], d_o, "d_o")) {
             return nb::none();
         }
-        for (const Array* const array : {&queries, &keys, &values, &result, &gradient}) {
-            if (!is_readable(*array, plan->cuda)) {
-                return nb::none();
-            }
+        const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
+        const Array &result = *lent[3], &gradient = *lent[4];
+        Entry* const entry = find(queries, keys, values, given, words, changes);
+        if (entry == nullptr ||
+            !are_readable({&queries, &keys, &values, &result, &gradient}, entry->plan->cuda)) {
+            return nb::none();
         }
-        const Call call(plan->cuda, plan->ordinal, std::nullopt, q);
-        nb::object made[] = {empty_like_(q), empty_like_(k), empty_like_(v)};
+        const LentPlan& plan = *entry->plan;
+        const Call call(plan.cuda, plan.ordinal, std::nullopt, q);
+        const bool near = outputs_.is_near(queries);
+        nb::object made[] = {outputs_.like(q, queries, near, entry->q),
+                             outputs_.like(k, keys, near, entry->k),
+                             outputs_.like(v, values, near, entry->v)};
         const Array d_q(made[0], "d_q", Access::kWrite, nullptr);
         const Array d_k(made[1], "d_k", Access::kWrite, nullptr);
         const Array d_v(made[2], "d_v", Access::kWrite, nullptr);
         const nb::object workspace =
-            workspace_of(*plan, q, queries.seen().shape[0], Pass::kBackward, call);
-        const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace);
+            workspace_of(plan, q, queries.seen().shape[0], Pass::kBackward, call);
+        const Beside beside(call, lse, Access::kRead, given.tables, given.lengths, given.spans,
+                            workspace);
+        std::optional<ScoreArrays> scores;
+        lend_scores(scores, call, changes);
         nb::bytes kept;
-        run_backward(*plan, call, {&queries, &keys, &values, &result, &gradient, &d_q, &d_k, &d_v},
-                     beside, {.head = head_of(*plan, tables, kept), .alone = alone(*plan)});
+        run_backward(plan, call, {&queries, &keys, &values, &result, &gradient, &d_q, &d_k, &d_v},
+                     beside,
+                     {.head = head_of(plan, given.tables, kept),
+                      .alone = alone(plan),
+                      .scores = scores ? &*scores : nullptr});
         return nb::make_tuple(std::move(made[0]), std::move(made[1]), std::move(made[2]));
     }
 
@@ -166,6 +226,7 @@ class Operator {
     struct Entry {
         const LentPlan* plan;
         nb::object owner;
+        KeptLayout q, k, v, lse;  // of the last call
     };
     struct Kept {
         const LentPlan* plan;
@@ -175,18 +236,27 @@ class Operator {
         nb::object memory;
     };
 
-    const LentPlan* find(const Array& q, const Array& k, nb::handle tables, nb::handle lengths,
-                         nb::handle spans, const Words& words) const {
-        if (q.seen().rank != 4 || k.seen().rank != 4) {
+    // Of a V as wide as Q alone: others are rare.
+    Entry* find(const Array& q, const Array& k, const Array& v, const Given& given,
+                const Words& words, const Changes* changes) {
+        if (q.seen().rank != 4 || k.seen().rank != 4 || v.seen().rank != 4 ||
+            v.seen().shape[3] != q.seen().shape[3]) {
             return nullptr;
         }
-        const Array numbers(tables, "tables", Access::kRead, nullptr);
+        const Array numbers(given.tables, "tables", Access::kRead, nullptr);
         if (numbers.seen().rank != 1) {
             return nullptr;
         }
-        const auto found = plans_.find(key_of(q.seen(), k.seen(), numbers.seen().shape[0],
-                                              !lengths.is_none(), !spans.is_none(), words));
-        return found == plans_.end() ? nullptr : found->second.plan;
+        const auto found =
+            plans_.find(key_of(q.seen(), k.seen(), numbers.seen().shape[0], given, words, changes));
+        return found == plans_.end() ? nullptr : &found->second;
+    }
+
+    static void lend_scores(std::optional<ScoreArrays>& scores, const Call& call,
+                            const Changes* changes) {
+        if (changes != nullptr) {
+            scores.emplace(call, changes->state, changes->slopes, changes->sinks, changes->d_sinks);
+        }
     }
 
     // Of a GPU: prepared. Small ones are kept for the next call of the plan on this stream, which
@@ -209,8 +279,7 @@ class Operator {
         const std::size_t bytes = plan.plan.workspace(batch, pass).bytes;
         keep = keep && bytes <= kKeptBytes && kept_.size() < kKeptWorkspaces;
         nb::object memory =
-            keep ? lasting_(like, bytes)
-                 : nb::object(like.attr("new_empty")(bytes, nb::arg("dtype") = uint8_));
+            keep ? lasting_(like, bytes) : new_empty_(like, nb::make_tuple(bytes), uint8_);
         const Array array(memory, "workspace", Access::kWrite, nullptr);
         plan.plan.prepare_workspace(batch, pass, array.data(), bytes, call.stream());
         if (keep) {
@@ -235,23 +304,96 @@ class Operator {
         return bytes.size() == SPION_TABLE_HEAD_BYTES ? bytes.c_str() : nullptr;
     }
 
-    nb::object empty_like_, is_capturing_, lasting_, float32_, uint8_;
+    Outputs outputs_;
+    nb::object new_empty_, is_capturing_, lasting_, uint8_;
     std::unordered_map<Key, Entry, KeyHash> plans_;
     std::vector<Kept> kept_;  // guarded by Python's lock
     std::mutex mutex_;        // whoever launches with a kept workspace
 };
 
+// The arguments are those of the operators, in the order of their schemas.
+using H = nb::handle;
+using Text = const char*;
+auto maybe() {
+    return nb::arg().none();
+}
+
+void bind_plain(nb::class_<Operator>& operators) {
+    operators
+        .def(
+            "add",
+            [](Operator& self, const nb::object& plan, H q, H k, H tables, H lengths, H spans,
+               std::int64_t block, double scale, Text softmax, bool causal) {
+                self.add(plan, q, k, {tables, lengths, spans}, {block, scale, softmax, causal},
+                         nullptr);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(), nb::arg(),
+            nb::arg(), nb::arg())
+        .def(
+            "forward",
+            [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
+               Text softmax, bool causal, H spans) {
+                return self.forward(q, k, v, {tables, lengths, spans},
+                                    {block, scale, softmax, causal}, nullptr);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
+            nb::arg(), maybe())
+        .def(
+            "backward",
+            [](Operator& self, H d_o, H q, H k, H v, H o, H lse, H tables, H lengths,
+               std::int64_t block, double scale, Text softmax, bool causal, H spans) {
+                return self.backward(d_o, q, k, v, o, lse, {tables, lengths, spans},
+                                     {block, scale, softmax, causal}, nullptr);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(),
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe());
+}
+
+void bind_general(nb::class_<Operator>& operators) {
+    operators
+        .def(
+            "add_general",
+            [](Operator& self, const nb::object& plan, H q, H k, H tables, H lengths, H spans,
+               std::int64_t block, double scale, Text softmax, bool causal, double softcap,
+               double dropout, std::int64_t patterns, H slopes, H sinks) {
+                const Changes changes{softcap, dropout, patterns, Py_None, slopes, sinks};
+                self.add(plan, q, k, {tables, lengths, spans}, {block, scale, softmax, causal},
+                         &changes);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(), nb::arg(),
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe())
+        .def(
+            "forward_general",
+            [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
+               Text softmax, bool causal, H spans, double softcap, double dropout,
+               std::int64_t patterns, H state, H slopes, H sinks) {
+                const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+                return self.forward(q, k, v, {tables, lengths, spans},
+                                    {block, scale, softmax, causal}, &changes);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
+            nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), maybe())
+        .def(
+            "backward_general",
+            [](Operator& self, H d_o, H q, H k, H v, H o, H lse, H tables, H lengths,
+               std::int64_t block, double scale, Text softmax, bool causal, H spans, double softcap,
+               double dropout, std::int64_t patterns, H state, H slopes, H sinks, H d_sinks) {
+                const Changes changes{softcap, dropout, patterns, state, slopes, sinks, d_sinks};
+                return self.backward(d_o, q, k, v, o, lse, {tables, lengths, spans},
+                                     {block, scale, softmax, causal}, &changes);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(),
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
+            maybe(), maybe(), maybe(), maybe());
+}
+
 }  // namespace
 
 void bind_operator(nb::module_& module) {
-    nb::class_<Operator>(module, "Operator")
-        .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object>())
-        .def("add", &Operator::add)
-        .def("forward", &Operator::forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
-        .def("backward", &Operator::backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg().none());
+    nb::class_<Operator> operators(module, "Operator");
+    operators.def(nb::init<nb::handle>());
+    bind_plain(operators);
+    bind_general(operators);
 }
 
 }  // namespace spion::python

@@ -198,21 +198,38 @@ class Plan:
     ) -> None: ...
 
 class Operator:
-    def __init__(
-        self, arg0: object, arg1: object, arg2: object, arg3: object, arg4: object, /
-    ) -> None: ...
+    def __init__(self, arg: object, /) -> None: ...
     def add(
         self,
         arg0: object,
         arg1: object,
         arg2: object,
         arg3: object,
-        arg4: bool,
-        arg5: bool,
+        arg4: object | None,
+        arg5: object | None,
         arg6: int,
         arg7: float,
         arg8: str,
         arg9: bool,
+        /,
+    ) -> None: ...
+    def add_general(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object | None,
+        arg5: object | None,
+        arg6: int,
+        arg7: float,
+        arg8: str,
+        arg9: bool,
+        arg10: float,
+        arg11: float,
+        arg12: int,
+        arg13: object | None,
+        arg14: object | None,
         /,
     ) -> None: ...
     def forward(
@@ -227,6 +244,26 @@ class Operator:
         arg7: str,
         arg8: bool,
         arg9: object | None,
+        /,
+    ) -> object: ...
+    def forward_general(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object | None,
+        arg5: int,
+        arg6: float,
+        arg7: str,
+        arg8: bool,
+        arg9: object | None,
+        arg10: float,
+        arg11: float,
+        arg12: int,
+        arg13: object | None,
+        arg14: object | None,
+        arg15: object | None,
         /,
     ) -> object: ...
     def backward(
@@ -244,6 +281,30 @@ class Operator:
         arg10: str,
         arg11: bool,
         arg12: object | None,
+        /,
+    ) -> object: ...
+    def backward_general(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object,
+        arg5: object,
+        arg6: object,
+        arg7: object | None,
+        arg8: int,
+        arg9: float,
+        arg10: str,
+        arg11: bool,
+        arg12: object | None,
+        arg13: float,
+        arg14: float,
+        arg15: int,
+        arg16: object | None,
+        arg17: object | None,
+        arg18: object | None,
+        arg19: object | None,
         /,
     ) -> object: ...
 

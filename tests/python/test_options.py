@@ -132,6 +132,26 @@ def test_opcheck(name):
     torch.library.opcheck(torch.ops.spion.general_attention.default, general(Case(**CASES[name])))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_known_plans_take_the_direct_way(name, monkeypatch):
+    """A second call of a shape is one call of the library, with the bits of the first."""
+    from spion.torch import _general
+
+    given = general(Case(**CASES[name]))
+    given = [x.detach() if isinstance(x, torch.Tensor) else x for x in given]
+    attention = torch.ops.spion.general_attention
+    backward = torch.ops.spion.general_attention_backward
+    o, lse = attention(*given)
+    first = o, lse, *backward(torch.ones_like(o), *given[:3], o, lse, *given[3:])
+
+    def refuse(*_):
+        raise AssertionError("the plan is looked for again")
+
+    monkeypatch.setattr(_general, "find", refuse)
+    second = *attention(*given), *backward(torch.ones_like(o), *given[:3], o, lse, *given[3:])
+    assert all(torch.equal(x, y) for x, y in zip(first, second))
+
+
 def test_ranks_that_are_refused():
     q, k, *rest = general(Case(**CASES["sinks"]))
     for name, given in (("q", (q[0], k)), ("k", (q, k[0]))):

@@ -7,7 +7,7 @@ import torch
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
-from . import _op  # noqa: F401  (registers the operator)
+from . import _op
 from ._general import dropout_state as _drawn
 from ._plans import check, check_rank, plan, tables
 
@@ -94,7 +94,7 @@ def attention_with_lse(
         in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
         o, lse = torch.ops.spion.general_attention(*in_dtype, *arguments)
     else:
-        o, lse = torch.ops.spion.attention(q, k, v, *given)
+        o, lse = _op.call(q, k, v, *given)
     if o.requires_grad and not torch.compiler.is_compiling():
         lse = lse.requires_grad_()
         lse.register_hook(_refuse_lse)

@@ -17,7 +17,7 @@ import torch
 
 from .._core import UserError
 from ._passes import backward, empty, empty_lse, empty_output, empty_sinks, forward
-from ._plans import Changes, Words, check_rank, find, value_dim_of
+from ._plans import Changes, Words, check_rank, direct, find, value_dim_of
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
@@ -59,10 +59,15 @@ def _general(
     slopes: _Maybe,
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    given = (tables, lengths, block, scale, softmax, causal, spans)
+    changed = (softcap, dropout, patterns, state, slopes, sinks)
+    made = direct.forward_general(q, k, v, *given, *changed)
+    if made is not None:
+        return made
     words = Words(block, scale, softmax, causal)
-    given = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *given, value_dim_of(q, v))
-    plan = find(q, k, tables, lengths, spans, words, changes)
+    some = slopes is not None, sinks is not None
+    changes = Changes(0, softcap, dropout, patterns, *some, value_dim_of(q, v))
+    plan = find(q, k, tables, lengths, spans, words, changes, slopes, sinks)
     return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks))
 
 
@@ -94,12 +99,17 @@ def _general_backward(
     slopes: _Maybe,
     sinks: _Maybe,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    words = Words(block, scale, softmax, causal)
-    given = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *given, value_dim_of(q, v))
-    plan = find(q, k, tables, lengths, spans, words, changes)
+    given = (tables, lengths, block, scale, softmax, causal, spans)
+    changed = (softcap, dropout, patterns, state, slopes, sinks)
     d_sinks = empty_sinks(q, sinks)
     written = None if sinks is None else d_sinks
+    made = direct.backward_general(d_o, q, k, v, o, lse, *given, *changed, written)
+    if made is not None:
+        return *made, d_sinks
+    words = Words(block, scale, softmax, causal)
+    some = slopes is not None, sinks is not None
+    changes = Changes(0, softcap, dropout, patterns, *some, value_dim_of(q, v))
+    plan = find(q, k, tables, lengths, spans, words, changes, slopes, sinks)
     made = backward(
         plan, d_o, q, k, v, o, lse, tables, lengths, spans, (state, slopes, sinks), written
     )

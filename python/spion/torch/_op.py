@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad as _forward_ad
 
 from .._core import UserError
 from ._passes import backward, empty, empty_lse, forward
@@ -107,48 +108,72 @@ def _fake_backward(
     return empty(q), empty(k), empty(v)
 
 
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_transforms = torch._C._are_functorch_transforms_active
+_traces = torch._C._get_tracing_state
+_profiles = torch.autograd._profiler_enabled
+_any_autocast = torch._C._is_any_autocast_enabled
+_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+_AUTOGRAD = torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.AutogradCUDA
+
+
+def _is_unseen(q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> bool:
+    """Whether nothing between a call of the operator and its kernel has any part in it: no mode,
+    transform, trace or profiler, no subclass, no bit that waits, no dtype that autocast changes.
+    (Tensors of devices and layouts that are none of ours are left to the operator by `direct`.)"""
+    plain = torch.Tensor
+    tables, lengths, *_, spans = rest
+    return (
+        type(q) is type(k) is type(v) is type(tables) is plain
+        and (lengths is None or type(lengths) is plain)
+        and (spans is None or type(spans) is plain)
+        and not (_function_modes() or _dispatch_modes() or _transforms() or _profiles())
+        and not (q.is_neg() or k.is_neg() or v.is_neg())
+        and _traces() is None
+        and not _any_autocast()
+        and _forward_ad._current_level < 0
+    )
+
+
 def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return operator.redispatch(keys & torch._C._after_autograd_keyset, *args)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: _Two) -> None:
-    q, k, v, tables, lengths, block, scale, softmax, *mask = (
-        inputs  # without what is at its default
-    )
-    causal, spans = (*mask, *(False, None)[len(mask) :])
-    ctx.inputs = len(inputs)
-    ctx.words = Words(block, scale, softmax, causal)
+    """inputs: all ten of the operator."""
+    q, k, v, tables, lengths, block, scale, softmax, causal, spans = inputs
+    ctx.words = (block, scale, softmax, causal)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, _: None) -> tuple[_Maybe, ...]:
-    """Of the inputs of the operator, `causal` and `spans` among them."""
+def _differentiate(ctx: Any, d_o: _Maybe, plain: bool) -> tuple[_Maybe, ...]:
+    """Of q, k and v."""
     if d_o is None:
-        return (None,) * 10
+        return None, None, None
     q, k, v, o, lse, tables, lengths, spans = ctx.saved_tensors
-    special = torch._C._dispatch_keys(d_o).raw_repr() & _SPECIAL
-    plain = ctx.plain and not special and not torch._C._len_torch_dispatch_stack()
-    call = _backward if plain and not torch.is_grad_enabled() else _backward_operator
-    gradients = call(d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans)
-    return (*gradients, None, None, None, None, None, None, None)
+    if plain:
+        special = torch._C._dispatch_keys(d_o).raw_repr() & _SPECIAL
+        plain = not (special or _dispatch_modes() or torch.is_grad_enabled())
+    call = _backward if plain else _backward_operator
+    return call(d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans)
 
 
 class _Plain(torch.autograd.Function):
-    """Of plain tensors."""
+    """Of plain tensors. What follows v comes as one tuple: PyTorch looks at each argument's kind."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Any:
-        made = _forward(*args)
-        ctx.plain = True
-        _save(ctx, args, made)
+    def forward(ctx: Any, q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> Any:
+        made = _forward(q, k, v, *rest)
+        _save(ctx, (q, k, v, *rest), made)
         return made
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _differentiate(ctx, *gradients)[: ctx.inputs]
+    def backward(ctx: Any, d_o: _Maybe, _: None) -> Any:
+        return *_differentiate(ctx, d_o, plain=True), None
 
 
 class _Traced(torch.autograd.Function):
@@ -160,12 +185,11 @@ class _Traced(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.plain = False
         _save(ctx, inputs[1:], output)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return (None, *_differentiate(ctx, *gradients)[: ctx.inputs])
+    def backward(ctx: Any, d_o: _Maybe, _: None) -> Any:
+        return None, *_differentiate(ctx, d_o, plain=False), *(None,) * 7
 
 
 class _Once(torch.autograd.Function):
@@ -186,13 +210,73 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _attention_autograd(keys: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
-    records = (q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()
+def _refuse_tangents(*operands: torch.Tensor) -> None:
+    for x in operands:
+        if _forward_ad.unpack_dual(x).tangent is not None:
+            raise UserError(
+                "attention has no derivative in forward mode (jvp): use backward(), or detach what is "
+                "given to it"
+            )
+
+
+def _records(q: Any, k: Any, v: Any) -> bool:
+    return (q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()
+
+
+def _attention_autograd(
+    keys: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    tables: Any,
+    lengths: Any,
+    block: int,
+    scale: float,
+    softmax: str,
+    causal: bool = False,
+    spans: Any = None,
+) -> Any:
+    rest = (tables, lengths, block, scale, softmax, causal, spans)
+    if _forward_ad._current_level >= 0:
+        _refuse_tangents(q, k, v)
     if keys.raw_repr() & _SPECIAL:
-        if records:
+        if _records(q, k, v):
             return _Traced.apply(keys, q, k, v, *rest)
         return _below_autograd(_operator, keys, q, k, v, *rest)
-    return _Plain.apply(q, k, v, *rest) if records else _forward(q, k, v, *rest)
+    return _Plain.apply(q, k, v, rest) if _records(q, k, v) else _forward(q, k, v, *rest)
+
+
+class _Elsewhere(Exception):
+    """The library's direct way does not take this call."""
+
+
+class _Unseen(_Plain):
+    """Of tensors that the dispatcher has not seen."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> Any:
+        made = direct.forward(q, k, v, *rest)
+        if made is None:
+            raise _Elsewhere
+        _save(ctx, (q, k, v, *rest), made)
+        return made
+
+
+def call(q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    """The operator, of all its ten arguments; around PyTorch's dispatcher where that has no part."""
+    if torch.compiler.is_compiling() or not _is_unseen(q, k, v, rest):
+        return dispatched(q, k, v, *rest)
+    if not _records(q, k, v):
+        made = direct.forward(q, k, v, *rest)
+        return dispatched(q, k, v, *rest) if made is None else made
+    if _excluded(
+        _AUTOGRAD[q.is_cuda]
+    ):  # a kernel of another operator runs, which records by itself
+        return dispatched(q, k, v, *rest)
+    try:
+        return _Unseen.apply(q, k, v, rest)
+    except _Elsewhere:
+        return dispatched(q, k, v, *rest)
 
 
 def _backward_autograd(keys: Any, *args: Any) -> Any:
@@ -251,3 +335,4 @@ def _register() -> torch.library.Library:
 _library = _register()  # lives as long as the operator
 _operator = torch.ops.spion.attention.default
 _backward_operator = torch.ops.spion.attention_backward.default
+dispatched = _operator  # the way of `call` to it

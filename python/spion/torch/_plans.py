@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -76,13 +77,28 @@ def _lasting(like: torch.Tensor, size: int) -> torch.Tensor:
 
 _plans: dict[tuple[_Key, int], Plan] = {}  # by key and numbers of tables
 _usual: dict[_Key, Plan] = {}  # those whose patterns may have any number of blocks
-# The operator's way without this file's Python, for calls whose plan is there.
+
+
+def _past_the_dispatcher(name: str) -> Any:
+    """An allocator of PyTorch's that its own compiled code calls; None where this release lacks it."""
+    return getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), name, None)
+
+
+# The operators' way without this file's Python, for calls whose plan is there.
 direct = _core.Operator(
-    torch.empty_like,
-    getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False),
-    _lasting,
-    torch.float32,
-    torch.uint8,
+    SimpleNamespace(
+        empty_like=torch.empty_like,
+        new_empty=lambda like, sizes, dtype: like.new_empty(sizes, dtype=dtype),
+        empty_cpu=_past_the_dispatcher("_empty_strided_cpu"),
+        empty_cuda=_past_the_dispatcher("_empty_strided_cuda"),
+        current_device=getattr(torch._C, "_cuda_getDevice", None),
+        is_capturing=getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False),
+        lasting=_lasting,
+        float32=torch.float32,
+        float16=torch.float16,
+        bfloat16=torch.bfloat16,
+        uint8=torch.uint8,
+    )
 )
 
 
@@ -181,9 +197,12 @@ def find(
     spans: torch.Tensor | None,
     words: Words,
     changes: Changes | None = None,
+    slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> Plan:
-    """The plan of a call: of spion::general_attention with `changes`, to which the number of keys is
-    added here, else of spion::attention, from now on known to `direct` too."""
+    """The plan of a call, from now on known to `direct` too if V is as wide as Q: of
+    spion::general_attention with `changes`, to which the number of keys is added here, else of
+    spion::attention."""
     check_rank(q)
     check_rank(k, "k")
     _, heads, length, width = q.shape
@@ -194,8 +213,11 @@ def find(
         seen = changes._replace(key_length=0 if keys == length else keys)
     key = _Key(q.device, q.dtype, heads, kv_heads, length, width, padded, masked, words, seen)
     found = _found(key, tables)
+    given = (found.core, q.detach(), k.detach(), tables, lengths, spans, *words)
     if changes is None:
-        direct.add(found.core, q.detach(), k.detach(), tables, padded, masked, *words)
+        direct.add(*given)
+    elif seen.value_dim == 0:
+        direct.add_general(*given, seen.softcap, seen.dropout, seen.patterns, slopes, sinks)
     return found
 
 
