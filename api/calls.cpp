@@ -303,6 +303,17 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
                    device, stream);
 }
 
+void advance(const spion_plan& plan, spion_dropout_state* state, std::uint32_t by, void* stream) {
+    plan.context->check_process();
+    check_option(plan, plan.plan->request().attention.dropout > 0.0F, state, "the state", "dropout",
+                 sizeof(std::uint64_t));
+    if (state == nullptr) {
+        throw UserError("the plan was made without dropout: there is nothing to advance");
+    }
+    plan.plan->advance_dropout(reinterpret_cast<SpionDropoutState*>(state), by,
+                               plan.context->device(), stream);
+}
+
 }  // namespace
 }  // namespace spion::api
 
@@ -356,6 +367,11 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
                          call.cu_seqlens, call.host_cu_seqlens, call.sequences},
                         stream);
     });
+}
+
+int32_t spion_plan_advance_dropout(const spion_plan* plan, spion_dropout_state* state, uint32_t by,
+                                   void* stream) noexcept {
+    return guarded([&] { spion::api::advance(present(plan, "plan"), state, by, stream); });
 }
 
 }  // extern "C"

@@ -6,10 +6,12 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/launch/advance_dropout.h"
 #include "compiler/launch/sink_gradient.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
+#include "kernels/dropout_advance.h"
 
 namespace spion {
 namespace {
@@ -149,6 +151,9 @@ std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPr
     if (request.attention.sink) {
         sources.push_back(sink_gradient_source(request.attention, target));
     }
+    if (request.attention.dropout > 0.0F) {
+        sources.push_back(advance_dropout_source(target));
+    }
     return sources;
 }
 
@@ -174,7 +179,10 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
         device.prepare(*kernels_[i].kernel, launches_[i].geometry());
     }
     if (request_.attention.sink) {
-        device.prepare(*kernels_.back().kernel, sink_gradient_geometry(request_.attention));
+        device.prepare(*sink_gradient().kernel, sink_gradient_geometry(request_.attention));
+    }
+    if (request_.attention.dropout > 0.0F) {
+        device.prepare(*kernels_.back().kernel, advance_dropout_geometry());
     }
     std::memcpy(fingerprint_, digest_of(text).data(), sizeof(fingerprint_));
 }
@@ -287,9 +295,16 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
                          launch.bytes());
     }
     if (pass == PlanPass::kBackward && request_.attention.sink && args.d_sinks != nullptr) {
-        device.launch_on(stream, *kernels_.back().kernel,
+        device.launch_on(stream, *sink_gradient().kernel,
                          sink_gradient_geometry(request_.attention), &args, sizeof(args));
     }
+}
+
+void AttentionPlan::advance_dropout(SpionDropoutState* state, unsigned by, const Device& device,
+                                    ForeignStream stream) const {
+    const SpionDropoutAdvance args{.state = state, .by = by};
+    device.launch_on(stream, *kernels_.back().kernel, advance_dropout_geometry(), &args,
+                     sizeof(args));
 }
 
 AttentionPlan make_plan(const PlanRequest& request, Device& device, KernelCache& cache) {

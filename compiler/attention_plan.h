@@ -51,8 +51,8 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target);
 // Its three programs, walking the typical pattern. Gather blocks are not longer than blocks, so
 // that every pattern can be walked.
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
-// The kernels of a plan: those of its programs and, where the attention has sinks, the one of their
-// gradient.
+// The kernels of a plan: those of its programs, where the attention has sinks the one of their
+// gradient, and where it has dropout the one that moves it on.
 std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPrograms& programs,
                                        const Target& target);
 
@@ -108,7 +108,13 @@ class AttentionPlan {
     void run(PlanPass pass, SpionAttentionArguments args, const PlanCall& call,
              const Device& device, ForeignStream stream) const;
 
+    // Adds `by` to the offset of a state where the tensors are. Of a plan with dropout.
+    void advance_dropout(SpionDropoutState* state, unsigned by, const Device& device,
+                         ForeignStream stream) const;
+
   private:
+    // Behind the programs' kernels; the last is that of advance_dropout, of a plan with dropout.
+    const JitKernel& sink_gradient() const { return kernels_[programs_.size()]; }
     WorkHints hints_of(std::size_t launch, const std::optional<TableHead>& head) const;
 
     PlanRequest request_;

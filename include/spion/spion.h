@@ -205,6 +205,10 @@ class Plan {
                                           args.sequences};
         detail::check(spion_backward(c(), &call, stream));
     }
+    // Once a step, behind its last backward call: the next forward call draws other numbers.
+    void advance_dropout(DropoutState* state, std::uint32_t by = 1, void* stream = nullptr) const {
+        detail::check(spion_plan_advance_dropout(c(), state, by, stream));
+    }
     const spion_plan* c() const { return handle_.get(); }
 
   private:

@@ -230,9 +230,9 @@ typedef enum spion_call_flags {
 
 /* Which random numbers decide what dropout drops: Philox of seed, offset and the element's place
  * (batch, head, query, key) alone, the same on every device, in forward and backward. It lies where the
- * tensors are. Calls read it and leave it as it is: whoever owns it writes another offset between two
- * steps, on the stream, and the backward call of a step finds what its forward call found. A copy or a
- * kernel that does so is captured in a CUDA graph beside the calls, and a replay draws new numbers. */
+ * tensors are. Calls read it and leave it as it is: whoever owns it advances the offset once a step,
+ * behind the step's last backward call, on the stream (spion_plan_advance_dropout, or a copy of one's
+ * own), so that the backward calls of a step find what its forward calls found. */
 typedef struct spion_dropout_state {
     uint64_t seed;
     uint32_t offset;
@@ -244,11 +244,9 @@ typedef struct spion_dropout_state {
  * [B, H, L, D] and o [B, H, L, Dv], k [B, key_value_heads, Lk, D] and v [B, key_value_heads, Lk, Dv],
  * the last dimension contiguous; on a GPU, addresses and strides are multiples of 16 bytes. `lse` is
  * [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not
- * made with is null.
- *
- * With varlen, tensors have rank 3 and are [H, T, D] or [H, T, Dv], with the strides of a tensor
- * [T, H, D] as well: position i of sequence b lies in row cu_seqlens[b] + i of T. Patterns, spans and
- * dropout number positions from each sequence's first. `lse` is [B, H, L], and B `sequences`; what
+ * made with is null. With varlen tensors are [H, T, D] or [H, T, Dv], of rank 3, with the strides of a
+ * tensor [T, H, D] as well: position i of sequence b lies in row cu_seqlens[b] + i of T. Patterns, spans
+ * and dropout number positions from each sequence's first. `lse` is [B, H, L], and B `sequences`; what
  * lies beyond a sequence's end is not written there. */
 typedef struct spion_forward_args {
     size_t size;
@@ -271,8 +269,8 @@ typedef struct spion_forward_args {
     const spion_dropout_state* dropout; /* with dropout */
     const float* alibi_slopes;          /* [H] with alibi */
     const float* sinks;                 /* [H] with sinks */
-    const int32_t* cu_seqlens;      /* [B + 1] with varlen: 0, the row where each further sequence
-                                  begins, and T. On a GPU they are not looked at */
+    const int32_t* cu_seqlens;      /* [B + 1] with varlen: where sequences begin, and T. On a GPU
+                                  they are not looked at */
     const int32_t* host_cu_seqlens; /* the same numbers on the host, which are looked at, or null */
     int64_t sequences;              /* B with varlen */
 } spion_forward_args;
@@ -310,6 +308,12 @@ SPION_API int32_t spion_forward(const spion_plan* plan, const spion_forward_args
                                 void* stream) SPION_NOEXCEPT;
 SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
                                  void* stream) SPION_NOEXCEPT;
+/* Adds `by` to the offset of a state where the tensors are, modulo 2^32, in order on `stream` as a call:
+ * the next forward call draws other numbers, and a replay of a CUDA graph that this was captured in
+ * does so each time. Layers that share a state drop the same elements: give each its own, with offsets
+ * 0 .. n - 1, and advance each by n. SPION_INVALID for a plan without dropout. */
+SPION_API int32_t spion_plan_advance_dropout(const spion_plan* plan, spion_dropout_state* state,
+                                             uint32_t by, void* stream) SPION_NOEXCEPT;
 
 /* ------------------------------------------------------------------ discovery from Q and K */
 
@@ -317,10 +321,9 @@ SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_ar
  * tile^2 sums of 7 numbers instead of L x L scores. */
 typedef struct spion_discoverer spion_discoverer;
 
-/* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads, in
- * the map before dropout. For patterns of heads make one of each
- * group's heads alone, and run it on views of these with their part of lse. SPION_INVALID for spans,
- * varlen and another key_length. The
+/* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads,
+ * in the map before dropout. For patterns of heads make one of each group's heads alone, and run it on
+ * views of these with their part of lse. SPION_INVALID for spans, varlen and another key_length. The
  * context compiles one kernel. */
 SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
                                           const spion_discovery* discovery,

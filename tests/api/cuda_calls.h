@@ -110,6 +110,7 @@ class CudaCall {
     }
     // What dropout draws from now on.
     void set_state(const oracle::Problem& problem) { state_.write(std::vector{state_of(problem)}); }
+    DropoutState* state() { return static_cast<DropoutState*>(state_.data()); }
     void set_pattern(const Pattern& pattern) { tables_.write(plan_.tables(pattern)); }
 
     cuda::Memory& tables() { return tables_; }

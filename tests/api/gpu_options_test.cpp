@@ -63,6 +63,23 @@ TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
     }
 }
 
+TEST_F(ApiGpuOptions, AReplayAdvancesTheStateThatItWasCapturedWith) {
+    oracle::Problem asked = drawn(64, 64, {.dropout = true});
+    const Plan plan = plan_of(asked);
+    CudaCall call(plan, asked, stream_->get());
+    SPION_TEST_CUDA(cuCtxSynchronize);
+    const cuda::Graph graph(*stream_, [&] {
+        call.run(stream_->get());
+        plan.advance_dropout(call.state(), 5, stream_->get());
+    });
+    for (int step = 0; step < 3; ++step, asked.offset += 5) {
+        call.poison();
+        graph.launch(*stream_);
+        stream_->wait();
+        EXPECT_EQ(oracle::faults(asked, call.outputs(), kTolerance), "") << "step " << step;
+    }
+}
+
 TEST_F(ApiGpuOptions, SequencesEndToEndMeetTheReferenceInEveryFamily) {
     const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
     const oracle::Options each[] = {{},

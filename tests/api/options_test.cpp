@@ -100,6 +100,38 @@ TEST_F(ApiOptions, DropoutIsWhatItsStateSays) {
     EXPECT_EQ(oracle::faults(problem, none, kTolerance), "");
 }
 
+// With sinks, whose kernel is another one behind those of the passes.
+TEST_F(ApiOptions, TheLibraryAdvancesDropout) {
+    oracle::Problem problem =
+        oracle::random_problem(shape(2), {.sinks = true, .dropout = true}, 0.8, seed_);
+    const Pattern pattern = pattern_of(problem);
+    const Plan plan = context().plan(attention_of(problem));
+    problem.offset = 0xFFFFFFFF;
+    HostTensors tensors(problem);
+    plan.advance_dropout(&tensors.state, 3);
+    EXPECT_EQ(tensors.state.seed, problem.seed);
+    EXPECT_EQ(tensors.state.offset, 2U) << "modulo 2^32";
+    EXPECT_EQ(tensors.state.enabled, 1);
+    plan.advance_dropout(&tensors.state);
+    EXPECT_EQ(tensors.state.offset, 3U);
+    HostMemory memory(plan, pattern, problem.batch);
+    plan.forward(forward_arguments(tensors, memory));
+    plan.backward(backward_arguments(tensors, memory));
+    problem.offset = 3;
+    EXPECT_EQ(oracle::faults(problem, tensors.out, kTolerance), "");
+
+    expect_status<UserError>([&] { plan.advance_dropout(nullptr); },
+                             "the state is null and the plan was made with dropout: pass it");
+    auto* const odd = reinterpret_cast<DropoutState*>(reinterpret_cast<char*>(&tensors.state) + 4);
+    expect_status<UserError>([&] { plan.advance_dropout(odd); }, "a multiple of 8 bytes");
+    problem.dropout = 0;
+    problem.sinks.clear();
+    const Plan without = context().plan(attention_of(problem));
+    expect_status<UserError>([&] { without.advance_dropout(&tensors.state); },
+                             "the state is given and the plan was made without dropout");
+    expect_status<UserError>([&] { without.advance_dropout(nullptr); }, "nothing to advance");
+}
+
 TEST_F(ApiOptions, TheGradientOfSinksMayBeLeftOut) {
     const oracle::Problem problem = oracle::random_problem(shape(2), {.sinks = true}, 0.8, seed_);
     const Pattern pattern = pattern_of(problem);

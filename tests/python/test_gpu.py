@@ -69,6 +69,25 @@ def test_masks_within_blocks_and_grouped_heads():
         close(given, wanted, TOLERANCES[torch.bfloat16])
 
 
+@pytest.mark.parametrize("block", [32, 64, 128])
+def test_sequences_end_to_end(block):
+    starts, longest = np.array([0, 300, 300, 417], np.int32), 300
+    (q,) = tensors(417, 4, 64, count=1, grad=True)
+    k, v = tensors(417, 2, 64, count=2, grad=True, seed=1)
+    (d_o,) = tensors(417, 4, 64, count=1, seed=2)
+    pattern = random_pattern(longest, block=block)
+    on_gpu = torch.from_numpy(starts).cuda()
+    o = st.varlen_attention(q, k, v, pattern, on_gpu, causal=True)
+    o.backward(d_o)
+    for begin, end in ((0, 300), (300, 417)):
+        own = [x[begin:end].transpose(0, 1)[None] for x in (q, k, v, o, d_o, q.grad, k.grad, v.grad)]
+        *case, made, gradient, d_q, d_k, d_v = numbers(*own)
+        rest = (*case, pattern.bits(), block, "masked", None, {"causal": True})
+        close(made, attention(*rest)[0], TOLERANCES[torch.bfloat16])
+        for given, wanted in zip((d_q, d_k, d_v), attention_gradients(gradient, *rest)):
+            close(given, wanted, TOLERANCES[torch.bfloat16])
+
+
 @pytest.mark.parametrize("name", test_options.CASES)
 def test_options_equal_float64(name):
     """In bf16, of the cases of the host."""

@@ -28,6 +28,15 @@ def _computed_in(q: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cuda") if q.dtype == torch.float32 else q.dtype
 
 
+def _state_for(
+    dropout: float, given: torch.Tensor | None, device: torch.device
+) -> torch.Tensor | None:
+    """What a call's dropout draws from: what it was given, or what PyTorch's generator says."""
+    if given is not None and not dropout:
+        raise UserError("a dropout_state is given and dropout is 0: give both or none")
+    return _drawn(device) if dropout and given is None else given
+
+
 def _tables_of(made: Plan, pattern: Pattern) -> torch.Tensor:
     key = (pattern.digest, "operator")
     kept = made._tables.get(key)
@@ -56,12 +65,10 @@ def attention_with_lse(
     """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
     itself, lse counts as a constant."""
-    check_rank(q)
-    check_rank(k, "k")
-    check_rank(v, "v")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_rank(x, name)
     check(q.device, q.dtype)
-    if dropout_state is not None and not dropout:
-        raise UserError("a dropout_state is given and dropout is 0: give both or none")
+    dropout_state = _state_for(dropout, dropout_state, q.device)
     made = plan(
         heads=q.shape[1],
         head_dim=q.shape[3],
@@ -88,8 +95,6 @@ def attention_with_lse(
     changed = changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]
     if changed or alibi_slopes is not None or sinks is not None:
         numbers = float(softcap), float(dropout), pattern.patterns
-        if dropout and dropout_state is None:
-            dropout_state = _drawn(q.device)
         arguments = *given, *numbers, dropout_state, alibi_slopes, sinks
         in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
         o, lse = torch.ops.spion.general_attention(*in_dtype, *arguments)

@@ -124,6 +124,13 @@ def check_rank(x: torch.Tensor, name: str = "q") -> None:
         raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [B, H, L, D]")
 
 
+def check_ranks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """Of sequences that lie end to end."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 3:
+            raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
+
+
 def plan(
     *,
     heads: int,
@@ -151,15 +158,13 @@ def plan(
     batch: int = 0,
 ) -> Plan:
     """The plan that the operator takes for tensors [B, heads, length, head_dim], or with varlen for
-    sequences of at most `length` positions; made, and its
-    kernels compiled, if there is none yet. Call it before a CUDA graph is captured, and to give
-    `typical` or `max_blocks`; spion.plan and spion.Attention say what the parameters are."""
-    where = with_index(device)
+    sequences of at most `length` positions; made, and its kernels compiled, if there is none yet.
+    Call it before a CUDA graph is captured, and to give `typical` or `max_blocks`; spion.plan and
+    spion.Attention say what the parameters are."""
+    where, kv_heads, spans = with_index(device), key_value_heads or heads, spans or varlen
     check(where, dtype)
-    kv_heads = key_value_heads or heads
     words = Words(block, float(scale), softmax, causal)
     keys = 0 if key_length == length else key_length
-    spans = spans or varlen
     values = 0 if value_dim == head_dim else value_dim
     numbers = float(softcap), float(dropout), patterns or 1
     changes = Changes(keys, *numbers, alibi, sinks, values, varlen)
@@ -180,9 +185,8 @@ def plan(
         spans=spans,
         **changes._asdict(),
     )
-    made = Plan(
-        attention, _context(canonical(where)), typical=typical, max_blocks=max_blocks, batch=batch
-    )
+    bounds = {"typical": typical, "max_blocks": max_blocks, "batch": batch}
+    made = Plan(attention, _context(canonical(where)), **bounds)
     kept = _plans.setdefault((key, made.table_bytes // 4), made)
     if max_blocks == 0:
         _usual[key] = kept
@@ -236,9 +240,7 @@ def find_sequences(
     changes: Changes,
 ) -> Plan:
     """The plan of a call of spion::varlen_attention, whose tensors are [T, H, D]."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 3:
-            raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
+    check_ranks(q, k, v)
     _, heads, width = q.shape
     key = _Key(
         q.device, q.dtype, heads, k.shape[1], length, width, False, True, words, changes

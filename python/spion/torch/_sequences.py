@@ -17,12 +17,11 @@ import torch
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
-from ._functional import _computed_in, _tables_of
+from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
 from ._general import _refuse_twice
-from ._general import dropout_state as _drawn
 from ._passes import empty_sinks, readable
-from ._plans import Changes, Words, check, find_sequences, plan, value_dim_of
+from ._plans import Changes, Words, check, check_ranks, find_sequences, plan, value_dim_of
 
 _ARGUMENTS = (
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
@@ -162,6 +161,18 @@ def _register() -> torch.library.Library:
 _library = _register()  # lives as long as the operators
 
 
+def _mask_for(
+    given: _Maybe, causal: bool, length: int, cu_seqlens: torch.Tensor
+) -> torch.Tensor:
+    if given is None:
+        starts = cu_seqlens.cpu().numpy()
+        batch, device = starts.shape[0] - 1, cu_seqlens.device
+        return _spans(batch, length, device=device, causal=causal, cu_seqlens=starts)
+    if causal:
+        raise UserError("causal and spans are given: say causal to spion.torch.spans")
+    return given
+
+
 def varlen_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -189,18 +200,10 @@ def varlen_attention(
     made here from cu_seqlens, which waits for a GPU: there, make spans once for all layers. The others
     are those of spion.torch.attention. Returns o [T, H, Dv].
     """
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 3:
-            raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
+    check_ranks(q, k, v)
     check(q.device, q.dtype)
-    if spans is not None and causal:
-        raise UserError("causal and spans are given: say causal to spion.torch.spans")
-    if dropout_state is not None and not dropout:
-        raise UserError("a dropout_state is given and dropout is 0: give both or none")
-    if spans is None:
-        starts = cu_seqlens.cpu().numpy()
-        batch = starts.shape[0] - 1
-        spans = _spans(batch, pattern.length, device=q.device, causal=causal, cu_seqlens=starts)
+    spans = _mask_for(spans, causal, pattern.length, cu_seqlens)
+    dropout_state = _state_for(dropout, dropout_state, q.device)
     made = plan(
         heads=q.shape[1],
         head_dim=q.shape[2],
@@ -219,8 +222,6 @@ def varlen_attention(
         value_dim=v.shape[2],
         varlen=True,
     )
-    if dropout and dropout_state is None:
-        dropout_state = _drawn(q.device)
     numbers = float(scale), softmax, float(softcap), float(dropout), pattern.patterns
     in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
     return torch.ops.spion.varlen_attention(
