@@ -31,7 +31,8 @@ constexpr std::size_t kKeptWorkspaces = 16;
 
 // What decides about the plan.
 struct Key {
-    std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, numbers;
+    std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, value_width;
+    std::int64_t numbers;  // in the tables
     std::int64_t block, scale, softcap, dropout, patterns;
     // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
     std::int64_t flags;
@@ -72,8 +73,8 @@ struct Given {
     nb::handle tables, lengths, spans;
 };
 
-Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, std::int64_t numbers,
-           const Given& given, const Words& words, const Changes* changes) {
+Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
+           std::int64_t numbers, const Given& given, const Words& words, const Changes* changes) {
     const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
     const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
     Key key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
@@ -83,6 +84,7 @@ Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, std::int64_t number
                .length = q.shape[2],
                .key_length = k.shape[2],
                .width = q.shape[3],
+               .value_width = v.shape[3],
                .numbers = numbers,
                .block = words.block,
                .scale = std::bit_cast<std::int64_t>(words.scale),
@@ -141,12 +143,13 @@ class Operator {
           uint8_(torch.attr("uint8")) {}
 
     // From now on calls like this one take the plan.
-    void add(const nb::object& plan, nb::handle q, nb::handle k, const Given& given,
+    void add(const nb::object& plan, nb::handle q, nb::handle k, nb::handle v, const Given& given,
              const Words& words, const Changes* changes) {
         const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
+        const Array values(v, "v", Access::kRead, nullptr);
         const Array numbers(given.tables, "tables", Access::kRead, nullptr);
-        const Key key =
-            key_of(queries.seen(), keys.seen(), numbers.seen().shape[0], given, words, changes);
+        const Key key = key_of(queries.seen(), keys.seen(), values.seen(), numbers.seen().shape[0],
+                               given, words, changes);
         plans_.insert_or_assign(key, Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}});
     }
 
@@ -165,7 +168,10 @@ class Operator {
         const LentPlan& plan = *entry->plan;
         const Call call(plan.cuda, plan.ordinal, std::nullopt, q);
         const bool near = outputs_.is_near(queries);
-        nb::object o = outputs_.like(q, queries, near, entry->q);
+        const std::int64_t width = values.seen().shape[3];
+        nb::object o = width == queries.seen().shape[3]
+                           ? outputs_.like(q, queries, near, entry->q)
+                           : outputs_.wide(q, queries, width, near, entry->q);
         nb::object lse = outputs_.lse(q, queries, near, entry->lse);
         const nb::object workspace =
             workspace_of(plan, q, queries.seen().shape[0], Pass::kForward, call);
@@ -236,19 +242,17 @@ class Operator {
         nb::object memory;
     };
 
-    // Of a V as wide as Q alone: others are rare.
     Entry* find(const Array& q, const Array& k, const Array& v, const Given& given,
                 const Words& words, const Changes* changes) {
-        if (q.seen().rank != 4 || k.seen().rank != 4 || v.seen().rank != 4 ||
-            v.seen().shape[3] != q.seen().shape[3]) {
+        if (q.seen().rank != 4 || k.seen().rank != 4 || v.seen().rank != 4) {
             return nullptr;
         }
         const Array numbers(given.tables, "tables", Access::kRead, nullptr);
         if (numbers.seen().rank != 1) {
             return nullptr;
         }
-        const auto found =
-            plans_.find(key_of(q.seen(), k.seen(), numbers.seen().shape[0], given, words, changes));
+        const auto found = plans_.find(
+            key_of(q.seen(), k.seen(), v.seen(), numbers.seen().shape[0], given, words, changes));
         return found == plans_.end() ? nullptr : &found->second;
     }
 
@@ -322,13 +326,13 @@ void bind_plain(nb::class_<Operator>& operators) {
     operators
         .def(
             "add",
-            [](Operator& self, const nb::object& plan, H q, H k, H tables, H lengths, H spans,
+            [](Operator& self, const nb::object& plan, H q, H k, H v, H tables, H lengths, H spans,
                std::int64_t block, double scale, Text softmax, bool causal) {
-                self.add(plan, q, k, {tables, lengths, spans}, {block, scale, softmax, causal},
+                self.add(plan, q, k, v, {tables, lengths, spans}, {block, scale, softmax, causal},
                          nullptr);
             },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(), nb::arg(),
-            nb::arg(), nb::arg())
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(),
+            nb::arg(), nb::arg(), nb::arg())
         .def(
             "forward",
             [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
@@ -353,15 +357,15 @@ void bind_general(nb::class_<Operator>& operators) {
     operators
         .def(
             "add_general",
-            [](Operator& self, const nb::object& plan, H q, H k, H tables, H lengths, H spans,
+            [](Operator& self, const nb::object& plan, H q, H k, H v, H tables, H lengths, H spans,
                std::int64_t block, double scale, Text softmax, bool causal, double softcap,
                double dropout, std::int64_t patterns, H slopes, H sinks) {
                 const Changes changes{softcap, dropout, patterns, Py_None, slopes, sinks};
-                self.add(plan, q, k, {tables, lengths, spans}, {block, scale, softmax, causal},
+                self.add(plan, q, k, v, {tables, lengths, spans}, {block, scale, softmax, causal},
                          &changes);
             },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(), nb::arg(),
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe())
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(),
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe())
         .def(
             "forward_general",
             [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,

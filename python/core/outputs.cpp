@@ -70,17 +70,28 @@ const nb::object& Outputs::allocate(const Array& seen) const {
     return on_cuda(seen) ? empty_cuda_ : empty_cpu_;
 }
 
+const nb::object& Outputs::type_of(const Array& seen) const {
+    const dlpack::DataType& dtype = seen.seen().dtype;
+    return dtype.code == dlpack::kBfloat ? bfloat16_ : dtype.bits == 16 ? float16_ : float32_;
+}
+
 nb::object Outputs::like(nb::handle tensor, const Array& seen, bool near, KeptLayout& kept) const {
     const dlpack::Tensor& tensor_of = seen.seen();
     if (!near || tensor_of.strides == nullptr || !is_dense(tensor_of)) {
         return empty_like_(tensor);
     }
     keep(tensor_of.shape, tensor_of.strides, 4, kept);
-    const dlpack::DataType& dtype = tensor_of.dtype;
-    const nb::object& named = dtype.code == dlpack::kBfloat ? bfloat16_
-                              : dtype.bits == 16            ? float16_
-                                                            : float32_;
-    return allocate(seen)(kept.sizes, kept.steps, named);
+    return allocate(seen)(kept.sizes, kept.steps, type_of(seen));
+}
+
+nb::object Outputs::wide(nb::handle q, const Array& seen, std::int64_t width, bool near,
+                         KeptLayout& kept) const {
+    const std::int64_t* const of_q = seen.seen().shape;
+    const std::int64_t shape[] = {of_q[0], of_q[1], of_q[2], width};
+    const std::int64_t strides[] = {of_q[1] * of_q[2] * width, of_q[2] * width, width, 1};
+    keep(shape, strides, 4, kept);
+    return near ? allocate(seen)(kept.sizes, kept.steps, type_of(seen))
+                : new_empty_(q, kept.sizes, type_of(seen));
 }
 
 nb::object Outputs::lse(nb::handle q, const Array& seen, bool near, KeptLayout& kept) const {

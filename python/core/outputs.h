@@ -27,11 +27,15 @@ class Outputs {
     bool is_near(const Array& array) const;
     // As empty_like of a tensor [B, H, L, D] whose D is contiguous: of its strides if it is dense.
     nb::object like(nb::handle tensor, const Array& seen, bool near, KeptLayout& kept) const;
+    // Contiguous [B, H, L, width] of q's type, for an O that is as wide as a V of its own width.
+    nb::object wide(nb::handle q, const Array& seen, std::int64_t width, bool near,
+                    KeptLayout& kept) const;
     // Contiguous [B, H, L] of float32 for the LSE of q.
     nb::object lse(nb::handle q, const Array& seen, bool near, KeptLayout& kept) const;
 
   private:
     const nb::object& allocate(const Array& seen) const;
+    const nb::object& type_of(const Array& seen) const;
 
     nb::object empty_like_, new_empty_, empty_cpu_, empty_cuda_, current_device_;
     nb::object float32_, float16_, bfloat16_;

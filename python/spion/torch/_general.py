@@ -17,7 +17,7 @@ import torch
 
 from .._core import UserError
 from ._passes import backward, empty, empty_lse, empty_output, empty_sinks, forward
-from ._plans import Changes, Words, check_rank, direct, find, value_dim_of
+from ._plans import Changes, Words, check_rank, direct, find
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
@@ -66,8 +66,8 @@ def _general(
         return made
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some, value_dim_of(q, v))
-    plan = find(q, k, tables, lengths, spans, words, changes, slopes, sinks)
+    changes = Changes(0, softcap, dropout, patterns, *some)
+    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks)
     return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks))
 
 
@@ -108,8 +108,8 @@ def _general_backward(
         return *made, d_sinks
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some, value_dim_of(q, v))
-    plan = find(q, k, tables, lengths, spans, words, changes, slopes, sinks)
+    changes = Changes(0, softcap, dropout, patterns, *some)
+    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks)
     made = backward(
         plan, d_o, q, k, v, o, lse, tables, lengths, spans, (state, slopes, sinks), written
     )

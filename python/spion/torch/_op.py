@@ -69,7 +69,7 @@ def _forward(
     made = direct.forward(q, k, v, tables, lengths, block, scale, softmax, causal, spans)
     if made is not None:
         return made
-    plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
+    plan = find(q, k, v, tables, lengths, spans, Words(block, scale, softmax, causal))
     return forward(plan, q, k, v, tables, lengths, spans)
 
 
@@ -98,7 +98,7 @@ def _backward(
     )
     if made is not None:
         return made
-    plan = find(q, k, tables, lengths, spans, Words(block, scale, softmax, causal))
+    plan = find(q, k, v, tables, lengths, spans, Words(block, scale, softmax, causal))
     return backward(plan, d_o, q, k, v, o, lse, tables, lengths, spans)
 
 

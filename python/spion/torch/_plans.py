@@ -196,6 +196,7 @@ def plan(
 def find(
     q: torch.Tensor,
     k: torch.Tensor,
+    v: torch.Tensor,
     tables: torch.Tensor,
     lengths: torch.Tensor | None,
     spans: torch.Tensor | None,
@@ -204,23 +205,27 @@ def find(
     slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
 ) -> Plan:
-    """The plan of a call, from now on known to `direct` too if V is as wide as Q: of
-    spion::general_attention with `changes`, to which the number of keys is added here, else of
+    """The plan of a call, from now on known to `direct` too: of spion::general_attention with
+    `changes`, to which the number of keys and the width of V are added here, else of
     spion::attention."""
     check_rank(q)
     check_rank(k, "k")
+    check_rank(v, "v")
     _, heads, length, width = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
     padded, masked = lengths is not None, spans is not None
     seen = Changes()
     if changes is not None:
-        seen = changes._replace(key_length=0 if keys == length else keys)
+        seen = changes._replace(
+            key_length=0 if keys == length else keys,
+            value_dim=value_dim_of(q, v),
+        )
     key = _Key(q.device, q.dtype, heads, kv_heads, length, width, padded, masked, words, seen)
     found = _found(key, tables)
-    given = (found.core, q.detach(), k.detach(), tables, lengths, spans, *words)
+    given = (found.core, q.detach(), k.detach(), v.detach(), tables, lengths, spans, *words)
     if changes is None:
         direct.add(*given)
-    elif seen.value_dim == 0:
+    else:
         direct.add_general(*given, seen.softcap, seen.dropout, seen.patterns, slopes, sinks)
     return found
 
