@@ -11,7 +11,7 @@
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
-#include "kernels/dropout_advance.h"
+#include "kernels/dropout_arguments.h"
 
 namespace spion {
 namespace {

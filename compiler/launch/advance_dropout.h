@@ -1,4 +1,4 @@
-// Moves the offset of attention's dropout on, where the state lies (kernels/dropout_advance.h).
+// Moves the offset of attention's dropout on, where the state lies (kernels/dropout_arguments.h).
 #pragma once
 
 #include "codegen/emit.h"

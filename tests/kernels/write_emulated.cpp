@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "compiler/launch/advance_dropout.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_linears.h"
 
@@ -85,6 +86,10 @@ std::string write_case(const std::string& name) {
     }
     for (const EmulatedSummary& s : emulated_summaries()) {
         if (name == s.name) return text + emulated(name, emit(program_of(s), emulated_target()));
+    }
+    if (name == "dropout_state") {
+        return text + "#include \"kernels/dropout_arguments.h\"\n" +
+               emulated(name, advance_dropout_source(emulated_target()), "SpionDropoutAdvance");
     }
     for (const EmulatedLinear& l : emulated_linears()) {
         if (name == l.name) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/train/contract.cuh"
-#include "kernels/dropout_advance.h"
+#include "kernels/dropout_arguments.h"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     advance_dropout(const __grid_constant__ SpionDropoutAdvance args) {
