@@ -1,5 +1,6 @@
 // dK and dV of block-sparse attention. Lanes are keys; queries stream past them, so LSE and delta
-// are one value a streamed row. Runs after the kernel of dQ, which writes delta.
+// are one value a streamed row. Queries whose dO is zero add nothing and are passed over. Runs after
+// the kernel of dQ, which writes delta.
 #include "kernels/host/attention_walk.h"
 
 namespace {
@@ -81,6 +82,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                 };
                 for_each_step(
                     work, positions_of(*args, work.batch, kLength), fetch, [&](const Step& step) {
+                        if (!has_gradients(step, args->d_o, work, head)) return;
                         const int count =
                             score_step(step, args->q, work, head, kHeadDim, keys, weights);
                         change_step(*args, true, step, work, head, weights, &slopes);

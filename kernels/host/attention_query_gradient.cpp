@@ -58,6 +58,11 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
             continue;
         }
         open_walk(*args, false, 0, work);
+        // Rows whose dO is zero, as a sample's padded queries in training, have no gradient.
+        if (!any_non_zero(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows,
+                          kValueDim)) {
+            work.gather_block_count = 0;
+        }
         load_transposed(row_of(args->q, work, work.first), args->q.row_stride, work.rows, kHeadDim,
                         score_factor(), queries);
         load_transposed(row_of(args->d_o, work, work.first), args->d_o.row_stride, work.rows,

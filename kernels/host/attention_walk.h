@@ -307,6 +307,19 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Fetch fetch, Vi
     }
 }
 
+// Whether a step's rows of dO have an element that is not zero. Rows without one, as a sample's padded
+// queries in training, add nothing to any gradient.
+SPION_INLINE bool has_gradients(const Step& step, const SpionTensor& d_o, const WorkItem& work,
+                                int head) {
+    for (int i = 0; i < step.count; ++i) {
+        if (any_non_zero(row_in_head(d_o, work, head, step.first(i)), d_o.row_stride, step.rows(i),
+                         kValueDim)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 // Of a step's scores [rows][lanes], those that the mask drops become minus infinity.
 SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& scores) {
     int gathered = 0;

@@ -130,6 +130,20 @@ SPION_INLINE void store_part(float* to, Floats value, int count) {
     }
 }
 
+// Whether an element of rows[row][d], d < width, is not zero; the first row mostly says so.
+SPION_INLINE bool any_non_zero(const float* rows, long long row_stride, int count, int width) {
+    for (int row = 0; row < count; ++row) {
+        for (int d = 0; d < width; d += kLanes) {
+            const float* const from = rows + row * row_stride + d;
+            const Floats part = width - d >= kLanes ? load(from) : load_part(from, width - d);
+            if (__builtin_reduce_or(part != 0.0F) != 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 // operand[d][row] = factor * rows[row][d] for d < width; lanes from `valid` on are zero.
 SPION_FUNCTION void load_transposed(const float* rows, long long row_stride, int valid, int width,
                                     float factor, Operand& operand) {

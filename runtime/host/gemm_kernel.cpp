@@ -134,26 +134,32 @@ void multiply_rows(std::int64_t rows, const GemmPart& part, const float* a, std:
     }
 }
 
-// All rows of c in the columns of one tile of b, panel by panel: a panel stays in the first-level
-// cache while the rows of a pass it.
-void multiply_columns(const GemmPart& part, std::int64_t k0, std::int64_t depth, std::int64_t n0,
-                      std::int64_t columns, const float* tile) {
-    const bool first = k0 == 0, last = k0 + depth == part.k;
-    for (std::int64_t j = 0; j < columns; j += kWidth) {
-        Output out{.to = part.c + n0 + j,
-                   .width = smaller(kWidth, columns - j),
-                   .beta = first ? part.beta : 1.0F,
-                   .bias = last && part.bias != nullptr ? part.bias + n0 + j : nullptr};
-        for (std::int64_t i = 0; i < part.m; i += kRows, out.to += kRows * part.ldc) {
-            multiply_rows<kRows>(smaller(kRows, part.m - i), part,
-                                 part.a + i * part.a_row + k0 * part.a_column, depth,
-                                 tile + j * depth, out);
+// What is left of `count` rows of `width` elements without the last ones that are all zeros. In training
+// those are the gradients of a sample's padding.
+std::int64_t without_zeros(const float* rows, std::int64_t stride, std::int64_t count,
+                           std::int64_t width) {
+    for (; count > 0; --count) {
+        const float* row = rows + (count - 1) * stride;
+        int not_zero = 0;
+        for (std::int64_t i = 0; i < width; ++i) {
+            not_zero |= static_cast<int>(row[i] != 0.0F);
+        }
+        if (not_zero != 0) {
+            break;
         }
     }
+    return count;
 }
 
-// Calls visit(k0, depth, n0, columns, floats of the tiles before) for every tile of b; at least once,
-// so that c is scaled by beta where there is nothing to add up.
+// A tile of b, [depth, columns] at (k0, n0), and its place among those of its columns.
+struct Tile {
+    std::int64_t k0, depth, n0, columns;
+    bool first, last;
+    std::int64_t before;  // floats of the tiles before, when all are packed
+};
+
+// Calls visit(tile) for every tile of b; at least once, so that c is scaled by beta where there is
+// nothing to add up.
 template <typename Visit>
 void for_each_tile(const GemmPart& part, Visit visit) {
     std::int64_t before = 0;
@@ -161,25 +167,62 @@ void for_each_tile(const GemmPart& part, Visit visit) {
         const std::int64_t columns = smaller(kGemmColumns, part.n - n0);
         for (std::int64_t k0 = 0; k0 == 0 || k0 < part.k; k0 += kGemmDepth) {
             const std::int64_t depth = smaller(kGemmDepth, part.k - k0);
-            visit(k0, depth, n0, columns, before);
+            visit(Tile{k0, depth, n0, columns, k0 == 0, k0 + depth == part.k, before});
             before += depth * panel_columns(columns);
         }
     }
 }
 
+// All rows of c in a tile's columns, panel by panel: a panel stays in the first-level cache while the
+// rows of a pass it.
+void multiply_columns(const GemmPart& part, const Tile& tile, const float* packed) {
+    for (std::int64_t j = 0; j < tile.columns; j += kWidth) {
+        const std::int64_t column = tile.n0 + j;
+        Output out{.to = part.c + column,
+                   .width = smaller(kWidth, tile.columns - j),
+                   .beta = tile.first ? part.beta : 1.0F,
+                   .bias = tile.last && part.bias != nullptr ? part.bias + column : nullptr};
+        for (std::int64_t i = 0; i < part.m; i += kRows, out.to += kRows * part.ldc) {
+            multiply_rows<kRows>(smaller(kRows, part.m - i), part,
+                                 part.a + i * part.a_row + tile.k0 * part.a_column, tile.depth,
+                                 packed + j * tile.depth, out);
+        }
+    }
+}
+
 void pack_all(const GemmPart& part, float* packed) {
-    for_each_tile(
-        part, [&](std::int64_t k0, std::int64_t depth, std::int64_t n0, std::int64_t columns,
-                  std::int64_t before) { pack(part, k0, depth, n0, columns, packed + before); });
+    for_each_tile(part, [&](const Tile& tile) {
+        pack(part, tile.k0, tile.depth, tile.n0, tile.columns, packed + tile.before);
+    });
+}
+
+void multiply_tiles(const GemmPart& part, float* workspace) {
+    for_each_tile(part, [&](Tile tile) {
+        if (part.packed != nullptr) {
+            multiply_columns(part, tile, part.packed + tile.before);
+            return;
+        }
+        if (part.a_row == 1) {
+            tile.depth =
+                without_zeros(part.a + tile.k0 * part.a_column, part.a_column, tile.depth, part.m);
+        }
+        pack(part, tile.k0, tile.depth, tile.n0, tile.columns, workspace);
+        multiply_columns(part, tile, workspace);
+    });
 }
 
 void multiply(const GemmPart& part, float* workspace) {
-    for_each_tile(part, [&](std::int64_t k0, std::int64_t depth, std::int64_t n0,
-                            std::int64_t columns, std::int64_t before) {
-        const float* tile = part.packed == nullptr ? workspace : part.packed + before;
-        if (part.packed == nullptr) pack(part, k0, depth, n0, columns, workspace);
-        multiply_columns(part, k0, depth, n0, columns, tile);
-    });
+    GemmPart live = part;
+    if (part.a_column == 1) {
+        live.m = without_zeros(part.a, part.a_row, part.m, part.k);
+    }
+    if (live.m > 0) multiply_tiles(live, workspace);
+    if (live.m == part.m) return;
+    GemmPart zeros = part;  // of a: no products
+    zeros.m -= live.m;
+    zeros.k = 0;
+    zeros.c += live.m * part.ldc;
+    multiply_tiles(zeros, workspace);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace spion {
 
 // c[m, n] = alpha * a[m, k] b[k, n] + beta * c + bias, fp32. An element (i, p) of `a` lies at
 // a[i * a_row + p * a_column], so that a transposed operand is one with the strides exchanged; so
-// does b. Rows of c are contiguous, ldc apart. With beta 0 c is not read.
+// does b. Rows of c are contiguous, ldc apart. With beta 0 c is not read. Zeros of `a` may be left out
+// of the sums: what is no number in b does not get into c by them.
 struct GemmPart {
     std::int64_t m = 0, n = 0, k = 0;
     const float* a = nullptr;

@@ -50,6 +50,9 @@ struct Operand {
     std::int64_t row, column;
     const float* data() const { return values.data() + 1; }
     float at(std::int64_t i, std::int64_t j) const { return data()[i * row + j * column]; }
+    void set_zero(std::int64_t i, std::int64_t j) {
+        values[static_cast<std::size_t>(1 + i * row + j * column)] = 0.0F;
+    }
 };
 
 Operand random_operand(std::int64_t rows, std::int64_t columns, std::mt19937& random) {
@@ -69,11 +72,25 @@ Operand random_operand(std::int64_t rows, std::int64_t columns, std::mt19937& ra
     return operand;
 }
 
-// One product of random strides, alpha and beta, with and without a bias, b packed or not; what lies
-// between c's rows must stay.
+// The last rows or columns of an operand become zeros, as those of padding are.
+void pad(Operand& operand, std::int64_t rows, std::int64_t columns, std::mt19937& random) {
+    const std::int64_t first_row = random() % 2 == 0 ? rows : random() % (rows + 1);
+    const std::int64_t first_column =
+        random() % 2 == 0 ? columns : static_cast<std::int64_t>(random()) % (columns + 1);
+    for (std::int64_t i = 0; i < rows; ++i) {
+        for (std::int64_t j = 0; j < columns; ++j) {
+            if (i >= first_row || j >= first_column) operand.set_zero(i, j);
+        }
+    }
+}
+
+// One product of random strides, alpha and beta, with and without a bias, b packed or not, a padded or
+// not; what lies between c's rows must stay.
 void expect_product(const Kernel& kernel, std::int64_t m, std::int64_t n, std::int64_t k,
                     std::mt19937& random) {
-    const Operand a = random_operand(m, k, random), b = random_operand(k, n, random);
+    Operand a = random_operand(m, k, random);
+    const Operand b = random_operand(k, n, random);
+    pad(a, m, k, random);
     const std::int64_t ldc = n + random() % 3;
     const float alpha = random() % 2 == 0 ? 1.0F : -0.75F;
     const float beta = random() % 3 == 0 ? 0.0F : random() % 2 == 0 ? 1.0F : 0.5F;
