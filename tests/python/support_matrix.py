@@ -42,6 +42,8 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
   C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
+* A bias by relative position with its gradient (`relative_bias`, docs/ir.md) is in `spion compile`, `verify` and `bench` alone, by
+  mma and vectors; plans, bundles and so the library and Python have none. Its CUDA bodies have not run on a GPU yet.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
   types) by the CPU alone.
