@@ -23,6 +23,7 @@ std::vector<Constant> operation_constants(const Attention& attention, Coverage b
         {.name = "kSoftcap", .value = attention.softcap, .comment = "of scores; 0: none"},
         {.name = "kAlibi", .value = attention.alibi, .comment = "slopes of distances"},
         {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
+        integer("kRelativeBias", attention.relative_bias, "R of a bias by position; 0: none"),
         {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
     };
 }

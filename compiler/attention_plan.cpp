@@ -129,6 +129,12 @@ HeadPatterns typical_pattern(const PlanRequest& request) {
 
 LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     check(request);
+    if (request.attention.relative_bias > 0) {
+        throw UserError(
+            "plans and bundles take no relative_bias, and {} was asked for: leave it out, or use "
+            "`spion compile`",
+            request.attention.relative_bias);
+    }
     check_dtype(request.attention, target);
     const HeadPatterns typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.

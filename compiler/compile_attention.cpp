@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "codegen/emit.h"
+#include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/sink_gradient.h"
 #include "compiler/lower.h"
 #include "compiler/tune/autotune.h"
@@ -37,6 +38,9 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     if (attention.sink) {
         sources.push_back(sink_gradient_source(attention, device.target()));
     }
+    if (attention.relative_bias > 0) {
+        sources.push_back(bias_gradient_source(attention, device.target()));
+    }
     const std::vector<JitKernel> kernels = compile_kernels(sources, device, cache);
     std::vector<std::unique_ptr<CompiledAttention>> layers;
     for (std::size_t i = 0; i < patterns.size(); ++i) {
@@ -44,7 +48,10 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
             attention, patterns[i], std::move(programs[i]),
             std::span(kernels).subspan(i * kLaunches, kLaunches), device));
         if (attention.sink) {
-            layers.back()->set_sink_gradient(kernels.back());
+            layers.back()->set_sink_gradient(kernels[patterns.size() * kLaunches]);
+        }
+        if (attention.relative_bias > 0) {
+            layers.back()->set_bias_gradient(kernels.back());
         }
     }
     return layers;

@@ -82,6 +82,12 @@ void check_score_changes(const Attention& attention) {
         throw UserError("softcap {} is not allowed: use a finite number above 0, or 0 for none",
                         attention.softcap);
     }
+    if (attention.relative_bias < 0 || attention.relative_bias > kMaxRelativeBias) {
+        throw UserError(
+            "relative_bias {} is not allowed: use 1 to {}, the distance from which on all keys of "
+            "a side share a bias, or 0 for none",
+            attention.relative_bias, kMaxRelativeBias);
+    }
 }
 
 // Spans keep the queries and keys of a sequence together; what lies beyond its end is another's.
@@ -174,6 +180,9 @@ std::string to_text(const Attention& attention) {
     }
     text += attention.alibi ? " alibi=true" : "";
     text += attention.sink ? " sink=true" : "";
+    if (attention.relative_bias > 0) {
+        text += fmt::format(" relative_bias={}", attention.relative_bias);
+    }
     if (attention.value_head_dim() != attention.head_dim) {
         text += fmt::format(" Dv={}", attention.value_dim);
     }

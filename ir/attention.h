@@ -41,6 +41,7 @@ std::string_view to_string(ElementMask mask);
 ElementMask parse_element_mask(std::string_view name);
 
 constexpr int kMaxHeadDim = 256;
+constexpr int kMaxRelativeBias = 8192;
 
 // Everything about the operation that is fixed when it is compiled. The batch size B and the
 // per-sample lengths are run-time arguments.
@@ -64,6 +65,9 @@ struct Attention {
     float softcap = 0.0F;  // above 0: a score s becomes softcap * tanh(s / softcap)
     bool alibi = false;  // slopes [H] of the launch: then minus slope_h * |i + Lk - L - j| is added
     bool sink = false;   // sinks [H] of the launch: one score more in the sum of every row
+    // R above 0, up to kMaxRelativeBias: then a score of query i and key j of head h gets
+    // relative_bias[h, R + clamp(j - (i + Lk - L), -R, R)] of the launch's [H, 2R + 1]. 0: none
+    int relative_bias = 0;
     // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
     // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
     bool varlen = false;
@@ -71,11 +75,13 @@ struct Attention {
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
     constexpr int value_head_dim() const { return value_dim == 0 ? head_dim : value_dim; }
+    // Entries of a head's table of biases, 2R + 1; 0 without one.
+    constexpr int bias_entries() const { return relative_bias == 0 ? 0 : 2 * relative_bias + 1; }
     // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
     constexpr std::int64_t diagonal() const { return key_value_length() - length; }
     // Whether it matters to an element, beside the pattern, where it is.
     constexpr bool positions_matter() const {
-        return mask != ElementMask::kNone || dropout > 0.0F || alibi;
+        return mask != ElementMask::kNone || dropout > 0.0F || alibi || relative_bias > 0;
     }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
@@ -83,7 +89,8 @@ struct Attention {
 // The things in which attentions differ, and where each is said; the device code has one file
 // a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
-//   what happens to a score             scale, softcap, alibi, sink; kernels/cuda/common/score.cuh
+//   what happens to a score             scale, softcap, alibi, relative_bias, sink;
+//                                       kernels/cuda/common/score.cuh
 //   which probabilities are dropped     dropout; kernels/cuda/common/dropout.cuh
 //   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
 //   where a sample's positions lie      varlen; kernels/cuda/common/sequences.cuh
@@ -115,7 +122,7 @@ void check(const Attention& attention);
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
 // " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true",
-// " Dv=64" and " varlen=true".
+// " relative_bias=128", " Dv=64" and " varlen=true".
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

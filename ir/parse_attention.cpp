@@ -53,6 +53,9 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("sink=")) {
         attention.sink = name_value(reader, "sink", parse_bool);
     }
+    if (reader.accept("relative_bias=")) {
+        attention.relative_bias = static_cast<int>(reader.integer("relative_bias", 1, kMostInt));
+    }
     if (reader.accept("Dv=")) {
         attention.value_dim = static_cast<int>(reader.integer("Dv", 1, kMostInt));
     }

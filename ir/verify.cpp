@@ -148,6 +148,11 @@ void verify_summary(const ScoreSummaryProgram& program) {
                "a score summary of varlen sequences: patterns are found in maps of one length, "
                "give samples of their own");
     }
+    if (program.attention.relative_bias > 0) {
+        broken(kProgram,
+               "a score summary with relative_bias={}: it has no way to be given one, leave it out",
+               program.attention.relative_bias);
+    }
     const int tile = program.tile;
     if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
         broken(kProgram, "tile {} in block {}, 16, 32 or 64 and at most the block needed", tile,

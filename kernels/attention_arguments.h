@@ -19,6 +19,9 @@ enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPI
 // Which elements the operation has (ir/attention.h), the values of the constant kMask.
 enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 2, SPION_MASKS };
 
+// Query rows whose part of the gradient of a bias by relative position is summed apart.
+enum { SPION_BIAS_ROWS = 16 };
+
 // Which random numbers decide what dropout drops (kernels/random.h): a launch reads them, and the
 // caller gives others to the next one. Forward and backward of one call need the same.
 struct SpionDropoutState {
@@ -50,8 +53,19 @@ struct SpionAttentionArguments {
     // score_summary, work item t = I * tiles_per_side + J of summary tiles of `summary_tile` rows
     // and columns: the tile's mean probabilities over batch and heads, summed with the weights of
     // discovery (compiler/discovery/score_summary.h), one sum for each of 7 neighbouring blocks.
-    float* summary;  // [tiles_per_side^2, 7]
-    float* scores;   // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+    //
+    // Attention with a bias by relative position (ir/attention.h), which score_summary has not:
+    // d_relative_bias is null where the gradient is not wanted. Behind its [H, 2R + 1] lie the sums
+    // that attention_query_gradient leaves for attention_bias_gradient, one for SPION_BIAS_ROWS
+    // query rows each: [B, H, ceil(L / SPION_BIAS_ROWS), 2R + 1].
+    union {
+        float* summary;              // [tiles_per_side^2, 7]
+        const float* relative_bias;  // [H, 2R + 1], natural as scores are
+    };
+    union {
+        float* scores;  // [L, L] mean probabilities, or null: only the `exact` mode asks for it
+        float* d_relative_bias;
+    };
     // [offsets[tiles]] TileProgram's bits, of packed tiles.
     const unsigned* block_row_masks;
     // Of SPION_MASK_SPANS: a first position and an end, neither decreasing in a sample.

@@ -67,6 +67,9 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_flag("--alibi", options.alibi,
                      "a slope a head times the distance is taken from scores");
     command.add_flag("--sink", options.sink, "a score a head more in the sum of every row");
+    command.add_option("--relative-bias", options.relative_bias,
+                       "R of a learnable bias a head and relative position j - i of -R to R, "
+                       "further ones as these: 128");
     command.add_option("--pack", options.packed_rows,
                        "block rows a tile, which streams the union of their blocks; 1: none are "
                        "packed; without it what the cost model chooses for the pattern");
@@ -258,6 +261,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .softcap = options.softcap,
         .alibi = options.alibi,
         .sink = options.sink,
+        .relative_bias = options.relative_bias,
         .varlen = !options.sequences.empty(),
     };
     check(attention);

@@ -38,6 +38,7 @@ struct AttentionOptions {
     float dropout = 0.0F;
     float softcap = 0.0F;  // 0: none
     bool alibi = false, sink = false;
+    int relative_bias = 0;  // 0: none
     bool causal = false;
     std::vector<int> window;         // left, right; empty: none
     std::vector<int> documents;      // their lengths, L together, the same of every sample

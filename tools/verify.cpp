@@ -79,6 +79,9 @@ void dump(const std::string& folder, const AttentionCase& problem, const CaseRep
     if (problem.attention.sink) {
         write("dsinks", {problem.attention.heads}, report.outputs.d_sinks);
     }
+    if (problem.attention.relative_bias > 0) {
+        write("dbias", {a.heads, a.bias_entries()}, report.outputs.d_relative_bias);
+    }
 }
 
 void print_report(const AttentionCase& problem, const CaseReport& report) {

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/sink_gradient.h"
 #include "ir/error.h"
 
@@ -39,6 +40,9 @@ void CompiledAttention::backward(const SpionAttentionArguments& args) {
     if (attention_.sink && args.d_sinks != nullptr) {
         launch_sink_gradient(sink_gradient_, attention_, args, *device_);
     }
+    if (attention_.relative_bias > 0 && args.d_relative_bias != nullptr) {
+        launch_bias_gradient(bias_gradient_, attention_, args, *device_);
+    }
 }
 
 void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) {
@@ -69,6 +73,7 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
     require(attention_.dropout > 0.0F, args.dropout, "dropout");
     require(attention_.alibi, args.alibi_slopes, "alibi_slopes");
     require(attention_.sink, args.sinks, "sinks");
+    require(attention_.relative_bias > 0, args.relative_bias, "relative_bias");
     launch_part(parts_[which], args, *device_);
 }
 

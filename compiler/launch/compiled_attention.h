@@ -43,7 +43,7 @@ class CompiledAttention {
     // B >= 1. Throws UserError when lengths is null although key_padding is set, or the reverse.
     void forward(const SpionAttentionArguments& args);
     // dQ (which also writes delta) and then dK, dV; or delta and then all of them. Then the
-    // gradient of the sinks, where args have room for it.
+    // gradients of the sinks and of the bias by relative position, where args have room for them.
     void backward(const SpionAttentionArguments& args);
 
     struct Part {  // one of the three
@@ -58,6 +58,8 @@ class CompiledAttention {
     };
     // The kernel of the gradient of the sinks, for an attention that has them.
     void set_sink_gradient(JitKernel kernel) { sink_gradient_ = std::move(kernel); }
+    // The same of the bias by relative position.
+    void set_bias_gradient(JitKernel kernel) { bias_gradient_ = std::move(kernel); }
     // The part that does what `role` does: dQ and dK, dV may also be delta and all gradients.
     const Part& part(KernelRole role) const { return parts_[launch_of(role)]; }
 
@@ -72,7 +74,7 @@ class CompiledAttention {
     HeadPatterns patterns_;
     Device* device_;
     Part parts_[3];
-    JitKernel sink_gradient_;
+    JitKernel sink_gradient_, bias_gradient_;
 };
 
 // A program's kernel with its tables on the device, and its launch: tables and geometry are filled

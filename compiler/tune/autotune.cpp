@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "codegen/emit.h"
+#include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/compiled_attention.h"
 #include "compiler/lower.h"
 #include "compiler/plan/packing.h"
@@ -40,6 +41,16 @@ class Tensors {
         }
         for (Buffer& statistic : statistics_) {
             statistic = filled(static_cast<std::size_t>(rows_) * sizeof(float), device);
+        }
+        // What a launch says about scores: slopes, sinks or biases of a head, and dropout's state.
+        const std::size_t numbers = static_cast<std::size_t>(attention.heads) *
+                                    static_cast<std::size_t>(std::max(1, attention.bias_entries()));
+        of_scores_ = filled(numbers * sizeof(float), device);
+        dropout_ = filled(sizeof(SpionDropoutState), device);
+        if (attention.relative_bias > 0) {
+            bias_sums_ = filled(
+                static_cast<std::size_t>(bias_gradient_floats(attention, batch)) * sizeof(float),
+                device);
         }
         if (attention.key_padding) {
             const std::vector<int> lengths(static_cast<std::size_t>(batch),
@@ -85,6 +96,12 @@ class Tensors {
         args.lengths = lengths_.as<int>();
         args.query_spans = query_spans_.as<int>();
         args.key_spans = key_spans_.as<int>();
+        args.dropout = dropout_.as<SpionDropoutState>();
+        args.alibi_slopes = args.sinks = of_scores_.as<float>();
+        if (attention_.relative_bias > 0) {
+            args.relative_bias = of_scores_.as<float>();
+            args.d_relative_bias = bias_sums_.as<float>();
+        }
         args.starts = starts_.as<int>();
         args.rows = static_cast<int>(batch_ * length_);
         args.batch = static_cast<int>(batch_);
@@ -109,6 +126,7 @@ class Tensors {
     Buffer statistics_[2];                      // lse, delta: [B, H, L] fp32
     Buffer lengths_, query_spans_, key_spans_;  // [B] int32, with key padding
     Buffer starts_;                             // [B + 1] int32, of varlen
+    Buffer of_scores_, dropout_, bias_sums_;
 };
 
 double median_milliseconds(Device& device, int repeat, const std::function<void()>& call) {

@@ -29,16 +29,64 @@ SPION_INLINE void load_lse(const float* lse, int valid, RowValues& base2) {
     }
 }
 
-// scores [rows][lanes] become dS / scale = P * (dP - delta).
+// scores [rows][lanes] become dS / scale = P * (dP - delta), and with a bias weight_gradients the same
+// before a cap's slope.
 SPION_INLINE void to_score_gradients(int rows, const RowValues& lse, const RowValues& delta,
-                                     const Scores& weight_gradients, const Scores& slopes,
+                                     const Scores& slopes, Scores& weight_gradients,
                                      Scores& scores) {
     for (int n = 0; n < rows; ++n) {
         for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
             const int at = n * kStationaryRows + lane;
             const Floats p = probability(load(scores.data + at), load(lse.data + lane));
-            store(scores.data + at, score_gradient(p, load(weight_gradients.data + at),
-                                                   load(delta.data + lane), slopes.data + at));
+            const Floats gradient = load(weight_gradients.data + at);
+            store(scores.data + at,
+                  score_gradient(p, gradient, load(delta.data + lane), slopes.data + at));
+            if (kRelativeBias > 0) {
+                store(weight_gradients.data + at, p * (gradient - load(delta.data + lane)));
+            }
+        }
+    }
+}
+
+SPION_INLINE int rows_to_strips(int rows) {
+    return (rows + SPION_BIAS_ROWS - 1) / SPION_BIAS_ROWS;
+}
+
+// The sums of the item's rows for the gradient of a bias, one [2R + 1] for each SPION_BIAS_ROWS of
+// them; null where nobody wants them.
+SPION_INLINE float* bias_sums(const SpionAttentionArguments& args, const WorkItem& work) {
+    if (kRelativeBias == 0 || args.d_relative_bias == nullptr) {
+        return nullptr;
+    }
+    const long long strips = (static_cast<long long>(kLength) - 1) / SPION_BIAS_ROWS + 1;
+    const long long strip = (static_cast<long long>(work.batch) * kHeads + work.head) * strips +
+                            work.first / SPION_BIAS_ROWS;
+    float* const sums = args.d_relative_bias + (kHeads + strip) * bias_entries();
+    for (int n = 0; n < rows_to_strips(work.rows) * bias_entries(); ++n) {
+        sums[n] = 0.0F;
+    }
+    return sums;
+}
+
+// Adds a step's dS [rows][lanes] to them, by the distance of each element.
+SPION_INLINE void add_to_bias_sums(const Step& step, const WorkItem& work, const Scores& gradients,
+                                   float* sums) {
+    if (sums == nullptr) {
+        return;
+    }
+    const float* of_row = gradients.data;
+    for (int i = 0; i < step.count; ++i) {
+        for (int n = 0; n < step.rows(i); ++n, of_row += kStationaryRows) {
+            const auto ahead =
+                static_cast<int>(step.first(i) + n - work.first - (kKeyLength - kLength));
+            for (int lane = 0; lane < work.rows; ++lane) {
+                const int distance = ahead - lane;
+                const int clipped = distance < -kRelativeBias  ? -kRelativeBias
+                                    : distance > kRelativeBias ? kRelativeBias
+                                                               : distance;
+                sums[lane / SPION_BIAS_ROWS * bias_entries() + kRelativeBias + clipped] +=
+                    of_row[lane];
+            }
         }
     }
 }
@@ -70,6 +118,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
         load_lse(args->lse + work.row_base + work.first, work.rows, lse);
         write_delta(*args, work, output_gradient, sums, delta);
         set_zero(sums, kHeadDim);
+        float* const of_bias = bias_sums(*args, work);
         const auto fetch = [&](const Step& next) {
             fetch_step(next, args->k, kHeadDim, args->v, kValueDim, work, key_head(work.head));
         };
@@ -82,7 +131,8 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
                        weight_gradients);
             draw_step(*args, false, step, work, work.head, factors);
             apply_dropout(rows, factors, weight_gradients, weight_gradients);
-            to_score_gradients(rows, lse, delta, weight_gradients, slopes, scores);
+            to_score_gradients(rows, lse, delta, slopes, weight_gradients, scores);
+            add_to_bias_sums(step, work, weight_gradients, of_bias);
             accumulate_step(step, args->k, work, key_head(work.head), kHeadDim, scores, sums);
         });
         store_transposed(sums, kHeadDim, scale.data, row_of(args->d_q, work, work.first),

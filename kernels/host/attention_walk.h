@@ -338,10 +338,11 @@ SPION_INLINE void change_step(const SpionAttentionArguments& args, bool rows_are
     const int diagonal = kKeyLength - kLength;
     const long long beside = work.first + (rows_are_keys ? -diagonal : diagonal);
     int gathered = 0;
-    for (int i = 0; (kSoftcap > 0.0F || kAlibi) && i < step.count; ++i) {
+    for (int i = 0; (kSoftcap > 0.0F || kAlibi || kRelativeBias > 0) && i < step.count; ++i) {
         const int rows = step.rows(i), at = gathered * kStationaryRows;
         cap_scores(rows, scores.data + at, slopes == nullptr ? nullptr : slopes->data + at);
         add_slopes(args, query_head, beside, step.first(i), rows, scores.data + at);
+        add_bias(args, rows_are_keys, query_head, beside, step.first(i), rows, scores.data + at);
         gathered += rows;
     }
 }

@@ -6,10 +6,11 @@
 #include "kernels/host/tile.h"
 
 extern "C" {
-extern const float kScale;    // of Q K^T
-extern const float kSoftcap;  // scores are capped there; 0: they are not
-extern const bool kAlibi;     // whether a slope a head times the distance is taken from them
-extern const bool kSink;      // whether every row has a sink
+extern const float kScale;       // of Q K^T
+extern const float kSoftcap;     // scores are capped there; 0: they are not
+extern const bool kAlibi;        // whether a slope a head times the distance is taken from them
+extern const bool kSink;         // whether every row has a sink
+extern const int kRelativeBias;  // R of a bias by relative position; 0: there is none
 }
 
 // What one operand of S is multiplied with, so that scores are exponents.
@@ -61,6 +62,40 @@ SPION_INLINE void add_slopes(const SpionAttentionArguments& args, int query_head
             const Ints apart = ahead - lane - lane_numbers();
             float* const at = scores + n * kStationaryRows + lane;
             store(at, load(at) - slope * __builtin_convertvector(larger(apart, -apart), Floats));
+        }
+    }
+}
+
+// Of a head's table of biases, which has the distances from -R to R.
+SPION_INLINE int bias_entries() {
+    return 2 * kRelativeBias + 1;
+}
+
+// Distances beyond R have the bias of R.
+SPION_INLINE Ints clipped_distances(Ints distances) {
+    return smaller(larger(distances, Ints(-kRelativeBias)), Ints(kRelativeBias));
+}
+
+// Adds the biases of a query head to scores [rows][lanes]; lanes and rows are positions as in
+// add_slopes, of keys and queries where rows_are_keys, else of queries and keys.
+SPION_INLINE void add_bias(const SpionAttentionArguments& args, bool rows_are_keys, int query_head,
+                           long long row, long long column, int rows, float* scores) {
+    if (kRelativeBias == 0) {
+        return;
+    }
+    const float* const beside =
+        args.relative_bias + static_cast<long long>(query_head) * bias_entries() + kRelativeBias;
+    for (int n = 0; n < rows; ++n) {
+        const int ahead = static_cast<int>(column + n - row);
+        for (int lane = 0; lane < kStationaryRows; lane += kLanes) {
+            const Ints columns_ahead = ahead - lane - lane_numbers();
+            const Ints places = clipped_distances(rows_are_keys ? -columns_ahead : columns_ahead);
+            float* const at = scores + n * kStationaryRows + lane;
+            Floats biases;
+            for (int one = 0; one < kLanes; ++one) {
+                biases[one] = beside[places[one]];
+            }
+            store(at, load(at) + biases * kLog2E);
         }
     }
 }

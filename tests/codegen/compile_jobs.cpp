@@ -277,6 +277,11 @@ CompileJobs masked_jobs(const Target& target) {
                 if (variant % 4 == 3) attention.kv_heads = 1;
                 ++variant;
                 add(attention, BlockPattern::full(attention.length, block), role);
+                if (block == 64 && (dim == 64 || role == KernelRole::kQueryGradient)) {
+                    Attention biased = attention;
+                    biased.relative_bias = 128;
+                    add(biased, BlockPattern::full(attention.length, block), role);
+                }
                 if (block == 32 && dim == 64) {  // and packed
                     LaunchOptions options;
                     options.packed_rows = 2;

@@ -46,7 +46,8 @@ CompileJobs baked_jobs(const Target& target);
 CompileJobs packed_jobs(const Target& target, bool all);
 // Full patterns under a causal mask and under spans: every role, block and family, packed too.
 CompileJobs masked_jobs(const Target& target);
-// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too.
+// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too; and with
+// a bias the family that has it.
 CompileJobs changed_jobs(const Target& target);
 
 }  // namespace spion::test

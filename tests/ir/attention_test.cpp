@@ -121,6 +121,9 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     }
     refuses([](Attention& a) { a.softcap = -1.0F; }, "softcap -1 is not allowed");
     refuses([](Attention& a) { a.softcap = std::nanf(""); }, "softcap nan is not allowed");
+    refuses([](Attention& a) { a.relative_bias = -1; },
+            "relative_bias -1 is not allowed: use 1 to 8192");
+    refuses([](Attention& a) { a.relative_bias = 8193; }, "relative_bias 8193 is not allowed");
 }
 
 TEST(Attention, DropoutIsRealisedIn256ths) {
@@ -151,8 +154,11 @@ TEST(Attention, ShowsWhatChangesScores) {
     attention.dropout = 0.1F;
     attention.softcap = 50.0F;
     attention.alibi = attention.sink = true;
+    EXPECT_EQ(to_text(attention).find("relative_bias"), std::string::npos);
+    attention.relative_bias = 128;
+    EXPECT_EQ(attention.bias_entries(), 257);
     const std::string text = to_text(attention),
-                      end = " dropout=0.1 softcap=50 alibi=true sink=true";
+                      end = " dropout=0.1 softcap=50 alibi=true sink=true relative_bias=128";
     EXPECT_EQ(text.substr(text.size() - end.size()), end);
 }
 

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "codegen/emit.h"
+#include "compiler/launch/bias_gradient.h"
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
@@ -20,8 +22,8 @@ namespace {
 
 class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
   protected:
-    void run(KernelRole role, Problem& problem, unsigned seed, bool baked = false) {
-        const TileProgram program = with_walk(GetParam(), role, problem.blocks);
+    // Everything but the walk.
+    static SpionAttentionArguments arguments(Problem& problem) {
         SpionAttentionArguments args{};
         args.q = problem.q.view();
         args.k = problem.k.view();
@@ -34,6 +36,22 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         args.lse = problem.lse.data();
         args.delta = problem.delta.data();
         args.lengths = problem.c.key_padding ? problem.lengths.data() : nullptr;
+        args.batch = problem.batch;
+        args.starts = problem.c.varlen ? problem.starts.data() : nullptr;
+        args.rows = problem.starts.back();
+        args.dropout = &problem.dropout;
+        args.alibi_slopes = problem.slopes.data();
+        args.sinks = problem.sinks.data();
+        args.query_spans = problem.spans.queries.data();
+        args.key_spans = problem.spans.keys.data();
+        args.relative_bias = problem.bias.data();
+        args.d_relative_bias = problem.d_bias.data();
+        return args;
+    }
+
+    void run(KernelRole role, Problem& problem, unsigned seed, bool baked = false) {
+        const TileProgram program = with_walk(GetParam(), role, problem.blocks);
+        SpionAttentionArguments args = arguments(problem);
         if (!baked) {
             args.order = program.order.data();
             args.offsets = program.offsets.data();
@@ -45,14 +63,6 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             of_sequences
                 ? problem.starts.back() / static_cast<int>(program.stationary_rows) + problem.batch
                 : program.tiles() / item_walks(program.attention, role);
-        args.batch = problem.batch;
-        args.starts = problem.c.varlen ? problem.starts.data() : nullptr;
-        args.rows = problem.starts.back();
-        args.dropout = &problem.dropout;
-        args.alibi_slopes = problem.slopes.data();
-        args.sinks = problem.sinks.data();
-        args.query_spans = problem.spans.queries.data();
-        args.key_spans = problem.spans.keys.data();
         emulation::forget_reads();
         for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
             emulation::allow_reads(t->bytes.data(), t->bytes.size());
@@ -67,6 +77,16 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             (of_sequences ? 1 : problem.batch) * pattern_heads(program.attention, role);
         const std::int64_t blocks = batch_heads * args.tiles;
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
+                          [&] { kernel(args); });
+    }
+
+    // Of a case with a bias: its gradient from what dQ's kernel has summed.
+    void sum_bias_gradient(Problem& problem, unsigned seed) {
+        const SpionAttentionArguments args = arguments(problem);
+        const LaunchGeometry geometry =
+            bias_gradient_geometry(program_of(GetParam(), KernelRole::kForward).attention);
+        const EmulatedKernel kernel = find_emulated(GetParam().name, "attention_bias_gradient");
+        emulation::launch(geometry.work_items, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });
     }
 };
@@ -167,6 +187,43 @@ TEST_P(EmulatedAttention, ForwardAndGradientsFollowTheDefinition) {
     }
 }
 
+using EmulatedBias = EmulatedAttention;
+
+TEST_P(EmulatedBias, GradientFollowsTheDefinitionAndRepeatsItsBits) {
+    const EmulatedCase& c = GetParam();
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937 random(static_cast<unsigned>(seed));
+    Problem problem(c, c.batch(), random);
+    std::vector<double> want(problem.bias.size(), 0.0);
+    double terms = 0;
+    for (int pair = 0; pair < problem.batch * c.heads; ++pair) {
+        const Reference r = problem.reference(pair / c.heads, pair % c.heads);
+        terms += r.dbias_terms;
+        for (std::size_t n = 0; n < r.dbias.size(); ++n) {
+            want[static_cast<std::size_t>(pair % c.heads) * r.dbias.size() + n] += r.dbias[n];
+        }
+    }
+    const auto run_backward = [&](unsigned order) {
+        std::fill(problem.d_bias.begin(), problem.d_bias.end(), std::nanf(""));
+        run(KernelRole::kQueryGradient, problem, order);
+        sum_bias_gradient(problem, order + 1);
+    };
+    run(KernelRole::kForward, problem, static_cast<unsigned>(seed));
+    run_backward(static_cast<unsigned>(seed) + 1);
+    const std::vector<float> first = problem.d_bias;
+    const std::vector<double> got(first.begin(), first.begin() + std::ssize(problem.bias));
+    EXPECT_LT(relative_error(got, want, std::sqrt(terms)), tolerance(c.dtype));
+    run_backward(static_cast<unsigned>(seed) + 7);  // threads in another order
+    EXPECT_EQ(std::memcmp(first.data(), problem.d_bias.data(), first.size() * sizeof(float)), 0);
+}
+
+std::vector<EmulatedCase> cases_with_bias() {
+    std::vector<EmulatedCase> cases = emulated_cases();
+    std::erase_if(cases, [](const EmulatedCase& c) { return c.relative_bias == 0; });
+    return cases;
+}
+
 using EmulatedBaked = EmulatedAttention;
 
 TEST_P(EmulatedBaked, GivesTheBitsOfPassedTables) {
@@ -207,6 +264,7 @@ std::string case_name(const testing::TestParamInfo<EmulatedCase>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, EmulatedAttention, testing::ValuesIn(emulated_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Cases, EmulatedBias, testing::ValuesIn(cases_with_bias()), case_name);
 INSTANTIATE_TEST_SUITE_P(Cases, EmulatedBaked, testing::ValuesIn(cases_that_are_baked()),
                          case_name);
 

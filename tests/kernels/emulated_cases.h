@@ -27,7 +27,9 @@ struct EmulatedCase {
     bool alibi = false, sink = false;
     int value_dim = 0;    // 0: head_dim
     bool varlen = false;  // of three sequences
+    int relative_bias = 0;
 
+    int bias_entries() const { return relative_bias == 0 ? 0 : 2 * relative_bias + 1; }
     int values() const { return value_dim == 0 ? head_dim : value_dim; }
     int batch() const { return key_padding || varlen ? 3 : 1; }
     // That sample b has: sequences of all of L, of few positions and of most of L.
@@ -52,6 +54,12 @@ inline EmulatedCase with_values(int value_dim, EmulatedCase c) {
 // The case of sequences that lie end to end.
 inline EmulatedCase with_sequences(EmulatedCase c) {
     c.varlen = true;
+    return c;
+}
+
+// The case with a bias by relative position up to `reach`.
+inline EmulatedCase with_bias(int reach, EmulatedCase c) {
+    c.relative_bias = reach;
     return c;
 }
 
@@ -147,6 +155,18 @@ inline std::vector<EmulatedCase> emulated_cases() {
          kMasked,       true,         kCausal, 0,  170, 1,  0.0F, 0.0F, true, false},
         // Baked, the mask drops nothing of its walk.
         {"causal_full", DType::kFp16, 1, 32, 160, 32, 32, 64, 32, 2, kZero, false, kCausal},
+        // A bias by relative position: clipped within a tile, beyond it and never, more keys than
+        // queries, members, packed, sequences, beside everything else.
+        with_bias(9, {"bias_bf16_d32", DType::kBf16, 4, 32, 200, 64, 64, 128, 64, 2, kZero, true,
+                      kCausal, 2}),
+        with_bias(70, {"bias_fp32_d16", DType::kFp32, 2, 16, 75, 16, 16, 32, 16, 2, kMasked, true,
+                       kNone, 0, 130}),
+        with_bias(600, {"bias_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1, kZero, true,
+                        kNone, 1}),
+        with_bias(33, {"packed_bias", DType::kFp16, 2,     16, 250, 16, 64,   64,   16,   3,
+                       kZero,         true,         kNone, 0,  0,   1,  0.1F, 5.0F, true, true}),
+        with_bias(1, with_sequences({"varlen_bias", DType::kBf16, 2, 32, 200, 64, 64, 64, 64, 2,
+                                     kZero, false, kSpans, 1})),
         // Changed scores and dropout: column groups in pairs and alone, gather blocks of a column
         // group, packed, dK and dV apart, members of a group.
         {"changed_bf16_d32",
@@ -252,6 +272,7 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .softcap = c.softcap,
                           .alibi = c.alibi,
                           .sink = c.sink,
+                          .relative_bias = c.relative_bias,
                           .varlen = c.varlen},
             .block = c.block,
             .stationary_rows = c.stationary_rows,

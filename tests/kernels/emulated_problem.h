@@ -24,7 +24,8 @@ struct Reference {
     std::vector<double> o, lse, dq, dk, dv, delta;
     // Squares of the terms P dP of dQ and dK, from which P delta is subtracted: all of it where a row
     // has one key, which leaves the rounding errors of both.
-    double dq_terms = 0, dk_terms = 0;
+    double dq_terms = 0, dk_terms = 0, dbias_terms = 0;
+    std::vector<double> dbias;  // [2R + 1]
 };
 
 struct Problem {
@@ -37,6 +38,8 @@ struct Problem {
     std::vector<int> starts;  // [B + 1] of sequences
     SpionDropoutState dropout;
     std::vector<float> slopes, sinks;  // [H]
+    std::vector<float> bias;           // [H, 2R + 1]
+    std::vector<float> d_bias;         // that, and the kernels' sums behind it
     Tensor q, k, v, d_o, o, d_q, d_k, d_v;
     std::vector<float> lse, delta;  // [B, H, L]
 
@@ -87,6 +90,9 @@ struct Problem {
             slopes.push_back(0.05F * normal(random));
             sinks.push_back(2.0F * normal(random));
         }
+        for (int n = 0; n < c.heads * c.bias_entries(); ++n) bias.push_back(normal(random));
+        const std::int64_t strips = batch * ((c.length + 15) / 16);
+        d_bias.assign(bias.size() * static_cast<std::size_t>(1 + strips), std::nanf(""));
         q.fill(random, 2.0F);
         k.fill(random, 1.0F);
         v.fill(random, 1.0F);
@@ -138,6 +144,11 @@ struct Problem {
     struct Changed {
         double score, slope, factor;
     };
+    std::size_t bias_place(int h, std::int64_t i, std::int64_t j) const {
+        const std::int64_t ahead = j - (i + c.keys() - c.length), reach = c.relative_bias;
+        const std::int64_t clipped = ahead > reach ? reach : ahead < -reach ? -reach : ahead;
+        return static_cast<std::size_t>(h * c.bias_entries() + reach + clipped);
+    }
     Changed changed(int b, int h, std::int64_t i, std::int64_t j, double product) const {
         const auto head = static_cast<std::size_t>(h);
         const double scale = default_scale(c.head_dim);
@@ -150,6 +161,7 @@ struct Problem {
             const std::int64_t apart = std::abs(i + c.keys() - c.length - j);
             result.score -= double{slopes[head]} * static_cast<double>(apart);
         }
+        if (c.relative_bias > 0) result.score += double{bias[bias_place(h, i, j)]};
         if (c.dropout > 0 && dropout.enabled != 0) {
             const SpionRandomBits bits = spion_attention_bits(
                 static_cast<unsigned>(i / 16 * 4 + i % 8 / 2),
@@ -233,6 +245,10 @@ struct Problem {
             const auto key = static_cast<std::int64_t>(j);
             const double ds = row.slope[j] * p[j] * (dp[j] - delta_i);
             const double term = row.slope[j] * p[j] * dp[j];
+            if (c.relative_bias > 0) {
+                r.dbias[bias_place(0, i, key)] += p[j] * (dp[j] - delta_i);
+                r.dbias_terms += p[j] * dp[j] * p[j] * dp[j];
+            }
             for (int d = 0; d < D; ++d) {
                 const double key_value = k.get(b, key_head, key, d), query = q.get(b, h, i, d);
                 r.dq[at(i, d, D)] += ds * key_value;
@@ -251,6 +267,7 @@ struct Problem {
         r.o = std::vector<double>(static_cast<std::size_t>(L * values), 0.0);
         r.dk = std::vector<double>(static_cast<std::size_t>(keys * D), 0.0);
         r.dv = std::vector<double>(static_cast<std::size_t>(keys * values), 0.0);
+        r.dbias.assign(static_cast<std::size_t>(c.bias_entries()), 0.0);
         r.lse = r.delta = std::vector<double>(static_cast<std::size_t>(L), 0.0);
         for (std::int64_t i = 0; i < L; ++i) {
             add_row(b, h, i, scores_of(b, h, i, r), r);

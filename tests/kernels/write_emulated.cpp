@@ -8,6 +8,7 @@
 #include <string>
 
 #include "compiler/launch/advance_dropout.h"
+#include "compiler/launch/bias_gradient.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_linears.h"
 
@@ -75,6 +76,10 @@ std::string write_case(const std::string& name) {
         for (KernelRole role : kRoles) {
             text += emulated(name, emit(program_of(c, role), emulated_target()));
         }
+        if (c.relative_bias > 0) {
+            text += emulated(
+                name, bias_gradient_source(program_of(c, kRoles[0]).attention, emulated_target()));
+        }
         return text;
     }
     for (const EmulatedCase& c : emulated_cases()) {
@@ -126,6 +131,7 @@ std::string write_table() {
     };
     for (const EmulatedCase& c : emulated_cases()) {
         for (KernelRole role : kRoles) add(c.name, to_string(role));
+        if (c.relative_bias > 0) add(c.name, "attention_bias_gradient");
     }
     for (const char* name : kBakedCases) {
         for (KernelRole role : kRoles) add(std::string(name) + "_baked", to_string(role));

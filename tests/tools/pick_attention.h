@@ -126,7 +126,7 @@ inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase p
 
 // The problem with some changes of scores and probabilities, one at least.
 inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase problem) {
-    const int changes = pick(random, 1, 15);
+    const int changes = pick(random, 1, 31);
     Attention& attention = problem.attention;
     if ((changes & 1) != 0) {
         attention.dropout = pick(random, 0, 1) == 0 ? 0.1F : 0.6F;
@@ -136,6 +136,10 @@ inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase 
     }
     attention.alibi = (changes & 4) != 0;
     attention.sink = (changes & 8) != 0;
+    if ((changes & 16) != 0) {
+        const int reaches[] = {1, 7, 40, 500};
+        attention.relative_bias = reaches[pick(random, 0, 3)];
+    }
     problem.values = random_score_values(attention, problem.seed);
     problem.values->dropout_enabled = pick(random, 0, 4) > 0;
     return problem;

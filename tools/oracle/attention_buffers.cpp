@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 
+#include "compiler/launch/bias_gradient.h"
 #include "tools/storage.h"
 
 namespace spion {
@@ -48,6 +49,10 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
     delta_ = add_region(rows * sizeof(float), true);
     if (attention.sink) {
         d_sinks_ = add_region(attention.heads * sizeof(float), true);
+    }
+    if (attention.relative_bias > 0) {
+        d_relative_bias_ = add_region(
+            static_cast<std::size_t>(bias_gradient_floats(attention, batch)) * sizeof(float), true);
     }
     if (attention.key_padding) {
         lengths_ = Buffer(device, lengths.size_bytes());
@@ -97,6 +102,8 @@ void AttentionBuffers::set_score_values(const ScoreValues& values) {
     const std::size_t a_head = attention_.heads * sizeof(float);
     upload(alibi_slopes_, attention_.alibi, values.alibi_slopes.data(), a_head);
     upload(sinks_, attention_.sink, values.sinks.data(), a_head);
+    upload(relative_bias_, attention_.relative_bias > 0, values.relative_bias.data(),
+           a_head * attention_.bias_entries());
     device_->synchronize();  // all of them are read until then
 }
 
@@ -254,6 +261,11 @@ AttentionOutputs AttentionBuffers::outputs() const {
         device_->copy_out(outputs.d_sinks.data(), payload(d_sinks_),
                           regions_[d_sinks_].payload_bytes);
     }
+    if (attention_.relative_bias > 0) {
+        outputs.d_relative_bias.resize(attention_.heads * attention_.bias_entries());
+        device_->copy_out(outputs.d_relative_bias.data(), payload(d_relative_bias_),
+                          outputs.d_relative_bias.size() * sizeof(float));
+    }
     return outputs;
 }
 
@@ -302,6 +314,10 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.alibi_slopes = alibi_slopes_ ? alibi_slopes_.as<float>() : nullptr;
     arguments.sinks = sinks_ ? sinks_.as<float>() : nullptr;
     arguments.d_sinks = attention_.sink ? static_cast<float*>(payload(d_sinks_)) : nullptr;
+    if (attention_.relative_bias > 0) {
+        arguments.relative_bias = relative_bias_.as<float>();
+        arguments.d_relative_bias = static_cast<float*>(payload(d_relative_bias_));
+    }
     arguments.starts = starts_ ? starts_.as<int>() : nullptr;
     arguments.rows = attention_.varlen ? row_starts_.back() : 0;
     arguments.batch = static_cast<int>(batch_);

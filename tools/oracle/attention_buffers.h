@@ -27,9 +27,10 @@ struct AttentionInputs {
 };
 
 struct AttentionOutputs {
-    std::vector<float> o, d_q, d_k, d_v;  // [B, H, L, D]
-    std::vector<float> lse;               // [B, H, L]
-    std::vector<float> d_sinks = {};      // [H] where the attention has sinks
+    std::vector<float> o, d_q, d_k, d_v;      // [B, H, L, D]
+    std::vector<float> lse;                   // [B, H, L]
+    std::vector<float> d_sinks = {};          // [H] where the attention has sinks
+    std::vector<float> d_relative_bias = {};  // [H, 2R + 1] where it has a bias
 };
 
 class AttentionBuffers {
@@ -102,10 +103,10 @@ class AttentionBuffers {
     Device* device_;
     std::vector<Region> regions_;
     Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
-    int lse_ = 0, delta_ = 0, d_sinks_ = 0;
+    int lse_ = 0, delta_ = 0, d_sinks_ = 0, d_relative_bias_ = 0;
     Buffer lengths_, starts_;
     Buffer query_spans_, key_spans_;
-    Buffer dropout_, alibi_slopes_, sinks_;
+    Buffer dropout_, alibi_slopes_, sinks_, relative_bias_;
 };
 
 }  // namespace spion

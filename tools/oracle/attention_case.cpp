@@ -204,6 +204,9 @@ std::string place_text(const AttentionCase& problem, const std::string& tensor,
     if (tensor == "dsinks") {
         return fmt::format("[{}]", index);
     }
+    if (tensor == "dbias") {
+        return fmt::format("[{}, {}]", index / a.bias_entries(), index % a.bias_entries());
+    }
     std::string column;
     if (tensor != "lse") {
         const int width = tensor == "o" || tensor == "dv" ? a.value_head_dim() : a.head_dim;
@@ -279,6 +282,10 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
         compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
     if (problem.attention.sink) {
         errors.push_back(compare_sinks(outputs, reference, allowed));
+    }
+    if (problem.attention.relative_bias > 0) {
+        errors.push_back(compare("dbias", outputs.d_relative_bias, reference.d_relative_bias,
+                                 reference.d_relative_bias_terms, allowed));
     }
     return errors;
 }

@@ -37,6 +37,8 @@ struct Head {
     std::vector<double> q_norm, k_norm;   // [L], [Lk] Euclidean norm of each row
     double d_q_terms = 0, d_k_terms = 0;  // squared
     double d_sink = 0, d_sink_terms = 0;  // and the sum of its terms' absolute values
+    std::vector<double> d_bias = {};      // [2R + 1]
+    double d_bias_terms = 0;              // squared
 };
 
 // Whether query i keeps key j, by the words of ir/element_spans.h.
@@ -119,6 +121,9 @@ double changed_score(const Head& head, std::int64_t i, std::int64_t j, double& s
         const double apart = static_cast<double>(std::max(ahead, -ahead));
         score -= head.values->alibi_slopes[head.head] * apart;
     }
+    if (attention.relative_bias > 0) {
+        score += head.values->relative_bias[bias_place(attention, head.head, i, j)];
+    }
     return score;
 }
 
@@ -174,6 +179,11 @@ void run_row(Head& head, std::int64_t i) {
     for (std::size_t n = 0; n < keys.size(); ++n) {
         const std::int64_t j = keys[n];
         const double d_s = row.slopes[n] * p[n] * (d_p[n] - delta), kept = factors[n] * p[n];
+        if (!head.d_bias.empty()) {
+            const double without_cancelling = p[n] * (std::abs(d_p[n]) + std::abs(delta));
+            head.d_bias[bias_place(*head.attention, 0, i, j)] += p[n] * (d_p[n] - delta);
+            head.d_bias_terms += without_cancelling * without_cancelling;
+        }
         for (int d = 0; d < values; ++d) {
             head.o[i * values + d] += kept * head.v[j * values + d];
             head.d_v[j * values + d] += kept * d_o[d];
@@ -198,8 +208,8 @@ std::vector<double> row_norms(const std::vector<double>& rows, int width) {
 
 // Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
 struct HeadTerms {
-    double d_q = 0, d_k = 0, d_sink = 0, d_sink_terms = 0;
-    std::vector<double> d_k_of_head, d_v_of_head;
+    double d_q = 0, d_k = 0, d_sink = 0, d_sink_terms = 0, d_bias_terms = 0;
+    std::vector<double> d_k_of_head, d_v_of_head, d_bias;
 };
 
 HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, ReferenceResult& result) {
@@ -236,7 +246,8 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
               .d_k = std::vector<double>(key_elements),
               .d_v = std::vector<double>(value_elements),
               .q_norm = {},
-              .k_norm = {}};
+              .k_norm = {},
+              .d_bias = std::vector<double>(attention.bias_entries())};
     head.q_norm = row_norms(head.q, attention.head_dim);
     head.k_norm = row_norms(head.k, attention.head_dim);
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -246,8 +257,10 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
             .d_k = head.d_k_terms,
             .d_sink = head.d_sink,
             .d_sink_terms = head.d_sink_terms,
+            .d_bias_terms = head.d_bias_terms,
             .d_k_of_head = std::move(head.d_k),
-            .d_v_of_head = std::move(head.d_v)};
+            .d_v_of_head = std::move(head.d_v),
+            .d_bias = std::move(head.d_bias)};
 }
 
 void check_sizes(const ReferenceProblem& problem) {
@@ -315,6 +328,8 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
     result.lse.assign(rows, 0);
     result.delta.assign(rows, 0);
     result.d_sinks.assign(problem.attention.sink ? problem.attention.heads : 0, 0);
+    const std::size_t entries = problem.attention.bias_entries();
+    result.d_relative_bias.assign(problem.attention.heads * entries, 0);
     std::vector<HeadTerms> terms(heads);
     std::atomic<std::int64_t> next = 0;
     const auto work = [&] {
@@ -331,6 +346,10 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
             result.d_sinks[index % problem.attention.heads] += head.d_sink;
             result.d_sinks_terms += head.d_sink_terms;
         }
+        for (std::size_t n = 0; n < entries; ++n) {
+            result.d_relative_bias[index % problem.attention.heads * entries + n] += head.d_bias[n];
+        }
+        result.d_relative_bias_terms += head.d_bias_terms;
         for (auto [of_head, sums] : {std::pair(&head.d_k_of_head, &result.d_k),
                                      std::pair(&head.d_v_of_head, &result.d_v)}) {
             const std::size_t first = index / group * of_head->size();
@@ -341,6 +360,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
     }
     result.d_q_terms = std::sqrt(result.d_q_terms);
     result.d_k_terms = std::sqrt(result.d_k_terms);
+    result.d_relative_bias_terms = std::sqrt(result.d_relative_bias_terms);
     return result;
 }
 

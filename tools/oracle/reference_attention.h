@@ -21,7 +21,7 @@ struct ReferenceProblem {
     std::span<const int> lengths;         // [B] valid keys; read only with attention.key_padding
     std::span<const float> q, k, v, d_o;  // [B, H, L, D]; K and V [B, kv_heads, Lk, D]
     const MaskRules* rules = nullptr;     // read only with attention.mask == kSpans
-    ScoreValues values = {};              // of dropout, slopes and sinks
+    ScoreValues values = {};              // of dropout, slopes, sinks and biases
 };
 
 struct ReferenceResult {
@@ -30,12 +30,14 @@ struct ReferenceResult {
     std::vector<double> lse;       // [B, H, L] natural logarithm
     std::vector<double> delta;     // [B, H, L] rowsum(dP * P), which is rowsum(dO * O)
     std::vector<double> d_sinks;   // [H] where the attention has sinks, else empty
+    std::vector<double> d_relative_bias;  // [H, 2R + 1] where it has one, else empty
 
     // Norms of what dQ and dK would be if dP and delta did not cancel in dP - delta: the error of
     // rounding either is proportional to these. Where a row has one large P, |dQ| is far smaller.
     double d_q_terms = 0;
     double d_k_terms = 0;
     double d_sinks_terms = 0;
+    double d_relative_bias_terms = 0;
 };
 
 // What the distance of a tensor of norm `norm` from its reference is divided by, so that it can be

@@ -1,5 +1,6 @@
 #include "tools/oracle/score_values.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <random>
@@ -49,6 +50,9 @@ ScoreValues random_score_values(const Attention& attention, std::uint64_t seed) 
             std::exp2(-8.0F * static_cast<float>(head + 1) / static_cast<float>(attention.heads)));
         values.sinks.push_back(normal(generator));
     }
+    for (std::int64_t n = 0; n < std::int64_t{attention.heads} * attention.bias_entries(); ++n) {
+        values.relative_bias.push_back(normal(generator));
+    }
     return values;
 }
 
@@ -59,6 +63,20 @@ void check(const ScoreValues& values, const Attention& attention) {
     if (attention.sink) {
         check_heads("sinks", values.sinks, attention);
     }
+    const std::size_t biases = static_cast<std::size_t>(attention.heads) * attention.bias_entries();
+    if (biases > 0 && values.relative_bias.size() != biases) {
+        throw UserError(
+            "{} biases were given for {} heads of {} relative positions; give one for each",
+            values.relative_bias.size(), attention.heads, attention.bias_entries());
+    }
+}
+
+std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t i,
+                       std::int64_t j) {
+    const std::int64_t reach = attention.relative_bias;
+    const std::int64_t beside = i + attention.key_value_length() - attention.length;
+    const std::int64_t behind = std::clamp(j - beside, -reach, reach);
+    return static_cast<std::size_t>(head * (2 * reach + 1) + reach + behind);
 }
 
 int dropout_byte(const ScoreValues& values, std::int64_t batch_head, std::int64_t i,

@@ -2,6 +2,7 @@
 // the words of kernels/random.h and the definition of Philox, not from its code.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -14,16 +15,22 @@ struct ScoreValues {
     std::uint64_t seed = 0;  // of dropout
     std::uint32_t offset = 0;
     bool dropout_enabled = true;
-    std::vector<float> alibi_slopes = {};  // [H]
-    std::vector<float> sinks = {};         // [H]
+    std::vector<float> alibi_slopes = {};   // [H]
+    std::vector<float> sinks = {};          // [H]
+    std::vector<float> relative_bias = {};  // [H, 2R + 1]
 };
 
-// Random ones of `seed`: any random numbers, sinks of a standard normal distribution, and the slopes
-// of Press et al. (ALiBi, 2022): head h has 2^(-8 (h + 1) / H).
+// Random ones of `seed`: any random numbers, sinks and biases of a standard normal distribution, and
+// the slopes of Press et al. (ALiBi, 2022): head h has 2^(-8 (h + 1) / H).
 ScoreValues random_score_values(const Attention& attention, std::uint64_t seed);
 
-// Throws UserError when there are not as many slopes or sinks as the attention has heads.
+// Throws UserError when there are not as many slopes or sinks as the attention has heads, or not a
+// table of biases a head.
 void check(const ScoreValues& values, const Attention& attention);
+
+// The place in relative_bias of what a score of query i and key j of a head gets.
+std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t i,
+                       std::int64_t j);
 
 // The byte that decides about query i and key j of batch-head n = b * H + h.
 int dropout_byte(const ScoreValues& values, std::int64_t batch_head, std::int64_t i,

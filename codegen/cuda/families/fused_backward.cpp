@@ -45,6 +45,9 @@ std::string why_not(const KernelCase& launch) {
         return "kernels of the fused backward take turns that one pattern decides for all heads, "
                "and not patterns of heads";
     }
+    if (std::string reason = why_not_bias(attention); !reason.empty()) {
+        return reason;
+    }
     if (changes_scores(attention)) {
         return "kernels of the fused backward have no registers for dropout, softcap or alibi";
     }
@@ -109,11 +112,12 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
     if (program.attention.mask == ElementMask::kSpans || changes_scores(program.attention) ||
+        program.attention.relative_bias > 0 ||
         program.attention.key_value_heads() != program.attention.heads ||
         program.attention.patterns > 1 || tma_tile_width(program.attention) < 64) {
         return fmt::format(
-            "{} takes no mask of spans, dropout, softcap or alibi, one pattern, as many heads of K "
-            "and V as of Q and D and Dv of at most 128, one of them above 32: take "
+            "{} takes no mask of spans, dropout, softcap, alibi or relative_bias, one pattern, as "
+            "many heads of K and V as of Q and D and Dv of at most 128, one of them above 32: take "
             "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));
     }

@@ -37,6 +37,9 @@ std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "a warp a work item on sm_90a: " + reason;
     }
+    if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
+        return reason;
+    }
     if (std::string reason = why_not_capped(launch.attention, launch.role); !reason.empty()) {
         return reason;
     }
@@ -110,6 +113,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     }
     const Attention& attention = program.attention;
     std::string reason = why_not_item_walks(attention, program.role);
+    if (reason.empty()) reason = why_not_bias(attention);
     if (reason.empty()) reason = why_not_capped(attention, program.role);
     if (!reason.empty()) {
         return reason + ": take unit=mma_sync";

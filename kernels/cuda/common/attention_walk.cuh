@@ -263,10 +263,10 @@ SPION_DEVICE int clip_walk(const SpionAttentionArguments& args, Walk& walk, int 
 }
 
 // Whether bodies have to know which positions their scores are of.
-enum : bool { kPositionsMatter = kElementsMasked || kDrops || kSlopes };
+enum : bool { kPositionsMatter = kElementsMasked || kDrops || kSlopes || kRelativeBias > 0 };
 
 // What depends on the positions of a warp's rows and columns, in the steps of an item: the element
-// mask, dropout and slopes.
+// mask, dropout, slopes and a bias.
 template <bool kRowsAreKeys>
 struct StepElements {
     ElementMask<kRowsAreKeys> mask;
@@ -318,10 +318,21 @@ struct StepElements {
                                                [&](int n) { return position(column + 16 * n); });
     }
     template <int kTiles>
-    __device__ __forceinline__ void add_slopes(float (&scores)[kTiles][4], int column) const {
+    __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4],
+                                                       int column) const {
         // Distances are those of query i + kDiagonal to key j.
         const int beside = mask.warp_row + (kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal);
-        scores_of_head.add_slopes(scores, beside, [&](int n) { return position(column + 16 * n); });
+        scores_of_head.add_position_terms<kRowsAreKeys>(
+            scores, beside, [&](int n) { return position(column + 16 * n); });
+    }
+    // To the gradient of a bias, dS [16, 8 * kTiles] from the step's column `column` on.
+    template <int kTiles>
+    __device__ __forceinline__ void add_bias_gradient(const BiasGradient& sums,
+                                                      const float (&gradient)[kTiles][4],
+                                                      int column) const {
+        static_assert(!kRowsAreKeys, "sums are of query rows");
+        sums.add(gradient, mask.warp_row + (int)kDiagonal,
+                 [&](int n) { return position(column + 16 * n); });
     }
 };
 

@@ -21,6 +21,7 @@
 //   kSoftcap          a float: scores are capped there; 0: they are not
 //   kAlibi            whether a slope a head times the distance is taken from scores
 //   kSink             whether every row has a sink
+//   kRelativeBias     R of a bias by relative position; 0: there is none
 //   kVarlen           whether samples are sequences that lie end to end
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
@@ -62,6 +63,7 @@ enum : bool { kBlocksAreFull = false };
 enum : int { kDropped = 26 };
 #define kSoftcap 50.0F
 enum : bool { kAlibi = true, kSink = true, kVarlen = false };
+enum : int { kRelativeBias = 40 };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
 enum : bool { kStepsAreFull = false };
@@ -96,6 +98,7 @@ static_assert(kMask >= 0 && (int)kMask < SPION_MASKS, "a SpionMask");
 static_assert(kDropped >= 0 && kDropped < 256, "of 256");
 static_assert(sizeof(kSoftcap) == sizeof(float), "kSoftcap is a float");
 static_assert((bool)kAlibi == kAlibi && (bool)kSink == kSink, "bools");
+static_assert(kRelativeBias >= 0 && kRelativeBias <= 8192, "as ir/attention.h");
 static_assert(!kVarlen || (kMask == SPION_MASK_SPANS && !kKeyPadding), "spans say what is kept");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 

@@ -1,12 +1,14 @@
 // What happens to a score, for all CUDA bodies. A score is a raw product q . k; exponents are base
 // 2, with kScale * log2(e) folded into one multiply-add. A cap of scores is change_scores and
-// ScoreSlopes; what depends on positions is added afterwards (HeadScores::add_slopes).
+// ScoreSlopes; what depends on positions is added afterwards (HeadScores::add_position_terms): the
+// slopes of ALiBi here, then a bias (relative_bias.cuh).
 #ifndef SPION_SCORE_CUH
 #define SPION_SCORE_CUH
 
 #include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/relative_bias.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 #define kInfinity (__builtin_bit_cast(float, 0x7F800000U))
@@ -89,12 +91,13 @@ struct ScoreSlopes<kTiles, false> {
 // What the launch says about a query head's scores.
 struct HeadScores {
     float slope;  // of a raw score, with kSlopes
+    BiasTable bias;
 
-    // Of scores [16, 8 * kTiles] minus slope * |row - column| more. warp_row: the first row;
-    // position_of(n): of the first of columns [16 n, + 16).
-    template <int kTiles, typename PositionOf>
-    __device__ __forceinline__ void add_slopes(float (&scores)[kTiles][4], int warp_row,
-                                               const PositionOf& position_of) const {
+    // Of scores [16, 8 * kTiles] minus slope * |row - column| more, and plus the bias. warp_row: the
+    // first row; position_of(n): of the first of columns [16 n, + 16).
+    template <bool kRowsAreKeys, int kTiles, typename PositionOf>
+    __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4], int warp_row,
+                                                       const PositionOf& position_of) const {
         if constexpr (kSlopes) {
             const int row = warp_row + lane_index() / 4;
 #pragma unroll
@@ -111,12 +114,15 @@ struct HeadScores {
                 }
             }
         }
+        bias.add<kRowsAreKeys>(scores, warp_row, position_of);
     }
 };
 
 SPION_DEVICE HeadScores head_scores(const SpionAttentionArguments& args, int query_head) {
-    if constexpr (!kSlopes) return {};
-    return {args.alibi_slopes[query_head] * (1.0F / kScale)};
+    HeadScores head = {};
+    if constexpr (kSlopes) head.slope = args.alibi_slopes[query_head] * (1.0F / kScale);
+    head.bias = bias_table(args, query_head);
+    return head;
 }
 
 // The exponent of a query head's sink, base 2.

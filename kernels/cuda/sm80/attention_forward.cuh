@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             set_zero(scores);
             WarpMma::multiply_transposed(scores, query, key_tile, column);
             change_scores(scores);
-            elements.at(step).add_slopes(scores, column);
+            elements.at(step).add_position_terms(scores, column);
             mask_scores(scores, ScoreMask<>{valid - column});
             elements.at(step).drop(scores, column, kMaskedScore);
             softmax.update(scores, out);

@@ -3,6 +3,7 @@
 //   S [16, n]        = Q [16, D] * K [n, D]^T        n = kColumns keys at a time
 //   P [16, n]        = exp(kScale * S - LSE)
 //   dS [16, n]       = P * (dO [16, D] * V [n, D]^T - delta)
+//   dbias            += dS, by distance              with a bias, relative_bias.cuh
 //   dQ [16, D]      += dS [16, n] * K [n, D]         at the end times kScale
 // A thread block has one query tile [kStationaryRows, D] of one (b, h); key and value rows stream
 // past it as in attention_forward.cuh.
@@ -94,8 +95,10 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
                                      const Stationary<kHeldInRegisters>& output_gradient,
                                      unsigned key_tile, int column, int valid,
                                      const float (&shift)[2], const float (&delta)[2],
-                                     const StepElements<false>& elements) {
+                                     const StepElements<false>& elements,
+                                     const BiasGradient& bias_gradient) {
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
+    float of_bias[kRelativeBias > 0 ? kColumns / 8 : 1][4];  // dS before a cap's slope
     set_zero(scores);
     WarpMma::multiply_transposed(scores, query, key_tile, column);
     const auto kept = elements.template kept<kColumns / 8>(column);
@@ -108,17 +111,20 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
-    elements.add_slopes(scores, column);
+    elements.add_position_terms(scores, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            gradient[j][i] = slopes.gradient(j, i, probability(scores[j][i], shift[i / 2]),
-                                             kept.finish(j, i, gradient[j][i], delta[i / 2]));
+            const float p = probability(scores[j][i], shift[i / 2]);
+            const float difference = kept.finish(j, i, gradient[j][i], delta[i / 2]);
+            if constexpr (kRelativeBias > 0) of_bias[j][i] = difference * p;
+            gradient[j][i] = slopes.gradient(j, i, p, difference);
         }
     }
+    if constexpr (kRelativeBias > 0) elements.add_bias_gradient(bias_gradient, of_bias, column);
     WarpMma::multiply(query_gradient, gradient, key_tile, column);
 }
 
@@ -180,6 +186,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, walk.gather_blocks, walk.listed,
                                                               item.batch, item.head, first_row);
+    const BiasGradient of_bias = bias_gradient(args, item.batch, item.head, first_row);
+    of_bias.set_zero();
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, [](int) {});
@@ -192,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
                 if (!gather_mask.at(step, column)) continue;
             }
             add_query_gradient(query_gradient, query, output_gradient, key_tile, column,
-                               valid - column, shift, delta, elements.at(step));
+                               valid - column, shift, delta, elements.at(step), of_bias);
         }
     }
 

@@ -16,6 +16,10 @@
 #include "kernels/cuda/common/tile_copy.cuh"
 #include "kernels/cuda/sm80/warp_mma.cuh"
 
+#ifndef SPION_SAMPLE
+static_assert(kRelativeBias == 0, "the summary's arguments have no bias");
+#endif
+
 enum : int { kTileBytes = kTile * kRowBytes };
 enum : int { kTilesPerSide = (kLength + kTile - 1) / kTile };
 enum : int { kBlocksPerSide = (kLength + kBlock - 1) / kBlock };
@@ -137,7 +141,8 @@ SPION_DEVICE void add_probabilities(float (&sum)[kTile / 8][4], unsigned query_t
     WarpMma::multiply_transposed(scores, Stationary<false>(query_tile, warp_row),
                                  query_tile + kTileBytes, 0);
     change_scores(scores);
-    head.add_slopes(scores, mask.warp_row, [&](int n) { return first_key + 16 * n; });
+    head.add_position_terms<false>(scores, mask.warp_row,
+                                   [&](int n) { return first_key + 16 * n; });
     mask_scores(scores, ScoreMask<>{valid});
     mask_elements<1, 0, kTile / 8>(
         scores, mask, [&](int) { return first_key; }, kMaskedScore);

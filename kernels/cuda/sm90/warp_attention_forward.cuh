@@ -59,7 +59,7 @@ struct Consumer {
             change_scores(scores);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
-                elements.of_row_tile(m).add_slopes(scores[m], column);
+                elements.of_row_tile(m).add_position_terms(scores[m], column);
             }
             mask_scores(scores, ScoreMask<>{valid - column});
 #pragma unroll

@@ -46,7 +46,7 @@ struct Consumer {
         release_stage(key.index, 0);
         key.advance();
         change_scores(scores);
-        elements.add_slopes(scores, 0);
+        elements.add_position_terms(scores, 0);
         mask_scores<kStepsAreFull>(scores, mask);
         elements.drop(scores, 0, kMaskedScore);
     }

@@ -39,7 +39,7 @@ SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreT
     change_scores(scores);
     ScoreSlopes<kScoreTiles> slopes;
     slopes.take(scores);
-    elements.add_slopes(scores, 0);
+    elements.add_position_terms(scores, 0);
     take_part_of_probabilities<0, kScoreTiles>(scores, lane_lse);
     mask_transposed(scores, mask);
     return slopes;

@@ -12,7 +12,8 @@
 //                   [kOut, kChannels]
 //   kGelu           whether linear_backward's y goes on through dropout(gelu(y))
 //   kHidden         of feed_forward and layer_end, a multiple of 64
-//   kHeads, kLength  H and L of attention_sink_gradient
+//   kHeads, kLength  H and L of attention_sink_gradient and attention_bias_gradient
+//   kBiasEntries    2R + 1, of a head's biases by relative position
 // Those that a body uses are checked where it uses them: a name that is not said is an error there.
 //
 // A file that is compiled alone, with -DSPION_SAMPLE, gets the sample below instead.
@@ -27,6 +28,7 @@
 using Element = struct Bf16;
 enum : int { kThreads = 256, kChannels = 64, kHidden = 128, kOut = 64, kIn = 64 };
 enum : int { kTableChannels = 32, kStagedRows = 64, kHeads = 2, kLength = 1000 };
+enum : int { kBiasEntries = 81 };
 enum : bool { kGelu = true };
 #define kDropout 0.1F
 #define kEpsilon 1e-5F

@@ -20,6 +20,7 @@ enum : int { kDropped = 0 };  // of 256, of P
 #define kSoftcap 0.0F  // of scores; 0: none
 enum : bool { kAlibi = false };  // slopes of distances
 enum : bool { kSink = false };  // one score more a row
+enum : int { kRelativeBias = 0 };  // R of a bias by position; 0: none
 enum : bool { kVarlen = false };  // sequences lie end to end
 enum : int { kItemHeads = 4 };
 enum : int { kStationaryLength = 1024 };  // of either side

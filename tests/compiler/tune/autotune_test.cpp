@@ -206,5 +206,19 @@ TEST_F(AutotuneTest, RunsOnTheHost) {
     EXPECT_EQ(tuned.shape.warps, 1);
 }
 
+// Launches are given what their kernels read: a state, slopes, sinks, biases and room for their sums.
+TEST_F(AutotuneTest, MeasuresChangedScores) {
+    const auto host = open_device(DeviceChoice::kCpu);
+    KernelCache cache{std::nullopt};
+    attention_.dropout = 0.1F;
+    attention_.alibi = attention_.sink = true;
+    attention_.relative_bias = 50;
+    for (const KernelRole role : {KernelRole::kForward, KernelRole::kQueryGradient}) {
+        const Tuning tuned = autotune(attention_, pattern_, role, *host, cache, {.batch = 2},
+                                      {.candidates = 2, .repeat = 1});
+        EXPECT_GT(tuned.milliseconds, 0);
+    }
+}
+
 }  // namespace
 }  // namespace spion

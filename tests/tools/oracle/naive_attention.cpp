@@ -79,6 +79,15 @@ ReferenceProblem problem_of(const Attention& attention, const BlockPattern& patt
             .d_o = inputs.d_o};
 }
 
+// Of [H, 2R + 1]: as many places from the middle of the head's as key j is behind query i's own.
+std::int64_t bias_of(const Attention& a, std::int64_t head, std::int64_t i, std::int64_t j) {
+    const std::int64_t more = a.kv_length == 0 ? 0 : a.kv_length - a.length;
+    std::int64_t behind = j - i - more;
+    if (behind > a.relative_bias) behind = a.relative_bias;
+    if (behind < -a.relative_bias) behind = -a.relative_bias;
+    return (2 * head + 1) * a.relative_bias + head + behind;
+}
+
 bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
     return true;
 }
@@ -90,6 +99,7 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
     const int valid = a.key_padding ? problem.lengths[head / a.heads] : int(length);
     p.assign(length, std::vector<double>(length));
     d_s = dropped = p;
+    if (a.relative_bias > 0) d_bias.assign(2 * a.relative_bias + 1, 0);
     const std::int64_t head_of = head % a.heads;
     for (std::int64_t i = 0; i < length; ++i) {
         std::vector<double> weight(length), slope(length, a.scale);
@@ -110,6 +120,7 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
                 s -= problem.values.alibi_slopes[head_of] *
                      static_cast<double>(std::abs(i + more - j));
             }
+            if (a.relative_bias > 0) s += problem.values.relative_bias[bias_of(a, head_of, i, j)];
             const int edge = problem.pattern.block();
             const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
             weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
@@ -133,7 +144,9 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
             mean += p[i][j] * d_s[i][j];
         }
         for (std::int64_t j = 0; j < length; ++j) {
-            d_s[i][j] = p[i][j] * (d_s[i][j] - mean) * slope[j];
+            d_s[i][j] = p[i][j] * (d_s[i][j] - mean);
+            if (a.relative_bias > 0) d_bias[bias_of(a, 0, i, j)] += d_s[i][j];
+            d_s[i][j] *= slope[j];
         }
         if (a.sink) {
             d_sink -= std::exp(double(problem.values.sinks[head_of])) / sum * mean;
@@ -146,6 +159,8 @@ void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps) {
     const std::int64_t length = problem.attention.length, width = problem.attention.head_dim;
     const std::int64_t size = length * width;
     std::vector<double> d_sinks(problem.attention.sink ? problem.attention.heads : 0);
+    const int reach = problem.attention.relative_bias;
+    std::vector<double> d_bias(reach > 0 ? problem.attention.heads * (2 * reach + 1) : 0);
     for (std::int64_t head = 0; head < problem.batch * problem.attention.heads; ++head) {
         const NaiveAttention naive(problem, head, keeps);
         const auto rows = [&](std::span<const float> all) {
@@ -162,7 +177,11 @@ void expect_equals_naive(const ReferenceProblem& problem, const Keeps& keeps) {
         if (problem.attention.sink) {
             d_sinks[head % problem.attention.heads] += naive.d_sink;
         }
+        for (std::size_t n = 0; n < naive.d_bias.size(); ++n) {
+            d_bias[head % problem.attention.heads * naive.d_bias.size() + n] += naive.d_bias[n];
+        }
     }
+    expect_near(d_bias, result.d_relative_bias, "d_relative_bias");
     expect_near(d_sinks, result.d_sinks, "d_sinks");
 }
 

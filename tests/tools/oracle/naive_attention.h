@@ -36,6 +36,7 @@ struct NaiveAttention {
     std::vector<std::vector<double>> dropped;  // [L][L] p where it is kept, times what that counts
     std::vector<double> lse;                   // [L]
     double d_sink = 0;
+    std::vector<double> d_bias;  // [2R + 1], empty without a bias
 
     NaiveAttention(const ReferenceProblem& problem, std::int64_t head, const Keeps& keeps);
 };

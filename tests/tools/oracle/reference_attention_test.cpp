@@ -110,13 +110,15 @@ TEST(ReferenceAttention, EqualsDenseMatricesWithChangedScores) {
                           .dtype = DType::kFp32,
                           .scale = 0.5F,
                           .key_padding = true};
-    Attention dropping = plain, capped = plain, sloped = plain, sunk = plain, all = plain;
+    Attention dropping = plain, capped = plain, sloped = plain, sunk = plain, biased = plain,
+              all = plain;
     all.dropout = dropping.dropout = 0.3F;
     all.softcap = capped.softcap = 2.5F;
     all.alibi = sloped.alibi = true;
     all.sink = sunk.sink = true;
+    all.relative_bias = biased.relative_bias = 5;
     for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
-        for (Attention attention : {dropping, capped, sloped, sunk, all}) {
+        for (Attention attention : {dropping, capped, sloped, sunk, biased, all}) {
             attention.softmax = softmax;
             const Inputs inputs = random_inputs(attention, 2, generator);
             const std::vector<int> lengths{35, 0};
@@ -126,7 +128,11 @@ TEST(ReferenceAttention, EqualsDenseMatricesWithChangedScores) {
                               .offset = static_cast<unsigned>(generator()),
                               .dropout_enabled = generator() % 4 != 0,
                               .alibi_slopes = {0.3F, -0.01F},
-                              .sinks = {0.7F, -3.0F}};
+                              .sinks = {0.7F, -3.0F},
+                              .relative_bias = {}};
+            for (int n = 0; n < 2 * attention.bias_entries(); ++n) {
+                problem.values.relative_bias.push_back(0.3F * float(generator() % 9) - 1.0F);
+            }
             expect_equals_naive(problem);
         }
     }
@@ -238,7 +244,8 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
             .dropout = changed ? 0.2F : 0.0F,
             .softcap = changed ? 3.0F : 0.0F,
             .alibi = changed,
-            .sink = changed};
+            .sink = changed,
+            .relative_bias = changed ? 9 : 0};
         const BlockPattern pattern = pattern_with_empty_rows(40, 16, generator);
         const std::vector<int> lengths{33};
         Inputs inputs = random_inputs(attention, 1, generator);
@@ -270,6 +277,7 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
         check(inputs.k, result.d_k);
         check(inputs.v, result.d_v);
         if (changed) check(problem.values.sinks, result.d_sinks);
+        if (changed) check(problem.values.relative_bias, result.d_relative_bias);
     }
 }
 
