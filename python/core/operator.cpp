@@ -5,11 +5,8 @@
 #include <spion/spion.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
 #include <mutex>
 #include <optional>
@@ -21,6 +18,7 @@
 #include "python/core/bindings.h"
 #include "python/core/call.h"
 #include "python/core/outputs.h"
+#include "python/core/plan_key.h"
 
 namespace spion::python {
 namespace {
@@ -28,80 +26,6 @@ namespace {
 constexpr std::int64_t kEngineBytes = 16;                 // as kernels of a GPU read rows
 constexpr std::size_t kKeptBytes = std::size_t{4} << 20;  // of a workspace, at most
 constexpr std::size_t kKeptWorkspaces = 16;
-
-// What decides about the plan.
-struct Key {
-    std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, value_width;
-    std::int64_t numbers;  // in the tables
-    std::int64_t block, scale, softcap, dropout, patterns;
-    // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
-    std::int64_t flags;
-
-    friend bool operator==(const Key&, const Key&) = default;
-};
-
-struct KeyHash {
-    std::size_t operator()(const Key& key) const {
-        const auto words = std::bit_cast<std::array<std::uint64_t, sizeof(Key) / 8>>(key);
-        std::uint64_t hash = 0;
-        for (const std::uint64_t word : words) {
-            hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
-            hash ^= hash >> 32;
-        }
-        return static_cast<std::size_t>(hash);
-    }
-};
-
-// How a call is to be computed.
-struct Words {
-    std::int64_t block;
-    double scale;
-    const char* softmax;
-    bool causal;
-};
-
-// What a call of spion::general_attention has beside that; handles may be None.
-struct Changes {
-    double softcap, dropout;
-    std::int64_t patterns;
-    nb::handle state, slopes, sinks;
-    nb::handle d_sinks = Py_None;
-};
-
-// The tensors of a call beside its operands; those after the tables may be None.
-struct Given {
-    nb::handle tables, lengths, spans;
-};
-
-Key key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
-           std::int64_t numbers, const Given& given, const Words& words, const Changes* changes) {
-    const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
-    const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
-    Key key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
-               .dtype = q.dtype.code << 8 | q.dtype.bits,
-               .heads = q.shape[1],
-               .key_value_heads = k.shape[1],
-               .length = q.shape[2],
-               .key_length = k.shape[2],
-               .width = q.shape[3],
-               .value_width = v.shape[3],
-               .numbers = numbers,
-               .block = words.block,
-               .scale = std::bit_cast<std::int64_t>(words.scale),
-               .softcap = 0,
-               .dropout = 0,
-               .patterns = 1,
-               .flags = softmax | (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
-                        (given.spans.is_none() ? 0 : 8)};
-    if (changes != nullptr) {
-        key.softcap = std::bit_cast<std::int64_t>(changes->softcap);
-        key.dropout = std::bit_cast<std::int64_t>(changes->dropout);
-        key.patterns = changes->patterns;
-        key.flags |=
-            32 | (changes->slopes.is_none() ? 0 : 64) | (changes->sinks.is_none() ? 0 : 128);
-    }
-    return key;
-}
 
 // As kernels read it: D contiguous and, on a GPU, rows, heads and samples at 16 bytes.
 bool is_readable(const Array& array, bool cuda) {
@@ -148,8 +72,8 @@ class Operator {
         const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
         const Array values(v, "v", Access::kRead, nullptr);
         const Array numbers(given.tables, "tables", Access::kRead, nullptr);
-        const Key key = key_of(queries.seen(), keys.seen(), values.seen(), numbers.seen().shape[0],
-                               given, words, changes);
+        const PlanKey key = key_of(queries.seen(), keys.seen(), values.seen(),
+                                   numbers.seen().shape[0], given, words, changes);
         plans_.insert_or_assign(key, Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}});
     }
 
@@ -310,7 +234,7 @@ class Operator {
 
     Outputs outputs_;
     nb::object new_empty_, is_capturing_, lasting_, uint8_;
-    std::unordered_map<Key, Entry, KeyHash> plans_;
+    std::unordered_map<PlanKey, Entry, PlanKeyHash> plans_;
     std::vector<Kept> kept_;  // guarded by Python's lock
     std::mutex mutex_;        // whoever launches with a kept workspace
 };

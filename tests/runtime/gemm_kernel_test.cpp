@@ -84,6 +84,20 @@ void pad(Operand& operand, std::int64_t rows, std::int64_t columns, std::mt19937
     }
 }
 
+// Of element [i, j] of alpha a b + `added` from float64, relative to the size of its terms.
+double element_error(const Operand& a, const Operand& b, std::int64_t i, std::int64_t j,
+                     std::int64_t k, double alpha, double added, float got) {
+    double sum = 0, size = 1e-3 + std::abs(added);
+    for (std::int64_t p = 0; p < k; ++p) {
+        const double term = double{a.at(i, p)} * double{b.at(p, j)};
+        sum += term;
+        size += std::abs(term);
+    }
+    const double want = alpha * sum + added;
+    const double error = std::abs(want - double{got}) / (size + std::abs(want));
+    return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+}
+
 // One product of random strides, alpha and beta, with and without a bias, b packed or not, a padded or
 // not; what lies between c's rows must stay.
 void expect_product(const Kernel& kernel, std::int64_t m, std::int64_t n, std::int64_t k,
@@ -135,17 +149,9 @@ void expect_product(const Kernel& kernel, std::int64_t m, std::int64_t n, std::i
                 EXPECT_TRUE(c[at] == before[at] || (beta == 0.0F && std::isnan(c[at])));
                 continue;
             }
-            const double added = biased ? double{bias[static_cast<std::size_t>(j)]} : 0.0;
-            double sum = 0, size = 1e-3 + std::abs(added);
-            for (std::int64_t p = 0; p < k; ++p) {
-                sum += double{a.at(i, p)} * double{b.at(p, j)};
-                size += std::abs(double{a.at(i, p)} * double{b.at(p, j)});
-            }
-            const double want = double{alpha} * sum + added +
-                                (beta == 0.0F ? 0.0 : double{beta} * double{before[at]});
-            const double error = std::abs(want - double{c[at]}) / (size + std::abs(want));
-            worst = std::isnan(error) ? std::numeric_limits<double>::infinity()
-                                      : std::max(worst, error);
+            const double added = (biased ? double{bias[static_cast<std::size_t>(j)]} : 0.0) +
+                                 (beta == 0.0F ? 0.0 : double{beta} * double{before[at]});
+            worst = std::max(worst, element_error(a, b, i, j, k, alpha, added, c[at]));
         }
     }
     EXPECT_LE(worst, 4e-6);  // k / 2^24 at k = 64 of random signs; a wrong element is far above

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -79,13 +80,15 @@ ReferenceProblem problem_of(const Attention& attention, const BlockPattern& patt
             .d_o = inputs.d_o};
 }
 
+// By how many positions key j is behind query i's own.
+std::int64_t behind(const Attention& a, std::int64_t i, std::int64_t j) {
+    return j - i - (a.kv_length == 0 ? 0 : a.kv_length - a.length);
+}
+
 // Of [H, 2R + 1]: as many places from the middle of the head's as key j is behind query i's own.
 std::int64_t bias_of(const Attention& a, std::int64_t head, std::int64_t i, std::int64_t j) {
-    const std::int64_t more = a.kv_length == 0 ? 0 : a.kv_length - a.length;
-    std::int64_t behind = j - i - more;
-    if (behind > a.relative_bias) behind = a.relative_bias;
-    if (behind < -a.relative_bias) behind = -a.relative_bias;
-    return (2 * head + 1) * a.relative_bias + head + behind;
+    const std::int64_t most = a.relative_bias;
+    return (2 * head + 1) * most + head + std::clamp(behind(a, i, j), -most, most);
 }
 
 bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
@@ -116,9 +119,7 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
                 slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
             }
             if (a.alibi) {
-                const std::int64_t more = a.kv_length == 0 ? 0 : a.kv_length - a.length;
-                s -= problem.values.alibi_slopes[head_of] *
-                     static_cast<double>(std::abs(i + more - j));
+                s -= problem.values.alibi_slopes[head_of] * double(std::abs(behind(a, i, j)));
             }
             if (a.relative_bias > 0) s += problem.values.relative_bias[bias_of(a, head_of, i, j)];
             const int edge = problem.pattern.block();

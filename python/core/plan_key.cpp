@@ -1,0 +1,50 @@
+#include "python/core/plan_key.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+
+namespace spion::python {
+
+std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
+    const auto words = std::bit_cast<std::array<std::uint64_t, sizeof(PlanKey) / 8>>(key);
+    std::uint64_t hash = 0;
+    for (const std::uint64_t word : words) {
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
+        hash ^= hash >> 32;
+    }
+    return static_cast<std::size_t>(hash);
+}
+
+PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
+               std::int64_t numbers, const Given& given, const Words& words,
+               const Changes* changes) {
+    const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
+    const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
+    PlanKey key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
+                   .dtype = q.dtype.code << 8 | q.dtype.bits,
+                   .heads = q.shape[1],
+                   .key_value_heads = k.shape[1],
+                   .length = q.shape[2],
+                   .key_length = k.shape[2],
+                   .width = q.shape[3],
+                   .value_width = v.shape[3],
+                   .numbers = numbers,
+                   .block = words.block,
+                   .scale = std::bit_cast<std::int64_t>(words.scale),
+                   .softcap = 0,
+                   .dropout = 0,
+                   .patterns = 1,
+                   .flags = softmax | (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
+                            (given.spans.is_none() ? 0 : 8)};
+    if (changes != nullptr) {
+        key.softcap = std::bit_cast<std::int64_t>(changes->softcap);
+        key.dropout = std::bit_cast<std::int64_t>(changes->dropout);
+        key.patterns = changes->patterns;
+        key.flags |=
+            32 | (changes->slopes.is_none() ? 0 : 64) | (changes->sinks.is_none() ? 0 : 128);
+    }
+    return key;
+}
+
+}  // namespace spion::python

@@ -1,0 +1,56 @@
+// What a call of the PyTorch operator is, as far as it decides about the plan.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "python/core/dlpack.h"
+
+namespace spion::python {
+
+namespace nb = nanobind;
+
+// What decides about the plan.
+struct PlanKey {
+    std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, value_width;
+    std::int64_t numbers;  // in the tables
+    std::int64_t block, scale, softcap, dropout, patterns;
+    // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
+    std::int64_t flags;
+
+    friend bool operator==(const PlanKey&, const PlanKey&) = default;
+};
+
+struct PlanKeyHash {
+    std::size_t operator()(const PlanKey& key) const;
+};
+
+// How a call is to be computed.
+struct Words {
+    std::int64_t block;
+    double scale;
+    const char* softmax;
+    bool causal;
+};
+
+// What a call of spion::general_attention has beside that; handles may be None.
+struct Changes {
+    double softcap, dropout;
+    std::int64_t patterns;
+    nb::handle state, slopes, sinks;
+    nb::handle d_sinks = Py_None;
+};
+
+// The tensors of a call beside its operands; those after the tables may be None.
+struct Given {
+    nb::handle tables, lengths, spans;
+};
+
+// Of a call with tensors of rank 4, and `numbers` of them in the tables.
+PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
+               std::int64_t numbers, const Given& given, const Words& words,
+               const Changes* changes);
+
+}  // namespace spion::python
