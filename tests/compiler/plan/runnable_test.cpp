@@ -57,6 +57,27 @@ TEST(Runnable, AGpuHasLimits) {
     expect_reasons(cuda_target(80), DType::kFp32,
                    {{[](TileProgram& p) { p.unit = MatrixUnit::kVector; }, "name target host"}});
 }
+
+TEST(Runnable, ABiasIsOfMmaSyncAlone) {
+    const Target target = cuda_target(90);
+    Attention attention{
+        .heads = 32, .head_dim = 64, .length = 4096, .dtype = DType::kBf16, .scale = 0.2F};
+    const BlockPattern pattern = random_pattern(4096, 64, 0.5, 3);
+    EXPECT_EQ(lower(attention, pattern, KernelRole::kForward, target).unit, MatrixUnit::kWgmma);
+    attention.relative_bias = 30;
+    for (const KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        TileProgram program = lower(attention, pattern, role, target);
+        EXPECT_EQ(program.unit, MatrixUnit::kMmaSync);
+        EXPECT_EQ(why_not_emitted(program, target), "");
+        for (const MatrixUnit unit : {MatrixUnit::kWgmma, MatrixUnit::kMmaSyncTma}) {
+            program.unit = unit;
+            EXPECT_EQ(why_not_emitted(program, target),
+                      "kernels of mma.sync and fp32's units alone have relative_bias: take "
+                      "unit=mma_sync");
+        }
+    }
+}
 #endif
 
 #ifdef SPION_HOST_BACKEND
