@@ -13,7 +13,8 @@ namespace spion {
 
 // Device::gemm for the host. lanes: fp32 numbers in a vector register, Target::vector_floats. How
 // the product is cut into pieces depends on its shape alone, so the result does not depend on the
-// number of threads. The first product of a width is preceded by one that is checked. Throws
+// number of threads. Zeros of padding in op(a) are left out, so that what is no number in b does not
+// get into c by them. The first product of a width is preceded by one that is checked. Throws
 // UserError for types other than fp32, InternalError for sizes that make no sense and DeviceError
 // when the processor computes wrongly.
 void host_gemm(const Gemm& gemm, ThreadPool& pool, int lanes);
