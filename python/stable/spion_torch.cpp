@@ -1,6 +1,6 @@
-// libspion_torch.so: the operators spion::attention and spion::attention_backward for LibTorch and
-// AOTInductor without Python, over PyTorch's stable ABI, so that one file serves 2.10 and later. The
-// schemas are those of python/spion/torch/_op.py; a process loads one of the two. Gradients are
+// libspion_torch.so: the operators spion::attention, spion::general_attention and their _backward for
+// LibTorch and AOTInductor without Python, over PyTorch's stable ABI, so that one file serves 2.10 and
+// later. The schemas are those of python/spion/torch/; a process loads one of the two. Gradients are
 // the caller's: examples/07_libtorch.cpp shows a torch::autograd::Function.
 #include <dlfcn.h>
 #include <spion/spion.h>
@@ -80,36 +80,80 @@ const spion::Context& context_of(const Tensor& tensor) {
         .first->second;
 }
 
-// What a call is told beside its tensors.
+// What a call is told beside its operands.
 struct Words {
+    const Tensor& tables;
+    const Maybe& lengths;
     std::int64_t block;
     double scale;
     const std::string& softmax;
-    bool causal, padded, spans;
+    bool causal;
+    const Maybe& spans;
 };
 
-// By shape, dtype and device, never by the pattern. Made, and compiled, at the first call.
-spion::Plan plan_of(const Tensor& q, const Tensor& k, const Words& words) {
-    using Key = std::tuple<int, spion::DType, std::int64_t, std::int64_t, std::int64_t,
-                           std::int64_t, std::int64_t, double, std::string, bool, bool, bool>;
-    static std::mutex mutex;
-    static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
+// What a call of spion::general_attention is told beside that.
+struct Changes {
+    double softcap = 0, dropout = 0;
+    std::int64_t patterns = 1;
+    Maybe state = {}, slopes = {}, sinks = {};
+};
+
+spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v, const Words& words,
+                              const Changes* changes) {
     STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
+    STD_TORCH_CHECK(v.dim() == 4, "v has ", v.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(words.softmax == "masked" || words.softmax == "pruned_zero", "softmax is ",
                     words.softmax, ": give masked or pruned_zero");
+    spion::Attention attention{.heads = static_cast<int>(q.size(1)),
+                               .head_dim = static_cast<int>(q.size(3)),
+                               .length = q.size(2),
+                               .block = static_cast<int>(words.block),
+                               .dtype = dtype_of(q),
+                               .scale = static_cast<float>(words.scale),
+                               .softmax = words.softmax == "masked" ? spion::Softmax::kMasked
+                                                                    : spion::Softmax::kPrunedZero,
+                               .key_padding = words.lengths.has_value(),
+                               .causal = words.causal,
+                               .key_value_heads = static_cast<int>(k.size(1)),
+                               .spans = words.spans.has_value()};
+    if (changes != nullptr) {
+        attention.dropout = static_cast<float>(changes->dropout);
+        attention.key_length = k.size(2);
+        attention.softcap = static_cast<float>(changes->softcap);
+        attention.alibi = changes->slopes.has_value();
+        attention.sinks = changes->sinks.has_value();
+        attention.patterns = static_cast<int>(changes->patterns);
+        attention.value_dim = v.size(3) == q.size(3) ? 0 : static_cast<int>(v.size(3));
+    }
+    return attention;
+}
+
+// By shape, dtype and device, never by the pattern. Made, and compiled, at the first call.
+spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
+    using Key = std::tuple<int, spion::DType, int, int, std::int64_t, std::int64_t, int, int, float,
+                           spion::Softmax, bool, bool, bool, float, float, int, bool, bool, int>;
+    static std::mutex mutex;
+    static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
     const Key key{q.is_cuda() ? q.get_device_index() : -1,
-                  dtype_of(q),
-                  q.size(1),
-                  k.size(1),
-                  q.size(2),
-                  q.size(3),
-                  words.block,
-                  words.scale,
-                  words.softmax,
-                  words.causal,
-                  words.padded,
-                  words.spans};
+                  a.dtype,
+                  a.heads,
+                  a.key_value_heads,
+                  a.length,
+                  a.key_length,
+                  a.head_dim,
+                  a.block,
+                  a.scale,
+                  a.softmax,
+                  a.key_padding,
+                  a.causal,
+                  a.spans,
+                  a.dropout,
+                  a.softcap,
+                  a.patterns,
+                  a.alibi,
+                  a.sinks,
+                  a.value_dim};
     {
         const std::lock_guard lock(mutex);
         const auto found = plans.find(key);
@@ -117,19 +161,7 @@ spion::Plan plan_of(const Tensor& q, const Tensor& k, const Words& words) {
             return found->second;
         }
     }
-    const spion::Plan made =
-        context_of(q).plan({.heads = static_cast<int>(q.size(1)),
-                            .head_dim = static_cast<int>(q.size(3)),
-                            .length = q.size(2),
-                            .block = static_cast<int>(words.block),
-                            .dtype = dtype_of(q),
-                            .scale = static_cast<float>(words.scale),
-                            .softmax = words.softmax == "masked" ? spion::Softmax::kMasked
-                                                                 : spion::Softmax::kPrunedZero,
-                            .key_padding = words.padded,
-                            .causal = words.causal,
-                            .key_value_heads = static_cast<int>(k.size(1)),
-                            .spans = words.spans});
+    const spion::Plan made = context_of(q).plan(a);
     const std::lock_guard lock(mutex);
     return plans.emplace(key, made).first->second;
 }
@@ -142,28 +174,39 @@ Tensor scratch_of(const spion::Plan& plan, const Tensor& like, spion::Pass pass,
     return memory;
 }
 
-const std::int32_t* data_of(const Maybe& lengths) {
-    if (!lengths) {
+// Of a contiguous vector of `count` elements; null of none.
+template <typename T>
+T* vector_of(const Maybe& given, const char* name, ScalarType type, const char* type_name,
+             std::int64_t count) {
+    if (!given) {
         return nullptr;
     }
-    STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Int && lengths->is_contiguous(),
-                    "lengths must be contiguous int32");
-    return static_cast<const std::int32_t*>(lengths->const_data_ptr());
+    STD_TORCH_CHECK(given->scalar_type() == type && given->is_contiguous() && given->dim() == 1 &&
+                        given->size(0) == count,
+                    name, " must be contiguous ", type_name, " [", count, "]");
+    return static_cast<T*>(given->data_ptr());
 }
 
-// The two halves of [2, B, L, 2].
+// The two halves of [2, B, L, 2], or of a row of 2 * B * (L + Lk) numbers.
 struct SpansOf {
-    SpansOf(const Maybe& spans, const Tensor& q) {
+    SpansOf(const Maybe& spans, const Tensor& q, const Tensor& k) {
         if (!spans) {
             return;
         }
-        STD_TORCH_CHECK(spans->scalar_type() == ScalarType::Int && spans->is_contiguous() &&
-                            spans->dim() == 4 && spans->size(0) == 2 &&
-                            spans->size(1) == q.size(0) && spans->size(2) == q.size(2) &&
-                            spans->size(3) == 2,
-                        "spans must be contiguous int32 [2, B, L, 2]");
-        queries = static_cast<const std::int32_t*>(spans->const_data_ptr());
-        keys = queries + spans->numel() / 2;
+        const std::int64_t of_queries = 2 * q.size(0) * q.size(2);
+        if (q.size(2) == k.size(2)) {
+            STD_TORCH_CHECK(spans->scalar_type() == ScalarType::Int && spans->is_contiguous() &&
+                                spans->dim() == 4 && spans->size(0) == 2 &&
+                                spans->size(1) == q.size(0) && spans->size(2) == q.size(2) &&
+                                spans->size(3) == 2,
+                            "spans must be contiguous int32 [2, B, L, 2]");
+            queries = static_cast<const std::int32_t*>(spans->const_data_ptr());
+        } else {
+            queries =
+                vector_of<const std::int32_t>(spans, "spans of Lk keys", ScalarType::Int, "int32",
+                                              of_queries + 2 * q.size(0) * k.size(2));
+        }
+        keys = queries + of_queries;
     }
     const std::int32_t *queries = nullptr, *keys = nullptr;
 };
@@ -174,84 +217,145 @@ std::size_t bytes_of(const Tensor& tables) {
     return static_cast<std::size_t>(tables.numel()) * sizeof(std::int32_t);
 }
 
-std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                     const Tensor& tables, const Maybe& lengths, std::int64_t block,
-                                     double scale, const std::string& softmax, bool causal,
-                                     const Maybe& spans) {
-    const spion::Plan plan =
-        plan_of(q, k, {block, scale, softmax, causal, lengths.has_value(), spans.has_value()});
-    const SpansOf mask(spans, q);
+// The arguments of a pass that both have.
+template <typename Arguments>
+void fill(Arguments& arguments, const Tensor& q, const Tensor& k, const Words& words,
+          const Changes* changes, const Tensor& scratch) {
+    const SpansOf mask(words.spans, q, k);
+    arguments.tables = words.tables.const_data_ptr();
+    arguments.table_bytes = bytes_of(words.tables);
+    arguments.lengths = vector_of<const std::int32_t>(words.lengths, "lengths", ScalarType::Int,
+                                                      "int32", q.size(0));
+    arguments.workspace = scratch.data_ptr();
+    arguments.workspace_bytes = static_cast<std::size_t>(scratch.numel());
+    arguments.query_spans = mask.queries;
+    arguments.key_spans = mask.keys;
+    if (changes != nullptr) {
+        arguments.dropout = vector_of<const spion::DropoutState>(changes->state, "dropout_state",
+                                                                 ScalarType::Long, "int64", 2);
+        arguments.alibi_slopes = vector_of<const float>(changes->slopes, "alibi_slopes",
+                                                        ScalarType::Float, "float32", q.size(1));
+        arguments.sinks = vector_of<const float>(changes->sinks, "sinks", ScalarType::Float,
+                                                 "float32", q.size(1));
+    }
+}
+
+std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                   const Words& words, const Changes* changes) {
+    const spion::Plan plan = plan_of(q, attention_of(q, k, v, words, changes));
     void* const stream = stream_of(q);
-    Tensor o = torch::stable::empty_like(q);
+    Tensor o = v.size(3) == q.size(3)
+                   ? torch::stable::empty_like(q)
+                   : torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2), v.size(3)});
     Tensor lse = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)}, ScalarType::Float);
     const Tensor scratch = scratch_of(plan, q, spion::Pass::kForward, stream);
-    plan.forward({.q = view(q),
-                  .k = view(k),
-                  .v = view(v),
-                  .o = view(o),
-                  .lse = static_cast<float*>(lse.mutable_data_ptr()),
-                  .tables = tables.const_data_ptr(),
-                  .table_bytes = bytes_of(tables),
-                  .lengths = data_of(lengths),
-                  .workspace = scratch.data_ptr(),
-                  .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
-                  .query_spans = mask.queries,
-                  .key_spans = mask.keys},
-                 stream);
+    spion::ForwardArguments arguments{.q = view(q), .k = view(k), .v = view(v), .o = view(o)};
+    arguments.lse = static_cast<float*>(lse.mutable_data_ptr());
+    fill(arguments, q, k, words, changes, scratch);
+    plan.forward(arguments, stream);
     return {o, lse};
+}
+
+// What a backward pass reads of the forward pass.
+struct Passed {
+    const Tensor &d_o, &q, &k, &v, &o, &lse;
+};
+
+// d_sinks: [H] or, without sinks, of no element.
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Passed& passed, const Words& words,
+                                                    const Changes* changes) {
+    const auto& [d_o, q, k, v, o, lse] = passed;
+    const spion::Plan plan = plan_of(q, attention_of(q, k, v, words, changes));
+    void* const stream = stream_of(q);
+    Tensor d_q = torch::stable::empty_like(q);
+    Tensor d_k = torch::stable::empty_like(k);
+    Tensor d_v = torch::stable::empty_like(v);
+    const bool sinks = changes != nullptr && changes->sinks.has_value();
+    Tensor d_sinks = torch::stable::new_empty(q, {sinks ? q.size(1) : 0}, ScalarType::Float);
+    const Tensor scratch = scratch_of(plan, q, spion::Pass::kBackward, stream);
+    spion::BackwardArguments arguments{.q = view(q),
+                                       .k = view(k),
+                                       .v = view(v),
+                                       .o = view(o),
+                                       .d_o = view(d_o),
+                                       .d_q = view(d_q),
+                                       .d_k = view(d_k),
+                                       .d_v = view(d_v)};
+    arguments.lse = static_cast<const float*>(lse.const_data_ptr());
+    arguments.d_sinks = sinks ? static_cast<float*>(d_sinks.mutable_data_ptr()) : nullptr;
+    fill(arguments, q, k, words, changes, scratch);
+    plan.backward(arguments, stream);
+    return {d_q, d_k, d_v, d_sinks};
+}
+
+using Text = const std::string&;
+
+std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                     const Tensor& tables, const Maybe& lengths, std::int64_t block,
+                                     double scale, Text softmax, bool causal, const Maybe& spans) {
+    return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, nullptr);
+}
+
+std::tuple<Tensor, Tensor> general_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                             const Tensor& tables, const Maybe& lengths,
+                                             std::int64_t block, double scale, Text softmax,
+                                             bool causal, const Maybe& spans, double softcap,
+                                             double dropout, std::int64_t patterns,
+                                             const Maybe& state, const Maybe& slopes,
+                                             const Maybe& sinks) {
+    const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+    return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, &changes);
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_backward(
     const Tensor& d_o, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o,
     const Tensor& lse, const Tensor& tables, const Maybe& lengths, std::int64_t block, double scale,
-    const std::string& softmax, bool causal, const Maybe& spans) {
-    const spion::Plan plan =
-        plan_of(q, k, {block, scale, softmax, causal, lengths.has_value(), spans.has_value()});
-    const SpansOf mask(spans, q);
-    void* const stream = stream_of(q);
-    Tensor d_q = torch::stable::empty_like(q);
-    Tensor d_k = torch::stable::empty_like(k);
-    Tensor d_v = torch::stable::empty_like(v);
-    const Tensor scratch = scratch_of(plan, q, spion::Pass::kBackward, stream);
-    plan.backward({.q = view(q),
-                   .k = view(k),
-                   .v = view(v),
-                   .o = view(o),
-                   .d_o = view(d_o),
-                   .d_q = view(d_q),
-                   .d_k = view(d_k),
-                   .d_v = view(d_v),
-                   .lse = static_cast<const float*>(lse.const_data_ptr()),
-                   .tables = tables.const_data_ptr(),
-                   .table_bytes = bytes_of(tables),
-                   .lengths = data_of(lengths),
-                   .workspace = scratch.data_ptr(),
-                   .workspace_bytes = static_cast<std::size_t>(scratch.numel()),
-                   .query_spans = mask.queries,
-                   .key_spans = mask.keys},
-                  stream);
-    return {d_q, d_k, d_v};
+    Text softmax, bool causal, const Maybe& spans) {
+    const auto made = backward({d_o, q, k, v, o, lse},
+                               {tables, lengths, block, scale, softmax, causal, spans}, nullptr);
+    return {std::get<0>(made), std::get<1>(made), std::get<2>(made)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> general_attention_backward(
+    const Tensor& d_o, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o,
+    const Tensor& lse, const Tensor& tables, const Maybe& lengths, std::int64_t block, double scale,
+    Text softmax, bool causal, const Maybe& spans, double softcap, double dropout,
+    std::int64_t patterns, const Maybe& state, const Maybe& slopes, const Maybe& sinks) {
+    const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+    return backward({d_o, q, k, v, o, lse}, {tables, lengths, block, scale, softmax, causal, spans},
+                    &changes);
 }
 
 }  // namespace
 
+#define SPION_OPERANDS "Tensor q, Tensor k, Tensor v, "
+#define SPION_PASSED "Tensor d_o, " SPION_OPERANDS "Tensor o, Tensor lse, "
+#define SPION_WORDS "Tensor tables, Tensor? lengths, int block, float scale, str softmax, "
+#define SPION_MASK "bool causal=False, Tensor? spans=None"
+#define SPION_CHANGES                                                                  \
+    "bool causal, Tensor? spans, float softcap, float dropout, int patterns, Tensor? " \
+    "dropout_state, Tensor? alibi_slopes, Tensor? sinks"
+
 STABLE_TORCH_LIBRARY(spion, library) {
-    library.def(
-        "attention(Tensor q, Tensor k, Tensor v, Tensor tables, Tensor? lengths, int block, "
-        "float scale, str softmax, bool causal=False, Tensor? spans=None) -> (Tensor o, Tensor "
-        "lse)");
-    library.def(
-        "attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-        "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal=False, "
-        "Tensor? spans=None) -> (Tensor, Tensor, Tensor)");
+    library.def("attention(" SPION_OPERANDS SPION_WORDS SPION_MASK ") -> (Tensor o, Tensor lse)");
+    library.def("attention_backward(" SPION_PASSED SPION_WORDS SPION_MASK
+                ") -> (Tensor, Tensor, Tensor)");
+    library.def("general_attention(" SPION_OPERANDS SPION_WORDS SPION_CHANGES
+                ") -> (Tensor o, Tensor lse)");
+    library.def("general_attention_backward(" SPION_PASSED SPION_WORDS SPION_CHANGES
+                ") -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spion, CPU, library) {
     library.impl("attention", TORCH_BOX(&attention));
     library.impl("attention_backward", TORCH_BOX(&attention_backward));
+    library.impl("general_attention", TORCH_BOX(&general_attention));
+    library.impl("general_attention_backward", TORCH_BOX(&general_attention_backward));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spion, CUDA, library) {
     library.impl("attention", TORCH_BOX(&attention));
     library.impl("attention_backward", TORCH_BOX(&attention_backward));
+    library.impl("general_attention", TORCH_BOX(&general_attention));
+    library.impl("general_attention_backward", TORCH_BOX(&general_attention_backward));
 }

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from cases import CASES, Case
 from oracle import attention, attention_gradients, close
 
 import spion
@@ -64,6 +65,60 @@ def test_masks_and_grouped_heads(spans):
     if spans:
         with pytest.raises(RuntimeError, match="spans must be contiguous"):
             torch.ops.spion.attention(q, k, v, *rest[:-1], mask[:, :1])
+
+
+def general(case):
+    """The arguments of spion::general_attention after v."""
+    tables = torch.from_numpy(spion.plan(**case.fields).tables(case.pattern))
+    words = case.words
+    return (
+        *(tables, None, BLOCK, 0.0, words["softmax"], words["causal"], None),
+        *(words["softcap"], words["dropout"], case.pattern.patterns),
+        *case.given(torch.from_numpy).values(),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_general_attention_equals_float64(name):
+    case = Case(**CASES[name])
+    q, k, v, d_o = (torch.from_numpy(x) for x in (case.q, case.k, case.v, case.d_o))
+    rest = general(case)
+    o, lse = torch.ops.spion.general_attention(q, k, v, *rest)
+    made = torch.ops.spion.general_attention_backward(d_o, q, k, v, o, lse, *rest)
+    wanted = case.wanted()
+    assert made[3].shape == ((q.shape[1],) if case.sinks is not None else (0,))
+    for given, right in zip((o, lse, *made), wanted):
+        close(given, right)
+
+
+def test_masks_of_other_keys():
+    case = Case(keys=150)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    case.fields["spans"] = True
+    rest = list(general(case))
+    rest[6] = torch.from_numpy(spion.spans(2, q.shape[2], causal=True, key_length=150))
+    o, _ = torch.ops.spion.general_attention(q, k, v, *rest)
+    case.fields.update(spans=False, causal=True)
+    plan = spion.plan(**case.fields)
+    close(o, plan.forward(case.q, case.k, case.v, case.pattern)[0])
+    rest[6] = rest[6][:-2]
+    with pytest.raises(RuntimeError, match=r"spans of Lk keys must be contiguous int32 \[960\]"):
+        torch.ops.spion.general_attention(q, k, v, *rest)
+
+
+def test_what_is_wrong_in_a_general_call_is_said():
+    case = Case(sinks=True, dropout=0.25)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    rest = general(case)
+    state, slopes, sinks = rest[-3:]
+    for given, sentence in (
+        ((state, slopes, sinks[:3]), r"sinks must be contiguous float32 \[4\]"),
+        ((state.int(), slopes, sinks), r"dropout_state must be contiguous int64 \[2\]"),
+        ((state, sinks.double(), sinks), r"alibi_slopes must be contiguous float32 \[4\]"),
+        ((None, slopes, sinks), "dropout is null"),
+    ):
+        with pytest.raises(RuntimeError, match=sentence):
+            torch.ops.spion.general_attention(q, k, v, *rest[:-3], *given)
 
 
 def test_what_is_wrong_is_said():
