@@ -38,9 +38,9 @@ std::vector<fs::path> documents() {
 std::set<std::string> paths_in(const std::string& text) {
     static const std::regex word(R"((?:\./)?[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*/?)");
     static const std::regex ours(R"(.*/.*|.*\.(?:h|cpp|cuh|md|sh|cmake|txt|json))");
-    static const std::set<std::string> made{
-        "build",           "runs",         "rebuild.sh",    "report.txt",   "summary.json", ".txt",
-        "first_layer.cpp", "on_a_gpu.cpp", "cuda_runtime.h"};
+    static const std::set<std::string> made{"build",           "runs",         "rebuild.sh",
+                                            "report.txt",      "summary.json", ".txt",
+                                            "first_layer.cpp", "on_a_gpu.cpp", "cuda_runtime.h"};
     std::set<std::string> paths;
     for (std::sregex_iterator found(text.begin(), text.end(), word), end; found != end; ++found) {
         std::string path = found->str();
