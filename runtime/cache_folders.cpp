@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <system_error>
+#include <vector>
 
 #include "ir/error.h"
 #include "runtime/environment.h"
@@ -47,14 +49,31 @@ std::optional<std::string> why_not_owned(const struct stat& facts) {
     return fmt::format("belongs to user {} and not to you, {}", facts.st_uid, geteuid());
 }
 
+// One entry of the database of users or groups, its text in `text`; false where there is none. `read` is
+// a call that ends in _r: those without it share one result among all threads.
+template <typename Entry, typename Read>
+bool read_entry(Entry& entry, std::vector<char>& text, const Read& read) {
+    for (text.resize(1024);; text.resize(2 * text.size())) {
+        Entry* found = nullptr;
+        if (read(&entry, text.data(), text.size(), &found) != ERANGE) return found != nullptr;
+    }
+}
+
 // A group of the user's own, as many systems make one for each user and then let it write.
 bool is_group_of_one(gid_t group) {
-    const passwd* const user = getpwuid(geteuid());
-    if (user == nullptr || user->pw_gid != group) return false;
-    const std::string name = user->pw_name;
-    const struct group* const facts = getgrgid(group);
-    if (facts == nullptr || name != facts->gr_name) return false;
-    for (char** member = facts->gr_mem; *member != nullptr; ++member) {
+    passwd user{};
+    struct group facts {};
+    std::vector<char> user_text, group_text;
+    if (!read_entry(user, user_text,
+                    [](auto... place) { return getpwuid_r(geteuid(), place...); }) ||
+        user.pw_gid != group || !read_entry(facts, group_text, [&](auto... place) {
+            return getgrgid_r(group, place...);
+        })) {
+        return false;
+    }
+    const std::string name = user.pw_name;
+    if (name != facts.gr_name) return false;
+    for (char** member = facts.gr_mem; *member != nullptr; ++member) {
         if (name != *member) return false;
     }
     return true;

@@ -144,7 +144,7 @@ TEST_P(GpuAttention, DropsWhatTheContractSays) {
     problem.attention.head_dim = head_dim;
     problem.attention.dropout = 0.25F;
     problem.values = random_score_values(problem.attention, random());
-    const std::int64_t length = problem.pattern.length(), rows = 2 * 2 * length;
+    const std::int64_t length = problem.pattern.length(), rows = std::int64_t{2 * 2} * length;
     AttentionInputs inputs;
     inputs.q.assign(rows * head_dim, 0.0F);
     inputs.k = inputs.q;

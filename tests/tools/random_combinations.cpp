@@ -79,6 +79,7 @@ AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
     problem = attention.varlen ? with_sequences(random, problem)
                                : with_mask(random, problem, attention.mask);
     std::vector<BlockPattern> patterns;
+    patterns.reserve(static_cast<std::size_t>(attention.patterns));
     for (int n = 0; n < attention.patterns; ++n) {
         patterns.push_back(pick_blocks(random, problem.pattern));
     }

@@ -15,8 +15,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         const int sample = static_cast<int>(row / args.length);
         const int position = static_cast<int>(row - static_cast<long long>(sample) * args.length);
         const int rows = args.first_only ? 1 : args.lengths[sample];
-        Octet gradient = load_octet(args.d_y, static_cast<long long>(sample) * kOctets + octet,
-                                    position < rows);
+        Octet gradient =
+            load_octet(args.d_y, static_cast<long long>(sample) * kOctets + octet, position < rows);
 #pragma unroll
         for (float& value : gradient.value) value *= scale;
         store_packed(args.d_x, row * kOctets + octet, pack(gradient), true);
