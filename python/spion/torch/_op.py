@@ -269,9 +269,8 @@ def call(q: Any, k: Any, v: Any, *rest: Any) -> Any:
     if not _records(q, k, v):
         made = direct.forward(q, k, v, *rest)
         return dispatched(q, k, v, *rest) if made is None else made
-    if _excluded(
-        _AUTOGRAD[q.is_cuda]
-    ):  # a kernel of another operator runs, which records by itself
+    # Not within a kernel of another operator, which records by itself.
+    if _excluded(_AUTOGRAD[q.is_cuda]):
         return dispatched(q, k, v, *rest)
     try:
         return _Unseen.apply(q, k, v, rest)
