@@ -149,24 +149,39 @@ def _refuse_twice(ctx: Any, *gradients: Any) -> Any:
     )
 
 
-def _register() -> torch.library.Library:
+def register(
+    name: str,
+    arguments: str,
+    passes: tuple[Any, Any],
+    fakes: tuple[Any, Any],
+    save: Any,
+    differentiate: Any,
+) -> torch.library.Library:
+    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward. passes and fakes are
+    of the forward and the backward pass. The operators live as long as what is returned."""
     library = torch.library.Library("spion", "FRAGMENT")
+    library.define(f"{name}(Tensor q, Tensor k, Tensor v, {arguments}) -> (Tensor o, Tensor lse)")
     library.define(
-        f"general_attention(Tensor q, Tensor k, Tensor v, {_ARGUMENTS}) -> (Tensor o, Tensor lse)"
+        f"{name}_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+        f"{arguments}) -> (Tensor, Tensor, Tensor, Tensor)"
     )
-    library.define(
-        "general_attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-        f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
-    )
-    for key in ("CPU", "CUDA"):
-        library.impl("general_attention", _general, key)
-        library.impl("general_attention_backward", _general_backward, key)
-    name = "spion::general_attention"
-    torch.library.register_fake(name, _fake, lib=library)
-    torch.library.register_fake(f"{name}_backward", _fake_backward, lib=library)
-    torch.library.register_autograd(name, _differentiate, setup_context=_save, lib=library)
-    torch.library.register_autograd(f"{name}_backward", _refuse_twice, lib=library)
+    differentials = (save, differentiate), (None, _refuse_twice)
+    for which, (setup, derivative) in enumerate(differentials):
+        called = f"{name}_backward" if which else name
+        for key in ("CPU", "CUDA"):
+            library.impl(called, passes[which], key)
+        torch.library.register_fake(f"spion::{called}", fakes[which], lib=library)
+        torch.library.register_autograd(
+            f"spion::{called}", derivative, setup_context=setup, lib=library
+        )
     return library
 
 
-_library = _register()  # lives as long as the operators
+_library = register(
+    "general_attention",
+    _ARGUMENTS,
+    (_general, _general_backward),
+    (_fake, _fake_backward),
+    _save,
+    _differentiate,
+)

@@ -19,7 +19,7 @@ from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
-from ._general import _refuse_twice
+from ._general import register
 from ._passes import empty_sinks, readable
 from ._plans import Changes, Words, check, check_ranks, find_sequences, plan, value_dim_of
 
@@ -135,30 +135,14 @@ def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
     return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("spion", "FRAGMENT")
-    library.define(
-        f"varlen_attention(Tensor q, Tensor k, Tensor v, {_ARGUMENTS}) -> (Tensor o, Tensor lse)"
-    )
-    library.define(
-        "varlen_attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-        f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
-    )
-    for key in ("CPU", "CUDA"):
-        library.impl("varlen_attention", _varlen, key)
-        library.impl("varlen_attention_backward", _varlen_backward, key)
-    name = "spion::varlen_attention"
-    torch.library.register_fake(name, _fake, lib=library)
-    torch.library.register_fake(
-        f"{name}_backward", lambda d_o, q, k, v, o, lse, *rest: _fake_backward(d_o, q, k, v, *rest),
-        lib=library,
-    )
-    torch.library.register_autograd(name, _differentiate, setup_context=_save, lib=library)
-    torch.library.register_autograd(f"{name}_backward", _refuse_twice, lib=library)
-    return library
-
-
-_library = _register()  # lives as long as the operators
+_library = register(
+    "varlen_attention",
+    _ARGUMENTS,
+    (_varlen, _varlen_backward),
+    (_fake, lambda d_o, q, k, v, o, lse, *rest: _fake_backward(d_o, q, k, v, *rest)),
+    _save,
+    _differentiate,
+)
 
 
 def _mask_for(
