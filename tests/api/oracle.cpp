@@ -223,17 +223,6 @@ spion::HeadPatterns patterns_of(const Problem& problem) {
     return spion::HeadPatterns(std::move(patterns));
 }
 
-// Sums over all rows of both signs: measured against what so many terms add up to as a rule.
-std::string sinks_fault(const Outputs& outputs, const spion::ReferenceResult& reference,
-                        double tolerance) {
-    constexpr double kAsARule = 0.03;
-    double norm = 0;
-    for (const double value : reference.d_sinks) norm += value * value;
-    const double usual = kAsARule * reference.d_sinks_terms;
-    const double measure = std::sqrt(norm) < usual ? usual / std::sqrt(norm) : 1;
-    return fault("d_sinks", outputs.d_sinks, reference.d_sinks, 0, tolerance * measure);
-}
-
 }  // namespace
 
 namespace {
@@ -298,7 +287,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                 fault("d_v", outputs.d_v, reference.d_v, 0, tolerance);
     }
     if (!outputs.d_sinks.empty()) {
-        text += sinks_fault(outputs, reference, tolerance);
+        text += fault("d_sinks", outputs.d_sinks, reference.d_sinks, reference.d_sinks_terms,
+                      tolerance);
     }
     return text;
 }
