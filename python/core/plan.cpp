@@ -207,11 +207,6 @@ nb::tuple workspace(const LentPlan& plan, std::int64_t batch, int pass) {
 }  // namespace
 
 void bind_plan(nb::module_& module) {
-    nb::dict softmaxes;  // number by name
-    for (const std::string_view name : kSoftmaxNames) {
-        softmaxes[nb::str(name.data(), name.size())] = static_cast<int>(*softmax_named(name));
-    }
-    module.attr("SOFTMAXES") = softmaxes;
     nb::class_<Attention>(module, "Attention")
         .def("__init__",
              [](Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,

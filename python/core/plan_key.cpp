@@ -1,10 +1,10 @@
 #include "python/core/plan_key.h"
 
+#include <spion/spion.h>
+
 #include <array>
 #include <bit>
 #include <optional>
-
-#include <spion/spion.h>
 
 namespace spion::python {
 

@@ -13,8 +13,8 @@
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
 #include "tests/kernels/emulated_tensor.h"
-#include "tests/support/softmax_kinds.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/softmax_kinds.h"
 
 namespace spion {
 
