@@ -8,6 +8,7 @@
 #include "codegen/emit.h"
 #include "compiler/launch/advance_dropout.h"
 #include "compiler/launch/sink_gradient.h"
+#include "ir/ceil_div.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
@@ -37,21 +38,17 @@ std::int32_t clamped(std::int64_t number) {
         std::min<std::int64_t>(number, std::numeric_limits<std::int32_t>::max()));
 }
 
-std::int64_t blocks_in(std::int64_t length, int block) {
-    return (length + block - 1) / block;
-}
-
 // Of all patterns of the layer.
 std::int64_t blocks_of(const PlanRequest& request) {
     const Attention& attention = request.attention;
-    return attention.patterns * blocks_in(attention.length, request.block) *
-           blocks_in(attention.key_value_length(), request.block);
+    return attention.patterns * ceil_div(attention.length, request.block) *
+           ceil_div(attention.key_value_length(), request.block);
 }
 
 // A block a row, from the first corner of the map to the last.
 HeadPatterns diagonals(const Attention& attention, int block) {
-    const std::int64_t rows = blocks_in(attention.length, block);
-    const std::int64_t columns = blocks_in(attention.key_value_length(), block);
+    const std::int64_t rows = ceil_div(attention.length, block);
+    const std::int64_t columns = ceil_div(attention.key_value_length(), block);
     std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * columns));
     for (std::int64_t row = 0; row < rows; ++row) {
         bits[static_cast<std::size_t>(row * columns + row * columns / rows)] = 1;
@@ -102,8 +99,8 @@ void check(const PlanRequest& request) {
         throw UserError(
             "max_blocks is {}, and {} rows of {} blocks have {}: give 0 for all of them",
             request.max_blocks,
-            request.attention.patterns * blocks_in(request.attention.length, request.block),
-            blocks_in(request.attention.key_value_length(), request.block), blocks_of(request));
+            request.attention.patterns * ceil_div(request.attention.length, request.block),
+            ceil_div(request.attention.key_value_length(), request.block), blocks_of(request));
     }
     if (request.batch < 1) {
         throw UserError("the usual batch is {}: give at least 1, or 0 for {}", request.batch,

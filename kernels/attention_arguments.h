@@ -14,7 +14,7 @@ struct SpionTensor {
 };
 
 // What a pruned element counts as (ir/attention.h), the values of the constant kSoftmax.
-enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPION_SOFTMAXES };
+enum SpionSoftmax { SPION_SOFTMAX_MASKED = 0, SPION_SOFTMAX_PRUNED_ZERO = 1, SPION_SOFTMAXES };
 
 // Which elements the operation has (ir/attention.h), the values of the constant kMask.
 enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 2, SPION_MASKS };

@@ -5,16 +5,14 @@
 #include <algorithm>
 #include <iterator>
 
+#include "codegen/cuda/sm_limits.h"
 #include "codegen/kernel_cost.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
 
-constexpr int kRegisters = 65536;         // of an SM
-constexpr int kSharedBytes = 228 * 1024;  // of an SM
-constexpr int kReservedShared = 1024;     // a block, by the driver
-constexpr int kMostRegisters = 240;       // a thread, where registers move
+constexpr int kMostRegisters = 240;  // a thread, where registers move
 
 // What was fastest on an H200 of what compiles without spills. Small blocks win: a producer is
 // quick to come round to few consumers. With producer_registers == 0 a lone warp produces, else a
@@ -100,9 +98,9 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
         return plan;
     }
     plan.resident_blocks =
-        std::min(best.resident_blocks, kSharedBytes / (plan.shared_bytes + kReservedShared));
+        std::min(best.resident_blocks, kSharedBytesOfSm90 / (plan.shared_bytes + kReservedShared));
     // Registers come in units of 8 a thread.
-    const int even = std::min(248, kRegisters / (plan.threads * plan.resident_blocks) / 8 * 8);
+    const int even = std::min(248, kRegistersOfSm / (plan.threads * plan.resident_blocks) / 8 * 8);
     const int kept = even * plan.threads - 128 * best.producer_registers;
     plan.consumer_registers =
         move ? std::min(kMostRegisters, kept / (32 * best.consumers) / 8 * 8) : even;

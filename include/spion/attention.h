@@ -2,7 +2,11 @@
 #ifndef SPION_ATTENTION_H
 #define SPION_ATTENTION_H
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string_view>
 
 #include "spion/spion_c.h"
 
@@ -16,6 +20,14 @@ enum class DType : std::int32_t {
     kTf32 = SPION_TF32
 };
 enum class Softmax : std::int32_t { kMasked = SPION_MASKED, kPrunedZero = SPION_PRUNED_ZERO };
+// By number: what the command and Python call them.
+inline constexpr std::string_view kSoftmaxNames[] = {"masked", "pruned_zero"};
+inline std::optional<Softmax> softmax_named(std::string_view name) {
+    for (std::size_t n = 0; n < std::size(kSoftmaxNames); ++n) {
+        if (kSoftmaxNames[n] == name) return static_cast<Softmax>(n);
+    }
+    return std::nullopt;
+}
 enum class Pass : std::int32_t { kForward = SPION_FORWARD, kBackward = SPION_BACKWARD };
 enum class Kernel : std::int32_t {
     kForward = SPION_KERNEL_FORWARD,

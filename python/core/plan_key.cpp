@@ -1,8 +1,10 @@
 #include "python/core/plan_key.h"
 
+#include <spion/spion.h>
+
 #include <array>
 #include <bit>
-#include <cstring>
+#include <optional>
 
 namespace spion::python {
 
@@ -19,8 +21,7 @@ std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
 PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
                std::int64_t numbers, const Given& given, const Words& words,
                const Changes* changes) {
-    const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
-    const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
+    const std::optional<Softmax> softmax = softmax_named(words.softmax);
     PlanKey key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
                    .dtype = q.dtype.code << 8 | q.dtype.bits,
                    .heads = q.shape[1],
@@ -35,7 +36,9 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
                    .softcap = 0,
                    .dropout = 0,
                    .patterns = 1,
-                   .flags = softmax | (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
+                   // There is never a plan for a name that nothing has.
+                   .softmax = softmax.has_value() ? static_cast<std::int64_t>(*softmax) : -1,
+                   .flags = (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
                             (given.spans.is_none() ? 0 : 8)};
     if (changes != nullptr) {
         key.softcap = std::bit_cast<std::int64_t>(changes->softcap);

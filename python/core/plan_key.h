@@ -16,8 +16,8 @@ namespace nb = nanobind;
 struct PlanKey {
     std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, value_width;
     std::int64_t numbers;  // in the tables
-    std::int64_t block, scale, softcap, dropout, patterns;
-    // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
+    std::int64_t block, scale, softcap, dropout, patterns, softmax;
+    // Key padding, causal, spans; general, ALiBi, sinks: a bit each.
     std::int64_t flags;
 
     friend bool operator==(const PlanKey&, const PlanKey&) = default;

@@ -12,7 +12,6 @@ from ._core import UserError
 from ._pattern import Pattern
 
 DTYPES = {"bf16": 0, "fp16": 1, "fp32": 2, "tf32": 3}
-SOFTMAXES = {"masked": 0, "pruned_zero": 1}
 _ORIGINS = ("memory", "bundle", "disk", "compiled")
 FORWARD, BACKWARD = 0, 1
 HEAD = 16  # numbers at the start of tables, which say whose they are
@@ -61,7 +60,7 @@ class Attention:
     def core(self) -> _core.Attention:
         for field, value, allowed in (
             ("dtype", self.dtype, DTYPES),
-            ("softmax", self.softmax, SOFTMAXES),
+            ("softmax", self.softmax, _core.SOFTMAXES),
         ):
             if value not in allowed:
                 raise UserError(f"{field} is {value!r}: give one of {', '.join(allowed)}")
@@ -72,7 +71,7 @@ class Attention:
             self.block,
             DTYPES[self.dtype],
             self.scale,
-            SOFTMAXES[self.softmax],
+            _core.SOFTMAXES[self.softmax],
             self.key_padding,
             self.key_value_heads,
             self.causal,

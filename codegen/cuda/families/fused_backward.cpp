@@ -91,10 +91,6 @@ bool slower_on_sparse(const Attention& attention) {
     return tma_tile_width(attention) == kOnlyFullWidth;
 }
 
-int one_block_row(int /*block*/) {
-    return 1;
-}
-
 // kDelta's threads keep nothing but a sum.
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     if (launch.role == KernelRole::kGradients) {

@@ -9,9 +9,8 @@
 
 namespace spion {
 
-bool computes_split_backward(KernelRole role) {
-    return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
-           role == KernelRole::kKeyValueGradient;
+bool has_sm90_instructions(const Target& target) {
+    return target.gpu.tma && target.gpu.wgmma;
 }
 
 std::string why_not_warps(const TileProgram& program) {
@@ -89,22 +88,6 @@ std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Targ
 
 int block_rows_in(int rows, int block) {
     return std::max(1, rows / block);
-}
-
-double no_packing_overhead(const KernelCase& /*launch*/, const TileShape& /*shape*/) {
-    return 1;
-}
-
-std::vector<TileShape> no_packed_shapes(const KernelCase& /*launch*/, int /*packed_rows*/) {
-    return {};
-}
-
-KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates) {
-    return {.attention = program.attention,
-            .role = program.role,
-            .block = program.block,
-            .target = target,
-            .rates = rates};
 }
 
 }  // namespace spion

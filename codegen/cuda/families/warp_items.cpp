@@ -18,12 +18,8 @@ constexpr double kRampSeconds = 3.8e-6;
 constexpr double kCacheShare = 0.8;
 constexpr double kLongestShare = 0.5;  // of what the longest item would take beside others
 
-bool has_instructions(const Target& target) {
-    return target.gpu.tma && target.gpu.wgmma;  // wgmma stands for setmaxnreg
-}
-
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
-    return unit == MatrixUnit::kMmaSyncTma && has_instructions(target);
+    return unit == MatrixUnit::kMmaSyncTma && has_sm90_instructions(target);
 }
 
 // dK and dV keep the slopes of capped scores beside everything else.
@@ -43,7 +39,7 @@ std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_capped(launch.attention, launch.role); !reason.empty()) {
         return reason;
     }
-    if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
+    if (has_sm90_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
         has_warp_plan(launch.role, tma_tile_width(launch.attention), launch.block)) {
         return "";
     }
@@ -74,10 +70,6 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
 
 std::optional<TileShape> measured(const KernelCase& launch) {
     return shape_with(launch.block, launch.role == KernelRole::kForward ? 3 : 2);
-}
-
-int one_block_row(int /*block*/) {
-    return 1;
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {

@@ -27,16 +27,12 @@ constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are smal
 constexpr double kColumnsOverhead = 1.2;   // dK and dV up to D = 64: columns of unequal length
 constexpr double kSmallBoxes = 1.3;        // more, for gather blocks of 16
 
-bool has_instructions(const Target& target) {
-    return target.gpu.tma && target.gpu.wgmma;
-}
-
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
-    return unit == MatrixUnit::kWgmma && has_instructions(target);
+    return unit == MatrixUnit::kWgmma && has_sm90_instructions(target);
 }
 
 bool takes(const KernelCase& launch, int rows) {
-    return has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
+    return has_sm90_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
            is_wgmma_head_dim(tma_tile_width(launch.attention)) && rows % kGroupRows == 0;
 }
 
