@@ -309,6 +309,35 @@ class Operator:
         arg19: object | None,
         /,
     ) -> object: ...
+    def forward_packed(
+        self,
+        arg0: object,
+        arg1: int,
+        arg2: object,
+        arg3: object | None,
+        arg4: int,
+        arg5: float,
+        arg6: str,
+        arg7: bool,
+        arg8: object | None,
+        /,
+    ) -> object: ...
+    def backward_packed(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: int,
+        arg5: object,
+        arg6: object | None,
+        arg7: int,
+        arg8: float,
+        arg9: str,
+        arg10: bool,
+        arg11: object | None,
+        /,
+    ) -> object: ...
 
 def write_spans(
     arg0: bool,

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from .._core import UserError
 from ._passes import backward, empty, empty_lse, empty_output, empty_sinks, forward
 from ._plans import Changes, Words, check_rank, direct, find
+from ._recording import Derivative, Kernels, register
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
@@ -122,66 +122,43 @@ def _fake_backward(
     return empty(q), empty(k), empty(v), empty_sinks(q, rest[-1])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = inputs
+def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = arguments
     softcap, dropout, patterns, state, slopes, sinks = changes
     ctx.words = (block, scale, softmax, causal)
     ctx.changes = (softcap, dropout, patterns)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
-    """Of the 16 inputs: q, k, v and, last, the sinks."""
-    if d_o is None:
-        return (None,) * 16
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
+    """Of q, k, v and the sinks."""
     q, k, v, o, lse, tables, lengths, spans, state, slopes, sinks = ctx.saved_tensors
-    d_q, d_k, d_v, d_sinks = torch.ops.spion.general_attention_backward(
+    *gradients, d_sinks = backward(
         d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, state, slopes, sinks
     )
-    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+    return *gradients, None if sinks is None else d_sinks
 
 
-def _refuse_twice(ctx: Any, *gradients: Any) -> Any:
-    raise UserError(
-        "attention cannot be differentiated twice: its backward pass has no gradient of its own"
-    )
-
-
-def register(
-    name: str,
-    arguments: str,
-    passes: tuple[Any, Any],
-    fakes: tuple[Any, Any],
-    save: Any,
-    differentiate: Any,
+def define(
+    name: str, arguments: str, kernels: Kernels, save: Any, differentiate: Any
 ) -> torch.library.Library:
-    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward. passes and fakes are
-    of the forward and the backward pass. The operators live as long as what is returned."""
+    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward, where the last argument
+    is the sinks. The operators live as long as what is returned."""
     library = torch.library.Library("spion", "FRAGMENT")
     library.define(f"{name}(Tensor q, Tensor k, Tensor v, {arguments}) -> (Tensor o, Tensor lse)")
     library.define(
         f"{name}_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
         f"{arguments}) -> (Tensor, Tensor, Tensor, Tensor)"
     )
-    differentials = (save, differentiate), (None, _refuse_twice)
-    for which, (setup, derivative) in enumerate(differentials):
-        called = f"{name}_backward" if which else name
-        for key in ("CPU", "CUDA"):
-            library.impl(called, passes[which], key)
-        torch.library.register_fake(f"spion::{called}", fakes[which], lib=library)
-        torch.library.register_autograd(
-            f"spion::{called}", derivative, setup_context=setup, lib=library
-        )
+    last = len(getattr(torch.ops.spion, name).default._schema.arguments) - 1
+    register(library, name, kernels, Derivative((0, 1, 2, last), save, differentiate))
     return library
 
 
-_library = register(
+_library = define(
     "general_attention",
     _ARGUMENTS,
-    (_general, _general_backward),
-    (_fake, _fake_backward),
+    Kernels(_general, _general_backward, _fake, _fake_backward),
     _save,
     _differentiate,
 )

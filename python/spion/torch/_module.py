@@ -11,7 +11,7 @@ from torch import nn
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
-from . import _op, _plans
+from . import _op, _packed, _plans
 from ._general import dropout_state, no_dropout
 
 
@@ -20,7 +20,7 @@ class BlockSparseAttention(nn.Module):
 
     forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
     key_value_heads and the pattern's key_length, v value_dim wide (0: head_dim); gives
-    [B, heads, L, value_dim]. A pattern of heads
+    [B, heads, L, value_dim]. packed(qkv) takes all three side by side. A pattern of heads
     (Pattern.from_heads) is taken like one for all.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
@@ -141,22 +141,52 @@ class BlockSparseAttention(nn.Module):
         spans: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if q.dtype != self.dtype:
-            if not torch.is_autocast_enabled(q.device.type):
-                raise UserError(
-                    f"q is of {q.dtype} and the module of {self.dtype}: convert one of them"
-                )
+            self._check_autocast("q", q)
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
+            self._refuse_masks(lengths, spans)
+        return self.with_lse(q, k, v, lengths, spans)[0]
+
+    def packed(
+        self,
+        qkv: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        spans: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """forward of q, k and v side by side, as one linear layer projects them: [B, L, heads + 2
+        key_value_heads, head_dim], or [B, L, 3, heads, head_dim]. Gives [B, L, heads, head_dim]. The
+        gradient of qkv is one tensor, which nothing has to gather (but for modules with dropout, softcap,
+        slopes, sinks or patterns of heads, where PyTorch does)."""
+        if qkv.ndim == 5 and qkv.shape[2] == 3:
+            qkv = qkv.flatten(2, 3)
+        _packed.check_packed(qkv, self.heads)
+        if qkv.dtype != self.dtype:
+            self._check_autocast("qkv", qkv)
+            qkv = qkv.to(self.dtype)
+        if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
+            self._refuse_masks(lengths, spans)
+        if self._changes:
+            return self.with_lse(*_packed.parts(qkv, self.heads), lengths, spans)[0].transpose(1, 2)
+        given = (lengths, self.block, self.scale, self.softmax, self.causal, spans)
+        tables = self._buffers["tables"]
+        return torch.ops.spion.packed_attention(qkv, self.heads, tables, *given)[0]
+
+    def _check_autocast(self, name: str, x: torch.Tensor) -> None:
+        if not torch.is_autocast_enabled(x.device.type):
+            raise UserError(
+                f"{name} is of {x.dtype} and the module of {self.dtype}: convert one of them"
+            )
+
+    def _refuse_masks(self, lengths: torch.Tensor | None, spans: torch.Tensor | None) -> None:
         if (lengths is not None) != self.key_padding:
             raise UserError(
                 f"lengths are {'given' if lengths is not None else 'missing'} and the module has "
                 f"key_padding={self.key_padding}: give both or none"
             )
-        if (spans is not None) != self.spans:
-            raise UserError(
-                f"spans are {'given' if spans is not None else 'missing'} and the module has "
-                f"spans={self.spans}: give both or none"
-            )
-        return self.with_lse(q, k, v, lengths, spans)[0]
+        raise UserError(
+            f"spans are {'given' if spans is not None else 'missing'} and the module has "
+            f"spans={self.spans}: give both or none"
+        )
 
     def with_lse(
         self,

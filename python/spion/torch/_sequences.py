@@ -19,9 +19,10 @@ from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
-from ._general import register
+from ._general import define
 from ._passes import empty_sinks, readable
 from ._plans import Changes, Words, check, check_ranks, find_sequences, plan, value_dim_of
+from ._recording import Kernels
 
 _ARGUMENTS = (
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
@@ -116,30 +117,37 @@ def _fake_backward(
     return *(x.new_empty(x.shape) for x in (q, k, v)), empty_sinks(q, rest[-1])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, length, block, scale, softmax, softcap, dropout, patterns, state, slopes, sinks = inputs
+def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    *tensors, length, block, scale, softmax, softcap, dropout, patterns, state, slopes, sinks = arguments
     ctx.words = (length, block, scale, softmax, softcap, dropout, patterns)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output, state, slopes, sinks)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
-    """Of the 16 inputs: q, k, v and, last, the sinks."""
-    if d_o is None:
-        return (None,) * 16
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
+    """Of q, k, v and the sinks."""
     q, k, v, tables, cu_seqlens, spans, o, lse, state, slopes, sinks = ctx.saved_tensors
-    d_q, d_k, d_v, d_sinks = torch.ops.spion.varlen_attention_backward(
+    *gradients, d_sinks = backward(
         d_o, q, k, v, o, lse, tables, cu_seqlens, spans, *ctx.words, state, slopes, sinks
     )
-    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+    return *gradients, None if sinks is None else d_sinks
 
 
-_library = register(
+def _fake_of_backward(
+    d_o: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, ...]:
+    return _fake_backward(d_o, q, k, v, *rest)
+
+
+_library = define(
     "varlen_attention",
     _ARGUMENTS,
-    (_varlen, _varlen_backward),
-    (_fake, lambda d_o, q, k, v, o, lse, *rest: _fake_backward(d_o, q, k, v, *rest)),
+    Kernels(_varlen, _varlen_backward, _fake, _fake_of_backward),
     _save,
     _differentiate,
 )
