@@ -69,6 +69,7 @@ Attention attention_of(const spion_attention& given) {
                         .softcap = given.softcap,
                         .alibi = given.alibi != 0,
                         .sink = given.sinks != 0,
+                        .relative_bias = given.relative_bias,
                         .varlen = given.varlen != 0};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);

@@ -7,6 +7,7 @@
 
 #include "codegen/emit.h"
 #include "compiler/launch/advance_dropout.h"
+#include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/sink_gradient.h"
 #include "ir/ceil_div.h"
 #include "ir/element_spans.h"
@@ -126,12 +127,6 @@ HeadPatterns typical_pattern(const PlanRequest& request) {
 
 LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     check(request);
-    if (request.attention.relative_bias > 0) {
-        throw UserError(
-            "plans and bundles take no relative_bias, and {} was asked for: leave it out, or use "
-            "`spion compile`",
-            request.attention.relative_bias);
-    }
     check_dtype(request.attention, target);
     const HeadPatterns typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
@@ -153,6 +148,9 @@ std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPr
     }
     if (request.attention.sink) {
         sources.push_back(sink_gradient_source(request.attention, target));
+    }
+    if (request.attention.relative_bias > 0) {
+        sources.push_back(bias_gradient_source(request.attention, target));
     }
     if (request.attention.dropout > 0.0F) {
         sources.push_back(advance_dropout_source(target));
@@ -183,6 +181,9 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
     }
     if (request_.attention.sink) {
         device.prepare(*sink_gradient().kernel, sink_gradient_geometry(request_.attention));
+    }
+    if (request_.attention.relative_bias > 0) {
+        device.prepare(*bias_gradient().kernel, bias_gradient_geometry(request_.attention));
     }
     if (request_.attention.dropout > 0.0F) {
         device.prepare(*kernels_.back().kernel, advance_dropout_geometry());
@@ -266,7 +267,13 @@ WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
     for (const LaunchBytes& launch : layout.of_launch) {
         dq_accum = std::max(dq_accum, launch.dq_accum);
     }
-    layout.backward_bytes = bytes + rounded(dq_accum);
+    bytes += rounded(dq_accum);
+    layout.bias_sums = bytes;
+    if (request_.attention.relative_bias > 0) {
+        const std::int64_t floats = bias_gradient_floats(request_.attention, batch);
+        bytes += rounded(static_cast<std::size_t>(floats) * sizeof(float));
+    }
+    layout.backward_bytes = bytes;
     return layout;
 }
 
@@ -278,6 +285,10 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
     args.delta = rows;
     if (args.lse == nullptr) {
         args.lse = rows;
+    }
+    float* const d_relative_bias = args.d_relative_bias;
+    if (d_relative_bias != nullptr) {
+        args.d_relative_bias = reinterpret_cast<float*>(start + layout.bias_sums);
     }
     const std::size_t first = pass == PlanPass::kForward ? 0 : 1;
     const std::size_t end = pass == PlanPass::kForward ? 1 : 3;
@@ -297,9 +308,23 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
         device.launch_on(stream, *kernels_[i].kernel, launch.geometry, launch.data(),
                          launch.bytes());
     }
-    if (pass == PlanPass::kBackward && request_.attention.sink && args.d_sinks != nullptr) {
-        device.launch_on(stream, *sink_gradient().kernel,
-                         sink_gradient_geometry(request_.attention), &args, sizeof(args));
+    if (pass == PlanPass::kBackward) {
+        run_score_gradients(args, d_relative_bias, device, stream);
+    }
+}
+
+void AttentionPlan::run_score_gradients(const SpionAttentionArguments& args, float* d_relative_bias,
+                                        const Device& device, ForeignStream stream) const {
+    const Attention& attention = request_.attention;
+    if (attention.sink && args.d_sinks != nullptr) {
+        device.launch_on(stream, *sink_gradient().kernel, sink_gradient_geometry(attention), &args,
+                         sizeof(args));
+    }
+    if (attention.relative_bias > 0 && d_relative_bias != nullptr) {
+        const SpionAttentionArguments own =
+            bias_gradient_arguments(attention, args, d_relative_bias);
+        device.launch_on(stream, *bias_gradient().kernel, bias_gradient_geometry(attention), &own,
+                         sizeof(own));
     }
 }
 

@@ -44,9 +44,9 @@ const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
 }
 
 // With a few registers more a thread, as far as compiling has shown that they are missed.
-Measured with_room(Measured row) {
-    constexpr int kMostResident = 3, kFewColumns = 16;
-    row.resident_blocks = std::min(row.resident_blocks, kMostResident);
+Measured with_room(Measured row, const ScoreNeeds& needs) {
+    constexpr int kFewColumns = 16;
+    row.resident_blocks = std::min(row.resident_blocks, needs.bias_sums ? 2 : 3);
     if (row.role == KernelRole::kQueryGradient) {
         row.columns = kFewColumns;
     }
@@ -82,7 +82,7 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
     }
     Measured best = *found;
     if (needs.registers > 0) {
-        best = with_room(best);
+        best = with_room(best, needs);
     }
     const bool move = best.producer_registers > 0;
     WarpPlan plan{.columns = best.columns,

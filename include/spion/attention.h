@@ -71,7 +71,8 @@ struct Attention {
     bool sinks = false;           // calls are given scores [H] that belong to no key
     int patterns = 0;             // 0: one for all heads; or one a head of K and V, or one a head
     int value_dim = 0;            // Dv of V and O; 0: head_dim
-    bool varlen = false;  // sequences of at most `length` end to end; calls are given cu_seqlens
+    bool varlen = false;    // sequences of at most `length` end to end; calls are given cu_seqlens
+    int relative_bias = 0;  // R above 0: calls are given biases [H, 2R + 1] by relative position
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -94,6 +95,7 @@ struct Attention {
         c.patterns = patterns;
         c.value_dim = value_dim;
         c.varlen = varlen ? 1 : 0;
+        c.relative_bias = relative_bias;
         return c;
     }
 };

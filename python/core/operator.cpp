@@ -64,7 +64,8 @@ bool lend_packed(std::optional<Array>& array, nb::handle qkv, std::int64_t heads
 
 void lend_scores(std::optional<ScoreArrays>& scores, const Call& call, const Changes* changes) {
     if (changes != nullptr) {
-        scores.emplace(call, changes->state, changes->slopes, changes->sinks, changes->d_sinks);
+        scores.emplace(call, ScoreHandles{changes->state, changes->slopes, changes->sinks,
+                                          changes->d_sinks, changes->bias, changes->d_bias});
     }
 }
 

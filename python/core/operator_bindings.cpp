@@ -53,36 +53,41 @@ void bind_general(nb::class_<Operator>& operators) {
             "add_general",
             [](Operator& self, const nb::object& plan, H q, H k, H v, H tables, H lengths, H spans,
                std::int64_t block, double scale, Text softmax, bool causal, double softcap,
-               double dropout, std::int64_t patterns, H slopes, H sinks) {
-                const Changes changes{softcap, dropout, patterns, Py_None, slopes, sinks};
+               double dropout, std::int64_t patterns, H slopes, H sinks, H bias) {
+                const Changes changes{softcap, dropout, patterns, Py_None,
+                                      slopes,  sinks,   Py_None,  bias};
                 self.add(plan, q, k, v, {tables, lengths, spans}, {block, scale, softmax, causal},
                          &changes);
             },
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(),
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe())
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(),
+            maybe())
         .def(
             "forward_general",
             [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
                Text softmax, bool causal, H spans, double softcap, double dropout,
-               std::int64_t patterns, H state, H slopes, H sinks) {
-                const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+               std::int64_t patterns, H state, H slopes, H sinks, H bias) {
+                const Changes changes{softcap, dropout, patterns, state,
+                                      slopes,  sinks,   Py_None,  bias};
                 return self.forward(q, k, v, {tables, lengths, spans},
                                     {block, scale, softmax, causal}, &changes);
             },
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
-            nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), maybe())
+            nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), maybe(), maybe())
         .def(
             "backward_general",
             [](Operator& self, H d_o, H q, H k, H v, H o, H lse, H tables, H lengths,
                std::int64_t block, double scale, Text softmax, bool causal, H spans, double softcap,
-               double dropout, std::int64_t patterns, H state, H slopes, H sinks, H d_sinks) {
-                const Changes changes{softcap, dropout, patterns, state, slopes, sinks, d_sinks};
+               double dropout, std::int64_t patterns, H state, H slopes, H sinks, H bias, H d_sinks,
+               H d_bias) {
+                const Changes changes{softcap, dropout, patterns, state, slopes,
+                                      sinks,   d_sinks, bias,     d_bias};
                 return self.backward(d_o, q, k, v, o, lse, {tables, lengths, spans},
                                      {block, scale, softmax, causal}, &changes);
             },
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(),
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
-            maybe(), maybe(), maybe(), maybe());
+            maybe(), maybe(), maybe(), maybe(), maybe(), maybe());
 }
 
 void bind_packed(nb::class_<Operator>& operators) {

@@ -6,6 +6,8 @@
 #include <bit>
 #include <optional>
 
+#include "python/core/array.h"
+
 namespace spion::python {
 
 std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
@@ -17,6 +19,19 @@ std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
     }
     return static_cast<std::size_t>(hash);
 }
+
+namespace {
+
+// Of a head's biases; 0 of what no plan takes.
+std::int64_t entries_of(nb::handle bias) {
+    if (bias.is_none()) {
+        return 0;
+    }
+    const Array array(bias, "relative_bias", Access::kRead, nullptr);
+    return array.seen().rank == 2 ? array.seen().shape[1] : -1;
+}
+
+}  // namespace
 
 PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
                std::int64_t numbers, const Given& given, const Words& words,
@@ -36,6 +51,7 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
                    .softcap = 0,
                    .dropout = 0,
                    .patterns = 1,
+                   .bias_entries = 0,
                    // There is never a plan for a name that nothing has.
                    .softmax = softmax.has_value() ? static_cast<std::int64_t>(*softmax) : -1,
                    .flags = (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
@@ -46,6 +62,7 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
         key.patterns = changes->patterns;
         key.flags |=
             32 | (changes->slopes.is_none() ? 0 : 64) | (changes->sinks.is_none() ? 0 : 128);
+        key.bias_entries = entries_of(changes->bias);
     }
     return key;
 }

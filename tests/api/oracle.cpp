@@ -118,6 +118,8 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
         for (float& slope : problem.alibi_slopes) slope = std::abs(slope) / 16;
     }
     if (options.sinks) fill(problem.sinks, shape.heads);
+    problem.reach = options.reach;
+    if (options.reach > 0) fill(problem.relative_bias, shape.heads * (2 * options.reach + 1));
     return problem;
 }
 
@@ -208,7 +210,8 @@ spion::Attention attention_of(const Problem& problem) {
             .patterns = problem.patterns,
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
-            .sink = !problem.sinks.empty()};
+            .sink = !problem.sinks.empty(),
+            .relative_bias = problem.reach};
 }
 
 spion::HeadPatterns patterns_of(const Problem& problem) {
@@ -276,7 +279,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                .offset = problem.offset,
                                                .dropout_enabled = problem.dropout_enabled,
                                                .alibi_slopes = problem.alibi_slopes,
-                                               .sinks = problem.sinks}});
+                                               .sinks = problem.sinks,
+                                               .relative_bias = problem.relative_bias}});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
         text += fault("lse", defined_lse(problem, outputs, reference), reference.lse, 0, tolerance);
@@ -289,6 +293,10 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
     if (!outputs.d_sinks.empty()) {
         text += fault("d_sinks", outputs.d_sinks, reference.d_sinks, reference.d_sinks_terms,
                       tolerance);
+    }
+    if (!outputs.d_relative_bias.empty()) {
+        text += fault("d_relative_bias", outputs.d_relative_bias, reference.d_relative_bias,
+                      reference.d_relative_bias_terms, tolerance);
     }
     return text;
 }

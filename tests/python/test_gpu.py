@@ -99,8 +99,8 @@ def test_options_equal_float64(name):
     )
     given = case.given(lambda x: torch.from_numpy(x).cuda())
     leaves = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
-    if given["sinks"] is not None:
-        leaves.append(given["sinks"].requires_grad_())
+    learnt = test_options.LEARNT
+    leaves += [given[x].requires_grad_() for x in learnt if given[x] is not None]
     o, lse = st.attention_with_lse(q, k, v, case.pattern, **case.words, **given)
     gradients = torch.autograd.grad(o, leaves, d_o)
     for made, right in zip((o, lse, *gradients), case.wanted()):

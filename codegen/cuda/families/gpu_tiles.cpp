@@ -39,12 +39,6 @@ std::string why_not_gather_blocks(const TileProgram& program) {
         program.streamed_rows, program.gather_rows, kRowsOfWarp, kMostGatherBlocks);
 }
 
-std::string why_not_bias(const Attention& attention) {
-    return attention.relative_bias > 0
-               ? "kernels of mma.sync and fp32's units alone have relative_bias"
-               : "";
-}
-
 std::string why_not_step(const TileShape& shape) {
     const int gather_blocks = shape.streamed_rows / shape.gather_rows;
     return gather_blocks > kMostGatherBlocks ? fmt::format("{} gather blocks a step, at most {}",

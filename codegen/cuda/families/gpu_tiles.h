@@ -35,10 +35,6 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
 // pattern a query head where heads of K and V are shared; "".
 std::string why_not_item_walks(const Attention& attention, KernelRole role);
 
-// Why a family whose dQ leaves no sums for the gradient of a bias by relative position cannot compute
-// the launch, as a clause; "". All roles of such a layer are of the family that leaves them.
-std::string why_not_bias(const Attention& attention);
-
 // Why a shape's step has too many gather blocks; "".
 std::string why_not_step(const TileShape& shape);
 

@@ -22,21 +22,22 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
     return unit == MatrixUnit::kMmaSyncTma && has_sm90_instructions(target);
 }
 
-// dK and dV keep the slopes of capped scores beside everything else.
-std::string why_not_capped(const Attention& attention, KernelRole role) {
-    return attention.softcap > 0.0F && role == KernelRole::kKeyValueGradient
+// dK and dV keep the slopes of capped scores beside everything else, or where a head's biases lie.
+std::string why_not_scores(const Attention& attention, KernelRole role) {
+    if (role != KernelRole::kKeyValueGradient) {
+        return "";
+    }
+    return attention.softcap > 0.0F
                ? "a warp has no registers for the slopes of softcap in dK and dV"
-               : "";
+           : attention.relative_bias > 0 ? "a warp has no registers for relative_bias in dK and dV"
+                                         : "";
 }
 
 std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "a warp a work item on sm_90a: " + reason;
     }
-    if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
-        return reason;
-    }
-    if (std::string reason = why_not_capped(launch.attention, launch.role); !reason.empty()) {
+    if (std::string reason = why_not_scores(launch.attention, launch.role); !reason.empty()) {
         return reason;
     }
     if (has_sm90_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
@@ -105,8 +106,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     }
     const Attention& attention = program.attention;
     std::string reason = why_not_item_walks(attention, program.role);
-    if (reason.empty()) reason = why_not_bias(attention);
-    if (reason.empty()) reason = why_not_capped(attention, program.role);
+    if (reason.empty()) reason = why_not_scores(attention, program.role);
     if (!reason.empty()) {
         return reason + ": take unit=mma_sync";
     }

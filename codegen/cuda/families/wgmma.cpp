@@ -41,9 +41,6 @@ std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "wgmma on sm_90a: " + reason;
     }
-    if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
-        return reason;
-    }
     if (takes(launch, launch.block)) {
         return "";
     }
@@ -102,7 +99,7 @@ int most_packed_rows(int block) {
 std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) {
     std::vector<TileShape> shapes;
     if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows) ||
-        item_walks(launch.attention, launch.role) > 1 || !why_not_bias(launch.attention).empty()) {
+        item_walks(launch.attention, launch.role) > 1) {
         return shapes;
     }
     for (TileShape shape : shapes_up_to(kGroupRows)) {
@@ -125,9 +122,6 @@ double packing_overhead(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
-    if (std::string reason = why_not_bias(program.attention); !reason.empty()) {
-        return reason + ": take unit=mma_sync";
-    }
     const std::string reason = why_not_wgmma_tile(program, target);
     return reason.empty() ? why_not_planned(plan_of_wgmma, program, target) : reason;
 }

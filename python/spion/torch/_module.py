@@ -30,7 +30,8 @@ class BlockSparseAttention(nn.Module):
     under tensor parallelism), scale, softmax, key_padding, key_value_heads, causal, spans,
     max_blocks, softcap. dropout: of probabilities while the module trains, drawn by PyTorch's generator
     of the device; in eval() nothing is dropped, by the same kernels. alibi_slopes: [heads], kept as a
-    buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. dtype: of q, k and v;
+    buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. relative_bias: R, of a
+    parameter [heads, 2R + 1] of that name, likewise. dtype: of q, k and v;
     under autocast they are converted to it.
     """
 
@@ -38,6 +39,7 @@ class BlockSparseAttention(nn.Module):
     tables: torch.Tensor
     alibi_slopes: torch.Tensor | None
     sinks: torch.Tensor | None
+    relative_bias: torch.Tensor | None
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class BlockSparseAttention(nn.Module):
         dropout: float = 0.0,
         alibi_slopes: torch.Tensor | None = None,
         sinks: bool = False,
+        relative_bias: int = 0,
         max_blocks: int = 0,
         value_dim: int = 0,
         typical: Pattern | None = None,
@@ -79,6 +82,8 @@ class BlockSparseAttention(nn.Module):
         self.register_buffer("alibi_slopes", slopes, False)
         zeros = nn.Parameter(torch.zeros(heads, device=where)) if sinks else None
         self.register_parameter("sinks", zeros)
+        biases = torch.zeros(heads, 2 * relative_bias + 1, device=where) if relative_bias else None
+        self.register_parameter("relative_bias", None if biases is None else nn.Parameter(biases))
         self._make_tables()
 
     @property
@@ -108,6 +113,7 @@ class BlockSparseAttention(nn.Module):
             sinks=self.sinks is not None,
             patterns=self.patterns,
             value_dim=self.value_dim,
+            relative_bias=_plans.reach_of(self.relative_bias),
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -209,7 +215,8 @@ class BlockSparseAttention(nn.Module):
             state = draws(q.device)
         slopes = None if self.alibi_slopes is None else self.alibi_slopes.float()
         sinks = None if self.sinks is None else self.sinks.float()
-        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks)
+        bias = None if self.relative_bias is None else self.relative_bias.float()
+        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks, bias)
         return torch.ops.spion.general_attention(q, k, v, *given, *changes)
 
     @property
@@ -223,6 +230,7 @@ class BlockSparseAttention(nn.Module):
             or self.value_dim != self.head_dim
             or self._buffers["alibi_slopes"] is not None
             or self._parameters["sinks"] is not None
+            or self._parameters["relative_bias"] is not None
         )
 
     def extra_repr(self) -> str:
