@@ -11,13 +11,16 @@
 
 enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
 
-// A SpionDropout as a kernel wants it that draws much: the keys of every round made once, so that they
-// are constants of an instruction there. Element e of an octet is kept iff its 16 bits, as the upper
-// half of a word, are at least `least_kept`; what is kept is multiplied by `scale`.
+// A SpionDropout as a kernel wants it that draws much: the keys of every round made once, and spion_keep's
+// comparison for the two elements of a word at once. With T the threshold in both halves and H the upper
+// bit of both, a half of a word w is kept iff in it the upper bit of most of w, ~T and (w | H) - (T & ~H)
+// is set: the difference has the comparison of the lower 15 bits there. What is kept is multiplied by
+// `scale`.
 struct SpionDraws {
     unsigned int key[2 * kPhiloxRounds];
     unsigned int step;
-    unsigned int least_kept;  // 0: nothing is dropped
+    unsigned int lower_threshold;  // T & ~H; T = 0: nothing is dropped
+    unsigned int not_threshold;    // ~T
     float scale;
 };
 
@@ -34,7 +37,9 @@ SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float 
     }
     const bool drops = dropout.enabled != 0;
     draws.step = dropout.step;
-    draws.least_kept = drops ? spion_dropout_threshold(probability) << 16 : 0;
+    const unsigned int threshold = drops ? spion_dropout_threshold(probability) * 0x00010001U : 0;
+    draws.lower_threshold = threshold & 0x7FFF7FFFU;
+    draws.not_threshold = ~threshold;
     draws.scale = drops ? 1.0F / (1.0F - probability) : 1.0F;
     return draws;
 }
@@ -59,12 +64,22 @@ struct SpionNormLinearArguments {
     long long rows_per_item;
 };
 
+// Which elements the dropouts of a layer's end keep, as the forward pass drew them: for every
+// kSpionWarpRows rows spion_kept_words(C, F) words of each of 32 lanes. Lane 4 g + t has octet t of every
+// group of 32 columns of rows g and g + 8; of both octets, word j has its elements 2j and 2j + 1 at bits
+// j and 16 + j, in the second octet 4 further on, of a half word of 8 and 8 bits; group 2 i + k is in half
+// k, 8 bits further on, of word i of: C channels of the output projection's branch, C of the feed-forward
+// part's, and F of gelu's.
+SPION_RANDOM_FUNCTION constexpr int spion_kept_words(int channels, int hidden) {
+    return (2 * channels + hidden) / 64;
+}
+
 // What follows attention in a layer.
 // layer_end_forward: x_middle = x + dropout(o Wo^T + bo); hidden = norm(x_middle) W1^T + b1, gated =
-//   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). Constants kChannels = C,
-//   kHidden = F, kDropout, kEpsilon.
+//   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). `kept` is written where kDropout
+//   is not 0. Constants kChannels = C, kHidden = F, kDropout, kEpsilon.
 // layer_end_backward: d_x, the gradient of x_out, becomes that of x_middle in place, and d_branch
-//   that of o Wo^T + bo; hidden and gated are computed again. A partial row an item: d_W1 [F, C],
+//   that of o Wo^T + bo; hidden and gated are computed again, `kept` is read. A partial row an item: d_W1 [F, C],
 //   d_b1 [F], d_W2 [C, F], d_b2 [C], d_gamma [C], d_beta [C].
 struct SpionLayerEndArguments {
     const void* o;           // T [N, C]
@@ -80,6 +95,7 @@ struct SpionLayerEndArguments {
     void* x_middle;          // T [N, C]
     float* mean;             // [N] of x_middle's rows
     float* rstd;             // [N]
+    unsigned int* kept;      // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
     void* x_out;             // T [N, C]
     void* d_x;               // T [N, C]
     void* d_branch;          // T [N, C]

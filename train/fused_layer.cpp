@@ -13,8 +13,9 @@ constexpr int kElementBytes = 2, kFloatBytes = 4;
 constexpr int kStages = 2;
 constexpr int kTileRows = 64, kHalves = 2;  // of a backward pass: row_gradients.cuh
 constexpr int kRowWarps = 8;
-constexpr int kKeyBytes = 128;     // draws.cuh
-constexpr int kForwardBlocks = 2;  // on an SM, as the kernels' launch bounds say
+constexpr int kKeyBytes = 128;      // draws.cuh
+constexpr int kStatisticWords = 4;  // row_gradients.cuh
+constexpr int kForwardBlocks = 2;   // on an SM, as the kernels' launch bounds say
 // Work items of a backward pass, a thread block and an SM each: as many as sm_90's GPUs have, nearly.
 constexpr std::int64_t kItems = 128;
 
@@ -98,19 +99,21 @@ int fused_layer_shared_bytes(FusedLayerKernel kernel, const FusedLayerShape& sha
     const auto queue = [&](int tensors) {
         return kRowWarps * kStages * tensors * kSpionWarpRows * c * kElementBytes;
     };
+    const auto word_queue = [](int words) { return kRowWarps * kStages * words * 32 * 4; };
     switch (kernel) {
         case FusedLayerKernel::kNormLinearForward:
             return joint * c * kElementBytes + (2 * c + joint) * kFloatBytes + queue(1);
         case FusedLayerKernel::kNormLinearBackward:
             return joint * c * kElementBytes + 2 * c * kFloatBytes +
-                   kHalves * kStages * kTileRows * (joint + c) * kElementBytes + queue(2);
+                   kHalves * kStages * kTileRows * (joint + c) * kElementBytes + queue(2) +
+                   word_queue(kStatisticWords);
         case FusedLayerKernel::kLayerEndForward:
             return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + kKeyBytes +
                    queue(2);
         case FusedLayerKernel::kLayerEndBackward:
-            return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes + kKeyBytes +
+            return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes +
                    kHalves * kTileRows * 2 * (f + c) * kElementBytes + queue(2) +
-                   kRowWarps * kSpionWarpRows * c * kFloatBytes;  // sums of gamma and beta
+                   word_queue(kStatisticWords + spion_kept_words(c, f));
     }
     throw InternalError("a fused layer's kernel is none of the enumerated ones");
 }
@@ -124,6 +127,9 @@ std::int64_t fused_layer_items(std::int64_t rows) {
 std::int64_t norm_linear_partial(const FusedLayerShape& shape) {
     const std::int64_t c = shape.channels;
     return 3 * c * c + 3 * c + 2 * c;
+}
+std::int64_t layer_end_kept(const FusedLayerShape& shape, std::int64_t rows) {
+    return ceil_divide(rows, kSpionWarpRows) * spion_kept_words(shape.channels, shape.hidden) * 32;
 }
 std::int64_t layer_end_partial(const FusedLayerShape& shape) {
     const std::int64_t c = shape.channels, f = shape.hidden;

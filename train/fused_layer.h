@@ -1,7 +1,7 @@
 // An encoder layer beside attention in four kernels, each of which keeps rows in registers from what it
 // reads to what it writes: norm and Q, K, V; output projection, norm and feed-forward part; and the
-// backward passes of both. Between forward and backward pass the residual stream alone is kept, twice a
-// layer; the rest is computed again.
+// backward passes of both. Between forward and backward pass the residual stream is kept, twice a layer,
+// and the bits of dropout; the rest is computed again.
 #pragma once
 
 #include <array>
@@ -49,6 +49,8 @@ std::int64_t fused_layer_rows_per_item(std::int64_t rows);
 std::int64_t fused_layer_items(std::int64_t rows);
 std::int64_t norm_linear_partial(const FusedLayerShape& shape);
 std::int64_t layer_end_partial(const FusedLayerShape& shape);
+// Words of SpionLayerEndArguments::kept for N rows.
+std::int64_t layer_end_kept(const FusedLayerShape& shape, std::int64_t rows);
 
 class FusedLayer {
   public:

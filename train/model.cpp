@@ -146,7 +146,7 @@ void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
     const std::int64_t size = parameters_.size();
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(float);
     if (!sums_) sums_ = Buffer(*device_, 2 * bytes);
-    SpionSumPartialsArguments sum{};
+    SpionPartialSum sum{};
     sum.columns = sum.stride = size;
     if (part == 0) {
         sum.partials = parameters_.gradient(0);

@@ -85,10 +85,12 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
         end.x_out = x_out.data();
         end.mean = mean.data();
         end.rstd = rstd.data();
+        auto kept = guarded_output<unsigned>(static_cast<std::int64_t>(problem.kept.size()));
+        end.kept = kept.data();
         end.rows_per_item = rows_per_item;
         launch(FusedLayerKernel::kLayerEndForward, kernels_.layer_end_forward, end);
         problem.expect_layer_end(without_guard(x_middle), without_guard(x_out), without_guard(mean),
-                                 without_guard(rstd));
+                                 without_guard(rstd), without_guard(kept));
     }
 
     void backward(const LayerProblem& problem, std::int64_t rows_per_item) {
@@ -100,6 +102,8 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
             return d_x;
         };
         std::vector<float> mean = problem.mean, rstd = problem.rstd;
+        emulation::allow_reads(mean.data(), mean.size() * sizeof(float));
+        emulation::allow_reads(rstd.data(), rstd.size() * sizeof(float));
         auto d_x = in_place();
         auto partials = guarded_output<float>(items_ * norm_linear_partial(problem.shape));
         SpionNormLinearArguments first = problem.norm_linear();
@@ -116,8 +120,11 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
         partials = guarded_output<float>(items_ * layer_end_partial(problem.shape));
         std::vector<std::uint16_t> x_middle = problem.x;
         emulation::allow_reads(x_middle.data(), x_middle.size() * 2);
+        std::vector<unsigned> kept = problem.kept;
+        emulation::allow_reads(kept.data(), kept.size() * sizeof(unsigned));
         SpionLayerEndArguments end = problem.layer_end();
         end.x_middle = x_middle.data();
+        end.kept = kept.data();
         end.mean = mean.data();
         end.rstd = rstd.data();
         end.d_x = d_x.data();

@@ -43,6 +43,7 @@ class FusedLayerRows : public FusedLayerGpuTest {
         on.layer_end.bias1 = static_cast<float*>(put(problem.bias1));
         on.layer_end.weight2 = put(problem.weight2);
         on.layer_end.bias2 = static_cast<float*>(put(problem.bias2));
+        if (!problem.kept.empty()) on.layer_end.kept = static_cast<unsigned*>(put(problem.kept));
         return on;
     }
 
@@ -65,9 +66,14 @@ class FusedLayerRows : public FusedLayerGpuTest {
         end.x_out = x_out.data();
         end.mean = mean.as<float>();
         end.rstd = rstd.as<float>();
+        const Buffer kept = problem.kept.empty()
+                                ? Buffer()
+                                : poisoned<unsigned>(static_cast<long>(problem.kept.size()));
+        end.kept = kept.as<unsigned>();
         fused.layer_end_forward(end);
         problem.expect_layer_end(download<std::uint16_t>(x_middle), download<std::uint16_t>(x_out),
-                                 download<float>(mean), download<float>(rstd));
+                                 download<float>(mean), download<float>(rstd),
+                                 kept ? download<unsigned>(kept) : std::vector<unsigned>());
     }
 
     // What one launch of both backward passes leaves.

@@ -16,13 +16,14 @@ SPION_DEVICE void load_keys(unsigned keys, const SpionDraws& draws) {
     }
 }
 
-// Which elements dropout keeps of two octets of a tensor, `index` and `index + apart` (of elements
-// 8 * index .. 8 * index + 7).
+// Which elements dropout keeps of two octets, as they are packed: ones in the half of a word whose
+// element is kept, zeros in that of a dropped one.
 struct Kept {
-    bool element[2][8];
+    unsigned mask[2][4];
 
-    __device__ __forceinline__ void of(unsigned index, unsigned apart, unsigned stream,
-                                       unsigned keys, const SpionDraws& draws) {
+    // Draws for octets `index` and `index + apart` of a tensor (elements 8 * index .. 8 * index + 7).
+    __device__ __forceinline__ void draw(unsigned index, unsigned apart, unsigned stream,
+                                         unsigned keys, const SpionDraws& draws) {
         unsigned int c[2][4] = {{index, 0, stream, draws.step},
                                 {index + apart, 0, stream, draws.step}};
 #pragma unroll
@@ -35,31 +36,44 @@ struct Kept {
             }
         }
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-#pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                const unsigned drawn = e % 2 == 0 ? c[i][e / 2] << 16 : c[i][e / 2];
-                element[i][e] = drawn >= draws.least_kept;
-            }
+        for (int pair = 0; pair < 8; ++pair) {
+            const unsigned drawn = c[pair / 4][pair % 4];
+            const unsigned lower = (drawn | 0x80008000U) - draws.lower_threshold;
+            const unsigned most =
+                (drawn & draws.not_threshold) | (lower & draws.not_threshold) | (drawn & lower);
+            mask[pair / 4][pair % 4] = permute_bytes(most, most, 0xBB99U);
         }
     }
-    // Zeros in place of what is dropped; the scale is left to the caller.
-    __device__ __forceinline__ void apply(Octet (&octets)[2]) const {
+    // Half a word of SpionLayerEndArguments::kept, the lower one.
+    __device__ __forceinline__ unsigned bits() const {
+        unsigned bits = 0;
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-#pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                octets[i].value[e] = element[i][e] ? octets[i].value[e] : 0.0F;
-            }
+        for (int pair = 0; pair < 8; ++pair) {
+            bits |= mask[pair / 4][pair % 4] & 0x00010001U << pair;
         }
+        return bits;
+    }
+    // The reverse, of the upper half.
+    __device__ __forceinline__ void of_bits(unsigned bits) {
+#pragma unroll
+        for (int pair = 0; pair < 8; ++pair) {
+            const unsigned upper = bits << (7 - pair);
+            mask[pair / 4][pair % 4] = permute_bytes(upper, upper, 0xBB99U);
+        }
+    }
+    // Octet i with zeros in place of what is dropped; the scale is left to the caller.
+    __device__ __forceinline__ uint4 apply(int i, const uint4& octet) const {
+        if constexpr (kDropout == 0.0F) return octet;
+        return make_uint4(octet.x & mask[i][0], octet.y & mask[i][1], octet.z & mask[i][2],
+                          octet.w & mask[i][3]);
+    }
+    // Octet i with those of `other` there.
+    __device__ __forceinline__ uint4 apply(int i, const uint4& octet, const uint4& other) const {
+        if constexpr (kDropout == 0.0F) return octet;
+        const auto select = [&](unsigned word, unsigned instead, int j) {
+            return (word & mask[i][j]) | (instead & ~mask[i][j]);
+        };
+        return make_uint4(select(octet.x, other.x, 0), select(octet.y, other.y, 1),
+                          select(octet.z, other.z, 2), select(octet.w, other.w, 3));
     }
 };
-
-SPION_DEVICE void drop_unscaled(Octet (&octets)[2], unsigned index, unsigned apart, unsigned stream,
-                                unsigned keys, const SpionDraws& draws) {
-    if constexpr (kDropout > 0.0F) {
-        Kept kept;
-        kept.of(index, apart, stream, keys, draws);
-        kept.apply(octets);
-    }
-}

@@ -3,16 +3,13 @@
 // statistics, from which the backward pass makes it again. All weights lie in shared memory.
 #pragma once
 
-#include "kernels/cuda/train/draws.cuh"
-#include "kernels/cuda/train/gelu_terms.cuh"
-#include "kernels/cuda/train/warp_rows.cuh"
+#include "kernels/cuda/train/layer_end.cuh"
 
-enum : int { kWarps = kThreads / 32, kHiddenChunks = kHidden / 8 };
-enum : int { kOutWeightBytes = kChannels * kChannels * 2, kWeightBytes = kHidden * kChannels * 2 };
+enum : int { kWarps = kThreads / 32 };
+enum : int { kOutWeightBytes = kChannels * kChannels * 2 };
 enum : int { kVectorBytes = (4 * kChannels + kHidden) * 4 + kKeyBytes };
 enum : int { kO, kX };  // tensors of the queue
 using Queue = LaneQueue<2>;
-static_assert(kHidden % 32 == 0);
 
 // Shared memory: the weights, the vectors, the warps' queues.
 SPION_DEVICE unsigned out_weight() {
@@ -44,35 +41,44 @@ SPION_DEVICE unsigned keys() {
     return bias1() + kHidden * 4;
 }
 
-// x + dropout(branch) of the lane's octets, to `out` and back, as stored.
+// x + dropout(branch) of the lane's octets, to `out` and back, as stored. What is kept becomes word
+// `word` of its bits.
 SPION_DEVICE WarpRows add_branch(const WarpSums& branch, const WarpRows& x, unsigned stream,
-                                 const SpionDraws& draws, void* out, unsigned first, unsigned end) {
+                                 const SpionLayerEndArguments& args, int word, void* out,
+                                 unsigned first, unsigned end) {
     WarpRows result;
+    unsigned bits = 0;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
         const unsigned row = first + lane_row();
         const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
-        Octet sum[2] = {octet_of(branch.acc[group], 0), octet_of(branch.acc[group], 1)};
-        drop_unscaled(sum, index, 8 * kChannelChunks, stream, keys(), draws);
+        Kept kept;
+        if constexpr (kDropout > 0.0F) {
+            kept.draw(index, 8 * kChannelChunks, stream, keys(), args.draws);
+            bits |= kept.bits() << 8 * group;
+        }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
+            Octet sum = octet_of(branch.acc[group], half);
             const Octet before = unpack(x.octet[half][group]);
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
-                sum[half].value[e] = sum[half].value[e] * draws.scale + before.value[e];
+                sum.value[e] = sum.value[e] * args.draws.scale + before.value[e];
             }
-            result.octet[half][group] = pack(sum[half]);
+            result.octet[half][group] = kept.apply(half, pack(sum), x.octet[half][group]);
             if (row + 8 * half < end) {
                 ((uint4*)out)[index + 8 * half * kChannelChunks] = result.octet[half][group];
             }
         }
     }
+    if constexpr (kDropout > 0.0F) *kept_word(args, first, word) = bits;
     return result;
 }
 
 // y = gated W2^T + b2.
 SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed,
                                const SpionLayerEndArguments& args, unsigned first) {
+    unsigned bits = 0;
 #pragma unroll 1
     for (int n = 0; n < kHidden / 32; ++n) {
         const int chunk = 4 * n + lane_octet();
@@ -88,10 +94,19 @@ SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed,
 #pragma unroll
             for (float& value : octet.value) value = gelu(value);
         }
-        // The scale of what dropout keeps is left to the sums.
-        drop_unscaled(octets, (first + lane_row()) * kHiddenChunks + chunk, 8 * kHiddenChunks,
+        Kept kept;
+        if constexpr (kDropout > 0.0F) {
+            kept.draw((first + lane_row()) * kHiddenChunks + chunk, 8 * kHiddenChunks,
                       args.gelu_stream, keys(), args.draws);
-        const Operand operand = operand_of(pack(octets[0]), pack(octets[1]));
+            bits |= kept.bits() << n % 2 * 8;
+            if (n % 2 == 1) {
+                *kept_word(args, first, kKeptGelu + n / 2) = bits;
+                bits = 0;
+            }
+        }
+        // The scale of what dropout keeps is left to the sums.
+        const Operand operand =
+            operand_of(kept.apply(0, pack(octets[0])), kept.apply(1, pack(octets[1])));
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
             multiply_by_rows<kHiddenChunks>(y.acc[group], operand, weight2(), group, n);
@@ -145,14 +160,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                 }
             }
         }
-        const WarpRows x = add_branch(branch, queue.rows(stage, kX), args.out_stream, args.draws,
-                                      args.x_middle, first, end);
+        const WarpRows x = add_branch(branch, queue.rows(stage, kX), args.out_stream, args,
+                                      kKeptOut, args.x_middle, first, end);
         queue.keep(stage, kX, x);  // not in registers during the feed-forward part
         const Statistics of = statistics_of(x);
         store_statistics(of, args.mean, args.rstd, first, end);
         branch = {};
         feed_forward(branch, operands_of(normalise(x, of, gamma(), beta())), args, first);
-        add_branch(branch, queue.rows(stage, kX), args.branch_stream, args.draws, args.x_out, first,
-                   end);
+        add_branch(branch, queue.rows(stage, kX), args.branch_stream, args, kKeptBranch, args.x_out,
+                   first, end);
     }
 }
