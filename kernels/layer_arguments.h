@@ -44,7 +44,18 @@ SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float 
     return draws;
 }
 
-// norm_linear_forward: y = norm(x) W^T + b. Constants kChannels = C, kOut = O, kEpsilon.
+// Which elements the dropouts behind attention keep: for every kSpionWarpRows rows
+// spion_kept_words(C, F) words of each of 32 lanes. Lane 4 g + t has octet t of every group of 32 columns
+// of rows g and g + 8. Word 0 is of the C channels of the output projection's branch, word 1 of those of
+// the feed-forward part's, the others of the F of gelu's, 64 columns a word: pair p, elements 2j and
+// 2j + 1 of the octet of row g + 8 h in group k, with p = 8 k + 4 h + j, is at bits p and 16 + p.
+SPION_RANDOM_FUNCTION constexpr int spion_kept_words(int channels, int hidden) {
+    return (2 * channels + hidden) / 64;
+}
+
+// norm_linear_forward: y = norm(x) W^T + b; and what the dropouts of the layer's end keep, drawn here
+//   where memory binds and not instructions, unless kDropout is 0. Constants kChannels = C, kOut = O,
+//   kHidden = F, kEpsilon, kDropout.
 // norm_linear_backward: with d_n = d_y W the gradient of norm(x), d_x += the gradient through the
 //   norm of d_n at row x, in place; a partial row an item: d_W [O, C], d_b [O], d_gamma [C],
 //   d_beta [C].
@@ -62,48 +73,40 @@ struct SpionNormLinearArguments {
     float* partials;     // [items, O * C + O + 2 * C]
     long long rows;      // N
     long long rows_per_item;
+    unsigned int* kept;  // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
+    SpionDraws draws;
+    unsigned int out_stream;     // of the output projection's branch
+    unsigned int branch_stream;  // of the feed-forward part's
+    unsigned int gelu_stream;    // behind gelu
 };
 
-// Which elements the dropouts of a layer's end keep, as the forward pass drew them: for every
-// kSpionWarpRows rows spion_kept_words(C, F) words of each of 32 lanes. Lane 4 g + t has octet t of every
-// group of 32 columns of rows g and g + 8; of both octets, word j has its elements 2j and 2j + 1 at bits
-// j and 16 + j, in the second octet 4 further on, of a half word of 8 and 8 bits; group 2 i + k is in half
-// k, 8 bits further on, of word i of: C channels of the output projection's branch, C of the feed-forward
-// part's, and F of gelu's.
-SPION_RANDOM_FUNCTION constexpr int spion_kept_words(int channels, int hidden) {
-    return (2 * channels + hidden) / 64;
-}
-
-// What follows attention in a layer.
+// What follows attention in a layer. What dropout keeps is multiplied by `scale`.
 // layer_end_forward: x_middle = x + dropout(o Wo^T + bo); hidden = norm(x_middle) W1^T + b1, gated =
-//   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). `kept` is written where kDropout
-//   is not 0. Constants kChannels = C, kHidden = F, kDropout, kEpsilon.
+//   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). Constants kChannels = C,
+//   kHidden = F, kDropout (0: `kept` is not read), kEpsilon.
 // layer_end_backward: d_x, the gradient of x_out, becomes that of x_middle in place, and d_branch
-//   that of o Wo^T + bo; hidden and gated are computed again, `kept` is read. A partial row an item: d_W1 [F, C],
+//   that of o Wo^T + bo; hidden and gated are computed again. A partial row an item: d_W1 [F, C],
 //   d_b1 [F], d_W2 [C, F], d_b2 [C], d_gamma [C], d_beta [C].
 struct SpionLayerEndArguments {
-    const void* o;           // T [N, C]
-    const void* x;           // T [N, C]
-    const void* out_weight;  // T [C, C]
-    const float* out_bias;   // [C]
-    const float* gamma;      // [C]
-    const float* beta;       // [C]
-    const void* weight1;     // T [F, C]
-    const float* bias1;      // [F]
-    const void* weight2;     // T [C, F]
-    const float* bias2;      // [C]
-    void* x_middle;          // T [N, C]
-    float* mean;             // [N] of x_middle's rows
-    float* rstd;             // [N]
-    unsigned int* kept;      // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
-    void* x_out;             // T [N, C]
-    void* d_x;               // T [N, C]
-    void* d_branch;          // T [N, C]
-    float* partials;         // [items, 2 * F * C + F + 3 * C]
-    long long rows;          // N
+    const void* o;             // T [N, C]
+    const void* x;             // T [N, C]
+    const void* out_weight;    // T [C, C]
+    const float* out_bias;     // [C]
+    const float* gamma;        // [C]
+    const float* beta;         // [C]
+    const void* weight1;       // T [F, C]
+    const float* bias1;        // [F]
+    const void* weight2;       // T [C, F]
+    const float* bias2;        // [C]
+    const unsigned int* kept;  // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
+    void* x_middle;            // T [N, C]
+    float* mean;               // [N] of x_middle's rows
+    float* rstd;               // [N]
+    void* x_out;               // T [N, C]
+    void* d_x;                 // T [N, C]
+    void* d_branch;            // T [N, C]
+    float* partials;           // [items, 2 * F * C + F + 3 * C]
+    long long rows;            // N
     long long rows_per_item;
-    SpionDraws draws;
-    unsigned int out_stream;     // of o Wo^T + bo
-    unsigned int gelu_stream;    // after gelu
-    unsigned int branch_stream;  // of gated W2^T + b2
+    float scale;
 };

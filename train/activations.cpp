@@ -76,7 +76,7 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
              .normed2 = unless_fused(c),
              .hidden = unless_fused(f),
              .gated = unless_fused(f),
-             .kept = fused ? sizes.floats(layer_end_kept(fused_shape(shape), rows)) : Buffer()});
+             .kept = fused ? sizes.floats(fused_layer_kept(fused_shape(shape), rows)) : Buffer()});
     }
     final_norm = sizes.norm(c);
     scratch = {.branch = sizes.activation(c),

@@ -30,7 +30,7 @@ struct LayerActivations {
     Buffer normed2;  // T [N, C]
     Buffer hidden;   // T [N, F] before gelu
     Buffer gated;    // T [N, F] after gelu and dropout
-    Buffer kept;     // uint32 [layer_end_kept]: a fused layer's alone
+    Buffer kept;     // uint32 [fused_layer_kept]: a fused layer's alone
 };
 
 // One set for all layers: each is dead before the next layer needs it.

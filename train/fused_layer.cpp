@@ -13,7 +13,7 @@ constexpr int kElementBytes = 2, kFloatBytes = 4;
 constexpr int kStages = 2;
 constexpr int kTileRows = 64, kHalves = 2;  // of a backward pass: row_gradients.cuh
 constexpr int kRowWarps = 8;
-constexpr int kKeyBytes = 128;      // draws.cuh
+constexpr int kKeyBytes = 128;      // norm_linear_forward.cuh
 constexpr int kStatisticWords = 4;  // row_gradients.cuh
 constexpr int kForwardBlocks = 2;   // on an SM, as the kernels' launch bounds say
 // Work items of a backward pass, a thread block and an SM each: as many as sm_90's GPUs have, nearly.
@@ -64,6 +64,7 @@ bool can_fuse(const FusedLayerShape& shape, const Target& target) {
 KernelSource fused_layer_source(FusedLayerKernel kernel, const FusedLayerShape& shape,
                                 const Target& target) {
     const Recipe& made = recipe(kernel);
+    const bool drops_out = kernel != FusedLayerKernel::kNormLinearBackward;
     std::vector<Constant> constants = {
         element_constant(shape.dtype),
         {.name = "kChannels", .value = std::int64_t{shape.channels}, .comment = "of a row"},
@@ -73,14 +74,15 @@ KernelSource fused_layer_source(FusedLayerKernel kernel, const FusedLayerShape& 
         {.name = "kEpsilon", .value = shape.epsilon, .comment = "of the layer norm"}};
     std::string name = fmt::format("{}-c{}", made.entry, shape.channels);
     std::string ir = fmt::format("step kernel {} kChannels={}", made.entry, shape.channels);
-    if (made.end) {
+    if (drops_out) {
         constants.push_back({.name = "kHidden",
                              .value = std::int64_t{shape.hidden},
                              .comment = "of the feed-forward part"});
         constants.push_back({.name = "kDropout", .value = shape.dropout, .comment = "probability"});
         name += fmt::format("-f{}-p{}", shape.hidden, shape.dropout);
         ir += fmt::format(" kHidden={} kDropout={}", shape.hidden, shape.dropout);
-    } else {
+    }
+    if (!made.end) {
         constants.push_back({.name = "kOut",
                              .value = std::int64_t{3} * shape.channels,
                              .comment = "of Q, K and V together"});
@@ -102,14 +104,13 @@ int fused_layer_shared_bytes(FusedLayerKernel kernel, const FusedLayerShape& sha
     const auto word_queue = [](int words) { return kRowWarps * kStages * words * 32 * 4; };
     switch (kernel) {
         case FusedLayerKernel::kNormLinearForward:
-            return joint * c * kElementBytes + (2 * c + joint) * kFloatBytes + queue(1);
+            return joint * c * kElementBytes + (2 * c + joint) * kFloatBytes + kKeyBytes + queue(1);
         case FusedLayerKernel::kNormLinearBackward:
             return joint * c * kElementBytes + 2 * c * kFloatBytes +
                    kHalves * kStages * kTileRows * (joint + c) * kElementBytes + queue(2) +
                    word_queue(kStatisticWords);
         case FusedLayerKernel::kLayerEndForward:
-            return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + kKeyBytes +
-                   queue(2);
+            return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + queue(2);
         case FusedLayerKernel::kLayerEndBackward:
             return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes +
                    kHalves * kTileRows * 2 * (f + c) * kElementBytes + queue(2) +
@@ -128,7 +129,7 @@ std::int64_t norm_linear_partial(const FusedLayerShape& shape) {
     const std::int64_t c = shape.channels;
     return 3 * c * c + 3 * c + 2 * c;
 }
-std::int64_t layer_end_kept(const FusedLayerShape& shape, std::int64_t rows) {
+std::int64_t fused_layer_kept(const FusedLayerShape& shape, std::int64_t rows) {
     return ceil_divide(rows, kSpionWarpRows) * spion_kept_words(shape.channels, shape.hidden) * 32;
 }
 std::int64_t layer_end_partial(const FusedLayerShape& shape) {

@@ -49,8 +49,8 @@ std::int64_t fused_layer_rows_per_item(std::int64_t rows);
 std::int64_t fused_layer_items(std::int64_t rows);
 std::int64_t norm_linear_partial(const FusedLayerShape& shape);
 std::int64_t layer_end_partial(const FusedLayerShape& shape);
-// Words of SpionLayerEndArguments::kept for N rows.
-std::int64_t layer_end_kept(const FusedLayerShape& shape, std::int64_t rows);
+// Words of what the dropouts of N rows keep.
+std::int64_t fused_layer_kept(const FusedLayerShape& shape, std::int64_t rows);
 
 class FusedLayer {
   public:

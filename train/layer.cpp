@@ -53,6 +53,11 @@ SpionNormLinearArguments norm_linear_arguments(const StepContext& step, int inde
     arguments.d_y = step.activations.scratch.d_wide.data();
     arguments.d_x = step.activations.scratch.d_x.data();
     arguments.rows = step.rows();
+    arguments.kept = layer.kept.as<unsigned int>();
+    arguments.draws = spion_draws(step.dropout, step.layer->shape().dropout);
+    arguments.out_stream = attention_dropout(index);
+    arguments.gelu_stream = gelu_dropout(index);
+    arguments.branch_stream = feed_forward_dropout(index);
     return arguments;
 }
 
@@ -83,10 +88,7 @@ SpionLayerEndArguments layer_end_arguments(const StepContext& step, int index) {
     arguments.d_x = scratch.d_x.data();
     arguments.d_branch = scratch.branch.data();
     arguments.rows = step.rows();
-    arguments.draws = spion_draws(step.dropout, step.layer->shape().dropout);
-    arguments.out_stream = attention_dropout(index);
-    arguments.gelu_stream = gelu_dropout(index);
-    arguments.branch_stream = feed_forward_dropout(index);
+    arguments.scale = spion_draws(step.dropout, step.layer->shape().dropout).scale;
     return arguments;
 }
 

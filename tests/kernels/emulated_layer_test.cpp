@@ -73,24 +73,25 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
              x_out = guarded_output<std::uint16_t>(narrow);
         auto mean = guarded_output<float>(problem.rows), rstd = guarded_output<float>(problem.rows);
         SpionNormLinearArguments first = problem.norm_linear();
+        auto kept = guarded_output<unsigned>(static_cast<std::int64_t>(problem.kept.size()));
         first.y = y.data();
+        first.kept = kept.data();
         first.mean = mean.data();
         first.rstd = rstd.data();
         first.rows_per_item = rows_per_item;
         launch(FusedLayerKernel::kNormLinearForward, kernels_.norm_linear_forward, first);
-        problem.expect_norm_linear(without_guard(y), without_guard(mean), without_guard(rstd));
+        problem.expect_norm_linear(without_guard(y), without_guard(mean), without_guard(rstd),
+                                   without_guard(kept));
         mean = guarded_output<float>(problem.rows), rstd = guarded_output<float>(problem.rows);
         SpionLayerEndArguments end = problem.layer_end();
         end.x_middle = x_middle.data();
         end.x_out = x_out.data();
         end.mean = mean.data();
         end.rstd = rstd.data();
-        auto kept = guarded_output<unsigned>(static_cast<std::int64_t>(problem.kept.size()));
-        end.kept = kept.data();
         end.rows_per_item = rows_per_item;
         launch(FusedLayerKernel::kLayerEndForward, kernels_.layer_end_forward, end);
         problem.expect_layer_end(without_guard(x_middle), without_guard(x_out), without_guard(mean),
-                                 without_guard(rstd), without_guard(kept));
+                                 without_guard(rstd));
     }
 
     void backward(const LayerProblem& problem, std::int64_t rows_per_item) {
@@ -120,11 +121,9 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
         partials = guarded_output<float>(items_ * layer_end_partial(problem.shape));
         std::vector<std::uint16_t> x_middle = problem.x;
         emulation::allow_reads(x_middle.data(), x_middle.size() * 2);
-        std::vector<unsigned> kept = problem.kept;
-        emulation::allow_reads(kept.data(), kept.size() * sizeof(unsigned));
+        emulation::allow_reads(problem.kept.data(), problem.kept.size() * sizeof(unsigned));
         SpionLayerEndArguments end = problem.layer_end();
         end.x_middle = x_middle.data();
-        end.kept = kept.data();
         end.mean = mean.data();
         end.rstd = rstd.data();
         end.d_x = d_x.data();

@@ -54,26 +54,26 @@ class FusedLayerRows : public FusedLayerGpuTest {
                      x_out = poisoned<std::uint16_t>(narrow);
         Buffer mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
         SpionNormLinearArguments first = on.norm_linear;
+        const Buffer kept = problem.kept.empty()
+                                ? Buffer()
+                                : poisoned<unsigned>(static_cast<long>(problem.kept.size()));
         first.y = y.data();
+        first.kept = kept.as<unsigned>();
         first.mean = mean.as<float>();
         first.rstd = rstd.as<float>();
         fused.norm_linear_forward(first);
         problem.expect_norm_linear(download<std::uint16_t>(y), download<float>(mean),
-                                   download<float>(rstd));
+                                   download<float>(rstd),
+                                   kept ? download<unsigned>(kept) : std::vector<unsigned>());
         mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
         SpionLayerEndArguments end = on.layer_end;
         end.x_middle = x_middle.data();
         end.x_out = x_out.data();
         end.mean = mean.as<float>();
         end.rstd = rstd.as<float>();
-        const Buffer kept = problem.kept.empty()
-                                ? Buffer()
-                                : poisoned<unsigned>(static_cast<long>(problem.kept.size()));
-        end.kept = kept.as<unsigned>();
         fused.layer_end_forward(end);
         problem.expect_layer_end(download<std::uint16_t>(x_middle), download<std::uint16_t>(x_out),
-                                 download<float>(mean), download<float>(rstd),
-                                 kept ? download<unsigned>(kept) : std::vector<unsigned>());
+                                 download<float>(mean), download<float>(rstd));
     }
 
     // What one launch of both backward passes leaves.

@@ -141,7 +141,7 @@ LayerProblem::LayerProblem(const FusedLayerShape& shape_, std::int64_t rows_, bo
     gelu_stream = static_cast<unsigned>(random());
     branch_stream = static_cast<unsigned>(random());
     if (shape.dropout > 0) {
-        kept.assign(static_cast<std::size_t>(layer_end_kept(shape, rows)), ~0U);
+        kept.assign(static_cast<std::size_t>(fused_layer_kept(shape, rows)), ~0U);
         keep(c, out_stream, 0);
         keep(c, branch_stream, 1);
         keep(f, gelu_stream, 2);
@@ -175,6 +175,10 @@ SpionNormLinearArguments LayerProblem::norm_linear() const {
     arguments.bias = qkv_bias.data();
     arguments.d_y = d_y.data();
     arguments.rows = rows;
+    arguments.draws = spion_draws(dropout, shape.dropout);
+    arguments.out_stream = out_stream;
+    arguments.gelu_stream = gelu_stream;
+    arguments.branch_stream = branch_stream;
     return arguments;
 }
 
@@ -191,10 +195,8 @@ SpionLayerEndArguments LayerProblem::layer_end() const {
     arguments.weight2 = weight2.data();
     arguments.bias2 = bias2.data();
     arguments.rows = rows;
-    arguments.draws = spion_draws(dropout, shape.dropout);
-    arguments.out_stream = out_stream;
-    arguments.gelu_stream = gelu_stream;
-    arguments.branch_stream = branch_stream;
+    arguments.kept = kept.data();
+    arguments.scale = spion_draws(dropout, shape.dropout).scale;
     return arguments;
 }
 
@@ -218,7 +220,9 @@ Values LayerProblem::factors(std::int64_t width, unsigned stream) const {
 
 void LayerProblem::expect_norm_linear(const std::vector<std::uint16_t>& y,
                                       const std::vector<float>& row_mean,
-                                      const std::vector<float>& row_rstd) const {
+                                      const std::vector<float>& row_rstd,
+                                      const std::vector<unsigned>& new_kept) const {
+    expect_kept(new_kept);
     const NormReference norm =
         norm_forward(values_of(x), {}, {}, values_of(gamma), values_of(beta), shape.epsilon);
     expect_statistics(row_mean, row_rstd, norm);
@@ -260,9 +264,7 @@ void LayerProblem::expect_kept(const std::vector<unsigned>& new_kept) const {
 void LayerProblem::expect_layer_end(const std::vector<std::uint16_t>& x_middle,
                                     const std::vector<std::uint16_t>& x_out,
                                     const std::vector<float>& row_mean,
-                                    const std::vector<float>& row_rstd,
-                                    const std::vector<unsigned>& new_kept) const {
-    expect_kept(new_kept);
+                                    const std::vector<float>& row_rstd) const {
     const std::size_t c = gamma.size();
     const auto f = static_cast<std::int64_t>(bias1.size());
     Values middle = by_rows(values_of(o), values_of(out_weight), c);

@@ -34,13 +34,14 @@ struct LayerProblem {
 
     // Each fails the test unless results, NaN included, are near. Partials: [items, one row].
     void expect_norm_linear(const std::vector<std::uint16_t>& y, const std::vector<float>& row_mean,
-                            const std::vector<float>& row_rstd) const;
+                            const std::vector<float>& row_rstd,
+                            const std::vector<unsigned>& new_kept) const;
     void expect_norm_linear_gradients(const std::vector<std::uint16_t>& new_d_x,
                                       const std::vector<float>& partials) const;
     void expect_layer_end(const std::vector<std::uint16_t>& x_middle,
                           const std::vector<std::uint16_t>& x_out,
-                          const std::vector<float>& row_mean, const std::vector<float>& row_rstd,
-                          const std::vector<unsigned>& new_kept) const;
+                          const std::vector<float>& row_mean,
+                          const std::vector<float>& row_rstd) const;
     void expect_layer_end_gradients(const std::vector<std::uint16_t>& new_d_x,
                                     const std::vector<std::uint16_t>& d_branch,
                                     const std::vector<float>& partials) const;

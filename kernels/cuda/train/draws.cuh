@@ -1,63 +1,68 @@
-// The dropouts of kernels that draw much, for the two octets of a lane's rows at once. Needs the
-// constant kDropout of the generated source.
+// What the dropouts of a layer's end keep: drawn once, a bit an element, and read by its passes. Needs the
+// constants kDropout and kHidden of the generated source. kernels/layer_arguments.h has the layout.
 #pragma once
 
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/octet.cuh"
 #include "kernels/layer_arguments.h"
 
-// Shared memory for the keys, which a loop over rows would keep in registers: a multiple of 128.
-enum : int { kKeyBytes = 128 };
-static_assert(2 * kPhiloxRounds * 4 <= kKeyBytes && kPhiloxRounds % 2 == 0);
+// Words of a lane for its 16 rows, and the places of the three dropouts in them.
+enum : int {
+    kKeptWords = spion_kept_words(kChannels, kHidden),
+    kKeptOut = 0,
+    kKeptBranch = 1,
+    kKeptGelu = 2
+};
+static_assert(kChannels == 64 && kHidden % 64 == 0, "whole words");
 
-SPION_DEVICE void load_keys(unsigned keys, const SpionDraws& draws) {
-    for (int i = (int)threadIdx.x; i < 2 * kPhiloxRounds; i += kThreads) {
-        store_shared_word(keys + i * 4, draws.key[i]);
-    }
+// Where the lane's words for the rows from `first`, a multiple of 16, begin; they are 32 apart.
+SPION_DEVICE unsigned kept_index(unsigned first) {
+    return first / kSpionWarpRows * (kKeptWords * 32) + threadIdx.x % 32;
 }
 
-// Which elements dropout keeps of two octets, as they are packed: ones in the half of a word whose
-// element is kept, zeros in that of a dropped one.
+// A lane's word of 64 columns of a tensor: octets of elements 8 * index .. 8 * index + 7, for `index`, the
+// one `apart` further on, and both again 4 further on.
+SPION_DEVICE unsigned draw_word(unsigned index, unsigned apart, unsigned stream, unsigned keys,
+                                const SpionDraws& draws) {
+    constexpr unsigned kUpper = 0x80008000U;
+    unsigned int c[4][4] = {{index, 0, stream, draws.step},
+                            {index + apart, 0, stream, draws.step},
+                            {index + 4, 0, stream, draws.step},
+                            {index + apart + 4, 0, stream, draws.step}};
+#pragma unroll
+    for (int round = 0; round < kPhiloxRounds; round += 2) {
+        const uint4 key = load_shared_16(keys + round * 8);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            spion_philox_round(c[i], key.x, key.y);
+            spion_philox_round(c[i], key.z, key.w);
+        }
+    }
+    unsigned bits = 0;
+#pragma unroll
+    for (int pair = 0; pair < 16; ++pair) {
+        const unsigned drawn = c[pair / 4][pair % 4];
+        const unsigned lower = (drawn | kUpper) - draws.lower_threshold;
+        const unsigned most =
+            (drawn & draws.not_threshold) | (lower & draws.not_threshold) | (drawn & lower);
+        bits = bits >> 1 | (most & kUpper);
+    }
+    return bits;
+}
+
+// Which elements are kept of two octets, as they are packed: ones in the half of a word whose element
+// is kept, zeros in that of a dropped one.
 struct Kept {
     unsigned mask[2][4];
 
-    // Draws for octets `index` and `index + apart` of a tensor (elements 8 * index .. 8 * index + 7).
-    __device__ __forceinline__ void draw(unsigned index, unsigned apart, unsigned stream,
-                                         unsigned keys, const SpionDraws& draws) {
-        unsigned int c[2][4] = {{index, 0, stream, draws.step},
-                                {index + apart, 0, stream, draws.step}};
-#pragma unroll
-        for (int round = 0; round < kPhiloxRounds; round += 2) {
-            const uint4 key = load_shared_16(keys + round * 8);
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                spion_philox_round(c[i], key.x, key.y);
-                spion_philox_round(c[i], key.z, key.w);
-            }
-        }
+    // Those of the first or the second group of 32 columns of a word.
+    __device__ __forceinline__ Kept(unsigned word, int group) {
+        if constexpr (kDropout == 0.0F) return;
+        word <<= 8 * (1 - group % 2);
 #pragma unroll
         for (int pair = 0; pair < 8; ++pair) {
-            const unsigned drawn = c[pair / 4][pair % 4];
-            const unsigned lower = (drawn | 0x80008000U) - draws.lower_threshold;
-            const unsigned most =
-                (drawn & draws.not_threshold) | (lower & draws.not_threshold) | (drawn & lower);
-            mask[pair / 4][pair % 4] = permute_bytes(most, most, 0xBB99U);
-        }
-    }
-    // Half a word of SpionLayerEndArguments::kept, the lower one.
-    __device__ __forceinline__ unsigned bits() const {
-        unsigned bits = 0;
-#pragma unroll
-        for (int pair = 0; pair < 8; ++pair) {
-            bits |= mask[pair / 4][pair % 4] & 0x00010001U << pair;
-        }
-        return bits;
-    }
-    // The reverse, of the upper half.
-    __device__ __forceinline__ void of_bits(unsigned bits) {
-#pragma unroll
-        for (int pair = 0; pair < 8; ++pair) {
-            const unsigned upper = bits << (7 - pair);
+            const unsigned upper = word
+                                   << (7 - pair);  // the pair's bits are those of bytes 1 and 3
             mask[pair / 4][pair % 4] = permute_bytes(upper, upper, 0xBB99U);
         }
     }

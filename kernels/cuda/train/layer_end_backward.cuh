@@ -52,19 +52,12 @@ SPION_DEVICE unsigned room() {
     return place_of(0).d_hidden;
 }
 
-// Group `group`'s kept bits of a word in which each half is a group's.
-SPION_DEVICE Kept kept_of(unsigned word, int group) {
-    Kept kept;
-    kept.of_bits(word << 8 * (1 - group % 2));
-    return kept;
-}
-
 // dropout(d_x).
 SPION_DEVICE WarpRows dropped(const WarpRows& d_x, unsigned kept, float factor) {
     WarpRows result;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-        const Kept mask = kept_of(kept, group);
+        const Kept mask(kept, group);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             Octet octet = unpack(d_x.octet[h][group]);
@@ -81,9 +74,8 @@ SPION_DEVICE void through_gelu(Octet& hidden, Octet& gradient, float scale) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
         const float x = hidden.value[e];
-        const NormalTerms tail = normal_tail(x);
-        const float distribution = half + with_sign(half - scale * tail.distribution, x);  // P(x)
-        gradient.value[e] *= distribution + x * tail.bell * bell_scale;
+        const float distribution = half + with_sign(half - scale * normal_tail(x), x);  // P(x)
+        gradient.value[e] *= distribution + x * normal_bell(x) * bell_scale;
         hidden.value[e] = x * distribution;
     }
 }
@@ -107,7 +99,7 @@ SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& n
         Octet d[2] = {octet_of(d_gated, 0), octet_of(d_gated, 1)};
 #pragma unroll
         for (int h = 0; h < 2; ++h) through_gelu(gated[h], d[h], factor);
-        const Kept kept = kept_of(words.word(stage, kStatisticWords + kKeptGelu + n / 2), n);
+        const Kept kept(words.word(stage, kStatisticWords + kKeptGelu + n / 2), n);
         uint4 d_hidden[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -134,7 +126,7 @@ SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums&
                              unsigned end) {
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-        const Kept mask = kept_of(kept, group);
+        const Kept mask(kept, group);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const unsigned row = first + lane_row() + 8 * h;
@@ -142,7 +134,7 @@ SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums&
             Octet sum = octet_of(d.acc[group], h);
             add(sum, unpack(residual.octet[h][group]));
             if (row < end) ((uint4*)args.d_x)[index] = pack(sum);
-            scale(sum, args.draws.scale);
+            scale(sum, args.scale);
             if (row < end) ((uint4*)args.d_branch)[index] = mask.apply(h, pack(sum));
         }
     }
@@ -162,7 +154,8 @@ SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsign
         fetch_statistics(words, i, args.mean, args.rstd, first, end);
 #pragma unroll
         for (int word = 0; word < (kDropout > 0.0F ? kKeptWords : 0); ++word) {
-            words.fetch(i, kStatisticWords + word, kept_word(args, first, word), first < end);
+            words.fetch(i, kStatisticWords + word, args.kept + kept_index(first) + 32 * word,
+                        first < end);
         }
     };
     fetch(0);  // zeros, where there is no tile
@@ -180,9 +173,9 @@ SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsign
             store_narrow(place.units, warp_row, units_of(rows, of));
             const WarpOperands normed = operands_of(normalise(rows, of, gamma(), beta()));
             rows = dropped(queue.rows(i, kGradient), words.word(i, kStatisticWords + kKeptBranch),
-                           args.draws.scale);
+                           args.scale);
             store_narrow(place.d_branch, warp_row, rows);
-            through_feed_forward(d, normed, operands_of(rows), args.draws.scale, words, i, place,
+            through_feed_forward(d, normed, operands_of(rows), args.scale, words, i, place,
                                  warp_row);
         }
         bar_arrive(full(half), kMeeting);
