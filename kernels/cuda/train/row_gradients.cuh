@@ -104,36 +104,39 @@ SPION_DEVICE void store_narrow(unsigned tile, int warp_row, const WarpRows& rows
 }
 
 // d, the gradient of the norm's output, becomes that of its input x: with u = (x - mean) * rstd and
-// s = d * gamma, rstd * (s - mean(s) - u * mean(s * u)).
+// s = d * gamma, rstd * (s - mean(s) - u * mean(s * u)), where all but s is one multiple of x and a sum.
 SPION_DEVICE void norm_gradient(WarpSums& d, const WarpRows& x, const Statistics& of,
                                 unsigned gamma) {
-    float sum[2] = {}, product[2] = {};
+    float sum[2] = {}, product[2] = {};  // of s and of s * (x - mean)
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
         const Octet scale = vector_octet(gamma, 4 * group + lane_octet());
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const Octet unit = unit_of(x.octet[half][group], of.mean[half], of.rstd[half]);
+            const Octet octet = unpack(x.octet[half][group]);
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
                 float& value = d.acc[group][e / 2][2 * half + e % 2];
                 value *= scale.value[e];
                 sum[half] += value;
-                product[half] += value * unit.value[e];
+                product[half] += value * (octet.value[e] - of.mean[half]);
             }
         }
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+        const float rstd = of.rstd[half];
         const float mean_sum = sum_over_quad(sum[half]) * (1.0F / kChannels);
         const float mean_product = sum_over_quad(product[half]) * (1.0F / kChannels);
+        const float slope = -rstd * rstd * rstd * mean_product;
+        const float start = -slope * of.mean[half] - rstd * mean_sum;
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
-            const Octet unit = unit_of(x.octet[half][group], of.mean[half], of.rstd[half]);
+            const Octet octet = unpack(x.octet[half][group]);
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
                 float& value = d.acc[group][e / 2][2 * half + e % 2];
-                value = of.rstd[half] * (value - mean_sum - unit.value[e] * mean_product);
+                value = rstd * value + (slope * octet.value[e] + start);
             }
         }
     }
