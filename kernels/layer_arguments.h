@@ -110,3 +110,26 @@ struct SpionLayerEndArguments {
     long long rows_per_item;
     float scale;
 };
+
+// The norm after the last layer with the mean over a sample's rows that follows it, y[b, :] = the sum of
+// norm(x[b, l, :]) over l < lengths[b], over L. The mean is of u, rows of unit mean and variance, as gamma
+// and beta can follow; norm(x) is written nowhere. With first_only the first row stands for the sample, as
+// in SpionMaskedMeanArguments. Constants kChannels = C, kEpsilon.
+// norm_mean_forward: y and units, that mean of u; work item = one b.
+// norm_mean_backward: d_x, from d_y; a partial row a sample: d_gamma [C], d_beta [C]. Work item:
+//   rows_per_item rows, a multiple of kSpionItemRows.
+struct SpionNormMeanArguments {
+    const void* x;       // T [B, L, C]
+    const float* gamma;  // [C]
+    const float* beta;   // [C]
+    float* units;        // [B, C]
+    float* y;            // [B, C]
+    const float* d_y;    // [B, C]
+    void* d_x;           // T [B, L, C]
+    float* partials;     // [B, 2 * C]
+    const int* lengths;  // [B], 0 to L
+    int batch;           // B
+    int length;          // L
+    int first_only;
+    long long rows_per_item;
+};

@@ -182,10 +182,12 @@ Bytes bytes_of(const std::string& entry, const Model& model, std::int64_t rows) 
         {"feed_forward", 2, 2, 0},
         // The mean of two maps, 5 narrow and 2 narrow and 2 wide; beside a fused layer o's alone.
         {"linear_backward", 3.5, 1, 0},
-        {"norm_linear_forward", 4, 0, 4},
+        {"norm_linear_forward", 4.25, 0, 4},
         {"layer_end_forward", 4.25, 0, 4},  // with what dropout keeps, a bit an element
         {"layer_end_backward", 4.25, 0, 3},
         {"norm_linear_backward", 6, 0, 6},
+        {"norm_mean_forward", 1, 0, 1},
+        {"norm_mean_backward", 2, 0, 1},
     };
     const double element = storage_bytes(model.dtype()) * static_cast<double>(rows);
     const double narrow = element * model.shape().channels();
@@ -256,9 +258,10 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         sum.flop += work.flop;
     }
     print("all of them", sum);
-    print_out("\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
-              profile.fused ? "fused, four kernels each" : "general kernels",
-              profile.peak_bytes * 1e-9);
+    print_out(
+        "\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
+        profile.fused ? "fused, four kernels each and two behind the last" : "general kernels",
+        profile.peak_bytes * 1e-9);
     print_out("the step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
               profile.step_ms, task.goal_ms);
 }

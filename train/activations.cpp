@@ -42,7 +42,7 @@ std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Ta
         const std::int64_t layer =
             fused_layer_items(rows) * (norm_linear_partial(fused) + layer_end_partial(fused)) +
             fused_linear_items(rows) * fused_linear_partial(fused_out(shape));
-        return std::max(values, layer);
+        return std::max({values, layer, rows / shape.length * 2 * c});
     }
     for (const FusedLinearShape& fused :
          {fused_qkv(shape), fused_out(shape), fused_feed_forward1(shape, 0)}) {
@@ -86,6 +86,7 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
                .delta = sizes.floats(rows * shape.heads),
                .partials = sizes.floats(partial_values(shape, rows, device.target()))};
     const std::int64_t samples = batch / shape.towers;
+    if (fused) units = sizes.floats(static_cast<std::int64_t>(batch) * c);
     pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     d_pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     if (shape.towers == 2) {

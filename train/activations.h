@@ -50,6 +50,7 @@ struct Activations {
     std::vector<LayerActivations> layers;
     NormActivations final_norm;
     ScratchBuffers scratch;
+    Buffer units;          // fp32 [T, B, C] means of the last norm's rows, where layers are fused
     Buffer pooled;         // fp32 [T, B, C]
     Buffer d_pooled;       // fp32 [T, B, C]
     Buffer features;       // fp32 [B, 4C]; none with one tower
