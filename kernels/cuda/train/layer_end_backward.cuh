@@ -194,10 +194,10 @@ struct WeightSums {
 };
 
 SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
-    const int lane = (int)(threadIdx.x % 32 + run_time_zero());  // addresses are made for each tile
     const unsigned ones = Element::pack(1.0F, 1.0F);
 #pragma unroll 1
     for (int k = 0; k < kTileRows / 16; ++k) {
+        const int lane = (int)(threadIdx.x % 32 + run_time_zero());  // addresses are made each time
         sums.map1.add<kHiddenChunks>(place.d_hidden, place.units, k, warp, lane);
         unsigned a[kHiddenTiles][4], b[4];
 #pragma unroll
