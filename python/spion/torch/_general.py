@@ -172,7 +172,7 @@ def define(
 _library = define(
     "general_attention",
     _ARGUMENTS,
-    Kernels(_general, _general_backward, _fake, _fake_backward),
+    Kernels(_general, _general_backward, _fake, _fake_backward, direct.forward_general),
     _save,
     _differentiate,
 )

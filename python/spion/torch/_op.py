@@ -148,7 +148,7 @@ def _register() -> tuple[torch.library.Library, Any]:
         "attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
         f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor)"
     )
-    kernels = Kernels(_forward, _backward, _fake, _fake_backward)
+    kernels = Kernels(_forward, _backward, _fake, _fake_backward, direct.forward)
     plain = register(library, "attention", kernels, Derivative((0, 1, 2), _save, _differentiate))
     autocast(library, "attention", 3, computed_in)
     return library, plain

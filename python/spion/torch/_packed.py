@@ -124,7 +124,7 @@ def _register() -> torch.library.Library:
         "packed_attention_backward(Tensor d_o, Tensor qkv, Tensor o, Tensor lse, "
         f"{_ARGUMENTS}) -> Tensor"
     )
-    kernels = Kernels(_forward, _backward, _fake, _fake_backward)
+    kernels = Kernels(_forward, _backward, _fake, _fake_backward, direct.forward_packed)
     register(library, "packed_attention", kernels, Derivative((0,), _save, _differentiate))
     autocast(library, "packed_attention", 1, computed_in)
     return library

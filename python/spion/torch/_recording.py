@@ -16,12 +16,14 @@ Kernel = Callable[..., Any]
 
 
 class Kernels(NamedTuple):
-    """What computes an operator and its gradients, and what makes their results for fake tensors."""
+    """What computes an operator and its gradients, and what makes their results for fake tensors. direct:
+    the part of forward that takes most calls, given all arguments; None says that it does not."""
 
     forward: Kernel
     backward: Kernel
     fake: Kernel
     fake_backward: Kernel
+    direct: Kernel | None = None
 
 
 class Derivative(NamedTuple):
@@ -81,6 +83,7 @@ def _plain_function(
     kernels: Kernels, derivative: Derivative, backward_operator: Any
 ) -> type[torch.autograd.Function]:
     save, differentiate = derivative.save, derivative.differentiate
+    direct = kernels.direct or kernels.forward
     nothing = (None,) * len(derivative.of)
 
     class Plain(torch.autograd.Function):
@@ -89,7 +92,9 @@ def _plain_function(
 
         @staticmethod
         def forward(ctx: Any, *given: Any) -> Any:
-            made = kernels.forward(*given[-1])
+            made = direct(*given[-1])
+            if made is None:
+                made = kernels.forward(*given[-1])
             ctx.mark_non_differentiable(made[1])
             ctx.set_materialize_grads(False)
             save(ctx, given[-1], made)
@@ -172,6 +177,7 @@ def _autograd_kernels(
     once = _once_function(backward_operator)
     defaults = tuple(x.default_value for x in operator._schema.arguments)
     count, inputs_of = len(defaults), _taker(derivative.of)
+    direct = kernels.direct or kernels.forward
 
     def forward(keys: Any, *arguments: Any) -> Any:
         if len(arguments) < count:  # the dispatcher leaves out what has its default
@@ -188,7 +194,10 @@ def _autograd_kernels(
             if recorded:
                 return traced.apply(keys, *arguments)
             return _below_autograd(operator, keys, arguments)
-        return plain.apply(*inputs, arguments) if recorded else kernels.forward(*arguments)
+        if recorded:
+            return plain.apply(*inputs, arguments)
+        made = direct(*arguments)
+        return kernels.forward(*arguments) if made is None else made
 
     def backward(keys: Any, *arguments: Any) -> Any:
         tensors = tuple([x for x in arguments if isinstance(x, torch.Tensor)])
