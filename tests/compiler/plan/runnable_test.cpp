@@ -6,9 +6,10 @@
 #include <functional>
 #include <random>
 
-#include "codegen/emit.h"
+#include "ir/error.h"
 #include "ir/verify.h"
 #include "tests/compiler/plan/tile_cases.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 
