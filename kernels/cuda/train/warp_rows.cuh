@@ -94,6 +94,17 @@ SPION_DEVICE WarpOperands operands_of(const WarpRows& rows) {
     }
     return result;
 }
+// The reverse.
+SPION_DEVICE WarpRows rows_of(const WarpOperands& operands) {
+    WarpRows rows;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+        const auto& step = operands.group[group].step;
+        rows.octet[0][group] = make_uint4(step[0][0], step[0][2], step[1][0], step[1][2]);
+        rows.octet[1][group] = make_uint4(step[0][1], step[0][3], step[1][1], step[1][3]);
+    }
+    return rows;
+}
 SPION_DEVICE Operand operand_of(const uint4& row, const uint4& row_below) {
     Operand result;
     operand(result.step[0], row, row_below, 0);
