@@ -44,13 +44,15 @@ SPION_DEVICE unsigned word_of(const uint4& octet, int index) {
     return index == 0 ? octet.x : index == 1 ? octet.y : index == 2 ? octet.z : octet.w;
 }
 
-// Weights [kRows, 8 * kChunks] into shared memory, rows and columns in their places.
-template <int kRows, int kChunks>
+// Weights [kRows, 8 * kChunks] into shared memory, columns in their places, and rows too unless they meet
+// an operand whose columns have theirs.
+template <int kRows, int kChunks, bool kRowsInPlaces = true>
 SPION_DEVICE void load_weights(unsigned target, const void* source) {
     static_assert(kRows % 32 == 0 && kChunks % 4 == 0);
     for (int i = (int)threadIdx.x; i < kRows * kChunks * 4; i += kThreads) {
         const int row = i / (kChunks * 4), word = i % (kChunks * 4);
-        const int place = row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2;
+        const int place =
+            kRowsInPlaces ? row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 : row;
         store_shared_word(
             target + chunk_offset<kChunks>(place, word / 16 * 4 + word % 4) + word % 16 / 4 * 4,
             ((const unsigned*)source)[i]);
