@@ -99,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (int c = threadIdx.x; c < args.channels; c += kThreads) {
         float sum = 0.0F;
-#pragma unroll 8
+#pragma unroll 32
         for (int h = 0; h < args.hidden_width; ++h)
             sum += d_hidden[h] * args.w1[h * args.channels + c];
         args.d_pooled[static_cast<long long>(sample) * args.channels + c] = sum;
