@@ -228,7 +228,11 @@ typedef enum spion_call_flags {
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
      * otherwise: it refuses tables of another plan, lengths, spans and cu_seqlens out of range, and
      * a workspace that is not prepared. To find mistakes with: it allocates, and cannot be captured. */
-    SPION_CHECK = 2
+    SPION_CHECK = 2,
+    /* The caller knows that tensors, lse, tables and workspace are memory of the context's GPU, as of
+     * arrays that say which one they are on: the driver is not asked about each address. Other memory
+     * then faults on the GPU, in place of a sentence. */
+    SPION_KNOWN = 4
 } spion_call_flags;
 
 /* Which random numbers decide what dropout drops: Philox of seed, offset and the element's place
