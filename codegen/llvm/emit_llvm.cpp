@@ -7,6 +7,7 @@
 
 #include "codegen/attention_constants.h"
 #include "codegen/baked_tables.h"
+#include "codegen/llvm/score_llvm.h"
 #include "ir/error.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
@@ -76,6 +77,9 @@ std::vector<Constant> host_constants(const Attention& attention, int items, Cove
     for (Constant& constant : operation_constants(attention, blocks)) {
         constants.push_back(std::move(constant));
     }
+    constants.push_back({.name = "kExpression",
+                         .value = !attention.score.empty(),
+                         .comment = "express_score() says what scores become"});
     return constants;
 }
 
@@ -162,6 +166,7 @@ KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
         fmt::format("{}{}", kernel.family->body(program.role, kernel.plan), baked ? "_baked" : "");
     KernelSource source =
         specialise_host(target, attention_name(role, program), body, role, constants, shape);
+    source.text += score_llvm(program.attention);
     if (baked) {
         require_bakeable(program);
         append_tables(source.text, program);

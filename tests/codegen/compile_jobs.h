@@ -47,7 +47,7 @@ CompileJobs packed_jobs(const Target& target, bool all);
 // Full patterns under a causal mask and under spans: every role, block and family, packed too.
 CompileJobs masked_jobs(const Target& target);
 // Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too; and with
-// a bias the family that has it.
-CompileJobs changed_jobs(const Target& target);
+// a bias the family that has it. Or, `expressed`, a user's expressions alone.
+CompileJobs changed_jobs(const Target& target, bool expressed);
 
 }  // namespace spion::test

@@ -19,7 +19,8 @@ constexpr WgmmaExposed kExposed{.products = 2.0, .scores = 0.77};
 constexpr int kOnlyFullWidth = 128;
 
 bool changes_scores(const Attention& attention) {
-    return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi;
+    return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi ||
+           !attention.score.empty();
 }
 
 bool computes(KernelRole role) {
@@ -49,7 +50,9 @@ std::string why_not(const KernelCase& launch) {
         return reason;
     }
     if (changes_scores(attention)) {
-        return "kernels of the fused backward have no registers for dropout, softcap or alibi";
+        return "kernels of the fused backward have no registers for dropout, softcap, alibi or a "
+               "score "
+               "expression";
     }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels of the fused backward take turns that the pattern alone decides, "
@@ -116,7 +119,9 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
         program.attention.key_value_heads() != program.attention.heads ||
         program.attention.patterns > 1 || tma_tile_width(program.attention) < 64) {
         return fmt::format(
-            "{} takes no mask of spans, dropout, softcap, alibi or relative_bias, one pattern, as "
+            "{} takes no mask of spans, dropout, softcap, alibi, relative_bias or score "
+            "expression, "
+            "one pattern, as "
             "many heads of K and V as of Q and D and Dv of at most 128, one of them above 32: take "
             "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));

@@ -26,10 +26,12 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
     return unit == MatrixUnit::kMmaSyncTma && has_instructions(target);
 }
 
-// dK and dV keep the slopes of capped scores beside everything else.
-std::string why_not_capped(const Attention& attention, KernelRole role) {
-    return attention.softcap > 0.0F && role == KernelRole::kKeyValueGradient
-               ? "a warp has no registers for the slopes of softcap in dK and dV"
+// dK and dV keep the slopes of changed scores beside everything else.
+std::string why_not_slopes(const Attention& attention, KernelRole role) {
+    const bool has_slopes = attention.softcap > 0.0F || !attention.score.empty();
+    return has_slopes && role == KernelRole::kKeyValueGradient
+               ? "a warp has no registers for the slopes of softcap or a score expression in dK "
+                 "and dV"
                : "";
 }
 
@@ -40,7 +42,7 @@ std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
         return reason;
     }
-    if (std::string reason = why_not_capped(launch.attention, launch.role); !reason.empty()) {
+    if (std::string reason = why_not_slopes(launch.attention, launch.role); !reason.empty()) {
         return reason;
     }
     if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
@@ -114,7 +116,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     const Attention& attention = program.attention;
     std::string reason = why_not_item_walks(attention, program.role);
     if (reason.empty()) reason = why_not_bias(attention);
-    if (reason.empty()) reason = why_not_capped(attention, program.role);
+    if (reason.empty()) reason = why_not_slopes(attention, program.role);
     if (!reason.empty()) {
         return reason + ": take unit=mma_sync";
     }
