@@ -31,6 +31,8 @@ struct CallMemory {
     float* d_sinks;
     const std::int32_t *cu_seqlens, *host_cu_seqlens;
     std::int64_t sequences;
+    const float* relative_bias;
+    float* d_relative_bias;
 };
 
 static_assert(sizeof(spion_dropout_state) == sizeof(SpionDropoutState) &&
@@ -173,6 +175,13 @@ void check_score_values(const spion_plan& plan, const CallMemory& memory) {
     if (memory.d_sinks != nullptr) {
         check_option(plan, attention.sink, memory.d_sinks, "d_sinks", "sinks", sizeof(float));
     }
+    const bool biased = attention.relative_bias > 0;
+    check_option(plan, biased, memory.relative_bias, "relative_bias", "relative_bias",
+                 sizeof(float));
+    if (memory.d_relative_bias != nullptr) {
+        check_option(plan, biased, memory.d_relative_bias, "d_relative_bias", "relative_bias",
+                     sizeof(float));
+    }
 }
 
 void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
@@ -284,6 +293,8 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     args.alibi_slopes = memory.alibi_slopes;
     args.sinks = memory.sinks;
     args.d_sinks = memory.d_sinks;
+    args.relative_bias = memory.relative_bias;
+    args.d_relative_bias = memory.d_relative_bias;
     args.starts = memory.cu_seqlens;
     check_tables(plan, memory);
     const std::optional<TableHead> head = head_of(*plan.plan, memory, on_host);
@@ -336,12 +347,13 @@ int32_t spion_forward(const spion_plan* plan, const spion_forward_args* args,
              {"k", call.k, &Arguments::k, Access::kRead},
              {"v", call.v, &Arguments::v, Access::kRead},
              {"o", call.o, &Arguments::o, Access::kWrite}}};
-        spion::api::run(made, PlanPass::kForward, tensors, call.lse,
-                        {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags, call.table_head, call.query_spans,
-                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, nullptr,
-                         call.cu_seqlens, call.host_cu_seqlens, call.sequences},
-                        stream);
+        spion::api::run(
+            made, PlanPass::kForward, tensors, call.lse,
+            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
+             call.flags, call.table_head, call.query_spans, call.key_spans, call.dropout,
+             call.alibi_slopes, call.sinks, nullptr, call.cu_seqlens, call.host_cu_seqlens,
+             call.sequences, call.relative_bias, nullptr},
+            stream);
     });
 }
 
@@ -360,12 +372,13 @@ int32_t spion_backward(const spion_plan* plan, const spion_backward_args* args,
              {"d_k", call.d_k, &Arguments::d_k, Access::kWrite},
              {"d_v", call.d_v, &Arguments::d_v, Access::kWrite}}};
         // Kernels of the backward pass read it.
-        spion::api::run(made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
-                        {call.tables, call.table_bytes, call.lengths, call.workspace,
-                         call.workspace_bytes, call.flags, call.table_head, call.query_spans,
-                         call.key_spans, call.dropout, call.alibi_slopes, call.sinks, call.d_sinks,
-                         call.cu_seqlens, call.host_cu_seqlens, call.sequences},
-                        stream);
+        spion::api::run(
+            made, PlanPass::kBackward, tensors, const_cast<float*>(call.lse),
+            {call.tables, call.table_bytes, call.lengths, call.workspace, call.workspace_bytes,
+             call.flags, call.table_head, call.query_spans, call.key_spans, call.dropout,
+             call.alibi_slopes, call.sinks, call.d_sinks, call.cu_seqlens, call.host_cu_seqlens,
+             call.sequences, call.relative_bias, call.d_relative_bias},
+            stream);
     });
 }
 

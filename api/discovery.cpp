@@ -70,6 +70,8 @@ void check_pooled(const Attention& attention) {
            "the whole map or a causal one: leave spans 0");
     refuse(attention.key_value_length() != attention.length, "keys of another length",
            "maps of one sequence: leave key_length 0");
+    refuse(attention.relative_bias > 0, "relative_bias",
+           "scores that no bias by relative position is added to: leave relative_bias 0");
     refuse(attention.patterns != 1, "patterns of its heads",
            "all heads together: leave patterns 0, or make one of "
            "each group's heads");

@@ -25,16 +25,15 @@ DType dtype_of(std::int32_t dtype) {
     }
 }
 
+static_assert(SPION_MASKED == static_cast<int>(SoftmaxKind::kMasked) &&
+              SPION_PRUNED_ZERO == static_cast<int>(SoftmaxKind::kPrunedZero));
+
 SoftmaxKind softmax_of(std::int32_t softmax) {
-    switch (softmax) {
-        case SPION_MASKED:
-            return SoftmaxKind::kMasked;
-        case SPION_PRUNED_ZERO:
-            return SoftmaxKind::kPrunedZero;
-        default:
-            throw UserError("softmax {} is not known: use SPION_MASKED or SPION_PRUNED_ZERO",
-                            softmax);
+    if (softmax < 0 || softmax >= std::ssize(kSoftmaxNames)) {
+        throw UserError("softmax {} is not known: use the spion_softmax that is {}", softmax,
+                        any_of_names(kSoftmaxNames));
     }
+    return static_cast<SoftmaxKind>(softmax);
 }
 
 ElementMask mask_of(const spion_attention& given) {
@@ -70,6 +69,7 @@ Attention attention_of(const spion_attention& given) {
                         .softcap = given.softcap,
                         .alibi = given.alibi != 0,
                         .sink = given.sinks != 0,
+                        .relative_bias = given.relative_bias,
                         .varlen = given.varlen != 0};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);

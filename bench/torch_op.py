@@ -5,6 +5,9 @@ and FlexAttention, in one run on one GPU.
     python bench/torch_op.py device --spion PATH    device time in graph replay, beside the command's
     python bench/torch_op.py step                   compiled training steps, ours and FlexAttention's
 
+Ours of `step` takes q, k and v as the projection leaves them ("spion"), or as three tensors
+("spion-apart"), as FlexAttention does.
+
 A line of JSON for each figure on standard output.
 """
 
@@ -85,6 +88,22 @@ def empty_operator(like):
     return torch.ops.spion_bench.attention.default
 
 
+def parts_of(layer, q, k, v, o, lse):
+    """What a call does beside the dispatcher: its outputs, and the library with outputs given."""
+    core, memory, head = layer.plan.core, None, None
+    empty = torch._C._dynamo.guards._empty_strided_cpu
+    if q.is_cuda:
+        memory = torch.zeros(core.workspace(1, 0)[0], dtype=torch.uint8, device=q.device)
+        head = layer.tables[:16].cpu().numpy().tobytes()
+        empty = torch._C._dynamo.guards._empty_strided_cuda
+    lent = (o, lse, layer.tables, None, None, memory, head, not q.is_cuda, None)
+    sizes = [(tuple(x.shape), x.stride(), x.dtype) for x in (o, lse)]
+    return {
+        "library, outputs given": lambda: core.forward(q, k, v, *lent),
+        "outputs": lambda: (empty(*sizes[0]), empty(*sizes[1])),
+    }
+
+
 def measure_cpu(args):
     """Time of this thread's calls, of a problem that is as good as none: a GPU keeps up with them; on the
     host, where the kernel is within the call, it is one block of 16, and "library" is that much and
@@ -100,7 +119,6 @@ def measure_cpu(args):
     op, floor = torch.ops.spion.attention.default, empty_operator(q)
     rest = (layer.tables, None, block, 0.0, "masked")
     o, lse = op(q, k, v, *rest)
-    lent = (o, lse, layer.tables, None, None, None, None, True, None)
 
     def inference():
         with torch.inference_mode():
@@ -118,9 +136,7 @@ def measure_cpu(args):
         "module": lambda: layer(q, k, v),
         "module, recording": lambda: layer(*leaves),
     }
-    if not cuda:
-        forward = layer.plan.core.forward
-        runs["library, outputs given"] = lambda: forward(q, k, v, *lent)
+    runs |= parts_of(layer, q, k, v, o, lse)
     times = {name: [] for name in runs}
     for _ in range(40):
         for name, run in runs.items():
@@ -227,10 +243,28 @@ class Layer(nn.Module):
     def forward(self, x, attention):
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        o = attention(q, k, v).transpose(1, 2).reshape(batch, length, -1)
+        o = attention(qkv).reshape(batch, length, -1)
         x = x + F.dropout(self.out(o), 0.1)
         return x + F.dropout(self.down(F.dropout(F.gelu(self.up(self.norm_of_mlp(x))), 0.1)), 0.1)
+
+
+class Packed(nn.Module):
+    """Ours, of [B, L, 3, H, D]."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, qkv):
+        return self.attention.packed(qkv)
+
+
+class Apart(Packed):
+    """Any attention of three tensors [B, H, L, D]."""
+
+    def forward(self, qkv):
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self.attention(q, k, v).transpose(1, 2)
 
 
 class Model(nn.Module):
@@ -238,7 +272,7 @@ class Model(nn.Module):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(tokens, width), nn.Embedding(length, width)
         self.layers = nn.ModuleList(Layer(width, heads, head_dim, hidden) for _ in range(layers))
-        self.norm, self.attentions = nn.LayerNorm(width), attentions
+        self.norm, self.attentions = nn.LayerNorm(width), nn.ModuleList(attentions)
         self.head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
     def forward(self, ids, wanted):
@@ -287,6 +321,11 @@ def flex_layers(patterns, tiles):
     return made
 
 
+def spion_layers(patterns, heads, head_dim):
+    kind = dict(heads=heads, head_dim=head_dim, dtype=torch.bfloat16, device="cuda")
+    return [st.BlockSparseAttention(each, typical=patterns[0], **kind) for each in patterns]
+
+
 STEPS = {
     "listops": dict(batch=256, tokens=32, length=2048, width=64, heads=2, head_dim=32, hidden=128,
                     layers=4, classes=10, density=0.04),
@@ -305,20 +344,11 @@ def measure_step(args):
         for way in args.ways:
             torch._dynamo.reset()
             torch.manual_seed(0)
-            if way == "spion":
-                attentions = nn.ModuleList(
-                    st.BlockSparseAttention(
-                        pattern,
-                        heads=heads,
-                        head_dim=width,
-                        dtype=torch.bfloat16,
-                        device="cuda",
-                        typical=patterns[0],
-                    )
-                    for pattern in patterns
-                )
+            if way.startswith("spion"):
+                attentions = spion_layers(patterns, heads, width)
             else:
                 attentions = flex_layers(patterns, way.split("-")[1])
+            attentions = [(Packed if way == "spion" else Apart)(each) for each in attentions]
             model = Model(**settings, attentions=attentions).cuda()
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
             run = torch.compile(model, mode="reduce-overhead")
@@ -356,7 +386,8 @@ def main():
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="of `cpu`")
     parser.add_argument("--spion", default="build/spion")
     parser.add_argument("--models", nargs="+", default=list(STEPS), choices=list(STEPS))
-    parser.add_argument("--ways", nargs="+", default=["spion", "flex-own", "flex-masked"])
+    ways = ("spion", "spion-apart", "flex-own", "flex-masked")
+    parser.add_argument("--ways", nargs="+", default=ways, choices=ways)
     args = parser.parse_args()
     {"cpu": measure_cpu, "device": measure_device, "step": measure_step}[args.what](args)
 

@@ -48,6 +48,31 @@ std::string why_not_its_unit(const TileProgram& program, const Target& target,
 
 }  // namespace
 
+KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates) {
+    return {.attention = program.attention,
+            .role = program.role,
+            .block = program.block,
+            .target = target,
+            .rates = rates};
+}
+
+bool computes_split_backward(KernelRole role) {
+    return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
+           role == KernelRole::kKeyValueGradient;
+}
+
+int one_block_row(int /*block*/) {
+    return 1;
+}
+
+std::vector<TileShape> no_packed_shapes(const KernelCase& /*launch*/, int /*packed_rows*/) {
+    return {};
+}
+
+double no_packing_overhead(const KernelCase& /*launch*/, const TileShape& /*shape*/) {
+    return 1;
+}
+
 std::vector<const KernelFamily*> families_for(KernelRole role, KernelFamilies families) {
     std::vector<const KernelFamily*> found;
     std::copy_if(families.begin(), families.end(), std::back_inserter(found),
@@ -83,12 +108,7 @@ PlannedKernel plan_kernel(const TileProgram& program, const Target& target,
         family_of(program.role, program.unit, program.attention.dtype, target, families);
     const Rates rates = rates_of(target);
     return {.family = family,
-            .plan = family->plan({.attention = program.attention,
-                                  .role = program.role,
-                                  .block = program.block,
-                                  .target = target,
-                                  .rates = rates},
-                                 shape_of(program))};
+            .plan = family->plan(case_of(program, target, rates), shape_of(program))};
 }
 
 }  // namespace spion

@@ -29,6 +29,9 @@ struct KernelCase {
     const Rates& rates;  // the target's, or a test's
 };
 
+// The launch of a program, which outlives the result as `rates` does.
+KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates);
+
 struct KernelFamily {
     std::string_view name;  // for people: "wgmma on sm_90a"
     std::string_view mark;  // behind a tile shape in a table: "wgmma"; "" for the general family
@@ -77,11 +80,17 @@ struct KernelFamily {
     // All rows of a tile are multiplied alike; else its warps leave out what they do not use.
     bool multiplies_whole_tiles = false;
 
-    // The body's file (kernels/cuda/ or kernels/host/), less its extension, and its constants beside the operation's and
-    // the tile's.
+    // The body's file (kernels/cuda/ or kernels/host/), less its extension, and its constants beside
+    // the operation's and the tile's.
     std::string (*body)(KernelRole role, const KernelPlan& plan);
     std::vector<Constant> (*constants)(const TileProgram& program, const KernelPlan& plan);
 };
+
+// What several families say alike.
+bool computes_split_backward(KernelRole role);  // the three roles of kSplitBackwardRoles
+int one_block_row(int block);                   // 1: tiles are not packed
+std::vector<TileShape> no_packed_shapes(const KernelCase& launch, int packed_rows);
+double no_packing_overhead(const KernelCase& launch, const TileShape& shape);  // 1
 
 using KernelFamilies = std::span<const KernelFamily* const>;
 

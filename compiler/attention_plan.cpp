@@ -7,7 +7,9 @@
 
 #include "codegen/emit.h"
 #include "compiler/launch/advance_dropout.h"
+#include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/sink_gradient.h"
+#include "ir/ceil_div.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
@@ -37,21 +39,17 @@ std::int32_t clamped(std::int64_t number) {
         std::min<std::int64_t>(number, std::numeric_limits<std::int32_t>::max()));
 }
 
-std::int64_t blocks_in(std::int64_t length, int block) {
-    return (length + block - 1) / block;
-}
-
 // Of all patterns of the layer.
 std::int64_t blocks_of(const PlanRequest& request) {
     const Attention& attention = request.attention;
-    return attention.patterns * blocks_in(attention.length, request.block) *
-           blocks_in(attention.key_value_length(), request.block);
+    return attention.patterns * ceil_div(attention.length, request.block) *
+           ceil_div(attention.key_value_length(), request.block);
 }
 
 // A block a row, from the first corner of the map to the last.
 HeadPatterns diagonals(const Attention& attention, int block) {
-    const std::int64_t rows = blocks_in(attention.length, block);
-    const std::int64_t columns = blocks_in(attention.key_value_length(), block);
+    const std::int64_t rows = ceil_div(attention.length, block);
+    const std::int64_t columns = ceil_div(attention.key_value_length(), block);
     std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * columns));
     for (std::int64_t row = 0; row < rows; ++row) {
         bits[static_cast<std::size_t>(row * columns + row * columns / rows)] = 1;
@@ -102,8 +100,8 @@ void check(const PlanRequest& request) {
         throw UserError(
             "max_blocks is {}, and {} rows of {} blocks have {}: give 0 for all of them",
             request.max_blocks,
-            request.attention.patterns * blocks_in(request.attention.length, request.block),
-            blocks_in(request.attention.key_value_length(), request.block), blocks_of(request));
+            request.attention.patterns * ceil_div(request.attention.length, request.block),
+            ceil_div(request.attention.key_value_length(), request.block), blocks_of(request));
     }
     if (request.batch < 1) {
         throw UserError("the usual batch is {}: give at least 1, or 0 for {}", request.batch,
@@ -129,12 +127,6 @@ HeadPatterns typical_pattern(const PlanRequest& request) {
 
 LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     check(request);
-    if (request.attention.relative_bias > 0) {
-        throw UserError(
-            "plans and bundles take no relative_bias, and {} was asked for: leave it out, or use "
-            "`spion compile`",
-            request.attention.relative_bias);
-    }
     check_dtype(request.attention, target);
     const HeadPatterns typical = typical_pattern(request);
     // What is not known to be full is taken for sparse: of one block the diagonal is both.
@@ -156,6 +148,9 @@ std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPr
     }
     if (request.attention.sink) {
         sources.push_back(sink_gradient_source(request.attention, target));
+    }
+    if (request.attention.relative_bias > 0) {
+        sources.push_back(bias_gradient_source(request.attention, target));
     }
     if (request.attention.dropout > 0.0F) {
         sources.push_back(advance_dropout_source(target));
@@ -186,6 +181,9 @@ AttentionPlan::AttentionPlan(PlanRequest request, LayerPrograms programs,
     }
     if (request_.attention.sink) {
         device.prepare(*sink_gradient().kernel, sink_gradient_geometry(request_.attention));
+    }
+    if (request_.attention.relative_bias > 0) {
+        device.prepare(*bias_gradient().kernel, bias_gradient_geometry(request_.attention));
     }
     if (request_.attention.dropout > 0.0F) {
         device.prepare(*kernels_.back().kernel, advance_dropout_geometry());
@@ -269,7 +267,13 @@ WorkspaceLayout AttentionPlan::workspace(std::int64_t batch) const {
     for (const LaunchBytes& launch : layout.of_launch) {
         dq_accum = std::max(dq_accum, launch.dq_accum);
     }
-    layout.backward_bytes = bytes + rounded(dq_accum);
+    bytes += rounded(dq_accum);
+    layout.bias_sums = bytes;
+    if (request_.attention.relative_bias > 0) {
+        const std::int64_t floats = bias_gradient_floats(request_.attention, batch);
+        bytes += rounded(static_cast<std::size_t>(floats) * sizeof(float));
+    }
+    layout.backward_bytes = bytes;
     return layout;
 }
 
@@ -281,6 +285,10 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
     args.delta = rows;
     if (args.lse == nullptr) {
         args.lse = rows;
+    }
+    float* const d_relative_bias = args.d_relative_bias;
+    if (d_relative_bias != nullptr) {
+        args.d_relative_bias = reinterpret_cast<float*>(start + layout.bias_sums);
     }
     const std::size_t first = pass == PlanPass::kForward ? 0 : 1;
     const std::size_t end = pass == PlanPass::kForward ? 1 : 3;
@@ -300,9 +308,23 @@ void AttentionPlan::run(PlanPass pass, SpionAttentionArguments args, const PlanC
         device.launch_on(stream, *kernels_[i].kernel, launch.geometry, launch.data(),
                          launch.bytes());
     }
-    if (pass == PlanPass::kBackward && request_.attention.sink && args.d_sinks != nullptr) {
-        device.launch_on(stream, *sink_gradient().kernel,
-                         sink_gradient_geometry(request_.attention), &args, sizeof(args));
+    if (pass == PlanPass::kBackward) {
+        run_score_gradients(args, d_relative_bias, device, stream);
+    }
+}
+
+void AttentionPlan::run_score_gradients(const SpionAttentionArguments& args, float* d_relative_bias,
+                                        const Device& device, ForeignStream stream) const {
+    const Attention& attention = request_.attention;
+    if (attention.sink && args.d_sinks != nullptr) {
+        device.launch_on(stream, *sink_gradient().kernel, sink_gradient_geometry(attention), &args,
+                         sizeof(args));
+    }
+    if (attention.relative_bias > 0 && d_relative_bias != nullptr) {
+        const SpionAttentionArguments own =
+            bias_gradient_arguments(attention, args, d_relative_bias);
+        device.launch_on(stream, *bias_gradient().kernel, bias_gradient_geometry(attention), &own,
+                         sizeof(own));
     }
 }
 

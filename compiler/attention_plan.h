@@ -51,8 +51,8 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target);
 // Its three programs, walking the typical pattern. Gather blocks are not longer than blocks, so
 // that every pattern can be walked.
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target);
-// The kernels of a plan: those of its programs, where the attention has sinks the one of their
-// gradient, and where it has dropout the one that moves it on.
+// The kernels of a plan: those of its programs, where the attention has sinks or a bias by relative
+// position the one of their gradient, and where it has dropout the one that moves it on.
 std::vector<KernelSource> plan_sources(const PlanRequest& request, const LayerPrograms& programs,
                                        const Target& target);
 
@@ -67,9 +67,10 @@ struct WorkspaceLayout {
     static constexpr std::size_t kAlignment = 256;
     std::array<LaunchBytes, 3> of_launch = {};  // by launch_of
     std::array<std::size_t, 3> counters = {}, dq_semaphore = {};
-    std::size_t zeros = 0;     // bytes that calls expect to be zero and leave so
-    std::size_t rows = 0;      // [B, H, L] fp32: LSE nobody wants, or delta
-    std::size_t dq_accum = 0;  // of the launch that has any
+    std::size_t zeros = 0;      // bytes that calls expect to be zero and leave so
+    std::size_t rows = 0;       // [B, H, L] fp32: LSE nobody wants, or delta
+    std::size_t dq_accum = 0;   // of the launch that has any
+    std::size_t bias_sums = 0;  // of a bias by relative position (compiler/launch/bias_gradient.h)
     std::size_t forward_bytes = 0, backward_bytes = 0;
 };
 
@@ -102,8 +103,9 @@ class AttentionPlan {
     WorkspaceLayout workspace(std::int64_t batch) const;
 
     // args: tensors, batch and what else the operation reads; lse null where nobody wants it. In the
-    // backward pass dO and gradients too; that of the sinks is left out where d_sinks is null. The order of work is made for the pattern of the head, where that is known,
-    // else for the typical one. Allocates nothing and waits for nothing. Throws as
+    // backward pass dO and gradients too; those of the sinks and of a bias by relative position are
+    // left out where d_sinks and d_relative_bias, [H, 2R + 1] alone, are null. The order of work is
+    // made for the pattern of the head, where that is known, else for the typical one. Allocates nothing and waits for nothing. Throws as
     // KernelLaunch::prepare and Device::launch_on do, the former before anything is launched.
     void run(PlanPass pass, SpionAttentionArguments args, const PlanCall& call,
              const Device& device, ForeignStream stream) const;
@@ -115,6 +117,13 @@ class AttentionPlan {
   private:
     // Behind the programs' kernels; the last is that of advance_dropout, of a plan with dropout.
     const JitKernel& sink_gradient() const { return kernels_[programs_.size()]; }
+    const JitKernel& bias_gradient() const {
+        return kernels_[programs_.size() + (request_.attention.sink ? 1 : 0)];
+    }
+    // What follows the programs' kernels in the backward pass. args: as those had them; the gradients
+    // are written where the caller wants them.
+    void run_score_gradients(const SpionAttentionArguments& args, float* d_relative_bias,
+                             const Device& device, ForeignStream stream) const;
     WorkHints hints_of(std::size_t launch, const std::optional<TableHead>& head) const;
 
     PlanRequest request_;

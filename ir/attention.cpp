@@ -9,44 +9,43 @@
 
 namespace spion {
 
-std::string_view to_string(SoftmaxKind kind) {
-    switch (kind) {
-        case SoftmaxKind::kPrunedZero:
-            return "pruned_zero";
-        case SoftmaxKind::kMasked:
-            return "masked";
+namespace {
+
+// The kind whose place in `names` its name has; `what` says in the message what was named.
+template <typename Kind, std::size_t kCount>
+Kind parse_kind(const std::array<std::string_view, kCount>& names, std::string_view name,
+                std::string_view what) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) {
+        throw UserError("{} '{}' is not known: use {}", what, name, any_of_names(names));
     }
-    throw InternalError("softmax kind {} has no name", static_cast<int>(kind));
+    return static_cast<Kind>(found - names.begin());
+}
+
+}  // namespace
+
+std::string any_of_names(std::span<const std::string_view> names) {
+    std::string text(names.front());
+    for (std::size_t n = 1; n < names.size(); ++n) {
+        text += fmt::format("{}{}", n + 1 == names.size() ? " or " : ", ", names[n]);
+    }
+    return text;
+}
+
+std::string_view to_string(SoftmaxKind kind) {
+    return kSoftmaxNames.at(static_cast<std::size_t>(kind));
 }
 
 SoftmaxKind parse_softmax_kind(std::string_view name) {
-    for (SoftmaxKind kind : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
-        if (name == to_string(kind)) {
-            return kind;
-        }
-    }
-    throw UserError("softmax kind '{}' is not known: use pruned_zero or masked", name);
+    return parse_kind<SoftmaxKind>(kSoftmaxNames, name, "softmax kind");
 }
 
 std::string_view to_string(ElementMask mask) {
-    switch (mask) {
-        case ElementMask::kNone:
-            return "none";
-        case ElementMask::kCausal:
-            return "causal";
-        case ElementMask::kSpans:
-            return "spans";
-    }
-    throw InternalError("element mask {} has no name", static_cast<int>(mask));
+    return kElementMaskNames.at(static_cast<std::size_t>(mask));
 }
 
 ElementMask parse_element_mask(std::string_view name) {
-    for (ElementMask mask : {ElementMask::kNone, ElementMask::kCausal, ElementMask::kSpans}) {
-        if (name == to_string(mask)) {
-            return mask;
-        }
-    }
-    throw UserError("mask '{}' is not known: use none, causal or spans", name);
+    return parse_kind<ElementMask>(kElementMaskNames, name, "mask");
 }
 
 Coverage coverage(const Attention& attention, const ScoreRectangle& rectangle) {

@@ -1,13 +1,18 @@
 // The operation: one layer's multi-head attention on a fixed block pattern.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "ir/dtype.h"
 
 namespace spion {
+
+// "none, causal or spans": what a message or a flag's help allows.
+std::string any_of_names(std::span<const std::string_view> names);
 
 // What a pruned element (one outside the pattern) counts as in the softmax.
 //
@@ -19,9 +24,14 @@ namespace spion {
 // The sums run over the elements of the pattern whose key is not padded. P_ij = exp(S_ij - m) / Z,
 // LSE_i = m + ln Z. A row without any such element has O = 0 and no gradient; its LSE is
 // ln(L - n_i) under kPrunedZero when L > n_i, and -inf otherwise.
-enum class SoftmaxKind { kPrunedZero, kMasked };
+//
+// The numbers are those of device code (SpionSoftmax in kernels/attention_arguments.h) and of the C
+// interface (spion_softmax).
+enum class SoftmaxKind { kMasked, kPrunedZero };
 
-// "pruned_zero", "masked".
+// By number: what the command, the IR, settings and messages call them.
+inline constexpr std::array<std::string_view, 2> kSoftmaxNames = {"masked", "pruned_zero"};
+
 std::string_view to_string(SoftmaxKind kind);
 // Throws UserError that lists the allowed names.
 SoftmaxKind parse_softmax_kind(std::string_view name);
@@ -33,9 +43,12 @@ SoftmaxKind parse_softmax_kind(std::string_view name);
 //   kCausal   key j <= query i + Lk - L: the last query keeps the last key
 //   kSpans    the launch says which (ir/element_spans.h): any conjunction of causal, sliding
 //             window, documents, a prefix that everybody sees and query padding
+//
+// The numbers are those of device code (SpionMask in kernels/attention_arguments.h).
 enum class ElementMask { kNone, kCausal, kSpans };
 
-// "none", "causal", "spans".
+inline constexpr std::array<std::string_view, 3> kElementMaskNames = {"none", "causal", "spans"};
+
 std::string_view to_string(ElementMask mask);
 // Throws UserError that lists the allowed names.
 ElementMask parse_element_mask(std::string_view name);

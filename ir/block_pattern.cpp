@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 #include "ir/sha256.h"
 #include "ir/text_reader.h"
@@ -22,7 +23,7 @@ int count_blocks(std::int64_t length, int block) {
     if (length < 1 || length > kMaxLength) {
         throw UserError("sequence length {} is out of range: use 1 to {}", length, kMaxLength);
     }
-    const std::int64_t nb = (length + block - 1) / block;
+    const std::int64_t nb = ceil_div(length, block);
     if (nb > kMaxBlocks) {
         throw UserError(
             "length {} in blocks of {} makes {} x {} blocks: at most {} x {} are "

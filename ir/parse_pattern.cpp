@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 #include "ir/parser_parts.h"
 #include "ir/text_fields.h"
@@ -20,7 +21,7 @@ BlockPattern read_pattern(TextReader& reader) {
     const std::int64_t keys =
         reader.accept("kv_length=") ? reader.integer("kv_length", 1, kMostInt) : length;
     reader.next_line();
-    const std::int64_t rows = (length + block - 1) / block, columns = (keys + block - 1) / block;
+    const std::int64_t rows = ceil_div(length, block), columns = ceil_div(keys, block);
     std::vector<std::uint8_t> bits;  // [rows][columns]
     for (std::int64_t row = 0; row < rows; ++row) {
         const std::string expected = fmt::format(

@@ -2,14 +2,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "ir/ceil_div.h"
+
 #include "ir/verify_parts.h"
 
 namespace spion {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
 
 void verify_order(const TileProgram& program) {
     const std::int64_t length = stationary_length(program.attention, program.role);

@@ -14,7 +14,7 @@ struct SpionTensor {
 };
 
 // What a pruned element counts as (ir/attention.h), the values of the constant kSoftmax.
-enum SpionSoftmax { SPION_SOFTMAX_PRUNED_ZERO = 0, SPION_SOFTMAX_MASKED = 1, SPION_SOFTMAXES };
+enum SpionSoftmax { SPION_SOFTMAX_MASKED = 0, SPION_SOFTMAX_PRUNED_ZERO = 1, SPION_SOFTMAXES };
 
 // Which elements the operation has (ir/attention.h), the values of the constant kMask.
 enum SpionMask { SPION_MASK_NONE = 0, SPION_MASK_CAUSAL = 1, SPION_MASK_SPANS = 2, SPION_MASKS };
@@ -57,10 +57,12 @@ struct SpionAttentionArguments {
     // Attention with a bias by relative position (ir/attention.h), which score_summary has not:
     // d_relative_bias is null where the gradient is not wanted. Behind its [H, 2R + 1] lie the sums
     // that attention_query_gradient leaves for attention_bias_gradient, one for SPION_BIAS_ROWS
-    // query rows each: [B, H, ceil(L / SPION_BIAS_ROWS), 2R + 1].
+    // query rows each: [B, H, ceil(L / SPION_BIAS_ROWS), 2R + 1]. That kernel is told both places,
+    // as the gradient may be wanted elsewhere.
     union {
         float* summary;              // [tiles_per_side^2, 7]
         const float* relative_bias;  // [H, 2R + 1], natural as scores are
+        const float* bias_sums;      // of attention_bias_gradient, which reads them alone
     };
     union {
         float* scores;  // [L, L] mean probabilities, or null: only the `exact` mode asks for it

@@ -11,13 +11,16 @@
 
 enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
 
-// A SpionDropout as a kernel wants it that draws much: the keys of every round made once, so that they
-// are constants of an instruction there. Element e of an octet is kept iff its 16 bits, as the upper
-// half of a word, are at least `least_kept`; what is kept is multiplied by `scale`.
+// A SpionDropout as a kernel wants it that draws much: the keys of every round made once, and spion_keep's
+// comparison for the two elements of a word at once. With T the threshold in both halves and H the upper
+// bit of both, a half of a word w is kept iff in it the upper bit of most of w, ~T and (w | H) - (T & ~H)
+// is set: the difference has the comparison of the lower 15 bits there. What is kept is multiplied by
+// `scale`.
 struct SpionDraws {
     unsigned int key[2 * kPhiloxRounds];
     unsigned int step;
-    unsigned int least_kept;  // 0: nothing is dropped
+    unsigned int lower_threshold;  // T & ~H; T = 0: nothing is dropped
+    unsigned int not_threshold;    // ~T
     float scale;
 };
 
@@ -34,12 +37,25 @@ SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float 
     }
     const bool drops = dropout.enabled != 0;
     draws.step = dropout.step;
-    draws.least_kept = drops ? spion_dropout_threshold(probability) << 16 : 0;
+    const unsigned int threshold = drops ? spion_dropout_threshold(probability) * 0x00010001U : 0;
+    draws.lower_threshold = threshold & 0x7FFF7FFFU;
+    draws.not_threshold = ~threshold;
     draws.scale = drops ? 1.0F / (1.0F - probability) : 1.0F;
     return draws;
 }
 
-// norm_linear_forward: y = norm(x) W^T + b. Constants kChannels = C, kOut = O, kEpsilon.
+// Which elements the dropouts behind attention keep: for every kSpionWarpRows rows
+// spion_kept_words(C, F) words of each of 32 lanes. Lane 4 g + t has octet t of every group of 32 columns
+// of rows g and g + 8. Word 0 is of the C channels of the output projection's branch, word 1 of those of
+// the feed-forward part's, the others of the F of gelu's, 64 columns a word: pair p, elements 2j and
+// 2j + 1 of the octet of row g + 8 h in group k, with p = 8 k + 4 h + j, is at bits p and 16 + p.
+SPION_RANDOM_FUNCTION constexpr int spion_kept_words(int channels, int hidden) {
+    return (2 * channels + hidden) / 64;
+}
+
+// norm_linear_forward: y = norm(x) W^T + b; and what the dropouts of the layer's end keep, drawn here
+//   where memory binds and not instructions, unless kDropout is 0. Constants kChannels = C, kOut = O,
+//   kHidden = F, kEpsilon, kDropout.
 // norm_linear_backward: with d_n = d_y W the gradient of norm(x), d_x += the gradient through the
 //   norm of d_n at row x, in place; a partial row an item: d_W [O, C], d_b [O], d_gamma [C],
 //   d_beta [C].
@@ -57,37 +73,63 @@ struct SpionNormLinearArguments {
     float* partials;     // [items, O * C + O + 2 * C]
     long long rows;      // N
     long long rows_per_item;
+    unsigned int* kept;  // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
+    SpionDraws draws;
+    unsigned int out_stream;     // of the output projection's branch
+    unsigned int branch_stream;  // of the feed-forward part's
+    unsigned int gelu_stream;    // behind gelu
 };
 
-// What follows attention in a layer.
+// What follows attention in a layer. What dropout keeps is multiplied by `scale`.
 // layer_end_forward: x_middle = x + dropout(o Wo^T + bo); hidden = norm(x_middle) W1^T + b1, gated =
 //   dropout(gelu(hidden)); x_out = x_middle + dropout(gated W2^T + b2). Constants kChannels = C,
-//   kHidden = F, kDropout, kEpsilon.
+//   kHidden = F, kDropout (0: `kept` is not read), kEpsilon.
 // layer_end_backward: d_x, the gradient of x_out, becomes that of x_middle in place, and d_branch
 //   that of o Wo^T + bo; hidden and gated are computed again. A partial row an item: d_W1 [F, C],
 //   d_b1 [F], d_W2 [C, F], d_b2 [C], d_gamma [C], d_beta [C].
 struct SpionLayerEndArguments {
-    const void* o;           // T [N, C]
-    const void* x;           // T [N, C]
-    const void* out_weight;  // T [C, C]
-    const float* out_bias;   // [C]
-    const float* gamma;      // [C]
-    const float* beta;       // [C]
-    const void* weight1;     // T [F, C]
-    const float* bias1;      // [F]
-    const void* weight2;     // T [C, F]
-    const float* bias2;      // [C]
-    void* x_middle;          // T [N, C]
-    float* mean;             // [N] of x_middle's rows
-    float* rstd;             // [N]
-    void* x_out;             // T [N, C]
-    void* d_x;               // T [N, C]
-    void* d_branch;          // T [N, C]
-    float* partials;         // [items, 2 * F * C + F + 3 * C]
-    long long rows;          // N
+    const void* o;             // T [N, C]
+    const void* x;             // T [N, C]
+    const void* out_weight;    // T [C, C]
+    const float* out_bias;     // [C]
+    const float* gamma;        // [C]
+    const float* beta;         // [C]
+    const void* weight1;       // T [F, C]
+    const float* bias1;        // [F]
+    const void* weight2;       // T [C, F]
+    const float* bias2;        // [C]
+    const unsigned int* kept;  // [ceil(N / kSpionWarpRows), spion_kept_words(C, F), 32]
+    void* x_middle;            // T [N, C]
+    float* mean;               // [N] of x_middle's rows
+    float* rstd;               // [N]
+    void* x_out;               // T [N, C]
+    void* d_x;                 // T [N, C]
+    void* d_branch;            // T [N, C]
+    float* partials;           // [items, 2 * F * C + F + 3 * C]
+    long long rows;            // N
     long long rows_per_item;
-    SpionDraws draws;
-    unsigned int out_stream;     // of o Wo^T + bo
-    unsigned int gelu_stream;    // after gelu
-    unsigned int branch_stream;  // of gated W2^T + b2
+    float scale;
+};
+
+// The norm after the last layer with the mean over a sample's rows that follows it, y[b, :] = the sum of
+// norm(x[b, l, :]) over l < lengths[b], over L. The mean is of u, rows of unit mean and variance, as gamma
+// and beta can follow; norm(x) is written nowhere. With first_only the first row stands for the sample, as
+// in SpionMaskedMeanArguments. Constants kChannels = C, kEpsilon.
+// norm_mean_forward: y and units, that mean of u; work item = one b.
+// norm_mean_backward: d_x, from d_y; a partial row a sample: d_gamma [C], d_beta [C]. Work item:
+//   rows_per_item rows, a multiple of kSpionItemRows.
+struct SpionNormMeanArguments {
+    const void* x;       // T [B, L, C]
+    const float* gamma;  // [C]
+    const float* beta;   // [C]
+    float* units;        // [B, C]
+    float* y;            // [B, C]
+    const float* d_y;    // [B, C]
+    void* d_x;           // T [B, L, C]
+    float* partials;     // [B, 2 * C]
+    const int* lengths;  // [B], 0 to L
+    int batch;           // B
+    int length;          // L
+    int first_only;
+    long long rows_per_item;
 };

@@ -161,14 +161,19 @@ struct SpionColumnSumArguments {
     long long rows;
 };
 
-// sum_partials: out[c] = sum over i in [0, count) of partials[i * stride + c], as a tree of fixed
-//   shape; work item = kSpionSumColumnsPerItem columns.
-struct SpionSumPartialsArguments {
+// sum_partials: of each of `sums`, out[c] = sum over i in [0, count) of partials[i * stride + c], as a
+//   tree of fixed shape; work item = kSpionSumColumnsPerItem columns, those of the first sum first.
+struct SpionPartialSum {
     const float* partials;  // [count, stride], of which the first `columns` of each row
     float* out;             // [columns]
     long long count;
     long long columns;  // a multiple of 8
     long long stride;   // >= columns, a multiple of 8
+};
+enum : int { kSpionMostSums = 8 };
+struct SpionSumPartialsArguments {
+    SpionPartialSum sums[kSpionMostSums];
+    int count;
 };
 
 // masked_mean_forward: y[b, :] = (1/L) * sum of x[b, l, :] over l < lengths[b]; work item = one b.

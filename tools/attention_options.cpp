@@ -54,7 +54,7 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                        "the last key");
     command.add_option("--dtype", options.dtype,
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
-    command.add_option("--softmax", options.softmax, "pruned_zero or masked")
+    command.add_option("--softmax", options.softmax, any_of_names(kSoftmaxNames))
         ->capture_default_str();
     command.add_flag("--causal", options.causal, "a query keeps the keys up to its own position");
     command

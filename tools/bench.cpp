@@ -30,9 +30,10 @@ struct BenchOptions {
     int repeat = 20;
     bool dense = true;
     bool json = false;
-    int filter = 31;        // of `summary`
-    bool all = false;       // of `anchors`
-    bool autotune = false;  // of `attention`
+    int filter = 31;                // of `summary`
+    bool all = false;               // of `anchors`
+    bool autotune = false;          // of `attention`
+    std::string backward = "auto";  // likewise
 };
 
 double teraflops(double flop, double milliseconds) {
@@ -161,6 +162,20 @@ void check(const BenchOptions& options) {
     }
 }
 
+// The way of the backward pass that --backward asks for; nothing: the plan's choice.
+std::optional<LayerRoles> backward_roles(const std::string& way) {
+    if (way == "split") {
+        return kSplitBackwardRoles;
+    }
+    if (way == "fused") {
+        return kFusedBackwardRoles;
+    }
+    if (way != "auto") {
+        throw UserError("--backward is '{}': use auto, split or fused", way);
+    }
+    return std::nullopt;
+}
+
 void bench_attention(const BenchOptions& options) {
     check(options);
     HeadPatterns pattern = load_pattern(options.attention);
@@ -172,6 +187,7 @@ void bench_attention(const BenchOptions& options) {
         CompileOptions compilation;
         compilation.autotune = options.autotune;
         compilation.packed_rows = packed_rows;
+        compilation.roles = backward_roles(options.backward);
         return measure_attention(attention, blocks, options.attention.batch,
                                  options.attention.lengths, rules, options.repeat, *device,
                                  compilation);
@@ -289,6 +305,8 @@ void add_bench(CLI::App& app, int*) {
     add_attention_options(*attention, options->attention);
     attention->add_flag("--dense,!--no-dense", options->dense,
                         "measure the full pattern too (the default)");
+    attention->add_option("--backward", options->backward,
+                          "auto; split: dQ, then dK and dV; fused: delta, then all gradients");
     attention->add_flag("--autotune", options->autotune,
                         "take the tile shapes that are fastest on this device; they are measured "
                         "once and kept in the cache folder");

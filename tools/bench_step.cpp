@@ -45,6 +45,8 @@ struct Options {
     std::string device = "auto";
     std::optional<int> batch;            // nothing: the task's
     std::optional<std::int64_t> length;  // nothing: the task's
+    int heads = ModelShape{}.heads, head_dim = ModelShape{}.head_dim;
+    int feed_forward = ModelShape{}.feed_forward;
     bool dense = false;
     bool json = false;
     int repeat = 20;
@@ -56,8 +58,10 @@ Task task_of(const Options& options) {
         if (task.name == options.task) {
             task.batch = options.batch.value_or(task.batch);
             task.length = options.length.value_or(task.length);
-            const Attention attention{
-                .heads = ModelShape{}.heads, .length = task.length, .scale = 1};
+            const Attention attention{.heads = options.heads,
+                                      .head_dim = options.head_dim,
+                                      .length = task.length,
+                                      .scale = 1};
             check(attention);
             check_batch(attention, task.batch);
             return task;
@@ -89,9 +93,12 @@ Batch random_batch(const Task& task) {
 // The model with its attention, ready to step.
 class Stepper {
   public:
-    Stepper(const Task& task, bool dense, Device& device)
+    Stepper(const Task& task, const Options& options, Device& device)
         : cache_(std::nullopt),
           model_({.shape = {.layers = task.layers,
+                            .heads = options.heads,
+                            .head_dim = options.head_dim,
+                            .feed_forward = options.feed_forward,
                             .vocabulary = task.vocabulary,
                             .classes = task.classes,
                             .length = task.length},
@@ -111,7 +118,7 @@ class Stepper {
                                   .key_padding = true};
         std::vector<BlockPattern> patterns;
         for (int layer = 0; layer < task.layers; ++layer) {
-            patterns.push_back(dense
+            patterns.push_back(options.dense
                                    ? BlockPattern::full(task.length, task.block)
                                    : random_pattern(task.length, task.block, task.density, layer));
         }
@@ -175,10 +182,12 @@ Bytes bytes_of(const std::string& entry, const Model& model, std::int64_t rows) 
         {"feed_forward", 2, 2, 0},
         // The mean of two maps, 5 narrow and 2 narrow and 2 wide; beside a fused layer o's alone.
         {"linear_backward", 3.5, 1, 0},
-        {"norm_linear_forward", 4, 0, 4},
-        {"layer_end_forward", 4, 0, 4},
-        {"layer_end_backward", 4, 0, 3},
+        {"norm_linear_forward", 4.25, 0, 4},
+        {"layer_end_forward", 4.25, 0, 4},  // with what dropout keeps, a bit an element
+        {"layer_end_backward", 4.25, 0, 3},
         {"norm_linear_backward", 6, 0, 6},
+        {"norm_mean_forward", 1, 0, 1},
+        {"norm_mean_backward", 2, 0, 1},
     };
     const double element = storage_bytes(model.dtype()) * static_cast<double>(rows);
     const double narrow = element * model.shape().channels();
@@ -200,7 +209,7 @@ struct Profile {
 
 Profile measure(const Options& options, const Task& task, Device& device) {
     ProfilingDevice profiling(device);
-    Stepper stepper(task, options.dense, profiling);
+    Stepper stepper(task, options, profiling);
     Profile profile;
     profile.step_ms = median_milliseconds(device, options.repeat, [&](int) { stepper.run(); });
     profiling.start();
@@ -228,8 +237,9 @@ double floor_ms(const ProfiledWork& work, const Target& target) {
 
 void print_table(const Options& options, const Task& task, const Profile& profile,
                  const Device& device) {
-    print_out("{}, {} step of {}: B={} L={} layers={}\n\n", device.name(),
-              options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers);
+    print_out("{}, {} step of {}: B={} L={} layers={} H={} D={} F={}\n\n", device.name(),
+              options.dense ? "dense" : "sparse", task.name, task.batch, task.length, task.layers,
+              options.heads, options.head_dim, options.feed_forward);
     print_out("{:<34} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "a step", "launches", "ms",
               "floor ms", "MB moved", "MB needed", "GB/s", "TFLOP/s");
     ProfiledWork sum;
@@ -248,9 +258,10 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         sum.flop += work.flop;
     }
     print("all of them", sum);
-    print_out("\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
-              profile.fused ? "fused, four kernels each" : "general kernels",
-              profile.peak_bytes * 1e-9);
+    print_out(
+        "\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
+        profile.fused ? "fused, four kernels each and two behind the last" : "general kernels",
+        profile.peak_bytes * 1e-9);
     print_out("the step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
               profile.step_ms, task.goal_ms);
 }
@@ -272,6 +283,9 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                            {"phase", options.dense ? "dense" : "sparse"},
                            {"batch", task.batch},
                            {"length", task.length},
+                           {"heads", options.heads},
+                           {"head_dim", options.head_dim},
+                           {"feed_forward", options.feed_forward},
                            {"step_ms", profile.step_ms},
                            {"peak_bytes", profile.peak_bytes},
                            {"fused", profile.fused},
@@ -301,6 +315,11 @@ void add_bench_step(CLI::App& bench) {
     part->add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
     part->add_option("--batch", options->batch, "another batch than the task's");
     part->add_option("--length", options->length, "another length than the task's");
+    part->add_option("--heads", options->heads, "H")->capture_default_str();
+    part->add_option("--head-dim", options->head_dim, "D; the model's width is H D")
+        ->capture_default_str();
+    part->add_option("--feed-forward", options->feed_forward, "the feed-forward part's width")
+        ->capture_default_str();
     part->add_flag("--dense", options->dense, "a step of the dense phase");
     part->add_option("--repeat", options->repeat, "steps that the median is taken of")
         ->capture_default_str();

@@ -30,8 +30,8 @@ FusedLayerShape fused_shape(const ModelShape& shape) {
 }
 
 // fp32 values of the largest partial sums: norms [items, 3C], gelu [items, F], columns of qkv
-// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias], fused
-// layers [items, all gradients of a pass].
+// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias]; those of
+// all launches of a fused layer, one behind the other.
 std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Target& target) {
     const std::int64_t c = shape.channels();
     std::int64_t values =
@@ -39,8 +39,10 @@ std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Ta
                  spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
     if (can_fuse(fused_shape(shape), target)) {
         const FusedLayerShape fused = fused_shape(shape);
-        values = std::max(values, fused_layer_items(rows) * std::max(norm_linear_partial(fused),
-                                                                     layer_end_partial(fused)));
+        const std::int64_t layer =
+            fused_layer_items(rows) * (norm_linear_partial(fused) + layer_end_partial(fused)) +
+            fused_linear_items(rows) * fused_linear_partial(fused_out(shape));
+        return std::max({values, layer, rows / shape.length * 2 * c});
     }
     for (const FusedLinearShape& fused :
          {fused_qkv(shape), fused_out(shape), fused_feed_forward1(shape, 0)}) {
@@ -64,15 +66,17 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
         return fused ? Buffer() : sizes.activation(width);
     };
     for (int i = 0; i < shape.layers; ++i) {
-        layers.push_back({.norm1 = sizes.norm(c),
-                          .normed1 = unless_fused(c),
-                          .qkv = sizes.activation(3 * c),
-                          .o = sizes.activation(c),
-                          .lse = sizes.floats(rows * shape.heads),
-                          .norm2 = sizes.norm(c),
-                          .normed2 = unless_fused(c),
-                          .hidden = unless_fused(f),
-                          .gated = unless_fused(f)});
+        layers.push_back(
+            {.norm1 = sizes.norm(c),
+             .normed1 = unless_fused(c),
+             .qkv = sizes.activation(3 * c),
+             .o = sizes.activation(c),
+             .lse = sizes.floats(rows * shape.heads),
+             .norm2 = sizes.norm(c),
+             .normed2 = unless_fused(c),
+             .hidden = unless_fused(f),
+             .gated = unless_fused(f),
+             .kept = fused ? sizes.floats(fused_layer_kept(fused_shape(shape), rows)) : Buffer()});
     }
     final_norm = sizes.norm(c);
     scratch = {.branch = sizes.activation(c),
@@ -82,6 +86,7 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
                .delta = sizes.floats(rows * shape.heads),
                .partials = sizes.floats(partial_values(shape, rows, device.target()))};
     const std::int64_t samples = batch / shape.towers;
+    if (fused) units = sizes.floats(static_cast<std::int64_t>(batch) * c);
     pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     d_pooled = sizes.floats(static_cast<std::int64_t>(batch) * c);
     if (shape.towers == 2) {

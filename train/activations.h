@@ -30,6 +30,7 @@ struct LayerActivations {
     Buffer normed2;  // T [N, C]
     Buffer hidden;   // T [N, F] before gelu
     Buffer gated;    // T [N, F] after gelu and dropout
+    Buffer kept;     // uint32 [fused_layer_kept]: a fused layer's alone
 };
 
 // One set for all layers: each is dead before the next layer needs it.
@@ -49,6 +50,7 @@ struct Activations {
     std::vector<LayerActivations> layers;
     NormActivations final_norm;
     ScratchBuffers scratch;
+    Buffer units;          // fp32 [T, B, C] means of the last norm's rows, where layers are fused
     Buffer pooled;         // fp32 [T, B, C]
     Buffer d_pooled;       // fp32 [T, B, C]
     Buffer features;       // fp32 [B, 4C]; none with one tower

@@ -1,7 +1,7 @@
-// An encoder layer beside attention in four kernels, each of which keeps rows in registers from what it
+// An encoder layer beside attention in four kernels, and what follows the last layer in two, each of which keeps rows in registers from what it
 // reads to what it writes: norm and Q, K, V; output projection, norm and feed-forward part; and the
-// backward passes of both. Between forward and backward pass the residual stream alone is kept, twice a
-// layer; the rest is computed again.
+// backward passes of both; the last norm with the mean over a sample's rows. Between forward and backward pass the residual stream is kept, twice a layer,
+// and the bits of dropout; the rest is computed again.
 #pragma once
 
 #include <array>
@@ -34,8 +34,10 @@ enum class FusedLayerKernel {
     kNormLinearBackward,
     kLayerEndForward,
     kLayerEndBackward,
+    kNormMeanForward,
+    kNormMeanBackward,
 };
-inline constexpr int kFusedLayerKernels = 4;
+inline constexpr int kFusedLayerKernels = 6;
 
 // These need no device.
 KernelSource fused_layer_source(FusedLayerKernel kernel, const FusedLayerShape& shape,
@@ -49,6 +51,8 @@ std::int64_t fused_layer_rows_per_item(std::int64_t rows);
 std::int64_t fused_layer_items(std::int64_t rows);
 std::int64_t norm_linear_partial(const FusedLayerShape& shape);
 std::int64_t layer_end_partial(const FusedLayerShape& shape);
+// Words of what the dropouts of N rows keep.
+std::int64_t fused_layer_kept(const FusedLayerShape& shape, std::int64_t rows);
 
 class FusedLayer {
   public:
@@ -60,11 +64,16 @@ class FusedLayer {
     void norm_linear_backward(SpionNormLinearArguments arguments) const;
     void layer_end_forward(SpionLayerEndArguments arguments) const;
     void layer_end_backward(SpionLayerEndArguments arguments) const;
+    void norm_mean_forward(const SpionNormMeanArguments& arguments) const;
+    void norm_mean_backward(SpionNormMeanArguments arguments) const;
 
     const FusedLayerShape& shape() const { return shape_; }
     const std::vector<JitKernel>& compiled() const { return kernels_; }
 
   private:
+    template <typename Arguments>
+    void launch(FusedLayerKernel kernel, const Arguments& arguments, std::int64_t rows,
+                std::int64_t items) const;
     template <typename Arguments>
     void launch(FusedLayerKernel kernel, Arguments& arguments) const;
 

@@ -271,13 +271,23 @@ void StepKernels::column_sums(const SpionColumnSumArguments& arguments) const {
     launch(StepKernel::kColumnSums, spion_row_items(arguments.rows), 0, arguments);
 }
 
-void StepKernels::sum_partials(const SpionSumPartialsArguments& arguments) const {
-    if (arguments.columns % 8 != 0 || arguments.stride % 8 != 0 ||
-        arguments.stride < arguments.columns) {
-        throw InternalError("sum_partials of {} columns, {} apart, instead of multiples of 8",
-                            arguments.columns, arguments.stride);
+void StepKernels::sum_partials(std::span<const SpionPartialSum> sums) const {
+    SpionSumPartialsArguments arguments{};
+    if (sums.empty() || sums.size() > kSpionMostSums) {
+        throw InternalError("sum_partials of {} sums, not 1 to {}", sums.size(),
+                            static_cast<int>(kSpionMostSums));
     }
-    launch(StepKernel::kSumPartials, arguments.columns / kSpionSumColumnsPerItem, 0, arguments);
+    std::int64_t items = 0;
+    for (const SpionPartialSum& sum : sums) {
+        if (sum.columns % kSpionSumColumnsPerItem != 0 || sum.stride % 8 != 0 ||
+            sum.stride < sum.columns) {
+            throw InternalError("sum_partials of {} columns, {} apart, instead of multiples of 8",
+                                sum.columns, sum.stride);
+        }
+        items += sum.columns / kSpionSumColumnsPerItem;
+        arguments.sums[arguments.count++] = sum;
+    }
+    launch(StepKernel::kSumPartials, items, 0, arguments);
 }
 
 void StepKernels::masked_mean_forward(const SpionMaskedMeanArguments& arguments) const {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -77,7 +78,9 @@ class StepKernels {
     void gelu_dropout_forward(const SpionGeluArguments& arguments) const;
     void gelu_dropout_backward(const SpionGeluArguments& arguments) const;
     void column_sums(const SpionColumnSumArguments& arguments) const;
-    void sum_partials(const SpionSumPartialsArguments& arguments) const;
+    // All of up to kSpionMostSums sums in one launch.
+    void sum_partials(std::span<const SpionPartialSum> sums) const;
+    void sum_partials(const SpionPartialSum& sum) const { sum_partials({&sum, 1}); }
     void masked_mean_forward(const SpionMaskedMeanArguments& arguments) const;
     void masked_mean_backward(const SpionMaskedMeanArguments& arguments) const;
     // Of shape().pairs only.

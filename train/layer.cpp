@@ -52,8 +52,12 @@ SpionNormLinearArguments norm_linear_arguments(const StepContext& step, int inde
     arguments.rstd = layer.norm1.rstd.as<float>();
     arguments.d_y = step.activations.scratch.d_wide.data();
     arguments.d_x = step.activations.scratch.d_x.data();
-    arguments.partials = step.activations.scratch.partials.as<float>();
     arguments.rows = step.rows();
+    arguments.kept = layer.kept.as<unsigned int>();
+    arguments.draws = spion_draws(step.dropout, step.layer->shape().dropout);
+    arguments.out_stream = attention_dropout(index);
+    arguments.gelu_stream = gelu_dropout(index);
+    arguments.branch_stream = feed_forward_dropout(index);
     return arguments;
 }
 
@@ -78,16 +82,13 @@ SpionLayerEndArguments layer_end_arguments(const StepContext& step, int index) {
     arguments.x_middle = layer.norm2.x.data();
     arguments.mean = layer.norm2.mean.as<float>();
     arguments.rstd = layer.norm2.rstd.as<float>();
+    arguments.kept = layer.kept.as<unsigned int>();
     arguments.x_out =
         (last ? step.activations.final_norm : step.activations.layers[at + 1].norm1).x.data();
     arguments.d_x = scratch.d_x.data();
     arguments.d_branch = scratch.branch.data();
-    arguments.partials = scratch.partials.as<float>();
     arguments.rows = step.rows();
-    arguments.draws = spion_draws(step.dropout, step.layer->shape().dropout);
-    arguments.out_stream = attention_dropout(index);
-    arguments.gelu_stream = gelu_dropout(index);
-    arguments.branch_stream = feed_forward_dropout(index);
+    arguments.scale = spion_draws(step.dropout, step.layer->shape().dropout).scale;
     return arguments;
 }
 
@@ -100,20 +101,26 @@ void fused_backward(const StepContext& step, int index, const LayerLinears& line
     const std::int64_t items = fused_layer_items(step.rows());
     const std::int64_t c = step.shape.channels(), f = step.shape.feed_forward;
 
-    step.layer->layer_end_backward(layer_end_arguments(step, index));
-    std::int64_t stride = layer_end_partial(step.layer->shape()), maps = 2 * c * f + f;
-    sum_partials(step, items, maps, stride, offsets.feed_forward1_weight);
-    sum_partials(step, items, c, stride, linears.feed_forward2.bias, maps);
-    sum_partials(step, items, 2 * c, stride, offsets.norm2.gamma, maps + c);
+    PartialSums sums(step);
+    SpionLayerEndArguments end = layer_end_arguments(step, index);
+    end.partials = sums.rows(items, layer_end_partial(step.layer->shape()));
+    step.layer->layer_end_backward(end);
+    std::int64_t maps = 2 * c * f + f;
+    sums.add(maps, offsets.feed_forward1_weight);
+    sums.add(c, linears.feed_forward2.bias, maps);
+    sums.add(2 * c, offsets.norm2.gamma, maps + c);
 
     fused_linear_backward(step, *step.out, linears.out, scratch.branch.data(), layer.o.data(),
-                          scratch.d_narrow.data());
+                          scratch.d_narrow.data(), sums);
     attention.backward(attention_views(step, index));  // d_narrow is d_o, d_wide becomes d_qkv
 
-    step.layer->norm_linear_backward(norm_linear_arguments(step, index));
-    stride = norm_linear_partial(step.layer->shape()), maps = 3 * c * c + 3 * c;
-    sum_partials(step, items, maps, stride, offsets.qkv_weight);
-    sum_partials(step, items, 2 * c, stride, offsets.norm1.gamma, maps);
+    SpionNormLinearArguments first = norm_linear_arguments(step, index);
+    first.partials = sums.rows(items, norm_linear_partial(step.layer->shape()));
+    step.layer->norm_linear_backward(first);
+    maps = 3 * c * c + 3 * c;
+    sums.add(maps, offsets.qkv_weight);
+    sums.add(2 * c, offsets.norm1.gamma, maps);
+    sums.launch();
 }
 
 // scratch.branch [N, C] -> scratch.d_narrow [N, C], the gradient of normed2.
@@ -125,9 +132,11 @@ void feed_forward_backward(const StepContext& step, int index, const LayerLinear
     linear_input_gradient(step, linears.feed_forward2, scratch.branch.data(), d_hidden);
 
     if (step.feed_forward1 != nullptr) {
+        PartialSums sums(step);
         fused_linear_backward(step, *step.feed_forward1, linears.feed_forward1, d_hidden,
-                              layer.normed2.data(), scratch.d_narrow.data(), layer.hidden.data(),
-                              step.dropout_of(gelu_dropout(index)));
+                              layer.normed2.data(), scratch.d_narrow.data(), sums,
+                              layer.hidden.data(), step.dropout_of(gelu_dropout(index)));
+        sums.launch();
         return;
     }
     SpionGeluArguments gelu = gelu_arguments(step, layer, index);
@@ -153,8 +162,10 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
     attention.backward(attention_views(step, index));  // d_narrow is d_o, d_wide becomes d_qkv
 
     if (step.qkv != nullptr) {
+        PartialSums sums(step);
         fused_linear_backward(step, *step.qkv, linears.qkv, scratch.d_wide.data(),
-                              layer.normed1.data(), scratch.d_narrow.data());
+                              layer.normed1.data(), scratch.d_narrow.data(), sums);
+        sums.launch();
         return;
     }
     const std::int64_t wide = 3 * step.shape.channels();

@@ -53,35 +53,51 @@ void linear_input_gradient(const StepContext& step, const Linear& linear, const 
                       .output = step.dtype});
 }
 
+float* PartialSums::rows(std::int64_t count, std::int64_t stride) {
+    last_ = {.partials = end_, .out = nullptr, .count = count, .columns = 0, .stride = stride};
+    end_ += count * stride;
+    return end_ - count * stride;
+}
+
+void PartialSums::add(std::int64_t columns, std::int64_t offset, std::int64_t first) {
+    SpionPartialSum sum = last_;
+    sum.partials += first;
+    sum.out = step_->parameters.gradient(offset);
+    sum.columns = columns;
+    sums_.push_back(sum);
+}
+
+void PartialSums::launch() const {
+    step_->kernels.sum_partials(sums_);
+}
+
+void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
+                  std::int64_t stride, std::int64_t offset) {
+    PartialSums sums(step);
+    sums.rows(count, stride);
+    sums.add(columns, offset);
+    sums.launch();
+}
+
 void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
-                           const void* d_y, const void* x, void* d_x, const void* hidden,
-                           const SpionDropout& dropout) {
+                           const void* d_y, const void* x, void* d_x, PartialSums& sums,
+                           const void* hidden, const SpionDropout& dropout) {
+    const std::int64_t weights = linear.out * linear.in, all = weights + linear.out;
     fused.backward({.d_y = d_y,
                     .hidden = hidden,
                     .x = x,
                     .weight = step.parameters.gemm_operand(linear.weight),
                     .d_x = d_x,
-                    .partials = step.activations.scratch.partials.as<float>(),
+                    .partials = sums.rows(fused_linear_items(step.rows()), all),
                     .rows = step.rows(),
                     .rows_per_item = 0,
                     .dropout = dropout});
-    const std::int64_t items = fused_linear_items(step.rows());
-    const std::int64_t weights = linear.out * linear.in, all = weights + linear.out;
     if (linear.bias == linear.weight + weights) {
-        sum_partials(step, items, all, all, linear.weight);
+        sums.add(all, linear.weight);
     } else {
-        sum_partials(step, items, weights, all, linear.weight);
-        sum_partials(step, items, linear.out, all, linear.bias, weights);
+        sums.add(weights, linear.weight);
+        sums.add(linear.out, linear.bias, weights);
     }
-}
-
-void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
-                  std::int64_t stride, std::int64_t offset, std::int64_t first) {
-    step.kernels.sum_partials({.partials = step.activations.scratch.partials.as<float>() + first,
-                               .out = step.parameters.gradient(offset),
-                               .count = count,
-                               .columns = columns,
-                               .stride = stride});
 }
 
 void norm_forward(const StepContext& step, const NormOffsets& offsets, const NormActivations& norm,

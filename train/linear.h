@@ -2,6 +2,8 @@
 // branch that enters just before them.
 #pragma once
 
+#include <vector>
+
 #include "train/step_context.h"
 
 namespace spion {
@@ -22,16 +24,34 @@ void linear_weight_gradient(const StepContext& step, const Linear& linear, const
 void linear_input_gradient(const StepContext& step, const Linear& linear, const void* d_y,
                            void* d_x);
 
-// All three gradients of a map that can be fused: d_y [N, out] and x [N, in] to d_x [N, in] and the
-// gradients of weights and bias. hidden [N, out] and dropout are of a map with gelu behind it.
-void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
-                           const void* d_y, const void* x, void* d_x, const void* hidden = nullptr,
-                           const SpionDropout& dropout = {});
+// Partial sums in the scratch buffer, of several launches one behind the other, which one launch adds up.
+class PartialSums {
+  public:
+    explicit PartialSums(const StepContext& step)
+        : step_(&step), end_(step.activations.scratch.partials.as<float>()) {}
+    // Room for fp32 [count, stride], behind that of before.
+    float* rows(std::int64_t count, std::int64_t stride);
+    // Columns [first, first + columns) of the last room -> the gradient at `offset`: fp32 [columns].
+    void add(std::int64_t columns, std::int64_t offset, std::int64_t first = 0);
+    void launch() const;
 
-// Columns [first, first + columns) of the partial sums, fp32 [count, stride] in the scratch buffer -> the
-// gradient at `offset`: fp32 [columns].
+  private:
+    const StepContext* step_;
+    float* end_;
+    SpionPartialSum last_{};
+    std::vector<SpionPartialSum> sums_;
+};
+
+// The same for all `columns` of one launch's [count, stride] in the scratch buffer.
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,
-                  std::int64_t stride, std::int64_t offset, std::int64_t first = 0);
+                  std::int64_t stride, std::int64_t offset);
+
+// All three gradients of a map that can be fused: d_y [N, out] and x [N, in] to d_x [N, in] and, once
+// `sums` are launched, the gradients of weights and bias. hidden [N, out] and dropout are of a map with
+// gelu behind it.
+void fused_linear_backward(const StepContext& step, const FusedLinear& fused, const Linear& linear,
+                           const void* d_y, const void* x, void* d_x, PartialSums& sums,
+                           const void* hidden = nullptr, const SpionDropout& dropout = {});
 
 // x + dropout(branch) -> norm.x (x itself when branch is null: then norm.x is not written and must
 // be x), its layer norm -> y. All T [N, C].

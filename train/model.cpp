@@ -146,7 +146,7 @@ void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
     const std::int64_t size = parameters_.size();
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(float);
     if (!sums_) sums_ = Buffer(*device_, 2 * bytes);
-    SpionSumPartialsArguments sum{};
+    SpionPartialSum sum{};
     sum.columns = sum.stride = size;
     if (part == 0) {
         sum.partials = parameters_.gradient(0);
@@ -184,10 +184,13 @@ void Model::encoder_forward(const StepContext& step) {
     for (int i = 0; i < layers; ++i) {
         x = layer_forward(step, i, *attention_[static_cast<std::size_t>(i)], x);
     }
+    if (layer_) {
+        layer_->norm_mean_forward(norm_mean_arguments(step));
+        return;
+    }
     void* normed = activations_.scratch.d_narrow.data();  // T [N, C]
     norm_forward(step, layout_.final_norm, activations_.final_norm, x,
-                 layer_ ? nullptr : activations_.scratch.branch.data(),
-                 feed_forward_dropout(layers - 1), normed);
+                 activations_.scratch.branch.data(), feed_forward_dropout(layers - 1), normed);
     SpionMaskedMeanArguments mean{};
     mean.x = normed;
     mean.y = activations_.pooled.as<float>();
@@ -206,21 +209,31 @@ void Model::encoder_backward(const StepContext& step, const GradientsLaunched& l
         untold = first;
     };
     const ScratchBuffers& scratch = activations_.scratch;
-    SpionMaskedMeanArguments mean{};
-    mean.d_y = activations_.d_pooled.as<float>();
-    mean.d_x = scratch.d_narrow.data();
-    mean.lengths = step.lengths;
-    mean.batch = step.batch;
-    mean.length = static_cast<int>(step.shape.length);
-    mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
-    kernels_.masked_mean_backward(mean);
-
     const int layers = step.shape.layers;
-    norm_backward(step, layout_.final_norm, activations_.final_norm, scratch.d_narrow.data(),
-                  nullptr, feed_forward_dropout(layers - 1), scratch.d_x.data(),
-                  layer_ ? nullptr : scratch.branch.data());
-    // With a norm lies the bias of the layer before, whose gradient a fused layer makes itself.
-    tell_from(layer_ ? layout_.head1_weight : layout_.final_norm.gamma);
+    if (layer_) {
+        PartialSums sums(step);
+        SpionNormMeanArguments mean = norm_mean_arguments(step);
+        const std::int64_t c = step.shape.channels();
+        mean.partials = sums.rows(step.batch, 2 * c);
+        layer_->norm_mean_backward(mean);
+        sums.add(2 * c, layout_.final_norm.gamma);
+        sums.launch();
+        // With the norm lies the bias of the last layer, whose gradient is still to be made.
+        tell_from(layout_.head1_weight);
+    } else {
+        SpionMaskedMeanArguments mean{};
+        mean.d_y = activations_.d_pooled.as<float>();
+        mean.d_x = scratch.d_narrow.data();
+        mean.lengths = step.lengths;
+        mean.batch = step.batch;
+        mean.length = static_cast<int>(step.shape.length);
+        mean.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
+        kernels_.masked_mean_backward(mean);
+        norm_backward(step, layout_.final_norm, activations_.final_norm, scratch.d_narrow.data(),
+                      nullptr, feed_forward_dropout(layers - 1), scratch.d_x.data(),
+                      scratch.branch.data());
+        tell_from(layout_.final_norm.gamma);
+    }
     for (int i = layers - 1; i >= 0; --i) {
         layer_backward(step, i, *attention_[static_cast<std::size_t>(i)]);
         const LayerOffsets& offsets = layout_.layers[static_cast<std::size_t>(i)];

@@ -103,6 +103,7 @@ class Model {
     StepContext context(SpionDropout dropout) const;
     // The random numbers of a pass for every layer's attention, where it drops out.
     void set_attention_dropout(std::uint32_t step, bool enabled);
+    SpionNormMeanArguments norm_mean_arguments(const StepContext& step) const;  // no partials
     void encoder_forward(const StepContext& step);
     void encoder_backward(const StepContext& step, const GradientsLaunched& launched);
     void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);

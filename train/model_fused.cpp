@@ -26,6 +26,22 @@ void Model::compile_fused(KernelCache& cache) {
                                               .dtype = dtype_});
 }
 
+SpionNormMeanArguments Model::norm_mean_arguments(const StepContext& step) const {
+    SpionNormMeanArguments arguments{};
+    arguments.x = activations_.final_norm.x.data();
+    arguments.gamma = parameters_.value(layout_.final_norm.gamma);
+    arguments.beta = parameters_.value(layout_.final_norm.beta);
+    arguments.units = activations_.units.as<float>();
+    arguments.y = activations_.pooled.as<float>();
+    arguments.d_y = activations_.d_pooled.as<float>();
+    arguments.d_x = activations_.scratch.d_x.data();
+    arguments.lengths = step.lengths;
+    arguments.batch = step.batch;
+    arguments.length = static_cast<int>(step.shape.length);
+    arguments.first_only = step.shape.pooling == Pooling::kCls ? 1 : 0;
+    return arguments;
+}
+
 std::vector<const JitKernel*> Model::fused_kernels() const {
     std::vector<const JitKernel*> kernels;
     if (layer_) {

@@ -175,8 +175,9 @@ std::vector<Setting> model_settings() {
              SPION_FIELD(causal)),
         words(
             group, "softmax",
-            "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0, as "
-            "the paper) or masked (minus infinity)",
+            "what a pruned element counts as in the sparse phase: pruned_zero (a score of 0) is "
+            "the "
+            "paper's, masked (minus infinity) that of others; docs/ir.md has all kinds",
             [](TrainSettings& s, std::string_view text, std::string_view given) {
                 s.softmax = parse_name(parse_softmax_kind, text, given);
             },

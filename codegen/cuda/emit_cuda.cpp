@@ -9,6 +9,7 @@
 #include "codegen/cuda/baked_cuda.h"
 #include "codegen/cuda/register_plan.h"
 #include "codegen/cuda/score_cuda.h"
+#include "codegen/source_text.h"
 #include "ir/error.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
@@ -33,14 +34,6 @@ std::string definition(const Constant& constant) {
     // The struct itself is defined by the body, which comes later.
     return fmt::format("using {} = struct {};", constant.name,
                        std::get<std::string>(constant.value));
-}
-
-void append_comment(std::string& text, std::string_view lines) {
-    while (!lines.empty()) {
-        const std::size_t end = std::min(lines.find('\n'), lines.size());
-        fmt::format_to(std::back_inserter(text), "// {}\n", lines.substr(0, end));
-        lines.remove_prefix(std::min(end + 1, lines.size()));
-    }
 }
 
 // Appends the embedded file `name` and, in order of first use, what it includes.
@@ -124,8 +117,7 @@ KernelSource specialise_cuda(const Target& /*target*/, std::string_view name, st
                         .includes = {},
                         .ir = std::string(ir)};
     append_includes(source.includes, file_name, name);
-    append_comment(source.text, ir);
-    source.text += '\n';
+    source.text += comment_of(ir, "// ") + "\n";
     for (const Constant& constant : constants) {
         fmt::format_to(std::back_inserter(source.text), "{}{}{}\n", definition(constant),
                        constant.comment.empty() ? "" : "  // ", constant.comment);
@@ -164,29 +156,20 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
     }
-    // Where the walk is passed as tables, the text names only what shapes the code, so that layers
-    // whose patterns differ share one kernel.
-    const bool packed = program.packed_rows() > 1, baked = program.tables == Tables::kBaked;
-    const std::string_view role = to_string(program.role);
-    const std::string full = to_text(program);
-    KernelSource source =
-        specialise_cuda(target,
-                        fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
-                                    to_string(attention.dtype), to_string(attention.softmax),
-                                    packed ? "-packed" : "", baked ? "-baked" : ""),
-                        kernel.family->body(program.role, kernel.plan), role, constants,
-                        full.substr(0, full.find("walk ")));
-    if (packed) {
+    KernelSource source = specialise_cuda(
+        target, source_name(program), kernel.family->body(program.role, kernel.plan),
+        to_string(program.role), constants, text_without_walk(program));
+    if (program.packed_rows() > 1) {
         source.text.insert(source.text.rfind("\n#include \""),
                            fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
                                        program.packed_rows()));
     }
     source.text.insert(source.text.rfind("\n#include \""), score_cuda(attention));
-    if (baked) {
+    if (program.tables == Tables::kBaked) {
         require_bakeable(program);
         source.text.insert(source.text.rfind("\n#include \""), baked_cuda(program));
     }
-    source.ir = full;
+    source.ir = to_text(program);
     return source;
 }
 

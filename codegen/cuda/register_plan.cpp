@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <span>
 
+#include "codegen/cuda/sm_limits.h"
 #include "codegen/cuda/tile_width.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
 
-constexpr int kRegistersOfSm = 65536;    // the same on sm_80 to sm_120
 constexpr int kMostResidentBlocks = 16;  // the smallest limit, of sm_86
 
 // What a thread keeps at every head dimension above the row before and up to this one, found by

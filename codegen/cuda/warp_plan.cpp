@@ -5,16 +5,14 @@
 #include <algorithm>
 #include <iterator>
 
+#include "codegen/cuda/sm_limits.h"
 #include "codegen/kernel_cost.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
 
-constexpr int kRegisters = 65536;         // of an SM
-constexpr int kSharedBytes = 228 * 1024;  // of an SM
-constexpr int kReservedShared = 1024;     // a block, by the driver
-constexpr int kMostRegisters = 240;       // a thread, where registers move
+constexpr int kMostRegisters = 240;  // a thread, where registers move
 
 // What was fastest on an H200 of what compiles without spills. Small blocks win: a producer is
 // quick to come round to few consumers. With producer_registers == 0 a lone warp produces, else a
@@ -46,9 +44,9 @@ const Measured* measured(KernelRole role, int head_dim, int stationary_rows) {
 }
 
 // With a few registers more a thread, as far as compiling has shown that they are missed.
-Measured with_room(Measured row) {
-    constexpr int kMostResident = 3, kFewColumns = 16;
-    row.resident_blocks = std::min(row.resident_blocks, kMostResident);
+Measured with_room(Measured row, const ScoreNeeds& needs) {
+    constexpr int kFewColumns = 16;
+    row.resident_blocks = std::min(row.resident_blocks, needs.bias_sums ? 2 : 3);
     if (row.role == KernelRole::kQueryGradient) {
         row.columns = kFewColumns;
     }
@@ -84,7 +82,7 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
     }
     Measured best = *found;
     if (needs.registers > 0) {
-        best = with_room(best);
+        best = with_room(best, needs);
     }
     const bool move = best.producer_registers > 0;
     WarpPlan plan{.columns = best.columns,
@@ -100,9 +98,9 @@ WarpPlan plan_warps(KernelRole role, int head_dim, int stationary_rows, int stre
         return plan;
     }
     plan.resident_blocks =
-        std::min(best.resident_blocks, kSharedBytes / (plan.shared_bytes + kReservedShared));
+        std::min(best.resident_blocks, kSharedBytesOfSm90 / (plan.shared_bytes + kReservedShared));
     // Registers come in units of 8 a thread.
-    const int even = std::min(248, kRegisters / (plan.threads * plan.resident_blocks) / 8 * 8);
+    const int even = std::min(248, kRegistersOfSm / (plan.threads * plan.resident_blocks) / 8 * 8);
     const int kept = even * plan.threads - 128 * best.producer_registers;
     plan.consumer_registers =
         move ? std::min(kMostRegisters, kept / (32 * best.consumers) / 8 * 8) : even;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "codegen/cuda/sm_limits.h"
 #include "codegen/kernel_cost.h"
 #include "ir/error.h"
 #include "ir/nvrtc_rules.h"
@@ -11,9 +12,6 @@
 namespace spion {
 namespace {
 
-constexpr int kRegisters = 65536;         // of an SM
-constexpr int kSharedBytes = 228 * 1024;  // of an SM
-constexpr int kReservedShared = 1024;     // a block, by the driver
 constexpr int kMostResident = 8;
 constexpr int kMostRegisters = 240;  // a thread, with another warpgroup beside it
 constexpr int kGroupThreads = 128;
@@ -68,7 +66,7 @@ int registers_needed(KernelRole role, int head_dim, int groups, int streamed_row
 // block have at its start, less the producer's.
 int consumer_registers(int groups, int resident, int producer) {
     const int entry =
-        std::min(248, round_down(kRegisters / (kGroupThreads * (groups + 1) * resident), 8));
+        std::min(248, round_down(kRegistersOfSm / (kGroupThreads * (groups + 1) * resident), 8));
     return std::min(kMostRegisters, round_down((entry * (groups + 1) - producer) / groups, 8));
 }
 
@@ -107,10 +105,11 @@ WgmmaPlan plan_wgmma(KernelRole role, int head_dim, int stationary_rows, int str
     }
     const int needed = registers_needed(role, head_dim, groups, streamed_rows) + needs.registers;
     const auto resident = [&](int stationary_stages) {
-        int blocks = shared_of(stationary_stages) > shared_limit
-                         ? 0
-                         : std::min(kMostResident, kSharedBytes / (shared_of(stationary_stages) +
-                                                                   kReservedShared));
+        int blocks =
+            shared_of(stationary_stages) > shared_limit
+                ? 0
+                : std::min(kMostResident,
+                           kSharedBytesOfSm90 / (shared_of(stationary_stages) + kReservedShared));
         while (blocks > 0 && consumer_registers(groups, blocks, plan.producer_registers) < needed) {
             --blocks;
         }

@@ -8,6 +8,7 @@
 #include "codegen/attention_constants.h"
 #include "codegen/baked_tables.h"
 #include "codegen/llvm/score_llvm.h"
+#include "codegen/source_text.h"
 #include "ir/error.h"
 #include "ir/verify.h"
 #include "kernels/embedded.h"
@@ -56,14 +57,6 @@ void append_constant(std::string& text, const Constant& constant) {
                    ir.value, comment.empty() ? "" : "  ; ", comment);
 }
 
-void append_comment(std::string& text, std::string_view lines) {
-    while (!lines.empty()) {
-        const std::size_t end = std::min(lines.find('\n'), lines.size());
-        fmt::format_to(std::back_inserter(text), "; {}\n", lines.substr(0, end));
-        lines.remove_prefix(std::min(end + 1, lines.size()));
-    }
-}
-
 // items: heads that have work items of their own. blocks: of the walk, see block_coverage().
 std::vector<Constant> host_constants(const Attention& attention, int items, Coverage blocks) {
     std::vector<Constant> constants = {
@@ -91,24 +84,14 @@ void require_supported(const Attention& attention) {
     check(attention);
 }
 
-std::string attention_name(std::string_view role, const TileProgram& program) {
-    const Attention& attention = program.attention;
-    return fmt::format("{}-b{}-D{}-{}-{}{}{}", role, program.block, attention.head_dim,
-                       to_string(attention.dtype), to_string(attention.softmax),
-                       program.packed_rows() > 1 ? "-packed" : "",
-                       program.tables == Tables::kBaked ? "-baked" : "");
-}
-
 // What kernels/host/attention_walk.h reads in place of its arguments' tables: int arrays of any
 // size, so the body knows them by pointers.
 void append_tables(std::string& text, const TileProgram& program) {
-    append_constant(
-        text, {.name = "kTiles",
-               .value = std::int64_t{program.tiles() / item_walks(program.attention, program.role)},
-               .comment = "work items of one (b, h)"});
-    append_constant(text, {.name = "kListed",
-                           .value = std::int64_t{uniform_walk(program).listed},
-                           .comment = "gather blocks of every work item, -1 where they differ"});
+    append_constant(text,
+                    integer("kTiles", program.tiles() / item_walks(program.attention, program.role),
+                            "work items of one (b, h)"));
+    append_constant(text, integer("kListed", uniform_walk(program).listed,
+                                  "gather blocks of every work item, -1 where they differ"));
     const auto table = [&](std::string_view name, const std::vector<std::int32_t>& entries) {
         fmt::format_to(std::back_inserter(text),
                        "@{0}Entries = constant [{1} x i32] [\n    {2}]\n"
@@ -136,13 +119,12 @@ KernelSource specialise_host(const Target& target, std::string_view name, std::s
                         .text = fmt::format("; {}\n", name),
                         .includes = {{.name = file_name, .text = std::string(file->text)}},
                         .ir = std::string(ir)};
-    append_comment(source.text, ir);
+    source.text += comment_of(ir, "; ");
     for (const Constant& constant : constants) {
         append_constant(source.text, constant);
     }
-    append_constant(source.text, {.name = "kVectorFloats",
-                                  .value = std::int64_t{target.vector_floats},
-                                  .comment = "fp32 lanes of a vector register"});
+    append_constant(source.text, integer("kVectorFloats", target.vector_floats,
+                                         "fp32 lanes of a vector register"));
     fmt::format_to(std::back_inserter(source.text), "; entry @{} of kernels/host/{}.cpp\n", entry,
                    body);
     return source;
@@ -156,22 +138,18 @@ KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
     for (Constant& constant : kernel.family->constants(program, kernel.plan)) {
         constants.push_back(std::move(constant));
     }
-    const std::string_view role = to_string(program.role);
-    // Where the walk is passed as tables, the text names only what shapes the code, so that layers
-    // whose patterns differ share one kernel.
     const bool baked = program.tables == Tables::kBaked;
-    const std::string full = to_text(program);
-    const std::string shape = full.substr(0, full.find("walk "));
     const std::string body =
         fmt::format("{}{}", kernel.family->body(program.role, kernel.plan), baked ? "_baked" : "");
     KernelSource source =
-        specialise_host(target, attention_name(role, program), body, role, constants, shape);
+        specialise_host(target, source_name(program), body, to_string(program.role), constants,
+                        text_without_walk(program));
     source.text += score_llvm(program.attention);
     if (baked) {
         require_bakeable(program);
         append_tables(source.text, program);
     }
-    source.ir = full;
+    source.ir = to_text(program);
     return source;
 }
 
@@ -180,18 +158,10 @@ KernelSource emit_host(const ScoreSummaryProgram& program, const Target& target)
     verify(program);
     std::vector<Constant> constants =
         host_constants(program.attention, program.attention.heads, Coverage::kPartial);
-    constants.push_back({.name = "kBlock",
-                         .value = std::int64_t{program.block},
-                         .comment = "edge of a pattern block"});
-    constants.push_back({.name = "kStationaryRows",
-                         .value = std::int64_t{program.tile},
-                         .comment = "of a work item, in lanes"});
-    constants.push_back({.name = "kTile",
-                         .value = std::int64_t{program.tile},
-                         .comment = "rows and columns of a work item"});
-    constants.push_back({.name = "kFilter",
-                         .value = std::int64_t{program.filter},
-                         .comment = "F of the diagonal convolution"});
+    constants.push_back(integer("kBlock", program.block, "edge of a pattern block"));
+    constants.push_back(integer("kStationaryRows", program.tile, "of a work item, in lanes"));
+    constants.push_back(integer("kTile", program.tile, "rows and columns of a work item"));
+    constants.push_back(integer("kFilter", program.filter, "F of the diagonal convolution"));
     return specialise_host(target,
                            fmt::format("score_summary-b{}-D{}-F{}", program.block,
                                        program.attention.head_dim, program.filter),

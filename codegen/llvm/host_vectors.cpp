@@ -17,11 +17,6 @@ constexpr double kItemSeconds = 2e-7;
 constexpr double kStepSeconds = 5e-8;
 constexpr double kEfficiency = 0.5;  // of the vector units' rate
 
-bool computes(KernelRole role) {
-    return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
-           role == KernelRole::kKeyValueGradient;
-}
-
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
     return unit == MatrixUnit::kVector && target.back_end == BackEnd::kHost;
 }
@@ -73,10 +68,6 @@ std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) 
         }
     }
     return packed;
-}
-
-double packing_overhead(const KernelCase& /*launch*/, const TileShape& /*shape*/) {
-    return 1;
 }
 
 std::string why_not_program(const TileProgram& program, const Target& /*target*/) {
@@ -159,7 +150,7 @@ std::vector<Constant> constants(const TileProgram& program, const KernelPlan& /*
 
 const KernelFamily kHostVectors{.name = "the host's vectors",
                                 .mark = "",
-                                .computes = computes,
+                                .computes = computes_split_backward,
                                 .multiplies = multiplies,
                                 .why_not = why_not,
                                 .shapes = shapes,
@@ -167,7 +158,7 @@ const KernelFamily kHostVectors{.name = "the host's vectors",
                                 .most_packed_rows = most_packed_rows,
                                 .packing_can_pay = false,
                                 .packed_shapes = packed_shapes,
-                                .packing_overhead = packing_overhead,
+                                .packing_overhead = no_packing_overhead,
                                 .why_not_program = why_not_program,
                                 .plan = plan,
                                 .time = time,

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <utility>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -161,7 +162,7 @@ std::vector<double> pool_masked_scores(const ScoreRows& rows, std::int64_t lengt
                                        const DiscoverySettings& settings) {
     check(settings);
     const std::int64_t block = settings.block;
-    const std::int64_t nb = (length + block - 1) / block;
+    const std::int64_t nb = ceil_div(length, block);
     const int filter = effective_filter(settings);
     RowWindow window(rows, length, filter);
     std::vector<double> pooled(static_cast<std::size_t>(nb * nb), 0.0);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -102,7 +103,7 @@ BlockPattern fixed_pattern(FixedPattern kind, std::int64_t length, int block, do
     if (!(density > 0 && density <= 1)) {
         throw UserError("a density of {} is not allowed: choose one above 0 and up to 1", density);
     }
-    const auto rows = static_cast<int>((length + block - 1) / block);
+    const auto rows = static_cast<int>(ceil_div(length, block));
     const auto blocks = static_cast<std::int64_t>(std::llround(density * rows * rows));
     const double a_row = density * rows;  // blocks
     // Every s-th, so that half of a row's blocks are those.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -21,7 +22,7 @@ std::vector<double> combine_summary(std::span<const float> summary, std::int64_t
         throw InternalError("score summary: tile {} does not divide block {}", tile, block);
     }
     const std::int64_t tiles = (length + tile - 1) / tile;
-    const std::int64_t nb = (length + block - 1) / block;
+    const std::int64_t nb = ceil_div(length, block);
     if (static_cast<std::int64_t>(summary.size()) != tiles * tiles * 7) {
         throw InternalError("score summary: {} sums, {} x {} tiles have 7 each", summary.size(),
                             tiles, tiles);
@@ -56,7 +57,7 @@ BlockPattern discover_layer(std::vector<double> pooled, const Attention& attenti
         return discover(pooled, attention.length, settings);
     }
     const std::int64_t length = attention.length, block = settings.block;
-    const std::int64_t nb = (length + block - 1) / block;
+    const std::int64_t nb = ceil_div(length, block);
     for (std::int64_t row = 0; row < nb; ++row) {
         const auto rows = static_cast<double>(std::min(block, length - row * block));
         pooled.at(static_cast<std::size_t>(row * nb + row)) *= 2 * rows / (rows + 1);

@@ -46,9 +46,19 @@ LaunchGeometry bias_gradient_geometry(const Attention& attention) {
             .shared_bytes = kThreads * static_cast<int>(sizeof(float))};
 }
 
+SpionAttentionArguments bias_gradient_arguments(const Attention& attention,
+                                                SpionAttentionArguments args, float* gradient) {
+    args.bias_sums =
+        args.d_relative_bias + std::int64_t{attention.heads} * attention.bias_entries();
+    args.d_relative_bias = gradient;
+    return args;
+}
+
 void launch_bias_gradient(const JitKernel& jit, const Attention& attention,
                           const SpionAttentionArguments& args, Device& device) {
-    device.launch(*jit.kernel, bias_gradient_geometry(attention), &args, sizeof(args));
+    const SpionAttentionArguments own =
+        bias_gradient_arguments(attention, args, args.d_relative_bias);
+    device.launch(*jit.kernel, bias_gradient_geometry(attention), &own, sizeof(own));
 }
 
 }  // namespace spion

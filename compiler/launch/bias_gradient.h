@@ -19,7 +19,12 @@ KernelSource bias_gradient_source(const Attention& attention, const Target& targ
 // Of its launch: a thread block for some entries of a head.
 LaunchGeometry bias_gradient_geometry(const Attention& attention);
 
-// The sums behind args.d_relative_bias, starts and batch -> args.d_relative_bias [H, 2R + 1].
+// Its arguments, after a backward pass with `args`, which had room for the sums: args.bias_sums, starts
+// and batch -> args.d_relative_bias, here `gradient` [H, 2R + 1].
+SpionAttentionArguments bias_gradient_arguments(const Attention& attention,
+                                                SpionAttentionArguments args, float* gradient);
+
+// After a backward pass: from the sums behind args.d_relative_bias to args.d_relative_bias.
 void launch_bias_gradient(const JitKernel& jit, const Attention& attention,
                           const SpionAttentionArguments& args, Device& device);
 

@@ -2,14 +2,11 @@
 
 #include <limits>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 
 namespace spion {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
 
 // Appends the gather blocks of a tile of one pattern.
 void append_walk(TileProgram& program, const BlockPattern& pattern, std::int64_t tile) {

@@ -121,12 +121,7 @@ Prediction predict(const KernelCase& launch, const KernelFamily& family, const T
 Prediction predict(const TileProgram& program, const PlannedKernel& kernel, std::int64_t batch,
                    const Target& target) {
     const Rates rates = rates_of(target);
-    return predict({.attention = program.attention,
-                    .role = program.role,
-                    .block = program.block,
-                    .target = target,
-                    .rates = rates},
-                   *kernel.family, shape_of(program), kernel.plan,
+    return predict(case_of(program, target, rates), *kernel.family, shape_of(program), kernel.plan,
                    summarise(program, kernel.plan.columns), batch);
 }
 

@@ -52,11 +52,6 @@ std::string row_text(const TileCandidate& candidate, bool won) {
         p.latency_seconds * 1e6, p.seconds * 1e6, to_string(p.bound));
 }
 
-std::string slower_or_faster(double ratio) {
-    return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
-                       ratio > 1 ? "faster" : "slower");
-}
-
 // Why the winner among tiles that are not packed won.
 std::string reason(const TypicalTiles& typical) {
     const TileCandidate& winner = typical.winner();
@@ -67,7 +62,7 @@ std::string reason(const TypicalTiles& typical) {
     const TileCandidate& rival = typical.candidates[typical.ranked[1]];
     const std::string other =
         fmt::format("{} is predicted {}", shape_text(rival),
-                    slower_or_faster(winner.prediction->seconds / rival.prediction->seconds));
+                    faster_or_slower(winner.prediction->seconds / rival.prediction->seconds));
     if (winner.shape == typical.measured) {
         return fmt::format(
             "{} wins: it has been measured to be good, and the best rival {}, where "
@@ -102,7 +97,7 @@ std::string packing(const LaunchPlan& plan, const HeadPatterns& pattern) {
     const std::string found = fmt::format(
         "{:.0f} % of the blocks stream past {} block rows a tile; {} is predicted {} than {}",
         100 * streamed_share(walks_columns(plan.role) ? pattern.transpose() : pattern, rows), rows,
-        shape_text(*best), slower_or_faster(ratio), shape_text(own));
+        shape_text(*best), faster_or_slower(ratio), shape_text(own));
     if (plan.asked_packed_rows) {
         return fmt::format("packed, as was asked: {}", found);
     }
@@ -126,6 +121,11 @@ std::string hint(const LaunchPlan& plan) {
 }
 
 }  // namespace
+
+std::string faster_or_slower(double ratio) {
+    return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
+                       ratio > 1 ? "faster" : "slower");
+}
 
 std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const HeadPatterns& pattern) {
     std::string text = heading(plan, launch, pattern);

@@ -98,11 +98,6 @@ const TileCandidate& Planner::choose(LaunchPlan& plan) const {
                       [&](const TileCandidate& candidate) { return candidate.shape == plain; });
 }
 
-std::string percent_slower_or_faster(double ratio) {
-    return fmt::format("{:.1f} % {}", 100 * (ratio > 1 ? ratio - 1 : 1 / ratio - 1),
-                       ratio > 1 ? "faster" : "slower");
-}
-
 // Everyone but the winner, with what it lost by.
 std::vector<Rival> rivals_of(const LaunchPlan& plan) {
     std::vector<Rival> rivals;
@@ -116,7 +111,7 @@ std::vector<Rival> rivals_of(const LaunchPlan& plan) {
         rivals.push_back(
             {.candidate = at,
              .lost = fmt::format(
-                 "it is predicted {}{}", percent_slower_or_faster(ratio),
+                 "it is predicted {}{}", faster_or_slower(ratio),
                  ratio > 1 ? " on this pattern, which shares its kernels with others" : "")});
     }
     for (std::size_t at = 0; at < plan.candidates.size(); ++at) {

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ceil_div.h"
+
 namespace spion {
 
 StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length) {
     const std::int64_t others = streamed_length == 0 ? length : streamed_length;
-    const std::int64_t blocks = (length + block - 1) / block;
-    const std::int64_t other_blocks = (others + block - 1) / block;
+    const std::int64_t blocks = ceil_div(length, block);
+    const std::int64_t other_blocks = ceil_div(others, block);
     const auto planned =
         static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(other_blocks)));
     const std::int64_t streamed = std::min(others, std::max<std::int64_t>(2, planned) * block);

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "ir/ceil_div.h"
+
 namespace spion {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
 
 // `count` work items that each stream `rows` rows past `multiplied` stationary rows, summed over
 // their passes.
@@ -25,10 +23,6 @@ void add_items(WalkSummary& walk, std::int64_t count, std::int64_t rows, std::in
     walk.longest_steps = std::max(walk.longest_steps, steps);
     walk.longest_mma_iterations = std::max(walk.longest_mma_iterations, mma_iterations);
 }
-
-}  // namespace
-
-namespace {
 
 // Adds one pattern's, as its role walks it.
 void add_rows(StreamedRows& result, const BlockPattern& walked) {

@@ -2,7 +2,11 @@
 #ifndef SPION_ATTENTION_H
 #define SPION_ATTENTION_H
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string_view>
 
 #include "spion/spion_c.h"
 
@@ -16,6 +20,14 @@ enum class DType : std::int32_t {
     kTf32 = SPION_TF32
 };
 enum class Softmax : std::int32_t { kMasked = SPION_MASKED, kPrunedZero = SPION_PRUNED_ZERO };
+// By number: what the command and Python call them.
+inline constexpr std::string_view kSoftmaxNames[] = {"masked", "pruned_zero"};
+inline std::optional<Softmax> softmax_named(std::string_view name) {
+    for (std::size_t n = 0; n < std::size(kSoftmaxNames); ++n) {
+        if (kSoftmaxNames[n] == name) return static_cast<Softmax>(n);
+    }
+    return std::nullopt;
+}
 enum class Pass : std::int32_t { kForward = SPION_FORWARD, kBackward = SPION_BACKWARD };
 enum class Kernel : std::int32_t {
     kForward = SPION_KERNEL_FORWARD,
@@ -59,7 +71,8 @@ struct Attention {
     bool sinks = false;           // calls are given scores [H] that belong to no key
     int patterns = 0;             // 0: one for all heads; or one a head of K and V, or one a head
     int value_dim = 0;            // Dv of V and O; 0: head_dim
-    bool varlen = false;  // sequences of at most `length` end to end; calls are given cu_seqlens
+    bool varlen = false;    // sequences of at most `length` end to end; calls are given cu_seqlens
+    int relative_bias = 0;  // R above 0: calls are given biases [H, 2R + 1] by relative position
 
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
@@ -82,6 +95,7 @@ struct Attention {
         c.patterns = patterns;
         c.value_dim = value_dim;
         c.varlen = varlen ? 1 : 0;
+        c.relative_bias = relative_bias;
         return c;
     }
 };

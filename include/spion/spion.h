@@ -97,6 +97,7 @@ struct ForwardArguments {
     const std::int32_t* cu_seqlens = nullptr;       // [B + 1] where the tensors are, with varlen
     const std::int32_t* host_cu_seqlens = nullptr;  // the same on the host: looked at
     std::int64_t sequences = 0;                     // B, with varlen
+    const float* relative_bias = nullptr;           // [H, 2R + 1] with relative_bias
 };
 
 struct BackwardArguments {
@@ -118,6 +119,8 @@ struct BackwardArguments {
     const std::int32_t* cu_seqlens = nullptr;
     const std::int32_t* host_cu_seqlens = nullptr;
     std::int64_t sequences = 0;
+    const float* relative_bias = nullptr;
+    float* d_relative_bias = nullptr;  // [H, 2R + 1] written; null: not wanted
 };
 
 // Immutable; copies share it, and so may threads.
@@ -173,7 +176,8 @@ class Plan {
                                          args.sinks,
                                          args.cu_seqlens,
                                          args.host_cu_seqlens,
-                                         args.sequences};
+                                         args.sequences,
+                                         args.relative_bias};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -202,7 +206,9 @@ class Plan {
                                           args.d_sinks,
                                           args.cu_seqlens,
                                           args.host_cu_seqlens,
-                                          args.sequences};
+                                          args.sequences,
+                                          args.relative_bias,
+                                          args.d_relative_bias};
         detail::check(spion_backward(c(), &call, stream));
     }
     // Once a step, behind its last backward call: the next forward call draws other numbers.

@@ -128,9 +128,12 @@ typedef struct spion_attention {
     int32_t varlen;     /* not 0: sequences of at most L positions lie end to end, nothing
                                 padded: calls are given cu_seqlens, and spans; without causal,
                                 key_padding and key_length */
+    int32_t relative_bias; /* R above 0, up to 8192: calls are given biases [H, 2R + 1]; a score
+                                gets that of its head and of its key's distance from its query,
+                                j - (i + Lk - L) limited to -R to R, at place R + distance */
 } spion_attention;
 #define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct spion_plan spion_plan;
 
@@ -219,8 +222,8 @@ typedef struct spion_tensor {
 typedef enum spion_call_flags {
     /* Kernels start while the one before them on the stream ends (where that lets them), and wait
      * for it before they read what it may have written. With this flag they read tables, lengths,
-     * dropout's state, slopes and sinks before that: only where no kernel that may still be running then writes these. It saves half
-     * a microsecond. */
+     * dropout's state, slopes, sinks and biases before that: only where no kernel that may still be
+     * running then writes these. It saves half a microsecond. */
     SPION_OVERLAP = 1,
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
      * otherwise: it refuses tables of another plan, lengths, spans and cu_seqlens out of range, and
@@ -273,6 +276,7 @@ typedef struct spion_forward_args {
                                   they are not looked at */
     const int32_t* host_cu_seqlens; /* the same numbers on the host, which are looked at, or null */
     int64_t sequences;              /* B with varlen */
+    const float* relative_bias;     /* [H, 2R + 1] with relative_bias */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -296,6 +300,8 @@ typedef struct spion_backward_args {
     const int32_t* cu_seqlens;
     const int32_t* host_cu_seqlens;
     int64_t sequences;
+    const float* relative_bias;
+    float* d_relative_bias; /* [H, 2R + 1] written, with relative_bias; null: not wanted */
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's
@@ -323,8 +329,8 @@ typedef struct spion_discoverer spion_discoverer;
 
 /* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads,
  * in the map before dropout. For patterns of heads make one of each group's heads alone, and run it on
- * views of these with their part of lse. SPION_INVALID for spans, varlen and another key_length. The
- * context compiles one kernel. */
+ * views of these with their part of lse. SPION_INVALID for spans, varlen, relative_bias and another
+ * key_length. The context compiles one kernel. */
 SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
                                           const spion_discovery* discovery,
                                           spion_discoverer** discoverer) SPION_NOEXCEPT;

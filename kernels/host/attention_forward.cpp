@@ -23,9 +23,9 @@ SPION_INLINE void start_masked(Softmax& softmax, const WorkItem& work) {
             const long long inside = (to < end ? to : end) - (from > first ? from : first);
             listed += has_gather_block(work, i) && inside > 0 ? inside : 0;
         }
-        const bool zeros = kSoftmax == SPION_SOFTMAX_PRUNED_ZERO && end - first > listed;
-        softmax.row_max.data[row] = zeros ? 0.0F : -3.402823466e38F;
-        softmax.row_sum.data[row] = zeros ? static_cast<float>(end - first - listed) : 0.0F;
+        const long long pruned = pruned_elements(end - first, listed);
+        softmax.row_max.data[row] = pruned > 0 ? 0.0F : -3.402823466e38F;
+        softmax.row_sum.data[row] = pruned > 0 ? static_cast<float>(pruned) : 0.0F;
     }
 }
 
@@ -51,7 +51,7 @@ SPION_INLINE void start(Softmax& softmax, const WorkItem& work) {
             listed += Step{work.gather_blocks, work.gather_block_count, kKeyLength}.rows(i);
         }
     }
-    const long long pruned = pruned_elements(listed);
+    const long long pruned = pruned_elements(kKeyLength, listed);
     set_all(softmax.row_max, pruned > 0 ? 0.0F : -__builtin_inff());
     set_all(softmax.row_sum, pruned > 0 ? static_cast<float>(pruned) : 0.0F);
 }

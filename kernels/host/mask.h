@@ -38,9 +38,10 @@ SPION_INLINE int rows_below(long long first, int limit) {
     return static_cast<int>(left < 0 ? 0 : left < kGatherRows ? left : kGatherRows);
 }
 
-// Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
-SPION_INLINE long long pruned_elements(long long elements) {
-    return kSoftmax == SPION_SOFTMAX_PRUNED_ZERO ? kKeyLength - elements : 0;
+// How many elements count with a score of 0, as the softmax makes of pruned ones, in a row that keeps
+// `kept` elements, `elements` of them in the pattern.
+SPION_INLINE long long pruned_elements(long long kept, long long elements) {
+    return kSoftmax == SPION_SOFTMAX_PRUNED_ZERO ? kept - elements : 0;
 }
 
 // Streamed positions [first, end).

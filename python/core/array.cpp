@@ -104,6 +104,23 @@ Array::Array(nb::handle object, const char* name, Access access, void* stream) :
     }
 }
 
+Array::Array(const Array& whole, const char* name, std::int64_t first, std::int64_t count)
+    : name_(name), tensor_(whole.tensor_) {
+    const std::int64_t* const shape = whole.tensor_.shape;
+    const std::int64_t contiguous[] = {shape[1] * shape[2] * shape[3], shape[2] * shape[3],
+                                       shape[3], 1};
+    const std::int64_t* const given = whole.tensor_.strides;
+    const std::int64_t* const strides = given != nullptr ? given : contiguous;
+    constexpr int kFrom[] = {0, 2, 1, 3};
+    for (int i = 0; i < 4; ++i) {
+        shape_[i] = kFrom[i] == 2 ? count : shape[kFrom[i]];
+        strides_[i] = strides[kFrom[i]];
+    }
+    tensor_.shape = shape_;
+    tensor_.strides = strides_;
+    tensor_.byte_offset += static_cast<std::uint64_t>(first * strides[2] * tensor_.dtype.bits / 8);
+}
+
 Array::~Array() {
     if (managed_ != nullptr && managed_->deleter != nullptr) {
         managed_->deleter(managed_);

@@ -22,6 +22,8 @@ class Array {
     // null is the legacy default stream. Throws UserError when the object is no array, or one that
     // may not be written and is to be.
     Array(nb::handle object, const char* name, Access access, void* stream);
+    // Heads first, first + 1 ... of `whole`, [B, L, heads, D], as [B, count, L, D]. `whole` outlives it.
+    Array(const Array& whole, const char* name, std::int64_t first, std::int64_t count);
     ~Array();
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
@@ -45,6 +47,7 @@ class Array {
     dlpack::Tensor tensor_ = {};
     dlpack::ManagedTensor* managed_ = nullptr;
     dlpack::VersionedTensor* versioned_ = nullptr;
+    std::int64_t shape_[4] = {}, strides_[4] = {};  // of heads of another array
 };
 
 // The stream that the object's library works on, where its class has DLPack's table; else null.

@@ -7,6 +7,10 @@
 namespace spion::python {
 namespace {
 
+// Of ScoreArrays' arrays.
+constexpr const char* kScoreNames[] = {"dropout_state", "alibi_slopes",  "sinks",
+                                       "d_sinks",       "relative_bias", "d_relative_bias"};
+
 void need_workspace(const LentPlan& plan, nb::handle workspace) {
     if (plan.cuda && workspace.is_none()) {
         throw UserError(SPION_INVALID,
@@ -61,6 +65,7 @@ class Ready {
             arguments.dropout = options.scores->dropout();
             arguments.alibi_slopes = options.scores->alibi_slopes();
             arguments.sinks = options.scores->sinks();
+            arguments.relative_bias = options.scores->relative_bias();
         }
         return arguments;
     }
@@ -88,7 +93,7 @@ class Ready {
         }
         beside.check_counts(sizes);
         if (options.scores != nullptr) {
-            options.scores->check_heads(sizes.heads);
+            options.scores->check_counts(sizes.heads, plan.bias_entries);
         }
         return tensors;
     }
@@ -101,15 +106,14 @@ class Ready {
 
 }  // namespace
 
-ScoreArrays::ScoreArrays(const Call& call, nb::handle state, nb::handle slopes, nb::handle sinks,
-                         nb::handle d_sinks) {
-    const auto lend = [&](std::size_t which, nb::handle given, const char* name, Access access) {
-        if (!given.is_none()) {
-            arrays_[which].emplace(given, name, access, call.stream());
+ScoreArrays::ScoreArrays(const Call& call, const ScoreHandles& given) {
+    const auto lend = [&](std::size_t which, nb::handle array, Access access) {
+        if (!array.is_none()) {
+            arrays_[which].emplace(array, kScoreNames[which], access, call.stream());
             call.checked(*arrays_[which]);
         }
     };
-    lend(0, state, "dropout_state", Access::kRead);
+    lend(0, given.state, Access::kRead);
     if (arrays_[0]) {
         arrays_[0]->check_plain(1, dlpack::kInt, 64);
         if (arrays_[0]->bytes() != sizeof(DropoutState)) {
@@ -117,25 +121,38 @@ ScoreArrays::ScoreArrays(const Call& call, nb::handle state, nb::handle slopes, 
                             "dropout_state is not [2] int64: make it by dropout_state()");
         }
     }
-    lend(1, slopes, "alibi_slopes", Access::kRead);
-    lend(2, sinks, "sinks", Access::kRead);
-    lend(3, d_sinks, "d_sinks", Access::kWrite);
+    lend(1, given.slopes, Access::kRead);
+    lend(2, given.sinks, Access::kRead);
+    lend(3, given.d_sinks, Access::kWrite);
+    lend(kBias, given.bias, Access::kRead);
+    lend(kBias + 1, given.d_bias, Access::kWrite);
     for (std::size_t i = 1; i < std::size(arrays_); ++i) {
         if (arrays_[i]) {
-            arrays_[i]->check_plain(1, dlpack::kFloat, 32);
+            arrays_[i]->check_plain(i < kBias ? 1 : 2, dlpack::kFloat, 32);
         }
     }
 }
 
-void ScoreArrays::check_heads(std::int64_t heads) const {
-    constexpr const char* kNames[] = {"dropout_state", "alibi_slopes", "sinks", "d_sinks"};
+void ScoreArrays::check_counts(std::int64_t heads, std::int64_t bias_entries) const {
     for (std::size_t i = 1; i < std::size(arrays_); ++i) {
-        if (arrays_[i] && arrays_[i]->seen().shape[0] != heads) {
-            throw UserError(
-                SPION_INVALID,
-                (std::string(kNames[i]) + " has " + std::to_string(arrays_[i]->seen().shape[0]) +
-                 " numbers, and q has " + std::to_string(heads) + " heads: give one a head")
-                    .c_str());
+        if (!arrays_[i]) {
+            continue;
+        }
+        const std::int64_t* const shape = arrays_[i]->seen().shape;
+        const std::string name = kScoreNames[i];
+        if (i < kBias && shape[0] != heads) {
+            throw UserError(SPION_INVALID,
+                            (name + " has " + std::to_string(shape[0]) + " numbers, and q has " +
+                             std::to_string(heads) + " heads: give one a head")
+                                .c_str());
+        }
+        // What a plan has no biases for, the library refuses.
+        if (i >= kBias && bias_entries > 0 && (shape[0] != heads || shape[1] != bias_entries)) {
+            throw UserError(SPION_INVALID,
+                            (name + " is [" + std::to_string(shape[0]) + ", " +
+                             std::to_string(shape[1]) + "], and it must be [H, 2R + 1] = [" +
+                             std::to_string(heads) + ", " + std::to_string(bias_entries) + "]")
+                                .c_str());
         }
     }
 }
@@ -160,6 +177,7 @@ void run_backward(const LentPlan& plan, const Call& call, const Array* const (&a
                                 .d_v = ready[7]};
     if (options.scores != nullptr) {
         arguments.d_sinks = options.scores->d_sinks();
+        arguments.d_relative_bias = options.scores->d_relative_bias();
     }
     plan.plan.backward(ready.with_memory(arguments, beside, options), call.stream());
 }
@@ -168,14 +186,15 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks, nb::handle starts, nb::handle host_starts) {
+             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[4] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
                              call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
     const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace, starts,
                         host_starts);
-    const ScoreArrays scores(call, state, slopes, sinks, nb::none());
+    const ScoreArrays scores(call,
+                             {.state = state, .slopes = slopes, .sinks = sinks, .bias = bias});
     run_forward(plan, call, {&arrays[0], &arrays[1], &arrays[2], &arrays[3]}, beside,
                 {.prepare = prepare, .head = head_of(head), .scores = &scores});
 }
@@ -185,7 +204,7 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
               nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
-              nb::handle host_starts) {
+              nb::handle host_starts, nb::handle bias, nb::handle d_bias) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[8] = {
@@ -195,7 +214,12 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
         call.read(d_k, "d_k", Access::kWrite), call.read(d_v, "d_v", Access::kWrite)};
     const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace, starts,
                         host_starts);
-    const ScoreArrays scores(call, state, slopes, sinks, d_sinks);
+    const ScoreArrays scores(call, {.state = state,
+                                    .slopes = slopes,
+                                    .sinks = sinks,
+                                    .d_sinks = d_sinks,
+                                    .bias = bias,
+                                    .d_bias = d_bias});
     run_backward(plan, call,
                  {&arrays[0], &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],
                   &arrays[6], &arrays[7]},

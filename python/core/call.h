@@ -27,6 +27,7 @@ struct LentPlan {
     int ordinal;
     std::size_t table_bytes;
     std::int64_t varlen = 0;  // L of sequences that lie end to end; 0: samples have one length
+    std::int64_t bias_entries = 0;  // 2R + 1 of a bias by relative position; 0: there is none
 };
 
 // Numbers of B, H, L and Lk of a call.
@@ -197,25 +198,35 @@ class Scratch {
     std::size_t bytes_ = 0;
 };
 
-// What calls read for dropout, slopes and sinks, and where the gradient of the sinks goes.
+// What calls read for dropout, slopes, sinks and a bias by relative position, and where the gradients of
+// the latter two go; each may be None. state: 16 bytes of integers, a spion_dropout_state; bias and d_bias:
+// [H, 2R + 1] float32; the others [H] float32.
+struct ScoreHandles {
+    nb::handle state = Py_None, slopes = Py_None, sinks = Py_None, d_sinks = Py_None;
+    nb::handle bias = Py_None, d_bias = Py_None;
+};
+
+// The same, borrowed.
 class ScoreArrays {
   public:
-    // state: 16 bytes of integers, a spion_dropout_state; the others [H] float32. Each may be None.
-    ScoreArrays(const Call& call, nb::handle state, nb::handle slopes, nb::handle sinks,
-                nb::handle d_sinks);
-    void check_heads(std::int64_t heads) const;
+    ScoreArrays(const Call& call, const ScoreHandles& given);
+    // The library reads as many numbers of each: of H heads, and 2R + 1 biases of each of them.
+    void check_counts(std::int64_t heads, std::int64_t bias_entries) const;
 
     const DropoutState* dropout() const { return of<const DropoutState>(arrays_[0]); }
     const float* alibi_slopes() const { return of<const float>(arrays_[1]); }
     const float* sinks() const { return of<const float>(arrays_[2]); }
     float* d_sinks() const { return of<float>(arrays_[3]); }
+    const float* relative_bias() const { return of<const float>(arrays_[kBias]); }
+    float* d_relative_bias() const { return of<float>(arrays_[kBias + 1]); }
 
   private:
     template <typename T>
     static T* of(const std::optional<Array>& array) {
         return array ? static_cast<T*>(array->data()) : nullptr;
     }
-    std::optional<Array> arrays_[4];
+    static constexpr std::size_t kBias = 4;  // from here on of rank 2
+    std::optional<Array> arrays_[6];
 };
 
 struct RunOptions {
@@ -237,12 +248,12 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks, nb::handle starts, nb::handle host_starts);
+             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias);
 void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
               nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
-              nb::handle host_starts);
+              nb::handle host_starts, nb::handle bias, nb::handle d_bias);
 
 }  // namespace spion::python

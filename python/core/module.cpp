@@ -7,6 +7,19 @@
 
 namespace nb = nanobind;
 
+namespace {
+
+// The numbers of the softmax kinds, by name.
+nb::dict softmax_numbers() {
+    nb::dict numbers;
+    for (const std::string_view name : spion::kSoftmaxNames) {
+        numbers[nb::str(name.data(), name.size())] = static_cast<int>(*spion::softmax_named(name));
+    }
+    return numbers;
+}
+
+}  // namespace
+
 NB_MODULE(_core, module) {
     // Contexts live until the interpreter ends, which is no leak.
     nb::set_leak_warnings(false);
@@ -17,6 +30,7 @@ NB_MODULE(_core, module) {
     nb::exception<spion::UserError>(module, "UserError", PyExc_ValueError);
     module.def("version", &spion_version);
     module.def("abi_version", &spion_abi_version);
+    module.attr("SOFTMAXES") = softmax_numbers();
     spion::python::bind_pattern(module);
     spion::python::bind_plan(module);
     spion::python::bind_operator(module);

@@ -1,24 +1,9 @@
-// The way of the PyTorch operator to the library: one call a pass, which borrows the tensors, finds the
-// plan by their shape and has PyTorch make the outputs. What is out of the ordinary it leaves to the
-// Python of the operator (python/spion/torch/_op.py) by returning None.
-#include <nanobind/nanobind.h>
-#include <spion/spion.h>
+#include "python/core/operator.h"
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <initializer_list>
-#include <mutex>
-#include <optional>
-#include <unordered_map>
 #include <utility>
-#include <vector>
-
-#include "python/core/array.h"
-#include "python/core/bindings.h"
-#include "python/core/call.h"
-#include "python/core/outputs.h"
-#include "python/core/plan_key.h"
 
 namespace spion::python {
 namespace {
@@ -55,273 +40,241 @@ bool are_readable(std::initializer_list<const Array*> arrays, bool cuda) {
                        [cuda](const Array* array) { return is_readable(*array, cuda); });
 }
 
-class Operator {
-  public:
-    // An object with what Outputs asks for, and with is_capturing(), whether the current stream is
-    // being captured in a graph, and lasting(tensor, bytes), memory on a tensor's GPU that may be kept.
-    explicit Operator(nb::handle torch)
-        : outputs_(torch),
-          new_empty_(torch.attr("new_empty")),
-          is_capturing_(torch.attr("is_capturing")),
-          lasting_(torch.attr("lasting")),
-          uint8_(torch.attr("uint8")) {}
+constexpr const char* kNames[] = {"q", "k", "v"};
+constexpr const char* kGradientNames[] = {"d_q", "d_k", "d_v"};
 
-    // From now on calls like this one take the plan.
-    void add(const nb::object& plan, nb::handle q, nb::handle k, nb::handle v, const Given& given,
-             const Words& words, const Changes* changes) {
-        const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
-        const Array values(v, "v", Access::kRead, nullptr);
-        const Array numbers(given.tables, "tables", Access::kRead, nullptr);
-        const PlanKey key = key_of(queries.seen(), keys.seen(), values.seen(),
-                                   numbers.seen().shape[0], given, words, changes);
-        plans_.insert_or_assign(key, Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}});
-    }
-
-    // (o, lse), or None.
-    nb::object forward(nb::handle q, nb::handle k, nb::handle v, const Given& given,
-                       const Words& words, const Changes* changes) {
-        std::optional<Array> lent[3];
-        if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v")) {
-            return nb::none();
-        }
-        const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
-        Entry* const entry = find(queries, keys, values, given, words, changes);
-        if (entry == nullptr || !are_readable({&queries, &keys, &values}, entry->plan->cuda)) {
-            return nb::none();
-        }
-        const LentPlan& plan = *entry->plan;
-        const Call call(plan.cuda, plan.ordinal, std::nullopt, q);
-        const bool near = outputs_.is_near(queries);
-        const std::int64_t width = values.seen().shape[3];
-        nb::object o = width == queries.seen().shape[3]
-                           ? outputs_.like(q, queries, near, entry->q)
-                           : outputs_.wide(q, queries, width, near, entry->q);
-        nb::object lse = outputs_.lse(q, queries, near, entry->lse);
-        const nb::object workspace =
-            workspace_of(plan, q, queries.seen().shape[0], Pass::kForward, call);
-        const Beside beside(call, lse, Access::kWrite, given.tables, given.lengths, given.spans,
-                            workspace);
-        std::optional<ScoreArrays> scores;
-        lend_scores(scores, call, changes);
-        const Array written(o, "o", Access::kWrite, nullptr);
-        nb::bytes kept;
-        run_forward(plan, call, {&queries, &keys, &values, &written}, beside,
-                    {.head = head_of(plan, given.tables, kept),
-                     .alone = alone(plan),
-                     .scores = scores ? &*scores : nullptr});
-        return nb::make_tuple(std::move(o), std::move(lse));
-    }
-
-    // (d_q, d_k, d_v), or None.
-    nb::object backward(nb::handle d_o, nb::handle q, nb::handle k, nb::handle v, nb::handle o,
-                        nb::handle lse, const Given& given, const Words& words,
-                        const Changes* changes) {
-        std::optional<Array> lent[5];
-        if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v") ||
-            !lend(lent[3], o, "o") || !lend(lent[4], d_o, "d_o")) {
-            return nb::none();
-        }
-        const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
-        const Array &result = *lent[3], &gradient = *lent[4];
-        Entry* const entry = find(queries, keys, values, given, words, changes);
-        if (entry == nullptr ||
-            !are_readable({&queries, &keys, &values, &result, &gradient}, entry->plan->cuda)) {
-            return nb::none();
-        }
-        const LentPlan& plan = *entry->plan;
-        const Call call(plan.cuda, plan.ordinal, std::nullopt, q);
-        const bool near = outputs_.is_near(queries);
-        nb::object made[] = {outputs_.like(q, queries, near, entry->q),
-                             outputs_.like(k, keys, near, entry->k),
-                             outputs_.like(v, values, near, entry->v)};
-        const Array d_q(made[0], "d_q", Access::kWrite, nullptr);
-        const Array d_k(made[1], "d_k", Access::kWrite, nullptr);
-        const Array d_v(made[2], "d_v", Access::kWrite, nullptr);
-        const nb::object workspace =
-            workspace_of(plan, q, queries.seen().shape[0], Pass::kBackward, call);
-        const Beside beside(call, lse, Access::kRead, given.tables, given.lengths, given.spans,
-                            workspace);
-        std::optional<ScoreArrays> scores;
-        lend_scores(scores, call, changes);
-        nb::bytes kept;
-        run_backward(plan, call, {&queries, &keys, &values, &result, &gradient, &d_q, &d_k, &d_v},
-                     beside,
-                     {.head = head_of(plan, given.tables, kept),
-                      .alone = alone(plan),
-                      .scores = scores ? &*scores : nullptr});
-        return nb::make_tuple(std::move(made[0]), std::move(made[1]), std::move(made[2]));
-    }
-
-  private:
-    struct Entry {
-        const LentPlan* plan;
-        nb::object owner;
-        KeptLayout q, k, v, lse;  // of the last call
-    };
-    struct Kept {
-        const LentPlan* plan;
-        std::int64_t batch;
-        Pass pass;
-        void* stream;
-        nb::object memory;
-    };
-
-    Entry* find(const Array& q, const Array& k, const Array& v, const Given& given,
-                const Words& words, const Changes* changes) {
-        if (q.seen().rank != 4 || k.seen().rank != 4 || v.seen().rank != 4) {
-            return nullptr;
-        }
-        const Array numbers(given.tables, "tables", Access::kRead, nullptr);
-        if (numbers.seen().rank != 1) {
-            return nullptr;
-        }
-        const auto found = plans_.find(
-            key_of(q.seen(), k.seen(), v.seen(), numbers.seen().shape[0], given, words, changes));
-        return found == plans_.end() ? nullptr : &found->second;
-    }
-
-    static void lend_scores(std::optional<ScoreArrays>& scores, const Call& call,
-                            const Changes* changes) {
-        if (changes != nullptr) {
-            scores.emplace(call, changes->state, changes->slopes, changes->sinks, changes->d_sinks);
-        }
-    }
-
-    // Of a GPU: prepared. Small ones are kept for the next call of the plan on this stream, which
-    // finds the zeros that this call leaves; but a CUDA graph, which may be replayed beside other
-    // calls, has its own.
-    nb::object workspace_of(const LentPlan& plan, nb::handle like, std::int64_t batch, Pass pass,
-                            const Call& call) {
-        if (!plan.cuda) {
-            return nb::none();
-        }
-        bool keep = !nb::cast<bool>(is_capturing_());
-        if (keep) {
-            for (const Kept& kept : kept_) {
-                if (kept.plan == &plan && kept.batch == batch && kept.pass == pass &&
-                    kept.stream == call.stream()) {
-                    return kept.memory;
-                }
-            }
-        }
-        const std::size_t bytes = plan.plan.workspace(batch, pass).bytes;
-        keep = keep && bytes <= kKeptBytes && kept_.size() < kKeptWorkspaces;
-        nb::object memory =
-            keep ? lasting_(like, bytes) : new_empty_(like, nb::make_tuple(bytes), uint8_);
-        const Array array(memory, "workspace", Access::kWrite, nullptr);
-        plan.plan.prepare_workspace(batch, pass, array.data(), bytes, call.stream());
-        if (keep) {
-            kept_.push_back({&plan, batch, pass, call.stream(), memory});
-        }
-        return memory;
-    }
-
-    std::mutex* alone(const LentPlan& plan) { return plan.cuda ? &mutex_ : nullptr; }
-
-    // What tables() has left beside tables on a GPU: their first numbers, true while nobody has
-    // written to the tensor since. bytes: keeps them.
-    static const void* head_of(const LentPlan& plan, nb::handle tables, nb::bytes& bytes) {
-        if (!plan.cuda) {
-            return nullptr;  // the library reads them
-        }
-        const nb::object noted = nb::getattr(tables, "_spion_head", nb::none());
-        if (noted.is_none() || !noted[1].equal(nb::getattr(tables, "_version", nb::none()))) {
-            return nullptr;
-        }
-        bytes = nb::cast<nb::bytes>(nb::object(noted[0]));
-        return bytes.size() == SPION_TABLE_HEAD_BYTES ? bytes.c_str() : nullptr;
-    }
-
-    Outputs outputs_;
-    nb::object new_empty_, is_capturing_, lasting_, uint8_;
-    std::unordered_map<PlanKey, Entry, PlanKeyHash> plans_;
-    std::vector<Kept> kept_;  // guarded by Python's lock
-    std::mutex mutex_;        // whoever launches with a kept workspace
+// Of [B, L, H + 2 Hkv, D], as [B, heads, L, D] each.
+struct Heads {
+    Heads(const Array& whole, std::int64_t heads, const char* const (&names)[3])
+        : shared((whole.seen().shape[2] - heads) / 2),
+          q(whole, names[0], 0, heads),
+          k(whole, names[1], heads, shared),
+          v(whole, names[2], heads + shared, shared) {}
+    std::int64_t shared;  // Hkv
+    Array q, k, v;
 };
 
-// The arguments are those of the operators, in the order of their schemas.
-using H = nb::handle;
-using Text = const char*;
-auto maybe() {
-    return nb::arg().none();
+bool lend_packed(std::optional<Array>& array, nb::handle qkv, std::int64_t heads) {
+    if (!lend(array, qkv, "qkv") || array->seen().rank != 4) {
+        return false;
+    }
+    const std::int64_t beside = array->seen().shape[2] - heads;
+    return heads > 0 && beside > 0 && beside % 2 == 0;
 }
 
-void bind_plain(nb::class_<Operator>& operators) {
-    operators
-        .def(
-            "add",
-            [](Operator& self, const nb::object& plan, H q, H k, H v, H tables, H lengths, H spans,
-               std::int64_t block, double scale, Text softmax, bool causal) {
-                self.add(plan, q, k, v, {tables, lengths, spans}, {block, scale, softmax, causal},
-                         nullptr);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(),
-            nb::arg(), nb::arg(), nb::arg())
-        .def(
-            "forward",
-            [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
-               Text softmax, bool causal, H spans) {
-                return self.forward(q, k, v, {tables, lengths, spans},
-                                    {block, scale, softmax, causal}, nullptr);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
-            nb::arg(), maybe())
-        .def(
-            "backward",
-            [](Operator& self, H d_o, H q, H k, H v, H o, H lse, H tables, H lengths,
-               std::int64_t block, double scale, Text softmax, bool causal, H spans) {
-                return self.backward(d_o, q, k, v, o, lse, {tables, lengths, spans},
-                                     {block, scale, softmax, causal}, nullptr);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(),
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe());
-}
-
-void bind_general(nb::class_<Operator>& operators) {
-    operators
-        .def(
-            "add_general",
-            [](Operator& self, const nb::object& plan, H q, H k, H v, H tables, H lengths, H spans,
-               std::int64_t block, double scale, Text softmax, bool causal, double softcap,
-               double dropout, std::int64_t patterns, H slopes, H sinks) {
-                const Changes changes{softcap, dropout, patterns, Py_None, slopes, sinks};
-                self.add(plan, q, k, v, {tables, lengths, spans}, {block, scale, softmax, causal},
-                         &changes);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), nb::arg(),
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe())
-        .def(
-            "forward_general",
-            [](Operator& self, H q, H k, H v, H tables, H lengths, std::int64_t block, double scale,
-               Text softmax, bool causal, H spans, double softcap, double dropout,
-               std::int64_t patterns, H state, H slopes, H sinks) {
-                const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
-                return self.forward(q, k, v, {tables, lengths, spans},
-                                    {block, scale, softmax, causal}, &changes);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
-            nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(), maybe(), maybe(), maybe())
-        .def(
-            "backward_general",
-            [](Operator& self, H d_o, H q, H k, H v, H o, H lse, H tables, H lengths,
-               std::int64_t block, double scale, Text softmax, bool causal, H spans, double softcap,
-               double dropout, std::int64_t patterns, H state, H slopes, H sinks, H d_sinks) {
-                const Changes changes{softcap, dropout, patterns, state, slopes, sinks, d_sinks};
-                return self.backward(d_o, q, k, v, o, lse, {tables, lengths, spans},
-                                     {block, scale, softmax, causal}, &changes);
-            },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(),
-            nb::arg(), nb::arg(), nb::arg(), nb::arg(), maybe(), nb::arg(), nb::arg(), nb::arg(),
-            maybe(), maybe(), maybe(), maybe());
+void lend_scores(std::optional<ScoreArrays>& scores, const Call& call, const Changes* changes) {
+    if (changes != nullptr) {
+        scores.emplace(call, ScoreHandles{changes->state, changes->slopes, changes->sinks,
+                                          changes->d_sinks, changes->bias, changes->d_bias});
+    }
 }
 
 }  // namespace
 
-void bind_operator(nb::module_& module) {
-    nb::class_<Operator> operators(module, "Operator");
-    operators.def(nb::init<nb::handle>());
-    bind_plain(operators);
-    bind_general(operators);
+Operator::Operator(nb::handle torch)
+    : outputs_(torch),
+      new_empty_(torch.attr("new_empty")),
+      is_capturing_(torch.attr("is_capturing")),
+      lasting_(torch.attr("lasting")),
+      uint8_(torch.attr("uint8")),
+      head_name_(nb::steal(PyUnicode_InternFromString("_spion_head"))),
+      version_name_(nb::steal(PyUnicode_InternFromString("_version"))) {}
+
+void Operator::add(const nb::object& plan, nb::handle q, nb::handle k, nb::handle v,
+                   const Given& given, const Words& words, const Changes* changes) {
+    const Array queries(q, "q", Access::kRead, nullptr), keys(k, "k", Access::kRead, nullptr);
+    const Array values(v, "v", Access::kRead, nullptr);
+    const Array numbers(given.tables, "tables", Access::kRead, nullptr);
+    const PlanKey key = key_of(queries.seen(), keys.seen(), values.seen(), numbers.seen().shape[0],
+                               given, words, changes);
+    plans_.insert_or_assign(key,
+                            Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}, {}, {}});
+}
+
+nb::object Operator::forward(nb::handle q, nb::handle k, nb::handle v, const Given& given,
+                             const Words& words, const Changes* changes) {
+    std::optional<Array> lent[3];
+    if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v")) {
+        return nb::none();
+    }
+    const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
+    Entry* const entry = find(queries, keys, values, given, words, changes);
+    if (entry == nullptr || !are_readable({&queries, &keys, &values}, entry->plan->cuda)) {
+        return nb::none();
+    }
+    const bool near = outputs_.is_near(queries);
+    const std::int64_t* const sizes = queries.seen().shape;
+    const std::int64_t width = values.seen().shape[3];
+    nb::object o = width == sizes[3]
+                       ? outputs_.like(q, queries, near, entry->q)
+                       : outputs_.contiguous(q, queries, {sizes[0], sizes[1], sizes[2], width},
+                                             near, entry->q);
+    const Array written(o, "o", Access::kWrite, nullptr);
+    nb::object lse =
+        run_into(*entry, q, {&queries, &keys, &values, &written}, near, given, changes);
+    return nb::make_tuple(std::move(o), std::move(lse));
+}
+
+nb::object Operator::backward(nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
+                              nb::handle o, nb::handle lse, const Given& given, const Words& words,
+                              const Changes* changes) {
+    std::optional<Array> lent[5];
+    if (!lend(lent[0], q, "q") || !lend(lent[1], k, "k") || !lend(lent[2], v, "v") ||
+        !lend(lent[3], o, "o") || !lend(lent[4], d_o, "d_o")) {
+        return nb::none();
+    }
+    const Array &queries = *lent[0], &keys = *lent[1], &values = *lent[2];
+    const Array &result = *lent[3], &gradient = *lent[4];
+    Entry* const entry = find(queries, keys, values, given, words, changes);
+    if (entry == nullptr ||
+        !are_readable({&queries, &keys, &values, &result, &gradient}, entry->plan->cuda)) {
+        return nb::none();
+    }
+    const bool near = outputs_.is_near(queries);
+    nb::object made[] = {outputs_.like(q, queries, near, entry->q),
+                         outputs_.like(k, keys, near, entry->k),
+                         outputs_.like(v, values, near, entry->v)};
+    const Array d_q(made[0], "d_q", Access::kWrite, nullptr);
+    const Array d_k(made[1], "d_k", Access::kWrite, nullptr);
+    const Array d_v(made[2], "d_v", Access::kWrite, nullptr);
+    run_into(*entry, q, {&queries, &keys, &values, &result, &gradient, &d_q, &d_k, &d_v}, lse,
+             given, changes);
+    return nb::make_tuple(std::move(made[0]), std::move(made[1]), std::move(made[2]));
+}
+
+nb::object Operator::forward_packed(nb::handle qkv, std::int64_t heads, const Given& given,
+                                    const Words& words) {
+    std::optional<Array> whole;
+    if (!lend_packed(whole, qkv, heads)) {
+        return nb::none();
+    }
+    const Heads of(*whole, heads, kNames);
+    Entry* const entry = find(of.q, of.k, of.v, given, words, nullptr);
+    if (entry == nullptr || !are_readable({&of.q, &of.k, &of.v}, entry->plan->cuda)) {
+        return nb::none();
+    }
+    const bool near = outputs_.is_near(*whole);
+    const std::int64_t* const sizes = whole->seen().shape;
+    nb::object o = outputs_.contiguous(qkv, *whole, {sizes[0], sizes[1], heads, sizes[3]}, near,
+                                       entry->packed);
+    const Array made(o, "o", Access::kWrite, nullptr);
+    const Array written(made, "o", 0, heads);
+    nb::object lse = run_into(*entry, qkv, {&of.q, &of.k, &of.v, &written}, near, given, nullptr);
+    return nb::make_tuple(std::move(o), std::move(lse));
+}
+
+nb::object Operator::backward_packed(nb::handle d_o, nb::handle qkv, nb::handle o, nb::handle lse,
+                                     std::int64_t heads, const Given& given, const Words& words) {
+    std::optional<Array> whole, lent_o, lent_d_o;
+    if (!lend_packed(whole, qkv, heads) || !lend(lent_o, o, "o") || !lend(lent_d_o, d_o, "d_o") ||
+        lent_o->seen().rank != 4 || lent_d_o->seen().rank != 4) {
+        return nb::none();
+    }
+    const Heads of(*whole, heads, kNames);
+    const Array result(*lent_o, "o", 0, lent_o->seen().shape[2]);
+    const Array gradient(*lent_d_o, "d_o", 0, lent_d_o->seen().shape[2]);
+    Entry* const entry = find(of.q, of.k, of.v, given, words, nullptr);
+    if (entry == nullptr ||
+        !are_readable({&of.q, &of.k, &of.v, &result, &gradient}, entry->plan->cuda)) {
+        return nb::none();
+    }
+    const std::int64_t* const sizes = whole->seen().shape;
+    nb::object made = outputs_.contiguous(qkv, *whole, {sizes[0], sizes[1], sizes[2], sizes[3]},
+                                          outputs_.is_near(*whole), entry->d_packed);
+    const Array d_qkv(made, "d_qkv", Access::kWrite, nullptr);
+    const Heads to(d_qkv, heads, kGradientNames);
+    run_into(*entry, qkv, {&of.q, &of.k, &of.v, &result, &gradient, &to.q, &to.k, &to.v}, lse,
+             given, nullptr);
+    return made;
+}
+
+Operator::Entry* Operator::find(const Array& q, const Array& k, const Array& v, const Given& given,
+                                const Words& words, const Changes* changes) {
+    if (q.seen().rank != 4 || k.seen().rank != 4 || v.seen().rank != 4) {
+        return nullptr;
+    }
+    const Array numbers(given.tables, "tables", Access::kRead, nullptr);
+    if (numbers.seen().rank != 1) {
+        return nullptr;
+    }
+    const auto found = plans_.find(
+        key_of(q.seen(), k.seen(), v.seen(), numbers.seen().shape[0], given, words, changes));
+    return found == plans_.end() ? nullptr : &found->second;
+}
+
+nb::object Operator::run_into(Entry& entry, nb::handle like, const Array* const (&arrays)[4],
+                              bool near, const Given& given, const Changes* changes) {
+    const LentPlan& plan = *entry.plan;
+    const Call call(plan.cuda, plan.ordinal, std::nullopt, like);
+    nb::object lse = outputs_.lse(like, *arrays[0], near, entry.lse);
+    const nb::object workspace =
+        workspace_of(plan, like, arrays[0]->seen().shape[0], Pass::kForward, call);
+    const Beside beside(call, lse, Access::kWrite, given.tables, given.lengths, given.spans,
+                        workspace);
+    std::optional<ScoreArrays> scores;
+    lend_scores(scores, call, changes);
+    nb::bytes kept;
+    run_forward(plan, call, arrays, beside,
+                {.head = head_of(plan, given.tables, kept),
+                 .alone = alone(plan),
+                 .scores = scores ? &*scores : nullptr});
+    return lse;
+}
+
+void Operator::run_into(const Entry& entry, nb::handle like, const Array* const (&arrays)[8],
+                        nb::handle lse, const Given& given, const Changes* changes) {
+    const LentPlan& plan = *entry.plan;
+    const Call call(plan.cuda, plan.ordinal, std::nullopt, like);
+    const nb::object workspace =
+        workspace_of(plan, like, arrays[0]->seen().shape[0], Pass::kBackward, call);
+    const Beside beside(call, lse, Access::kRead, given.tables, given.lengths, given.spans,
+                        workspace);
+    std::optional<ScoreArrays> scores;
+    lend_scores(scores, call, changes);
+    nb::bytes kept;
+    run_backward(plan, call, arrays, beside,
+                 {.head = head_of(plan, given.tables, kept),
+                  .alone = alone(plan),
+                  .scores = scores ? &*scores : nullptr});
+}
+
+nb::object Operator::workspace_of(const LentPlan& plan, nb::handle like, std::int64_t batch,
+                                  Pass pass, const Call& call) {
+    if (!plan.cuda) {
+        return nb::none();
+    }
+    // CUDA captures no legacy default stream, which null is.
+    bool keep = call.stream() == nullptr || !nb::cast<bool>(is_capturing_());
+    if (keep) {
+        for (const Kept& kept : kept_) {
+            if (kept.plan == &plan && kept.batch == batch && kept.pass == pass &&
+                kept.stream == call.stream()) {
+                return kept.memory;
+            }
+        }
+    }
+    const std::size_t bytes = plan.plan.workspace(batch, pass).bytes;
+    keep = keep && bytes <= kKeptBytes && kept_.size() < kKeptWorkspaces;
+    nb::object memory =
+        keep ? lasting_(like, bytes) : new_empty_(like, nb::make_tuple(bytes), uint8_);
+    const Array array(memory, "workspace", Access::kWrite, nullptr);
+    plan.plan.prepare_workspace(batch, pass, array.data(), bytes, call.stream());
+    if (keep) {
+        kept_.push_back({&plan, batch, pass, call.stream(), memory});
+    }
+    return memory;
+}
+
+const void* Operator::head_of(const LentPlan& plan, nb::handle tables, nb::bytes& bytes) const {
+    if (!plan.cuda) {
+        return nullptr;  // the library reads them
+    }
+    const nb::object noted = nb::getattr(tables, head_name_, nb::none());
+    if (noted.is_none() || !noted[1].equal(nb::getattr(tables, version_name_, nb::none()))) {
+        return nullptr;
+    }
+    bytes = nb::cast<nb::bytes>(nb::object(noted[0]));
+    return bytes.size() == SPION_TABLE_HEAD_BYTES ? bytes.c_str() : nullptr;
 }
 
 }  // namespace spion::python

@@ -84,14 +84,13 @@ nb::object Outputs::like(nb::handle tensor, const Array& seen, bool near, KeptLa
     return allocate(seen)(kept.sizes, kept.steps, type_of(seen));
 }
 
-nb::object Outputs::wide(nb::handle q, const Array& seen, std::int64_t width, bool near,
-                         KeptLayout& kept) const {
-    const std::int64_t* const of_q = seen.seen().shape;
-    const std::int64_t shape[] = {of_q[0], of_q[1], of_q[2], width};
-    const std::int64_t strides[] = {of_q[1] * of_q[2] * width, of_q[2] * width, width, 1};
+nb::object Outputs::contiguous(nb::handle tensor, const Array& seen, const std::int64_t (&shape)[4],
+                               bool near, KeptLayout& kept) const {
+    const std::int64_t strides[] = {shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3],
+                                    1};
     keep(shape, strides, 4, kept);
     return near ? allocate(seen)(kept.sizes, kept.steps, type_of(seen))
-                : new_empty_(q, kept.sizes, type_of(seen));
+                : new_empty_(tensor, kept.sizes, type_of(seen));
 }
 
 nb::object Outputs::lse(nb::handle q, const Array& seen, bool near, KeptLayout& kept) const {

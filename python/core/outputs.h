@@ -27,9 +27,9 @@ class Outputs {
     bool is_near(const Array& array) const;
     // As empty_like of a tensor [B, H, L, D] whose D is contiguous: of its strides if it is dense.
     nb::object like(nb::handle tensor, const Array& seen, bool near, KeptLayout& kept) const;
-    // Contiguous [B, H, L, width] of q's type, for an O that is as wide as a V of its own width.
-    nb::object wide(nb::handle q, const Array& seen, std::int64_t width, bool near,
-                    KeptLayout& kept) const;
+    // Contiguous, of the tensor's type.
+    nb::object contiguous(nb::handle tensor, const Array& seen, const std::int64_t (&shape)[4],
+                          bool near, KeptLayout& kept) const;
     // Contiguous [B, H, L] of float32 for the LSE of q.
     nb::object lse(nb::handle q, const Array& seen, bool near, KeptLayout& kept) const;
 

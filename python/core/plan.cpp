@@ -30,6 +30,7 @@ struct Changes {
     bool alibi, sinks;
     int patterns, value_dim;
     bool varlen;
+    int relative_bias;
 };
 
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
@@ -53,7 +54,8 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .sinks = changes.sinks,
             .patterns = changes.patterns,
             .value_dim = changes.value_dim,
-            .varlen = changes.varlen};
+            .varlen = changes.varlen,
+            .relative_bias = changes.relative_bias};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -71,8 +73,12 @@ LentPlan make_plan(const LentContext& context, const Attention& attention,
     Plan plan = context.context.plan(
         attention, {.typical = std::move(typical), .max_blocks = max_blocks, .batch = batch});
     const std::size_t table_bytes = plan.table_bytes();
-    return {std::move(plan), context.cuda, context.ordinal, table_bytes,
-            attention.varlen ? attention.length : 0};
+    return {std::move(plan),
+            context.cuda,
+            context.ordinal,
+            table_bytes,
+            attention.varlen ? attention.length : 0,
+            attention.relative_bias > 0 ? 2 * std::int64_t{attention.relative_bias} + 1 : 0};
 }
 
 struct LentDiscoverer {
@@ -97,11 +103,11 @@ void run_discoverer(const LentDiscoverer& self, nb::handle q, nb::handle k, nb::
     const Array room = call.read(sums, "sums", Access::kWrite);
     call.checked(room).check_plain(1, dlpack::kFloat, 32);
     const Beside beside(call, lse, Access::kRead, nb::none(), lengths, nb::none(), nb::none());
-    const ScoreArrays scores(call, nb::none(), slopes, nb::none(), nb::none());
+    const ScoreArrays scores(call, {.slopes = slopes});
     const spion_tensor tensor = call.checked(queries).as_tensor();
     const spion_tensor other = call.checked(keys).as_tensor();
     beside.check_counts(sizes_of(tensor, other));
-    scores.check_heads(tensor.shape[1]);
+    scores.check_counts(tensor.shape[1], 0);
     const nb::gil_scoped_release released;
     self.discoverer.run({.q = tensor,
                          .k = other,
@@ -212,11 +218,12 @@ void bind_plan(nb::module_& module) {
              [](Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,
                 float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
                 bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
-                bool sinks, int patterns, int value_dim, bool varlen) {
-                 new (self) Attention(make_attention(
-                     heads, head_dim, length, block, dtype, scale, softmax, key_padding,
-                     key_value_heads, causal, spans,
-                     {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen}));
+                bool sinks, int patterns, int value_dim, bool varlen, int relative_bias) {
+                 new (self)
+                     Attention(make_attention(heads, head_dim, length, block, dtype, scale, softmax,
+                                              key_padding, key_value_heads, causal, spans,
+                                              {dropout, key_length, softcap, alibi, sinks, patterns,
+                                               value_dim, varlen, relative_bias}));
              });
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
@@ -258,10 +265,12 @@ void bind_plan(nb::module_& module) {
              nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
              nb::arg(), nb::arg().none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none())
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none())
         .def("backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
              nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
              nb::arg().none() = nb::none(), nb::arg().none() = nb::none());

@@ -1,8 +1,12 @@
 #include "python/core/plan_key.h"
 
+#include <spion/spion.h>
+
 #include <array>
 #include <bit>
-#include <cstring>
+#include <optional>
+
+#include "python/core/array.h"
 
 namespace spion::python {
 
@@ -16,11 +20,23 @@ std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
     return static_cast<std::size_t>(hash);
 }
 
+namespace {
+
+// Of a head's biases; 0 of what no plan takes.
+std::int64_t entries_of(nb::handle bias) {
+    if (bias.is_none()) {
+        return 0;
+    }
+    const Array array(bias, "relative_bias", Access::kRead, nullptr);
+    return array.seen().rank == 2 ? array.seen().shape[1] : -1;
+}
+
+}  // namespace
+
 PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
                std::int64_t numbers, const Given& given, const Words& words,
                const Changes* changes) {
-    const bool pruned = std::strcmp(words.softmax, "pruned_zero") == 0;
-    const std::int64_t softmax = pruned ? 1 : std::strcmp(words.softmax, "masked") == 0 ? 0 : 16;
+    const std::optional<Softmax> softmax = softmax_named(words.softmax);
     PlanKey key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
                    .dtype = q.dtype.code << 8 | q.dtype.bits,
                    .heads = q.shape[1],
@@ -35,7 +51,10 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
                    .softcap = 0,
                    .dropout = 0,
                    .patterns = 1,
-                   .flags = softmax | (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
+                   .bias_entries = 0,
+                   // There is never a plan for a name that nothing has.
+                   .softmax = softmax.has_value() ? static_cast<std::int64_t>(*softmax) : -1,
+                   .flags = (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |
                             (given.spans.is_none() ? 0 : 8)};
     if (changes != nullptr) {
         key.softcap = std::bit_cast<std::int64_t>(changes->softcap);
@@ -43,6 +62,7 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
         key.patterns = changes->patterns;
         key.flags |=
             32 | (changes->slopes.is_none() ? 0 : 64) | (changes->sinks.is_none() ? 0 : 128);
+        key.bias_entries = entries_of(changes->bias);
     }
     return key;
 }

@@ -17,7 +17,9 @@ struct PlanKey {
     std::int64_t device, dtype, heads, key_value_heads, length, key_length, width, value_width;
     std::int64_t numbers;  // in the tables
     std::int64_t block, scale, softcap, dropout, patterns;
-    // Softmax, key padding, causal, spans; general, ALiBi, sinks: a bit each.
+    std::int64_t bias_entries;  // 2R + 1 of a bias by relative position; 0: there is none
+    std::int64_t softmax;
+    // Key padding, causal, spans; general, ALiBi, sinks: a bit each.
     std::int64_t flags;
 
     friend bool operator==(const PlanKey&, const PlanKey&) = default;
@@ -40,7 +42,7 @@ struct Changes {
     double softcap, dropout;
     std::int64_t patterns;
     nb::handle state, slopes, sinks;
-    nb::handle d_sinks = Py_None;
+    nb::handle d_sinks = Py_None, bias = Py_None, d_bias = Py_None;
 };
 
 // The tensors of a call beside its operands; those after the tables may be None.

@@ -94,6 +94,7 @@ class Attention:
         arg16: int,
         arg17: int,
         arg18: bool,
+        arg19: int,
         /,
     ) -> None: ...
 
@@ -168,6 +169,7 @@ class Plan:
         arg14: object | None = None,
         arg15: object | None = None,
         arg16: object | None = None,
+        arg17: object | None = None,
         /,
     ) -> None: ...
     def backward(
@@ -194,6 +196,8 @@ class Plan:
         arg19: object | None = None,
         arg20: object | None = None,
         arg21: object | None = None,
+        arg22: object | None = None,
+        arg23: object | None = None,
         /,
     ) -> None: ...
 
@@ -232,6 +236,7 @@ class Operator:
         arg13: int,
         arg14: object | None,
         arg15: object | None,
+        arg16: object | None,
         /,
     ) -> None: ...
     def forward(
@@ -266,6 +271,7 @@ class Operator:
         arg13: object | None,
         arg14: object | None,
         arg15: object | None,
+        arg16: object | None,
         /,
     ) -> object: ...
     def backward(
@@ -307,6 +313,37 @@ class Operator:
         arg17: object | None,
         arg18: object | None,
         arg19: object | None,
+        arg20: object | None,
+        arg21: object | None,
+        /,
+    ) -> object: ...
+    def forward_packed(
+        self,
+        arg0: object,
+        arg1: int,
+        arg2: object,
+        arg3: object | None,
+        arg4: int,
+        arg5: float,
+        arg6: str,
+        arg7: bool,
+        arg8: object | None,
+        /,
+    ) -> object: ...
+    def backward_packed(
+        self,
+        arg0: object,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: int,
+        arg5: object,
+        arg6: object | None,
+        arg7: int,
+        arg8: float,
+        arg9: str,
+        arg10: bool,
+        arg11: object | None,
         /,
     ) -> object: ...
 

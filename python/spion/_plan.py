@@ -12,7 +12,6 @@ from ._core import UserError
 from ._pattern import Pattern
 
 DTYPES = {"bf16": 0, "fp16": 1, "fp32": 2, "tf32": 3}
-SOFTMAXES = {"masked": 0, "pruned_zero": 1}
 _ORIGINS = ("memory", "bundle", "disk", "compiled")
 FORWARD, BACKWARD = 0, 1
 HEAD = 16  # numbers at the start of tables, which say whose they are
@@ -31,7 +30,9 @@ class Attention:
     blocks instead, which spion.spans makes. key_length: Lk, of K and V (0: L); masks are aligned at
     the ends. softcap: above 0, a score s becomes softcap * tanh(s / softcap). alibi: calls are given
     slopes [H], and slope * |i + Lk - L - j| is taken off a score. sinks: calls are given a score a
-    head, which is in the softmax sum of every row and belongs to no key. dropout: of probabilities, 0 or 0.002 to
+    head, which is in the softmax sum of every row and belongs to no key. relative_bias: R above 0, up to
+    8192: calls are given biases [H, 2R + 1], of which a score gets relative_bias[h, R + d], where d is its
+    key's distance j - (i + Lk - L) from its query, limited to -R to R. dropout: of probabilities, 0 or 0.002 to
     0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
     head of K and V, or one a head. value_dim: Dv, of V and O (0: D).
     varlen: sequences of at most L positions lie end to end, nothing padded; calls are given cu_seqlens,
@@ -57,11 +58,12 @@ class Attention:
     patterns: int = 1
     value_dim: int = 0
     varlen: bool = False
+    relative_bias: int = 0
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
             ("dtype", self.dtype, DTYPES),
-            ("softmax", self.softmax, SOFTMAXES),
+            ("softmax", self.softmax, _core.SOFTMAXES),
         ):
             if value not in allowed:
                 raise UserError(f"{field} is {value!r}: give one of {', '.join(allowed)}")
@@ -72,7 +74,7 @@ class Attention:
             self.block,
             DTYPES[self.dtype],
             self.scale,
-            SOFTMAXES[self.softmax],
+            _core.SOFTMAXES[self.softmax],
             self.key_padding,
             self.key_value_heads,
             self.causal,
@@ -85,6 +87,7 @@ class Attention:
             self.patterns,
             self.value_dim,
             self.varlen,
+            self.relative_bias,
         )
 
 
@@ -164,6 +167,7 @@ class Plan:
         dropout_state: Array | None = None,
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
+        relative_bias: Array | None = None,
         out: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, Array]:
@@ -174,8 +178,8 @@ class Plan:
         cu_seqlens [B + 1] int32: 0, the row where each further sequence begins, and T. NumPy's are looked
         at and brought to a GPU; those of a GPU's library are used as they are.
         lengths: [B] int32, with key_padding. spans: int32 of spion.spans, where the plan has them;
-        dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32. Returns o (`out`
-        where it is given) [B, H, L, Dv], or [H, T, Dv], and lse [B, H, L] float32, the logarithm of each
+        dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32; relative_bias:
+        [H, 2R + 1] float32. Returns o (`out` where it is given) [B, H, L, Dv], or [H, T, Dv], and lse [B, H, L] float32, the logarithm of each
         row's softmax sum; beyond a sequence's end it is not written. stream: a CUDA stream as a number;
         None: PyTorch's current stream for its tensors, the legacy default stream for others'. On the
         host the call returns when it is done.
@@ -204,6 +208,7 @@ class Plan:
             None if sinks is None else _arrays.lent(sinks),
             starts,
             host_starts,
+            None if relative_bias is None else _arrays.lent(relative_bias),
         )
         return o, lse
 
@@ -223,16 +228,21 @@ class Plan:
         dropout_state: Array | None = None,
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
+        relative_bias: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, ...]:
-        """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse; and, of
-        a plan with sinks, d_sinks [H] float32."""
+        """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse; and then, of
+        a plan with sinks, d_sinks [H] float32, and of one with relative_bias, d_relative_bias
+        [H, 2R + 1] float32."""
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
         gradients = [_arrays.empty(like, tuple(like.shape)) for like in arrays[1:4]]
         batch, starts, host_starts = self._sequences(q, cu_seqlens)
-        d_sinks = None
+        heads, reach = self.attention.heads, self.attention.relative_bias
+        d_sinks = d_bias = None
         if self.attention.sinks:
-            d_sinks = _arrays.empty(arrays[1], (self.attention.heads,), "float32")
+            d_sinks = _arrays.empty(arrays[1], (heads,), "float32")
+        if reach:
+            d_bias = _arrays.empty(arrays[1], (heads, 2 * reach + 1), "float32")
         tables, head = self._tables_like(q, pattern)
         self.core.backward(
             *arrays,
@@ -251,8 +261,10 @@ class Plan:
             d_sinks,
             starts,
             host_starts,
+            None if relative_bias is None else _arrays.lent(relative_bias),
+            d_bias,
         )
-        return (*gradients,) if d_sinks is None else (*gradients, d_sinks)
+        return (*gradients, *(x for x in (d_sinks, d_bias) if x is not None))
 
     def _lent(self, **arrays: Array) -> list[Array]:
         for name, array in arrays.items():
@@ -321,6 +333,7 @@ def plan(
     patterns: int = 1,
     value_dim: int = 0,
     varlen: bool = False,
+    relative_bias: int = 0,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -354,5 +367,6 @@ def plan(
         patterns=patterns,
         value_dim=value_dim,
         varlen=varlen,
+        relative_bias=relative_bias,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -11,6 +11,10 @@ query keeps one stretch of keys and no stretch begins or ends before that of the
 it. So do encoders' keys in decoders, dropout of probabilities (PyTorch's generator decides), caps of
 scores (Gemma-2) and sinks (gpt-oss). What the kernels do not have is refused by a sentence: other masks,
 caches of earlier tokens, biases.
+
+Batches without padding, one row of sequences end to end, are computed as such where a call is given
+cu_seq_lens_q (DataCollatorWithFlattening's return_flash_attn_kwargs), or where position_ids begin anew
+and the layer's pattern is not of the whole row: patterns are then cut to each sequence.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import nn
 
+from . import _packed
 from ._core import UserError
 from ._pattern import Pattern
 from .torch import attention
@@ -134,23 +139,21 @@ def attention_forward(
         )
     _check(query, key, bool(causal), spans is not None, kwargs)
     pattern = getattr(module, "spion_pattern", None)
+    sinks = kwargs.get("s_aux")
+    numbers: dict[str, Any] = {
+        "scale": scaling or 0.0,
+        "softcap": kwargs.get("softcap") or 0.0,
+        "dropout": dropout,
+        "sinks": None if sinks is None else sinks.float(),
+    }
+    sequences = _packed.sequences_of(query, key, pattern, lengths, kwargs)
+    if sequences is not None:
+        packed = _packed.attend(module, query, key, value, sequences, spans, bool(causal), **numbers)
+        return packed, None
     if pattern is None:
         pattern = Pattern.full(query.shape[2], block=_BLOCK, key_length=key.shape[2])
-    sinks = kwargs.get("s_aux")
-    o = attention(
-        query,
-        key,
-        value,
-        pattern,
-        lengths=lengths,
-        scale=scaling or 0.0,
-        causal=bool(causal),
-        spans=spans,
-        softcap=kwargs.get("softcap") or 0.0,
-        dropout=dropout,
-        sinks=None if sinks is None else sinks.float(),
-    )
-    return o.transpose(1, 2), None
+    given = {"lengths": lengths, "causal": bool(causal), "spans": spans, **numbers}
+    return attention(query, key, value, pattern, **given).transpose(1, 2), None
 
 
 def _check(

@@ -95,24 +95,44 @@ struct Words {
 struct Changes {
     double softcap = 0, dropout = 0;
     std::int64_t patterns = 1;
-    Maybe state = {}, slopes = {}, sinks = {};
+    Maybe state = {}, slopes = {}, sinks = {}, bias = {};
 };
+
+// R of a bias by relative position; 0 without one.
+int reach_of(const Maybe& bias) {
+    if (!bias) {
+        return 0;
+    }
+    STD_TORCH_CHECK(bias->dim() == 2 && bias->size(1) >= 3 && bias->size(1) % 2 == 1,
+                    "relative_bias must be [H, 2R + 1], a bias a head and distance from -R to R");
+    return static_cast<int>(bias->size(1) / 2);
+}
+
+// " masked pruned_zero".
+std::string softmax_names() {
+    std::string names;
+    for (const std::string_view name : spion::kSoftmaxNames) {
+        names += " ";
+        names += name;
+    }
+    return names;
+}
 
 spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v, const Words& words,
                               const Changes* changes) {
     STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(v.dim() == 4, "v has ", v.dim(), " dimensions: give [B, H, L, D]");
-    STD_TORCH_CHECK(words.softmax == "masked" || words.softmax == "pruned_zero", "softmax is ",
-                    words.softmax, ": give masked or pruned_zero");
+    const std::optional<spion::Softmax> softmax = spion::softmax_named(words.softmax);
+    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", words.softmax, ": give one of",
+                    softmax_names());
     spion::Attention attention{.heads = static_cast<int>(q.size(1)),
                                .head_dim = static_cast<int>(q.size(3)),
                                .length = q.size(2),
                                .block = static_cast<int>(words.block),
                                .dtype = dtype_of(q),
                                .scale = static_cast<float>(words.scale),
-                               .softmax = words.softmax == "masked" ? spion::Softmax::kMasked
-                                                                    : spion::Softmax::kPrunedZero,
+                               .softmax = *softmax,
                                .key_padding = words.lengths.has_value(),
                                .causal = words.causal,
                                .key_value_heads = static_cast<int>(k.size(1)),
@@ -125,14 +145,16 @@ spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v,
         attention.sinks = changes->sinks.has_value();
         attention.patterns = static_cast<int>(changes->patterns);
         attention.value_dim = v.size(3) == q.size(3) ? 0 : static_cast<int>(v.size(3));
+        attention.relative_bias = reach_of(changes->bias);
     }
     return attention;
 }
 
 // By shape, dtype and device, never by the pattern. Made, and compiled, at the first call.
 spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
-    using Key = std::tuple<int, spion::DType, int, int, std::int64_t, std::int64_t, int, int, float,
-                           spion::Softmax, bool, bool, bool, float, float, int, bool, bool, int>;
+    using Key =
+        std::tuple<int, spion::DType, int, int, std::int64_t, std::int64_t, int, int, float,
+                   spion::Softmax, bool, bool, bool, float, float, int, bool, bool, int, int>;
     static std::mutex mutex;
     static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
     const Key key{q.is_cuda() ? q.get_device_index() : -1,
@@ -153,7 +175,8 @@ spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
                   a.patterns,
                   a.alibi,
                   a.sinks,
-                  a.value_dim};
+                  a.value_dim,
+                  a.relative_bias};
     {
         const std::lock_guard lock(mutex);
         const auto found = plans.find(key);
@@ -185,6 +208,17 @@ T* vector_of(const Maybe& given, const char* name, ScalarType type, const char* 
                         given->size(0) == count,
                     name, " must be contiguous ", type_name, " [", count, "]");
     return static_cast<T*>(given->data_ptr());
+}
+
+// Of [H, 2R + 1], whose width has made the plan.
+const float* biases_of(const Maybe& given, std::int64_t heads) {
+    if (!given) {
+        return nullptr;
+    }
+    STD_TORCH_CHECK(given->scalar_type() == ScalarType::Float && given->is_contiguous() &&
+                        given->size(0) == heads,
+                    "relative_bias must be contiguous float32 [", heads, ", 2R + 1]");
+    return static_cast<const float*>(given->const_data_ptr());
 }
 
 // The two halves of [2, B, L, 2], or of a row of 2 * B * (L + Lk) numbers.
@@ -237,6 +271,7 @@ void fill(Arguments& arguments, const Tensor& q, const Tensor& k, const Words& w
                                                         ScalarType::Float, "float32", q.size(1));
         arguments.sinks = vector_of<const float>(changes->sinks, "sinks", ScalarType::Float,
                                                  "float32", q.size(1));
+        arguments.relative_bias = biases_of(changes->bias, q.size(1));
     }
 }
 
@@ -261,9 +296,10 @@ struct Passed {
     const Tensor &d_o, &q, &k, &v, &o, &lse;
 };
 
-// d_sinks: [H] or, without sinks, of no element.
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Passed& passed, const Words& words,
-                                                    const Changes* changes) {
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// d_q, d_k, d_v; then d_sinks [H] and d_relative_bias [H, 2R + 1], without them of no element.
+Gradients backward(const Passed& passed, const Words& words, const Changes* changes) {
     const auto& [d_o, q, k, v, o, lse] = passed;
     const spion::Plan plan = plan_of(q, attention_of(q, k, v, words, changes));
     void* const stream = stream_of(q);
@@ -272,6 +308,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Passed& passed, const 
     Tensor d_v = torch::stable::empty_like(v);
     const bool sinks = changes != nullptr && changes->sinks.has_value();
     Tensor d_sinks = torch::stable::new_empty(q, {sinks ? q.size(1) : 0}, ScalarType::Float);
+    const bool biased = changes != nullptr && changes->bias.has_value();
+    Tensor d_bias = torch::stable::new_empty(
+        q, {biased ? q.size(1) : 0, biased ? changes->bias->size(1) : 0}, ScalarType::Float);
     const Tensor scratch = scratch_of(plan, q, spion::Pass::kBackward, stream);
     spion::BackwardArguments arguments{.q = view(q),
                                        .k = view(k),
@@ -283,9 +322,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Passed& passed, const 
                                        .d_v = view(d_v)};
     arguments.lse = static_cast<const float*>(lse.const_data_ptr());
     arguments.d_sinks = sinks ? static_cast<float*>(d_sinks.mutable_data_ptr()) : nullptr;
+    arguments.d_relative_bias = biased ? static_cast<float*>(d_bias.mutable_data_ptr()) : nullptr;
     fill(arguments, q, k, words, changes, scratch);
     plan.backward(arguments, stream);
-    return {d_q, d_k, d_v, d_sinks};
+    return {d_q, d_k, d_v, d_sinks, d_bias};
 }
 
 using Text = const std::string&;
@@ -302,8 +342,8 @@ std::tuple<Tensor, Tensor> general_attention(const Tensor& q, const Tensor& k, c
                                              bool causal, const Maybe& spans, double softcap,
                                              double dropout, std::int64_t patterns,
                                              const Maybe& state, const Maybe& slopes,
-                                             const Maybe& sinks) {
-    const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+                                             const Maybe& sinks, const Maybe& bias) {
+    const Changes changes{softcap, dropout, patterns, state, slopes, sinks, bias};
     return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, &changes);
 }
 
@@ -316,12 +356,14 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(
     return {std::get<0>(made), std::get<1>(made), std::get<2>(made)};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> general_attention_backward(
-    const Tensor& d_o, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o,
-    const Tensor& lse, const Tensor& tables, const Maybe& lengths, std::int64_t block, double scale,
-    Text softmax, bool causal, const Maybe& spans, double softcap, double dropout,
-    std::int64_t patterns, const Maybe& state, const Maybe& slopes, const Maybe& sinks) {
-    const Changes changes{softcap, dropout, patterns, state, slopes, sinks};
+Gradients general_attention_backward(const Tensor& d_o, const Tensor& q, const Tensor& k,
+                                     const Tensor& v, const Tensor& o, const Tensor& lse,
+                                     const Tensor& tables, const Maybe& lengths, std::int64_t block,
+                                     double scale, Text softmax, bool causal, const Maybe& spans,
+                                     double softcap, double dropout, std::int64_t patterns,
+                                     const Maybe& state, const Maybe& slopes, const Maybe& sinks,
+                                     const Maybe& bias) {
+    const Changes changes{softcap, dropout, patterns, state, slopes, sinks, bias};
     return backward({d_o, q, k, v, o, lse}, {tables, lengths, block, scale, softmax, causal, spans},
                     &changes);
 }
@@ -334,7 +376,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> general_attention_backward(
 #define SPION_MASK "bool causal=False, Tensor? spans=None"
 #define SPION_CHANGES                                                                  \
     "bool causal, Tensor? spans, float softcap, float dropout, int patterns, Tensor? " \
-    "dropout_state, Tensor? alibi_slopes, Tensor? sinks"
+    "dropout_state, Tensor? alibi_slopes, Tensor? sinks, Tensor? relative_bias=None"
 
 STABLE_TORCH_LIBRARY(spion, library) {
     library.def("attention(" SPION_OPERANDS SPION_WORDS SPION_MASK ") -> (Tensor o, Tensor lse)");
@@ -343,7 +385,7 @@ STABLE_TORCH_LIBRARY(spion, library) {
     library.def("general_attention(" SPION_OPERANDS SPION_WORDS SPION_CHANGES
                 ") -> (Tensor o, Tensor lse)");
     library.def("general_attention_backward(" SPION_PASSED SPION_WORDS SPION_CHANGES
-                ") -> (Tensor, Tensor, Tensor, Tensor)");
+                ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spion, CPU, library) {

@@ -58,6 +58,20 @@ TEST_F(ApiBundle, ServesAFrozenContextThatCompilesNothing) {
     EXPECT_EQ(same.d_k, outputs.d_k);
 }
 
+// The kernels of the gradients of sinks and of a bias are in it as well.
+TEST_F(ApiBundle, HasTheKernelsOfScoreGradients) {
+    oracle::Problem shape = oracle::random_problem(200, 32, 2, 32, 2, 0.3, false, fresh_seed());
+    const oracle::Problem problem =
+        oracle::random_problem(shape, {.sinks = true, .reach = 60}, 0.3, fresh_seed());
+    const Attention attention = attention_of(problem);
+    const std::string other = path() + "-of-scores";
+    write_bundle(std::vector<Attention>{attention}, hosts(), other);
+    const Context context = Context::host({.frozen = true, .memory_only = true, .bundle = other});
+    const Plan plan = context.plan(attention);
+    EXPECT_EQ(context.counters().from_bundle, 5);
+    EXPECT_EQ(oracle::faults(problem, run_on_host(plan, pattern_of(problem), problem), 1e-5), "");
+}
+
 TEST_F(ApiBundle, IsOpenedReadOnly) {
     for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path())) {
         fs::permissions(entry.path(),

@@ -53,7 +53,8 @@ inline Attention cuda_attention(const oracle::Problem& problem) {
             .sinks = !problem.sinks.empty(),
             .patterns = problem.patterns,
             .value_dim = problem.value_dim,
-            .varlen = !problem.cu_seqlens.empty()};
+            .varlen = !problem.cu_seqlens.empty(),
+            .relative_bias = problem.reach};
 }
 
 // As calls are given it: of sequences [T, heads, width].
@@ -93,6 +94,8 @@ class CudaCall {
           alibi_slopes_(problem.alibi_slopes),
           sinks_(problem.sinks),
           d_sinks_(problem.sinks.size() * sizeof(float)),
+          relative_bias_(problem.relative_bias),
+          d_relative_bias_(problem.relative_bias.size() * sizeof(float)),
           mask_(spans_of(problem)),
           query_spans_(mask_ ? mask_->queries : std::vector<std::int32_t>()),
           key_spans_(mask_ ? mask_->keys : std::vector<std::int32_t>()),
@@ -100,7 +103,8 @@ class CudaCall {
           padded_(!problem.lengths.empty()),
           drops_(problem.dropout > 0),
           slopes_(!problem.alibi_slopes.empty()),
-          sink_(!problem.sinks.empty()) {
+          sink_(!problem.sinks.empty()),
+          biased_(problem.reach > 0) {
         plan.prepare_workspace(problem.batch, Pass::kBackward, workspace_.data(),
                                workspace_.bytes(), stream);
     }
@@ -131,11 +135,12 @@ class CudaCall {
                 .query_spans = numbers(query_spans_, mask_.has_value()),
                 .key_spans = numbers(key_spans_, mask_.has_value()),
                 .dropout = drops_ ? static_cast<const DropoutState*>(state_.data()) : nullptr,
-                .alibi_slopes = slopes_ ? static_cast<const float*>(alibi_slopes_.data()) : nullptr,
-                .sinks = sink_ ? static_cast<const float*>(sinks_.data()) : nullptr,
+                .alibi_slopes = floats(alibi_slopes_, slopes_),
+                .sinks = floats(sinks_, sink_),
                 .cu_seqlens = numbers(starts_, sequences() > 0),
                 .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
-                .sequences = sequences()};
+                .sequences = sequences(),
+                .relative_bias = floats(relative_bias_, biased_)};
     }
     BackwardArguments backward_arguments(std::uint64_t flags = 0) const {
         return {.q = view(q_),
@@ -156,12 +161,14 @@ class CudaCall {
                 .query_spans = numbers(query_spans_, mask_.has_value()),
                 .key_spans = numbers(key_spans_, mask_.has_value()),
                 .dropout = drops_ ? static_cast<const DropoutState*>(state_.data()) : nullptr,
-                .alibi_slopes = slopes_ ? static_cast<const float*>(alibi_slopes_.data()) : nullptr,
-                .sinks = sink_ ? static_cast<const float*>(sinks_.data()) : nullptr,
-                .d_sinks = sink_ ? static_cast<float*>(d_sinks_.data()) : nullptr,
+                .alibi_slopes = floats(alibi_slopes_, slopes_),
+                .sinks = floats(sinks_, sink_),
+                .d_sinks = floats(d_sinks_, sink_),
                 .cu_seqlens = numbers(starts_, sequences() > 0),
                 .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
-                .sequences = sequences()};
+                .sequences = sequences(),
+                .relative_bias = floats(relative_bias_, biased_),
+                .d_relative_bias = floats(d_relative_bias_, biased_)};
     }
     void run(void* stream, std::uint64_t flags = 0) const {
         plan_.forward(forward_arguments(flags), stream);
@@ -179,19 +186,20 @@ class CudaCall {
                 .d_q = padded(d_q_, heads_, width_),
                 .d_k = padded(d_k_, kv_heads_, width_),
                 .d_v = padded(d_v_, kv_heads_, value_width_),
-                .d_sinks = sink_ ? d_sinks_.read<float>() : std::vector<float>()};
+                .d_sinks = sink_ ? d_sinks_.read<float>() : std::vector<float>(),
+                .d_relative_bias = biased_ ? d_relative_bias_.read<float>() : std::vector<float>()};
     }
     // Every output's bytes, to compare runs with.
     std::vector<std::uint8_t> bytes() const {
         std::vector<std::uint8_t> all;
-        for (const auto* memory : {&o_, &lse_, &d_q_, &d_k_, &d_v_, &d_sinks_}) {
+        for (const auto* memory : outputs_of_call()) {
             const std::vector<std::uint8_t> some = memory->read<std::uint8_t>();
             all.insert(all.end(), some.begin(), some.end());
         }
         return all;
     }
     void poison() {
-        for (const auto* memory : {&o_, &lse_, &d_q_, &d_k_, &d_v_, &d_sinks_}) {
+        for (const auto* memory : outputs_of_call()) {
             SPION_TEST_CUDA(cuMemsetD8_v2, reinterpret_cast<cuda::Pointer>(memory->data()), 0xFF,
                             memory->bytes());
         }
@@ -199,6 +207,9 @@ class CudaCall {
     }
 
   private:
+    std::vector<const cuda::Memory*> outputs_of_call() const {
+        return {&o_, &lse_, &d_q_, &d_k_, &d_v_, &d_sinks_, &d_relative_bias_};
+    }
     spion_tensor view(const cuda::Memory& memory) const {
         const bool of_keys =
             &memory == &k_ || &memory == &v_ || &memory == &d_k_ || &memory == &d_v_;
@@ -219,6 +230,9 @@ class CudaCall {
     const std::int32_t* numbers(const cuda::Memory& memory, bool given) const {
         return given ? static_cast<const std::int32_t*>(memory.data()) : nullptr;
     }
+    static float* floats(const cuda::Memory& memory, bool given) {
+        return given ? static_cast<float*>(memory.data()) : nullptr;
+    }
     std::int64_t sequences() const { return asked_.cu_seqlens.empty() ? 0 : batch_; }
     const std::int32_t* lengths() const {
         return padded_ ? static_cast<const std::int32_t*>(lengths_.data()) : nullptr;
@@ -228,10 +242,10 @@ class CudaCall {
     std::int64_t batch_, heads_, length_, width_, value_width_, kv_heads_, keys_;
     oracle::Problem asked_;
     cuda::Memory q_, k_, v_, d_o_, o_, d_q_, d_k_, d_v_, lse_, tables_, lengths_, workspace_;
-    cuda::Memory state_, alibi_slopes_, sinks_, d_sinks_;
+    cuda::Memory state_, alibi_slopes_, sinks_, d_sinks_, relative_bias_, d_relative_bias_;
     std::optional<Spans> mask_;
     cuda::Memory query_spans_, key_spans_, starts_;
-    bool padded_, drops_, slopes_, sink_;
+    bool padded_, drops_, slopes_, sink_, biased_;
 };
 
 }  // namespace spion::test

@@ -41,6 +41,20 @@ TEST(ApiEmit, GivesTheStagesOfTheHost) {
         has(emit(kHostAttention, "host", Kernel::kForward, Stage::kAssembly), "attention_forward"));
 }
 
+// The header's names and numbers are the compiler's, to the last one.
+TEST(ApiEmit, SoftmaxKindsAreTheCompilers) {
+    Attention attention = kAttention;
+    for (const std::string_view name : kSoftmaxNames) {
+        attention.softmax = softmax_named(name).value();
+        EXPECT_TRUE(has(emit(attention, "sm_80", Kernel::kForward, Stage::kAttention),
+                        "softmax=" + std::string(name)));
+    }
+    EXPECT_FALSE(softmax_named("hard").has_value());
+    attention.softmax = static_cast<Softmax>(std::size(kSoftmaxNames));
+    expect_status<UserError>([&] { emit(attention, "sm_80", Kernel::kForward, Stage::kAttention); },
+                             "is not known: use the spion_softmax that is masked or pruned_zero");
+}
+
 TEST(ApiEmit, SaysWhatThereIsNot) {
     expect_status<UserError>([] { emit(kAttention, "sm_42", Kernel::kForward, Stage::kSource); },
                              "target 'sm_42' is not known");

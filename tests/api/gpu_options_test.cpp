@@ -1,7 +1,9 @@
 // What an attention may have beside its pattern, through the library on a GPU: keys of another length,
-// values of another width, changes of scores, sinks with their gradient, dropout and patterns of heads.
+// values of another width, changes of scores, sinks and a bias by relative position with their gradients,
+// dropout and patterns of heads.
 #include <gtest/gtest.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,19 @@ class ApiGpuOptions : public ApiGpu {
         shape.length = 500;
         shape.batch = 2;
         return rounded(oracle::random_problem(shape, options, 0.4, seed_++));
+    }
+    // Warps with items of their own, wgmma, all gradients together where they can, mma.
+    void expect_each_right(std::span<const oracle::Options> each) {
+        const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
+        for (int family = 0; family < 4; ++family) {
+            for (std::size_t option = 0; option < each.size(); ++option) {
+                SCOPED_TRACE("block " + std::to_string(blocks[family]) + ", D " +
+                             std::to_string(widths[family]) + ", option " + std::to_string(option));
+                oracle::Problem asked = drawn(blocks[family], widths[family], each[option]);
+                asked.causal = option % 2 == 0;
+                expect_right(asked);
+            }
+        }
     }
     void expect_right(const oracle::Problem& asked) {
         const Plan plan = plan_of(asked);
@@ -49,18 +64,20 @@ TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
         {.patterns = 4},
         {.value_dim = 40},
         {.key_length = 700, .dropout = true, .value_dim = 128},
-        {.key_length = 300, .softcap = true, .alibi = true, .sinks = true, .dropout = true}};
-    // Warps with items of their own, wgmma, all gradients together where they can, mma.
-    const int blocks[] = {32, 64, 128, 64}, widths[] = {64, 64, 64, 80};
-    for (int family = 0; family < 4; ++family) {
-        for (std::size_t option = 0; option < std::size(each); ++option) {
-            SCOPED_TRACE("block " + std::to_string(blocks[family]) + ", D " +
-                         std::to_string(widths[family]) + ", option " + std::to_string(option));
-            oracle::Problem asked = drawn(blocks[family], widths[family], each[option]);
-            asked.causal = option % 2 == 0;
-            expect_right(asked);
-        }
-    }
+        {.key_length = 300, .softcap = true, .alibi = true, .sinks = true, .dropout = true},
+        {.key_length = 300,
+         .key_value_heads = 2,
+         .softcap = true,
+         .sinks = true,
+         .dropout = true,
+         .reach = 300}};
+    expect_each_right(each);
+}
+
+TEST_F(ApiGpuOptions, ABiasMeetsTheReferenceInEveryFamily) {
+    const oracle::Options each[] = {
+        {.reach = 40}, {.key_length = 300, .sinks = true, .dropout = true, .reach = 400}};
+    expect_each_right(each);
 }
 
 TEST_F(ApiGpuOptions, AReplayAdvancesTheStateThatItWasCapturedWith) {

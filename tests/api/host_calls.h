@@ -32,7 +32,8 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .sinks = !problem.sinks.empty(),
             .patterns = problem.patterns,
             .value_dim = problem.value_dim,
-            .varlen = !problem.cu_seqlens.empty()};
+            .varlen = !problem.cu_seqlens.empty(),
+            .relative_bias = problem.reach};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {
@@ -76,6 +77,7 @@ struct HostTensors {
           d_o(problem.d_o),
           alibi_slopes(problem.alibi_slopes),
           sinks(problem.sinks),
+          relative_bias(problem.relative_bias),
           lengths(problem.lengths),
           state{problem.seed, problem.offset, problem.dropout_enabled ? 1 : 0},
           drops(problem.dropout > 0),
@@ -96,6 +98,7 @@ struct HostTensors {
         out.d_k.assign(k.size(), nan);
         out.d_v.assign(v.size(), nan);
         out.d_sinks.assign(sinks.size(), nan);
+        out.d_relative_bias.assign(relative_bias.size(), nan);
         out.lse.assign(problem.q.size() / static_cast<std::size_t>(problem.head_dim), nan);
         shape[0] = problem.batch;
         shape[1] = problem.heads;
@@ -136,8 +139,11 @@ struct HostTensors {
     static const float* data_of(const std::vector<float>& values) {
         return values.empty() ? nullptr : values.data();
     }
+    static float* data_of(std::vector<float>& values) {
+        return values.empty() ? nullptr : values.data();
+    }
 
-    std::vector<float> q, k, v, d_o, alibi_slopes, sinks;
+    std::vector<float> q, k, v, d_o, alibi_slopes, sinks, relative_bias;
     const std::int32_t* query_spans() const { return mask ? mask->queries.data() : nullptr; }
     const std::int32_t* key_spans() const { return mask ? mask->keys.data() : nullptr; }
 
@@ -183,7 +189,8 @@ inline ForwardArguments forward_arguments(HostTensors& t, HostMemory& memory) {
             .alibi_slopes = t.data_of(t.alibi_slopes),
             .sinks = t.data_of(t.sinks),
             .cu_seqlens = t.cu_seqlens(),
-            .sequences = t.sequences()};
+            .sequences = t.sequences(),
+            .relative_bias = t.data_of(t.relative_bias)};
 }
 
 inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) {
@@ -206,9 +213,11 @@ inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) 
             .dropout = t.dropout(),
             .alibi_slopes = t.data_of(t.alibi_slopes),
             .sinks = t.data_of(t.sinks),
-            .d_sinks = t.out.d_sinks.empty() ? nullptr : t.out.d_sinks.data(),
+            .d_sinks = t.data_of(t.out.d_sinks),
             .cu_seqlens = t.cu_seqlens(),
-            .sequences = t.sequences()};
+            .sequences = t.sequences(),
+            .relative_bias = t.data_of(t.relative_bias),
+            .d_relative_bias = t.data_of(t.out.d_relative_bias)};
 }
 
 inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,

@@ -1,9 +1,10 @@
 // What an attention may have beside its pattern, through the library on the host: keys of another
-// length, values of another width, changes of scores, sinks with their gradient, dropout and patterns of heads, against the
-// float64 reference; and what is wrong with them in a sentence.
+// length, values of another width, changes of scores, sinks and a bias by relative position with their
+// gradients, dropout and patterns of heads, against the float64 reference; and what is wrong with them in a sentence.
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -47,6 +48,8 @@ TEST_F(ApiOptions, EachMeetsTheReference) {
         {.alibi = true},
         {.sinks = true},
         {.dropout = true},
+        {.reach = 20},
+        {.key_length = 150, .key_value_heads = 2, .softcap = true, .sinks = true, .reach = 200},
         {.key_value_heads = 2, .patterns = 2},
         {.key_value_heads = 2, .patterns = 4},
         {.value_dim = 56},
@@ -58,7 +61,8 @@ TEST_F(ApiOptions, EachMeetsTheReference) {
          .softcap = true,
          .alibi = true,
          .sinks = true,
-         .dropout = true}};
+         .dropout = true,
+         .reach = 7}};
     int index = 0;
     for (const oracle::Options& options : each) {
         SCOPED_TRACE(index);
@@ -132,8 +136,9 @@ TEST_F(ApiOptions, TheLibraryAdvancesDropout) {
     expect_status<UserError>([&] { without.advance_dropout(nullptr); }, "nothing to advance");
 }
 
-TEST_F(ApiOptions, TheGradientOfSinksMayBeLeftOut) {
-    const oracle::Problem problem = oracle::random_problem(shape(2), {.sinks = true}, 0.8, seed_);
+TEST_F(ApiOptions, TheGradientsOfSinksAndBiasMayBeLeftOut) {
+    const oracle::Problem problem =
+        oracle::random_problem(shape(2), {.sinks = true, .reach = 30}, 0.8, seed_);
     const Pattern pattern = pattern_of(problem);
     const Plan plan = context().plan(attention_of(problem));
     HostTensors tensors(problem);
@@ -141,15 +146,40 @@ TEST_F(ApiOptions, TheGradientOfSinksMayBeLeftOut) {
     plan.forward(forward_arguments(tensors, memory));
     BackwardArguments args = backward_arguments(tensors, memory);
     args.d_sinks = nullptr;
+    args.d_relative_bias = nullptr;
     plan.backward(args);
     tensors.out.d_sinks.clear();
+    tensors.out.d_relative_bias.clear();
     EXPECT_EQ(oracle::faults(problem, tensors.out, kTolerance), "");
+}
+
+// The sums of the bias' gradient lie in the workspace, whatever was there before.
+TEST_F(ApiOptions, TheGradientOfABiasRepeatsItsBits) {
+    oracle::Problem problem = oracle::random_problem(
+        shape(), {.key_value_heads = 2, .dropout = true, .reach = 40}, 0.5, seed_);
+    problem.lengths = {90, 13};
+    const Pattern pattern = pattern_of(problem);
+    const Plan plan = context().plan(attention_of(problem));
+    HostTensors tensors(problem);
+    HostMemory memory(plan, pattern, problem.batch);
+    const std::size_t zeros = plan.workspace(problem.batch, Pass::kForward).bytes;
+    ASSERT_LT(zeros, memory.bytes()) << "the backward pass has no room of its own";
+    std::vector<std::vector<float>> gradients;
+    for (const int byte : {0x00, 0xFF}) {
+        std::memset(reinterpret_cast<char*>(memory.workspace.data()) + zeros, byte,
+                    memory.bytes() - zeros);
+        plan.forward(forward_arguments(tensors, memory));
+        plan.backward(backward_arguments(tensors, memory));
+        EXPECT_EQ(oracle::faults(problem, tensors.out, kTolerance), "");
+        gradients.push_back(tensors.out.d_relative_bias);
+    }
+    EXPECT_EQ(gradients[0], gradients[1]);
 }
 
 TEST_F(ApiOptions, CallsSayWhatIsMissingOrTooMuch) {
     const oracle::Problem bare = oracle::random_problem(shape(2), {}, 0.8, seed_);
     const oracle::Problem full = oracle::random_problem(
-        shape(2), {.alibi = true, .sinks = true, .dropout = true}, 0.8, seed_);
+        shape(2), {.alibi = true, .sinks = true, .dropout = true, .reach = 5}, 0.8, seed_);
     const Plan without = context().plan(attention_of(bare));
     const Plan with = context().plan(attention_of(full));
     HostTensors tensors(full);
@@ -166,12 +196,25 @@ TEST_F(ApiOptions, CallsSayWhatIsMissingOrTooMuch) {
             [](ForwardArguments& args) { args.alibi_slopes = nullptr; });
     refuses(with, "sinks is null and the plan was made with sinks: pass it",
             [](ForwardArguments& args) { args.sinks = nullptr; });
+    refuses(with, "relative_bias is null and the plan was made with relative_bias: pass it",
+            [](ForwardArguments& args) { args.relative_bias = nullptr; });
     refuses(without, "sinks is given and the plan was made without sinks: pass null",
             [](ForwardArguments& args) { args.dropout = nullptr, args.alibi_slopes = nullptr; });
+    refuses(without, "relative_bias is given and the plan was made without relative_bias",
+            [](ForwardArguments& args) {
+                args.dropout = nullptr, args.alibi_slopes = nullptr, args.sinks = nullptr;
+            });
     refuses(with, "its address must be a multiple of 8 bytes", [](ForwardArguments& args) {
         args.dropout =
             reinterpret_cast<const DropoutState*>(reinterpret_cast<const char*>(args.dropout) + 4);
     });
+    HostMemory memory(without, pattern_of(bare), bare.batch);
+    HostTensors plain(bare);
+    BackwardArguments args = backward_arguments(plain, memory);
+    args.d_relative_bias = tensors.out.d_relative_bias.data();
+    expect_status<UserError>(
+        [&] { without.backward(args); },
+        "d_relative_bias is given and the plan was made without relative_bias");
 }
 
 TEST_F(ApiOptions, ValuesOfAnotherWidthAreNamed) {
@@ -218,6 +261,9 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     attention.value_dim = 20;
     refuses(attention, "head dimension 20 of V is not supported");
     attention.value_dim = 0;
+    attention.relative_bias = 8193;
+    refuses(attention, "relative_bias 8193 is not allowed: use 1 to 8192");
+    attention.relative_bias = 0;
     attention.key_length = 0;
     attention.patterns = 4;
     const Plan of_heads = context().plan(attention);
@@ -229,6 +275,10 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     attention.key_length = 40;
     expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
                              "keys of another length");
+    attention.key_length = 0;
+    attention.relative_bias = 16;
+    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
+                             "leave relative_bias 0");
 }
 
 TEST_F(ApiOptions, PatternsOfHeadsAreKeptApart) {

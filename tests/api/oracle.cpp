@@ -118,6 +118,8 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
         for (float& slope : problem.alibi_slopes) slope = std::abs(slope) / 16;
     }
     if (options.sinks) fill(problem.sinks, shape.heads);
+    problem.reach = options.reach;
+    if (options.reach > 0) fill(problem.relative_bias, shape.heads * (2 * options.reach + 1));
     return problem;
 }
 
@@ -208,7 +210,8 @@ spion::Attention attention_of(const Problem& problem) {
             .patterns = problem.patterns,
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
-            .sink = !problem.sinks.empty()};
+            .sink = !problem.sinks.empty(),
+            .relative_bias = problem.reach};
 }
 
 spion::HeadPatterns patterns_of(const Problem& problem) {
@@ -221,17 +224,6 @@ spion::HeadPatterns patterns_of(const Problem& problem) {
             std::vector<std::uint8_t>(at, at + static_cast<std::ptrdiff_t>(each)));
     }
     return spion::HeadPatterns(std::move(patterns));
-}
-
-// Sums over all rows of both signs: measured against what so many terms add up to as a rule.
-std::string sinks_fault(const Outputs& outputs, const spion::ReferenceResult& reference,
-                        double tolerance) {
-    constexpr double kAsARule = 0.03;
-    double norm = 0;
-    for (const double value : reference.d_sinks) norm += value * value;
-    const double usual = kAsARule * reference.d_sinks_terms;
-    const double measure = std::sqrt(norm) < usual ? usual / std::sqrt(norm) : 1;
-    return fault("d_sinks", outputs.d_sinks, reference.d_sinks, 0, tolerance * measure);
 }
 
 }  // namespace
@@ -287,7 +279,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                .offset = problem.offset,
                                                .dropout_enabled = problem.dropout_enabled,
                                                .alibi_slopes = problem.alibi_slopes,
-                                               .sinks = problem.sinks}});
+                                               .sinks = problem.sinks,
+                                               .relative_bias = problem.relative_bias}});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
         text += fault("lse", defined_lse(problem, outputs, reference), reference.lse, 0, tolerance);
@@ -298,7 +291,12 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                 fault("d_v", outputs.d_v, reference.d_v, 0, tolerance);
     }
     if (!outputs.d_sinks.empty()) {
-        text += sinks_fault(outputs, reference, tolerance);
+        text += fault("d_sinks", outputs.d_sinks, reference.d_sinks, reference.d_sinks_terms,
+                      tolerance);
+    }
+    if (!outputs.d_relative_bias.empty()) {
+        text += fault("d_relative_bias", outputs.d_relative_bias, reference.d_relative_bias,
+                      reference.d_relative_bias_terms, tolerance);
     }
     return text;
 }

@@ -34,6 +34,8 @@ struct Problem {
     std::uint32_t offset = 0;
     bool dropout_enabled = true;
     std::vector<float> alibi_slopes = {}, sinks = {};  // [heads], or empty
+    int reach = 0;                                     // R of a bias by relative position; 0: none
+    std::vector<float> relative_bias = {};             // [heads, 2R + 1], or empty
     // [B + 1] of sequences of at most `length`, which calls are given end to end, without what the
     // tensors above hold beyond their ends; or empty.
     std::vector<std::int32_t> cu_seqlens = {};
@@ -43,7 +45,7 @@ struct Problem {
 };
 
 struct Outputs {
-    std::vector<float> o, lse, d_q, d_k, d_v, d_sinks = {};
+    std::vector<float> o, lse, d_q, d_k, d_v, d_sinks = {}, d_relative_bias = {};
 };
 
 // Normal tensors, a pattern with about `density` of the blocks, and lengths where `padding` asks.
@@ -56,6 +58,7 @@ struct Options {
     int key_value_heads = 0, patterns = 1;
     bool softcap = false, alibi = false, sinks = false, dropout = false;
     int value_dim = 0;
+    int reach = 0;  // of a bias by relative position
 };
 Problem random_problem(const Problem& shape, const Options& options, double density,
                        std::uint64_t seed);

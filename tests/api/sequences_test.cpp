@@ -45,7 +45,8 @@ TEST_F(ApiSequences, EachOptionMeetsTheReference) {
         {},
         {.key_value_heads = 2, .value_dim = 48},
         {.patterns = 4, .softcap = true, .alibi = true},
-        {.key_value_heads = 2, .patterns = 2, .sinks = true, .dropout = true, .value_dim = 16}};
+        {.key_value_heads = 2, .patterns = 2, .sinks = true, .dropout = true, .value_dim = 16},
+        {.key_value_heads = 2, .dropout = true, .reach = 25}};
     std::uint64_t round = 0;
     for (const oracle::Options& options : each) {
         SCOPED_TRACE(round);

@@ -277,15 +277,17 @@ CompileJobs masked_jobs(const Target& target) {
                 if (variant % 4 == 3) attention.kv_heads = 1;
                 ++variant;
                 add(attention, BlockPattern::full(attention.length, block), role);
-                if (block == 64 && (dim == 64 || role == KernelRole::kQueryGradient)) {
-                    Attention biased = attention;
-                    biased.relative_bias = 128;
+                Attention biased = attention;
+                biased.relative_bias = 128;
+                if ((block == 64 && (dim == 64 || role == KernelRole::kQueryGradient)) ||
+                    (block == 32 && dim <= 64)) {
                     add(biased, BlockPattern::full(attention.length, block), role);
                 }
                 if (block == 32 && dim == 64) {  // and packed
                     LaunchOptions options;
                     options.packed_rows = 2;
                     add(attention, shared_pattern(attention.length, block), role, options);
+                    add(biased, shared_pattern(attention.length, block), role, options);
                 }
             }
             ++variant;  // the masks change places with the next block

@@ -44,10 +44,11 @@ CompileJobs baked_jobs(const Target& target);
 // Packed tiles of single warps, with tables and baked: every role and head dimension with one
 // number of block rows and one element type; with `all`, every one.
 CompileJobs packed_jobs(const Target& target, bool all);
-// Full patterns under a causal mask and under spans: every role, block and family, packed too.
+// Full patterns under a causal mask and under spans: every role, block and family, packed too; some
+// with a bias by relative position.
 CompileJobs masked_jobs(const Target& target);
-// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too; and with
-// a bias the family that has it. Or, `expressed`, a user's expressions alone.
+// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too. Or,
+// `expressed`, a user's expressions alone.
 CompileJobs changed_jobs(const Target& target, bool expressed);
 
 }  // namespace spion::test

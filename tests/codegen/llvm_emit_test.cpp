@@ -46,7 +46,7 @@ TEST(EmitHost, NamesEveryConstantOnce) {
     EXPECT_TRUE(has_line(source.text, "@kHeads = constant i32 2 ")) << source.text;
     EXPECT_TRUE(has_line(source.text, "@kHeadDim = constant i32 32 "));
     EXPECT_TRUE(has_line(source.text, "@kLength = constant i32 96 "));
-    EXPECT_TRUE(has_line(source.text, "@kSoftmax = constant i32 0 "));
+    EXPECT_TRUE(has_line(source.text, "@kSoftmax = constant i32 1 "));
     EXPECT_TRUE(has_line(source.text, "@kKeyPadding = constant i8 0"));
     EXPECT_TRUE(has_line(source.text, "@kStationaryRows = constant i32 32 "));
     EXPECT_TRUE(has_line(source.text, "@kStreamedRows = constant i32 64 "));

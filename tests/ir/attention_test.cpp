@@ -71,7 +71,7 @@ TEST(Attention, SoftmaxKindNames) {
     EXPECT_EQ(to_string(SoftmaxKind::kPrunedZero), "pruned_zero");
     EXPECT_EQ(to_string(SoftmaxKind::kMasked), "masked");
     expect_error<UserError>([] { parse_softmax_kind("zero"); },
-                            "softmax kind 'zero' is not known: use pruned_zero or masked");
+                            "softmax kind 'zero' is not known: use masked or pruned_zero");
 }
 
 TEST(Attention, DefaultScale) {

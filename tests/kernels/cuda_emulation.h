@@ -199,6 +199,11 @@ SPION_DEVICE void store_shared_float2(unsigned address, float x, float y) {
     const float2 value{x, y};
     spion::emulation::write_shared(address, &value, 8);
 }
+SPION_DEVICE unsigned load_shared_word(unsigned address) {
+    unsigned value;
+    spion::emulation::read_shared(address, &value, 4);
+    return value;
+}
 SPION_DEVICE void store_shared_word(unsigned address, unsigned value) {
     spion::emulation::write_shared(address, &value, 4);
 }

@@ -82,9 +82,10 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
 
     // Of a case with a bias: its gradient from what dQ's kernel has summed.
     void sum_bias_gradient(Problem& problem, unsigned seed) {
-        const SpionAttentionArguments args = arguments(problem);
-        const LaunchGeometry geometry =
-            bias_gradient_geometry(program_of(GetParam(), KernelRole::kForward).attention);
+        const Attention attention = program_of(GetParam(), KernelRole::kForward).attention;
+        const SpionAttentionArguments args =
+            bias_gradient_arguments(attention, arguments(problem), problem.d_bias.data());
+        const LaunchGeometry geometry = bias_gradient_geometry(attention);
         const EmulatedKernel kernel = find_emulated(GetParam().name, "attention_bias_gradient");
         emulation::launch(geometry.work_items, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });

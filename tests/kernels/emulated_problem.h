@@ -15,6 +15,7 @@
 #include "tests/kernels/emulated_kernels.h"
 #include "tests/kernels/emulated_tensor.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/softmax_kinds.h"
 
 namespace spion {
 
@@ -216,11 +217,11 @@ struct Problem {
             row.factor[static_cast<std::size_t>(j)] = element.factor;
             top = std::max(top, element.score);
         }
-        const bool zeros = c.softmax == SoftmaxKind::kPrunedZero && inside < kept;
-        if (zeros) top = std::max(top, 0.0);
+        const std::int64_t pruned = test::pruned_elements(c.softmax, kept, inside);
+        if (pruned > 0) top = std::max(top, 0.0);
         const double sink = double{sinks[static_cast<std::size_t>(h)]};
         if (c.sink) top = std::max(top, sink);
-        double z = zeros ? static_cast<double>(kept - inside) * std::exp(-top) : 0.0;
+        double z = pruned > 0 ? static_cast<double>(pruned) * std::exp(-top) : 0.0;
         z += c.sink ? std::exp(sink - top) : 0.0;
         for (double x : row.s) z += x == -kInfinite ? 0.0 : std::exp(x - top);
         r.lse[static_cast<std::size_t>(i)] = z == 0.0 ? -kInfinite : top + std::log(z);

@@ -5,6 +5,7 @@
 #include "tests/kernels/emulated_linears.h"
 #include "tests/kernels/fused_gpu_fixture.h"
 #include "tests/kernels/layer_problem.h"
+#include "tests/kernels/norm_mean_problem.h"
 #include "tests/support/expect_error.h"
 
 namespace spion {
@@ -43,6 +44,7 @@ class FusedLayerRows : public FusedLayerGpuTest {
         on.layer_end.bias1 = static_cast<float*>(put(problem.bias1));
         on.layer_end.weight2 = put(problem.weight2);
         on.layer_end.bias2 = static_cast<float*>(put(problem.bias2));
+        if (!problem.kept.empty()) on.layer_end.kept = static_cast<unsigned*>(put(problem.kept));
         return on;
     }
 
@@ -53,12 +55,17 @@ class FusedLayerRows : public FusedLayerGpuTest {
                      x_out = poisoned<std::uint16_t>(narrow);
         Buffer mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
         SpionNormLinearArguments first = on.norm_linear;
+        const Buffer kept = problem.kept.empty()
+                                ? Buffer()
+                                : poisoned<unsigned>(static_cast<long>(problem.kept.size()));
         first.y = y.data();
+        first.kept = kept.as<unsigned>();
         first.mean = mean.as<float>();
         first.rstd = rstd.as<float>();
         fused.norm_linear_forward(first);
         problem.expect_norm_linear(download<std::uint16_t>(y), download<float>(mean),
-                                   download<float>(rstd));
+                                   download<float>(rstd),
+                                   kept ? download<unsigned>(kept) : std::vector<unsigned>());
         mean = poisoned<float>(problem.rows), rstd = poisoned<float>(problem.rows);
         SpionLayerEndArguments end = on.layer_end;
         end.x_middle = x_middle.data();
@@ -121,6 +128,43 @@ TEST_F(FusedLayerRows, MatchTheReferenceAndRepeatThemselves) {
                 EXPECT_TRUE(backward(fused, problem, on) == gradients);
             }
         }
+    }
+}
+
+class FusedNormMean : public FusedLayerGpuTest {
+  protected:
+    void run(const FusedLayer& fused, const NormMeanProblem& problem) {
+        const auto count = static_cast<std::int64_t>(problem.d_y.size());
+        const Buffer x = upload(problem.x), gamma = upload(problem.gamma),
+                     beta = upload(problem.beta), d_y = upload(problem.d_y),
+                     lengths = upload(problem.lengths);
+        const Buffer units = poisoned<float>(count), y = poisoned<float>(count),
+                     d_x = poisoned<std::uint16_t>(static_cast<std::int64_t>(problem.x.size())),
+                     partials = poisoned<float>(2 * count);
+        SpionNormMeanArguments arguments = problem.arguments();
+        arguments.x = x.data();
+        arguments.gamma = gamma.as<float>();
+        arguments.beta = beta.as<float>();
+        arguments.d_y = d_y.as<float>();
+        arguments.lengths = lengths.as<int>();
+        arguments.units = units.as<float>();
+        arguments.y = y.as<float>();
+        arguments.d_x = d_x.data();
+        arguments.partials = partials.as<float>();
+        fused.norm_mean_forward(arguments);
+        fused.norm_mean_backward(arguments);
+        problem.expect_forward(download<float>(units), download<float>(y));
+        problem.expect_backward(download<std::uint16_t>(d_x), download<float>(partials));
+    }
+};
+
+TEST_F(FusedNormMean, MatchesTheReference) {
+    const FusedLayerShape shape = emulated_layers().front().shape;
+    if (!can_fuse(shape, device_->target())) GTEST_SKIP() << device_->target().arch;
+    const FusedLayer fused(*device_, cache_, shape);
+    for (const bool first_only : {false, true}) {
+        run(fused, {shape, 1, 1, first_only, random_});
+        run(fused, {shape, uniform(2, 40), uniform(2, 900), first_only, random_});
     }
 }
 

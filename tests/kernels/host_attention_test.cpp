@@ -11,6 +11,7 @@
 #include "runtime/host/host_target.h"
 #include "tests/kernels/host_case.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/softmax_kinds.h"
 
 namespace spion::testing {
 namespace {
@@ -36,7 +37,7 @@ HostCase random_case(std::mt19937& random, int block, int head_dim) {
                    .length = 1 + static_cast<int>(random() % (block < 64 ? 180 : 330)),
                    .dtype = DType::kFp32,
                    .scale = default_scale(head_dim),
-                   .softmax = random() % 2 == 0 ? SoftmaxKind::kMasked : SoftmaxKind::kPrunedZero,
+                   .softmax = static_cast<SoftmaxKind>(random() % kSoftmaxNames.size()),
                    .key_padding = random() % 2 == 0,
                    .dropout = 0.0F};
     const int blocks = static_cast<int>((c.attention.length + block - 1) / block);
@@ -214,7 +215,7 @@ TEST(HostAttentionRows, NaNInQueriesReachesTheirRowsAlone) {
 }
 
 TEST(HostAttentionRows, LargeScoresNeitherOverflowNorVanish) {
-    for (SoftmaxKind softmax : {SoftmaxKind::kMasked, SoftmaxKind::kPrunedZero}) {
+    for (const SoftmaxKind softmax : test::softmax_kinds()) {
         HostCase c = small_case(softmax);
         c.spread = 12.0F;  // scores of hundreds: one element takes all
         Tensors<float> tensors = random_inputs(c);

@@ -10,6 +10,7 @@
 #include "ir/error.h"
 #include "runtime/host/llvm_compiler.h"
 #include "tests/kernels/host_storage.h"
+#include "tests/support/softmax_kinds.h"
 
 namespace spion::testing {
 namespace {
@@ -93,14 +94,14 @@ struct HeadReference {
                 }
             }
         }
-        const bool pruned = attention.softmax == SoftmaxKind::kPrunedZero && listed < kept;
-        double row_max = pruned ? 0 : -std::numeric_limits<double>::infinity();
+        const std::int64_t pruned = test::pruned_elements(attention.softmax, kept, listed);
+        double row_max = pruned > 0 ? 0 : -std::numeric_limits<double>::infinity();
         std::vector<double> p;
         for (std::int64_t j : allowed) {
             p.push_back(double{attention.scale} * dot(in.q, i, in.k, j));
             row_max = std::max(row_max, p.back());
         }
-        double total = pruned ? static_cast<double>(kept - listed) * std::exp(-row_max) : 0;
+        double total = pruned > 0 ? static_cast<double>(pruned) * std::exp(-row_max) : 0;
         for (double& value : p) {
             value = std::exp(value - row_max);
             total += value;

@@ -63,6 +63,11 @@ Values column_sums(const Values& x, std::size_t width) {
     for (std::size_t i = 0; i < x.size(); ++i) sums[i % width] += x[i];
     return sums;
 }
+// Column sums of the products.
+Values column_sums(Values x, const Values& y, std::size_t width) {
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] *= y[i];
+    return column_sums(x, width);
+}
 void add_to_rows(Values& y, const std::vector<float>& bias) {
     for (std::size_t i = 0; i < y.size(); ++i) y[i] += bias[i % bias.size()];
 }
@@ -135,6 +140,30 @@ LayerProblem::LayerProblem(const FusedLayerShape& shape_, std::int64_t rows_, bo
     out_stream = static_cast<unsigned>(random());
     gelu_stream = static_cast<unsigned>(random());
     branch_stream = static_cast<unsigned>(random());
+    if (shape.dropout > 0) {
+        kept.assign(static_cast<std::size_t>(fused_layer_kept(shape, rows)), ~0U);
+        keep(c, out_stream, 0);
+        keep(c, branch_stream, 1);
+        keep(f, gelu_stream, 2);
+    }
+}
+
+// Clears the bits of what the dropout of a tensor [N, width] drops, in words from `first_word` of those
+// that every tile of 16 rows has: kernels/layer_arguments.h has the places.
+void LayerProblem::keep(std::int64_t width, unsigned stream, std::int64_t first_word) {
+    const Values factor = factors(width, stream);
+    const std::int64_t words = spion_kept_words(shape.channels, shape.hidden);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        for (std::int64_t column = 0; column < width; ++column) {
+            if (factor[static_cast<std::size_t>(row * width + column)] != 0) continue;
+            const std::int64_t tile = row / 16, lane = row % 8 * 4 + column % 32 / 8;
+            const std::int64_t group = column / 32, element = column % 8;
+            const std::int64_t word = first_word + group / 2;
+            const std::int64_t bit =
+                group % 2 * 8 + row % 16 / 8 * 4 + element / 2 + element % 2 * 16;
+            kept[static_cast<std::size_t>((tile * words + word) * 32 + lane)] &= ~(1U << bit);
+        }
+    }
 }
 
 SpionNormLinearArguments LayerProblem::norm_linear() const {
@@ -146,6 +175,10 @@ SpionNormLinearArguments LayerProblem::norm_linear() const {
     arguments.bias = qkv_bias.data();
     arguments.d_y = d_y.data();
     arguments.rows = rows;
+    arguments.draws = spion_draws(dropout, shape.dropout);
+    arguments.out_stream = out_stream;
+    arguments.gelu_stream = gelu_stream;
+    arguments.branch_stream = branch_stream;
     return arguments;
 }
 
@@ -162,11 +195,21 @@ SpionLayerEndArguments LayerProblem::layer_end() const {
     arguments.weight2 = weight2.data();
     arguments.bias2 = bias2.data();
     arguments.rows = rows;
-    arguments.draws = spion_draws(dropout, shape.dropout);
-    arguments.out_stream = out_stream;
-    arguments.gelu_stream = gelu_stream;
-    arguments.branch_stream = branch_stream;
+    arguments.kept = kept.data();
+    arguments.scale = spion_draws(dropout, shape.dropout).scale;
     return arguments;
+}
+
+Values LayerProblem::units() const {
+    return rounded(norm_forward(values_of(x), {}, {}, Values(gamma.size(), 1.0),
+                                Values(gamma.size(), 0.0), shape.epsilon)
+                       .y);
+}
+Values LayerProblem::scaled(Values units) const {
+    for (std::size_t i = 0; i < units.size(); ++i) {
+        units[i] = units[i] * gamma[i % gamma.size()] + beta[i % beta.size()];
+    }
+    return units;
 }
 
 Values LayerProblem::factors(std::int64_t width, unsigned stream) const {
@@ -177,7 +220,9 @@ Values LayerProblem::factors(std::int64_t width, unsigned stream) const {
 
 void LayerProblem::expect_norm_linear(const std::vector<std::uint16_t>& y,
                                       const std::vector<float>& row_mean,
-                                      const std::vector<float>& row_rstd) const {
+                                      const std::vector<float>& row_rstd,
+                                      const std::vector<unsigned>& new_kept) const {
+    expect_kept(new_kept);
     const NormReference norm =
         norm_forward(values_of(x), {}, {}, values_of(gamma), values_of(beta), shape.epsilon);
     expect_statistics(row_mean, row_rstd, norm);
@@ -190,18 +235,30 @@ void LayerProblem::expect_norm_linear_gradients(const std::vector<std::uint16_t>
                                                 const std::vector<float>& partials) const {
     const std::size_t c = gamma.size();
     const Values gradient = values_of(d_y);
-    const NormReference norm =
-        norm_forward(values_of(x), {}, {}, values_of(gamma), values_of(beta), shape.epsilon);
+    const Values d_normed = by_columns(gradient, values_of(qkv_weight), c);
     const NormGradients through =
         norm_backward(values_of(x), Values(x.size(), 1.0), values_of(gamma), shape.epsilon,
-                      by_columns(gradient, values_of(qkv_weight), c), values_of(d_x));
+                      d_normed, values_of(d_x));
     expect_values_near("d_x", new_d_x, through.d_x, 6e-3);
     expect_partials(partials,
-                    {{"d_W", weight_gradient(gradient, rounded(norm.y), c, 3 * c)},
+                    {{"d_W", weight_gradient(gradient, scaled(units()), c, 3 * c)},
                      {"d_b", column_sums(gradient, 3 * c)},
-                     {"d_gamma", through.d_gamma},
+                     {"d_gamma", column_sums(d_normed, units(), c)},
                      {"d_beta", through.d_beta}},
                     3e-3);
+}
+
+void LayerProblem::expect_kept(const std::vector<unsigned>& new_kept) const {
+    ASSERT_EQ(new_kept.size(), kept.size());
+    const std::int64_t words = spion_kept_words(shape.channels, shape.hidden);
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        const std::int64_t row = at / (words * 32) * 16 + at % 32 / 4;
+        // The rows of a word's octets lie 8 apart; those past N are anybody's.
+        const unsigned there =
+            (row < rows ? 0x0F0F0F0FU : 0U) | (row + 8 < rows ? 0xF0F0F0F0U : 0U);
+        ASSERT_EQ(new_kept[i] & there, kept[i] & there) << "word " << i;
+    }
 }
 
 void LayerProblem::expect_layer_end(const std::vector<std::uint16_t>& x_middle,
@@ -257,17 +314,18 @@ void LayerProblem::expect_layer_end_gradients(const std::vector<std::uint16_t>& 
         d_hidden[i] *= gelu_derivative(hidden[i]) * gelu_factors[i];
     }
     d_hidden = rounded(d_hidden);
+    const Values d_normed = by_columns(d_hidden, values_of(weight1), c);
     const NormGradients through =
         norm_backward(values_of(x), factors(shape.channels, out_stream), values_of(gamma),
-                      shape.epsilon, by_columns(d_hidden, values_of(weight1), c), values_of(d_x));
+                      shape.epsilon, d_normed, values_of(d_x));
     expect_values_near("d_x", new_d_x, through.d_x, 1e-2);
     expect_values_near("d_branch", d_branch, through.d_branch, 1e-2);
     expect_partials(partials,
-                    {{"d_W1", weight_gradient(d_hidden, normed, c, f)},
+                    {{"d_W1", weight_gradient(d_hidden, scaled(units()), c, f)},
                      {"d_b1", column_sums(d_hidden, f)},
                      {"d_W2", weight_gradient(d_out, rounded(gated), f, c)},
                      {"d_b2", column_sums(d_out, c)},
-                     {"d_gamma", through.d_gamma},
+                     {"d_gamma", column_sums(d_normed, units(), c)},
                      {"d_beta", through.d_beta}},
                     1e-2);
 }

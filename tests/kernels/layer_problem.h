@@ -25,6 +25,8 @@ struct LayerProblem {
     std::vector<float> mean, rstd;  // [N] of x
     SpionDropout dropout;
     unsigned out_stream, gelu_stream, branch_stream;
+    // What the dropouts keep, from the reference's factors; all of a last tile's rows past N.
+    std::vector<unsigned> kept;
 
     // Inputs filled in, outputs and rows_per_item not. layer_end_backward takes x for x_middle.
     SpionNormLinearArguments norm_linear() const;
@@ -32,7 +34,8 @@ struct LayerProblem {
 
     // Each fails the test unless results, NaN included, are near. Partials: [items, one row].
     void expect_norm_linear(const std::vector<std::uint16_t>& y, const std::vector<float>& row_mean,
-                            const std::vector<float>& row_rstd) const;
+                            const std::vector<float>& row_rstd,
+                            const std::vector<unsigned>& new_kept) const;
     void expect_norm_linear_gradients(const std::vector<std::uint16_t>& new_d_x,
                                       const std::vector<float>& partials) const;
     void expect_layer_end(const std::vector<std::uint16_t>& x_middle,
@@ -44,7 +47,13 @@ struct LayerProblem {
                                     const std::vector<float>& partials) const;
 
   private:
+    // What the weights' gradients are made from: [N, C] of unit mean and variance, in bf16; and what the
+    // norm makes of it.
+    Values units() const;
+    Values scaled(Values units) const;
+    void expect_kept(const std::vector<unsigned>& new_kept) const;
     Values factors(std::int64_t width, unsigned stream) const;
+    void keep(std::int64_t width, unsigned stream, std::int64_t first_word);
 };
 
 }  // namespace spion

@@ -66,6 +66,32 @@ TEST_F(TrainSums, PartialsMatchTheReference) {
     }
 }
 
+TEST_F(TrainSums, SeveralInOneLaunchAreWhatEachIsAlone) {
+    const StepKernels& compiled = kernels(shapes()[0]);
+    for (const std::size_t sums : {2UL, static_cast<std::size_t>(kSpionMostSums)}) {
+        std::vector<Buffer> partials, outs;
+        std::vector<SpionPartialSum> together;
+        std::vector<Values> alone;
+        for (std::size_t i = 0; i < sums; ++i) {
+            const auto count = static_cast<std::size_t>(uniform(1, 300));
+            const auto columns = static_cast<std::size_t>(8 * uniform(1, 12));
+            const Values values = random_floats(count * columns);
+            alone.push_back(sum_partials(shapes()[0], values, columns, columns, 0));
+            partials.push_back(upload_floats(values));
+            outs.push_back(poisoned_floats(columns));
+            together.push_back({.partials = partials.back().as<float>(),
+                                .out = outs.back().as<float>(),
+                                .count = static_cast<long long>(count),
+                                .columns = static_cast<long long>(columns),
+                                .stride = static_cast<long long>(columns)});
+        }
+        compiled.sum_partials(together);
+        for (std::size_t i = 0; i < sums; ++i) {
+            EXPECT_EQ(floats(outs[i], alone[i].size()), alone[i]) << i << " of " << sums;
+        }
+    }
+}
+
 TEST_F(TrainSums, RefusesColumnsThatAreNoMultipleOfEight) {
     StepKernels& compiled = kernels(shapes()[0]);
     expect_error<InternalError>(
@@ -74,6 +100,11 @@ TEST_F(TrainSums, RefusesColumnsThatAreNoMultipleOfEight) {
                 {.partials = nullptr, .out = nullptr, .count = 1, .columns = 12, .stride = 16});
         },
         "sum_partials of 12 columns, 16 apart");
+    expect_error<InternalError>(
+        [&] { compiled.sum_partials(std::vector<SpionPartialSum>(kSpionMostSums + 1)); },
+        "sum_partials of 9 sums, not 1 to 8");
+    expect_error<InternalError>([&] { compiled.sum_partials(std::vector<SpionPartialSum>()); },
+                                "sum_partials of 0 sums");
     expect_error<InternalError>(
         [&] { compiled.column_sums({.x = nullptr, .partials = nullptr, .rows = 0}); },
         "column_sums was launched on nothing");

@@ -112,10 +112,11 @@ std::string write_case(const std::string& name) {
         if (name != l.name) continue;
         for (int i = 0; i < kFusedLayerKernels; ++i) {
             const auto kernel = static_cast<FusedLayerKernel>(i);
-            const bool end = kernel == FusedLayerKernel::kLayerEndForward ||
-                             kernel == FusedLayerKernel::kLayerEndBackward;
+            constexpr const char* kArguments[kFusedLayerKernels] = {
+                "SpionNormLinearArguments", "SpionNormLinearArguments", "SpionLayerEndArguments",
+                "SpionLayerEndArguments",   "SpionNormMeanArguments",   "SpionNormMeanArguments"};
             text += emulated(name, fused_layer_source(kernel, l.shape, emulated_target()),
-                             end ? "SpionLayerEndArguments" : "SpionNormLinearArguments");
+                             kArguments[i]);
         }
         return text;
     }

@@ -21,6 +21,9 @@ CASES = {
     "patterns of shared heads": {"patterns": 2, "shared": 2, "dropout": 0.1},
     "slopes over more keys": {"keys": 130, "alibi": True},
     "all": {"patterns": 2, "shared": 2, "softcap": 2.0, "alibi": True, "sinks": True, "dropout": 0.3},
+    "bias": {"reach": 20},
+    "bias over more keys": {"reach": 200, "keys": 130, "shared": 2, "causal": True},
+    "bias of patterns": {"reach": 3, "patterns": 4, "softcap": 2.0, "sinks": True, "dropout": 0.2},
     "wider values": {"values": 40},
     "narrower values, grouped heads": {"values": 16, "width": 24, "shared": 2, "causal": True},
 }
@@ -30,7 +33,7 @@ CASES["values and all"] = {"values": 24, "keys": 130, **CASES["all"]}
 class Case:
     def __init__(
         self, keys=LENGTH, shared=HEADS, patterns=1, causal=False, softcap=0.0, alibi=False,
-        sinks=False, dropout=0.0, softmax="masked", width=WIDTH, values=WIDTH,
+        sinks=False, dropout=0.0, softmax="masked", width=WIDTH, values=WIDTH, reach=0,
     ):
         numbers = np.random.default_rng(len(str(locals())))
 
@@ -44,24 +47,30 @@ class Case:
         self.pattern = spion.Pattern.from_bits(bits, LENGTH, block=BLOCK, key_length=keys)
         self.slopes = np.abs(normal(HEADS)) / 8 if alibi else None
         self.sinks = normal(HEADS) if sinks else None
+        self.bias = normal(HEADS, 2 * reach + 1) if reach else None
         self.words = {"causal": causal, "softcap": softcap, "dropout": dropout, "softmax": softmax}
         self.fields = {
             "heads": HEADS, "head_dim": width, "length": LENGTH, "block": BLOCK,
             "key_length": keys, "key_value_heads": shared, "patterns": patterns,
             "alibi": alibi, "sinks": sinks, **self.words,
         }
+        if reach:
+            self.fields["relative_bias"] = reach
         if values != width:
             self.fields["value_dim"] = values
         self.state = spion.dropout_state(SEED, OFFSET) if dropout else None
 
     def given(self, convert=lambda x: x):
         given = {"dropout_state": self.state, "alibi_slopes": self.slopes, "sinks": self.sinks}
+        given["relative_bias"] = self.bias
         return {name: None if x is None else convert(x) for name, x in given.items()}
 
     def wanted(self):
-        """o, lse, d_q, d_k, d_v and, with sinks, d_sinks."""
-        inputs = [self.q, self.k, self.v] + ([] if self.sinks is None else [self.sinks])
-        q, k, v, *sinks = (torch.from_numpy(x).double().requires_grad_() for x in inputs)
+        """o, lse, d_q, d_k, d_v and, with sinks, d_sinks, and with a bias its gradient."""
+        inputs = (self.q, self.k, self.v, self.sinks, self.bias)
+        q, k, v, sinks, bias = leaves = [
+            None if x is None else torch.from_numpy(x).double().requires_grad_() for x in inputs
+        ]
         words = dict(self.words)
         dropout, softmax = words.pop("dropout"), words.pop("softmax")
         factors = None
@@ -71,8 +80,9 @@ class Case:
         o, lse = reference.attention(
             q, k, v, self.bits, BLOCK, **words,
             slopes=None if self.slopes is None else torch.from_numpy(self.slopes).double(),
-            sinks=sinks[0] if sinks else None, factors=factors,
+            sinks=sinks, bias=bias, factors=factors,
             pruned_zero=softmax == "pruned_zero",
         )
-        gradients = torch.autograd.grad(o, [q, k, v, *sinks], torch.from_numpy(self.d_o).double())
+        leaves = [x for x in leaves if x is not None]
+        gradients = torch.autograd.grad(o, leaves, torch.from_numpy(self.d_o).double())
         return [x.detach().numpy() for x in (o, lse, *gradients)]

@@ -32,7 +32,7 @@ def kept_factors(dropout, seed, offset, batch, heads, length, keys):
 
 
 def attention(q, k, v, bits, block, *, causal=False, softcap=0.0, slopes=None, sinks=None,
-              factors=None, pruned_zero=False):
+              bias=None, factors=None, pruned_zero=False):
     """o and lse of float64 tensors; bits [patterns, nb, nbk]."""
     heads, length, keys = q.shape[1], q.shape[2], k.shape[2]
     k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
@@ -43,6 +43,9 @@ def attention(q, k, v, bits, block, *, causal=False, softcap=0.0, slopes=None, s
     distance = place - torch.arange(keys)
     if slopes is not None:
         scores = scores - slopes[:, None, None] * distance.abs()
+    if bias is not None:
+        reach = bias.shape[1] // 2
+        scores = scores + bias[:, reach - distance.clamp(-reach, reach)]
     inside = torch.from_numpy(np.kron(bits, np.ones((1, block, block)))[:, :length, :keys] > 0)
     inside = inside.repeat_interleave(heads // len(bits), 0)
     allowed = distance >= 0 if causal else torch.ones(length, keys, dtype=torch.bool)

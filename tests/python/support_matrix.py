@@ -42,12 +42,12 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
   C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
-* Sequences end to end (varlen): in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; one pattern,
+* Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one pattern,
   cut to each sequence, as many keys as queries. Through the library's calls they have run on the host alone.
 * V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; where D and Dv
   come to tiles of unlike width, 32, 64 or 128 columns, mma takes the place of wgmma and warps.
-* A bias by relative position with its gradient (`relative_bias`, docs/ir.md) is in `spion compile`, `verify` and `bench` alone, by
-  mma and vectors; plans, bundles and so the library and Python have none. Its CUDA bodies have not run on a GPU yet.
+* A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
+  bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none. Its CUDA bodies have not run on a GPU yet.
 * A user's expression of scores (`score`, docs/ir.md) is in `spion compile`, `verify` and `bench` alone, in all bodies but
   delta / gradients and a warp's dK and dV. Its CUDA bodies have not run on a GPU yet.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a

@@ -83,6 +83,23 @@ def dtensor(rank):
         gradients = torch.autograd.grad(o, shards, distribute_tensor(d_o, mesh, [Shard(dimension)]))
         for given, right in zip(gradients, wanted_gradients):
             assert torch.equal(given.full_tensor(), right)
+    packed_dtensor(mesh, pattern, (q, k, v), d_o)
+
+
+def packed_dtensor(mesh, pattern, operands, d_o):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    plan = st.plan(heads=HEADS, head_dim=WIDTH, length=LENGTH, block=BLOCK)
+    tables = distribute_tensor(st.tables(pattern, plan), mesh, [Replicate()])
+    qkv, d_o = torch.cat(operands, 1).transpose(1, 2).contiguous(), d_o.transpose(1, 2)
+    whole = qkv.clone().requires_grad_()
+    wanted = st.packed_attention(whole, pattern)
+    shards = distribute_tensor(qkv, mesh, [Shard(0)]).requires_grad_()
+    words = HEADS, tables, None, BLOCK, 0.0, "masked", False, None
+    o, _ = torch.ops.spion.packed_attention(shards, *words)
+    assert o.placements == (Shard(0),) and torch.equal(o.full_tensor(), wanted)
+    (gradient,) = torch.autograd.grad(o, shards, distribute_tensor(d_o, mesh, [Shard(0)]))
+    assert torch.equal(gradient.full_tensor(), torch.autograd.grad(wanted, whole, d_o)[0])
 
 
 WAYS = {"ddp": ddp, "fsdp": fsdp, "dtensor": dtensor}

@@ -99,8 +99,8 @@ def test_options_equal_float64(name):
     )
     given = case.given(lambda x: torch.from_numpy(x).cuda())
     leaves = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
-    if given["sinks"] is not None:
-        leaves.append(given["sinks"].requires_grad_())
+    learnt = test_options.LEARNT
+    leaves += [given[x].requires_grad_() for x in learnt if given[x] is not None]
     o, lse = st.attention_with_lse(q, k, v, case.pattern, **case.words, **given)
     gradients = torch.autograd.grad(o, leaves, d_o)
     for made, right in zip((o, lse, *gradients), case.wanted()):
@@ -138,6 +138,10 @@ def test_the_same_elements_drop_on_host_and_gpu():
     q = torch.zeros(1, 2, 128, 64)
     v = torch.eye(128)[None, None].expand(1, 2, 128, 128)
     pattern, dropped = spion.Pattern.full(128, block=64), []
+    try:
+        st.plan(heads=2, head_dim=64, length=128, dropout=0.3)
+    except spion.UserError as error:
+        pytest.skip(f"skipped: {error}")
     for half in (v[..., :64], v[..., 64:]):
         host = st.attention(q, q, half, pattern, dropout=0.3, dropout_state=state)
         there = [x.to("cuda", torch.bfloat16) for x in (q, q, half)]
@@ -193,6 +197,31 @@ def test_views_of_one_projection():
     assert torch.equal(  # rows that no kernel can read are copied
         st.attention(shifted, k, v, pattern), st.attention(shifted.contiguous(), k, v, pattern)
     )
+
+
+@pytest.mark.parametrize("shared", [4, 2])
+def test_heads_side_by_side_are_computed_as_apart(shared):
+    pattern = random_pattern(256)
+    qkv = torch.randn(2, 256, 4 + 2 * shared, 64, device="cuda", dtype=torch.bfloat16)
+    qkv.requires_grad_()
+    layer = st.BlockSparseAttention(
+        pattern,
+        heads=4,
+        head_dim=64,
+        key_value_heads=shared,
+        dtype=torch.bfloat16,
+        device="cuda",
+    )
+    three = [x.detach().requires_grad_() for x in qkv.transpose(1, 2).split((4, shared, shared), 1)]
+    o = layer(*three)
+    d_o = torch.randn(2, 256, 4, 64, device="cuda", dtype=torch.bfloat16)
+    gradients = torch.autograd.grad(o, three, d_o.transpose(1, 2))
+    wanted = torch.cat([x.transpose(1, 2) for x in gradients], 2)
+    compiled = torch.compile(layer.packed, fullgraph=True)
+    for packed in (layer.packed, layer.packed, compiled):
+        found = packed(qkv)
+        assert torch.equal(found, o.transpose(1, 2)) and found.is_contiguous()
+        assert torch.equal(torch.autograd.grad(found, qkv, d_o)[0], wanted)
 
 
 def test_plans_take_arrays_of_other_libraries():

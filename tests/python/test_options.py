@@ -1,5 +1,6 @@
 """What an attention may have beside its pattern, with NumPy and PyTorch on the host: keys of another
-length, values of another width, changes of scores, sinks, dropout and patterns of heads."""
+length, values of another width, changes of scores, sinks, a bias by relative
+position, dropout and patterns of heads."""
 
 import pickle
 
@@ -11,6 +12,8 @@ from oracle import close
 
 import spion
 import spion.torch as st
+
+LEARNT = ("sinks", "relative_bias")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -33,8 +36,7 @@ def test_gradients_of_pytorch_equal_float64(name):
     q, k, v = (torch.from_numpy(x).requires_grad_() for x in (case.q, case.k, case.v))
     given = case.given(torch.from_numpy)
     leaves = [q, k, v]
-    if given["sinks"] is not None:
-        leaves.append(given["sinks"].requires_grad_())
+    leaves += [given[x].requires_grad_() for x in LEARNT if given[x] is not None]
     o, lse = st.attention_with_lse(q, k, v, case.pattern, **case.words, **given)
     gradients = torch.autograd.grad(o, leaves, torch.from_numpy(case.d_o))
     for made, right in zip((o, lse, *gradients), case.wanted()):
@@ -47,8 +49,9 @@ def general(case):
     plan = st.plan(**case.fields)
     tensors = [convert(x).requires_grad_() for x in (case.q, case.k, case.v)]
     given = case.given(convert)
-    if given["sinks"] is not None:
-        given["sinks"].requires_grad_()
+    for name in LEARNT:
+        if given[name] is not None:
+            given[name].requires_grad_()
     words = case.words
     return (
         *tensors, st.tables(case.pattern, plan), None, BLOCK, 0.0, words["softmax"],
@@ -57,7 +60,7 @@ def general(case):
     )
 
 
-@pytest.mark.parametrize("name", ["all", "more keys", "wider values"])
+@pytest.mark.parametrize("name", ["all", "more keys", "wider values", "bias of patterns"])
 def test_opcheck(name):
     torch.library.opcheck(torch.ops.spion.general_attention.default, general(Case(**CASES[name])))
 
@@ -132,6 +135,50 @@ def test_a_module_is_one_graph_and_learns_its_sinks():
         layer.attention.set_pattern(spion.Pattern.from_bits(~case.bits, LENGTH, block=BLOCK))
     assert len(graphs) == 1
     assert layer.attention.sinks.grad.abs().min() > 0
+
+
+def test_a_module_learns_its_bias():
+    case = Case(reach=20, sinks=True)
+    layer = Layer(case)
+    bias = layer.attention.relative_bias
+    assert bias.shape == (HEADS, 41) and "attention.relative_bias" in layer.state_dict()
+    with torch.no_grad():
+        bias.copy_(torch.from_numpy(case.bias))
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    given = {"sinks": layer.attention.sinks, "relative_bias": bias}
+    o = layer(q, k, v)
+    assert torch.equal(o, st.attention(layer.project(q), k, v, case.pattern, **given))
+    step = torch.optim.SGD([bias], lr=1e-3)
+    before = o.square().mean()
+    before.backward()
+    assert bias.grad.abs().max() > 0
+    step.step()
+    assert layer(q, k, v).square().mean() < before
+
+
+def test_a_bias_that_does_not_fit_is_refused():
+    case = Case(reach=20)
+    q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
+    for shape in ((HEADS,), (HEADS, 40), (HEADS, 1)):
+        with pytest.raises(spion.UserError, match=r"relative_bias has shape .*\[H, 2R \+ 1\]"):
+            st.attention(q, k, v, case.pattern, relative_bias=torch.zeros(shape))
+    with pytest.raises(spion.UserError, match=r"relative_bias is \[3, 41\].*= \[4, 41\]"):
+        st.attention(q, k, v, case.pattern, relative_bias=torch.zeros(3, 41))
+    with pytest.raises(spion.UserError, match="relative_bias is of float64"):
+        st.attention(q, k, v, case.pattern, relative_bias=torch.zeros(HEADS, 41).double())
+    plan, arrays = spion.plan(**case.fields), (case.q, case.k, case.v, case.pattern)
+    with pytest.raises(spion.UserError, match="relative_bias is null and the plan was made with"):
+        plan.forward(*arrays)
+    with pytest.raises(spion.UserError, match=r"must be \[H, 2R \+ 1\] = \[4, 41\]"):
+        plan.forward(*arrays, relative_bias=case.bias[:, :39].copy())
+    bare = spion.plan(**{**case.fields, "relative_bias": 0})
+    with pytest.raises(spion.UserError, match="is given and the plan was made without"):
+        bare.forward(*arrays, relative_bias=case.bias)
+    with pytest.raises(spion.UserError, match="relative_bias 9000 is not allowed"):
+        spion.plan(**{**case.fields, "relative_bias": 9000})
+    attention = spion.Attention(**case.fields, dtype="fp32")
+    with pytest.raises(spion.UserError, match="leave relative_bias 0"):
+        spion.Discoverer(attention, spion.context("cpu"))
 
 
 def test_a_module_with_wider_values():

@@ -112,6 +112,33 @@ def test_dropout_and_sinks_number_positions_from_each_sequences_first():
     close(d_sinks, torch.autograd.grad(total, wanted_sinks)[0].numpy(), 1e-4)
 
 
+def test_a_bias_numbers_positions_from_each_sequences_first():
+    case = Case(shared=2, relative_bias=12)
+    numbers = np.random.default_rng(3).standard_normal((HEADS, 25)).astype(np.float32)
+    mask = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS)
+    o, _, *gradients, d_bias = case.run(mask, relative_bias=numbers)
+    bias = torch.from_numpy(numbers).double().requires_grad_()
+    total = 0
+    for begin, end in zip(STARTS, STARTS[1:]):
+        q, k, v, d_o = (
+            torch.from_numpy(x[None, :, begin:end]).double()
+            for x in (case.q, case.k, case.v, case.d_o)
+        )
+        wanted, _ = reference.attention(q, k, v, case.bits[None], BLOCK, bias=bias)
+        close(o[None, :, begin:end], wanted.detach().numpy())
+        total = total + (wanted * d_o).sum()
+    close(d_bias, torch.autograd.grad(total, bias)[0].numpy(), 1e-4)
+    q, k, v, d_o = tensors(case)
+    learnt = torch.from_numpy(numbers).requires_grad_()
+    starts = torch.from_numpy(STARTS)
+    made = st.varlen_attention(q, k, v, case.pattern, starts, relative_bias=learnt)
+    assert np.array_equal(made.detach().transpose(0, 1).numpy(), o)
+    made = torch.autograd.grad(made, [q, k, v, learnt], d_o)
+    for given, right in zip(made[:3], gradients, strict=True):
+        assert np.array_equal(given.transpose(0, 1).numpy(), right)
+    assert np.array_equal(made[3].numpy(), d_bias)
+
+
 def test_what_does_not_fit_is_refused():
     case = Case()
     spans = spion.spans(BATCH, LONGEST, cu_seqlens=STARTS)

@@ -87,7 +87,10 @@ def test_general_attention_equals_float64(name):
     made = torch.ops.spion.general_attention_backward(d_o, q, k, v, o, lse, *rest)
     wanted = case.wanted()
     assert made[3].shape == ((q.shape[1],) if case.sinks is not None else (0,))
-    for given, right in zip((o, lse, *made), wanted):
+    assert made[4].shape == ((0, 0) if case.bias is None else case.bias.shape)
+    written = [x for x in (o, lse, *made) if x.numel()]
+    assert len(written) == len(wanted)
+    for given, right in zip(written, wanted):
         close(given, right)
 
 
@@ -110,7 +113,7 @@ def test_what_is_wrong_in_a_general_call_is_said():
     case = Case(sinks=True, dropout=0.25)
     q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
     rest = general(case)
-    state, slopes, sinks = rest[-3:]
+    state, slopes, sinks = rest[-4:-1]
     for given, sentence in (
         ((state, slopes, sinks[:3]), r"sinks must be contiguous float32 \[4\]"),
         ((state.int(), slopes, sinks), r"dropout_state must be contiguous int64 \[2\]"),
@@ -118,7 +121,13 @@ def test_what_is_wrong_in_a_general_call_is_said():
         ((None, slopes, sinks), "dropout is null"),
     ):
         with pytest.raises(RuntimeError, match=sentence):
-            torch.ops.spion.general_attention(q, k, v, *rest[:-3], *given)
+            torch.ops.spion.general_attention(q, k, v, *rest[:-4], *given)
+    for bias, sentence in (
+        (torch.zeros(4, 4), r"relative_bias must be \[H, 2R \+ 1\]"),
+        (torch.zeros(3, 5), r"relative_bias must be contiguous float32 \[4, 2R \+ 1\]"),
+    ):
+        with pytest.raises(RuntimeError, match=sentence):
+            torch.ops.spion.general_attention(q, k, v, *rest[:-1], bias)
 
 
 def test_what_is_wrong_is_said():

@@ -95,16 +95,16 @@ def decoder(implementation, kind="Llama", **changes):
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
 
+DECODERS = [
+    ("Llama", {}),
+    ("Mistral", {"sliding_window": 20}),
+    ("Gemma2", {"sliding_window": 20, "head_dim": 16, "attn_logit_softcapping": 1.0}),
+    ("GptOss", {"sliding_window": 20, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 2}),
+]
+
+
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
-@pytest.mark.parametrize(
-    "kind, changes",
-    [
-        ("Llama", {}),
-        ("Mistral", {"sliding_window": 20}),
-        ("Gemma2", {"sliding_window": 20, "head_dim": 16, "attn_logit_softcapping": 1.0}),
-        ("GptOss", {"sliding_window": 20, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 2}),
-    ],
-)
+@pytest.mark.parametrize("kind, changes", DECODERS)
 def test_logits_of_decoders(kind, changes, padding):
     ids = tokens()
     mask = torch.ones_like(ids)
@@ -129,6 +129,100 @@ def test_packed_sequences_of_a_decoder():
         alone = decoder("spion")(ids[:, 40:], use_cache=False).logits
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[:, 40:], alone, rtol=1e-4, atol=1e-4)
+
+
+LENGTHS = (40, 1, 23, 32)  # of packed sequences: those of one row
+
+
+def packed(*, said=True, lengths=LENGTHS):
+    """What DataCollatorWithFlattening gives: ids [1, T], positions, and cu_seq_lens."""
+    collate = transformers.DataCollatorWithFlattening(
+        return_tensors="pt", return_flash_attn_kwargs=said
+    )
+    ids = tokens(1)[0, : sum(lengths)].split(list(lengths))
+    batch = collate([{"input_ids": x} for x in ids])
+    batch.pop("labels")
+    return {**batch, "use_cache": False}
+
+
+def bounds_free(batch):
+    """What models are given that compute masks of positions."""
+    return {name: x for name, x in batch.items() if "_q" not in name and "_k" not in name}
+
+
+@pytest.mark.parametrize("kind, changes", DECODERS)
+def test_logits_of_sequences_end_to_end(kind, changes):
+    batch = packed()
+    with torch.no_grad():
+        eager = decoder("eager", kind, **changes)
+        ids = batch["input_ids"].split(list(LENGTHS), 1)
+        wanted = torch.cat([eager(x, use_cache=False).logits for x in ids], 1)
+        if kind != "GptOss":  # whose eager attention does not separate what positions do
+            together = eager(**bounds_free(batch)).logits
+            torch.testing.assert_close(together, wanted, rtol=1e-4, atol=1e-4)
+        model = decoder("spion", kind, **changes)
+        found = model(**batch).logits
+        spion.transformers.set_patterns(model, spion.Pattern.full(64, block=32))
+        cut = model(**batch).logits
+        by_positions = model(**bounds_free(batch)).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cut, wanted, rtol=1e-4, atol=1e-4)
+    assert torch.equal(by_positions, cut)
+
+
+def test_sequences_end_to_end_need_no_positions():
+    """Where no mask separates them, cu_seq_lens does; and each is cut from one pattern."""
+    batch = packed()
+    batch["position_ids"] = torch.arange(sum(LENGTHS))[None]  # which rotate, and mask nothing
+    pattern = spion.Pattern.from_bits(np.array([[1, 0], [0, 1]], np.uint8), 64, block=32)
+    model = decoder("spion")
+    spion.transformers.set_patterns(model, pattern)
+    rows = model(**batch, output_hidden_states=True).logits.detach()
+    q, k, v = (torch.randn(1, heads, 96, 16) for heads in (4, 2, 2))
+    layer = model.model.layers[0].self_attn
+    given = {name: batch[name] for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q")}
+    o, _ = spion.transformers.attention_forward(layer, q, k, v, None, **given)
+    begin = 0
+    for length in LENGTHS:
+        end = begin + length
+        own = spion.Pattern.from_bits(pattern.bits()[: -(-length // 32), : -(-length // 32)], length, block=32)
+        alone = st_attention(q[:, :, begin:end], k[:, :, begin:end], v[:, :, begin:end], own)
+        torch.testing.assert_close(o[:, begin:end], alone.transpose(1, 2))
+        begin = end
+    assert torch.isfinite(rows).all()
+
+
+def st_attention(q, k, v, pattern):
+    return spion.torch.attention(q, k, v, pattern, causal=True)
+
+
+def test_a_decoder_learns_from_sequences_end_to_end():
+    batch, gradients = packed(), []
+    for implementation in ("spion", "eager"):
+        model = decoder(implementation).train()
+        given = batch if implementation == "spion" else bounds_free(batch)
+        model(**given, labels=batch["input_ids"]).loss.backward()
+        gradients.append([x.grad for x in model.parameters()])
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_sequences_that_do_not_fit_are_refused():
+    model, batch = decoder("spion"), packed()
+
+    def refuses(words, **changes):
+        with pytest.raises(ValueError, match=words), torch.no_grad():
+            model(**{**batch, **changes})
+
+    twice = batch["input_ids"].expand(2, -1)
+    refuses("the batch is 2: packed sequences lie in one row", input_ids=twice)
+    refuses("cu_seq_lens_k is not cu_seq_lens_q", cu_seq_lens_k=batch["cu_seq_lens_k"] - 1)
+    refuses("keys are padded: leave out the attention mask",
+            attention_mask=(torch.arange(96) < 90)[None].long())
+    refuses("cu_seqlens ends with 95 and the tensors have 96 rows",
+            cu_seq_lens_q=batch["cu_seq_lens_q"].clamp(max=95), cu_seq_lens_k=None)
+    spion.transformers.set_patterns(model, spion.Pattern.full(32, block=32))
+    refuses("a packed sequence has 40 positions and the layer's pattern is for 32 queries")
 
 
 def test_a_decoder_learns():

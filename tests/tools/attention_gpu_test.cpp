@@ -132,6 +132,33 @@ TEST_P(GpuAttention, ChangedScoresEqualTheReference) {
     expect_passes(with_changed_scores(random, problem));
 }
 
+// Biases whose distances are clipped in most elements, or in none, in every family and packed; with all
+// that may stand beside them.
+TEST_P(GpuAttention, RelativeBiasEqualsTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    int round = 0;
+    for (const int block : {16, 32, 64, 128}) {
+        AttentionCase problem =
+            pick_attention(random, dtype, head_dim, block, pick_softmax(random));
+        problem = with_mask(random, problem, static_cast<ElementMask>(pick(random, 0, 2)));
+        if (round % 2 == 1) problem = with_changed_scores(random, problem);
+        if (block <= 32 && head_dim <= 128 && pick(random, 0, 1) == 0) {
+            problem.packed_rows = 64 / block;
+        } else if (pick(random, 0, 1) == 0) {
+            problem = with_grouped_heads(random, problem);
+        }
+        const int reaches[] = {2, 33, 150, 1000};
+        problem.attention.relative_bias = reaches[(round++ + pick(random, 0, 3)) % 4];
+        const bool enabled = !problem.values || problem.values->dropout_enabled;
+        problem.values = random_score_values(problem.attention, random());
+        problem.values->dropout_enabled = enabled;
+        expect_passes(problem);
+    }
+}
+
 // Users' expressions, in every block and so every family, packed too; the first is no number where the
 // mask drops its scores.
 TEST_P(GpuAttention, ExpressionsOfScoresEqualTheReference) {

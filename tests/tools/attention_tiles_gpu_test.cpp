@@ -12,6 +12,7 @@
 #include "tests/compiler/plan/plan_of.h"
 #include "tests/support/environment.h"
 #include "tests/support/seed.h"
+#include "tests/support/softmax_kinds.h"
 #include "tests/tools/gpu_case.h"
 #include "tests/tools/pick_attention.h"
 #include "tools/oracle/random_pattern.h"
@@ -127,7 +128,7 @@ TEST_P(GpuWgmma, ScoresFarApartEqualTheReference) {
     std::mt19937_64 random(seed);
     const auto [dtype, head_dim] = GetParam();
     for (const int block : {64, 128}) {
-        for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+        for (const SoftmaxKind softmax : test::softmax_kinds()) {
             const int blocks = 768 / block;
             std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks), 1);
             for (int i = 0; i < blocks; i += 2) {  // every other row has a pruned block

@@ -69,6 +69,17 @@ TEST(BenchPredicted, RefusesUnknownTargets) {
                    {"card 'h300' is not known", "h100 or h200"});
 }
 
+TEST(BenchAttention, TakesTheBackwardThatIsAskedFor) {
+    const std::string request =
+        "bench attention --device cpu --pattern-random 0.3 --length 128 --block 32 --head-dim 16 "
+        "--no-dense --repeat 1 --json --backward ";
+    const CommandResult split = run_command(request + "split");
+    EXPECT_EQ(split.exit_code, 0) << split.err;
+    EXPECT_NE(split.out.find("attention_query_gradient"), std::string::npos) << split.out;
+    expect_refused(request + "fused", {"host has no kernels for a fused backward"});
+    expect_refused(request + "both", {"--backward is 'both': use auto, split or fused"});
+}
+
 TEST(BenchAttention, AutotuneKeepsWhatItMeasured) {
     const ScratchFolder folder;
     ASSERT_EQ(setenv("SPION_CACHE_DIR", folder.file("cache").c_str(), 1), 0);

@@ -56,6 +56,19 @@ TEST(BenchStep, TakesTheTasksSettings) {
     EXPECT_EQ(layers, 2);
 }
 
+TEST(BenchStep, TakesOtherWidths) {
+    const CommandResult result = run_command(
+        "bench step --json --device cpu --batch 1 --length 128 --repeat 1 --heads 4 --head-dim 8 "
+        "--feed-forward 96");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    double flop = 0;
+    for (const Json& work : Json::parse(result.out).at("works")) {
+        flop += work.at("flop").get<double>();
+    }
+    EXPECT_EQ(flop, 4.0 * 3 * 2 * 128 * (4 * 32 * 32 + 2 * 32 * 96));
+    expect_refused("bench step --device cpu --feed-forward 12", {"a feed-forward width of 12"});
+}
+
 TEST(BenchStep, RefusesWhatItCannotMeasure) {
     expect_refused("bench step --device cpu --task text",
                    {"--task is 'text'", "listops, image, retrieval"});

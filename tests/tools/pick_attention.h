@@ -11,6 +11,7 @@
 #include "tests/support/random_case.h"
 #include "tests/support/random_mask.h"
 #include "tests/support/random_score.h"
+#include "tests/support/softmax_kinds.h"
 #include "tools/oracle/attention_case.h"
 
 namespace spion {
@@ -21,7 +22,12 @@ inline void PrintTo(DType dtype, std::ostream* out) {
 }
 
 inline SoftmaxKind pick_softmax(std::mt19937_64& random) {
-    return pick(random, 0, 1) == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked;
+    return static_cast<SoftmaxKind>(pick(random, 0, static_cast<int>(kSoftmaxNames.size()) - 1));
+}
+
+// The kinds in turn.
+inline SoftmaxKind next_softmax(SoftmaxKind kind) {
+    return static_cast<SoftmaxKind>((static_cast<std::size_t>(kind) + 1) % kSoftmaxNames.size());
 }
 
 inline AttentionCase pick_attention(std::mt19937_64& random, DType dtype, int head_dim, int block,
@@ -170,7 +176,7 @@ inline AttentionCase plain_attention(DType dtype, BlockPattern pattern) {
 // alone.
 inline std::vector<AttentionCase> corner_cases(DType dtype) {
     std::vector<AttentionCase> cases;
-    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+    for (const SoftmaxKind softmax : test::softmax_kinds()) {
         cases.push_back(plain_attention(dtype, BlockPattern::full(200, 64)));
         cases.push_back(plain_attention(dtype, BlockPattern::full(256, 128)));
         cases.push_back(plain_attention(dtype, BlockPattern::empty(100, 32)));

@@ -155,7 +155,7 @@ TEST(Verify, RefusesWhatItCannotDo) {
     expect_refused(cpu + "--batch 0", {"at least 1"});
     expect_refused(cpu + "--dtype bf16", {"needs a GPU"});
     expect_refused(cpu + "--dtype int8", {"fp32, tf32, bf16"});
-    expect_refused(cpu + "--softmax hard", {"pruned_zero or masked"});
+    expect_refused(cpu + "--softmax hard", {"masked or pruned_zero"});
     expect_refused(cpu + "--layout odd", {"heads_first or packed"});
     expect_refused(cpu + "--lengths 1,2", {"one for each sample"});
     expect_refused(cpu + "--lengths 300", {"0 to L = 256"});

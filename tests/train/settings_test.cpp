@@ -113,7 +113,7 @@ TEST(TrainSettings, AcceptBothPresets) {
 TEST(TrainSettings, RefusalsSayWhereAWordStood) {
     TrainSettings settings;
     for (const auto& [name, words] :
-         {std::pair("device", "auto, cpu or cuda"), std::pair("softmax", "pruned_zero or masked"),
+         {std::pair("device", "auto, cpu or cuda"), std::pair("softmax", "masked or pruned_zero"),
           std::pair("variant", "cf, f or c"), std::pair("embedding", "normal or sine")}) {
         const std::string given = fmt::format("run.toml:3:1: {}", name);
         try {

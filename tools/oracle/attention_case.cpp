@@ -45,21 +45,6 @@ TensorError compare(std::string name, std::span<const float> actual,
     return error;
 }
 
-// A sum over all rows of both signs, which is near 0 by chance where there are few heads: it is
-// measured against what so many terms add up to as a rule.
-TensorError compare_sinks(const AttentionOutputs& outputs, const ReferenceResult& reference,
-                          double tolerance) {
-    constexpr double kAsARule = 0.03;
-    TensorError error = compare("dsinks", outputs.d_sinks, reference.d_sinks, 0, tolerance);
-    double norm = 0;
-    for (const double value : reference.d_sinks) {
-        norm += value * value;
-    }
-    norm = std::sqrt(norm);
-    error.relative *= norm > 0 ? norm / std::max(norm, kAsARule * reference.d_sinks_terms) : 1;
-    return error;
-}
-
 // Names what is wrong with a request that the device's back end cannot serve at all.
 void check_dtype(DType dtype, const Device& device) {
     if (device.target().back_end == BackEnd::kHost && dtype != DType::kFp32) {
@@ -281,7 +266,8 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
         compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
         compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
     if (problem.attention.sink) {
-        errors.push_back(compare_sinks(outputs, reference, allowed));
+        errors.push_back(compare("dsinks", outputs.d_sinks, reference.d_sinks,
+                                 reference.d_sinks_terms, allowed));
     }
     if (problem.attention.relative_bias > 0) {
         errors.push_back(compare("dbias", outputs.d_relative_bias, reference.d_relative_bias,

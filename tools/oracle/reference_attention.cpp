@@ -39,7 +39,7 @@ struct Head {
     std::vector<double> d_k, d_v;         // [Lk, D], of this head alone
     std::vector<double> q_norm, k_norm;   // [L], [Lk] Euclidean norm of each row
     double d_q_terms = 0, d_k_terms = 0;  // squared
-    double d_sink = 0, d_sink_terms = 0;  // and the sum of its terms' absolute values
+    double d_sink = 0, d_sink_terms = 0;  // the latter squared
     std::vector<double> d_bias = {};      // [2R + 1]
     double d_bias_terms = 0;              // squared
 };
@@ -188,7 +188,7 @@ void run_row(Head& head, std::int64_t i) {
     for (std::size_t n = 0; n < keys.size(); ++n) {
         most += std::abs(d_p[n]) * p[n];
     }
-    head.d_sink_terms += row.sink * most;
+    head.d_sink_terms += row.sink * row.sink * most * most;
     for (std::size_t n = 0; n < keys.size(); ++n) {
         const std::int64_t j = keys[n];
         const double d_s = row.slopes[n] * p[n] * (d_p[n] - delta), kept = factors[n] * p[n];
@@ -378,6 +378,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
             }
         }
     }
+    result.d_sinks_terms = std::sqrt(result.d_sinks_terms);
     result.d_q_terms = std::sqrt(result.d_q_terms);
     result.d_k_terms = std::sqrt(result.d_k_terms);
     result.d_relative_bias_terms = std::sqrt(result.d_relative_bias_terms);

@@ -34,6 +34,8 @@ struct ReferenceResult {
 
     // Norms of what dQ and dK would be if dP and delta did not cancel in dP - delta: the error of
     // rounding either is proportional to these. Where a row has one large P, |dQ| is far smaller.
+    // So for the sinks' and the bias' gradients, whose terms cancel between rows too: there the root
+    // of the squares' sum of all terms, which is what so many terms add up to as a rule.
     double d_q_terms = 0;
     double d_k_terms = 0;
     double d_sinks_terms = 0;

@@ -20,7 +20,7 @@ constexpr int kOnlyFullWidth = 128;
 
 bool changes_scores(const Attention& attention) {
     return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi ||
-           !attention.score.empty();
+           attention.relative_bias > 0 || !attention.score.empty();
 }
 
 bool computes(KernelRole role) {
@@ -46,13 +46,9 @@ std::string why_not(const KernelCase& launch) {
         return "kernels of the fused backward take turns that one pattern decides for all heads, "
                "and not patterns of heads";
     }
-    if (std::string reason = why_not_bias(attention); !reason.empty()) {
-        return reason;
-    }
     if (changes_scores(attention)) {
-        return "kernels of the fused backward have no registers for dropout, softcap, alibi or a "
-               "score "
-               "expression";
+        return "kernels of the fused backward have no registers for dropout, softcap, alibi, "
+               "relative_bias or a score expression";
     }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels of the fused backward take turns that the pattern alone decides, "
@@ -94,10 +90,6 @@ bool slower_on_sparse(const Attention& attention) {
     return tma_tile_width(attention) == kOnlyFullWidth;
 }
 
-int one_block_row(int /*block*/) {
-    return 1;
-}
-
 // kDelta's threads keep nothing but a sum.
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     if (launch.role == KernelRole::kGradients) {
@@ -115,7 +107,6 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
     if (program.attention.mask == ElementMask::kSpans || changes_scores(program.attention) ||
-        program.attention.relative_bias > 0 ||
         program.attention.key_value_heads() != program.attention.heads ||
         program.attention.patterns > 1 || tma_tile_width(program.attention) < 64) {
         return fmt::format(

@@ -9,9 +9,8 @@
 
 namespace spion {
 
-bool computes_split_backward(KernelRole role) {
-    return role == KernelRole::kForward || role == KernelRole::kQueryGradient ||
-           role == KernelRole::kKeyValueGradient;
+bool has_sm90_instructions(const Target& target) {
+    return target.gpu.tma && target.gpu.wgmma;
 }
 
 std::string why_not_warps(const TileProgram& program) {
@@ -38,12 +37,6 @@ std::string why_not_gather_blocks(const TileProgram& program) {
         "it has streamed_rows={} gather_rows={}: take gather blocks of {} rows or twice, four "
         "times .. as many, and 1, 2, 4, 8, 16 or {} of them",
         program.streamed_rows, program.gather_rows, kRowsOfWarp, kMostGatherBlocks);
-}
-
-std::string why_not_bias(const Attention& attention) {
-    return attention.relative_bias > 0
-               ? "kernels of mma.sync and fp32's units alone have relative_bias"
-               : "";
 }
 
 std::string why_not_step(const TileShape& shape) {
@@ -89,22 +82,6 @@ std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Targ
 
 int block_rows_in(int rows, int block) {
     return std::max(1, rows / block);
-}
-
-double no_packing_overhead(const KernelCase& /*launch*/, const TileShape& /*shape*/) {
-    return 1;
-}
-
-std::vector<TileShape> no_packed_shapes(const KernelCase& /*launch*/, int /*packed_rows*/) {
-    return {};
-}
-
-KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates) {
-    return {.attention = program.attention,
-            .role = program.role,
-            .block = program.block,
-            .target = target,
-            .rates = rates};
 }
 
 }  // namespace spion

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "codegen/cuda/sm_limits.h"
 #include "codegen/cuda/tile_width.h"
 #include "codegen/kernel_family.h"
 
@@ -11,16 +12,16 @@ namespace spion {
 
 constexpr int kRowsOfWarp = 16;  // that a warp multiplies with mma.sync, or a quarter of wgmma's
 constexpr int kMostWarps = 8;    // of a thread block that multiply
-constexpr int kMostGatherBlocks = 32;     // of a step: a warp keeps the index of one in each lane
-constexpr double kReservedShared = 1024;  // bytes of a resident thread block, by the driver
+constexpr int kMostGatherBlocks = 32;  // of a step: a warp keeps the index of one in each lane
 
 // Of a tile of mma.sync.
 inline std::int64_t row_bytes(const Attention& attention) {
     return std::int64_t{mma_tile_width(attention)} * storage_bytes(attention.dtype);
 }
 
-// Whether the role is of a layer whose gradients are computed by two kernels.
-bool computes_split_backward(KernelRole role);
+// Whether the target has what the bodies of kernels/cuda/sm90 are made of: TMA, wgmma and, which
+// goes with it, setmaxnreg.
+bool has_sm90_instructions(const Target& target);
 
 // Why a gather block, or a step of them, is none of a GPU's, as a clause; "" when it is.
 std::string why_not_gather_blocks(const TileProgram& program);
@@ -34,10 +35,6 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
 // pattern a query head where heads of K and V are shared; "".
 std::string why_not_item_walks(const Attention& attention, KernelRole role);
 
-// Why a family whose dQ leaves no sums for the gradient of a bias by relative position cannot compute
-// the launch, as a clause; "". All roles of such a layer are of the family that leaves them.
-std::string why_not_bias(const Attention& attention);
-
 // Why a shape's step has too many gather blocks; "".
 std::string why_not_step(const TileShape& shape);
 
@@ -50,11 +47,5 @@ std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Targ
 
 // Block rows of a tile of at most `rows` rows: 1 where there is room for one alone.
 int block_rows_in(int rows, int block);
-
-double no_packing_overhead(const KernelCase& launch, const TileShape& shape);        // 1
-std::vector<TileShape> no_packed_shapes(const KernelCase& launch, int packed_rows);  // none
-
-// The case of a program; `rates` outlives the result.
-KernelCase case_of(const TileProgram& program, const Target& target, const Rates& rates);
 
 }  // namespace spion

@@ -18,34 +18,30 @@ constexpr double kRampSeconds = 3.8e-6;
 constexpr double kCacheShare = 0.8;
 constexpr double kLongestShare = 0.5;  // of what the longest item would take beside others
 
-bool has_instructions(const Target& target) {
-    return target.gpu.tma && target.gpu.wgmma;  // wgmma stands for setmaxnreg
-}
-
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
-    return unit == MatrixUnit::kMmaSyncTma && has_instructions(target);
+    return unit == MatrixUnit::kMmaSyncTma && has_sm90_instructions(target);
 }
 
-// dK and dV keep the slopes of changed scores beside everything else.
-std::string why_not_slopes(const Attention& attention, KernelRole role) {
-    const bool has_slopes = attention.softcap > 0.0F || !attention.score.empty();
-    return has_slopes && role == KernelRole::kKeyValueGradient
+// dK and dV keep the slopes of changed scores beside everything else, or where a head's biases lie.
+std::string why_not_scores(const Attention& attention, KernelRole role) {
+    if (role != KernelRole::kKeyValueGradient) {
+        return "";
+    }
+    return attention.softcap > 0.0F || !attention.score.empty()
                ? "a warp has no registers for the slopes of softcap or a score expression in dK "
                  "and dV"
-               : "";
+           : attention.relative_bias > 0 ? "a warp has no registers for relative_bias in dK and dV"
+                                         : "";
 }
 
 std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "a warp a work item on sm_90a: " + reason;
     }
-    if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
+    if (std::string reason = why_not_scores(launch.attention, launch.role); !reason.empty()) {
         return reason;
     }
-    if (std::string reason = why_not_slopes(launch.attention, launch.role); !reason.empty()) {
-        return reason;
-    }
-    if (has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
+    if (has_sm90_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
         has_warp_plan(launch.role, tma_tile_width(launch.attention), launch.block)) {
         return "";
     }
@@ -76,10 +72,6 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
 
 std::optional<TileShape> measured(const KernelCase& launch) {
     return shape_with(launch.block, launch.role == KernelRole::kForward ? 3 : 2);
-}
-
-int one_block_row(int /*block*/) {
-    return 1;
 }
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
@@ -115,8 +107,7 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
     }
     const Attention& attention = program.attention;
     std::string reason = why_not_item_walks(attention, program.role);
-    if (reason.empty()) reason = why_not_bias(attention);
-    if (reason.empty()) reason = why_not_slopes(attention, program.role);
+    if (reason.empty()) reason = why_not_scores(attention, program.role);
     if (!reason.empty()) {
         return reason + ": take unit=mma_sync";
     }

@@ -27,16 +27,12 @@ constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are smal
 constexpr double kColumnsOverhead = 1.2;   // dK and dV up to D = 64: columns of unequal length
 constexpr double kSmallBoxes = 1.3;        // more, for gather blocks of 16
 
-bool has_instructions(const Target& target) {
-    return target.gpu.tma && target.gpu.wgmma;
-}
-
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
-    return unit == MatrixUnit::kWgmma && has_instructions(target);
+    return unit == MatrixUnit::kWgmma && has_sm90_instructions(target);
 }
 
 bool takes(const KernelCase& launch, int rows) {
-    return has_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
+    return has_sm90_instructions(launch.target) && storage_bytes(launch.attention.dtype) == 2 &&
            is_wgmma_head_dim(tma_tile_width(launch.attention)) && rows % kGroupRows == 0;
 }
 
@@ -44,9 +40,6 @@ bool takes(const KernelCase& launch, int rows) {
 std::string why_not(const KernelCase& launch) {
     if (std::string reason = why_not_item_walks(launch.attention, launch.role); !reason.empty()) {
         return "wgmma on sm_90a: " + reason;
-    }
-    if (std::string reason = why_not_bias(launch.attention); !reason.empty()) {
-        return reason;
     }
     if (takes(launch, launch.block)) {
         return "";
@@ -106,7 +99,7 @@ int most_packed_rows(int block) {
 std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) {
     std::vector<TileShape> shapes;
     if (packed_rows * launch.block != kGroupRows || !takes(launch, kGroupRows) ||
-        item_walks(launch.attention, launch.role) > 1 || !why_not_bias(launch.attention).empty()) {
+        item_walks(launch.attention, launch.role) > 1) {
         return shapes;
     }
     for (TileShape shape : shapes_up_to(kGroupRows)) {
@@ -129,9 +122,6 @@ double packing_overhead(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_program(const TileProgram& program, const Target& target) {
-    if (std::string reason = why_not_bias(program.attention); !reason.empty()) {
-        return reason + ": take unit=mma_sync";
-    }
     const std::string reason = why_not_wgmma_tile(program, target);
     return reason.empty() ? why_not_planned(plan_of_wgmma, program, target) : reason;
 }

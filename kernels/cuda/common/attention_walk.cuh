@@ -334,17 +334,17 @@ struct StepElements {
                                      [&](int n) { return position(column + 16 * n); });
         // Distances are those of query i + kDiagonal to key j.
         const int beside = mask.warp_row + (kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal);
-        scores_of_head.add_position_terms<kRowsAreKeys>(
+        scores_of_head.add_position_terms<kRowsAreKeys, kGatherRows>(
             scores, beside, [&](int n) { return position(column + 16 * n); });
     }
     // To the gradient of a bias, dS [16, 8 * kTiles] from the step's column `column` on.
     template <int kTiles>
-    __device__ __forceinline__ void add_bias_gradient(const BiasGradient& sums,
+    __device__ __forceinline__ void add_bias_gradient(BiasGradient& sums,
                                                       const float (&gradient)[kTiles][4],
                                                       int column) const {
         static_assert(!kRowsAreKeys, "sums are of query rows");
-        sums.add(gradient, mask.warp_row + (int)kDiagonal,
-                 [&](int n) { return position(column + 16 * n); });
+        sums.add<kGatherRows>(gradient, mask.warp_row + (int)kDiagonal,
+                              [&](int n) { return position(column + 16 * n); });
     }
 };
 

@@ -16,6 +16,14 @@
 #include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
+// Whether there are elements that count with a score of 0: what the softmax makes of pruned ones.
+enum : bool { kPrunedCount = (int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO };
+
+// How many of them a row has that keeps `kept` elements, `elements` of them in the pattern.
+SPION_DEVICE int pruned_elements(int kept, const int& elements) {
+    return kPrunedCount ? kept - elements : 0;
+}
+
 // Number of keys of the sample that are its own and not padded.
 SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
     if constexpr (kKeyPadding) return min(args.lengths[batch], kKeyLength);

@@ -10,13 +10,9 @@
 #ifndef SPION_ONLINE_SOFTMAX_CUH
 #define SPION_ONLINE_SOFTMAX_CUH
 
-#include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
 #include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile.cuh"
-
-// Whether pruned elements count as a score of 0; else they are no elements of the softmax.
-enum : bool { kPrunedCount = (int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO };
 
 // A lane's sum over a step beyond which a lagging row max moves, on wgmma. Every probability is
 // below it, which leaves fp16 a factor of 64, and sums of 2^20 of them lose nothing in fp32.
@@ -24,11 +20,6 @@ enum : bool { kPrunedCount = (int)kSoftmax == SPION_SOFTMAX_PRUNED_ZERO };
 // The exponent by which a score may outgrow a lagging row max, on warps with tiles of their own.
 // Probabilities are then at most 2^kSlack, with the relative error that they have below 1.
 #define kSlack 8.0F
-
-// Elements of a row that count with a score of 0, when `elements` of the pattern are the row's.
-SPION_DEVICE int pruned_elements(const int& elements) {
-    return kPrunedCount ? kKeyLength - elements : 0;
-}
 
 // The larger score of the 4 lanes that share a row of an accumulator.
 SPION_DEVICE float quad_larger_score(float x) {

@@ -146,8 +146,7 @@ SPION_DEVICE unsigned gather_mask_of_warp(unsigned) {
 
 enum : bool { kPacked = kPackedRows > 1 };
 
-// Elements that rows g and g + 8 of the warp keep and the pattern does not have: what counts as a
-// score of 0. steps: from the item's first one on.
+// pruned_elements() of rows g and g + 8 of the warp. steps: from the item's first one on.
 SPION_DEVICE void pruned_of_rows(int (&pruned)[2], const SpionAttentionArguments& args,
                                  const StepElements<false>& steps) {
     const Span spans[2] = {steps.mask.row_span(0), steps.mask.row_span(1)};
@@ -170,7 +169,7 @@ SPION_DEVICE void pruned_of_rows(int (&pruned)[2], const SpionAttentionArguments
     for (int half = 0; half < 2; ++half) {
         elements[half] += __shfl_xor_sync(0xFFFFFFFFU, elements[half], 1);
         elements[half] += __shfl_xor_sync(0xFFFFFFFFU, elements[half], 2);
-        pruned[half] = spans[half].end - spans[half].first - elements[half];
+        pruned[half] = pruned_elements(spans[half].end - spans[half].first, elements[half]);
     }
 }
 

@@ -116,8 +116,9 @@ struct HeadScores {
     BiasTable bias;
 
     // Of scores [16, 8 * kTiles] minus slope * |row - column| more, and plus the bias. warp_row: the
-    // first row; position_of(n): of the first of columns [16 n, + 16).
-    template <bool kRowsAreKeys, int kTiles, typename PositionOf>
+    // first row; position_of(n): of the first of columns [16 n, + 16), kTogether of which lie side by
+    // side in memory.
+    template <bool kRowsAreKeys, int kTogether = 16, int kTiles, typename PositionOf>
     __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4], int warp_row,
                                                        const PositionOf& position_of) const {
         if constexpr (kSlopes) {
@@ -136,7 +137,7 @@ struct HeadScores {
                 }
             }
         }
-        bias.add<kRowsAreKeys>(scores, warp_row, position_of);
+        bias.add<kRowsAreKeys, kTogether>(scores, warp_row, position_of);
     }
 };
 

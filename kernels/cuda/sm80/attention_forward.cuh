@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     __syncwarp();
     const Stationary<kHeldInRegisters> query(query_tile, warp_row);
     if constexpr (kPacked && kPrunedCount) walk.elements = elements_of(args, walk, gather_mask);
-    OnlineSoftmax softmax(pruned_elements(walk.elements));
+    OnlineSoftmax softmax(pruned_elements(kKeyLength, walk.elements));
     const StepElements<false> elements = step_elements<false>(
         args, walk.gather_blocks, walk.listed, item.batch, item.head, item.first_row + warp_row);
     if constexpr (kElementsMasked) {

@@ -96,7 +96,7 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
                                      unsigned key_tile, int column, int valid,
                                      const float (&shift)[2], const float (&delta)[2],
                                      const StepElements<false>& elements,
-                                     const BiasGradient& bias_gradient) {
+                                     BiasGradient& bias_gradient) {
     float scores[kColumns / 8][4], gradient[kColumns / 8][4];
     float of_bias[kRelativeBias > 0 ? kColumns / 8 : 1][4];  // dS before a cap's slope
     set_zero(scores);
@@ -186,8 +186,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, walk.gather_blocks, walk.listed,
                                                               item.batch, item.head, first_row);
-    const BiasGradient of_bias = bias_gradient(args, item.batch, item.head, first_row);
-    of_bias.set_zero();
+    BiasGradient of_bias = bias_gradient(args, item.batch, item.head, first_row);
+    of_bias.start();
 
     for (int step = 0; step < steps; ++step) {
         const int buffer = await_step(step, steps, copy, [](int) {});
@@ -204,6 +204,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         }
     }
 
+    of_bias.finish();
     cp_async_wait_group<0>();
     const float factor[2] = {kScale, kScale};
     store_warp_rows(query_tile, warp_row, query_gradient, factor,

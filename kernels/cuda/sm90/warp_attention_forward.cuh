@@ -22,7 +22,7 @@ struct Consumer {
 
     __device__ __forceinline__ void reset(const SpionAttentionArguments& args,
                                           const ItemPlan& plan) {
-        softmax.start(pruned_elements(plan.elements));
+        softmax.start(pruned_elements(kKeyLength, plan.elements));
         elements = step_elements<false>(args, plan);
         if constexpr (kElementsMasked) {
 #pragma unroll

@@ -21,6 +21,7 @@ struct Consumer {
     Result query_gradient;
     float shift[kRowTiles][2], delta[kRowTiles][2];  // of rows 16 m + g and 16 m + g + 8
     StepElements<false> elements;                    // from the step that comes next on
+    BiasGradient of_bias[kRowTiles];
 
     __device__ __forceinline__ void begin(const SpionAttentionArguments& args,
                                           const ConsumerMemory& memory, const ItemPlan& plan) {
@@ -60,6 +61,24 @@ struct Consumer {
         }
         set_zero(query_gradient);
         elements = step_elements<false>(args, plan);
+        start_bias(args, plan);
+    }
+
+    __device__ __forceinline__ void start_bias(const SpionAttentionArguments& args,
+                                               const ItemPlan& plan) {
+        if constexpr (kRelativeBias > 0) {
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m) {
+                of_bias[m] =
+                    bias_gradient(args, plan.batch(), plan.head(), plan.first_row + 16 * m);
+                of_bias[m].start();
+            }
+        }
+    }
+
+    __device__ __forceinline__ void finish_bias() {
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) of_bias[m].finish();
     }
 
     __device__ __forceinline__ void walk_again(const SpionAttentionArguments& args,
@@ -102,9 +121,15 @@ struct Consumer {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         const float p = probability(scores[m][j][i], shift[m][i / 2]);
-                        gradient[m][j][i] = slopes[m].gradient(
-                            j, i, p, kept[m].finish(j, i, gradient[m][j][i], delta[m][i / 2]));
+                        const float difference =
+                            kept[m].finish(j, i, gradient[m][j][i], delta[m][i / 2]);
+                        gradient[m][j][i] = slopes[m].gradient(j, i, p, difference);
+                        // dS before a cap's slope, in place of the score.
+                        if constexpr (kRelativeBias > 0) scores[m][j][i] = difference * p;
                     }
+                }
+                if constexpr (kRelativeBias > 0) {
+                    elements.of_row_tile(m).add_bias_gradient(of_bias[m], scores[m], column);
                 }
             }
             add_product(query_gradient, gradient, key_tile, column);
@@ -114,6 +139,7 @@ struct Consumer {
 
     __device__ __forceinline__ void finish(const SpionAttentionArguments& args,
                                            const ItemPlan& plan, unsigned staging) {
+        finish_bias();
         float factor[kRowTiles][2];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = kScale;
@@ -124,6 +150,8 @@ struct Consumer {
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
+        start_bias(args, plan);
+        finish_bias();
         store_zeros(rows_of(args, args.d_q, plan.batch(), plan.head()), plan.first_row,
                     query_limit(args, plan.batch()));
     }

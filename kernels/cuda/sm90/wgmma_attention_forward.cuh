@@ -105,7 +105,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
                                                   ItemPlan plan) {
     const unsigned query_tile =
         stationary_tile(stationary_stage.index, 0) + group * kGroupTileBytes;
-    StepSumSoftmax softmax(pruned_elements(plan.elements));
+    StepSumSoftmax softmax(pruned_elements(kKeyLength, plan.elements));
     StepElements<false> elements =
         step_elements<false>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
     if constexpr (kElementsMasked) {

@@ -3,6 +3,7 @@
 //   S [64, n]        = Q [64, D] * K [n, D]^T        n = kStreamedRows keys a step
 //   P [64, n]        = exp(kScale * S - LSE)
 //   dS [64, n]       = P * (dO [64, D] * V [n, D]^T - delta)
+//   dbias           += dS, by distance               with a bias, relative_bias.cuh
 //   dQ [64, D]      += dS [64, n] * K [n, D]         at the end times kScale
 // The product with dS of a step runs beside the products of the next.
 #include "kernels/cuda/sm90/wgmma_contract.cuh"
@@ -73,6 +74,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, plan, warp_row);
     unsigned operand[kScoreTiles / 2][4];
+    BiasGradient of_bias = bias_gradient(args, plan.batch(), plan.head(), first);
+    of_bias.start();
     const int steps = plan.steps();
     int done = 0;  // the stage of the step before
 #pragma unroll 1
@@ -123,8 +126,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                gradient[j][i] = slopes.gradient(j, i, scores[j][i],
-                                                 kept.gradient(j, i, gradient[j][i], delta[i / 2]));
+                const float difference = kept.gradient(j, i, gradient[j][i], delta[i / 2]);
+                gradient[j][i] = slopes.gradient(j, i, scores[j][i], difference);
+                // dS before a cap's slope, in place of P.
+                if constexpr (kRelativeBias > 0) scores[j][i] *= difference;
             }
         }
         pack_operand(operand, gradient);
@@ -133,12 +138,14 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_fence();
         start_sum(query_gradient, operand, key_tile);
         wgmma_commit_group();
+        if constexpr (kRelativeBias > 0) elements.at(step).add_bias_gradient(of_bias, scores, 0);
         done = stage.index;
         stage.advance();
     }
     wgmma_wait_group<0>();
     warpgroup_fence_operand(query_gradient);
     if (steps > 0) release_stage(done, 0);
+    of_bias.finish();
 
     const float factor[2] = {kScale, kScale};
     ResultRows rows;

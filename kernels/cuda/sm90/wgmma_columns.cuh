@@ -63,11 +63,11 @@ SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
     }
 }
 
-// Dropout and slopes of the step that `left` - 1 others of the item follow. They are read anew from
+// Dropout, slopes and bias of the step that `left` - 1 others of the item follow. They are read anew from
 // the item's stationary stage, and not kept in registers from step to step.
 SPION_DEVICE StepElements<true> elements_of_step(const SpionAttentionArguments& args,
                                                  int stationary_stage, int left, int warp_row) {
-    if constexpr (!kDrops && !kSlopes && !kExpression) return {};
+    if constexpr (!kDrops && !kSlopes && kRelativeBias == 0 && !kExpression) return {};
     const ItemPlan plan = read_plan(stationary_stage);
     const int walked = plan.steps();
     const MemberStep at = member_step(kMembers * walked - left, walked);

@@ -13,7 +13,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const int head = (int)blockIdx.x / kItemsOfHead, thread = (int)threadIdx.x;
     const int lane = thread % 32, warp = thread / 32;
     const int entry = (int)blockIdx.x % kItemsOfHead * 32 + lane;
-    const float* const strips = args.d_relative_bias + (long long)kHeads * kBiasEntries;
     float sum = 0.0F;
     for (int batch = 0; entry < kBiasEntries && batch < args.batch; ++batch) {
         const int rows = args.starts == nullptr
@@ -21,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                              : min((int)kLength, args.starts[batch + 1] - args.starts[batch]);
         const int count = (rows + SPION_BIAS_ROWS - 1) / SPION_BIAS_ROWS;
         const float* const of_head =
-            strips + ((long long)batch * kHeads + head) * kStrips * kBiasEntries + entry;
+            args.bias_sums + ((long long)batch * kHeads + head) * kStrips * kBiasEntries + entry;
 #pragma unroll 4
         for (int strip = warp; strip < count; strip += kThreads / 32) {
             sum += of_head[(long long)strip * kBiasEntries];

@@ -11,7 +11,7 @@
 //   kOut, kIn       of the weights [kOut, kIn] of linear_backward, multiples of 64; of norm_linear's
 //                   [kOut, kChannels]
 //   kGelu           whether linear_backward's y goes on through dropout(gelu(y))
-//   kHidden         of feed_forward and layer_end, a multiple of 64
+//   kHidden         of feed_forward, layer_end and norm_linear_forward, a multiple of 64
 //   kHeads, kLength  H and L of attention_sink_gradient and attention_bias_gradient
 //   kBiasEntries    2R + 1, of a head's biases by relative position
 // Those that a body uses are checked where it uses them: a name that is not said is an error there.

@@ -4,15 +4,10 @@
 // biases, gamma and beta.
 #pragma once
 
-#include "kernels/cuda/train/draws.cuh"
-#include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/cuda/train/layer_end.cuh"
 #include "kernels/cuda/train/row_gradients.cuh"
 
-enum : int {
-    kHiddenChunks = kHidden / 8,
-    kHiddenTiles = kHidden / 64
-};  // 16 columns, a weight warp
-enum : int { kWeightBytes = kHidden * kChannels * 2 };
+enum : int { kHiddenTiles = kHidden / 64 };  // of 16 columns, a weight warp
 enum : int {
     kWideTileBytes = kTileRows * kHidden * 2,
     kNarrowTileBytes = kTileRows * kChannels * 2
@@ -20,9 +15,10 @@ enum : int {
 enum : int { kPlaceBytes = 2 * (kWideTileBytes + kNarrowTileBytes) };
 enum : int { kX, kGradient };  // tensors of the queue
 using Queue = LaneQueue<2>;
-static_assert(kHidden % 64 == 0 && kChannels == 16 * kWeightWarps, "a weight warp's share");
+using Words = WordQueue<kStatisticWords + kKeptWords>;
+static_assert(kChannels == 16 * kWeightWarps, "a weight warp's share");
 
-// Shared memory: the weights, the vectors, the halves' places, the row warps' queues and sums.
+// Shared memory: the weights, the vectors, the halves' places, the row warps' queues.
 SPION_DEVICE unsigned weight1() {
     return shared_memory_start();
 }
@@ -38,43 +34,35 @@ SPION_DEVICE unsigned beta() {
 SPION_DEVICE unsigned bias1() {
     return beta() + kChannels * 4;
 }
-SPION_DEVICE unsigned keys() {
-    return bias1() + kHidden * 4;
-}
 // A half's tiles [64, kHidden] twice and [64, kChannels] twice.
 struct Place {
-    unsigned d_hidden, gated, normed, d_branch;
+    unsigned d_hidden, gated, units, d_branch;
 };
 SPION_DEVICE Place place_of(int half) {
-    const unsigned start = keys() + kKeyBytes + half * kPlaceBytes;
+    const unsigned start = bias1() + kHidden * 4 + half * kPlaceBytes;
     return {start, start + kWideTileBytes, start + 2 * kWideTileBytes,
             start + 2 * kWideTileBytes + kNarrowTileBytes};
 }
 
-SPION_DEVICE void store_narrow(unsigned tile, int warp_row, const WarpRows& rows) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-#pragma unroll
-        for (int group = 0; group < kGroups; ++group) {
-            store_shared_16(octet_address<kChannelChunks>(tile, warp_row + lane_row(), group) +
-                                8 * h * kChannelChunks * 16,
-                            rows.octet[h][group]);
-        }
-    }
+SPION_DEVICE unsigned queues() {
+    return place_of(2).d_hidden;
 }
+// Shared memory that no warp needs after the last tile.
+SPION_DEVICE unsigned room() {
+    return place_of(0).d_hidden;
+}
+
 // dropout(d_x).
-SPION_DEVICE WarpRows dropped(const WarpRows& d_x, unsigned first,
-                              const SpionLayerEndArguments& args) {
+SPION_DEVICE WarpRows dropped(const WarpRows& d_x, unsigned kept, float factor) {
     WarpRows result;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-        Octet octets[2] = {unpack(d_x.octet[0][group]), unpack(d_x.octet[1][group])};
-        drop_unscaled(octets, (first + lane_row()) * kChannelChunks + 4 * group + lane_octet(),
-                      8 * kChannelChunks, args.branch_stream, keys(), args.draws);
+        const Kept mask(kept, group);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            scale(octets[h], args.draws.scale);
-            result.octet[h][group] = pack(octets[h]);
+            Octet octet = unpack(d_x.octet[h][group]);
+            scale(octet, factor);
+            result.octet[h][group] = mask.apply(h, pack(octet));
         }
     }
     return result;
@@ -86,18 +74,17 @@ SPION_DEVICE void through_gelu(Octet& hidden, Octet& gradient, float scale) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
         const float x = hidden.value[e];
-        const NormalTerms tail = normal_tail(x);
-        const float distribution = half + with_sign(half - scale * tail.distribution, x);  // P(x)
-        gradient.value[e] *= distribution + x * tail.bell * bell_scale;
+        const float distribution = half + with_sign(half - scale * normal_tail(x), x);  // P(x)
+        gradient.value[e] *= distribution + x * normal_bell(x) * bell_scale;
         hidden.value[e] = x * distribution;
     }
 }
 
 // Of a warp's rows: hidden and gated again and the gradient of hidden into their tiles, d_normed out.
 SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& normed,
-                                       const WarpOperands& d_branch,
-                                       const SpionLayerEndArguments& args, const Place& place,
-                                       int warp_row, unsigned first) {
+                                       const WarpOperands& d_branch, float factor,
+                                       const Words& words, int stage, const Place& place,
+                                       int warp_row) {
 #pragma unroll 1
     for (int n = 0; n < kHidden / 32; ++n) {
         const int chunk = 4 * n + lane_octet();
@@ -111,22 +98,16 @@ SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& n
         Octet gated[2] = {octet_of(hidden, 0), octet_of(hidden, 1)};
         Octet d[2] = {octet_of(d_gated, 0), octet_of(d_gated, 1)};
 #pragma unroll
-        for (int h = 0; h < 2; ++h) through_gelu(gated[h], d[h], args.draws.scale);
-        if constexpr (kDropout > 0.0F) {
-            Kept kept;
-            kept.of((first + lane_row()) * kHiddenChunks + chunk, 8 * kHiddenChunks,
-                    args.gelu_stream, keys(), args.draws);
-            kept.apply(gated);
-            kept.apply(d);
-        }
+        for (int h = 0; h < 2; ++h) through_gelu(gated[h], d[h], factor);
+        const Kept kept(words.word(stage, kStatisticWords + kKeptGelu + n / 2), n);
         uint4 d_hidden[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int below = 8 * h * kHiddenChunks * 16;
             store_shared_16(
                 octet_address<kHiddenChunks>(place.gated, warp_row + lane_row(), n) + below,
-                pack(gated[h]));
-            d_hidden[h] = pack(d[h]);
+                kept.apply(h, pack(gated[h])));
+            d_hidden[h] = kept.apply(h, pack(d[h]));
             store_shared_16(
                 octet_address<kHiddenChunks>(place.d_hidden, warp_row + lane_row(), n) + below,
                 d_hidden[h]);
@@ -141,57 +122,22 @@ SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& n
 
 // d_x = residual + d, and d_branch.
 SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums& d,
-                             const WarpRows& residual, unsigned first, unsigned end) {
+                             const WarpRows& residual, unsigned kept, unsigned first,
+                             unsigned end) {
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-        const unsigned row = first + lane_row();
-        const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
-        Octet sum[2] = {octet_of(d.acc[group], 0), octet_of(d.acc[group], 1)};
+        const Kept mask(kept, group);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            add(sum[h], unpack(residual.octet[h][group]));
-            if (row + 8 * h < end) {
-                ((uint4*)args.d_x)[index + 8 * h * kChannelChunks] = pack(sum[h]);
-            }
-        }
-        drop_unscaled(sum, index, 8 * kChannelChunks, args.out_stream, keys(), args.draws);
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            scale(sum[h], args.draws.scale);
-            if (row + 8 * h < end) {
-                ((uint4*)args.d_branch)[index + 8 * h * kChannelChunks] = pack(sum[h]);
-            }
+            const unsigned row = first + lane_row() + 8 * h;
+            const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
+            Octet sum = octet_of(d.acc[group], h);
+            add(sum, unpack(residual.octet[h][group]));
+            if (row < end) ((uint4*)args.d_x)[index] = pack(sum);
+            scale(sum, args.scale);
+            if (row < end) ((uint4*)args.d_branch)[index] = mask.apply(h, pack(sum));
         }
     }
-}
-
-// Where a lane keeps its sums of gamma and beta between tiles: 16 bytes a lane, then the next.
-enum : int { kSumBytes = kGroups * 4 * 512 };  // of a warp
-SPION_DEVICE unsigned sums_of(int warp) {
-    return place_of(2).d_hidden + kRowWarps * Queue::kWarpBytes + warp * kSumBytes +
-           (int)threadIdx.x % 32 * 16;
-}
-SPION_DEVICE void keep_sums(const NormSums& sums, int warp) {
-#pragma unroll
-    for (int i = 0; i < 4 * kGroups; ++i) {
-        const Octet& octet = i < 2 * kGroups ? sums.gamma[i / 2] : sums.beta[i / 2 - kGroups];
-        const float* v = octet.value + i % 2 * 4;
-        store_shared_16(sums_of(warp) + i * 512,
-                        make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]),
-                                   __float_as_uint(v[2]), __float_as_uint(v[3])));
-    }
-}
-SPION_DEVICE NormSums kept_sums(int warp) {
-    NormSums sums;
-#pragma unroll
-    for (int i = 0; i < 4 * kGroups; ++i) {
-        const uint4 words = load_shared_16(sums_of(warp) + i * 512);
-        Octet& octet = i < 2 * kGroups ? sums.gamma[i / 2] : sums.beta[i / 2 - kGroups];
-        float* v = octet.value + i % 2 * 4;
-        v[0] = __uint_as_float(words.x), v[1] = __uint_as_float(words.y);
-        v[2] = __uint_as_float(words.z), v[3] = __uint_as_float(words.w);
-    }
-    return sums;
 }
 
 // What a warp does for its 16 rows of every other tile.
@@ -199,70 +145,61 @@ SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsign
                             unsigned end) {
     const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
     const Place place = place_of(half);
-    const Queue queue{place_of(2).d_hidden + warp * Queue::kWarpBytes};
+    const Queue queue{queues() + warp * Queue::kWarpBytes};
+    const Words words{queues() + kRowWarps * Queue::kWarpBytes + warp * Words::kWarpBytes};
     const auto fetch = [&](int i) {
         const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
         queue.fetch(i, kX, args.x_middle, first, end);
         queue.fetch(i, kGradient, args.d_x, first, end);
+        fetch_statistics(words, i, args.mean, args.rstd, first, end);
+#pragma unroll
+        for (int word = 0; word < (kDropout > 0.0F ? kKeptWords : 0); ++word) {
+            words.fetch(i, kStatisticWords + word, args.kept + kept_index(first) + 32 * word,
+                        first < end);
+        }
     };
-    keep_sums(NormSums{}, warp);
     fetch(0);  // zeros, where there is no tile
     cp_async_commit_group();
     for (int i = 0; begin + (2 * i + half) * kTileRows < end; ++i) {
         const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
-        Statistics of = load_statistics(args.mean, args.rstd, first, end);
         fetch(i + 1);
         cp_async_commit_group();
         cp_async_wait_group<1>();
         bar_sync(empty(half), kMeeting);
         WarpSums d = {};
         {
-            WarpRows rows = normalise(queue.rows(i, kX), of, gamma(), beta());
-            store_narrow(place.normed, warp_row, rows);
-            const WarpOperands normed = operands_of(rows);
-            rows = dropped(queue.rows(i, kGradient), first, args);
+            const Statistics of = statistics(words, i);
+            WarpRows rows = queue.rows(i, kX);
+            store_narrow(place.units, warp_row, units_of(rows, of));
+            const WarpOperands normed = operands_of(normalise(rows, of, gamma(), beta()));
+            rows = dropped(queue.rows(i, kGradient), words.word(i, kStatisticWords + kKeptBranch),
+                           args.scale);
             store_narrow(place.d_branch, warp_row, rows);
-            through_feed_forward(d, normed, operands_of(rows), args, place, warp_row, first);
+            through_feed_forward(d, normed, operands_of(rows), args.scale, words, i, place,
+                                 warp_row);
         }
         bar_arrive(full(half), kMeeting);
-        of = load_statistics(args.mean, args.rstd, first, end);  // again, for want of registers
-        NormSums sums = kept_sums(warp);
-        norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
-        keep_sums(sums, warp);
-        store_rows(args, d, queue.rows(i, kGradient), first, end);
+        norm_gradient(d, queue.rows(i, kX), statistics(words, i), gamma());
+        store_rows(args, d, queue.rows(i, kGradient), words.word(i, kStatisticWords + kKeptOut),
+                   first, end);
     }
 }
 
 // Weight warp `warp` has columns [16 kHiddenTiles warp, + 16 kHiddenTiles) of hidden, for both maps,
 // and columns [16 warp, + 16) of the second one's bias.
 struct WeightSums {
-    float weight1[kHiddenTiles][kGroups * 4][4];  // transposed_operand's columns by kChannels
-    float weight2[kHiddenTiles][kGroups * 4][4];  // the same: transposed
-    float bias1[4], bias2[4];
+    NormMapSums<kHiddenTiles> map1;
+    float weight2[kHiddenTiles][kGroups * 4][4];  // transposed_operand's columns by kChannels
+    float bias2[4];
 };
 
 SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
-    const int lane = (int)(threadIdx.x % 32 + run_time_zero());  // addresses are made for each tile
     const unsigned ones = Element::pack(1.0F, 1.0F);
 #pragma unroll 1
     for (int k = 0; k < kTileRows / 16; ++k) {
+        const int lane = (int)(threadIdx.x % 32 + run_time_zero());  // addresses are made each time
+        sums.map1.add<kHiddenChunks>(place.d_hidden, place.units, k, warp, lane);
         unsigned a[kHiddenTiles][4], b[4];
-#pragma unroll
-        for (int m = 0; m < kHiddenTiles; ++m) {
-            transposed_operand<kHiddenChunks>(a[m], place.d_hidden, k,
-                                              2 * (kHiddenTiles * warp + m), lane);
-            const unsigned column = lane_row() == m ? ones : 0;
-            Element::mma(sums.bias1, a[m], column, column);
-        }
-#pragma unroll
-        for (int n = 0; n < kGroups * 4; n += 2) {
-            column_operand<kChannelChunks>(b, place.normed, k, n, lane);
-#pragma unroll
-            for (int m = 0; m < kHiddenTiles; ++m) {
-                Element::mma(sums.weight1[m][n], a[m], b[0], b[1]);
-                Element::mma(sums.weight1[m][n + 1], a[m], b[2], b[3]);
-            }
-        }
 #pragma unroll
         for (int m = 0; m < kHiddenTiles; ++m) {
             transposed_operand<kHiddenChunks>(a[m], place.gated, k, 2 * (kHiddenTiles * warp + m),
@@ -287,9 +224,16 @@ SPION_DEVICE void add_tile(WeightSums& sums, const Place& place, int warp) {
     }
 }
 
-SPION_DEVICE void store_weights(const WeightSums& sums, int warp, float* out) {
+// The item's partial row: d_W1, d_b1, d_W2, d_b2, d_gamma, d_beta.
+SPION_DEVICE float* partial_row(const SpionLayerEndArguments& args) {
+    return args.partials + blockIdx.x * (2 * kHidden * kChannels + kHidden + 3 * kChannels);
+}
+
+SPION_DEVICE void store_weights(const SpionLayerEndArguments& args, const WeightSums& sums,
+                                int warp) {
     const int g = lane_row(), t = lane_octet();
-    float* out2 = out + kHidden * kChannels + kHidden;
+    float* out1 = partial_row(args);
+    float* out2 = out1 + kHidden * kChannels + kHidden;
 #pragma unroll
     for (int m = 0; m < kHiddenTiles; ++m) {
 #pragma unroll
@@ -298,24 +242,16 @@ SPION_DEVICE void store_weights(const WeightSums& sums, int warp, float* out) {
 #pragma unroll
             for (int n = 0; n < kGroups * 4; ++n) {
                 const int channel = 8 * n + 2 * t;
-                *(float2*)(out + column * kChannels + channel) =
-                    make_float2(sums.weight1[m][n][2 * h], sums.weight1[m][n][2 * h + 1]);
                 out2[channel * kHidden + column] = sums.weight2[m][n][2 * h];
                 out2[(channel + 1) * kHidden + column] = sums.weight2[m][n][2 * h + 1];
             }
-            if (t == m / 2) out[kHidden * kChannels + column] = sums.bias1[2 * h + m % 2];
         }
     }
     if (g < 2) {
         *(float2*)(out2 + kHidden * kChannels + 16 * warp + 8 * g + 2 * t) =
             make_float2(sums.bias2[0], sums.bias2[1]);
     }
-}
-
-// The item's partial row; its last values, of gamma and beta.
-enum : int { kNormSums = 2 * kHidden * kChannels + kHidden + kChannels };
-SPION_DEVICE float* partial_row(const SpionLayerEndArguments& args) {
-    return args.partials + blockIdx.x * (kNormSums + 2 * kChannels);
+    sums.map1.store(warp, args.weight1, gamma(), beta(), out1, out1 + kHidden * kChannels, room());
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
@@ -330,12 +266,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);
     load_vector<kHidden>(bias1(), args.bias1);
-    load_keys(keys(), args.draws);
     __syncthreads();
-    NormSums norm_sums = {};
     if (warp < kRowWarps) {
         walk_rows(args, warp, begin, end);
-        norm_sums = kept_sums(warp);
+        __syncthreads();
     } else {
         WeightSums sums = {};
         for (int half = 0; half < 2 && half < tiles; ++half) bar_arrive(empty(half), kMeeting);
@@ -344,8 +278,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
             add_tile(sums, place_of(j % 2), warp - kRowWarps);
             if (j + 2 < tiles) bar_arrive(empty(j % 2), kMeeting);
         }
-        store_weights(sums, warp - kRowWarps, partial_row(args));
+        __syncthreads();  // the row warps need their tiles no more
+        store_weights(args, sums, warp - kRowWarps);
     }
     __syncthreads();
-    store_norm_sums(norm_sums, shared_memory_start(), partial_row(args) + kNormSums);
+    store_norm_sums(room(), partial_row(args) + 2 * kHidden * kChannels + kHidden + kChannels);
 }

@@ -3,16 +3,13 @@
 // statistics, from which the backward pass makes it again. All weights lie in shared memory.
 #pragma once
 
-#include "kernels/cuda/train/draws.cuh"
-#include "kernels/cuda/train/gelu_terms.cuh"
-#include "kernels/cuda/train/warp_rows.cuh"
+#include "kernels/cuda/train/layer_end.cuh"
 
-enum : int { kWarps = kThreads / 32, kHiddenChunks = kHidden / 8 };
-enum : int { kOutWeightBytes = kChannels * kChannels * 2, kWeightBytes = kHidden * kChannels * 2 };
-enum : int { kVectorBytes = (4 * kChannels + kHidden) * 4 + kKeyBytes };
+enum : int { kWarps = kThreads / 32 };
+enum : int { kOutWeightBytes = kChannels * kChannels * 2 };
+enum : int { kVectorBytes = (4 * kChannels + kHidden) * 4 };
 enum : int { kO, kX };  // tensors of the queue
 using Queue = LaneQueue<2>;
-static_assert(kHidden % 32 == 0);
 
 // Shared memory: the weights, the vectors, the warps' queues.
 SPION_DEVICE unsigned out_weight() {
@@ -40,28 +37,37 @@ SPION_DEVICE unsigned bias1() {
     return bias2() + kChannels * 4;
 }
 
-SPION_DEVICE unsigned keys() {
-    return bias1() + kHidden * 4;
+// The lane's words of what dropout keeps for the rows from `first`.
+struct KeptWords {
+    unsigned word[kKeptWords];
+};
+SPION_DEVICE KeptWords load_kept(const SpionLayerEndArguments& args, unsigned first, unsigned end) {
+    KeptWords kept = {};
+#pragma unroll
+    for (int word = 0; word < (kDropout > 0.0F ? kKeptWords : 0); ++word) {
+        if (first < end) kept.word[word] = args.kept[kept_index(first) + 32 * word];
+    }
+    return kept;
 }
 
 // x + dropout(branch) of the lane's octets, to `out` and back, as stored.
-SPION_DEVICE WarpRows add_branch(const WarpSums& branch, const WarpRows& x, unsigned stream,
-                                 const SpionDraws& draws, void* out, unsigned first, unsigned end) {
+SPION_DEVICE WarpRows add_branch(const WarpSums& branch, const WarpRows& x, unsigned kept,
+                                 float factor, void* out, unsigned first, unsigned end) {
     WarpRows result;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
         const unsigned row = first + lane_row();
         const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
-        Octet sum[2] = {octet_of(branch.acc[group], 0), octet_of(branch.acc[group], 1)};
-        drop_unscaled(sum, index, 8 * kChannelChunks, stream, keys(), draws);
+        const Kept mask(kept, group);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
+            Octet sum = octet_of(branch.acc[group], half);
             const Octet before = unpack(x.octet[half][group]);
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
-                sum[half].value[e] = sum[half].value[e] * draws.scale + before.value[e];
+                sum.value[e] = sum.value[e] * factor + before.value[e];
             }
-            result.octet[half][group] = pack(sum[half]);
+            result.octet[half][group] = mask.apply(half, pack(sum), x.octet[half][group]);
             if (row + 8 * half < end) {
                 ((uint4*)out)[index + 8 * half * kChannelChunks] = result.octet[half][group];
             }
@@ -71,13 +77,12 @@ SPION_DEVICE WarpRows add_branch(const WarpSums& branch, const WarpRows& x, unsi
 }
 
 // y = gated W2^T + b2.
-SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed,
-                               const SpionLayerEndArguments& args, unsigned first) {
+SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed, KeptWords kept,
+                               float factor) {
 #pragma unroll 1
     for (int n = 0; n < kHidden / 32; ++n) {
-        const int chunk = 4 * n + lane_octet();
         float acc[4][4];
-        start(acc, vector_octet(bias1(), chunk));
+        start(acc, vector_octet(bias1(), 4 * n + lane_octet()));
 #pragma unroll
         for (int k = 0; k < kGroups; ++k) {
             multiply_by_rows<kChannelChunks>(acc, normed.group[k], weight1(), n, k);
@@ -89,9 +94,15 @@ SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed,
             for (float& value : octet.value) value = gelu(value);
         }
         // The scale of what dropout keeps is left to the sums.
-        drop_unscaled(octets, (first + lane_row()) * kHiddenChunks + chunk, 8 * kHiddenChunks,
-                      args.gelu_stream, keys(), args.draws);
-        const Operand operand = operand_of(pack(octets[0]), pack(octets[1]));
+        const Kept mask(kept.word[kKeptGelu], n);
+        if (n % 2 == 1) {  // the word of the next two groups, without an address
+#pragma unroll
+            for (int word = kKeptGelu; word + 1 < kKeptWords; ++word) {
+                kept.word[word] = kept.word[word + 1];
+            }
+        }
+        const Operand operand =
+            operand_of(mask.apply(0, pack(octets[0])), mask.apply(1, pack(octets[1])));
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
             multiply_by_rows<kHiddenChunks>(y.acc[group], operand, weight2(), group, n);
@@ -103,7 +114,7 @@ SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed,
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
             float& value = y.acc[group][i / 4][i % 4];
-            value = value * args.draws.scale + bias.value[i / 4 * 2 + i % 2];
+            value = value * factor + bias.value[i / 4 * 2 + i % 2];
         }
     }
 }
@@ -126,12 +137,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     load_vector<kChannels>(out_bias(), args.out_bias);
     load_vector<kChannels>(bias2(), args.bias2);
     load_vector<kHidden>(bias1(), args.bias1);
-    load_keys(keys(), args.draws);
+    KeptWords next = load_kept(args, first, end);
     __syncthreads();
     for (int stage = 0; first < end; ++stage, first += kWarpRows * kWarps) {
         queue.fetch(stage + 1, kO, args.o, first + kWarpRows * kWarps, end);
         queue.fetch(stage + 1, kX, args.x, first + kWarpRows * kWarps, end);
         cp_async_commit_group();
+        const KeptWords kept = next;
+        next = load_kept(args, first + kWarpRows * kWarps, end);
         cp_async_wait_group<1>();
         WarpSums branch;
         {
@@ -145,14 +158,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                 }
             }
         }
-        const WarpRows x = add_branch(branch, queue.rows(stage, kX), args.out_stream, args.draws,
-                                      args.x_middle, first, end);
+        const WarpRows x = add_branch(branch, queue.rows(stage, kX), kept.word[kKeptOut],
+                                      args.scale, args.x_middle, first, end);
         queue.keep(stage, kX, x);  // not in registers during the feed-forward part
         const Statistics of = statistics_of(x);
         store_statistics(of, args.mean, args.rstd, first, end);
         branch = {};
-        feed_forward(branch, operands_of(normalise(x, of, gamma(), beta())), args, first);
-        add_branch(branch, queue.rows(stage, kX), args.branch_stream, args.draws, args.x_out, first,
-                   end);
+        feed_forward(branch, operands_of(normalise(x, of, gamma(), beta())), kept, args.scale);
+        add_branch(branch, queue.rows(stage, kX), kept.word[kKeptBranch], args.scale, args.x_out,
+                   first, end);
     }
 }

@@ -9,11 +9,12 @@ enum : int { kStages = 2 };                                   // of a half's til
 enum : int { kWeightBytes = kOut * kChannels * 2 };
 enum : int {
     kGradientTileBytes = kTileRows * kOut * 2,
-    kNormedTileBytes = kTileRows * kChannels * 2
+    kUnitTileBytes = kTileRows * kChannels * 2
 };
-enum : int { kPlaceBytes = kGradientTileBytes + kNormedTileBytes };
+enum : int { kPlaceBytes = kGradientTileBytes + kUnitTileBytes };
 enum : int { kX, kGradient };  // tensors of the queue
 using Queue = LaneQueue<2>;
+using Words = WordQueue<kStatisticWords>;
 static_assert(kOut % 64 == 0 && kChannels % 64 == 0 && kOutTiles <= 8);
 
 // Shared memory: weights, gamma, beta, the halves' places, the row warps' queues.
@@ -26,7 +27,7 @@ SPION_DEVICE unsigned gamma() {
 SPION_DEVICE unsigned beta() {
     return gamma() + kChannels * 4;
 }
-// d_y [64, kOut], then norm(x) [64, kChannels].
+// d_y [64, kOut], then x with unit mean and variance [64, kChannels].
 SPION_DEVICE unsigned place_of(int half, int tile) {
     return beta() + kChannels * 4 + (kStages * half + tile % kStages) * kPlaceBytes;
 }
@@ -51,21 +52,22 @@ SPION_DEVICE void fetch_gradient(unsigned tile, int warp_row, const void* d_y, u
 
 // What a warp does for its 16 rows of every other tile.
 SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsigned begin,
-                            unsigned end, int tiles, NormSums& sums) {
+                            unsigned end, int tiles) {
     const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
     const Queue queue{place_of(2, 0) + warp * Queue::kWarpBytes};
+    const Words words{place_of(2, 0) + kRowWarps * Queue::kWarpBytes + warp * Words::kWarpBytes};
     const auto fetch = [&](int i) {
         const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
         fetch_gradient(place_of(half, i), warp_row, args.d_y, first, end);
         queue.fetch(i, kX, args.x, first, end);
         queue.fetch(i, kGradient, args.d_x, first, end);
+        fetch_statistics(words, i, args.mean, args.rstd, first, end);
     };
     const int mine = (tiles - half + 1) / 2;
     if (mine > 0) fetch(0);
     cp_async_commit_group();
     for (int i = 0; i < mine; ++i) {
         const unsigned first = begin + (2 * i + half) * kTileRows + warp_row;
-        const Statistics of = load_statistics(args.mean, args.rstd, first, end);
         if (i + 1 < mine) {
             if (i > 0) bar_sync(empty(place_index(half, i + 1)), kMeeting);
             fetch(i + 1);
@@ -73,17 +75,8 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsi
         cp_async_commit_group();
         cp_async_wait_group<1>();
         const unsigned tile = place_of(half, i);
-        const WarpRows normed = normalise(queue.rows(i, kX), of, gamma(), beta());
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-#pragma unroll
-            for (int group = 0; group < kGroups; ++group) {
-                store_shared_16(octet_address<kChannelChunks>(tile + kGradientTileBytes,
-                                                              warp_row + lane_row(), group) +
-                                    8 * h * kChannelChunks * 16,
-                                normed.octet[h][group]);
-            }
-        }
+        const Statistics of = statistics(words, i);
+        store_narrow(tile + kGradientTileBytes, warp_row, units_of(queue.rows(i, kX), of));
         bar_arrive(full(place_index(half, i)), kMeeting);
         WarpSums d = {};
 #pragma unroll 1
@@ -97,7 +90,7 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsi
                                                     k);
             }
         }
-        norm_gradient(d, queue.rows(i, kX), of, gamma(), sums);
+        norm_gradient(d, queue.rows(i, kX), of, gamma());
         const WarpRows residual = queue.rows(i, kGradient);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -115,47 +108,17 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsi
 }
 
 // Weight warp `warp` has outputs [16 kOutTiles warp, + 16 kOutTiles).
-SPION_DEVICE void sum_weights(int warp, int tiles, float* out) {
-    float weight[kOutTiles][kGroups * 4][4] = {}, bias[4] = {};
-    const int lane = (int)threadIdx.x % 32, g = lane_row(), t = lane_octet();
-    const unsigned ones = Element::pack(1.0F, 1.0F);
+SPION_DEVICE void sum_weights(NormMapSums<kOutTiles>& sums, int warp, int tiles) {
+    const int lane = (int)threadIdx.x % 32;
     for (int j = 0; j < tiles; ++j) {
         const int half = j % 2, i = j / 2;
         const unsigned tile = place_of(half, i);
         bar_sync(full(place_index(half, i)), kMeeting);
 #pragma unroll 1
         for (int k = 0; k < kTileRows / 16; ++k) {
-            unsigned a[kOutTiles][4], b[4];
-#pragma unroll
-            for (int m = 0; m < kOutTiles; ++m) {
-                transposed_operand<kOutChunks>(a[m], tile, k, 2 * (kOutTiles * warp + m), lane);
-                const unsigned column = g == m ? ones : 0;
-                Element::mma(bias, a[m], column, column);
-            }
-#pragma unroll
-            for (int n = 0; n < kGroups * 4; n += 2) {
-                column_operand<kChannelChunks>(b, tile + kGradientTileBytes, k, n, lane);
-#pragma unroll
-                for (int m = 0; m < kOutTiles; ++m) {
-                    Element::mma(weight[m][n], a[m], b[0], b[1]);
-                    Element::mma(weight[m][n + 1], a[m], b[2], b[3]);
-                }
-            }
+            sums.add<kOutChunks>(tile, tile + kGradientTileBytes, k, warp, lane);
         }
         if (j + 2 * kStages < tiles) bar_arrive(empty(place_index(half, i)), kMeeting);
-    }
-#pragma unroll
-    for (int m = 0; m < kOutTiles; ++m) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int output = 16 * (kOutTiles * warp + m) + g + 8 * h;
-#pragma unroll
-            for (int n = 0; n < kGroups * 4; ++n) {
-                *(float2*)(out + output * kChannels + 8 * n + 2 * t) =
-                    make_float2(weight[m][n][2 * h], weight[m][n][2 * h + 1]);
-            }
-            if (t == m / 2) out[kOut * kChannels + output] = bias[2 * h + m % 2];
-        }
     }
 }
 
@@ -170,12 +133,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);
     __syncthreads();
-    NormSums sums = {};
+    const unsigned room = place_of(0, 0);  // which no warp needs after the last tile
     if (warp < kRowWarps) {
-        walk_rows(args, warp, begin, end, tiles, sums);
+        walk_rows(args, warp, begin, end, tiles);
+        __syncthreads();
     } else {
-        sum_weights(warp - kRowWarps, tiles, out);
+        NormMapSums<kOutTiles> sums = {};
+        sum_weights(sums, warp - kRowWarps, tiles);
+        __syncthreads();  // the row warps need their tiles no more
+        sums.store(warp - kRowWarps, args.weight, gamma(), beta(), out, out + kOut * kChannels,
+                   room);
     }
     __syncthreads();
-    store_norm_sums(sums, weight(), out + kOut * kChannels + kOut);
+    store_norm_sums(room, out + kOut * kChannels + kOut);
 }

@@ -1,15 +1,19 @@
 // y = norm(x) W^T + b, each row read once and the norm's output written nowhere: the backward pass
-// makes it again from x, mean and rstd.
+// makes it again from x, mean and rstd. Beside it, as it waits for memory, it draws what the dropouts
+// behind attention keep.
 #pragma once
 
+#include "kernels/cuda/train/draws.cuh"
 #include "kernels/cuda/train/warp_rows.cuh"
 
 enum : int { kWarps = kThreads / 32 };
 enum : int { kWeightBytes = kOut * kChannels * 2 };
-enum : int { kVectorBytes = (2 * kChannels + kOut) * 4 };
+enum : int { kKeyBytes = 128 };
+enum : int { kVectorBytes = (2 * kChannels + kOut) * 4 + kKeyBytes };
+static_assert(2 * kPhiloxRounds * 4 <= kKeyBytes && kPhiloxRounds % 2 == 0);
 using Queue = LaneQueue<1>;
 
-// Shared memory: weights, gamma, beta, bias, the warps' queues.
+// Shared memory: weights, gamma, beta, bias, the draws' keys, the warps' queues.
 SPION_DEVICE unsigned weight() {
     return shared_memory_start();
 }
@@ -21,6 +25,26 @@ SPION_DEVICE unsigned beta() {
 }
 SPION_DEVICE unsigned bias() {
     return beta() + kChannels * 4;
+}
+
+// The keys lie in shared memory as a loop over rows would keep them in registers.
+SPION_DEVICE unsigned keys() {
+    return bias() + kOut * 4;
+}
+
+// Draws for the rows from `first`.
+SPION_DEVICE void draw_kept(const SpionNormLinearArguments& args, unsigned first) {
+#pragma unroll 1
+    for (int word = 0; word < kKeptWords; ++word) {
+        const bool narrow = word < kKeptGelu;
+        const unsigned chunks = narrow ? kChannels / 8 : kHidden / 8;
+        const unsigned stream = word == kKeptOut      ? args.out_stream
+                                : word == kKeptBranch ? args.branch_stream
+                                                      : args.gelu_stream;
+        const unsigned octet = (narrow ? 0 : 8 * (word - kKeptGelu)) + lane_octet();
+        args.kept[kept_index(first) + 32 * word] = draw_word(
+            (first + lane_row()) * chunks + octet, 8 * chunks, stream, keys(), args.draws);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
@@ -36,10 +60,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);
     load_vector<kOut>(bias(), args.bias);
+    for (int i = (int)threadIdx.x; i < 2 * kPhiloxRounds; i += kThreads) {
+        store_shared_word(keys() + i * 4, args.draws.key[i]);
+    }
     __syncthreads();
     for (int stage = 0; first < end; ++stage, first += kWarpRows * kWarps) {
         queue.fetch(stage + 1, 0, args.x, first + kWarpRows * kWarps, end);
         cp_async_commit_group();
+        if constexpr (kDropout > 0.0F) draw_kept(args, first);
         cp_async_wait_group<1>();
         const WarpRows x = queue.rows(stage, 0);
         const Statistics of = statistics_of(x);

@@ -1,4 +1,4 @@
-// out[c] = sum over i of partials[i, c] for eight columns a work item. The tree is fixed by the
+// out[c] = sum over i of partials[i, c] for eight columns a work item, of several sums. The tree is fixed by the
 // geometry: thread (h, g) adds the rows g, g + kRowGroups, ... of four columns, the lanes of a warp
 // are added by shuffles, and the warps in order.
 #pragma once
@@ -13,12 +13,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     constexpr int kRowGroups = kThreads / 2;
     const int half = threadIdx.x % 2;
     const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
-    const long long column = static_cast<long long>(blockIdx.x) * kSpionSumColumnsPerItem;
-    const float* source = args.partials + column + 4 * half;
+    int index = 0;
+    long long column = static_cast<long long>(blockIdx.x) * kSpionSumColumnsPerItem;
+    while (column >= args.sums[index].columns) column -= args.sums[index++].columns;
+    const SpionPartialSum& sum_of = args.sums[index];
+    const float* source = sum_of.partials + column + 4 * half;
     float sum[4] = {};
 #pragma unroll 8
-    for (long long i = threadIdx.x / 2; i < args.count; i += kRowGroups) {
-        const float4 row = *reinterpret_cast<const float4*>(source + i * args.stride);
+    for (long long i = threadIdx.x / 2; i < sum_of.count; i += kRowGroups) {
+        const float4 row = *reinterpret_cast<const float4*>(source + i * sum_of.stride);
         sum[0] += row.x;
         sum[1] += row.y;
         sum[2] += row.z;
@@ -37,6 +40,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x < kSpionSumColumnsPerItem) {
         float total = 0.0F;
         for (int w = 0; w < kWarps; ++w) total += warp_sums[w][threadIdx.x];
-        args.out[column + threadIdx.x] = total;
+        sum_of.out[column + threadIdx.x] = total;
     }
 }

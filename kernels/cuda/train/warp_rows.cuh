@@ -232,6 +232,25 @@ struct LaneQueue {
     }
 };
 
+// The same for words, of which every lane has kWords a stage.
+template <int kWords>
+struct WordQueue {
+    enum : int { kStageBytes = kWords * 128, kWarpBytes = 2 * kStageBytes };
+    unsigned start;  // of the warp's
+
+    __device__ __forceinline__ unsigned at(int stage, int word) const {
+        return start + stage % 2 * kStageBytes + word * 128 + (int)threadIdx.x % 32 * 4;
+    }
+    // A zero where there is nothing.
+    __device__ __forceinline__ void fetch(int stage, int word, const void* source,
+                                          bool present) const {
+        cp_async_4(at(stage, word), source, present);
+    }
+    __device__ __forceinline__ unsigned word(int stage, int word) const {
+        return load_shared_word(at(stage, word));
+    }
+};
+
 // Of rows g and g + 8.
 struct Statistics {
     float mean[2], rstd[2];

@@ -12,8 +12,6 @@ extern "C" void attention_bias_gradient(const SpionAttentionArguments* args, lon
     constexpr int kEntries = 32;
     const int items_of_head = (kBiasEntries + kEntries - 1) / kEntries;
     const int most_strips = (kLength - 1) / SPION_BIAS_ROWS + 1;
-    const float* const strips =
-        args->d_relative_bias + static_cast<long long>(kHeads) * kBiasEntries;
     for (long long item = begin; item < end; ++item) {
         const long long head = item / items_of_head;
         const int first = static_cast<int>(item % items_of_head) * kEntries;
@@ -22,8 +20,9 @@ extern "C" void attention_bias_gradient(const SpionAttentionArguments* args, lon
         for (int batch = 0; batch < args->batch; ++batch) {
             const int rows =
                 args->starts == nullptr ? kLength : args->starts[batch + 1] - args->starts[batch];
-            const float* of_head = strips + (static_cast<long long>(batch) * kHeads + head) *
-                                                most_strips * kBiasEntries;
+            const float* of_head =
+                args->bias_sums +
+                (static_cast<long long>(batch) * kHeads + head) * most_strips * kBiasEntries;
             for (int row = 0; row < rows; row += SPION_BIAS_ROWS, of_head += kBiasEntries) {
                 for (int n = 0; n < count; ++n) {
                     totals[n] += of_head[first + n];

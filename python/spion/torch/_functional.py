@@ -9,7 +9,7 @@ from .._pattern import Pattern
 from .._plan import Plan
 from . import _op
 from ._general import dropout_state as _drawn
-from ._plans import check, check_rank, plan, tables
+from ._plans import check, check_rank, plan, reach_of, tables
 
 
 def _refuse_lse(gradient: torch.Tensor) -> None:
@@ -61,6 +61,7 @@ def attention_with_lse(
     dropout_state: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
@@ -89,13 +90,15 @@ def attention_with_lse(
         alibi=alibi_slopes is not None,
         sinks=sinks is not None,
         value_dim=v.shape[3],
+        relative_bias=reach_of(relative_bias),
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
     changed = softcap or dropout or pattern.patterns > 1
     changed = changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]
-    if changed or alibi_slopes is not None or sinks is not None:
+    scores = alibi_slopes, sinks, relative_bias
+    if changed or any(x is not None for x in scores):
         numbers = float(softcap), float(dropout), pattern.patterns
-        arguments = *given, *numbers, dropout_state, alibi_slopes, sinks
+        arguments = *given, *numbers, dropout_state, *scores
         in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
         o, lse = torch.ops.spion.general_attention(*in_dtype, *arguments)
     else:
@@ -122,8 +125,10 @@ def attention(
     dropout_state: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k, v and sinks.
+    """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k, v, sinks and
+    relative_bias.
 
     q: [B, H, L, D], float32 on the host, also bfloat16 and float16 on a GPU. k, v: the same, or with
     a number of heads that divides H, and with another length; v also with another width Dv. lengths:
@@ -133,6 +138,8 @@ def attention(
     dropout: of probabilities; which drop is decided by dropout_state (spion.torch.dropout_state), which
     PyTorch's generator of the device draws where it is not given. alibi_slopes, sinks: [H] float32;
     slope * |i + Lk - L - j| is taken off a score, and a sink is one score more in its head's sums.
+    relative_bias: [H, 2R + 1] float32; a score gets that of its head and of its key's distance from its
+    query, j - (i + Lk - L) limited to -R to R, at place R + distance.
     Returns o [B, H, L, Dv]. Under torch.compile use BlockSparseAttention, whose pattern is a buffer.
     """
     return attention_with_lse(
@@ -150,6 +157,7 @@ def attention(
         dropout_state=dropout_state,
         alibi_slopes=alibi_slopes,
         sinks=sinks,
+        relative_bias=relative_bias,
     )[0]
 
 

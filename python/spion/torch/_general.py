@@ -1,12 +1,13 @@
-"""The operator for what few calls have: keys of another length, values of another width, changes of scores, sinks, dropout of
-probabilities and patterns of heads.
+"""The operator for what few calls have: keys of another length, values of another width, changes of scores, sinks, a bias by
+relative position, dropout of probabilities and patterns of heads.
 
     spion::general_attention(q, k, v, tables, lengths, block, scale, softmax, causal, spans, softcap,
-        dropout, patterns, dropout_state, alibi_slopes, sinks) -> (o, lse)
-    spion::general_attention_backward(d_o, q, k, v, o, lse, the same) -> (d_q, d_k, d_v, d_sinks)
+        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None) -> (o, lse)
+    spion::general_attention_backward(d_o, q, k, v, o, lse, the same)
+        -> (d_q, d_k, d_v, d_sinks, d_relative_bias)
 
 As spion::attention (_op.py) it finds its plan by what tensors are, never by patterns. lse counts as a
-constant; d_sinks is empty where there are none.
+constant; d_sinks and d_relative_bias are empty where there are none.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 
 import torch
 
-from .._core import UserError
-from ._passes import backward, empty, empty_lse, empty_output, empty_sinks, forward
-from ._plans import Changes, Words, check_rank, direct, find
+from ._passes import backward, empty, empty_bias, empty_lse, empty_output, empty_sinks, forward
+from ._plans import Changes, Words, check_rank, direct, find, reach_of
+from ._recording import Derivative, Kernels, register
 
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
     "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
-    "Tensor? sinks"
+    "Tensor? sinks, Tensor? relative_bias=None"
 )
 _Maybe = torch.Tensor | None
 
@@ -58,17 +59,18 @@ def _general(
     state: _Maybe,
     slopes: _Maybe,
     sinks: _Maybe,
+    bias: _Maybe = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    changed = (softcap, dropout, patterns, state, slopes, sinks)
+    changed = (softcap, dropout, patterns, state, slopes, sinks, bias)
     made = direct.forward_general(q, k, v, *given, *changed)
     if made is not None:
         return made
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some)
-    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks)
-    return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks))
+    changes = Changes(0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias))
+    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks, bias)
+    return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks, bias))
 
 
 def _fake(
@@ -98,90 +100,79 @@ def _general_backward(
     state: _Maybe,
     slopes: _Maybe,
     sinks: _Maybe,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    bias: _Maybe = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    changed = (softcap, dropout, patterns, state, slopes, sinks)
-    d_sinks = empty_sinks(q, sinks)
-    written = None if sinks is None else d_sinks
-    made = direct.backward_general(d_o, q, k, v, o, lse, *given, *changed, written)
+    changed = (softcap, dropout, patterns, state, slopes, sinks, bias)
+    d_sinks, d_bias = empty_sinks(q, sinks), empty_bias(q, bias)
+    written = None if sinks is None else d_sinks, None if bias is None else d_bias
+    made = direct.backward_general(d_o, q, k, v, o, lse, *given, *changed, *written)
     if made is not None:
-        return *made, d_sinks
+        return *made, d_sinks, d_bias
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some)
-    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks)
-    made = backward(
-        plan, d_o, q, k, v, o, lse, tables, lengths, spans, (state, slopes, sinks), written
-    )
-    return *made, d_sinks
+    changes = Changes(0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias))
+    plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks, bias)
+    scores = (state, slopes, sinks, bias)
+    made = backward(plan, d_o, q, k, v, o, lse, tables, lengths, spans, scores, *written)
+    return *made, d_sinks, d_bias
 
 
 def _fake_backward(
     d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    return empty(q), empty(k), empty(v), empty_sinks(q, rest[-1])
+    *_, sinks, bias = with_bias(rest, 15)
+    return empty(q), empty(k), empty(v), empty_sinks(q, sinks), empty_bias(q, bias)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = inputs
-    softcap, dropout, patterns, state, slopes, sinks = changes
+def with_bias(arguments: tuple[Any, ...], without: int) -> tuple[Any, ...]:
+    """The last of an operator's arguments may be left out, and is then None."""
+    return arguments if len(arguments) > without else (*arguments, None)
+
+
+def learnt(scores: Any, d_sinks: torch.Tensor, d_bias: torch.Tensor) -> tuple[_Maybe, _Maybe]:
+    """The gradients of those of sinks and bias, the last of `scores`, that a call has."""
+    *_, sinks, bias = scores
+    return None if sinks is None else d_sinks, None if bias is None else d_bias
+
+
+def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = arguments
+    softcap, dropout, patterns, state, slopes, sinks, bias = changes
     ctx.words = (block, scale, softmax, causal)
     ctx.changes = (softcap, dropout, patterns)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks)
+    ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks, bias)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
-    """Of the 16 inputs: q, k, v and, last, the sinks."""
-    if d_o is None:
-        return (None,) * 16
-    q, k, v, o, lse, tables, lengths, spans, state, slopes, sinks = ctx.saved_tensors
-    d_q, d_k, d_v, d_sinks = torch.ops.spion.general_attention_backward(
-        d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, state, slopes, sinks
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
+    """Of q, k, v, the sinks and the bias."""
+    q, k, v, o, lse, tables, lengths, spans, *scores = ctx.saved_tensors
+    *gradients, d_sinks, d_bias = backward(
+        d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, *scores
     )
-    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+    return *gradients, *learnt(scores, d_sinks, d_bias)
 
 
-def _refuse_twice(ctx: Any, *gradients: Any) -> Any:
-    raise UserError(
-        "attention cannot be differentiated twice: its backward pass has no gradient of its own"
-    )
-
-
-def register(
-    name: str,
-    arguments: str,
-    passes: tuple[Any, Any],
-    fakes: tuple[Any, Any],
-    save: Any,
-    differentiate: Any,
+def define(
+    name: str, arguments: str, kernels: Kernels, save: Any, differentiate: Any
 ) -> torch.library.Library:
-    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward. passes and fakes are
-    of the forward and the backward pass. The operators live as long as what is returned."""
+    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward, where the last arguments
+    are the sinks and the bias. The operators live as long as what is returned."""
     library = torch.library.Library("spion", "FRAGMENT")
     library.define(f"{name}(Tensor q, Tensor k, Tensor v, {arguments}) -> (Tensor o, Tensor lse)")
     library.define(
         f"{name}_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-        f"{arguments}) -> (Tensor, Tensor, Tensor, Tensor)"
+        f"{arguments}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     )
-    differentials = (save, differentiate), (None, _refuse_twice)
-    for which, (setup, derivative) in enumerate(differentials):
-        called = f"{name}_backward" if which else name
-        for key in ("CPU", "CUDA"):
-            library.impl(called, passes[which], key)
-        torch.library.register_fake(f"spion::{called}", fakes[which], lib=library)
-        torch.library.register_autograd(
-            f"spion::{called}", derivative, setup_context=setup, lib=library
-        )
+    last = len(getattr(torch.ops.spion, name).default._schema.arguments) - 1
+    register(library, name, kernels, Derivative((0, 1, 2, last - 1, last), save, differentiate))
     return library
 
 
-_library = register(
+_library = define(
     "general_attention",
     _ARGUMENTS,
-    (_general, _general_backward),
-    (_fake, _fake_backward),
+    Kernels(_general, _general_backward, _fake, _fake_backward, direct.forward_general),
     _save,
     _differentiate,
 )

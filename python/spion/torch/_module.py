@@ -11,7 +11,7 @@ from torch import nn
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
-from . import _op, _plans
+from . import _op, _packed, _plans
 from ._general import dropout_state, no_dropout
 
 
@@ -20,7 +20,7 @@ class BlockSparseAttention(nn.Module):
 
     forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
     key_value_heads and the pattern's key_length, v value_dim wide (0: head_dim); gives
-    [B, heads, L, value_dim]. A pattern of heads
+    [B, heads, L, value_dim]. packed(qkv) takes all three side by side. A pattern of heads
     (Pattern.from_heads) is taken like one for all.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
@@ -30,7 +30,8 @@ class BlockSparseAttention(nn.Module):
     under tensor parallelism), scale, softmax, key_padding, key_value_heads, causal, spans,
     max_blocks, softcap. dropout: of probabilities while the module trains, drawn by PyTorch's generator
     of the device; in eval() nothing is dropped, by the same kernels. alibi_slopes: [heads], kept as a
-    buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. dtype: of q, k and v;
+    buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. relative_bias: R, of a
+    parameter [heads, 2R + 1] of that name, likewise. dtype: of q, k and v;
     under autocast they are converted to it.
     """
 
@@ -38,6 +39,7 @@ class BlockSparseAttention(nn.Module):
     tables: torch.Tensor
     alibi_slopes: torch.Tensor | None
     sinks: torch.Tensor | None
+    relative_bias: torch.Tensor | None
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class BlockSparseAttention(nn.Module):
         dropout: float = 0.0,
         alibi_slopes: torch.Tensor | None = None,
         sinks: bool = False,
+        relative_bias: int = 0,
         max_blocks: int = 0,
         value_dim: int = 0,
         typical: Pattern | None = None,
@@ -79,6 +82,8 @@ class BlockSparseAttention(nn.Module):
         self.register_buffer("alibi_slopes", slopes, False)
         zeros = nn.Parameter(torch.zeros(heads, device=where)) if sinks else None
         self.register_parameter("sinks", zeros)
+        biases = torch.zeros(heads, 2 * relative_bias + 1, device=where) if relative_bias else None
+        self.register_parameter("relative_bias", None if biases is None else nn.Parameter(biases))
         self._make_tables()
 
     @property
@@ -108,6 +113,7 @@ class BlockSparseAttention(nn.Module):
             sinks=self.sinks is not None,
             patterns=self.patterns,
             value_dim=self.value_dim,
+            relative_bias=_plans.reach_of(self.relative_bias),
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -141,22 +147,52 @@ class BlockSparseAttention(nn.Module):
         spans: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if q.dtype != self.dtype:
-            if not torch.is_autocast_enabled(q.device.type):
-                raise UserError(
-                    f"q is of {q.dtype} and the module of {self.dtype}: convert one of them"
-                )
+            self._check_autocast("q", q)
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
+            self._refuse_masks(lengths, spans)
+        return self.with_lse(q, k, v, lengths, spans)[0]
+
+    def packed(
+        self,
+        qkv: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        spans: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """forward of q, k and v side by side, as one linear layer projects them: [B, L, heads + 2
+        key_value_heads, head_dim], or [B, L, 3, heads, head_dim]. Gives [B, L, heads, head_dim]. The
+        gradient of qkv is one tensor, which nothing has to gather (but for modules with dropout, softcap,
+        slopes, sinks or patterns of heads, where PyTorch does)."""
+        if qkv.ndim == 5 and qkv.shape[2] == 3:
+            qkv = qkv.flatten(2, 3)
+        _packed.check_packed(qkv, self.heads)
+        if qkv.dtype != self.dtype:
+            self._check_autocast("qkv", qkv)
+            qkv = qkv.to(self.dtype)
+        if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
+            self._refuse_masks(lengths, spans)
+        if self._changes:
+            return self.with_lse(*_packed.parts(qkv, self.heads), lengths, spans)[0].transpose(1, 2)
+        given = (lengths, self.block, self.scale, self.softmax, self.causal, spans)
+        tables = self._buffers["tables"]
+        return torch.ops.spion.packed_attention(qkv, self.heads, tables, *given)[0]
+
+    def _check_autocast(self, name: str, x: torch.Tensor) -> None:
+        if not torch.is_autocast_enabled(x.device.type):
+            raise UserError(
+                f"{name} is of {x.dtype} and the module of {self.dtype}: convert one of them"
+            )
+
+    def _refuse_masks(self, lengths: torch.Tensor | None, spans: torch.Tensor | None) -> None:
         if (lengths is not None) != self.key_padding:
             raise UserError(
                 f"lengths are {'given' if lengths is not None else 'missing'} and the module has "
                 f"key_padding={self.key_padding}: give both or none"
             )
-        if (spans is not None) != self.spans:
-            raise UserError(
-                f"spans are {'given' if spans is not None else 'missing'} and the module has "
-                f"spans={self.spans}: give both or none"
-            )
-        return self.with_lse(q, k, v, lengths, spans)[0]
+        raise UserError(
+            f"spans are {'given' if spans is not None else 'missing'} and the module has "
+            f"spans={self.spans}: give both or none"
+        )
 
     def with_lse(
         self,
@@ -179,7 +215,8 @@ class BlockSparseAttention(nn.Module):
             state = draws(q.device)
         slopes = None if self.alibi_slopes is None else self.alibi_slopes.float()
         sinks = None if self.sinks is None else self.sinks.float()
-        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks)
+        bias = None if self.relative_bias is None else self.relative_bias.float()
+        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks, bias)
         return torch.ops.spion.general_attention(q, k, v, *given, *changes)
 
     @property
@@ -193,6 +230,7 @@ class BlockSparseAttention(nn.Module):
             or self.value_dim != self.head_dim
             or self._buffers["alibi_slopes"] is not None
             or self._parameters["sinks"] is not None
+            or self._parameters["relative_bias"] is not None
         )
 
     def extra_repr(self) -> str:

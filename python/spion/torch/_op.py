@@ -10,9 +10,8 @@ The plan is found by shape, dtype and device, never by the pattern, which is the
 `tables`: one size for a plan, so that torch.compile makes one graph for every pattern and a CUDA
 graph may be replayed with other tables in the same memory.
 
-A call of plain tensors goes to the library from the Autograd key at once (_core.Operator), without
-another pass through the dispatcher. Everything else, fake and traced tensors, subclasses, lazy bits
-and functorch's transforms, is sent on to the keys below, as torch.library does it.
+A call of plain tensors goes to the library from the Autograd key at once (_recording.py,
+_core.Operator); `call` saves them the dispatcher too, where that has no part in them.
 """
 
 from __future__ import annotations
@@ -22,36 +21,15 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad as _forward_ad
 
-from .._core import UserError
 from ._passes import backward, empty, empty_lse, forward
 from ._plans import Words, check_rank, direct, find
+from ._recording import Derivative, Kernels, autocast, register
 
 _WORDS = "int block, float scale, str softmax, bool causal=False, Tensor? spans=None"
 _ARGUMENTS = f"Tensor tables, Tensor? lengths, {_WORDS}"
 _Maybe = torch.Tensor | None
 _Two = tuple[torch.Tensor, torch.Tensor]
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def _bits(*names: str) -> int:
-    bits = 0
-    for name in names:
-        key = getattr(torch._C.DispatchKey, name)
-        bits |= torch._C.DispatchKeySet(key).raw_repr()
-    return bits
-
-
-# Keys other than those of dense tensors of the host and of CUDA.
-_SPECIAL = ~_bits(
-    "CPU",
-    "CUDA",
-    "AutogradCPU",
-    "AutogradCUDA",
-    "ADInplaceOrView",
-    "AutocastCPU",
-    "AutocastCUDA",
-    "BackendSelect",
-)
 
 
 def _forward(
@@ -136,177 +114,27 @@ def _is_unseen(q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> bool:
     )
 
 
-def _below_autograd(operator: Any, keys: Any, *args: Any) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator.redispatch(keys & torch._C._after_autograd_keyset, *args)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: _Two) -> None:
-    """inputs: all ten of the operator."""
-    q, k, v, tables, lengths, block, scale, softmax, causal, spans = inputs
+def _save(ctx: Any, arguments: tuple[Any, ...], output: _Two) -> None:
+    q, k, v, tables, lengths, block, scale, softmax, causal, spans = arguments
     ctx.words = (block, scale, softmax, causal)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, plain: bool) -> tuple[_Maybe, ...]:
-    """Of q, k and v."""
-    if d_o is None:
-        return None, None, None
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> _Three:
     q, k, v, o, lse, tables, lengths, spans = ctx.saved_tensors
-    if plain:
-        special = torch._C._dispatch_keys(d_o).raw_repr() & _SPECIAL
-        plain = not (special or _dispatch_modes() or torch.is_grad_enabled())
-    call = _backward if plain else _backward_operator
-    return call(d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans)
+    return backward(d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans)
 
 
-class _Plain(torch.autograd.Function):
-    """Of plain tensors. What follows v comes as one tuple: PyTorch looks at each argument's kind."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> Any:
-        made = _forward(q, k, v, *rest)
-        _save(ctx, (q, k, v, *rest), made)
-        return made
-
-    @staticmethod
-    def backward(ctx: Any, d_o: _Maybe, _: None) -> Any:
-        return *_differentiate(ctx, d_o, plain=True), None
+def computed_in(q: torch.Tensor) -> torch.dtype:
+    """Under autocast: on a GPU the 16-bit type of q, else that of autocast; on the host float32, the
+    one that it computes in."""
+    if not q.is_cuda:
+        return torch.float32
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return q.dtype if half else torch.get_autocast_dtype("cuda")
 
 
-class _Traced(torch.autograd.Function):
-    """Of all others: to the keys below Autograd."""
-
-    @staticmethod
-    def forward(keys: Any, *args: Any) -> Any:
-        return _below_autograd(_operator, keys, *args)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _save(ctx, inputs[1:], output)
-
-    @staticmethod
-    def backward(ctx: Any, d_o: _Maybe, _: None) -> Any:
-        return None, *_differentiate(ctx, d_o, plain=False), *(None,) * 7
-
-
-class _Once(torch.autograd.Function):
-    """The gradients, which have none of their own."""
-
-    @staticmethod
-    def forward(keys: Any, *args: Any) -> Any:
-        return _below_autograd(_backward_operator, keys, *args)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise UserError(
-            "attention cannot be differentiated twice: its backward pass has no gradient of its own"
-        )
-
-
-def _refuse_tangents(*operands: torch.Tensor) -> None:
-    for x in operands:
-        if _forward_ad.unpack_dual(x).tangent is not None:
-            raise UserError(
-                "attention has no derivative in forward mode (jvp): use backward(), or detach what is "
-                "given to it"
-            )
-
-
-def _records(q: Any, k: Any, v: Any) -> bool:
-    return (q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()
-
-
-def _attention_autograd(
-    keys: Any,
-    q: Any,
-    k: Any,
-    v: Any,
-    tables: Any,
-    lengths: Any,
-    block: int,
-    scale: float,
-    softmax: str,
-    causal: bool = False,
-    spans: Any = None,
-) -> Any:
-    rest = (tables, lengths, block, scale, softmax, causal, spans)
-    if _forward_ad._current_level >= 0:
-        _refuse_tangents(q, k, v)
-    if keys.raw_repr() & _SPECIAL:
-        if _records(q, k, v):
-            return _Traced.apply(keys, q, k, v, *rest)
-        return _below_autograd(_operator, keys, q, k, v, *rest)
-    return _Plain.apply(q, k, v, rest) if _records(q, k, v) else _forward(q, k, v, *rest)
-
-
-class _Elsewhere(Exception):
-    """The library's direct way does not take this call."""
-
-
-class _Unseen(_Plain):
-    """Of tensors that the dispatcher has not seen."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> Any:
-        made = direct.forward(q, k, v, *rest)
-        if made is None:
-            raise _Elsewhere
-        _save(ctx, (q, k, v, *rest), made)
-        return made
-
-
-def call(q: Any, k: Any, v: Any, *rest: Any) -> Any:
-    """The operator, of all its ten arguments; around PyTorch's dispatcher where that has no part."""
-    if torch.compiler.is_compiling() or not _is_unseen(q, k, v, rest):
-        return dispatched(q, k, v, *rest)
-    if not _records(q, k, v):
-        made = direct.forward(q, k, v, *rest)
-        return dispatched(q, k, v, *rest) if made is None else made
-    # Not within a kernel of another operator, which records by itself.
-    if _excluded(_AUTOGRAD[q.is_cuda]):
-        return dispatched(q, k, v, *rest)
-    try:
-        return _Unseen.apply(q, k, v, rest)
-    except _Elsewhere:
-        return dispatched(q, k, v, *rest)
-
-
-def _backward_autograd(keys: Any, *args: Any) -> Any:
-    if torch.is_grad_enabled() and any(x.requires_grad for x in args[:6]):
-        return _Once.apply(keys, *args)
-    if keys.raw_repr() & _SPECIAL:
-        return _below_autograd(_backward_operator, keys, *args)
-    return _backward(*args)
-
-
-def _autocast(device: str) -> Any:
-    """On a GPU to the 16-bit type of q, else that of autocast; on the host to float32, the one that
-    it computes in."""
-    key = (
-        torch._C.DispatchKey.AutocastCUDA if device == "cuda" else torch._C.DispatchKey.AutocastCPU
-    )
-    without = torch._C.DispatchKeySet(key)
-
-    def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> Any:
-        if device == "cpu":
-            dtype = torch.float32
-        else:
-            half = q.dtype in (torch.bfloat16, torch.float16)
-            dtype = q.dtype if half else torch.get_autocast_dtype(device)
-        with torch._C._ExcludeDispatchKeyGuard(without):
-            return _operator(q.to(dtype), k.to(dtype), v.to(dtype), *rest)
-
-    return call
-
-
-def _register() -> torch.library.Library:
+def _register() -> tuple[torch.library.Library, Any]:
     if hasattr(torch.ops.spion, "attention"):
         raise RuntimeError(
             "the operator spion::attention is registered already, by libspion_torch.so or another "
@@ -320,18 +148,45 @@ def _register() -> torch.library.Library:
         "attention_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
         f"{_ARGUMENTS}) -> (Tensor, Tensor, Tensor)"
     )
-    for key in ("CPU", "CUDA"):
-        library.impl("attention", _forward, key)
-        library.impl("attention_backward", _backward, key)
-        library.impl("attention", _autocast(key.lower()), f"Autocast{key}")
-    library.impl("attention", _attention_autograd, "Autograd", with_keyset=True)
-    library.impl("attention_backward", _backward_autograd, "Autograd", with_keyset=True)
-    torch.library.register_fake("spion::attention", _fake, lib=library)
-    torch.library.register_fake("spion::attention_backward", _fake_backward, lib=library)
-    return library
+    kernels = Kernels(_forward, _backward, _fake, _fake_backward, direct.forward)
+    plain = register(library, "attention", kernels, Derivative((0, 1, 2), _save, _differentiate))
+    autocast(library, "attention", 3, computed_in)
+    return library, plain
 
 
-_library = _register()  # lives as long as the operator
-_operator = torch.ops.spion.attention.default
-_backward_operator = torch.ops.spion.attention_backward.default
-dispatched = _operator  # the way of `call` to it
+_library, _Plain = _register()  # the operators live as long as the library
+dispatched = torch.ops.spion.attention.default  # the way of `call` to it
+
+
+class _Elsewhere(Exception):
+    """The library's direct way does not take this call."""
+
+
+class _Unseen(_Plain):  # type: ignore[misc, valid-type]
+    """Of tensors that the dispatcher has not seen."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, arguments: tuple[Any, ...]) -> Any:
+        made = direct.forward(*arguments)
+        if made is None:
+            raise _Elsewhere
+        ctx.mark_non_differentiable(made[1])
+        ctx.set_materialize_grads(False)
+        _save(ctx, arguments, made)
+        return made
+
+
+def call(q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    """The operator, of all its ten arguments; around PyTorch's dispatcher where that has no part."""
+    if torch.compiler.is_compiling() or not _is_unseen(q, k, v, rest):
+        return dispatched(q, k, v, *rest)
+    if not ((q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()):
+        made = direct.forward(q, k, v, *rest)
+        return dispatched(q, k, v, *rest) if made is None else made
+    # Not within a kernel of another operator, which records by itself.
+    if _excluded(_AUTOGRAD[q.is_cuda]):
+        return dispatched(q, k, v, *rest)
+    try:
+        return _Unseen.apply(q, k, v, (q, k, v, *rest))
+    except _Elsewhere:
+        return dispatched(q, k, v, *rest)

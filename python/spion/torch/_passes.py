@@ -8,9 +8,9 @@ import torch
 from .._plan import BACKWARD, FORWARD, Plan
 
 _Maybe = torch.Tensor | None
-# What only some calls have: dropout_state, alibi_slopes and sinks.
-Scores = tuple[_Maybe, _Maybe, _Maybe]
-_NO_SCORES: Scores = (None, None, None)
+# What only some calls have: dropout_state, alibi_slopes, sinks and relative_bias.
+Scores = tuple[_Maybe, _Maybe, _Maybe, _Maybe]
+_NO_SCORES: Scores = (None, None, None, None)
 
 
 def readable(x: torch.Tensor) -> torch.Tensor:
@@ -49,6 +49,12 @@ def empty_sinks(q: torch.Tensor, sinks: _Maybe) -> torch.Tensor:
     return torch.empty(heads, dtype=torch.float32, device=q.device)
 
 
+def empty_bias(q: torch.Tensor, bias: _Maybe) -> torch.Tensor:
+    """For the gradient of a bias by relative position, [H, 2R + 1]; without one [0, 0]."""
+    shape = (0, 0) if bias is None else bias.shape
+    return torch.empty(shape, dtype=torch.float32, device=q.device)
+
+
 def _workspace(plan: Plan, like: torch.Tensor, which: int) -> torch.Tensor | None:
     if not like.is_cuda:
         return None
@@ -70,7 +76,9 @@ def forward(
     o, lse = empty_output(q, v), empty_lse(q)
     operands = (readable(x) for x in (q, k, v))
     memory = _workspace(plan, q, FORWARD)
-    plan.core.forward(*operands, o, lse, tables, lengths, spans, memory, None, True, None, *scores)
+    *scores, bias = scores
+    beside = (tables, lengths, spans, memory, None, True, None, *scores, None, None, bias)
+    plan.core.forward(*operands, o, lse, *beside)
     return o, lse
 
 
@@ -87,11 +95,13 @@ def backward(
     spans: _Maybe,
     scores: Scores = _NO_SCORES,
     d_sinks: _Maybe = None,
+    d_bias: _Maybe = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(d_q, d_k, d_v); also writes to d_sinks."""
+    """(d_q, d_k, d_v); also writes to d_sinks and d_bias."""
     gradients = (empty(q), empty(k), empty(v))
     d_o, q, k, v = (readable(x) for x in (d_o, q, k, v))
     memory = _workspace(plan, q, BACKWARD)
+    *scores, bias = scores
     beside = (tables, lengths, spans, memory, None, True, None, *scores, d_sinks)
-    plan.core.backward(d_o, q, k, v, o, lse, *gradients, *beside)
+    plan.core.backward(d_o, q, k, v, o, lse, *gradients, *beside, None, None, bias, d_bias)
     return gradients

@@ -38,6 +38,7 @@ class Changes(NamedTuple):
     sinks: bool = False
     value_dim: int = 0  # 0: as wide as queries
     varlen: bool = False
+    relative_bias: int = 0  # R; 0: there is none
 
 
 class _Key(NamedTuple):
@@ -153,6 +154,7 @@ def plan(
     patterns: int = 1,
     value_dim: int = 0,
     varlen: bool = False,
+    relative_bias: int = 0,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -167,7 +169,7 @@ def plan(
     keys = 0 if key_length == length else key_length
     values = 0 if value_dim == head_dim else value_dim
     numbers = float(softcap), float(dropout), patterns or 1
-    changes = Changes(keys, *numbers, alibi, sinks, values, varlen)
+    changes = Changes(keys, *numbers, alibi, sinks, values, varlen, relative_bias)
     key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words, changes)
     if max_blocks == 0 and key in _usual:
         return _usual[key]
@@ -204,6 +206,7 @@ def find(
     changes: Changes | None = None,
     slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
 ) -> Plan:
     """The plan of a call, from now on known to `direct` too: of spion::general_attention with
     `changes`, to which the number of keys and the width of V are added here, else of
@@ -226,13 +229,26 @@ def find(
     if changes is None:
         direct.add(*given)
     else:
-        direct.add_general(*given, seen.softcap, seen.dropout, seen.patterns, slopes, sinks)
+        numbers = seen.softcap, seen.dropout, seen.patterns
+        direct.add_general(*given, *numbers, slopes, sinks, bias)
     return found
 
 
 def value_dim_of(q: torch.Tensor, v: torch.Tensor) -> int:
     """Of Changes."""
     return 0 if v.shape[-1] == q.shape[-1] else v.shape[-1]
+
+
+def reach_of(bias: torch.Tensor | None) -> int:
+    """R of a bias by relative position; 0 without one."""
+    if bias is None:
+        return 0
+    if bias.ndim != 2 or bias.shape[1] < 3 or bias.shape[1] % 2 == 0:
+        raise UserError(
+            f"relative_bias has shape {tuple(bias.shape)}: give [H, 2R + 1], a bias a head and "
+            "distance from -R to R"
+        )
+    return bias.shape[1] // 2
 
 
 def find_sequences(

@@ -1,8 +1,10 @@
 """Sequences that lie end to end, [T, H, D] with cu_seqlens, as a function and its operator:
 
     spion::varlen_attention(q, k, v, tables, cu_seqlens, spans, length, block, scale, softmax, softcap,
-        dropout, patterns, dropout_state, alibi_slopes, sinks) -> (o [T, H, Dv], lse [B, H, length])
-    spion::varlen_attention_backward(d_o, q, k, v, o, lse, the same) -> (d_q, d_k, d_v, d_sinks)
+        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None)
+        -> (o [T, H, Dv], lse [B, H, length])
+    spion::varlen_attention_backward(d_o, q, k, v, o, lse, the same)
+        -> (d_q, d_k, d_v, d_sinks, d_relative_bias)
 
 One plan serves all sequences of at most `length` positions, whatever their number. lse counts as a
 constant, and is -inf beyond a sequence's end.
@@ -19,14 +21,17 @@ from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
-from ._general import register
-from ._passes import empty_sinks, readable
-from ._plans import Changes, Words, check, check_ranks, find_sequences, plan, value_dim_of
+from ._general import define, learnt, with_bias
+from ._passes import empty_bias, empty_sinks, readable
+from ._plans import (
+    Changes, Words, check, check_ranks, find_sequences, plan, reach_of, value_dim_of,
+)
+from ._recording import Kernels
 
 _ARGUMENTS = (
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
     "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
-    "Tensor? sinks"
+    "Tensor? sinks, Tensor? relative_bias=None"
 )
 _Maybe = torch.Tensor | None
 
@@ -46,10 +51,10 @@ def _workspace(found: Plan, like: torch.Tensor, batch: int, which: int) -> _Mayb
 def _plan_of(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tables: torch.Tensor, rest: tuple[Any, ...]
 ) -> Plan:
-    length, block, scale, softmax, softcap, dropout, patterns, _, slopes, sinks = rest
+    length, block, scale, softmax, softcap, dropout, patterns, _, slopes, sinks, bias = rest
     changes = Changes(
         0, softcap, dropout, patterns, slopes is not None, sinks is not None,
-        value_dim_of(q, v), True,
+        value_dim_of(q, v), True, reach_of(bias),
     )
     return find_sequences(q, k, v, tables, length, Words(block, scale, softmax, False), changes)
 
@@ -63,12 +68,14 @@ def _varlen(
     spans: torch.Tensor,
     *rest: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    rest = with_bias(rest, 10)
     found = _plan_of(q, k, v, tables, rest)
     o, lse = _fake(q, k, v, tables, cu_seqlens, spans, *rest)
     lse.fill_(-torch.inf)
     arrays = (_heads_first(x) for x in (readable(q), readable(k), readable(v), o))
     memory = _workspace(found, q, lse.shape[0], FORWARD)
-    beside = (tables, None, spans, memory, None, True, None, *rest[-3:], cu_seqlens)
+    *scores, bias = rest[-4:]
+    beside = (tables, None, spans, memory, None, True, None, *scores, cu_seqlens, None, bias)
     found.core.forward(*list(arrays), lse, *beside)
     return o, lse
 
@@ -99,47 +106,59 @@ def _varlen_backward(
     cu_seqlens: torch.Tensor,
     spans: torch.Tensor,
     *rest: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rest = with_bias(rest, 10)
     found = _plan_of(q, k, v, tables, rest)
-    *gradients, d_sinks = _fake_backward(d_o, q, k, v, *rest)
+    *gradients, d_sinks, d_bias = _fake_backward(d_o, q, k, v, *rest)
     read = [_heads_first(readable(x)) for x in (d_o, q, k, v, o)]
     memory = _workspace(found, q, lse.shape[0], BACKWARD)
-    written = None if rest[-1] is None else d_sinks
-    beside = (tables, None, spans, memory, None, True, None, *rest[-3:], written, cu_seqlens)
-    found.core.backward(*read, lse, *(_heads_first(x) for x in gradients), *beside)
-    return *gradients, d_sinks
+    *scores, bias = rest[-4:]
+    of_sinks, of_bias = learnt(rest, d_sinks, d_bias)
+    beside = (tables, None, spans, memory, None, True, None, *scores, of_sinks, cu_seqlens, None)
+    found.core.backward(*read, lse, *(_heads_first(x) for x in gradients), *beside, bias, of_bias)
+    return *gradients, d_sinks, d_bias
 
 
 def _fake_backward(
     d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    return *(x.new_empty(x.shape) for x in (q, k, v)), empty_sinks(q, rest[-1])
+    *_, sinks, bias = rest
+    made = (x.new_empty(x.shape) for x in (q, k, v))
+    return *made, empty_sinks(q, sinks), empty_bias(q, bias)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, length, block, scale, softmax, softcap, dropout, patterns, state, slopes, sinks = inputs
+def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    *arguments, state, slopes, sinks, bias = arguments
+    *tensors, length, block, scale, softmax, softcap, dropout, patterns = arguments
     ctx.words = (length, block, scale, softmax, softcap, dropout, patterns)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *output, state, slopes, sinks)
+    ctx.save_for_backward(*tensors, *output, state, slopes, sinks, bias)
 
 
-def _differentiate(ctx: Any, d_o: _Maybe, _: _Maybe) -> tuple[Any, ...]:
-    """Of the 16 inputs: q, k, v and, last, the sinks."""
-    if d_o is None:
-        return (None,) * 16
-    q, k, v, tables, cu_seqlens, spans, o, lse, state, slopes, sinks = ctx.saved_tensors
-    d_q, d_k, d_v, d_sinks = torch.ops.spion.varlen_attention_backward(
-        d_o, q, k, v, o, lse, tables, cu_seqlens, spans, *ctx.words, state, slopes, sinks
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
+    """Of q, k, v, the sinks and the bias."""
+    q, k, v, tables, cu_seqlens, spans, o, lse, *scores = ctx.saved_tensors
+    *gradients, d_sinks, d_bias = backward(
+        d_o, q, k, v, o, lse, tables, cu_seqlens, spans, *ctx.words, *scores
     )
-    return d_q, d_k, d_v, *(None,) * 12, None if sinks is None else d_sinks
+    return *gradients, *learnt(scores, d_sinks, d_bias)
 
 
-_library = register(
+def _fake_of_backward(
+    d_o: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, ...]:
+    return _fake_backward(d_o, q, k, v, *with_bias(rest, 13))
+
+
+_library = define(
     "varlen_attention",
     _ARGUMENTS,
-    (_varlen, _varlen_backward),
-    (_fake, lambda d_o, q, k, v, o, lse, *rest: _fake_backward(d_o, q, k, v, *rest)),
+    Kernels(_varlen, _varlen_backward, _fake, _fake_of_backward),
     _save,
     _differentiate,
 )
@@ -173,9 +192,10 @@ def varlen_attention(
     dropout_state: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention within each of B sequences that lie end to end, nothing padded; differentiable in q,
-    k, v and sinks.
+    k, v, sinks and relative_bias.
 
     q: [T, H, D]. k: [T, Hkv, D], v: [T, Hkv, Dv]. pattern: of the longest sequence that there may be,
     cut to each. cu_seqlens: [B + 1] int32, where q is: 0, the row where each further sequence begins,
@@ -205,10 +225,11 @@ def varlen_attention(
         sinks=sinks is not None,
         value_dim=v.shape[2],
         varlen=True,
+        relative_bias=reach_of(relative_bias),
     )
     numbers = float(scale), softmax, float(softcap), float(dropout), pattern.patterns
     in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
     return torch.ops.spion.varlen_attention(
         *in_dtype, _tables_of(made, pattern), cu_seqlens, spans, pattern.length, pattern.block,
-        *numbers, dropout_state, alibi_slopes, sinks,
+        *numbers, dropout_state, alibi_slopes, sinks, relative_bias,
     )[0]

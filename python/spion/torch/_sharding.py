@@ -1,4 +1,5 @@
-"""How DTensor may shard the operators: samples or heads, of all tensors alike."""
+"""How DTensor may shard the operators: samples or heads, of all tensors alike; only samples where the
+heads of q, k and v lie side by side."""
 
 from __future__ import annotations
 
@@ -40,3 +41,22 @@ def register() -> None:
         d_o, q, k, v, o, lse, tables, lengths, block, scale, softmax, causal=False, spans=None
     ):
         return rules(3, 6, lengths, spans)
+
+    def packed_rules(outputs: int, tensors: int, lengths: Any, spans: Any) -> list[Any]:
+        """The same of samples; the number of heads stands before the tables."""
+        made = []
+        for results, given in rules(outputs, tensors, lengths, spans)[:2]:
+            made.append((results, [*given[:tensors], None, *given[tensors:]]))
+        return made
+
+    @register_sharding(torch.ops.spion.packed_attention.default)
+    def packed_forward(  # type: ignore[no-untyped-def]
+        qkv, heads, tables, lengths, block, scale, softmax, causal, spans
+    ):
+        return packed_rules(2, 1, lengths, spans)
+
+    @register_sharding(torch.ops.spion.packed_attention_backward.default)
+    def packed_backward(  # type: ignore[no-untyped-def]
+        d_o, qkv, o, lse, heads, tables, lengths, block, scale, softmax, causal, spans
+    ):
+        return packed_rules(1, 4, lengths, spans)

@@ -12,7 +12,7 @@ enum : int { kValueDim = 32 };  // Dv
 enum : int { kLength = 100 };  // L
 enum : int { kKeyLength = 100 };  // of K and V
 #define kScale 0.176776692F  // of Q K^T
-enum : int { kSoftmax = 0 };  // pruned_zero (SpionSoftmax)
+enum : int { kSoftmax = 1 };  // pruned_zero (SpionSoftmax)
 enum : bool { kKeyPadding = true };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk

@@ -12,7 +12,7 @@ enum : int { kValueDim = 128 };  // Dv
 enum : int { kLength = 1024 };  // L
 enum : int { kKeyLength = 1024 };  // of K and V
 #define kScale 0.0883883461F  // of Q K^T
-enum : int { kSoftmax = 1 };  // masked (SpionSoftmax)
+enum : int { kSoftmax = 0 };  // masked (SpionSoftmax)
 enum : bool { kKeyPadding = false };  // lengths say which keys are valid
 enum : int { kMask = 0 };  // none (SpionMask)
 enum : bool { kBlocksAreFull = false };  // the mask drops nothing of the walk

@@ -58,25 +58,36 @@ TEST(Runnable, AGpuHasLimits) {
                    {{[](TileProgram& p) { p.unit = MatrixUnit::kVector; }, "name target host"}});
 }
 
-TEST(Runnable, ABiasIsOfMmaSyncAlone) {
+// wgmma has it, packed or not, and a warp but in dK and dV; the fused backward has not.
+TEST(Runnable, ABiasIsOfAllButTheFusedBackwardAndDkAndDvOfWarps) {
     const Target target = cuda_target(90);
-    Attention attention{
-        .heads = 32, .head_dim = 64, .length = 4096, .dtype = DType::kBf16, .scale = 0.2F};
-    const BlockPattern pattern = random_pattern(4096, 64, 0.5, 3);
-    EXPECT_EQ(lower(attention, pattern, KernelRole::kForward, target).unit, MatrixUnit::kWgmma);
-    attention.relative_bias = 30;
+    const Attention attention{.heads = 32,
+                              .head_dim = 64,
+                              .length = 4096,
+                              .dtype = DType::kBf16,
+                              .scale = 0.2F,
+                              .relative_bias = 30};
+    const auto lowered = [&](int block, KernelRole role) {
+        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target);
+    };
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
-        TileProgram program = lower(attention, pattern, role, target);
-        EXPECT_EQ(program.unit, MatrixUnit::kMmaSync);
-        EXPECT_EQ(why_not_emitted(program, target), "");
-        for (const MatrixUnit unit : {MatrixUnit::kWgmma, MatrixUnit::kMmaSyncTma}) {
-            program.unit = unit;
-            EXPECT_EQ(why_not_emitted(program, target),
-                      "kernels of mma.sync and fp32's units alone have relative_bias: take "
-                      "unit=mma_sync");
-        }
+        EXPECT_EQ(lowered(64, role).unit, MatrixUnit::kWgmma);
+        EXPECT_EQ(why_not_emitted(lowered(64, role), target), "");
+        const LaunchOptions packed{.packed_rows = 2};
+        const TileProgram of_rows =
+            lower(attention, random_pattern(4096, 32, 0.5, 3), role, target, packed);
+        EXPECT_EQ(of_rows.unit, MatrixUnit::kWgmma);
+        EXPECT_EQ(why_not_emitted(of_rows, target), "");
     }
+    EXPECT_EQ(lowered(32, KernelRole::kForward).unit, MatrixUnit::kMmaSyncTma);
+    EXPECT_EQ(lowered(32, KernelRole::kQueryGradient).unit, MatrixUnit::kMmaSyncTma);
+    TileProgram columns = lowered(32, KernelRole::kKeyValueGradient);
+    EXPECT_NE(columns.unit, MatrixUnit::kMmaSyncTma);
+    columns.unit = MatrixUnit::kMmaSyncTma;
+    EXPECT_EQ(why_not_emitted(columns, target),
+              "a warp has no registers for relative_bias in dK and dV: take unit=mma_sync");
+    expect_error<UserError>([&] { lowered(128, KernelRole::kGradients); }, "relative_bias");
 }
 
 TEST(Runnable, ExpressionsOfScoresAreOfAllButTwo) {

@@ -8,6 +8,8 @@
 #include <span>
 #include <utility>
 
+#include "tests/support/softmax_kinds.h"
+
 namespace spion::test {
 namespace {
 
@@ -106,7 +108,8 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
     const std::int64_t head_of = head % a.heads;
     for (std::int64_t i = 0; i < length; ++i) {
         std::vector<double> weight(length), slope(length, a.scale);
-        double pruned = 0, sum = a.sink ? std::exp(double(problem.values.sinks[head_of])) : 0;
+        std::int64_t kept_of_row = 0, listed = 0;
+        double sum = a.sink ? std::exp(double(problem.values.sinks[head_of])) : 0;
         for (std::int64_t j = 0; j < length; ++j) {
             double s = 0;
             for (std::int64_t d = 0; d < width; ++d) {
@@ -133,10 +136,11 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
             const int edge = problem.pattern.block();
             const bool inside = problem.pattern.front().at(int(i / edge), int(j / edge));
             weight[j] = inside && j < valid && keeps(i, j) ? std::exp(s) : 0;
-            pruned += !inside && keeps(i, j) && a.softmax == SoftmaxKind::kPrunedZero ? 1 : 0;
+            kept_of_row += keeps(i, j) ? 1 : 0;
+            listed += inside && keeps(i, j) ? 1 : 0;
             sum += weight[j];
         }
-        sum += pruned;
+        sum += double(test::pruned_elements(a.softmax, kept_of_row, listed));
         lse.push_back(sum > 0 ? std::log(sum) : -kInfinity);
         double mean = 0;
         const int lost = dropped_of_256(a);
@@ -157,9 +161,7 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
             if (a.relative_bias > 0) d_bias[bias_of(a, 0, i, j)] += d_s[i][j];
             d_s[i][j] *= slope[j];
         }
-        if (a.sink) {
-            d_sink -= std::exp(double(problem.values.sinks[head_of])) / sum * mean;
-        }
+        if (a.sink) d_sink -= std::exp(double(problem.values.sinks[head_of])) / sum * mean;
     }
 }
 

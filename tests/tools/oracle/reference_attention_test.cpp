@@ -10,6 +10,7 @@
 #include "ir/error.h"
 #include "kernels/random.h"
 #include "tests/support/seed.h"
+#include "tests/support/softmax_kinds.h"
 #include "tests/tools/oracle/naive_attention.h"
 
 namespace spion {
@@ -28,7 +29,7 @@ TEST(ReferenceAttention, EqualsDenseMatricesOnRandomPatterns) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 generator(seed);
-    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+    for (const SoftmaxKind softmax : test::softmax_kinds()) {
         for (const std::int64_t length : {1, 32, 75}) {
             for (const bool padded : {false, true}) {
                 const Attention attention{.heads = 2,
@@ -70,7 +71,7 @@ TEST(ReferenceAttention, EqualsDenseMatricesUnderMasks) {
     const Keeps is_all = [&](auto i, auto j) {
         return in_window(i, j) && in_document(i, j) && has_prefix(i, j) && is_query(i, j);
     };
-    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+    for (const SoftmaxKind softmax : test::softmax_kinds()) {
         Attention attention{.heads = 1,
                             .head_dim = 16,
                             .length = kLength,
@@ -121,7 +122,7 @@ TEST(ReferenceAttention, EqualsDenseMatricesWithChangedScores) {
     Attention all_expressed = all;
     all_expressed.softcap = 0;
     all_expressed.score = test::kNaiveScore;
-    for (const SoftmaxKind softmax : {SoftmaxKind::kPrunedZero, SoftmaxKind::kMasked}) {
+    for (const SoftmaxKind softmax : test::softmax_kinds()) {
         for (Attention attention :
              {dropping, capped, sloped, sunk, biased, expressed, all, all_expressed}) {
             attention.softmax = softmax;
