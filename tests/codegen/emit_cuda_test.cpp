@@ -119,8 +119,8 @@ TEST(EmitCuda, ExpressionsAreFunctionsOfTheSource) {
     for (const char* line :
          {"\n#define SPION_SCORE_EXPRESSION  // of a natural score, and its derivative by it\n"
           "struct ScoreExpression {\n",
-          " = score * (1.0F / 8.0F);\n", " = F::tanh(n2);\n", " = 2.0F * n3;\n", " = n4 + q;\n",
-          "        changed = n6;\n", "        slope = n"}) {
+          " n3 = score * (1.0F / 8.0F);\n", " = F::tanh(n3);\n", " = 2.0F * n4;\n",
+          " n7 = n5 + q;\n", "        changed = n7;\n", "        slope = n"}) {
         EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
     }
     EXPECT_LT(text.find("changed = "), text.find("#include"));

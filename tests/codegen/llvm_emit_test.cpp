@@ -80,9 +80,9 @@ TEST(EmitHost, ExpressionsAreFunctionsOfTheSource) {
     const std::string text = emit(program, kTarget).text;
     EXPECT_TRUE(has_line(text, "@kExpression = constant i8 1"));
     for (const char* line : {"declare void @score_tanh(ptr, ptr)", "define void @express_score(",
-                             "  call void @score_number(float 0x4000000000000000, ptr %n1)",
+                             "  call void @score_number(float 0x4000000000000000, ptr %n0)",
                              "  call void @score_tanh(ptr %score, ptr %n2)",
-                             "  call void @score_multiply(ptr %n1, ptr %n2, ptr %n3)",
+                             "  call void @score_multiply(ptr %n0, ptr %n2, ptr %n3)",
                              "  call void @score_add(ptr %n3, ptr %q, ptr %n5)",
                              "  call void @score_copy(ptr %n5, ptr %changed)"}) {
         EXPECT_TRUE(has_line(text, line)) << line << "\n" << text;

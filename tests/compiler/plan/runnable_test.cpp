@@ -95,7 +95,8 @@ TEST(Runnable, ExpressionsOfScoresAreOfAllButTwo) {
     Attention attention{
         .heads = 32, .head_dim = 64, .length = 4096, .dtype = DType::kBf16, .scale = 0.2F};
     const auto program_of = [&](int block, KernelRole role) {
-        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target);
+        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target,
+                     LaunchOptions{.packed_rows = 1});
     };
     TileProgram fused = program_of(128, KernelRole::kGradients);
     TileProgram warp = program_of(32, KernelRole::kKeyValueGradient);
