@@ -72,6 +72,7 @@ void check_pooled(const Attention& attention) {
            "maps of one sequence: leave key_length 0");
     refuse(attention.relative_bias > 0, "relative_bias",
            "scores that no bias by relative position is added to: leave relative_bias 0");
+    refuse(!attention.score.empty(), "an expression of scores", "plain scores: leave score null");
     refuse(attention.patterns != 1, "patterns of its heads",
            "all heads together: leave patterns 0, or make one of "
            "each group's heads");

@@ -6,6 +6,7 @@
 
 #include "api/tensors.h"
 #include "compiler/lower.h"
+#include "ir/score_expression.h"
 
 namespace spion::api {
 namespace {
@@ -52,6 +53,10 @@ ElementMask mask_of(const spion_attention& given) {
                                                  : ElementMask::kNone;
 }
 
+std::string expression_of(const char* text) {
+    return text == nullptr ? "" : canonical_score(text);
+}
+
 Attention attention_of(const spion_attention& given) {
     Attention attention{.heads = given.heads,
                         .head_dim = given.head_dim,
@@ -70,7 +75,9 @@ Attention attention_of(const spion_attention& given) {
                         .alibi = given.alibi != 0,
                         .sink = given.sinks != 0,
                         .relative_bias = given.relative_bias,
-                        .varlen = given.varlen != 0};
+                        .varlen = given.varlen != 0,
+                        .score = expression_of(given.score),
+                        .score_derivative = expression_of(given.score_derivative)};
     if (attention.scale == 0 && attention.head_dim > 0) {
         attention.scale = default_scale(attention.head_dim);
     }

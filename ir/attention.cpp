@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ir/error.h"
+#include "ir/score_expression.h"
 
 namespace spion {
 
@@ -89,6 +90,19 @@ void check_score_changes(const Attention& attention) {
     }
 }
 
+void check_expressions(const Attention& attention) {
+    check_score(attention.score, attention.score_derivative,
+                {.queries = attention.length,
+                 .keys = attention.key_value_length(),
+                 .heads = attention.heads});
+    if (!attention.score.empty() && attention.softcap > 0.0F) {
+        throw UserError(
+            "softcap={} beside score '{}' is not supported: write the cap into the expression, as "
+            "{}*tanh((..)/{})",
+            attention.softcap, attention.score, attention.softcap, attention.softcap);
+    }
+}
+
 // Spans keep the queries and keys of a sequence together; what lies beyond its end is another's.
 void check_varlen(const Attention& attention) {
     if (attention.varlen && (attention.mask != ElementMask::kSpans || attention.key_padding ||
@@ -154,6 +168,7 @@ void check(const Attention& attention) {
                         attention.scale, default_scale(d), d);
     }
     check_score_changes(attention);
+    check_expressions(attention);
     check_varlen(attention);
 }
 
@@ -186,6 +201,12 @@ std::string to_text(const Attention& attention) {
         text += fmt::format(" Dv={}", attention.value_dim);
     }
     text += attention.varlen ? " varlen=true" : "";
+    if (!attention.score.empty()) {
+        text += fmt::format(" score={}", canonical_score(attention.score));
+    }
+    if (!attention.score_derivative.empty()) {
+        text += fmt::format(" score_derivative={}", canonical_score(attention.score_derivative));
+    }
     return text;
 }
 

@@ -84,6 +84,10 @@ struct Attention {
     // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
     // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
     bool varlen = false;
+    // Not "": what the score becomes before slopes and biases, and its derivative by the score, or ""
+    // to have it derived (ir/score_expression.h). Not beside a softcap.
+    std::string score = {};
+    std::string score_derivative = {};
 
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
@@ -93,8 +97,9 @@ struct Attention {
     // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
     constexpr std::int64_t diagonal() const { return key_value_length() - length; }
     // Whether it matters to an element, beside the pattern, where it is.
-    constexpr bool positions_matter() const {
-        return mask != ElementMask::kNone || dropout > 0.0F || alibi || relative_bias > 0;
+    bool positions_matter() const {
+        return mask != ElementMask::kNone || dropout > 0.0F || alibi || relative_bias > 0 ||
+               !score.empty();
     }
     friend bool operator==(const Attention&, const Attention&) = default;
 };
@@ -102,7 +107,7 @@ struct Attention {
 // The things in which attentions differ, and where each is said; the device code has one file
 // a back end for each of them (CONTRIBUTING.md):
 //   which elements of a block count     coverage() below; kernels/cuda/common/mask.cuh
-//   what happens to a score             scale, softcap, alibi, relative_bias, sink;
+//   what happens to a score             scale, softcap, score, alibi, relative_bias, sink;
 //                                       kernels/cuda/common/score.cuh
 //   which probabilities are dropped     dropout; kernels/cuda/common/dropout.cuh
 //   which head of K and V is read       kv_heads; kernels/cuda/common/heads.cuh
@@ -135,7 +140,8 @@ void check(const Attention& attention);
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
 // " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true",
-// " relative_bias=128", " Dv=64" and " varlen=true".
+// " relative_bias=128", " Dv=64", " varlen=true", " score=2*tanh(score)" and
+// " score_derivative=2-2*tanh(score)*tanh(score)", expressions in their canonical texts.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -1,5 +1,6 @@
 #include "ir/error.h"
 #include "ir/parser_parts.h"
+#include "ir/score_expression.h"
 #include "ir/text_fields.h"
 
 namespace spion {
@@ -15,6 +16,16 @@ void store_defaults_as_0(Attention& attention) {
     }
     if (attention.value_dim == attention.head_dim) {
         attention.value_dim = 0;
+    }
+}
+
+// Up to the next space, in its canonical text.
+std::string expression_value(TextReader& reader, std::string_view name) {
+    const std::string_view text = reader.text(name);
+    try {
+        return canonical_score(text);
+    } catch (const UserError& error) {
+        reader.fail_at_last(error.what());
     }
 }
 
@@ -61,6 +72,12 @@ Attention read_attention(TextReader& reader) {
     }
     if (reader.accept("varlen=")) {
         attention.varlen = name_value(reader, "varlen", parse_bool);
+    }
+    if (reader.accept("score=")) {
+        attention.score = expression_value(reader, "score");
+    }
+    if (reader.accept("score_derivative=")) {
+        attention.score_derivative = expression_value(reader, "score_derivative");
     }
     reader.next_line();
     store_defaults_as_0(attention);

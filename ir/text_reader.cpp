@@ -117,6 +117,10 @@ std::string_view TextReader::word(std::string_view expected) {
     return stretch(expected, [](char c) { return !ends_word(c); });
 }
 
+std::string_view TextReader::text(std::string_view expected) {
+    return stretch(expected, [](char c) { return !is_space(c); });
+}
+
 std::string_view TextReader::name(std::string_view expected) {
     return stretch(expected, in_name);
 }

@@ -36,6 +36,7 @@ class TextReader {
     void literal(std::string_view expected);
     bool accept(std::string_view expected);
     std::string_view word(std::string_view expected);  // up to a space, ':', '/', '~' or the end
+    std::string_view text(std::string_view expected);  // up to a space or the end
     std::string_view name(std::string_view expected);  // letters, digits and underscores
     std::int64_t integer(std::string_view expected, std::int64_t low, std::int64_t high);
     float number(std::string_view expected);

@@ -153,6 +153,11 @@ void verify_summary(const ScoreSummaryProgram& program) {
                "a score summary with relative_bias={}: it has no way to be given one, leave it out",
                program.attention.relative_bias);
     }
+    if (!program.attention.score.empty()) {
+        broken(kProgram,
+               "a score summary with score={}: patterns are found in maps of plain scores",
+               program.attention.score);
+    }
     const int tile = program.tile;
     if ((tile != 16 && tile != 32 && tile != 64) || tile > program.block) {
         broken(kProgram, "tile {} in block {}, 16, 32 or 64 and at most the block needed", tile,

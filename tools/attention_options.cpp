@@ -4,6 +4,7 @@
 
 #include "io/pattern_file.h"
 #include "ir/error.h"
+#include "ir/score_expression.h"
 #include "ir/sizes.h"
 #include "runtime/output.h"
 #include "tools/command_line.h"
@@ -70,6 +71,11 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
     command.add_option("--relative-bias", options.relative_bias,
                        "R of a learnable bias a head and relative position j - i of -R to R, "
                        "further ones as these: 128");
+    command.add_option("--score", options.score,
+                       "what a score becomes, an expression of score, q, k, head and batch: "
+                       "30*tanh(score/30)-0.1*log(1+fabs(q-k))");
+    command.add_option("--score-derivative", options.score_derivative,
+                       "its derivative by score, checked against differences; without it, derived");
     command.add_option("--pack", options.packed_rows,
                        "block rows a tile, which streams the union of their blocks; 1: none are "
                        "packed; without it what the cost model chooses for the pattern");
@@ -263,6 +269,8 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .sink = options.sink,
         .relative_bias = options.relative_bias,
         .varlen = !options.sequences.empty(),
+        .score = canonical_score(options.score),
+        .score_derivative = canonical_score(options.score_derivative),
     };
     check(attention);
     check_batch(attention, options.batch);

@@ -38,7 +38,8 @@ struct AttentionOptions {
     float dropout = 0.0F;
     float softcap = 0.0F;  // 0: none
     bool alibi = false, sink = false;
-    int relative_bias = 0;  // 0: none
+    int relative_bias = 0;                // 0: none
+    std::string score, score_derivative;  // expressions; empty: none, and a derived one
     bool causal = false;
     std::vector<int> window;         // left, right; empty: none
     std::vector<int> documents;      // their lengths, L together, the same of every sample

@@ -8,6 +8,7 @@
 #include "codegen/baked_tables.h"
 #include "codegen/cuda/baked_cuda.h"
 #include "codegen/cuda/register_plan.h"
+#include "codegen/cuda/score_cuda.h"
 #include "codegen/source_text.h"
 #include "ir/error.h"
 #include "ir/verify.h"
@@ -15,15 +16,6 @@
 
 namespace spion {
 namespace {
-
-// 9 digits name every float, and always a point or an exponent.
-std::string float_literal(float value) {
-    std::string digits = fmt::format("{:.9g}", value);
-    if (digits.find_first_of(".e") == std::string::npos) {
-        digits += ".0";
-    }
-    return value < 0 ? fmt::format("({}F)", digits) : digits + "F";
-}
 
 // Enumerators and macros, because NVRTC makes a device variable of every constexpr of a namespace.
 std::string definition(const Constant& constant) {
@@ -172,6 +164,7 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                            fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
                                        program.packed_rows()));
     }
+    source.text.insert(source.text.rfind("\n#include \""), score_cuda(attention));
     if (program.tables == Tables::kBaked) {
         require_bakeable(program);
         source.text.insert(source.text.rfind("\n#include \""), baked_cuda(program));

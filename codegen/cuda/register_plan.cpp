@@ -91,10 +91,10 @@ RegisterPlan plan_with_room(KernelRole role, const Attention& attention, int col
 
 bool changes_scores(const Attention& attention) {
     return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi ||
-           attention.relative_bias > 0;
+           attention.relative_bias > 0 || !attention.score.empty();
 }
 
-// With words of what is kept, slopes of capped scores, a head's slope or biases: fewer columns at once, and
+// With words of what is kept, slopes of changed scores, a head's slope or biases: fewer columns at once, and
 // fewer blocks on an SM, until there is room.
 RegisterPlan plan_with_changes(KernelRole role, const Attention& attention, int columns,
                                int warps) {

@@ -7,6 +7,7 @@
 
 #include "codegen/attention_constants.h"
 #include "codegen/baked_tables.h"
+#include "codegen/llvm/score_llvm.h"
 #include "codegen/source_text.h"
 #include "ir/error.h"
 #include "ir/verify.h"
@@ -69,6 +70,9 @@ std::vector<Constant> host_constants(const Attention& attention, int items, Cove
     for (Constant& constant : operation_constants(attention, blocks)) {
         constants.push_back(std::move(constant));
     }
+    constants.push_back({.name = "kExpression",
+                         .value = !attention.score.empty(),
+                         .comment = "express_score() says what scores become"});
     return constants;
 }
 
@@ -140,6 +144,7 @@ KernelSource emit_host(const TileProgram& program, const PlannedKernel& kernel,
     KernelSource source =
         specialise_host(target, source_name(program), body, to_string(program.role), constants,
                         text_without_walk(program));
+    source.text += score_llvm(program.attention);
     if (baked) {
         require_bakeable(program);
         append_tables(source.text, program);

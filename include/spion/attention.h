@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <iterator>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "spion/spion_c.h"
@@ -73,7 +74,12 @@ struct Attention {
     int value_dim = 0;            // Dv of V and O; 0: head_dim
     bool varlen = false;    // sequences of at most `length` end to end; calls are given cu_seqlens
     int relative_bias = 0;  // R above 0: calls are given biases [H, 2R + 1] by relative position
+    // What a score becomes, an expression of score, q, k, head and batch, and its derivative by score;
+    // "": nothing happens to it, and it is derived.
+    std::string score = {};
+    std::string score_derivative = {};
 
+    // Refers to the expressions of this.
     spion_attention c() const {
         spion_attention c = SPION_ATTENTION_INIT;
         c.heads = heads;
@@ -96,6 +102,8 @@ struct Attention {
         c.value_dim = value_dim;
         c.varlen = varlen ? 1 : 0;
         c.relative_bias = relative_bias;
+        c.score = score.empty() ? nullptr : score.c_str();
+        c.score_derivative = score_derivative.empty() ? nullptr : score_derivative.c_str();
         return c;
     }
 };

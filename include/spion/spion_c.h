@@ -112,28 +112,33 @@ typedef struct spion_attention {
     int32_t softmax;         /* spion_softmax */
     int32_t key_padding;     /* not 0: calls are given the number of valid keys of each sample */
     int32_t key_value_heads; /* of K, V, dK and dV, a divisor of H; 0: H of them */
-    int32_t causal;     /* not 0: a query keeps the keys up to its own position, where sequences
+    int32_t causal;        /* not 0: a query keeps the keys up to its own position, where sequences
                                 are aligned at their ends: query i keeps key j <= i + Lk - L */
-    float dropout;      /* of probabilities: 0, or 0.002 to 0.998, rounded to 1/256; calls are
+    float dropout;         /* of probabilities: 0, or 0.002 to 0.998, rounded to 1/256; calls are
                                 given a spion_dropout_state */
-    int32_t spans;      /* not 0: calls are given spans (spion_write_spans); without causal */
-    int64_t key_length; /* Lk, of K and V; 0: L */
-    float softcap;      /* above 0: a score s becomes softcap * tanh(s / softcap) */
-    int32_t alibi;      /* not 0: calls are given slopes; slope * |i + Lk - L - j| is taken off
+    int32_t spans;         /* not 0: calls are given spans (spion_write_spans); without causal */
+    int64_t key_length;    /* Lk, of K and V; 0: L */
+    float softcap;         /* above 0: a score s becomes softcap * tanh(s / softcap) */
+    int32_t alibi;         /* not 0: calls are given slopes; slope * |i + Lk - L - j| is taken off
                                 a score */
-    int32_t sinks;      /* not 0: calls are given a score a head that is in the softmax sum of
+    int32_t sinks;         /* not 0: calls are given a score a head that is in the softmax sum of
                                 every row, and belongs to no key */
-    int32_t patterns;   /* 0: one for all heads; or one a head of K and V, or one a head */
-    int32_t value_dim;  /* Dv of V and O and their gradients, likewise a multiple of 8; 0: D */
-    int32_t varlen;     /* not 0: sequences of at most L positions lie end to end, nothing
+    int32_t patterns;      /* 0: one for all heads; or one a head of K and V, or one a head */
+    int32_t value_dim;     /* Dv of V and O and their gradients, likewise a multiple of 8; 0: D */
+    int32_t varlen;        /* not 0: sequences of at most L positions lie end to end, nothing
                                 padded: calls are given cu_seqlens, and spans; without causal,
                                 key_padding and key_length */
     int32_t relative_bias; /* R above 0, up to 8192: calls are given biases [H, 2R + 1]; a score
                                 gets that of its head and of its key's distance from its query,
                                 j - (i + Lk - L) limited to -R to R, at place R + distance */
+    /* Null, or what a score becomes, before slopes and biases and in the place of softcap: an
+     * expression of score, q, k, head and batch (docs/ir.md), and its derivative by score, null to have
+     * it derived, else checked. Read during the call. */
+    const char* score;
+    const char* score_derivative;
 } spion_attention;
 #define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct spion_plan spion_plan;
 

@@ -22,7 +22,7 @@ extern "C" {
 /* ------------------------------------------------------------------ versions and errors */
 
 #define SPION_ABI_MAJOR 0
-#define SPION_ABI_MINOR 6
+#define SPION_ABI_MINOR 7
 #define SPION_ABI_VERSION (((uint32_t)SPION_ABI_MAJOR << 16) | (uint32_t)SPION_ABI_MINOR)
 
 /* The library's own: a program works with a library of the same major and no smaller minor number,

@@ -329,18 +329,24 @@ SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& sc
     }
 }
 
-// Of a step's scores [rows][lanes] of a query head: caps them, writing the slopes unless null, and
-// adds what depends on positions.
+// Of a step's scores [rows][lanes] of a query head: caps them or puts them through the expression,
+// writing the slopes unless null, and adds what depends on positions.
 SPION_INLINE void change_step(const SpionAttentionArguments& args, bool rows_are_keys,
                               const Step& step, const WorkItem& work, int query_head,
                               Scores& scores, Scores* slopes) {
     // Distances are those of query i + Lk - L to key j.
     const int diagonal = kKeyLength - kLength;
     const long long beside = work.first + (rows_are_keys ? -diagonal : diagonal);
+    const bool changes = kSoftcap > 0.0F || kExpression || kAlibi || kRelativeBias > 0;
+    const int lanes = rows_are_keys ? valid_keys_of(work) : work.rows;
+    ScorePlace place = {rows_are_keys, query_head, work.batch, work.first, work.first + lanes, 0};
     int gathered = 0;
-    for (int i = 0; (kSoftcap > 0.0F || kAlibi || kRelativeBias > 0) && i < step.count; ++i) {
+    for (int i = 0; changes && i < step.count; ++i) {
         const int rows = step.rows(i), at = gathered * kStationaryRows;
-        cap_scores(rows, scores.data + at, slopes == nullptr ? nullptr : slopes->data + at);
+        float* const of_step = slopes == nullptr ? nullptr : slopes->data + at;
+        cap_scores(rows, scores.data + at, of_step);
+        place.row = step.first(i);
+        express_scores(place, rows, scores.data + at, of_step);
         add_slopes(args, query_head, beside, step.first(i), rows, scores.data + at);
         add_bias(args, rows_are_keys, query_head, beside, step.first(i), rows, scores.data + at);
         gathered += rows;

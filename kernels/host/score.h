@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention_arguments.h"
+#include "kernels/host/score_operations.h"
 #include "kernels/host/tile.h"
 
 extern "C" {
@@ -11,26 +12,15 @@ extern const float kSoftcap;     // scores are capped there; 0: they are not
 extern const bool kAlibi;        // whether a slope a head times the distance is taken from them
 extern const bool kSink;         // whether every row has a sink
 extern const int kRelativeBias;  // R of a bias by relative position; 0: there is none
+extern const bool kExpression;   // whether the text has an expression of scores:
+// Of 16 natural scores and where they stand, what they become and its derivative by the score.
+void express_score(const float* score, const float* query, const float* key, const float* head,
+                   const float* batch, float* changed, float* slope);
 }
 
 // What one operand of S is multiplied with, so that scores are exponents.
 SPION_INLINE float score_factor() {
     return kScale * kLog2E;
-}
-
-// Relative error about 4e-7.
-SPION_INLINE Floats tanh_of(Floats x) {
-    const Floats x2 = x * x;
-    // x (1 - x^2 / 3 + 2 x^4 / 15 - ..) up to x^11, where 1 - 2 / (e^2x + 1) loses digits.
-    Floats p = -1382.0F / 155925.0F * x2 + 62.0F / 2835.0F;
-    p = p * x2 - 17.0F / 315.0F;
-    p = p * x2 + 2.0F / 15.0F;
-    p = p * x2 - 1.0F / 3.0F;
-    p = p * x2 * x + x;
-    const Floats two_x = x * (2.0F * kLog2E);
-    const Floats bounded = two_x < 60.0F ? two_x : Floats(60.0F);
-    const Floats e = 1.0F - 2.0F / (exp2_of(bounded) + 1.0F);
-    return x2 < 0.09F ? p : e;
 }
 
 // Caps scores [rows][lanes] and, unless null, writes d(capped) / d(score) of each.
@@ -44,6 +34,44 @@ SPION_INLINE void cap_scores(int rows, float* scores, float* slopes) {
         store(scores + at, capped * from_unit);
         if (slopes != nullptr) {
             store(slopes + at, 1.0F - capped * capped);
+        }
+    }
+}
+
+// Where the scores [rows][lanes] of an item's step stand: lanes are positions from `lane` on, of which
+// those from `lane_limit` on do not count, rows are positions from `row` on.
+struct ScorePlace {
+    bool rows_are_keys;
+    int query_head, batch;
+    long long lane, lane_limit, row;
+};
+
+// Puts scores [rows][lanes] through the expression and, unless null, writes its derivative at each.
+// Scores that do not count become minus infinity: nobody says what the expression is there.
+SPION_INLINE void express_scores(const ScorePlace& place, int rows, float* scores, float* slopes) {
+    if (!kExpression) {
+        return;
+    }
+    alignas(64) float head[kLanes], batch[kLanes];
+    store(head, Floats(static_cast<float>(place.query_head)));
+    store(batch, Floats(static_cast<float>(place.batch)));
+    for (int n = 0; n < rows; ++n) {
+        const Floats row = static_cast<float>(place.row + n);
+        for (int first = 0; first < kStationaryRows; first += kLanes) {
+            const Ints lanes = static_cast<int>(place.lane + first) + lane_numbers();
+            const Ints counts = lanes < static_cast<int>(place.lane_limit);
+            const Floats lane = __builtin_convertvector(lanes, Floats);
+            float* const at = scores + n * kStationaryRows + first;
+            alignas(64) float natural[kLanes], query[kLanes], key[kLanes], changed[kLanes],
+                slope[kLanes];
+            store(natural, load(at) * kLn2);
+            store(query, place.rows_are_keys ? row : lane);
+            store(key, place.rows_are_keys ? lane : row);
+            express_score(natural, query, key, head, batch, changed, slope);
+            store(at, counts ? load(changed) * kLog2E : Floats(-__builtin_inff()));
+            if (slopes != nullptr) {
+                store(slopes + n * kStationaryRows + first, load(slope));
+            }
         }
     }
 }
@@ -111,9 +139,13 @@ SPION_INLINE Floats probability(Floats score, Floats shift) {
     return exp2_of(score - shift);
 }
 
-// dS / scale from P, dP, delta and, where scores are capped, the slope.
+// dS / scale from P, dP, delta and, where scores are capped or an expression's, the slope. An
+// expression need not have one where the mask drops its score.
 SPION_INLINE Floats score_gradient(Floats probability, Floats gradient, Floats delta,
                                    const float* slope) {
     const Floats of_changed = probability * (gradient - delta);
+    if (kExpression) {
+        return probability > 0.0F ? of_changed * load(slope) : Floats(0.0F);
+    }
     return kSoftcap > 0.0F ? of_changed * load(slope) : of_changed;
 }

@@ -31,6 +31,7 @@ struct Changes {
     int patterns, value_dim;
     bool varlen;
     int relative_bias;
+    std::string score, score_derivative;
 };
 
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
@@ -55,7 +56,9 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .patterns = changes.patterns,
             .value_dim = changes.value_dim,
             .varlen = changes.varlen,
-            .relative_bias = changes.relative_bias};
+            .relative_bias = changes.relative_bias,
+            .score = changes.score,
+            .score_derivative = changes.score_derivative};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -218,12 +221,13 @@ void bind_plan(nb::module_& module) {
              [](Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,
                 float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
                 bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
-                bool sinks, int patterns, int value_dim, bool varlen, int relative_bias) {
-                 new (self)
-                     Attention(make_attention(heads, head_dim, length, block, dtype, scale, softmax,
-                                              key_padding, key_value_heads, causal, spans,
-                                              {dropout, key_length, softcap, alibi, sinks, patterns,
-                                               value_dim, varlen, relative_bias}));
+                bool sinks, int patterns, int value_dim, bool varlen, int relative_bias,
+                std::string score, std::string score_derivative) {
+                 new (self) Attention(make_attention(
+                     heads, head_dim, length, block, dtype, scale, softmax, key_padding,
+                     key_value_heads, causal, spans,
+                     {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen,
+                      relative_bias, std::move(score), std::move(score_derivative)}));
              });
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

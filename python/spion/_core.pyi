@@ -95,6 +95,8 @@ class Attention:
         arg17: int,
         arg18: bool,
         arg19: int,
+        arg20: str,
+        arg21: str,
         /,
     ) -> None: ...
 

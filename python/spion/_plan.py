@@ -35,6 +35,9 @@ class Attention:
     key's distance j - (i + Lk - L) from its query, limited to -R to R. dropout: of probabilities, 0 or 0.002 to
     0.998, rounded to 1/256; calls are given spion.dropout_state. patterns: 1 for all heads, or one a
     head of K and V, or one a head. value_dim: Dv, of V and O (0: D).
+    score: what a score becomes, an expression of score, q, k, head and batch such as
+    "30*tanh(score/30)-0.1*log(1+fabs(q-k))" (docs/ir.md); score_derivative: its derivative by score,
+    which is checked, or "" to have it derived.
     varlen: sequences of at most L positions lie end to end, nothing padded; calls are given cu_seqlens,
     and spans that spion.spans makes of these and of any other rule.
     """
@@ -59,6 +62,8 @@ class Attention:
     value_dim: int = 0
     varlen: bool = False
     relative_bias: int = 0
+    score: str = ""
+    score_derivative: str = ""
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -88,6 +93,8 @@ class Attention:
             self.value_dim,
             self.varlen,
             self.relative_bias,
+            self.score,
+            self.score_derivative,
         )
 
 
@@ -334,6 +341,8 @@ def plan(
     value_dim: int = 0,
     varlen: bool = False,
     relative_bias: int = 0,
+    score: str = "",
+    score_derivative: str = "",
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -368,5 +377,7 @@ def plan(
         value_dim=value_dim,
         varlen=varlen,
         relative_bias=relative_bias,
+        score=score,
+        score_derivative=score_derivative,
     )
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

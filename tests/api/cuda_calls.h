@@ -54,7 +54,8 @@ inline Attention cuda_attention(const oracle::Problem& problem) {
             .patterns = problem.patterns,
             .value_dim = problem.value_dim,
             .varlen = !problem.cu_seqlens.empty(),
-            .relative_bias = problem.reach};
+            .relative_bias = problem.reach,
+            .score = problem.score};
 }
 
 // As calls are given it: of sequences [T, heads, width].

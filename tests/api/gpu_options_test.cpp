@@ -57,6 +57,7 @@ TEST_F(ApiGpuOptions, EachMeetsTheReferenceInEveryFamily) {
     const oracle::Options each[] = {
         {.key_length = 700},
         {.softcap = true},
+        {.score = "2 * tanh(score / 2) - 0.05 * (1 + head) * fabs(q - k)"},
         {.alibi = true},
         {.sinks = true},
         {.dropout = true},

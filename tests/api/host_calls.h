@@ -33,7 +33,8 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .patterns = problem.patterns,
             .value_dim = problem.value_dim,
             .varlen = !problem.cu_seqlens.empty(),
-            .relative_bias = problem.reach};
+            .relative_bias = problem.reach,
+            .score = problem.score};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {

@@ -62,7 +62,15 @@ TEST_F(ApiOptions, EachMeetsTheReference) {
          .alibi = true,
          .sinks = true,
          .dropout = true,
-         .reach = 7}};
+         .reach = 7},
+        {.score = "2 * tanh(score / 2) - 0.05 * (1 + head) * fabs(q - k)"},
+        {.key_length = 150,
+         .key_value_heads = 2,
+         .alibi = true,
+         .sinks = true,
+         .dropout = true,
+         .reach = 9,
+         .score = "q < k ? score * sigmoid(score) : max(score, 0.5) + batch"}};
     int index = 0;
     for (const oracle::Options& options : each) {
         SCOPED_TRACE(index);
@@ -264,6 +272,14 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     attention.relative_bias = 8193;
     refuses(attention, "relative_bias 8193 is not allowed: use 1 to 8192");
     attention.relative_bias = 0;
+    attention.score = "score; 2";
+    refuses(attention, "score 'score; 2': at column 6, ';' is not expected: use numbers, score, q");
+    attention.score = "score / 2";
+    attention.score_derivative = "2";
+    refuses(attention, "score_derivative '2' is not the derivative of score 'score/2'");
+    attention.score = "";
+    refuses(attention, "score_derivative '2' was given without a score");
+    attention.score_derivative = "";
     attention.key_length = 0;
     attention.patterns = 4;
     const Plan of_heads = context().plan(attention);
@@ -279,6 +295,10 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     attention.relative_bias = 16;
     expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
                              "leave relative_bias 0");
+    attention.relative_bias = 0;
+    attention.score = "score / 2";
+    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
+                             "leave score null");
 }
 
 TEST_F(ApiOptions, PatternsOfHeadsAreKeptApart) {

@@ -118,6 +118,7 @@ Problem random_problem(const Problem& shape, const Options& options, double dens
         for (float& slope : problem.alibi_slopes) slope = std::abs(slope) / 16;
     }
     if (options.sinks) fill(problem.sinks, shape.heads);
+    problem.score = options.score;
     problem.reach = options.reach;
     if (options.reach > 0) fill(problem.relative_bias, shape.heads * (2 * options.reach + 1));
     return problem;
@@ -211,7 +212,8 @@ spion::Attention attention_of(const Problem& problem) {
             .softcap = problem.softcap,
             .alibi = !problem.alibi_slopes.empty(),
             .sink = !problem.sinks.empty(),
-            .relative_bias = problem.reach};
+            .relative_bias = problem.reach,
+            .score = problem.score};
 }
 
 spion::HeadPatterns patterns_of(const Problem& problem) {

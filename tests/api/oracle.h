@@ -36,6 +36,7 @@ struct Problem {
     std::vector<float> alibi_slopes = {}, sinks = {};  // [heads], or empty
     int reach = 0;                                     // R of a bias by relative position; 0: none
     std::vector<float> relative_bias = {};             // [heads, 2R + 1], or empty
+    std::string score = {};                            // an expression of them, or empty
     // [B + 1] of sequences of at most `length`, which calls are given end to end, without what the
     // tensors above hold beyond their ends; or empty.
     std::vector<std::int32_t> cu_seqlens = {};
@@ -59,6 +60,7 @@ struct Options {
     bool softcap = false, alibi = false, sinks = false, dropout = false;
     int value_dim = 0;
     int reach = 0;  // of a bias by relative position
+    const char* score = "";
 };
 Problem random_problem(const Problem& shape, const Options& options, double density,
                        std::uint64_t seed);

@@ -310,7 +310,17 @@ CompileJobs masked_jobs(const Target& target) {
     return jobs;
 }
 
-CompileJobs changed_jobs(const Target& target) {
+// Of its variables, functions and comparisons, in the place of what else changes scores.
+void set_expression(Attention& attention, int variant) {
+    constexpr const char* kExpressions[] = {
+        "30*tanh(score/30)", "score-0.1*(1+head)*log(1+fabs(q-k))",
+        "q<k+9?score/(1+exp(-score)):max(score,sqrt(1+batch))-sigmoid(score)"};
+    attention.score = kExpressions[variant % 3];
+    attention.softcap = attention.dropout = 0.0F;
+    attention.alibi = attention.sink = false;
+}
+
+CompileJobs changed_jobs(const Target& target, bool expressed) {
     if (!compiles_every_kind(target)) return {};
     CompileJobs jobs;
     int variant = 0;
@@ -329,6 +339,7 @@ CompileJobs changed_jobs(const Target& target) {
                 attention.dropout = variant % 3 != 1 ? 0.1F : 0.0F;
                 attention.softcap = variant % 3 != 0 ? 30.0F : 0.0F;
                 attention.alibi = attention.sink = variant % 3 != 0;
+                if (expressed) set_expression(attention, variant);
                 if (variant % 5 == 0) attention.mask = ElementMask::kSpans;
                 if (variant % 4 == 3) attention.kv_heads = 1;
                 ++variant;

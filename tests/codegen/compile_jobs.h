@@ -47,7 +47,8 @@ CompileJobs packed_jobs(const Target& target, bool all);
 // Full patterns under a causal mask and under spans: every role, block and family, packed too; some
 // with a bias by relative position.
 CompileJobs masked_jobs(const Target& target);
-// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too.
-CompileJobs changed_jobs(const Target& target);
+// Dropout, softcap, slopes and sinks: every role, block and family, packed and under masks too. Or,
+// `expressed`, a user's expressions alone.
+CompileJobs changed_jobs(const Target& target, bool expressed);
 
 }  // namespace spion::test

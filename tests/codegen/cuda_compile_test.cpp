@@ -142,9 +142,20 @@ TEST_P(CudaCompile, MaskedAttentionHasNoSpills) {
 }
 
 TEST_P(CudaCompile, ChangedScoresHaveNoSpills) {
-    const CompileJobs jobs = test::changed_jobs(target);
+    const CompileJobs jobs = test::changed_jobs(target, false);
     if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {
         EXPECT_GE(jobs.size(), 48U);
+    }
+    compile_all(jobs);
+}
+
+TEST_P(CudaCompile, ExpressionsOfScoresHaveNoSpills) {
+    const CompileJobs jobs = test::changed_jobs(target, true);
+    if (GetParam() == 80 || GetParam() == 90 || GetParam() == 120) {
+        EXPECT_GE(jobs.size(), 48U);
+    }
+    for (const CompileJob& job : jobs) {
+        EXPECT_NE(job.source.text.find("#define SPION_SCORE_EXPRESSION "), std::string::npos);
     }
     compile_all(jobs);
 }

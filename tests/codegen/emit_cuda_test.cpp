@@ -110,6 +110,34 @@ TEST(EmitCuda, TextDoesNotDependOnTheWalk) {
     EXPECT_NE(a.text, emit(other, cuda_target(80)).text);
 }
 
+TEST(EmitCuda, ExpressionsAreFunctionsOfTheSource) {
+    TileProgram program = small_program();
+    EXPECT_EQ(emit(program, cuda_target(90)).text.find("Expression"), std::string::npos);
+    program.attention.score = "2 * tanh(score / 8) + q";
+    const std::string text = emit(program, cuda_target(90)).text;
+    EXPECT_NE(text.find(" score=2*tanh(score/8)+q\n"), std::string::npos) << text;
+    for (const char* line :
+         {"\n#define SPION_SCORE_EXPRESSION  // of a natural score, and its derivative by it\n"
+          "struct ScoreExpression {\n",
+          " n3 = score * (1.0F / 8.0F);\n", " = F::tanh(n3);\n", " = 2.0F * n4;\n",
+          " n7 = n5 + q;\n", "        changed = n7;\n", "        slope = n"}) {
+        EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
+    }
+    EXPECT_LT(text.find("changed = "), text.find("#include"));
+    // The text, and so the cache's key, is of the tree, whatever was written.
+    TileProgram same = program;
+    same.attention.score = "(2.0f*tanh((score)/8))+q";
+    EXPECT_EQ(emit(same, cuda_target(90)).text, text);
+    TileProgram other = program;
+    other.attention.score = "2 * tanh(score / 9) + q";
+    EXPECT_NE(emit(other, cuda_target(90)).text, text);
+    other = program;
+    other.attention.score_derivative = "(1 - tanh(score / 8) * tanh(score / 8)) / 4";
+    EXPECT_NE(emit(other, cuda_target(90)).text, text);
+    other.attention.score_derivative = "0.25";
+    expect_error<UserError>([&] { check(other.attention); }, "is not the derivative of score");
+}
+
 TEST(EmitCuda, BakedTablesAreConstantsOfTheSource) {
     TileProgram program = small_program();
     const std::string passed = emit(program, cuda_target(90)).text;

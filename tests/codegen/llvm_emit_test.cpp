@@ -71,6 +71,29 @@ TEST(EmitHost, PatternsOfOneShapeShareTheirText) {
     EXPECT_NE(a.text.find("shape block=32 stationary_rows=32"), std::string::npos);
 }
 
+TEST(EmitHost, ExpressionsAreFunctionsOfTheSource) {
+    TileProgram program = small_program();
+    const std::string without = emit(program, kTarget).text;
+    EXPECT_TRUE(has_line(without, "@kExpression = constant i8 0"));
+    EXPECT_EQ(without.find("define"), std::string::npos);
+    program.attention.score = "2 * tanh(score) + q";
+    const std::string text = emit(program, kTarget).text;
+    EXPECT_TRUE(has_line(text, "@kExpression = constant i8 1"));
+    for (const char* line : {"declare void @score_tanh(ptr, ptr)", "define void @express_score(",
+                             "  call void @score_number(float 0x4000000000000000, ptr %n0)",
+                             "  call void @score_tanh(ptr %score, ptr %n2)",
+                             "  call void @score_multiply(ptr %n0, ptr %n2, ptr %n3)",
+                             "  call void @score_add(ptr %n3, ptr %q, ptr %n5)",
+                             "  call void @score_copy(ptr %n5, ptr %changed)"}) {
+        EXPECT_TRUE(has_line(text, line)) << line << "\n" << text;
+    }
+    TileProgram same = program, other = program;
+    same.attention.score = "((2)*tanh(score))+q";
+    EXPECT_EQ(emit(same, kTarget).text, text);
+    other.attention.score = "2*tanh(score)+k";
+    EXPECT_NE(emit(other, kTarget).text, text);
+}
+
 TEST(EmitHost, BakedTablesAreConstantsOfTheSource) {
     TileProgram program = small_program();
     program.tables = Tables::kBaked;

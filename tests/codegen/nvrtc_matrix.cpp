@@ -116,7 +116,8 @@ void print_target(const Target& target, std::size_t step) {
     print_family("summary", test::summary_jobs(target), step);
     print_family("baked", test::baked_jobs(target), step);
     print_family("packed", test::packed_jobs(target, false), step);
-    print_family("changed", test::changed_jobs(target), step);
+    print_family("changed", test::changed_jobs(target, false), step);
+    print_family("expressed", test::changed_jobs(target, true), step);
     print_family("training", training_jobs(target), step);
 }
 

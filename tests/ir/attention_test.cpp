@@ -160,6 +160,14 @@ TEST(Attention, ShowsWhatChangesScores) {
     const std::string text = to_text(attention),
                       end = " dropout=0.1 softcap=50 alibi=true sink=true relative_bias=128";
     EXPECT_EQ(text.substr(text.size() - end.size()), end);
+    attention.softcap = 0.0F;
+    attention.score = "2 * tanh( score )";
+    attention.score_derivative = "2 * (1 - tanh(score) * tanh(score))";
+    EXPECT_NO_THROW(check(attention));
+    const std::string expressed = to_text(attention),
+                      canonical =
+                          " score=2*tanh(score) score_derivative=2*(1-tanh(score)*tanh(score))";
+    EXPECT_EQ(expressed.substr(expressed.size() - canonical.size()), canonical);
 }
 
 }  // namespace

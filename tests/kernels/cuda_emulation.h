@@ -146,6 +146,9 @@ SPION_DEVICE float lg2_approx(float x) {
 SPION_DEVICE float rcp_approx(float x) {
     return 1.0F / x;
 }
+SPION_DEVICE float sqrt_approx(float x) {
+    return std::sqrt(x);
+}
 SPION_DEVICE float tanh_approx(float x) {
     return std::tanh(x);
 }

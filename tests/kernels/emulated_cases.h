@@ -28,6 +28,7 @@ struct EmulatedCase {
     int value_dim = 0;    // 0: head_dim
     bool varlen = false;  // of three sequences
     int relative_bias = 0;
+    const char* score = "";
 
     int bias_entries() const { return relative_bias == 0 ? 0 : 2 * relative_bias + 1; }
     int values() const { return value_dim == 0 ? head_dim : value_dim; }
@@ -60,6 +61,12 @@ inline EmulatedCase with_sequences(EmulatedCase c) {
 // The case with a bias by relative position up to `reach`.
 inline EmulatedCase with_bias(int reach, EmulatedCase c) {
     c.relative_bias = reach;
+    return c;
+}
+
+// The case with an expression of scores.
+inline EmulatedCase with_score(const char* score, EmulatedCase c) {
+    c.score = score;
     return c;
 }
 
@@ -167,6 +174,42 @@ inline std::vector<EmulatedCase> emulated_cases() {
                        kZero,         true,         kNone, 0,  0,   1,  0.1F, 5.0F, true, true}),
         with_bias(1, with_sequences({"varlen_bias", DType::kBf16, 2, 32, 200, 64, 64, 64, 64, 2,
                                      kZero, false, kSpans, 1})),
+        // A user's expression: of all variables and beside everything else, of members, packed,
+        // sequences; one that is no number where a causal mask drops its scores; dK and dV apart, with
+        // a bias and more keys than queries.
+        with_score("30*tanh(score/30)-(0.1+0.05*head)*log(1+fabs(q-k))+batch*0.01",
+                   {"score_bf16_d32",
+                    DType::kBf16,
+                    4,
+                    32,
+                    200,
+                    64,
+                    64,
+                    128,
+                    64,
+                    2,
+                    kZero,
+                    true,
+                    kCausal,
+                    2,
+                    0,
+                    1,
+                    0.1F,
+                    0.0F,
+                    true,
+                    true}),
+        with_score("score-0.3*log(1+q-k)", {"score_fp16_d64", DType::kFp16, 1, 64, 150, 32, 32, 32,
+                                            16, 3, kMasked, true, kCausal}),
+        with_score("q<k?0.5*score:max(score,0.1*score)+sqrt(1+q)/9",
+                   {"packed_score", DType::kFp16, 2, 16, 250, 16, 64, 64, 16, 3, kZero, true}),
+        with_score("exp(min(score,3))/4-q*0.01",
+                   with_sequences({"varlen_score", DType::kBf16, 2, 32, 200, 64, 64, 64, 64, 2,
+                                   kZero, false, kSpans, 1})),
+        with_bias(33, with_score("score/(1.5+sigmoid(score))*(head==0?1:2)",
+                                 {"score_tf32_d208", DType::kTf32, 2, 208, 70, 32, 32, 32, 32, 1,
+                                  kZero, true, kNone, 1, 130})),
+        with_score("score*fabs(score)/8", {"score_fp32_d16", DType::kFp32, 2, 16, 75, 16, 16, 32,
+                                           16, 2, kMasked, true, kNone}),
         // Changed scores and dropout: column groups in pairs and alone, gather blocks of a column
         // group, packed, dK and dV apart, members of a group.
         {"changed_bf16_d32",
@@ -273,7 +316,8 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
                           .alibi = c.alibi,
                           .sink = c.sink,
                           .relative_bias = c.relative_bias,
-                          .varlen = c.varlen},
+                          .varlen = c.varlen,
+                          .score = c.score},
             .block = c.block,
             .stationary_rows = c.stationary_rows,
             .streamed_rows = c.streamed_rows,

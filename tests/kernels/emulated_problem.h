@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ir/element_spans.h"
+#include "ir/score_expression.h"
 #include "kernels/random.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
@@ -157,6 +158,15 @@ struct Problem {
         if (c.softcap > 0) {
             const double t = std::tanh(result.score / double{c.softcap});
             result = {double{c.softcap} * t, scale * (1 - t * t), 1};
+        }
+        if (*c.score != '\0') {
+            const ScoreChange change =
+                evaluate(score_graph(c.score, ""), {.score = result.score,
+                                                    .query = static_cast<double>(i),
+                                                    .key = static_cast<double>(j),
+                                                    .head = static_cast<double>(h),
+                                                    .batch = static_cast<double>(b)});
+            result = {change.changed, scale * change.slope, 1};
         }
         if (c.alibi) {
             const std::int64_t apart = std::abs(i + c.keys() - c.length - j);

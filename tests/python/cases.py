@@ -30,10 +30,20 @@ CASES = {
 CASES["values and all"] = {"values": 24, "keys": 130, **CASES["all"]}
 
 
+EXPRESSION = "2*tanh(score/2)-0.05*(1+head)*fabs(q-k)"
+
+
+def express(scores):
+    """The same of scores [B, H, L, Lk]."""
+    head, q, k = (torch.arange(size) for size in scores.shape[1:])
+    return 2 * torch.tanh(scores / 2) - 0.05 * (1 + head[:, None, None]) * (q[:, None] - k).abs()
+
+
 class Case:
     def __init__(
         self, keys=LENGTH, shared=HEADS, patterns=1, causal=False, softcap=0.0, alibi=False,
         sinks=False, dropout=0.0, softmax="masked", width=WIDTH, values=WIDTH, reach=0,
+        expressed=False,
     ):
         numbers = np.random.default_rng(len(str(locals())))
 
@@ -56,6 +66,9 @@ class Case:
         }
         if reach:
             self.fields["relative_bias"] = reach
+        self.change = express if expressed else None
+        if expressed:
+            self.fields["score"] = EXPRESSION
         if values != width:
             self.fields["value_dim"] = values
         self.state = spion.dropout_state(SEED, OFFSET) if dropout else None
@@ -80,7 +93,7 @@ class Case:
         o, lse = reference.attention(
             q, k, v, self.bits, BLOCK, **words,
             slopes=None if self.slopes is None else torch.from_numpy(self.slopes).double(),
-            sinks=sinks, bias=bias, factors=factors,
+            sinks=sinks, bias=bias, factors=factors, change=self.change,
             pruned_zero=softmax == "pruned_zero",
         )
         leaves = [x for x in leaves if x is not None]

@@ -32,13 +32,15 @@ def kept_factors(dropout, seed, offset, batch, heads, length, keys):
 
 
 def attention(q, k, v, bits, block, *, causal=False, softcap=0.0, slopes=None, sinks=None,
-              bias=None, factors=None, pruned_zero=False):
-    """o and lse of float64 tensors; bits [patterns, nb, nbk]."""
+              bias=None, factors=None, pruned_zero=False, change=None):
+    """o and lse of float64 tensors; bits [patterns, nb, nbk]; change: of scores [B, H, L, Lk]."""
     heads, length, keys = q.shape[1], q.shape[2], k.shape[2]
     k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) / q.shape[3] ** 0.5
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
+    if change is not None:
+        scores = change(scores)
     place = torch.arange(length)[:, None] + keys - length
     distance = place - torch.arange(keys)
     if slopes is not None:

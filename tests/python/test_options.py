@@ -18,7 +18,21 @@ LEARNT = ("sinks", "relative_bias")
 
 @pytest.mark.parametrize("name", CASES)
 def test_plans_equal_float64(name):
-    case = Case(**CASES[name])
+    expect_float64(Case(**CASES[name]))
+
+
+def test_expressions_of_scores_equal_float64():
+    case = Case(keys=130, shared=2, causal=True, alibi=True, sinks=True, expressed=True)
+    expect_float64(case)
+    case.fields["score_derivative"] = "1-tanh(score/2)*tanh(score/2)"
+    expect_float64(case)
+    with pytest.raises(spion.UserError, match="score_derivative '1' is not the derivative of"):
+        spion.plan(**{**case.fields, "score_derivative": "1"})
+    with pytest.raises(spion.UserError, match="at column 6, ';' is not expected: use numbers, score"):
+        spion.plan(**{**case.fields, "score": "score;", "score_derivative": ""})
+
+
+def expect_float64(case):
     plan = spion.plan(**case.fields)
     o, lse = plan.forward(case.q, case.k, case.v, case.pattern, **case.given())
     made = plan.backward(

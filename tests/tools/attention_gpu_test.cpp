@@ -159,6 +159,28 @@ TEST_P(GpuAttention, RelativeBiasEqualsTheReference) {
     }
 }
 
+// Users' expressions, in every block and so every family, packed too; the first is no number where the
+// mask drops its scores.
+TEST_P(GpuAttention, ExpressionsOfScoresEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    for (const int block : {16, 32, 64, 128}) {
+        AttentionCase problem =
+            pick_attention(random, dtype, head_dim, block, pick_softmax(random));
+        const bool causal = pick(random, 0, 1) == 0;
+        problem = with_mask(random, problem, causal ? ElementMask::kCausal : ElementMask::kSpans);
+        problem.attention.score = causal ? "6*tanh(score/6)-(0.2+0.1*head)*log(1+q-k)"
+                                         : canonical_score(test::random_score(random, 4));
+        expect_passes(problem);
+        if (block <= 32 && head_dim <= 128) {
+            problem.packed_rows = 2;
+            expect_passes(problem);
+        }
+    }
+}
+
 // With Q = K = 0 a row's probabilities are all alike, and where V has a 1 for one key each, O shows
 // which elements are dropped.
 TEST_P(GpuAttention, DropsWhatTheContractSays) {

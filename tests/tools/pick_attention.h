@@ -7,8 +7,10 @@
 #include <random>
 #include <vector>
 
+#include "ir/score_expression.h"
 #include "tests/support/random_case.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_score.h"
 #include "tests/support/softmax_kinds.h"
 #include "tools/oracle/attention_case.h"
 
@@ -132,7 +134,7 @@ inline AttentionCase with_grouped_heads(std::mt19937_64& random, AttentionCase p
 
 // The problem with some changes of scores and probabilities, one at least.
 inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase problem) {
-    const int changes = pick(random, 1, 31);
+    const int changes = pick(random, 1, 63);
     Attention& attention = problem.attention;
     if ((changes & 1) != 0) {
         attention.dropout = pick(random, 0, 1) == 0 ? 0.1F : 0.6F;
@@ -145,6 +147,10 @@ inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase 
     if ((changes & 16) != 0) {
         const int reaches[] = {1, 7, 40, 500};
         attention.relative_bias = reaches[pick(random, 0, 3)];
+    }
+    if ((changes & 32) != 0) {
+        attention.softcap = 0.0F;  // which an expression has itself
+        attention.score = canonical_score(test::random_score(random, 3));
     }
     problem.values = random_score_values(attention, problem.seed);
     problem.values->dropout_enabled = pick(random, 0, 4) > 0;

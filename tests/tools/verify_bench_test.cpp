@@ -52,6 +52,31 @@ TEST(Verify, PrintsOneLineATensorAndNothingElseButRepeatability) {
     }
 }
 
+TEST(Verify, TakesAnExpressionOfScores) {
+    const ScratchFolder folder;
+    const std::string verify =
+        "verify --device cpu --block 16 --length 60 --heads 2 --head-dim 16 --batch 2 --causal "
+        "--pattern " +
+        folder.write("bits", kBits);
+    const auto result = run_command(verify +
+                                    " --score '3 * tanh(score / 3) - (1 + head) * log(1 + q - k)' "
+                                    "--score-derivative '1 - tanh(score/3) * tanh(score/3)'");
+    EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
+    EXPECT_NE(result.err.find("score=3*tanh(score/3)-(1+head)*log(1+q-k) score_derivative="),
+              std::string::npos)
+        << result.err;
+    const auto refused = [&](const std::string& flags, const std::string& sentence) {
+        const auto one = run_command(verify + flags);
+        EXPECT_EQ(one.exit_code, 2) << one.out << one.err;
+        EXPECT_NE(one.err.find(sentence), std::string::npos) << one.err;
+    };
+    refused(" --score 'tanh(score); q'",
+            "score 'tanh(score); q': at column 12, ';' is not expected");
+    refused(" --score score/2 --score-derivative 0.4",
+            "score_derivative '0.4' is not the derivative of score 'score/2'");
+    refused(" --score score/2 --softcap 3", "softcap=3 beside score 'score/2' is not supported");
+}
+
 TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
     const ScratchFolder folder;
     const std::string bits = folder.write("bits", kBits);

@@ -4,9 +4,11 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "ir/error.h"
+#include "ir/score_expression.h"
 #include "runtime/threads.h"
 
 namespace spion {
@@ -26,6 +28,7 @@ struct Head {
     const BlockPattern* pattern;
     const MaskRules* rules;  // null: none
     const ScoreValues* values;
+    const ScoreGraph* expression;  // null: none
     std::int64_t sample, head;
     std::int64_t valid_keys;
     std::vector<double> q, k, v, d_o;     // [L, D], [Lk, D], [Lk, D], [L, D]
@@ -115,6 +118,16 @@ double changed_score(const Head& head, std::int64_t i, std::int64_t j, double& s
         const double capped = std::tanh(score / attention.softcap);
         score = attention.softcap * capped;
         slope *= 1 - capped * capped;
+    }
+    if (head.expression != nullptr) {
+        const ScoreChange change =
+            evaluate(*head.expression, {.score = score,
+                                        .query = static_cast<double>(i),
+                                        .key = static_cast<double>(j),
+                                        .head = static_cast<double>(head.head),
+                                        .batch = static_cast<double>(head.sample)});
+        score = change.changed;
+        slope *= change.slope;
     }
     if (attention.alibi) {
         const std::int64_t ahead = i + attention.diagonal() - j;
@@ -212,7 +225,9 @@ struct HeadTerms {
     std::vector<double> d_k_of_head, d_v_of_head, d_bias;
 };
 
-HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, ReferenceResult& result) {
+// expression: of the attention's scores, or null.
+HeadTerms run_head(const ReferenceProblem& problem, const ScoreGraph* expression,
+                   std::int64_t index, ReferenceResult& result) {
     const Attention& attention = problem.attention;
     const std::int64_t rows = attention.length, keys = attention.key_value_length();
     const std::int64_t elements = rows * attention.head_dim;
@@ -232,6 +247,7 @@ HeadTerms run_head(const ReferenceProblem& problem, std::int64_t index, Referenc
                                           (attention.heads / attention.patterns)],
               .rules = problem.rules,
               .values = &problem.values,
+              .expression = expression,
               .sample = sample,
               .head = index % attention.heads,
               .valid_keys = attention.key_padding ? problem.lengths[sample] : keys,
@@ -331,10 +347,14 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
     const std::size_t entries = problem.attention.bias_entries();
     result.d_relative_bias.assign(problem.attention.heads * entries, 0);
     std::vector<HeadTerms> terms(heads);
+    std::optional<ScoreGraph> expression;
+    if (!problem.attention.score.empty()) {
+        expression = score_graph(problem.attention.score, problem.attention.score_derivative);
+    }
     std::atomic<std::int64_t> next = 0;
     const auto work = [&] {
         for (std::int64_t index = next++; index < heads; index = next++) {
-            terms[index] = run_head(problem, index, result);
+            terms[index] = run_head(problem, expression ? &*expression : nullptr, index, result);
         }
     };
     run_on_threads(static_cast<int>(std::min<std::int64_t>(thread_count(), heads)), work);

@@ -20,7 +20,7 @@ constexpr int kOnlyFullWidth = 128;
 
 bool changes_scores(const Attention& attention) {
     return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi ||
-           attention.relative_bias > 0;
+           attention.relative_bias > 0 || !attention.score.empty();
 }
 
 bool computes(KernelRole role) {
@@ -47,8 +47,8 @@ std::string why_not(const KernelCase& launch) {
                "and not patterns of heads";
     }
     if (changes_scores(attention)) {
-        return "kernels of the fused backward have no registers for dropout, softcap, alibi or "
-               "relative_bias";
+        return "kernels of the fused backward have no registers for dropout, softcap, alibi, "
+               "relative_bias or a score expression";
     }
     if (attention.mask == ElementMask::kSpans) {
         return "kernels of the fused backward take turns that the pattern alone decides, "
@@ -110,7 +110,9 @@ std::string why_not_program(const TileProgram& program, const Target& target) {
         program.attention.key_value_heads() != program.attention.heads ||
         program.attention.patterns > 1 || tma_tile_width(program.attention) < 64) {
         return fmt::format(
-            "{} takes no mask of spans, dropout, softcap, alibi or relative_bias, one pattern, as "
+            "{} takes no mask of spans, dropout, softcap, alibi, relative_bias or score "
+            "expression, "
+            "one pattern, as "
             "many heads of K and V as of Q and D and Dv of at most 128, one of them above 32: take "
             "attention_query_gradient and attention_key_value_gradient",
             to_string(program.role));

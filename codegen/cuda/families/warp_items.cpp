@@ -22,13 +22,14 @@ bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Tar
     return unit == MatrixUnit::kMmaSyncTma && has_sm90_instructions(target);
 }
 
-// dK and dV keep the slopes of capped scores beside everything else, or where a head's biases lie.
+// dK and dV keep the slopes of changed scores beside everything else, or where a head's biases lie.
 std::string why_not_scores(const Attention& attention, KernelRole role) {
     if (role != KernelRole::kKeyValueGradient) {
         return "";
     }
-    return attention.softcap > 0.0F
-               ? "a warp has no registers for the slopes of softcap in dK and dV"
+    return attention.softcap > 0.0F || !attention.score.empty()
+               ? "a warp has no registers for the slopes of softcap or a score expression in dK "
+                 "and dV"
            : attention.relative_bias > 0 ? "a warp has no registers for relative_bias in dK and dV"
                                          : "";
 }

@@ -9,6 +9,7 @@
 #include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/pipeline.cuh"
 #include "kernels/cuda/common/score.cuh"
+#include "kernels/cuda/common/score_expression.cuh"
 #include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
 
@@ -263,7 +264,9 @@ SPION_DEVICE int clip_walk(const SpionAttentionArguments& args, Walk& walk, int 
 }
 
 // Whether bodies have to know which positions their scores are of.
-enum : bool { kPositionsMatter = kElementsMasked || kDrops || kSlopes || kRelativeBias > 0 };
+enum : bool {
+    kPositionsMatter = kElementsMasked || kDrops || kSlopes || kRelativeBias > 0 || kExpression
+};
 
 // What depends on the positions of a warp's rows and columns, in the steps of an item: the element
 // mask, dropout, slopes and a bias.
@@ -289,7 +292,7 @@ struct StepElements {
         if constexpr (kMembers == 1) return *this;
         const int query = query_head(head, member);
         return {mask, gather_blocks, listed, dropout_key(args, (unsigned)(batch * kHeads + query)),
-                head_scores(args, query)};
+                head_scores(args, batch, query)};
     }
     // The streamed position of the step's column; the end where it has no such column.
     __device__ __forceinline__ int position(int column) const {
@@ -320,6 +323,15 @@ struct StepElements {
     template <int kTiles>
     __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4],
                                                        int column) const {
+        NoSlopes slopes;
+        add_position_terms(scores, slopes, column);
+    }
+    // The same with the slopes of an expression.
+    template <int kTiles, typename Slopes>
+    __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4], Slopes& slopes,
+                                                       int column) const {
+        express_scores<kRowsAreKeys>(scores, slopes, scores_of_head, mask.warp_row,
+                                     [&](int n) { return position(column + 16 * n); });
         // Distances are those of query i + kDiagonal to key j.
         const int beside = mask.warp_row + (kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal);
         scores_of_head.add_position_terms<kRowsAreKeys, kGatherRows>(
@@ -343,7 +355,7 @@ SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArgume
                                                       int listed, int batch, int head, int row) {
     const int query = query_head(head, 0);
     return {element_mask<kRowsAreKeys>(args, batch, row), gather_blocks, listed,
-            dropout_key(args, (unsigned)(batch * kHeads + query)), head_scores(args, query)};
+            dropout_key(args, (unsigned)(batch * kHeads + query)), head_scores(args, batch, query)};
 }
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that

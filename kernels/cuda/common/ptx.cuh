@@ -102,6 +102,13 @@ SPION_DEVICE float rcp_approx(float x) {
     return y;
 }
 
+// Square root, relative error about 2^-23.
+SPION_DEVICE float sqrt_approx(float x) {
+    float y;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // tanh(x), relative error about 2^-11.
 SPION_DEVICE float tanh_approx(float x) {
     float y;

@@ -1,7 +1,7 @@
 // What happens to a score, for all CUDA bodies. A score is a raw product q . k; exponents are base
 // 2, with kScale * log2(e) folded into one multiply-add. A cap of scores is change_scores and
-// ScoreSlopes; what depends on positions is added afterwards (HeadScores::add_position_terms): the
-// slopes of ALiBi here, then a bias (relative_bias.cuh).
+// ScoreSlopes; what depends on positions comes afterwards (StepElements::add_position_terms): a
+// user's expression (score_expression.cuh), the slopes of ALiBi here, then a bias (relative_bias.cuh).
 #ifndef SPION_SCORE_CUH
 #define SPION_SCORE_CUH
 
@@ -26,6 +26,11 @@ SPION_DEVICE float larger_score(float a, float b) {
 }
 
 enum : bool { kCaps = kSoftcap > 0.0F, kSlopes = kAlibi, kSinks = kSink };
+#ifdef SPION_SCORE_EXPRESSION
+enum : bool { kExpression = true };
+#else
+enum : bool { kExpression = false };
+#endif
 // From a raw score to the argument of the cap's tanh.
 #define kOfCap (kScale / (kCaps ? kSoftcap : 1.0F))
 
@@ -56,8 +61,11 @@ SPION_DEVICE void change_scores(float (&scores)[kRows][kTiles][4]) {
     for (int m = 0; m < kRows; ++m) change_scores(scores[m]);
 }
 
-// What change_scores has done to the scores of a tile, as d(changed) / d(raw).
-template <int kTiles, bool kChanges = kCaps>
+// What happened to the scores of a tile, as d(changed) / d(raw): nothing, a cap, or an expression.
+enum { kSlopesAre1, kSlopesOfCap, kSlopesOfExpression };
+template <int kTiles, int kKind = kExpression ? kSlopesOfExpression
+                                  : kCaps     ? kSlopesOfCap
+                                              : kSlopesAre1>
 struct ScoreSlopes {
     float slopes[kTiles][4];
 
@@ -80,7 +88,20 @@ struct ScoreSlopes {
 };
 
 template <int kTiles>
-struct ScoreSlopes<kTiles, false> {
+struct ScoreSlopes<kTiles, kSlopesOfExpression> {
+    float slopes[kTiles][4];  // set where the scores are changed, at their positions
+
+    __device__ __forceinline__ void take(const float (&)[kTiles][4]) {}
+    __device__ __forceinline__ void set(int j, int i, float slope) { slopes[j][i] = slope; }
+    // An expression need not have a slope where its score does not count.
+    __device__ __forceinline__ float gradient(int j, int i, float probability,
+                                              float gradient_minus_delta) const {
+        return probability > 0.0F ? gradient_minus_delta * probability * slopes[j][i] : 0.0F;
+    }
+};
+
+template <int kTiles>
+struct ScoreSlopes<kTiles, kSlopesAre1> {
     __device__ __forceinline__ void take(const float (&)[kTiles][4]) {}
     __device__ __forceinline__ float gradient(int, int, float probability,
                                               float gradient_minus_delta) const {
@@ -90,7 +111,8 @@ struct ScoreSlopes<kTiles, false> {
 
 // What the launch says about a query head's scores.
 struct HeadScores {
-    float slope;  // of a raw score, with kSlopes
+    float slope;      // of a raw score, with kSlopes
+    int head, batch;  // with kExpression
     BiasTable bias;
 
     // Of scores [16, 8 * kTiles] minus slope * |row - column| more, and plus the bias. warp_row: the
@@ -119,8 +141,13 @@ struct HeadScores {
     }
 };
 
-SPION_DEVICE HeadScores head_scores(const SpionAttentionArguments& args, int query_head) {
+SPION_DEVICE HeadScores head_scores(const SpionAttentionArguments& args, int batch,
+                                    int query_head) {
     HeadScores head = {};
+    if constexpr (kExpression) {
+        head.head = query_head;
+        head.batch = batch;
+    }
     if constexpr (kSlopes) head.slope = args.alibi_slopes[query_head] * (1.0F / kScale);
     head.bias = bias_table(args, query_head);
     return head;

@@ -37,7 +37,7 @@ SPION_DEVICE void compute_probabilities(float (&scores)[kColumns / 8][4],
     WarpMma::multiply_transposed(scores, key, tiles.query, column);
     change_scores(scores);
     slopes.take(scores);
-    elements.add_position_terms(scores, column);
+    elements.add_position_terms(scores, slopes, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
 #pragma unroll

@@ -111,7 +111,7 @@ SPION_DEVICE void add_query_gradient(float (&query_gradient)[kHeadTiles][4],
     change_scores(scores);
     ScoreSlopes<kColumns / 8> slopes;
     slopes.take(scores);
-    elements.add_position_terms(scores, column);
+    elements.add_position_terms(scores, slopes, column);
     mask_scores(scores, ScoreMask<>{valid});
     elements.drop(scores, column, kMaskedScore);
 #pragma unroll

@@ -192,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         if (valid <= 0) continue;
         add_probabilities(mean, query_tile, warp_row, valid, shift,
                           element_mask<false>(args, batch_head / kHeads, tile_row + warp_row),
-                          head_scores(args, batch_head % kHeads), tile_column);
+                          head_scores(args, batch_head / kHeads, batch_head % kHeads), tile_column);
     }
     cp_async_wait_group<0>();
 

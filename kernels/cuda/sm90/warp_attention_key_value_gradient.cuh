@@ -55,7 +55,7 @@ struct Consumer {
             for (int m = 0; m < kRowTiles; ++m) {
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
-                elements.of_row_tile(m).add_position_terms(scores[m], column);
+                elements.of_row_tile(m).add_position_terms(scores[m], slopes[m], column);
                 kept[m] = elements.of_row_tile(m).template kept<kScoreTiles>(column);
             }
 #pragma unroll

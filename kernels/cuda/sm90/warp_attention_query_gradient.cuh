@@ -109,7 +109,7 @@ struct Consumer {
                 }
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
-                elements.of_row_tile(m).add_position_terms(scores[m], column);
+                elements.of_row_tile(m).add_position_terms(scores[m], slopes[m], column);
                 mask_scores(scores[m], ScoreMask<>{valid - column});
                 elements.of_row_tile(m).drop(scores[m], column, kMaskedScore);
             }

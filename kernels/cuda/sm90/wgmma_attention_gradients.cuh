@@ -106,7 +106,7 @@ struct Consumer {
 };
 static_assert(kStages == 2 && kMembers == 1);
 #ifndef SPION_SAMPLE
-static_assert(!kDrops && !kCaps && !kSlopes, "there are no registers for them");
+static_assert(!kDrops && !kCaps && !kSlopes && !kExpression, "there are no registers for them");
 #endif
 
 // The accumulator goes to the reduce warp, whose fence orders it before the transfer.

@@ -109,7 +109,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         change_scores(scores);
         ScoreSlopes<kScoreTiles> slopes;
         slopes.take(scores);
-        elements.at(step).add_position_terms(scores, 0);
+        elements.at(step).add_position_terms(scores, slopes, 0);
         mask_scores(scores, step_mask(valid, gather_mask));
         elements.at(step).drop(scores, 0, kMaskedScore);
 #pragma unroll

@@ -39,7 +39,7 @@ SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreT
     change_scores(scores);
     ScoreSlopes<kScoreTiles> slopes;
     slopes.take(scores);
-    elements.add_position_terms(scores, 0);
+    elements.add_position_terms(scores, slopes, 0);
     take_part_of_probabilities<0, kScoreTiles>(scores, lane_lse);
     mask_transposed(scores, mask);
     return slopes;
@@ -67,7 +67,7 @@ SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
 // the item's stationary stage, and not kept in registers from step to step.
 SPION_DEVICE StepElements<true> elements_of_step(const SpionAttentionArguments& args,
                                                  int stationary_stage, int left, int warp_row) {
-    if constexpr (!kDrops && !kSlopes && kRelativeBias == 0) return {};
+    if constexpr (!kDrops && !kSlopes && kRelativeBias == 0 && !kExpression) return {};
     const ItemPlan plan = read_plan(stationary_stage);
     const int walked = plan.steps();
     const MemberStep at = member_step(kMembers * walked - left, walked);

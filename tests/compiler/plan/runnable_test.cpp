@@ -90,6 +90,34 @@ TEST(Runnable, ABiasIsOfAllButTheFusedBackwardAndDkAndDvOfWarps) {
               "a warp has no registers for relative_bias in dK and dV: take unit=mma_sync");
     expect_error<UserError>([&] { lowered(128, KernelRole::kGradients); }, "relative_bias");
 }
+
+TEST(Runnable, ExpressionsOfScoresAreOfAllButTwo) {
+    const Target target = cuda_target(90);
+    Attention attention{
+        .heads = 32, .head_dim = 64, .length = 4096, .dtype = DType::kBf16, .scale = 0.2F};
+    const auto program_of = [&](int block, KernelRole role) {
+        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target,
+                     LaunchOptions{.packed_rows = 1});
+    };
+    TileProgram fused = program_of(128, KernelRole::kGradients);
+    TileProgram warp = program_of(32, KernelRole::kKeyValueGradient);
+    EXPECT_EQ(warp.unit, MatrixUnit::kMmaSyncTma);
+    attention.score = "score-0.1*log(1+fabs(q-k))";
+    for (const KernelRole role :
+         {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
+        EXPECT_EQ(program_of(128, role).unit, MatrixUnit::kWgmma);
+    }
+    EXPECT_EQ(program_of(32, KernelRole::kForward).unit, MatrixUnit::kMmaSyncTma);
+    EXPECT_EQ(program_of(32, KernelRole::kQueryGradient).unit, MatrixUnit::kMmaSyncTma);
+    EXPECT_NE(program_of(32, KernelRole::kKeyValueGradient).unit, MatrixUnit::kMmaSyncTma);
+    fused.attention.score = warp.attention.score = attention.score;
+    EXPECT_NE(why_not_emitted(fused, target).find("relative_bias or score expression"),
+              std::string::npos);
+    EXPECT_NE(why_not_emitted(warp, target)
+                  .find("a warp has no registers for the slopes of softcap or a score expression "
+                        "in dK and dV"),
+              std::string::npos);
+}
 #endif
 
 #ifdef SPION_HOST_BACKEND

@@ -54,7 +54,7 @@ class TellingDevice : public test::FakeDevice {
 class TiersTest : public ::testing::Test {
   protected:
     static constexpr int kLength = 300, kBlock = 32;
-    static constexpr Attention kAttention{
+    static inline const Attention kAttention{
         .heads = 3, .head_dim = 32, .length = kLength, .dtype = DType::kFp32, .scale = 0.2F};
 
     std::vector<TierVerdict> decide_all(const std::vector<BlockPattern>& patterns) {

@@ -121,6 +121,14 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
                 s = a.softcap * std::tanh(raw / a.softcap);
                 slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
             }
+            if (!a.score.empty() && i < j) {
+                slope[j] /= std::cosh(s / 3) * std::cosh(s / 3);
+                s = 3 * std::tanh(s / 3);
+            } else if (!a.score.empty()) {
+                const double share = 1 / (1 + std::exp(-s));
+                slope[j] *= share + s * share * (1 - share);
+                s = s * share - double(head_of + 2 * (head / a.heads)) * double(i - j) / 9;
+            }
             if (a.alibi) {
                 s -= problem.values.alibi_slopes[head_of] * double(std::abs(behind(a, i, j)));
             }

@@ -24,6 +24,10 @@ ReferenceProblem problem_of(const Attention& attention, const BlockPattern& patt
                             std::int64_t batch, const std::vector<int>& lengths,
                             const Inputs& inputs);
 
+// The one expression of scores that NaiveAttention knows, written out in it by hand.
+constexpr const char* kNaiveScore =
+    "q < k ? 3 * tanh(score / 3) : score * sigmoid(score) - (head + 2 * batch) * fabs(q - k) / 9";
+
 // Whether query i keeps key j.
 using Keeps = std::function<bool(std::int64_t i, std::int64_t j)>;
 

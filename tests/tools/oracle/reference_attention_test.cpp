@@ -112,14 +112,19 @@ TEST(ReferenceAttention, EqualsDenseMatricesWithChangedScores) {
                           .scale = 0.5F,
                           .key_padding = true};
     Attention dropping = plain, capped = plain, sloped = plain, sunk = plain, biased = plain,
-              all = plain;
+              expressed = plain, all = plain;
     all.dropout = dropping.dropout = 0.3F;
     all.softcap = capped.softcap = 2.5F;
     all.alibi = sloped.alibi = true;
     all.sink = sunk.sink = true;
     all.relative_bias = biased.relative_bias = 5;
+    expressed.score = test::kNaiveScore;
+    Attention all_expressed = all;
+    all_expressed.softcap = 0;
+    all_expressed.score = test::kNaiveScore;
     for (const SoftmaxKind softmax : test::softmax_kinds()) {
-        for (Attention attention : {dropping, capped, sloped, sunk, biased, all}) {
+        for (Attention attention :
+             {dropping, capped, sloped, sunk, biased, expressed, all, all_expressed}) {
             attention.softmax = softmax;
             const Inputs inputs = random_inputs(attention, 2, generator);
             const std::vector<int> lengths{35, 0};
@@ -232,8 +237,8 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 generator(seed);
-    for (const int kind : {0, 1, 2, 3}) {
-        const bool changed = kind >= 2;
+    for (const int kind : {0, 1, 2, 3, 4}) {
+        const bool changed = kind >= 2, expressed = kind == 4;
         const Attention attention{
             .heads = 1,
             .head_dim = 16,
@@ -243,10 +248,11 @@ TEST(ReferenceAttention, GradientsAreThoseOfTheForwardPass) {
             .softmax = kind % 2 == 0 ? SoftmaxKind::kPrunedZero : SoftmaxKind::kMasked,
             .key_padding = true,
             .dropout = changed ? 0.2F : 0.0F,
-            .softcap = changed ? 3.0F : 0.0F,
+            .softcap = changed && !expressed ? 3.0F : 0.0F,
             .alibi = changed,
             .sink = changed,
-            .relative_bias = changed ? 9 : 0};
+            .relative_bias = changed ? 9 : 0,
+            .score = expressed ? "sqrt(1+score*score)-log(1+fabs(q-k))*0.2+score/4" : ""};
         const BlockPattern pattern = pattern_with_empty_rows(40, 16, generator);
         const std::vector<int> lengths{33};
         Inputs inputs = random_inputs(attention, 1, generator);

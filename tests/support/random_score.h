@@ -1,0 +1,49 @@
+// Random score expressions (ir/score_expression.h), finite for scores and positions of tests; where
+// they jump, positions decide, which rounding cannot change.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <random>
+#include <string>
+
+namespace spion::test {
+
+// `depth` operations deep at most. Every one keeps numbers of some tens within some tens.
+inline std::string random_score(std::mt19937_64& random, int depth) {
+    const auto pick = [&](int count) { return static_cast<int>(random() % count); };
+    const auto inner = [&] { return random_score(random, depth - 1); };
+    if (depth == 0) {
+        const char* const leaves[] = {"score",         "score",        "score", "0.25",
+                                      "fabs(q-k)/100", "(head-1)*0.5", "2",     "(batch+1)*0.3"};
+        return leaves[pick(8)];
+    }
+    switch (pick(12)) {
+        case 0:
+            return fmt::format("({}+{})*0.5", inner(), inner());
+        case 1:
+            return fmt::format("{}-0.5*({})", inner(), inner());
+        case 2:
+            return fmt::format("5*tanh(({})/5)", inner());
+        case 3:
+            return fmt::format("3*sigmoid({})", inner());
+        case 4:
+            return fmt::format("log(1+exp(min({},9)))", inner());
+        case 5:
+            return fmt::format("sqrt(1+fabs({}))", inner());
+        case 6:
+            return fmt::format("max({},0.3*score)", inner());
+        case 7:
+            return fmt::format("min({},4+{})", inner(), inner());
+        case 8:
+            return fmt::format("(q {} k ? {} : {})", pick(2) == 0 ? "<" : ">=", inner(), inner());
+        case 9:
+            return fmt::format("({})/(1.5+fabs({}))", inner(), inner());
+        case 10:
+            return fmt::format("(k != {} ? score : -({}))", pick(40), inner());
+        default:
+            return inner();
+    }
+}
+
+}  // namespace spion::test
