@@ -213,22 +213,23 @@ nb::tuple workspace(const LentPlan& plan, std::int64_t batch, int pass) {
     return nb::make_tuple(needed.bytes, needed.alignment);
 }
 
+// The fields of spion.Attention, in their order there.
+void construct(Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,
+               float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
+               bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
+               bool sinks, int patterns, int value_dim, bool varlen, int relative_bias,
+               std::string score, std::string score_derivative) {
+    new (self) Attention(
+        make_attention(heads, head_dim, length, block, dtype, scale, softmax, key_padding,
+                       key_value_heads, causal, spans,
+                       {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen,
+                        relative_bias, std::move(score), std::move(score_derivative)}));
+}
+
 }  // namespace
 
 void bind_plan(nb::module_& module) {
-    nb::class_<Attention>(module, "Attention")
-        .def("__init__",
-             [](Attention* self, int heads, int head_dim, std::int64_t length, int block, int dtype,
-                float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
-                bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
-                bool sinks, int patterns, int value_dim, bool varlen, int relative_bias,
-                std::string score, std::string score_derivative) {
-                 new (self) Attention(make_attention(
-                     heads, head_dim, length, block, dtype, scale, softmax, key_padding,
-                     key_value_heads, causal, spans,
-                     {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen,
-                      relative_bias, std::move(score), std::move(score_derivative)}));
-             });
+    nb::class_<Attention>(module, "Attention").def("__init__", &construct);
     nb::class_<LentContext>(module, "Context")
         .def_static("open", &open_context, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
                     nb::arg().none(), nb::arg().none(), Released())

@@ -355,29 +355,8 @@ def plan(
     weighed. max_blocks: most blocks of any pattern (0: all of them), which bounds its tables. batch:
     B that is usual. context: where not the process's own.
     """
+    given = dict(locals())  # named as Attention's fields, but for those of the plan
     opened = context or _default_context(canonical(device))
-    attention = Attention(
-        heads=heads,
-        head_dim=head_dim,
-        length=length,
-        block=block,
-        dtype=dtype or ("fp32" if opened.name == "cpu" else "bf16"),
-        scale=scale,
-        softmax=softmax,
-        key_padding=key_padding,
-        key_value_heads=key_value_heads,
-        causal=causal,
-        spans=spans,
-        dropout=dropout,
-        key_length=key_length,
-        softcap=softcap,
-        alibi=alibi,
-        sinks=sinks,
-        patterns=patterns,
-        value_dim=value_dim,
-        varlen=varlen,
-        relative_bias=relative_bias,
-        score=score,
-        score_derivative=score_derivative,
-    )
+    given["dtype"] = dtype or ("fp32" if opened.name == "cpu" else "bf16")
+    attention = Attention(**{x.name: given[x.name] for x in dataclasses.fields(Attention)})
     return Plan(attention, opened, typical=typical, max_blocks=max_blocks, batch=batch)

@@ -97,6 +97,26 @@ bool keeps_all(std::int64_t /*i*/, std::int64_t /*j*/) {
     return true;
 }
 
+namespace {
+
+// Both multiply `slope` with the derivative at s.
+double cap(double s, double most, double& slope) {
+    slope /= std::cosh(s / most) * std::cosh(s / most);
+    return most * std::tanh(s / most);
+}
+
+// kNaiveScore; heads: head + 2 * batch.
+double naive_score(double s, std::int64_t i, std::int64_t j, double heads, double& slope) {
+    if (i < j) {
+        return cap(s, 3, slope);
+    }
+    const double share = 1 / (1 + std::exp(-s));
+    slope *= share + s * share * (1 - share);
+    return s * share - heads * double(i - j) / 9;
+}
+
+}  // namespace
+
 NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t head,
                                const Keeps& keeps) {
     const Attention& a = problem.attention;
@@ -116,18 +136,9 @@ NaiveAttention::NaiveAttention(const ReferenceProblem& problem, std::int64_t hea
                 s += double(problem.q[base + i * width + d]) * problem.k[base + j * width + d] *
                      a.scale;
             }
-            if (a.softcap > 0) {
-                const double raw = s;
-                s = a.softcap * std::tanh(raw / a.softcap);
-                slope[j] /= std::cosh(raw / a.softcap) * std::cosh(raw / a.softcap);
-            }
-            if (!a.score.empty() && i < j) {
-                slope[j] /= std::cosh(s / 3) * std::cosh(s / 3);
-                s = 3 * std::tanh(s / 3);
-            } else if (!a.score.empty()) {
-                const double share = 1 / (1 + std::exp(-s));
-                slope[j] *= share + s * share * (1 - share);
-                s = s * share - double(head_of + 2 * (head / a.heads)) * double(i - j) / 9;
+            if (a.softcap > 0) s = cap(s, a.softcap, slope[j]);
+            if (!a.score.empty()) {
+                s = naive_score(s, i, j, double(head_of + 2 * (head / a.heads)), slope[j]);
             }
             if (a.alibi) {
                 s -= problem.values.alibi_slopes[head_of] * double(std::abs(behind(a, i, j)));
