@@ -69,7 +69,8 @@ TEST(Runnable, ABiasIsOfAllButTheFusedBackwardAndDkAndDvOfWarps) {
                               .scale = 0.2F,
                               .relative_bias = 30};
     const auto lowered = [&](int block, KernelRole role) {
-        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target);
+        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target,
+                     LaunchOptions{.packed_rows = 1});
     };
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
