@@ -25,6 +25,12 @@ std::vector<Constant> operation_constants(const Attention& attention, Coverage b
         {.name = "kSink", .value = attention.sink, .comment = "one score more a row"},
         integer("kRelativeBias", attention.relative_bias, "R of a bias by position; 0: none"),
         {.name = "kVarlen", .value = attention.varlen, .comment = "sequences lie end to end"},
+        {.name = "kKeyStarts",
+         .value = attention.key_starts,
+         .comment = "keys are sequences of their own"},
+        {.name = "kSequencePatterns",
+         .value = attention.sequence_patterns > 0,
+         .comment = "each has patterns of its own"},
     };
 }
 

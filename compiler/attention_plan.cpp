@@ -42,7 +42,7 @@ std::int32_t clamped(std::int64_t number) {
 // Of all patterns of the layer.
 std::int64_t blocks_of(const PlanRequest& request) {
     const Attention& attention = request.attention;
-    return attention.patterns * ceil_div(attention.length, request.block) *
+    return attention.pattern_count() * ceil_div(attention.length, request.block) *
            ceil_div(attention.key_value_length(), request.block);
 }
 
@@ -56,7 +56,7 @@ HeadPatterns diagonals(const Attention& attention, int block) {
     }
     const BlockPattern one(attention.length, attention.key_value_length(), block, std::move(bits));
     return HeadPatterns(
-        std::vector<BlockPattern>(static_cast<std::size_t>(attention.patterns), one));
+        std::vector<BlockPattern>(static_cast<std::size_t>(attention.pattern_count()), one));
 }
 
 TileProgram lower_as(const TileProgram& shaped, const PlanRequest& request,

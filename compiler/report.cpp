@@ -113,6 +113,8 @@ KernelWork work_of(const TileProgram& program) {
     for (int item = 0; item < program.tiles(); ++item) {
         work.elements += attention.heads / attention.patterns * elements_of(program, item);
     }
+    const int sequences = std::max(1, attention.sequence_patterns);
+    work.elements /= sequences;
     const std::int64_t rows = attention.heads * stationary_length(attention, program.role);
     const std::int64_t others = attention.heads * streamed_length(attention, program.role);
     // Every side has as many tensors of Q's dimension as of V's, but for O beside dO and dQ's Q.
@@ -124,7 +126,7 @@ KernelWork work_of(const TileProgram& program) {
     work.bytes = (rows * stationary + others * role.streamed) * row_bytes +
                  attention.heads * attention.length * role.statistics * kFloat;
     work.work_items = std::int64_t{pattern_heads(attention, program.role)} * program.tiles() /
-                      item_walks(attention, program.role);
+                      item_walks(attention, program.role) / sequences;
     return work;
 }
 

@@ -105,13 +105,29 @@ void check_expressions(const Attention& attention) {
 
 // Spans keep the queries and keys of a sequence together; what lies beyond its end is another's.
 void check_varlen(const Attention& attention) {
-    if (attention.varlen && (attention.mask != ElementMask::kSpans || attention.key_padding ||
-                             attention.diagonal() != 0)) {
+    const int most = std::numeric_limits<std::int32_t>::max() / std::max(1, attention.patterns);
+    if (attention.sequence_patterns < 0 || attention.sequence_patterns > most ||
+        (attention.sequence_patterns > 0 && !attention.varlen)) {
         throw UserError(
-            "varlen takes mask=spans, no key padding and as many keys as queries, not mask={}, "
-            "key_padding={} and {} keys for {} queries: the starts of sequences say their lengths",
-            to_string(attention.mask), attention.key_padding, attention.key_value_length(),
-            attention.length);
+            "sequence_patterns {} are not allowed with varlen={}: with varlen give the most "
+            "sequences of a launch, up to {}, or 0 where all have the same patterns",
+            attention.sequence_patterns, attention.varlen, most);
+    }
+    if (attention.varlen && (attention.mask != ElementMask::kSpans || attention.key_padding)) {
+        throw UserError(
+            "varlen takes mask=spans and no key padding, not mask={} and key_padding={}: the "
+            "starts "
+            "of sequences say their lengths",
+            to_string(attention.mask), attention.key_padding);
+    }
+    if (attention.varlen && !attention.key_starts && attention.diagonal() != 0) {
+        throw UserError(
+            "varlen takes as many keys as queries, not {} keys for {} queries, where keys have no "
+            "starts of their own: give key_starts=true",
+            attention.key_value_length(), attention.length);
+    }
+    if (attention.key_starts && !attention.varlen) {
+        throw UserError("key_starts=true is of sequences end to end: give varlen=true too");
     }
 }
 
@@ -201,6 +217,10 @@ std::string to_text(const Attention& attention) {
         text += fmt::format(" Dv={}", attention.value_dim);
     }
     text += attention.varlen ? " varlen=true" : "";
+    text += attention.key_starts ? " key_starts=true" : "";
+    if (attention.sequence_patterns > 0) {
+        text += fmt::format(" sequence_patterns={}", attention.sequence_patterns);
+    }
     if (!attention.score.empty()) {
         text += fmt::format(" score={}", canonical_score(attention.score));
     }

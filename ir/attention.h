@@ -84,17 +84,35 @@ struct Attention {
     // Sequences of at most L positions that lie end to end: a launch has B of them, tensors
     // [H, T, D], and starts [B + 1] (cu_seqlens) that say in which row each begins. Needs kSpans.
     bool varlen = false;
+    // Of varlen: keys are sequences of their own, of at most Lk positions, which K and V [Hkv, Tk, D]
+    // have end to end; a launch says by key_starts [B + 1] where each begins. Without it queries and
+    // keys are the same positions.
+    bool key_starts = false;
+    // N above 0, of varlen: each sequence has block patterns of its own, `patterns` of them, and a
+    // launch has at most N sequences. 0: all sequences have the same, cut at their ends.
+    int sequence_patterns = 0;
     // Not "": what the score becomes before slopes and biases, and its derivative by the score, or ""
     // to have it derived (ir/score_expression.h). Not beside a softcap.
     std::string score = {};
     std::string score_derivative = {};
 
+    // Block patterns of a layer: sequence b's are those from b * patterns on.
+    constexpr int pattern_count() const {
+        return patterns * (sequence_patterns == 0 ? 1 : sequence_patterns);
+    }
     constexpr int key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
     constexpr std::int64_t key_value_length() const { return kv_length == 0 ? length : kv_length; }
     constexpr int value_head_dim() const { return value_dim == 0 ? head_dim : value_dim; }
     // Entries of a head's table of biases, 2R + 1; 0 without one.
     constexpr int bias_entries() const { return relative_bias == 0 ? 0 : 2 * relative_bias + 1; }
-    // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends.
+    // Whether a launch's items are the tiles that its sequences have, found by their number, so that
+    // walks lie in the order of tiles. Of patterns of heads that all sequences share, every sequence
+    // has an item for every tile of L rows instead.
+    constexpr bool items_of_sequences() const {
+        return varlen && (patterns == 1 || sequence_patterns > 0);
+    }
+    // Lk - L: query i stands beside key i + diagonal(), as sequences are aligned at their ends. With
+    // key_starts each sequence has a number of its own, of its own lengths.
     constexpr std::int64_t diagonal() const { return key_value_length() - length; }
     // Whether it matters to an element, beside the pattern, where it is.
     bool positions_matter() const {
@@ -140,8 +158,9 @@ void check(const Attention& attention);
 // One line: "attention H=2 D=32 L=2048 dtype=bf16 scale=0.17677669 softmax=pruned_zero
 // key_padding=true dropout=0", and behind it, each where it is not the default, " mask=causal",
 // " kv_heads=1", " kv_length=77", " patterns=2", " softcap=50", " alibi=true", " sink=true",
-// " relative_bias=128", " Dv=64", " varlen=true", " score=2*tanh(score)" and
-// " score_derivative=2-2*tanh(score)*tanh(score)", expressions in their canonical texts.
+// " relative_bias=128", " Dv=64", " varlen=true", " key_starts=true", " sequence_patterns=8",
+// " score=2*tanh(score)" and " score_derivative=2-2*tanh(score)*tanh(score)", expressions in their
+// canonical texts.
 std::string to_text(const Attention& attention);
 
 }  // namespace spion

@@ -43,18 +43,18 @@ void transpose_spans(const int* queries, const Lengths& lengths, int* keys) {
 }
 
 // One sample's rules: its ids of queries [L] and of keys [Lk], or null; prefix and query_length as
-// in MaskRules; keys from key_length on are kept by none.
+// in MaskRules; keys from key_length on are kept by none; query i stands beside key i + diagonal.
 struct SampleRules {
     const int* documents;
     const int* key_documents;
-    std::int64_t prefix, query_length, key_length;
+    std::int64_t prefix, query_length, key_length, diagonal;
 };
 
 void sample_spans(const MaskRules& rules, const SampleRules& sample, const Lengths& lengths,
                   int* queries) {
     std::int64_t document_begin = 0, document_end = lengths.keys, previous_end = 0;
     for (std::int64_t i = 0; i < lengths.queries; ++i) {
-        const std::int64_t beside = i + lengths.keys - lengths.queries;
+        const std::int64_t beside = i + sample.diagonal;
         if (sample.documents != nullptr &&
             (i == 0 || sample.documents[i] != sample.documents[i - 1])) {
             const int* const ids = sample.key_documents;
@@ -117,6 +117,11 @@ void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
     check_per_sample(rules.prefixes, "prefixes", batch, keys);
     check_per_sample(rules.query_lengths, "query lengths", batch, length);
     check_per_sample(rules.sequence_lengths, "lengths of sequences", batch, length);
+    check_per_sample(rules.key_sequence_lengths, "lengths of keys' sequences", batch, keys);
+    if (rules.sequence_lengths.empty() && !rules.key_sequence_lengths.empty()) {
+        throw UserError(
+            "lengths of keys' sequences were given without those of queries: give both");
+    }
     if (!rules.prefixes.empty() && !rules.causal) {
         throw UserError("a prefix was given without causal: without it every key is seen already");
     }
@@ -143,17 +148,20 @@ ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int6
     ElementSpans spans{
         .queries = std::vector<int>(static_cast<std::size_t>(2 * batch * lengths.queries)),
         .keys = std::vector<int>(static_cast<std::size_t>(2 * batch * lengths.keys))};
+    const std::vector<int>& key_lengths =
+        rules.key_sequence_lengths.empty() ? rules.sequence_lengths : rules.key_sequence_lengths;
     for (std::int64_t b = 0; b < batch; ++b) {
         int* const queries = spans.queries.data() + 2 * b * lengths.queries;
+        const std::int64_t own = key_lengths.empty() ? lengths.queries : rules.sequence_lengths[b];
+        const std::int64_t own_keys = key_lengths.empty() ? lengths.keys : key_lengths[b];
         sample_spans(rules,
                      {.documents = documents ? &rules.documents[b * lengths.queries] : nullptr,
                       .key_documents = documents ? &of_keys[b * lengths.keys] : nullptr,
                       .prefix = rules.prefixes.empty() ? 0 : rules.prefixes[b],
                       .query_length = std::min<std::int64_t>(
-                          rules.query_lengths.empty() ? length : rules.query_lengths[b],
-                          rules.sequence_lengths.empty() ? length : rules.sequence_lengths[b]),
-                      .key_length = rules.sequence_lengths.empty() ? lengths.keys
-                                                                   : rules.sequence_lengths[b]},
+                          rules.query_lengths.empty() ? length : rules.query_lengths[b], own),
+                      .key_length = own_keys,
+                      .diagonal = own_keys - own},
                      lengths, queries);
         transpose_spans(queries, lengths, spans.keys.data() + 2 * b * lengths.keys);
     }
@@ -163,7 +171,7 @@ ElementSpans element_spans(const MaskRules& rules, std::int64_t batch, std::int6
 bool fits(const HeadPatterns& patterns, const Attention& attention) {
     return patterns.length() == attention.length &&
            patterns.key_length() == attention.key_value_length() &&
-           patterns.count() == attention.patterns;
+           patterns.count() == attention.pattern_count();
 }
 
 std::string lengths_text(std::int64_t length, std::int64_t key_length) {
@@ -175,9 +183,9 @@ void require_fit(const HeadPatterns& patterns, const Attention& attention) {
     if (fits(patterns, attention)) {
         return;
     }
-    if (patterns.count() != attention.patterns) {
+    if (patterns.count() != attention.pattern_count()) {
         throw UserError("{} patterns were given and the attention has {}: make them equal",
-                        patterns.count(), attention.patterns);
+                        patterns.count(), attention.pattern_count());
     }
     if (patterns.length() == patterns.key_length() && attention.diagonal() == 0) {
         throw UserError(

@@ -28,6 +28,9 @@ struct MaskRules {
     std::vector<int> query_lengths;  // [B] in [0, L]: queries from it on are padded, and keep none
     // [B] in [0, L], of Attention::varlen: neither queries nor keys from it on are the sequence's
     std::vector<int> sequence_lengths = {};
+    // [B] in [0, Lk], of Attention::key_starts: the same of keys alone, and sequence_lengths then of
+    // queries alone. Query i of a sequence of l queries and k keys stands beside key i + k - l.
+    std::vector<int> key_sequence_lengths = {};
 
     friend bool operator==(const MaskRules&, const MaskRules&) = default;
 };

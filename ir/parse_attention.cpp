@@ -73,6 +73,13 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("varlen=")) {
         attention.varlen = name_value(reader, "varlen", parse_bool);
     }
+    if (reader.accept("key_starts=")) {
+        attention.key_starts = name_value(reader, "key_starts", parse_bool);
+    }
+    if (reader.accept("sequence_patterns=")) {
+        attention.sequence_patterns =
+            static_cast<int>(reader.integer("sequence_patterns", 1, kMostInt));
+    }
     if (reader.accept("score=")) {
         attention.score = expression_value(reader, "score");
     }

@@ -77,13 +77,13 @@ void read_gather_blocks(TextReader& reader, TileProgram& program, bool marked) {
 void read_tile(TextReader& reader, TileProgram& program, bool marked) {
     reader.literal("tile");
     std::int64_t pattern = 0;
-    if (program.attention.patterns > 1) {
-        pattern = reader.integer("pattern index", 0, program.attention.patterns - 1);
+    if (program.attention.pattern_count() > 1) {
+        pattern = reader.integer("pattern index", 0, program.attention.pattern_count() - 1);
         reader.literal(".");
     }
     // Of several patterns, a tile beyond its own would be another's.
     const std::int64_t last =
-        program.attention.patterns > 1 ? program.pattern_tiles() - 1 : kMostInt;
+        program.attention.pattern_count() > 1 ? program.pattern_tiles() - 1 : kMostInt;
     const std::int64_t tile = reader.integer("tile index", 0, last);
     const std::int64_t entry = pattern * program.pattern_tiles() + tile;
     if (entry > kMostInt) {

@@ -83,9 +83,9 @@ IrModule parse_ir(std::string_view text, std::string_view origin, Completeness c
             if (ir.attention && !fits(*ir.pattern, *ir.attention)) {
                 reader.fail_at_line(
                     line,
-                    ir.pattern->count() != ir.attention->patterns
+                    ir.pattern->count() != ir.attention->pattern_count()
                         ? fmt::format("there are {} patterns, and the attention has {}",
-                                      ir.pattern->count(), ir.attention->patterns)
+                                      ir.pattern->count(), ir.attention->pattern_count())
                         : fmt::format("the pattern has {}, the attention {}",
                                       lengths_text(ir.pattern->length(), ir.pattern->key_length()),
                                       lengths_text(ir.attention->length,

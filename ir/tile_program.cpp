@@ -222,7 +222,7 @@ std::string to_text(const TileProgram& program, bool tables) {
     text += walk_line(program) + "\n";
     for (int i = 0; tables && i < program.tiles(); ++i) {
         text += "tile ";
-        if (program.attention.patterns > 1) {
+        if (program.attention.pattern_count() > 1) {
             fmt::format_to(std::back_inserter(text), "{}.", program.pattern(i));
         }
         fmt::format_to(std::back_inserter(text), "{}", program.tile(i));

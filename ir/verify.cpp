@@ -72,8 +72,8 @@ void verify_shape(const TileProgram& program) {
 }
 
 void verify_belongs(const TileProgram& program, const HeadPatterns& pattern) {
-    if (pattern.count() != program.attention.patterns) {
-        broken(kProgram, "{} patterns in a text of {}", program.attention.patterns,
+    if (pattern.count() != program.attention.pattern_count()) {
+        broken(kProgram, "{} patterns in a text of {}", program.attention.pattern_count(),
                pattern.count());
     }
     if (!fits(pattern, program.attention) || pattern.block() != program.block) {

@@ -9,9 +9,18 @@
 namespace spion {
 namespace {
 
+// The tile of entry `item` where walks lie pattern after pattern, those of an item's members side by
+// side.
+std::int32_t numbered(const TileProgram& program, std::size_t item) {
+    const std::int64_t walks = item_walks(program.attention, program.role);
+    const std::int64_t tiles = program.pattern_tiles(), entry = static_cast<std::int64_t>(item);
+    const std::int64_t pattern = entry / (walks * tiles) * walks + entry % walks;
+    return static_cast<std::int32_t>(pattern * tiles + entry / walks % tiles);
+}
+
 void verify_order(const TileProgram& program) {
     const std::int64_t length = stationary_length(program.attention, program.role);
-    const std::int64_t tiles = program.attention.patterns * program.pattern_tiles();
+    const std::int64_t tiles = program.attention.pattern_count() * program.pattern_tiles();
     if (program.tiles() != tiles) {
         broken(kProgram, "order has {} tiles, L={} in {} stationary rows has {}", program.tiles(),
                length, program.stationary_rows, tiles);
@@ -19,8 +28,7 @@ void verify_order(const TileProgram& program) {
     std::vector<bool> seen(static_cast<std::size_t>(tiles), false);
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         const std::int32_t tile = program.order[item];
-        if (program.attention.varlen && program.attention.patterns == 1 &&
-            tile != static_cast<std::int32_t>(item)) {
+        if (program.attention.items_of_sequences() && tile != numbered(program, item)) {
             broken(static_cast<int>(item),
                    "work item {} is tile {}: with varlen tiles are in the order of their numbers",
                    item, tile);

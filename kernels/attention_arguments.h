@@ -42,11 +42,16 @@ struct SpionDropoutState {
 struct SpionAttentionArguments {
     SpionTensor q, k, v, o;
     SpionTensor d_o, d_q, d_k, d_v;
-    float* lse;          // [B, H, L] natural logarithm
-    float* delta;        // [B, H, L] rowsum(dO * O)
-    const int* lengths;  // [B] valid keys of each sample, in [0, Lk]; null without key padding
-    const int* order;    // [tiles]      TileProgram's tables
-    const int* offsets;  // [tiles + 1]
+    float* lse;    // [B, H, L] natural logarithm
+    float* delta;  // [B, H, L] rowsum(dO * O)
+    union {
+        const int* lengths;  // [B] valid keys of each sample, in [0, Lk]; null without key padding
+        // [B + 1] of kKeyStarts, which has no key padding: `starts` below is then of queries alone,
+        // and key l of sample b lies in row key_starts[b] + l of tensors [H, Tk, D].
+        const int* key_starts;
+    };
+    const int* order;          // [tiles]      TileProgram's tables
+    const int* offsets;        // [tiles + 1]
     const int* gather_blocks;  // [offsets[tiles]]
     int tiles;
     int batch;  // B
@@ -82,4 +87,5 @@ struct SpionAttentionArguments {
     // whose batch stride nobody reads, and b has starts[b + 1] - starts[b] positions.
     const int* starts;  // [B + 1]
     int rows;           // T
+    int key_rows;       // Tk, of kKeyStarts
 };

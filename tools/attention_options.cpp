@@ -33,6 +33,10 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
                     "head. A file is then JSON of several, random ones have seeds one after the "
                     "other")
         ->capture_default_str();
+    command.add_option("--sequence-patterns", options.sequence_patterns,
+                       "with --sequences: so many of them, as many as a launch has or more, have "
+                       "patterns of their own, one sequence's after the other in file or seeds; "
+                       "without it all have the same");
 }
 
 void add_operation_options(CLI::App& command, AttentionOptions& options) {
@@ -110,6 +114,11 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
                     "lengths of B sequences of at most L that lie end to end, nothing padded; the "
                     "pattern is cut to each")
         ->delimiter(',');
+    command
+        .add_option("--kv-sequences", options.kv_sequences,
+                    "with --sequences: lengths of at most Lk of B sequences of keys, where they "
+                    "are not those of the queries")
+        ->delimiter(',');
 }
 
 std::unique_ptr<Device> open_device(const AttentionOptions& options) {
@@ -125,8 +134,8 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options) {
 
 namespace {
 
-// How many patterns --pattern-heads asks for.
-int pattern_count(const AttentionOptions& options) {
+// How many patterns --pattern-heads asks for, of a sequence where each has its own.
+int head_pattern_count(const AttentionOptions& options) {
     if (options.pattern_heads == "layer") {
         return 1;
     }
@@ -180,7 +189,7 @@ BlockPattern load_pattern(const AttentionOptions& options, int index, bool sever
 }  // namespace
 
 HeadPatterns load_pattern(const AttentionOptions& options) {
-    const int count = pattern_count(options);
+    const int count = head_pattern_count(options) * std::max(1, options.sequence_patterns);
     std::vector<BlockPattern> patterns;
     for (int index = 0; index < count; ++index) {
         patterns.push_back(load_pattern(options, index, count > 1));
@@ -224,7 +233,8 @@ MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
                     .key_documents = {},
                     .prefixes = options.prefixes,
                     .query_lengths = options.query_lengths,
-                    .sequence_lengths = options.sequences};
+                    .sequence_lengths = options.sequences,
+                    .key_sequence_lengths = options.kv_sequences};
     if (!options.window.empty()) {
         rules.left = options.window[0];
         rules.right = options.window[1];
@@ -263,12 +273,14 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
         .value_dim = options.value_dim,
-        .patterns = pattern_count(options),
+        .patterns = head_pattern_count(options),
         .softcap = options.softcap,
         .alibi = options.alibi,
         .sink = options.sink,
         .relative_bias = options.relative_bias,
         .varlen = !options.sequences.empty(),
+        .key_starts = !options.kv_sequences.empty(),
+        .sequence_patterns = options.sequence_patterns,
         .score = canonical_score(options.score),
         .score_derivative = canonical_score(options.score_derivative),
     };

@@ -22,6 +22,7 @@ struct AttentionOptions {
     std::vector<int> pattern_striped;       // band, stripes of a striped one; empty: none
     std::uint64_t pattern_seed = 1;
     std::string pattern_heads = "layer";  // one pattern a layer, "kv" or "query" head
+    int sequence_patterns = 0;  // so many sequences have these of their own; 0: all have the same
     int block = 64;
     bool block_given = false;  // by its flag: a pattern file may say another one otherwise
     int heads = 1;
@@ -47,6 +48,7 @@ struct AttentionOptions {
     std::vector<int> prefixes;       // [B], or empty
     std::vector<int> query_lengths;  // [B], or empty
     std::vector<int> sequences;      // lengths of sequences that lie end to end, [B]; or empty
+    std::vector<int> kv_sequences;   // the same of keys, where they are sequences of their own
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 

@@ -85,7 +85,7 @@ BufferSets make_sets(const Attention& attention, std::int64_t batch, std::span<c
     do {
         sets.push_back(std::make_unique<AttentionBuffers>(
             attention, batch, attention.varlen ? rules.sequence_lengths : lengths,
-            Layout::kHeadsFirst, device));
+            Layout::kHeadsFirst, device, rules.key_sequence_lengths));
         sets.back()->set_arbitrary_inputs();
         if (attention.mask == ElementMask::kSpans) {
             sets.back()->set_spans(

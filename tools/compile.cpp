@@ -37,7 +37,8 @@ struct Request {
     std::string file;  // of IR, instead of a pattern
     AttentionOptions attention;
     bool key_padding = false;
-    bool sequences = false;  // that lie end to end
+    bool sequences = false;     // that lie end to end
+    bool kv_sequences = false;  // and others of keys
     std::string target;
     std::string card;  // "": the one that the target is known by
     std::string role = "all";
@@ -101,12 +102,16 @@ Job lower_all(IrModule asked, const Request& options, const Target& target) {
 
 Job job_from_pattern(const Request& options, const Target& target) {
     const HeadPatterns pattern = load_pattern(options.attention);
-    Attention attention = describe_attention(options.attention, pattern.length(), target);
+    AttentionOptions described = options.attention;
+    described.sequence_patterns = 0;  // --sequences is a flag here, and says varlen below
+    Attention attention = describe_attention(described, pattern.length(), target);
     attention.key_padding = options.key_padding;
+    attention.sequence_patterns = options.attention.sequence_patterns;
     if (options.sequences) {
         attention.varlen = true;
         attention.mask = ElementMask::kSpans;
     }
+    attention.key_starts = options.kv_sequences;
     check(attention);
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);
 }
@@ -309,9 +314,12 @@ void add_compile(CLI::App& app, int* /*exit_code: errors are thrown*/) {
     command->add_flag("--sequences", options->sequences,
                       "kernels of sequences of at most L that lie end to end, nothing padded: a "
                       "launch says where each begins and which elements it keeps");
+    command->add_flag("--kv-sequences", options->kv_sequences,
+                      "with --sequences: keys are sequences of at most Lk of their own");
     for (const char* said_by_file :
          {"--pattern", "--pattern-random", "--pattern-seed", "--block", "--heads", "--head-dim",
-          "--length", "--dtype", "--softmax", "--key-padding", "--sequences"}) {
+          "--length", "--dtype", "--softmax", "--key-padding", "--sequences", "--kv-sequences",
+          "--sequence-patterns"}) {
         file->excludes(command->get_option(said_by_file));
     }
     command

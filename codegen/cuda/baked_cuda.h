@@ -7,7 +7,7 @@
 
 namespace spion {
 
-// What kernels/cuda/common/attention_walk.cuh reads in place of its arguments' tables.
+// What kernels/cuda/common/work_item.cuh reads in place of its arguments' tables.
 std::string baked_cuda(const TileProgram& program);
 
 }  // namespace spion

@@ -142,6 +142,9 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
     constants.push_back(
         integer("kItemHeads", item_heads(attention, program.role), "heads that have work items"));
     constants.push_back(integer("kPatterns", attention.patterns, "of all heads"));
+    constants.push_back({.name = "kKeysStay",
+                         .value = walks_columns(program.role),
+                         .comment = "and queries stream past"});
     constants.push_back(integer("kStationaryLength", stationary_length(attention, program.role),
                                 "positions of what stays"));
     constants.push_back(integer("kStreamedLength", streamed_length(attention, program.role),

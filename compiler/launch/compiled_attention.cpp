@@ -49,7 +49,14 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
     if (args.batch < 1) {
         throw UserError("the batch size is {}, but it must be at least 1", args.batch);
     }
-    if ((args.lengths != nullptr) != attention_.key_padding) {
+    if (attention_.sequence_patterns > 0 && args.batch > attention_.sequence_patterns) {
+        throw UserError(
+            "attention was compiled with patterns of {} sequences, but it is called with {}: "
+            "compile it with sequence_patterns of at least that",
+            attention_.sequence_patterns, args.batch);
+    }
+    // key_starts lie where lengths do.
+    if (!attention_.key_starts && (args.lengths != nullptr) != attention_.key_padding) {
         throw UserError(
             "attention was compiled {} key padding, but it is called {} lengths: compile it with "
             "key_padding = {}, or {} lengths",
@@ -70,6 +77,7 @@ void CompiledAttention::launch(std::size_t which, SpionAttentionArguments args) 
         }
     };
     require(attention_.varlen, args.starts, "starts");
+    require(attention_.key_starts, args.key_starts, "key_starts");
     require(attention_.dropout > 0.0F, args.dropout, "dropout");
     require(attention_.alibi, args.alibi_slopes, "alibi_slopes");
     require(attention_.sink, args.sinks, "sinks");

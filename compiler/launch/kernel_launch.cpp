@@ -104,7 +104,8 @@ KernelLaunch::KernelLaunch(const TileProgram& program, const EmittedGeometry& em
       items_at_once_(emitted.items_at_once),
       sm_count_(target.sm_count),
       tile_width_(emitted.tile_width == 0 ? program.attention.head_dim : emitted.tile_width),
-      tiles_(item_patterns(program.attention, program.role) * program.pattern_tiles()) {
+      tiles_(program.attention.pattern_count() / item_walks(program.attention, program.role) *
+             program.pattern_tiles()) {
     if (role_ == KernelRole::kGradients) {
         query_blocks_ = (attention_.length + program.gather_rows - 1) / program.gather_rows;
         batch_heads_at_once_ = batch_heads_at_once(static_cast<int>(query_blocks_), sm_count_);
@@ -141,7 +142,9 @@ SpionTensorMap KernelLaunch::describe(const SpionTensor& tensor,
                                       int width, int rows, const Device& device) const {
     const int heads = of_keys ? attention_.key_value_heads() : attention_.heads;
     const std::int64_t positions = of_keys ? attention_.key_value_length() : attention_.length;
-    const std::int64_t length = attention_.varlen ? launched.rows : positions;
+    const std::int64_t packed =
+        of_keys && attention_.key_starts ? launched.key_rows : launched.rows;
+    const std::int64_t length = attention_.varlen ? packed : positions;
     const std::int64_t batch = attention_.varlen ? 1 : launched.batch;
     constexpr int kBytes = 2;
     // A dimension of one element has no stride that counts, and the map wants one it can check.
@@ -188,11 +191,14 @@ PreparedLaunch KernelLaunch::prepare(SpionAttentionArguments args, const std::in
                                      const WalkTables& tables, const LaunchMemory& memory,
                                      const WorkHints& hints, const Device& device) const {
     // Of sequences that lie end to end, an item for every tile that one has, and one each more
-    // (kernels/cuda/common/attention_walk.cuh).
-    const bool of_sequences = attention_.varlen && attention_.patterns == 1;
-    const std::int64_t tiles = of_sequences ? args.rows / stationary_rows_ + args.batch : tiles_;
-    const std::int64_t heads =
-        (of_sequences ? 1 : std::int64_t{args.batch}) * pattern_heads(attention_, role_);
+    // (kernels/cuda/common/work_item.cuh).
+    const bool of_sequences = attention_.items_of_sequences();
+    const std::int64_t rows =
+        attention_.key_starts && walks_columns(role_) ? args.key_rows : args.rows;
+    const std::int64_t tiles = of_sequences ? rows / stationary_rows_ + args.batch : tiles_;
+    const std::int64_t heads = of_sequences
+                                   ? item_heads(attention_, role_)
+                                   : std::int64_t{args.batch} * pattern_heads(attention_, role_);
     const std::int64_t items = heads * tiles;
     if (items > std::numeric_limits<std::int32_t>::max()) {
         throw UserError("{} work items, at most {} in a launch: use a smaller batch", items,

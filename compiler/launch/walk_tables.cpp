@@ -18,7 +18,7 @@ std::int64_t aligned(std::int64_t numbers) {
 }  // namespace
 
 WalkTables walk_tables(const TileProgram& program, std::int64_t capacity) {
-    const std::int64_t tiles = program.attention.patterns * program.pattern_tiles();
+    const std::int64_t tiles = program.attention.pattern_count() * program.pattern_tiles();
     WalkTables tables{.capacity = capacity};
     tables.offsets = aligned(tiles);
     tables.gather_blocks = tables.offsets + aligned(tiles + 1);

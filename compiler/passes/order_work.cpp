@@ -50,7 +50,7 @@ std::vector<int> starting_order(const TileProgram& program, int sm_count) {
     for (int first = 0; first < program.tiles(); first += walks) {
         items.push_back(first);
     }
-    if (program.attention.patterns == 1 && program.attention.varlen) {
+    if (program.attention.items_of_sequences()) {
         return items;  // by number, as kernels find a sequence's tiles
     }
     if (program.attention.patterns > 1) {

@@ -173,8 +173,21 @@ void take_shape(LaunchPlan& launch, const TileShape& shape) {
     launch.rivals = rivals_of(launch);
 }
 
+namespace {
+
+// No launch has more sequences with patterns of their own than the attention has room for.
+PlanOptions within_room(const Attention& attention, PlanOptions options) {
+    if (attention.sequence_patterns > 0) {
+        options.batch = std::min<std::int64_t>(options.batch, attention.sequence_patterns);
+    }
+    return options;
+}
+
+}  // namespace
+
 LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, const Target& target,
-                     const PlanOptions& options, KernelFamilies families) {
+                     const PlanOptions& given, KernelFamilies families) {
+    const PlanOptions options = within_room(attention, given);
     Planner planner(attention, pattern, target, options, families);
     LayerPlan plan{.attention = attention,
                    .block = pattern.block(),
@@ -199,7 +212,8 @@ LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, co
 
 LaunchPlan plan_launch(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                        const Target& target, const PlanOptions& options, KernelFamilies families) {
-    return Planner(attention, pattern, target, options, families).plan(role);
+    return Planner(attention, pattern, target, within_room(attention, options), families)
+        .plan(role);
 }
 
 }  // namespace spion

@@ -97,9 +97,9 @@ WalkSummary summarise(const TileProgram& program, int columns) {
     };
     const int packed = program.packed_rows();
     const auto sequence = static_cast<std::size_t>(ceil_div(length, program.gather_rows));
-    const auto heads = static_cast<std::size_t>(program.attention.patterns);
+    const auto heads = static_cast<std::size_t>(program.attention.pattern_count());
     std::vector<bool> used(sequence * heads);
-    WalkSummary walk{.heads = program.attention.patterns};
+    WalkSummary walk{.heads = program.attention.pattern_count()};
     for (std::size_t item = 0; item < program.order.size(); ++item) {
         std::int64_t rows = 0;
         std::vector<std::int64_t> own(static_cast<std::size_t>(packed));  // of a block row

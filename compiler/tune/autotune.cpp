@@ -103,7 +103,10 @@ class Tensors {
             args.d_relative_bias = bias_sums_.as<float>();
         }
         args.starts = starts_.as<int>();
-        args.rows = static_cast<int>(batch_ * length_);
+        if (attention_.key_starts) {
+            args.key_starts = args.starts;
+        }
+        args.rows = args.key_rows = static_cast<int>(batch_ * length_);
         args.batch = static_cast<int>(batch_);
         return args;
     }

@@ -81,7 +81,7 @@ extern "C" void attention_key_value_gradient(const SpionAttentionArguments* args
                     fetch_step(next, args->q, kHeadDim, args->d_o, kValueDim, work, head);
                 };
                 for_each_step(
-                    work, positions_of(*args, work.batch, kLength), fetch, [&](const Step& step) {
+                    work, positions_of(*args, false, work.batch), fetch, [&](const Step& step) {
                         if (!has_gradients(step, args->d_o, work, head)) return;
                         const int count =
                             score_step(step, args->q, work, head, kHeadDim, keys, weights);

@@ -69,16 +69,15 @@ SPION_INLINE float* bias_sums(const SpionAttentionArguments& args, const WorkIte
 }
 
 // Adds a step's dS [rows][lanes] to them, by the distance of each element.
-SPION_INLINE void add_to_bias_sums(const Step& step, const WorkItem& work, const Scores& gradients,
-                                   float* sums) {
+SPION_INLINE void add_to_bias_sums(const Step& step, const WorkItem& work, int diagonal,
+                                   const Scores& gradients, float* sums) {
     if (sums == nullptr) {
         return;
     }
     const float* of_row = gradients.data;
     for (int i = 0; i < step.count; ++i) {
         for (int n = 0; n < step.rows(i); ++n, of_row += kStationaryRows) {
-            const auto ahead =
-                static_cast<int>(step.first(i) + n - work.first - (kKeyLength - kLength));
+            const auto ahead = static_cast<int>(step.first(i) + n - work.first - diagonal);
             for (int lane = 0; lane < work.rows; ++lane) {
                 const int distance = ahead - lane;
                 const int clipped = distance < -kRelativeBias  ? -kRelativeBias
@@ -132,7 +131,7 @@ extern "C" void attention_query_gradient(const SpionAttentionArguments* args, lo
             draw_step(*args, false, step, work, work.head, factors);
             apply_dropout(rows, factors, weight_gradients, weight_gradients);
             to_score_gradients(rows, lse, delta, slopes, weight_gradients, scores);
-            add_to_bias_sums(step, work, weight_gradients, of_bias);
+            add_to_bias_sums(step, work, diagonal_of(*args, work.batch), weight_gradients, of_bias);
             accumulate_step(step, args->k, work, key_head(work.head), kHeadDim, scores, sums);
         });
         store_transposed(sums, kHeadDim, scale.data, row_of(args->d_q, work, work.first),

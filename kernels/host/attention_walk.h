@@ -8,78 +8,11 @@
 #include "kernels/host/mask.h"
 #include "kernels/host/score.h"
 #include "kernels/host/tile.h"
+#include "kernels/host/work_item.h"
 
 extern "C" {
 extern const int kStreamedRows;  // of one step, a multiple of kGatherRows
-extern const int kPackedRows;    // block rows of a tile, kStationaryRows each
 }
-
-// Where the walk's tables come from: the arguments (tier 0), or constants of the source (tier 1).
-// kListed: gather blocks of every work item, -1 where they differ.
-#ifdef SPION_BAKED_TABLES
-extern "C" {
-extern const int kTiles;
-extern const int kListed;
-extern const int* const kOrder;          // [kTiles]
-extern const int* const kOffsets;        // [kTiles + 1]
-extern const int* const kGatherBlocks;   // [kOffsets[kTiles]]
-extern const int* const kBlockRowMasks;  // [kOffsets[kTiles]] where kPackedRows > 1
-}
-SPION_INLINE int tile_count(const SpionAttentionArguments&) {
-    return kTiles;
-}
-SPION_INLINE int tile_at(const SpionAttentionArguments&, int order_index) {
-    return kOrder[order_index];
-}
-SPION_INLINE int offset_at(const SpionAttentionArguments&, int order_index) {
-    return kListed >= 0 ? order_index * kListed : kOffsets[order_index];
-}
-SPION_INLINE int gather_block_count(const SpionAttentionArguments&, int order_index) {
-    return kListed >= 0 ? kListed : kOffsets[order_index + 1] - kOffsets[order_index];
-}
-SPION_INLINE const int* gather_block_table(const SpionAttentionArguments&) {
-    return kGatherBlocks;
-}
-SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments&) {
-    return kBlockRowMasks;
-}
-#else
-SPION_INLINE int tile_count(const SpionAttentionArguments& args) {
-    return args.tiles;
-}
-SPION_INLINE int tile_at(const SpionAttentionArguments& args, int order_index) {
-    return args.order[order_index];
-}
-SPION_INLINE int offset_at(const SpionAttentionArguments& args, int order_index) {
-    return args.offsets[order_index];
-}
-SPION_INLINE int gather_block_count(const SpionAttentionArguments& args, int order_index) {
-    return args.offsets[order_index + 1] - args.offsets[order_index];
-}
-SPION_INLINE const int* gather_block_table(const SpionAttentionArguments& args) {
-    return args.gather_blocks;
-}
-SPION_INLINE const int* block_row_mask_table(const SpionAttentionArguments& args) {
-    return reinterpret_cast<const int*>(args.block_row_masks);
-}
-#endif
-
-// One block row of a work item, the whole of it where tiles are not packed. Lanes gain nothing from
-// the keys that block rows share, so those of a packed tile follow one another.
-struct WorkItem {
-    int batch, head;
-    long long first;  // stationary rows [first, first + rows)
-    int rows;         // that the sample has
-    int start;        // where the sample's rows begin, of sequences that lie end to end
-    int order_index;
-    const int* gather_blocks;  // what it streams, [gather_block_count]
-    int gather_block_count;
-    const int* block_row_masks;  // [gather_block_count] where kPackedRows > 1
-    int row;                     // of the tile's block rows: the bit in `block_row_masks`
-    long long row_base;          // of its (first) query head in lse and delta [B, H, L]
-    int valid_keys;              // keys of the sample that are not padding
-    TileSpans spans;             // where the operation has a mask
-};
 
 // Loads the mask of the item's rows and leaves out gather blocks of which none keeps anything.
 SPION_INLINE void apply_mask(const SpionAttentionArguments& args, bool rows_are_keys,
@@ -114,92 +47,6 @@ SPION_INLINE void open_walk(const SpionAttentionArguments& args, bool rows_are_k
     apply_mask(args, rows_are_keys, work);
 }
 
-// Of `left` rows from the tile's first on.
-SPION_INLINE int rows_of_tile(long long left) {
-    return static_cast<int>(left < kStationaryRows ? left : kStationaryRows);
-}
-
-// Which tile of which head of which sample an item is, and the place of its walk.
-struct TileOfItem {
-    int batch, head, tile, order_index;
-};
-
-// As a batch-head has its walks in order; of several patterns, an entry says the head's too.
-SPION_INLINE TileOfItem tile_of_item(const SpionAttentionArguments& args, long long item,
-                                     int tiles) {
-    const int order_index = static_cast<int>(item % tile_count(args));
-    const long long batch_head = item / tile_count(args);
-    const int entry = tile_at(args, order_index * item_walks());
-    return {static_cast<int>(batch_head / pattern_heads()),
-            entry / tiles / item_walks() * pattern_heads() +
-                static_cast<int>(batch_head % pattern_heads()),
-            entry % tiles, order_index};
-}
-
-// As kernels/cuda/common/attention_walk.cuh has it: tile t of sequence b is item
-// starts[b] / tile_rows + b + t of a head.
-SPION_INLINE TileOfItem tile_of_sequences(const SpionAttentionArguments& args, long long item,
-                                          int tiles, int tile_rows) {
-    const int head = static_cast<int>(item / args.tiles),
-              of_head = static_cast<int>(item % args.tiles);
-    int sequence = 0;
-    while (sequence + 1 < args.batch &&
-           args.starts[sequence + 1] / tile_rows + sequence + 1 <= of_head) {
-        ++sequence;
-    }
-    const int tile = of_head - (args.starts[sequence] / tile_rows + sequence);
-    return {sequence, head, tile, tile < tiles ? tile : tiles - 1};
-}
-
-// row_item: work item * kPackedRows + block row. The walk is to be opened.
-SPION_INLINE WorkItem work_item(const SpionAttentionArguments& args, long long row_item,
-                                bool rows_are_keys) {
-    const int tile_rows = kPackedRows * kStationaryRows;
-    const int tiles = (stationary_length(rows_are_keys) - 1) / tile_rows + 1;  // of a pattern
-    const TileOfItem of = kVarlen && kPatterns == 1
-                              ? tile_of_sequences(args, row_item / kPackedRows, tiles, tile_rows)
-                              : tile_of_item(args, row_item / kPackedRows, tiles);
-    WorkItem work;
-    work.order_index = of.order_index;
-    work.batch = of.batch;
-    work.head = of.head;
-    work.row = static_cast<int>(row_item % kPackedRows);
-    work.first = (static_cast<long long>(of.tile) * kPackedRows + work.row) * kStationaryRows;
-    work.rows =
-        rows_of_tile(positions_of(args, work.batch, stationary_length(rows_are_keys)) - work.first);
-    work.start = kVarlen ? args.starts[work.batch] : 0;
-    work.row_base =
-        (static_cast<long long>(work.batch) * kHeads + query_head(work.head, 0)) * kLength;
-    work.valid_keys = key_limit(args, work.batch);
-    return work;
-}
-
-// The last packed tile may have block rows that do not exist, a sequence items without positions.
-SPION_INLINE bool is_beyond_end(const WorkItem& work) {
-    return (kPackedRows > 1 || kVarlen) && work.rows <= 0;
-}
-
-// Whether the item's rows use gather block i of the list.
-SPION_INLINE bool has_gather_block(const WorkItem& work, int i) {
-    return kPackedRows == 1 || (work.block_row_masks[i] >> work.row & 1) != 0;
-}
-
-SPION_INLINE float* row_in_head(const SpionTensor& tensor, const WorkItem& work, int head,
-                                long long row) {
-    return static_cast<float*>(tensor.data) + (kVarlen ? 0 : work.batch) * tensor.batch_stride +
-           head * tensor.head_stride + (work.start + row) * tensor.row_stride;
-}
-
-// Row `row` of the item's head in a tensor of queries: Q, O, dO, dQ.
-SPION_INLINE float* row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work, work.head, row);
-}
-
-// The same in a tensor of keys: K, V, dK, dV.
-SPION_INLINE float* key_row_of(const SpionTensor& tensor, const WorkItem& work, long long row) {
-    return row_in_head(tensor, work, key_head(work.head), row);
-}
-
 // One step's streamed rows: the gather blocks [begin, end) of the list, gathered side by side.
 struct Step {
     const int* gather_blocks;
@@ -228,9 +75,9 @@ SPION_INLINE void fetch_step(const Step& step, const SpionTensor& tensor, int wi
                              const SpionTensor& other, int other_width, const WorkItem& work,
                              int head) {
     for (int i = 0; i < step.count; ++i) {
-        fetch_rows(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, step.rows(i),
+        fetch_rows(streamed_row(tensor, work, head, step.first(i)), tensor.row_stride, step.rows(i),
                    width);
-        fetch_rows(row_in_head(other, work, head, step.first(i)), other.row_stride, step.rows(i),
+        fetch_rows(streamed_row(other, work, head, step.first(i)), other.row_stride, step.rows(i),
                    other_width);
     }
 }
@@ -270,11 +117,12 @@ SPION_INLINE void fetch_key_item(const SpionAttentionArguments& args, long long 
     fetch_rows(key_row_of(args.k, work, work.first), args.k.row_stride, work.rows, kHeadDim);
     fetch_rows(key_row_of(args.v, work, work.first), args.v.row_stride, work.rows, kValueDim);
     const int head = query_head(work.head, 0);
-    const long long left = positions_of(args, work.batch, kLength) - work.first;
+    const long long left = positions_of(args, false, work.batch) - work.first;
     const int queries = static_cast<int>(left < work.rows ? left : work.rows);
-    fetch_rows(row_in_head(args.q, work, head, work.first), args.q.row_stride, queries, kHeadDim);
-    fetch_rows(row_in_head(args.d_o, work, head, work.first), args.d_o.row_stride, queries,
-               kValueDim);
+    fetch_rows(row_in_head(args.q, work, head, work.start, work.first), args.q.row_stride, queries,
+               kHeadDim);
+    fetch_rows(row_in_head(args.d_o, work, head, work.start, work.first), args.d_o.row_stride,
+               queries, kValueDim);
 }
 
 // Calls visit(step) on the gather blocks that the item's rows use, in order, kStreamedRows /
@@ -312,7 +160,7 @@ SPION_INLINE void for_each_step(const WorkItem& work, int limit, Fetch fetch, Vi
 SPION_INLINE bool has_gradients(const Step& step, const SpionTensor& d_o, const WorkItem& work,
                                 int head) {
     for (int i = 0; i < step.count; ++i) {
-        if (any_non_zero(row_in_head(d_o, work, head, step.first(i)), d_o.row_stride, step.rows(i),
+        if (any_non_zero(streamed_row(d_o, work, head, step.first(i)), d_o.row_stride, step.rows(i),
                          kValueDim)) {
             return true;
         }
@@ -334,8 +182,8 @@ SPION_INLINE void mask_step(const Step& step, const TileSpans& spans, Scores& sc
 SPION_INLINE void change_step(const SpionAttentionArguments& args, bool rows_are_keys,
                               const Step& step, const WorkItem& work, int query_head,
                               Scores& scores, Scores* slopes) {
-    // Distances are those of query i + Lk - L to key j.
-    const int diagonal = kKeyLength - kLength;
+    // Distances are those of query i + diagonal to key j.
+    const int diagonal = diagonal_of(args, work.batch);
     const long long beside = work.first + (rows_are_keys ? -diagonal : diagonal);
     const bool changes = kSoftcap > 0.0F || kExpression || kAlibi || kRelativeBias > 0;
     const int lanes = rows_are_keys ? valid_keys_of(work) : work.rows;
@@ -380,7 +228,7 @@ SPION_INLINE int score_step(const Step& step, const SpionTensor& tensor, const W
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        score(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
+        score(streamed_row(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
               stationary, scores.data + gathered * kStationaryRows);
         gathered += rows;
     }
@@ -393,7 +241,7 @@ SPION_INLINE void accumulate_step(const Step& step, const SpionTensor& tensor, c
     int gathered = 0;
     for (int i = 0; i < step.count; ++i) {
         const int rows = step.rows(i);
-        accumulate(row_in_head(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
+        accumulate(streamed_row(tensor, work, head, step.first(i)), tensor.row_stride, rows, width,
                    weights.data + gathered * kStationaryRows, sums);
         gathered += rows;
     }

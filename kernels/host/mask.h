@@ -13,23 +13,43 @@ extern const int kKeyLength;   // Lk, of K and V
 extern const int kGatherRows;  // streamed rows that are adjacent in memory
 extern const int kSoftmax;     // a SpionSoftmax
 extern const bool kKeyPadding;
-extern const int kMask;            // a SpionMask
-extern const bool kVarlen;         // whether samples are sequences that lie end to end
-extern const bool kBlocksAreFull;  // whether the mask drops nothing of what the walk has
+extern const int kMask;               // a SpionMask
+extern const bool kVarlen;            // whether samples are sequences that lie end to end
+extern const bool kKeyStarts;         // whether keys are sequences of their own
+extern const bool kSequencePatterns;  // whether each of them has patterns of its own
+extern const bool kBlocksAreFull;     // whether the mask drops nothing of what the walk has
 }
 
-// Positions that the sample has of `length`.
-SPION_INLINE int positions_of(const SpionAttentionArguments& args, int batch, int length) {
+// Where sequences begin on the side of keys, or of queries.
+SPION_INLINE const int* starts_of(const SpionAttentionArguments& args, bool of_keys) {
+    return kKeyStarts && of_keys ? args.key_starts : args.starts;
+}
+
+// The row of the sample's first position on a side.
+SPION_INLINE int sequence_start(const SpionAttentionArguments& args, bool of_keys, int batch) {
+    return kVarlen ? starts_of(args, of_keys)[batch] : 0;
+}
+
+// Positions that the sample has on a side.
+SPION_INLINE int positions_of(const SpionAttentionArguments& args, bool of_keys, int batch) {
+    const int length = of_keys ? kKeyLength : kLength;
     if (!kVarlen) {
         return length;
     }
-    const int own = args.starts[batch + 1] - args.starts[batch];
+    const int* const starts = starts_of(args, of_keys);
+    const int own = starts[batch + 1] - starts[batch];
     return own < length ? own : length;
 }
 
 // Keys of the sample that are its own and not padded.
 SPION_INLINE int key_limit(const SpionAttentionArguments& args, int batch) {
-    return kKeyPadding ? args.lengths[batch] : positions_of(args, batch, kKeyLength);
+    return kKeyPadding ? args.lengths[batch] : positions_of(args, true, batch);
+}
+
+// Query i stands beside key i + diagonal: sequences are aligned at their ends.
+SPION_INLINE int diagonal_of(const SpionAttentionArguments& args, int batch) {
+    return kKeyStarts ? positions_of(args, true, batch) - positions_of(args, false, batch)
+                      : kKeyLength - kLength;
 }
 
 // Rows of the gather block that starts at row `first` which lie below `limit`.

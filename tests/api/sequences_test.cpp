@@ -156,7 +156,7 @@ TEST_F(ApiSequenceErrors, PlansAndRulesSayWhatIsNotAllowed) {
     refuses_plan(attention, "varlen and for causal: leave causal 0");
     attention.causal = false;
     attention.key_padding = true;
-    refuses_plan(attention, "varlen takes mask=spans, no key padding");
+    refuses_plan(attention, "varlen takes mask=spans and no key padding");
     attention.key_padding = false;
     attention.key_length = 40;
     refuses_plan(attention, "as many keys as queries");

@@ -206,9 +206,12 @@ CompileJobs padded_jobs(const Target& target) {
                 attention.mask = ElementMask::kSpans;
                 attention.varlen = true;
                 attention.key_padding = false;
+                attention.sequence_patterns = variant % 2 == 0 ? 2 : 0;
             }
             ++variant;
-            const BlockPattern pattern = BlockPattern::full(attention.length, block);
+            const HeadPatterns pattern(
+                std::vector(static_cast<std::size_t>(attention.pattern_count()),
+                            BlockPattern::full(attention.length, block)));
             for (const KernelRole role : kRoles) {
                 jobs.push_back(job_of(lower(attention, pattern, role, target), target));
             }

@@ -109,7 +109,17 @@ TEST(Attention, RefusesFieldsOutOfRange) {
     refuses([](Attention& a) { a.value_dim = 12; },
             "head dimension 12 of V is not supported: use a multiple of 8 from 16 to 256");
     refuses([](Attention& a) { a.varlen = true; },
-            "varlen takes mask=spans, no key padding and as many keys as queries, not mask=none");
+            "varlen takes mask=spans and no key padding, not mask=none and key_padding=");
+    refuses(
+        [](Attention& a) {
+            a.varlen = true, a.mask = ElementMask::kSpans, a.key_padding = false, a.kv_length = 7;
+        },
+        "where keys have no starts of their own: give key_starts=true");
+    refuses([](Attention& a) { a.key_starts = true; }, "give varlen=true too");
+    refuses([](Attention& a) { a.sequence_patterns = 3; },
+            "sequence_patterns 3 are not allowed with varlen=false: with varlen give the most "
+            "sequences of a launch, up to 2147483647, or 0 where all have the same patterns");
+    refuses([](Attention& a) { a.sequence_patterns = -1; }, "sequence_patterns -1 are not allowed");
     refuses([](Attention& a) { a.kv_length = -1; }, "length -1 of K and V is out of range");
     refuses([](Attention& a) { a.patterns = 3; },
             "3 patterns were given for 2 heads and 2 of K and V: give 1, one a head of K and V, or "
@@ -147,6 +157,13 @@ TEST(Attention, ShowsDimensionsAndSequences) {
     EXPECT_EQ(attention.value_head_dim(), 24);
     const std::string text = to_text(attention), end = " mask=spans Dv=24 varlen=true";
     EXPECT_EQ(text.substr(text.size() - end.size()), end);
+    EXPECT_EQ(attention.pattern_count(), 1);
+    attention.patterns = 2;
+    attention.sequence_patterns = 3;
+    EXPECT_NO_THROW(check(attention));
+    EXPECT_EQ(attention.pattern_count(), 6);
+    const std::string own = to_text(attention), own_end = end + " sequence_patterns=3";
+    EXPECT_EQ(own.substr(own.size() - own_end.size()), own_end);
 }
 
 TEST(Attention, ShowsWhatChangesScores) {

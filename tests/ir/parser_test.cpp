@@ -249,6 +249,12 @@ TEST(Parser, FieldsThatAreWrong) {
          "head dimension 20 of V is not supported"},
         {replaced(kAttention, "dropout=0", "dropout=0 varlen=true"), "1:1",
          "varlen takes mask=spans"},
+        {replaced(kAttention, "dropout=0", "dropout=0 sequence_patterns=2"), "1:1",
+         "sequence_patterns 2 are not allowed with varlen=false"},
+        {replaced(kAttention, "key_padding=false dropout=0",
+                  "key_padding=false dropout=0 mask=spans varlen=true sequence_patterns=2") +
+             kPattern,
+         "2:1", "there are 1 patterns, and the attention has 2"},
         {replaced(kAttention, "0.25", "nan"), "1:1", "scale nan is not allowed"},
         {replaced(kAttention, "0.25", "quarter"), "1:42", "expected scale as a number"},
         {replaced(kAttention, "masked", "soft"), "1:55", "softmax kind 'soft' is not known"},

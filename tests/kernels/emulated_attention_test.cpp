@@ -15,6 +15,7 @@
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
 #include "tests/kernels/emulated_problem.h"
+#include "tests/kernels/emulated_walk.h"
 #include "tests/support/seed.h"
 
 namespace spion {
@@ -39,6 +40,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         args.batch = problem.batch;
         args.starts = problem.c.varlen ? problem.starts.data() : nullptr;
         args.rows = problem.starts.back();
+        args.key_rows = problem.key_starts.back();
+        if (problem.c.key_starts) args.key_starts = problem.key_starts.data();
         args.dropout = &problem.dropout;
         args.alibi_slopes = problem.slopes.data();
         args.sinks = problem.sinks.data();
@@ -58,11 +61,11 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
             args.gather_blocks = program.gather_blocks.data();
             args.block_row_masks = program.block_row_masks.data();
         }
-        const bool of_sequences = problem.c.varlen && problem.c.patterns == 1;
-        args.tiles =
-            of_sequences
-                ? problem.starts.back() / static_cast<int>(program.stationary_rows) + problem.batch
-                : program.tiles() / item_walks(program.attention, role);
+        const bool of_sequences = problem.c.by_number();
+        args.tiles = of_sequences ? (walks_columns(role) ? args.key_rows : args.rows) /
+                                            program.stationary_rows +
+                                        problem.batch
+                                  : program.tiles() / item_walks(program.attention, role);
         emulation::forget_reads();
         for (Tensor* t : {&problem.q, &problem.k, &problem.v, &problem.d_o}) {
             emulation::allow_reads(t->bytes.data(), t->bytes.size());
@@ -74,7 +77,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
         const std::string name = std::string(GetParam().name) + (baked ? "_baked" : "");
         const EmulatedKernel kernel = find_emulated(name, to_string(role));
         const std::int64_t batch_heads =
-            (of_sequences ? 1 : problem.batch) * pattern_heads(program.attention, role);
+            of_sequences ? item_heads(program.attention, role)
+                         : std::int64_t{problem.batch} * pattern_heads(program.attention, role);
         const std::int64_t blocks = batch_heads * args.tiles;
         emulation::launch(blocks, geometry.threads, geometry.shared_bytes, seed,
                           [&] { kernel(args); });

@@ -14,6 +14,7 @@
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_kernels.h"
 #include "tests/kernels/emulated_tensor.h"
+#include "tests/kernels/emulated_walk.h"
 #include "tests/support/random_mask.h"
 #include "tests/support/softmax_kinds.h"
 
@@ -37,7 +38,7 @@ struct Problem {
     std::vector<int> lengths;            // [B]
     MaskRules rules;                     // of a mask of spans
     ElementSpans spans;
-    std::vector<int> starts;  // [B + 1] of sequences
+    std::vector<int> starts, key_starts;  // [B + 1] of sequences
     SpionDropoutState dropout;
     std::vector<float> slopes, sinks;  // [H]
     std::vector<float> bias;           // [H, 2R + 1]
@@ -59,7 +60,7 @@ struct Problem {
         const auto rows_of_blocks = static_cast<std::size_t>((c.length + c.block - 1) / c.block);
         const auto columns = static_cast<std::size_t>((c.keys() + c.block - 1) / c.block);
         std::bernoulli_distribution present(0.5);
-        blocks.assign(static_cast<std::size_t>(c.patterns),
+        blocks.assign(static_cast<std::size_t>(c.pattern_count()),
                       EmulatedBlocks(rows_of_blocks, std::vector<bool>(columns)));
         for (EmulatedBlocks& pattern : blocks) {
             for (std::size_t i = 0; i < rows_of_blocks; ++i) {
@@ -80,10 +81,15 @@ struct Problem {
                                        c.length, c.keys());
             for (int b = 0; c.varlen && b < batch; ++b) {
                 rules.sequence_lengths.push_back(static_cast<int>(c.positions(b)));
+                if (!c.key_starts) continue;
+                rules.key_sequence_lengths.push_back(static_cast<int>(c.key_positions(b)));
             }
             spans = element_spans(rules, batch, c.length, c.keys());
         }
-        for (int b = 0; b <= batch; ++b) starts.push_back(static_cast<int>(c.start(b)));
+        for (int b = 0; b <= batch; ++b) {
+            starts.push_back(static_cast<int>(c.start(b)));
+            key_starts.push_back(static_cast<int>(c.start(b, true)));
+        }
         dropout = {.seed = random() * 0x100000001ULL,
                    .offset = static_cast<unsigned>(random()),
                    .enabled = random() % 4 != 0};
@@ -116,12 +122,16 @@ struct Problem {
             }
         }
     }
+    // The key that a query stands beside: the last ones of a sample do.
+    std::int64_t beside_query(int b, std::int64_t i) const {
+        return i + c.key_positions(b) - c.positions(b);
+    }
     // By the words of ir/attention.h and ir/element_spans.h.
     bool keeps(int b, std::int64_t i, std::int64_t j) const {
         const auto sample = static_cast<std::size_t>(b);
-        if (i >= c.positions(b) || (c.varlen && j >= c.positions(b))) return false;
+        if (i >= c.positions(b) || j >= c.key_positions(b)) return false;
         if (c.mask == ElementMask::kNone) return true;
-        const std::int64_t beside = i + c.keys() - c.length;
+        const std::int64_t beside = beside_query(b, i);
         if (c.mask == ElementMask::kCausal) return j <= beside;
         const bool prefix = !rules.prefixes.empty() && j < rules.prefixes[sample];
         if (rules.causal && j > beside && !prefix) return false;
@@ -136,8 +146,9 @@ struct Problem {
         }
         return rules.query_lengths.empty() || i < rules.query_lengths[sample];
     }
-    bool in_pattern(int h, std::int64_t i, std::int64_t j) const {
-        const auto pattern = static_cast<std::size_t>(h / (c.heads / c.patterns));
+    bool in_pattern(int b, int h, std::int64_t i, std::int64_t j) const {
+        const int of_sequence = c.sequence_patterns > 0 ? b * c.patterns : 0;
+        const auto pattern = static_cast<std::size_t>(of_sequence + h / (c.heads / c.patterns));
         return blocks[pattern][static_cast<std::size_t>(i / c.block)]
                      [static_cast<std::size_t>(j / c.block)];
     }
@@ -146,8 +157,8 @@ struct Problem {
     struct Changed {
         double score, slope, factor;
     };
-    std::size_t bias_place(int h, std::int64_t i, std::int64_t j) const {
-        const std::int64_t ahead = j - (i + c.keys() - c.length), reach = c.relative_bias;
+    std::size_t bias_place(int b, int h, std::int64_t i, std::int64_t j) const {
+        const std::int64_t ahead = j - beside_query(b, i), reach = c.relative_bias;
         const std::int64_t clipped = ahead > reach ? reach : ahead < -reach ? -reach : ahead;
         return static_cast<std::size_t>(h * c.bias_entries() + reach + clipped);
     }
@@ -169,10 +180,10 @@ struct Problem {
             result = {change.changed, scale * change.slope, 1};
         }
         if (c.alibi) {
-            const std::int64_t apart = std::abs(i + c.keys() - c.length - j);
+            const std::int64_t apart = std::abs(beside_query(b, i) - j);
             result.score -= double{slopes[head]} * static_cast<double>(apart);
         }
-        if (c.relative_bias > 0) result.score += double{bias[bias_place(h, i, j)]};
+        if (c.relative_bias > 0) result.score += double{bias[bias_place(b, h, i, j)]};
         if (c.dropout > 0 && dropout.enabled != 0) {
             const SpionRandomBits bits = spion_attention_bits(
                 static_cast<unsigned>(i / 16 * 4 + i % 8 / 2),
@@ -204,7 +215,7 @@ struct Problem {
         for (std::int64_t j = 0; j < keys; ++j) {
             if (!keeps(b, i, j)) continue;
             ++kept;
-            if (!in_pattern(h, i, j)) continue;
+            if (!in_pattern(b, h, i, j)) continue;
             ++inside;
             if (j >= lengths[static_cast<std::size_t>(b)]) continue;
             double dot = 0;
@@ -257,7 +268,7 @@ struct Problem {
             const double ds = row.slope[j] * p[j] * (dp[j] - delta_i);
             const double term = row.slope[j] * p[j] * dp[j];
             if (c.relative_bias > 0) {
-                r.dbias[bias_place(0, i, key)] += p[j] * (dp[j] - delta_i);
+                r.dbias[bias_place(b, 0, i, key)] += p[j] * (dp[j] - delta_i);
                 r.dbias_terms += p[j] * dp[j] * p[j] * dp[j];
             }
             for (int d = 0; d < D; ++d) {

@@ -19,6 +19,7 @@ struct Tensor {
     EmulatedCase c;
     int batch;
     bool interleaved;
+    bool keys;
     int heads;
     std::int64_t length;
     int width;  // D or Dv
@@ -29,6 +30,7 @@ struct Tensor {
         : c(c_),
           batch(batch_),
           interleaved(interleaved_),
+          keys(of_keys),
           heads(of_keys && c.kv_heads > 0 ? c.kv_heads : c.heads),
           length(of_keys ? c.keys() : c.length),
           width(of_values ? c.values() : c.head_dim) {
@@ -38,9 +40,12 @@ struct Tensor {
             count * static_cast<std::size_t>(storage_bytes(c.dtype)) * (interleaved ? 3 : 1), 0xFF);
     }
     // Of a head, in all samples.
-    std::int64_t rows() const { return c.varlen ? c.start(batch) : batch * length; }
+    std::int64_t rows() const { return c.varlen ? c.start(batch, keys) : batch * length; }
     // That sample b has.
-    std::int64_t positions(int b) const { return c.varlen ? c.positions(b) : length; }
+    std::int64_t positions(int b) const {
+        if (!c.varlen) return length;
+        return keys ? c.key_positions(b) : c.positions(b);
+    }
     SpionTensor view() {
         const long long d = width, h = heads, l = c.varlen ? rows() : length;
         if (interleaved) {
@@ -54,7 +59,7 @@ struct Tensor {
     }
     std::uint8_t* at(int b, int h, std::int64_t l, int d) {
         const SpionTensor v = view();
-        if (c.varlen) l += c.start(b);
+        if (c.varlen) l += c.start(b, keys);
         if (c.varlen) b = 0;
         return static_cast<std::uint8_t*>(v.data) +
                (b * v.batch_stride + h * v.head_stride + l * v.row_stride + d) *

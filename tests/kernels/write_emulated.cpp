@@ -11,6 +11,7 @@
 #include "compiler/launch/bias_gradient.h"
 #include "tests/kernels/emulated_cases.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/emulated_walk.h"
 
 namespace {
 

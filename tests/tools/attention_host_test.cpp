@@ -134,6 +134,33 @@ TEST_P(HostAttentionWidths, SequencesEqualTheReference) {
     }
 }
 
+// The same with patterns of each sequence's own, for all heads or each.
+TEST_P(HostAttentionWidths, SequencesWithTheirOwnPatternsEqualTheReference) {
+    for (int round = 0; round < 3; ++round) {
+        AttentionCase problem = with_groups_or_packed(pick_case());
+        if (coin()) {
+            const Attention& attention = problem.attention;
+            problem.attention.patterns = coin() ? attention.heads : attention.key_value_heads();
+        }
+        expect_passes(with_sequence_patterns(random_, problem));
+    }
+}
+
+// Keys that are sequences of their own, of other lengths than those of the queries.
+TEST_P(HostAttentionWidths, SequencesOfOtherKeysEqualTheReference) {
+    for (int round = 0; round < 4; ++round) {
+        AttentionCase problem = with_groups_or_packed(pick_case());
+        if (coin()) {
+            problem = with_other_keys(random_, problem);
+        }
+        if (coin()) {
+            problem = with_changed_scores(random_, problem);
+        }
+        problem = with_key_sequences(random_, problem);
+        expect_passes(coin() ? with_sequence_patterns(random_, problem) : problem);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(HeadDim, HostAttentionWidths, ::testing::Values(24, 40, 72, 200, 248),
                          ::testing::PrintToStringParamName());
 

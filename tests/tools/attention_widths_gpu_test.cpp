@@ -51,6 +51,27 @@ TEST_P(GpuAttentionWidths, SequencesEqualTheReference) {
     }
 }
 
+// Sequences with patterns of their own, and with other keys, in all families.
+TEST_P(GpuAttentionWidths, SequencesOfTheirOwnEqualTheReference) {
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    for (const int block : {16, 32, 64, 128}) {
+        AttentionCase problem = pick_case(random, block);
+        if (pick(random, 0, 2) == 0) {
+            problem = with_grouped_heads(random, problem);
+            problem.attention.patterns = pick(random, 0, 1) == 0 ? problem.attention.kv_heads : 1;
+        }
+        if (pick(random, 0, 2) == 0) {
+            problem = with_changed_scores(random, problem);
+        }
+        const bool other_keys = pick(random, 0, 1) == 0;
+        problem = other_keys ? with_key_sequences(random, with_other_keys(random, problem))
+                             : with_sequences(random, problem);
+        expect_passes(with_sequence_patterns(random, problem));
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GpuAttentionWidths,
                          ::testing::Combine(::testing::Values(DType::kFp32, DType::kTf32,
                                                               DType::kBf16, DType::kFp16),

@@ -55,8 +55,20 @@ TEST_F(Compile, TakesSequencesEndToEnd) {
     EXPECT_EQ(contents(fs::directory_iterator(scratch_.file("again"))->path() / "kernel.ir"),
               program);
     fs::remove_all(out_);
+    expect_refused(here_ + "--sequence-patterns 2" + into_out(),
+                   {"sequence_patterns 2 are not allowed with varlen=false"});
+    expect_refused(here_ + "--kv-sequences" + into_out(), {"give varlen=true too"});
+    const CommandResult own = run_command(
+        "compile --pattern-random 0.5 --length 90 --kv-length 70 --block 16 --head-dim 32" +
+        kTarget + " --role dkdv --emit ir --sequences --kv-sequences --sequence-patterns 2" +
+        into_out());
+    ASSERT_EQ(own.exit_code, 0) << own.err;
+    const std::string patterns = contents(kernel() / "attention.ir");
+    EXPECT_NE(patterns.find(" varlen=true key_starts=true sequence_patterns=2"), std::string::npos);
+    EXPECT_NE(patterns.find("pattern L=90"), patterns.rfind("pattern L=90")) << patterns;
+    fs::remove_all(out_);
     expect_refused(here_ + "--sequences --key-padding" + into_out(),
-                   {"varlen takes mask=spans, no key padding and as many keys as queries"});
+                   {"varlen takes mask=spans and no key padding"});
     expect_refused("compile " + bits_ + kTarget + " --sequences" + into_out(), {"--sequences"});
     EXPECT_FALSE(fs::exists(out_));
 }

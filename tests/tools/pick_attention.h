@@ -80,6 +80,16 @@ inline AttentionCase with_other_keys(std::mt19937_64& random, AttentionCase prob
     return problem;
 }
 
+// A pattern of the same lengths and blocks, of any density.
+inline BlockPattern random_blocks(std::mt19937_64& random, const BlockPattern& like) {
+    const double density = std::uniform_real_distribution<double>(0.0, 1.0)(random);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(like.rows() * like.columns()));
+    for (std::uint8_t& bit : bits) {
+        bit = std::bernoulli_distribution(density)(random) ? 1 : 0;
+    }
+    return {like.length(), like.key_length(), like.block(), std::move(bits)};
+}
+
 // The problem with a pattern for every head of K and V, or for every query head.
 inline AttentionCase with_patterns(std::mt19937_64& random, AttentionCase problem,
                                    bool of_queries) {
@@ -87,13 +97,7 @@ inline AttentionCase with_patterns(std::mt19937_64& random, AttentionCase proble
     attention.patterns = of_queries ? attention.heads : attention.key_value_heads();
     std::vector<BlockPattern> patterns;
     for (int n = 0; n < attention.patterns; ++n) {
-        const BlockPattern& first = problem.pattern.front();
-        const double density = std::uniform_real_distribution<double>(0.0, 1.0)(random);
-        std::vector<std::uint8_t> bits(static_cast<std::size_t>(first.rows() * first.columns()));
-        for (std::uint8_t& bit : bits) {
-            bit = std::bernoulli_distribution(density)(random) ? 1 : 0;
-        }
-        patterns.emplace_back(first.length(), first.key_length(), first.block(), std::move(bits));
+        patterns.push_back(random_blocks(random, problem.pattern.front()));
     }
     problem.pattern = HeadPatterns(std::move(patterns));
     return problem;
@@ -122,6 +126,35 @@ inline AttentionCase with_sequences(std::mt19937_64& random, AttentionCase probl
                    0) == problem.batch) {
         problem.rules.sequence_lengths.back() = 1;  // tensors of no rows are none
     }
+    return problem;
+}
+
+// The same with keys that are sequences of their own, of any lengths up to Lk.
+inline AttentionCase with_key_sequences(std::mt19937_64& random, AttentionCase problem) {
+    problem = with_sequences(random, problem);
+    problem.attention.key_starts = true;
+    const auto keys = static_cast<int>(problem.attention.key_value_length());
+    std::vector<int>& lengths = problem.rules.key_sequence_lengths;
+    for (std::int64_t b = 0; b < problem.batch; ++b) {
+        lengths.push_back(pick(random, 0, 3) == 0 ? keys : pick(random, 0, keys));
+    }
+    lengths.back() = std::max(lengths.back(), 1);  // tensors of no rows are none
+    return problem;
+}
+
+// The same with patterns of each sequence's own, `patterns` of them, and room for more sequences.
+inline AttentionCase with_sequence_patterns(std::mt19937_64& random, AttentionCase problem) {
+    if (!problem.attention.varlen) {
+        problem = with_sequences(random, problem);
+    }
+    Attention& attention = problem.attention;
+    attention.sequence_patterns = static_cast<int>(problem.batch) + pick(random, 0, 1);
+    const BlockPattern first = problem.pattern.front();
+    std::vector<BlockPattern> patterns;
+    for (int n = 0; n < attention.pattern_count(); ++n) {
+        patterns.push_back(random_blocks(random, first));
+    }
+    problem.pattern = HeadPatterns(std::move(patterns));
     return problem;
 }
 

@@ -24,14 +24,7 @@ int pick_width(std::mt19937_64& random) {
     return 8 * (pick(random, 0, 3) > 0 ? pick(random, 2, 16) : pick(random, 17, 32));
 }
 
-BlockPattern pick_blocks(std::mt19937_64& random, const HeadPatterns& like) {
-    const double density = std::uniform_real_distribution<double>(0.0, 1.0)(random);
-    std::vector<std::uint8_t> bits(static_cast<std::size_t>(like.rows() * like.columns()));
-    for (std::uint8_t& bit : bits) {
-        bit = std::bernoulli_distribution(density)(random) ? 1 : 0;
-    }
-    return BlockPattern(like.length(), like.key_length(), like.block(), std::move(bits));
-}
+constexpr int kMostSamples = 3;  // of a launch
 
 // What the kernels are made for.
 AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
@@ -48,10 +41,11 @@ AttentionCase draw_operation(std::mt19937_64& random, bool on_host) {
     }
     Attention& attention = problem.attention;
     attention.mask = static_cast<ElementMask>(pick(random, 0, 2));
-    if (attention.mask == ElementMask::kSpans && attention.diagonal() == 0 &&
-        pick(random, 0, 1) == 0) {
+    if (attention.mask == ElementMask::kSpans && pick(random, 0, 1) == 0) {
         attention.varlen = true;
+        attention.key_starts = attention.diagonal() != 0 || pick(random, 0, 3) == 0;
         attention.key_padding = false;
+        attention.sequence_patterns = pick(random, 0, 1) == 0 ? kMostSamples : 0;
     }
     attention.value_dim = pick(random, 0, 2) == 0 ? pick_width(random) : 0;
     const int heads[] = {1, attention.key_value_heads(), attention.heads};
@@ -68,7 +62,7 @@ AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
     const Attention& attention = problem.attention;
     const auto keys = static_cast<int>(attention.key_value_length());
     problem.seed = random();
-    problem.batch = pick(random, 1, 3);
+    problem.batch = pick(random, 1, kMostSamples);
     problem.layout = pick(random, 0, 1) == 0 ? Layout::kPacked : Layout::kHeadsFirst;
     problem.lengths.clear();
     for (std::int64_t b = 0; attention.key_padding && b < problem.batch; ++b) {
@@ -76,12 +70,13 @@ AttentionCase draw_launch(std::mt19937_64& random, AttentionCase problem) {
     }
     problem.values = random_score_values(attention, problem.seed);
     problem.values->dropout_enabled = pick(random, 0, 4) > 0;
-    problem = attention.varlen ? with_sequences(random, problem)
-                               : with_mask(random, problem, attention.mask);
+    problem = attention.key_starts ? with_key_sequences(random, problem)
+              : attention.varlen   ? with_sequences(random, problem)
+                                   : with_mask(random, problem, attention.mask);
     std::vector<BlockPattern> patterns;
-    patterns.reserve(static_cast<std::size_t>(attention.patterns));
-    for (int n = 0; n < attention.patterns; ++n) {
-        patterns.push_back(pick_blocks(random, problem.pattern));
+    patterns.reserve(static_cast<std::size_t>(attention.pattern_count()));
+    for (int n = 0; n < attention.pattern_count(); ++n) {
+        patterns.push_back(random_blocks(random, problem.pattern.front()));
     }
     problem.pattern = HeadPatterns(std::move(patterns));
     return problem;

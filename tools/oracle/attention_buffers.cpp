@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <tuple>
 
 #include "compiler/launch/bias_gradient.h"
 #include "tools/storage.h"
@@ -16,13 +17,18 @@ constexpr unsigned char kPoison = 0xFF;   // NaN in every dtype
 }  // namespace
 
 AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batch,
-                                   std::span<const int> lengths, Layout layout, Device& device)
+                                   std::span<const int> lengths, Layout layout, Device& device,
+                                   std::span<const int> key_lengths)
     : attention_(attention), batch_(batch), layout_(layout), device_(&device) {
-    if (attention.varlen) {
-        row_starts_.push_back(0);
-        for (const int length : lengths) {
-            row_starts_.push_back(row_starts_.back() + length);
+    const auto add_starts = [](std::vector<int>& starts, std::span<const int> of) {
+        starts.push_back(0);
+        for (const int length : of) {
+            starts.push_back(starts.back() + length);
         }
+    };
+    if (attention.varlen) {
+        add_starts(row_starts_, lengths);
+        add_starts(key_row_starts_, key_lengths);
     }
     const int heads = attention.heads, key_heads = attention.key_value_heads();
     const std::size_t rows = static_cast<std::size_t>(batch) * attention.length * heads;
@@ -58,9 +64,13 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
         lengths_ = Buffer(device, lengths.size_bytes());
         device.copy_in(lengths_.data(), lengths.data(), lengths.size_bytes());
     }
-    if (attention.varlen) {
-        starts_ = Buffer(device, row_starts_.size() * sizeof(int));
-        device.copy_in(starts_.data(), row_starts_.data(), starts_.bytes());
+    for (auto [wanted, buffer, from] :
+         {std::tuple(attention.varlen, &starts_, &row_starts_),
+          std::tuple(attention.key_starts, &key_starts_, &key_row_starts_)}) {
+        if (wanted) {
+            *buffer = Buffer(device, from->size() * sizeof(int));
+            device.copy_in(buffer->data(), from->data(), buffer->bytes());
+        }
     }
     set_score_values(random_score_values(attention, 1));
     poison_outputs();
@@ -68,7 +78,7 @@ AttentionBuffers::AttentionBuffers(const Attention& attention, std::int64_t batc
 }
 
 std::int64_t AttentionBuffers::all_rows(bool keys) const {
-    return attention_.varlen ? row_starts_.back()
+    return attention_.varlen ? row_starts(keys).back()
                              : batch_ * (keys ? attention_.key_value_length() : attention_.length);
 }
 
@@ -80,7 +90,7 @@ void AttentionBuffers::place_packed(Place& q, Place& k, Place& v, bool output) {
     const int of_q = attention_.heads * attention_.head_dim;
     const int of_k = attention_.key_value_heads() * attention_.head_dim;
     const int of_v = attention_.key_value_heads() * attention_.value_head_dim();
-    const bool together = attention_.diagonal() == 0;
+    const bool together = attention_.diagonal() == 0 && !attention_.key_starts;
     const int before = together ? of_q : 0, all = before + of_k + of_v;
     const int keys = add_region(all * column_bytes(true), output);
     const int queries = together ? keys : add_region(of_q * column_bytes(false), output);
@@ -134,7 +144,8 @@ AttentionBuffers::Place AttentionBuffers::place(int region, const HeadsOf& of) c
                 .row_stride = width,
                 .heads = heads,
                 .length = length,
-                .width = width};
+                .width = width,
+                .keys = of.keys};
     }
     return {.region = region,
             .offset = of.first,
@@ -143,7 +154,8 @@ AttentionBuffers::Place AttentionBuffers::place(int region, const HeadsOf& of) c
             .row_stride = of.all,
             .heads = heads,
             .length = length,
-            .width = width};
+            .width = width,
+            .keys = of.keys};
 }
 
 void* AttentionBuffers::payload(int region) const {
@@ -161,13 +173,14 @@ SpionTensor AttentionBuffers::tensor(const Place& place) const {
 template <typename Visit>
 void AttentionBuffers::for_each_element(const Place& place, const Visit& visit) const {
     std::size_t index = 0;
+    const std::vector<int>& starts = row_starts(place.keys);
     for (std::int64_t b = 0; b < batch_; ++b) {
         for (std::int64_t h = 0; h < place.heads; ++h) {
             const std::int64_t length =
-                attention_.varlen ? row_starts_[b + 1] - row_starts_[b] : place.length;
+                attention_.varlen ? starts[b + 1] - starts[b] : place.length;
             const std::int64_t first =
                 place.offset + h * place.head_stride +
-                (attention_.varlen ? row_starts_[b] * place.row_stride : b * place.batch_stride);
+                (attention_.varlen ? starts[b] * place.row_stride : b * place.batch_stride);
             for (std::int64_t l = 0; l < length; ++l) {
                 for (int d = 0; d < place.width; ++d) {
                     visit(index++, first + l * place.row_stride + d);
@@ -308,6 +321,9 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     arguments.lse = static_cast<float*>(payload(lse_));
     arguments.delta = static_cast<float*>(payload(delta_));
     arguments.lengths = lengths_ ? lengths_.as<int>() : nullptr;
+    if (attention_.key_starts) {
+        arguments.key_starts = key_starts_.as<int>();
+    }
     arguments.query_spans = query_spans_ ? query_spans_.as<int>() : nullptr;
     arguments.key_spans = key_spans_ ? key_spans_.as<int>() : nullptr;
     arguments.dropout = dropout_ ? dropout_.as<SpionDropoutState>() : nullptr;
@@ -320,6 +336,7 @@ SpionAttentionArguments AttentionBuffers::arguments() const {
     }
     arguments.starts = starts_ ? starts_.as<int>() : nullptr;
     arguments.rows = attention_.varlen ? row_starts_.back() : 0;
+    arguments.key_rows = attention_.key_starts ? key_row_starts_.back() : 0;
     arguments.batch = static_cast<int>(batch_);
     return arguments;
 }

@@ -36,9 +36,9 @@ struct AttentionOutputs {
 class AttentionBuffers {
   public:
     // `lengths`: [B] with key padding, or of varlen sequences, which lie end to end; else empty.
-    // Outputs are poison from the start.
+    // key_lengths: [B] of keys' sequences, with key_starts. Outputs are poison from the start.
     AttentionBuffers(const Attention& attention, std::int64_t batch, std::span<const int> lengths,
-                     Layout layout, Device& device);
+                     Layout layout, Device& device, std::span<const int> key_lengths = {});
 
     void set_inputs(const AttentionInputs& inputs);
     // For an attention whose mask is kSpans, before arguments().
@@ -68,6 +68,7 @@ class AttentionBuffers {
         int heads = 0;
         std::int64_t length = 0;
         int width = 0;  // D or Dv
+        bool keys = false;
     };
     struct Region {
         Buffer buffer;              // guard, payload, guard
@@ -76,6 +77,10 @@ class AttentionBuffers {
     };
 
     int add_region(std::size_t payload_bytes, bool output);
+    // [B + 1] of varlen, of Q or of K.
+    const std::vector<int>& row_starts(bool keys) const {
+        return keys && attention_.key_starts ? key_row_starts_ : row_starts_;
+    }
     std::int64_t all_rows(bool keys) const;     // of a head, of Q or of K, in all samples
     std::size_t column_bytes(bool keys) const;  // of one element of each of them
     // Of a region of rows of `all` elements, those of H heads of Q's, or of K's and V's, from element
@@ -98,13 +103,13 @@ class AttentionBuffers {
 
     Attention attention_;
     std::int64_t batch_;
-    std::vector<int> row_starts_;  // [B + 1] of varlen, else empty
+    std::vector<int> row_starts_, key_row_starts_;  // [B + 1] of varlen, of key_starts, else empty
     Layout layout_;
     Device* device_;
     std::vector<Region> regions_;
     Place q_, k_, v_, o_, d_o_, d_q_, d_k_, d_v_;
     int lse_ = 0, delta_ = 0, d_sinks_ = 0, d_relative_bias_ = 0;
-    Buffer lengths_, starts_;
+    Buffer lengths_, starts_, key_starts_;
     Buffer query_spans_, key_spans_;
     Buffer dropout_, alibi_slopes_, sinks_, relative_bias_;
 };

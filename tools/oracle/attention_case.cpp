@@ -62,10 +62,16 @@ void check_batch(const AttentionCase& problem) {
         throw UserError("{} lengths of sequences were given {} varlen: give one for each sample",
                         sequences, problem.attention.varlen ? "with" : "without");
     }
-    if (sequences > 0 &&
-        std::all_of(problem.rules.sequence_lengths.begin(), problem.rules.sequence_lengths.end(),
-                    [](int length) { return length == 0; })) {
-        throw UserError("all {} sequences have length 0: give one of at least 1", sequences);
+    const std::vector<int>& of_keys = problem.rules.key_sequence_lengths;
+    if (problem.attention.key_starts != !of_keys.empty()) {
+        throw UserError("{} lengths of keys' sequences were given {} key_starts: give one for each",
+                        of_keys.size(), problem.attention.key_starts ? "with" : "without");
+    }
+    for (const std::vector<int>* side : {&problem.rules.sequence_lengths, &of_keys}) {
+        if (!side->empty() &&
+            std::all_of(side->begin(), side->end(), [](int length) { return length == 0; })) {
+            throw UserError("all {} sequences have length 0: give one of at least 1", side->size());
+        }
     }
     if (problem.attention.key_padding && std::ssize(lengths) != problem.batch) {
         throw UserError("{} lengths were given for a batch of {}; give one for each sample",
@@ -99,6 +105,10 @@ std::string to_text(const MaskRules& rules) {
     }
     if (!rules.sequence_lengths.empty()) {
         text += fmt::format(" sequence_lengths=[{}]", fmt::join(rules.sequence_lengths, ","));
+    }
+    if (!rules.key_sequence_lengths.empty()) {
+        text +=
+            fmt::format(" key_sequence_lengths=[{}]", fmt::join(rules.key_sequence_lengths, ","));
     }
     return text;
 }
@@ -286,7 +296,7 @@ CaseReport check_case(const AttentionCase& problem, Device& device, KernelCache&
     AttentionBuffers buffers(
         problem.attention, problem.batch,
         problem.attention.varlen ? problem.rules.sequence_lengths : problem.lengths, problem.layout,
-        device);
+        device, problem.rules.key_sequence_lengths);
     if (problem.attention.mask == ElementMask::kSpans) {
         buffers.set_spans(element_spans(problem.rules, problem.batch, problem.attention.length,
                                         problem.attention.key_value_length()));

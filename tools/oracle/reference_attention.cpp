@@ -44,10 +44,27 @@ struct Head {
     double d_bias_terms = 0;              // squared
 };
 
+// Positions of the sample's sequence, queries or keys, where there are sequences; else of L or Lk.
+std::int64_t own_length(const Head& head, bool keys) {
+    const Attention& attention = *head.attention;
+    const bool sequences = head.rules != nullptr && !head.rules->sequence_lengths.empty();
+    if (!sequences || attention.mask != ElementMask::kSpans) {
+        return keys ? attention.key_value_length() : attention.length;
+    }
+    const bool apart = keys && !head.rules->key_sequence_lengths.empty();
+    return (apart ? head.rules->key_sequence_lengths
+                  : head.rules->sequence_lengths)[static_cast<std::size_t>(head.sample)];
+}
+
+// The key that query i stands beside: a sequence's last query beside its last key.
+std::int64_t beside_query(const Head& head, std::int64_t i) {
+    return i + own_length(head, true) - own_length(head, false);
+}
+
 // Whether query i keeps key j, by the words of ir/element_spans.h.
 bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
     const Attention& attention = *head.attention;
-    const std::int64_t beside = i + (attention.key_value_length() - attention.length);
+    const std::int64_t beside = beside_query(head, i);
     if (attention.mask == ElementMask::kCausal) {
         return j <= beside;
     }
@@ -67,10 +84,7 @@ bool keeps(const Head& head, std::int64_t i, std::int64_t j) {
         kept = kept && rules.documents[head.sample * attention.length + i] ==
                            of_keys[head.sample * attention.key_value_length() + j];
     }
-    if (!rules.sequence_lengths.empty()) {
-        const std::int64_t length = rules.sequence_lengths[head.sample];
-        kept = kept && i < length && j < length;
-    }
+    kept = kept && i < own_length(head, false) && j < own_length(head, true);
     return kept && (rules.query_lengths.empty() || i < rules.query_lengths[head.sample]);
 }
 
@@ -130,12 +144,13 @@ double changed_score(const Head& head, std::int64_t i, std::int64_t j, double& s
         slope *= change.slope;
     }
     if (attention.alibi) {
-        const std::int64_t ahead = i + attention.diagonal() - j;
+        const std::int64_t ahead = beside_query(head, i) - j;
         const double apart = static_cast<double>(std::max(ahead, -ahead));
         score -= head.values->alibi_slopes[head.head] * apart;
     }
     if (attention.relative_bias > 0) {
-        score += head.values->relative_bias[bias_place(attention, head.head, i, j)];
+        score +=
+            head.values->relative_bias[bias_place(attention, head.head, j - beside_query(head, i))];
     }
     return score;
 }
@@ -194,7 +209,8 @@ void run_row(Head& head, std::int64_t i) {
         const double d_s = row.slopes[n] * p[n] * (d_p[n] - delta), kept = factors[n] * p[n];
         if (!head.d_bias.empty()) {
             const double without_cancelling = p[n] * (std::abs(d_p[n]) + std::abs(delta));
-            head.d_bias[bias_place(*head.attention, 0, i, j)] += p[n] * (d_p[n] - delta);
+            head.d_bias[bias_place(*head.attention, 0, j - beside_query(head, i))] +=
+                p[n] * (d_p[n] - delta);
             head.d_bias_terms += without_cancelling * without_cancelling;
         }
         for (int d = 0; d < values; ++d) {
@@ -225,6 +241,14 @@ struct HeadTerms {
     std::vector<double> d_k_of_head, d_v_of_head, d_bias;
 };
 
+// Of a head of a sample: a sequence with patterns of its own has `patterns` of them.
+int pattern_of(const Attention& attention, std::int64_t sample, std::int64_t head) {
+    const auto of_head = static_cast<int>(head / (attention.heads / attention.patterns));
+    return attention.sequence_patterns == 0
+               ? of_head
+               : static_cast<int>(sample) * attention.patterns + of_head;
+}
+
 // expression: of the attention's scores, or null.
 HeadTerms run_head(const ReferenceProblem& problem, const ScoreGraph* expression,
                    std::int64_t index, ReferenceResult& result) {
@@ -243,8 +267,7 @@ HeadTerms run_head(const ReferenceProblem& problem, const ScoreGraph* expression
         index / group;  // of [B, kv_heads]: heads of a group are adjacent
     const std::int64_t sample = index / attention.heads;
     Head head{.attention = &attention,
-              .pattern = &problem.pattern[static_cast<int>(index % attention.heads) /
-                                          (attention.heads / attention.patterns)],
+              .pattern = &problem.pattern[pattern_of(attention, sample, index % attention.heads)],
               .rules = problem.rules,
               .values = &problem.values,
               .expression = expression,
@@ -279,49 +302,6 @@ HeadTerms run_head(const ReferenceProblem& problem, const ScoreGraph* expression
             .d_bias = std::move(head.d_bias)};
 }
 
-void check_sizes(const ReferenceProblem& problem) {
-    const Attention& attention = problem.attention;
-    const std::size_t expected = static_cast<std::size_t>(problem.batch) * attention.heads *
-                                 attention.length * attention.head_dim;
-    const std::size_t of_keys = static_cast<std::size_t>(problem.batch) *
-                                attention.key_value_heads() * attention.key_value_length() *
-                                attention.head_dim;
-    const std::pair<std::span<const float>, std::size_t> tensors[] = {
-        {problem.q, expected},
-        {problem.k, of_keys},
-        {problem.v, of_keys / attention.head_dim * attention.value_head_dim()},
-        {problem.d_o, expected / attention.head_dim * attention.value_head_dim()}};
-    for (const auto& [tensor, wanted] : tensors) {
-        if (tensor.size() != wanted) {
-            throw UserError("the reference was given a tensor of {} elements, but B*H*L*D is {}",
-                            tensor.size(), wanted);
-        }
-    }
-    if (problem.pattern.count() != attention.patterns) {
-        throw UserError("{} patterns were given for an attention with {}", problem.pattern.count(),
-                        attention.patterns);
-    }
-    if (problem.pattern.length() != attention.length ||
-        problem.pattern.key_length() != attention.key_value_length()) {
-        throw UserError(
-            "the pattern is for {} queries and {} keys, the attention for {} and {}; give both the "
-            "same lengths",
-            problem.pattern.length(), problem.pattern.key_length(), attention.length,
-            attention.key_value_length());
-    }
-    if (attention.key_padding && std::ssize(problem.lengths) != problem.batch) {
-        throw UserError("{} lengths were given for a batch of {}; give one for each sample",
-                        problem.lengths.size(), problem.batch);
-    }
-    if (attention.mask == ElementMask::kSpans) {
-        if (problem.rules == nullptr) {
-            throw UserError("the attention has a mask of spans, but no rules were given for it");
-        }
-        check(*problem.rules, problem.batch, attention.length, attention.key_value_length());
-    }
-    check(problem.values, attention);
-}
-
 }  // namespace
 
 double error_scale(double norm, double terms) {
@@ -330,7 +310,7 @@ double error_scale(double norm, double terms) {
 }
 
 ReferenceResult reference_attention(const ReferenceProblem& problem) {
-    check_sizes(problem);
+    check(problem);
     const std::int64_t heads = problem.batch * problem.attention.heads;
     const std::size_t rows = heads * problem.attention.length;
     ReferenceResult result;

@@ -46,7 +46,10 @@ struct ReferenceResult {
 // held against a tolerance. `terms` as above, 0 for a tensor that has none.
 double error_scale(double norm, double terms);
 
-// Threads over (b, h). Throws UserError when a size does not fit the attention.
+// Throws UserError when a size does not fit the attention.
+void check(const ReferenceProblem& problem);
+
+// Threads over (b, h). Checks the problem.
 ReferenceResult reference_attention(const ReferenceProblem& problem);
 
 }  // namespace spion

@@ -71,11 +71,9 @@ void check(const ScoreValues& values, const Attention& attention) {
     }
 }
 
-std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t i,
-                       std::int64_t j) {
+std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t distance) {
     const std::int64_t reach = attention.relative_bias;
-    const std::int64_t beside = i + attention.key_value_length() - attention.length;
-    const std::int64_t behind = std::clamp(j - beside, -reach, reach);
+    const std::int64_t behind = std::clamp(distance, -reach, reach);
     return static_cast<std::size_t>(head * (2 * reach + 1) + reach + behind);
 }
 

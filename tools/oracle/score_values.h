@@ -28,9 +28,9 @@ ScoreValues random_score_values(const Attention& attention, std::uint64_t seed);
 // table of biases a head.
 void check(const ScoreValues& values, const Attention& attention);
 
-// The place in relative_bias of what a score of query i and key j of a head gets.
-std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t i,
-                       std::int64_t j);
+// The place in relative_bias of what a head's scores get whose key lies `distance` behind the one that
+// the query stands beside.
+std::size_t bias_place(const Attention& attention, std::int64_t head, std::int64_t distance);
 
 // The byte that decides about query i and key j of batch-head n = b * H + h.
 int dropout_byte(const ScoreValues& values, std::int64_t batch_head, std::int64_t i,

@@ -12,6 +12,7 @@
 #include "kernels/cuda/common/score_expression.cuh"
 #include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile_copy.cuh"
+#include "kernels/cuda/common/work_item.cuh"
 
 enum : int { kGatherBlocksPerStep = kStreamedRows / kGatherRows };
 enum : int { kTileBytes = kStreamedRows * kRowBytes };
@@ -20,158 +21,6 @@ enum : int { kStationaryBytes = kStationaryRows * kRowBytes };
 static_assert(kGatherRows % 16 == 0 && kStreamedRows % kGatherRows == 0);
 static_assert(32 % kGatherBlocksPerStep == 0, "a step's gather blocks lie within one window");
 static_assert(kColumns % 16 == 0 && kStreamedRows % kColumns == 0);
-
-// Where the walk's tables come from: the arguments (tier 0), or the source (tier 1). The source
-// then has, ahead of this file, SPION_BAKED_TABLES; kTiles; kListed and kSteps, the gather blocks
-// and steps of every work item, -1 where they differ; GatherBlockIndex and, of packed tiles,
-// BlockRowMask, the types of kGatherBlocks and kBlockRowMasks; and the tables. The first two are
-// read by whole blocks, so they lie in constant memory; lanes read gather blocks side by side,
-// which is what global memory is for.
-#ifdef SPION_BAKED_TABLES
-SPION_DEVICE int tile_count(const SpionAttentionArguments&) {
-    return kTiles;
-}
-SPION_DEVICE int tile_at(const SpionAttentionArguments&, int order_index) {
-    return kOrder[order_index];
-}
-SPION_DEVICE int offset_at(const SpionAttentionArguments&, int order_index) {
-    if constexpr (kListed >= 0) return order_index * kListed;
-    return kOffsets[order_index];
-}
-SPION_DEVICE const GatherBlockIndex* gather_block_table(const SpionAttentionArguments&) {
-    return kGatherBlocks;
-}
-#ifdef SPION_PACKED_ROWS
-SPION_DEVICE const BlockRowMask* block_row_mask_table(const SpionAttentionArguments&) {
-    return kBlockRowMasks;
-}
-#endif
-#else
-using GatherBlockIndex = int;
-enum : int { kListed = -1, kSteps = -1 };
-SPION_DEVICE int tile_count(const SpionAttentionArguments& args) {
-    return args.tiles;
-}
-SPION_DEVICE int tile_at(const SpionAttentionArguments& args, int order_index) {
-    return args.order[order_index];
-}
-SPION_DEVICE int offset_at(const SpionAttentionArguments& args, int order_index) {
-    return args.offsets[order_index];
-}
-SPION_DEVICE const GatherBlockIndex* gather_block_table(const SpionAttentionArguments& args) {
-    return args.gather_blocks;
-}
-using BlockRowMask = unsigned;
-SPION_DEVICE const BlockRowMask* block_row_mask_table(const SpionAttentionArguments& args) {
-    return args.block_row_masks;
-}
-#endif
-
-// Where heads have patterns of their own, an entry of the order is pattern * kPatternTiles + tile,
-// and every pattern has kPatternHeads heads with work items. Of a pattern a query head, an item of
-// dK and dV has kItemWalks entries side by side, one a member.
-enum : int {
-    kItemPatterns = (int)kPatterns < (int)kItemHeads ? (int)kPatterns : (int)kItemHeads,
-    kPatternHeads = (int)kItemHeads / kItemPatterns,
-    kItemWalks = (int)kPatterns / kItemPatterns,
-    kPatternTiles = ((int)kStationaryLength - 1) / (int)kStationaryRows + 1
-};
-
-struct WorkItem {
-    int batch, head;
-    int order_index;  // in TileProgram::order
-    int first_row;    // of the stationary tile
-    long long row;    // of [B, H, L]: index of row 0 of this (batch, head)
-    int start;        // sequence_start() of the batch
-};
-
-// Sequences that lie end to end have no more work items than tiles, and one each: with R stationary
-// rows a tile, tile t of sequence b is item starts[b] / R + b + t of a head, and those of the last
-// tiles' numbers that a sequence does not reach have no positions. Walks then lie in the order of
-// tiles. Patterns of heads have an item for every tile of L rows, of every sequence.
-enum : bool { kItemsOfSequences = kVarlen && kPatterns == 1 };
-
-// Work items side by side: of a batch-head, or of a head in all sequences.
-SPION_DEVICE unsigned head_items(const SpionAttentionArguments& args) {
-    return (unsigned)(kItemsOfSequences ? args.tiles : tile_count(args));
-}
-SPION_DEVICE unsigned head_count(const SpionAttentionArguments& args) {
-    return kItemsOfSequences ? (unsigned)kPatternHeads : (unsigned)args.batch * kPatternHeads;
-}
-
-SPION_DEVICE WorkItem item_of_sequences(const SpionAttentionArguments& args, int head, int item) {
-    const auto first_item = [&](int sequence) {
-        return args.starts[sequence] / kStationaryRows + sequence;
-    };
-    int sequence = 0;
-    for (int end = args.batch; end - sequence > 1;) {
-        const int middle = (sequence + end) / 2;
-        if (first_item(middle) <= item) {
-            sequence = middle;
-        } else {
-            end = middle;
-        }
-    }
-    const int tile = item - first_item(sequence);
-    return {sequence,
-            head,
-            min(tile, kPatternTiles - 1),
-            tile * kStationaryRows,
-            ((long long)sequence * kItemHeads + head) * kLength,
-            args.starts[sequence]};
-}
-
-// The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,
-// of b * kPatternHeads + the head among those of its pattern.
-SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned batch_head,
-                                int order_index) {
-    if constexpr (kItemsOfSequences) return item_of_sequences(args, (int)batch_head, order_index);
-    if constexpr (kPatterns > 1) {
-        const int entry = tile_at(args, order_index * kItemWalks);
-        const int batch = (int)(batch_head / kPatternHeads);
-        const int head =
-            entry / kPatternTiles / kItemWalks * kPatternHeads + (int)(batch_head % kPatternHeads);
-        return {batch,
-                head,
-                order_index,
-                entry % kPatternTiles * kStationaryRows,
-                ((long long)batch * kItemHeads + head) * kLength,
-                sequence_start(args, batch)};
-    }
-    return {(int)(batch_head / kItemHeads),
-            (int)(batch_head % kItemHeads),
-            order_index,
-            tile_at(args, order_index) * kStationaryRows,
-            (long long)batch_head * kLength,
-            sequence_start(args, (int)(batch_head / kItemHeads))};
-}
-
-SPION_DEVICE WorkItem work_item(const SpionAttentionArguments& args, unsigned item) {
-    const unsigned tiles = head_items(args);
-    const unsigned batch_head = item / tiles;
-    return work_item(args, batch_head, (int)(item - batch_head * tiles));
-}
-
-// The item as its member's rows stream: with the member's query head and its rows of LSE and delta.
-SPION_DEVICE WorkItem member_item(const WorkItem& work, int member) {
-    if constexpr (kMembers == 1) return work;
-    const int head = query_head(work.head, member);
-    return {work.batch,
-            head,
-            work.order_index,
-            work.first_row,
-            ((long long)work.batch * kHeads + head) * kLength,
-            work.start};
-}
-
-// Which member's step of the walk, of `walked` steps, is step `step` of an item.
-struct MemberStep {
-    int member, step;
-};
-SPION_DEVICE MemberStep member_step(int step, int walked) {
-    if constexpr (kMembers == 1) return {0, step};
-    return {step / walked, step % walked};
-}
 
 // The gather blocks of a work item as a sequence of rows, gather block after gather block. Gather
 // blocks that start at or beyond the limit are cut off; as gather blocks ascend, rows of the
@@ -277,22 +126,36 @@ struct StepElements {
     int listed;                             // of them
     DropoutKey key;                         // of the query head
     HeadScores scores_of_head;
+    int diagonal;  // diagonal_of() the sample
 
     __device__ __forceinline__ StepElements at(int step) const {
-        return {mask, gather_blocks + step * kGatherBlocksPerStep,
-                listed - step * kGatherBlocksPerStep, key, scores_of_head};
+        return {mask,
+                gather_blocks + step * kGatherBlocksPerStep,
+                listed - step * kGatherBlocksPerStep,
+                key,
+                scores_of_head,
+                diagonal};
     }
     // The same of a warp's row tile `m`, 16 rows each.
     __device__ __forceinline__ StepElements of_row_tile(int m) const {
-        return {{mask.spans, mask.warp_row + 16 * m}, gather_blocks, listed, key, scores_of_head};
+        return {{mask.spans, mask.warp_row + 16 * m},
+                gather_blocks,
+                listed,
+                key,
+                scores_of_head,
+                diagonal};
     }
     // The same of the query head of an item's member.
     __device__ __forceinline__ StepElements of_member(const SpionAttentionArguments& args,
                                                       int batch, int head, int member) const {
         if constexpr (kMembers == 1) return *this;
         const int query = query_head(head, member);
-        return {mask, gather_blocks, listed, dropout_key(args, (unsigned)(batch * kHeads + query)),
-                head_scores(args, batch, query)};
+        return {mask,
+                gather_blocks,
+                listed,
+                dropout_key(args, (unsigned)(batch * kHeads + query)),
+                head_scores(args, batch, query),
+                diagonal};
     }
     // The streamed position of the step's column; the end where it has no such column.
     __device__ __forceinline__ int position(int column) const {
@@ -332,8 +195,8 @@ struct StepElements {
                                                        int column) const {
         express_scores<kRowsAreKeys>(scores, slopes, scores_of_head, mask.warp_row,
                                      [&](int n) { return position(column + 16 * n); });
-        // Distances are those of query i + kDiagonal to key j.
-        const int beside = mask.warp_row + (kRowsAreKeys ? -(int)kDiagonal : (int)kDiagonal);
+        // Distances are those of query i + diagonal to key j.
+        const int beside = mask.warp_row + (kRowsAreKeys ? -diagonal : diagonal);
         scores_of_head.add_position_terms<kRowsAreKeys, kGatherRows>(
             scores, beside, [&](int n) { return position(column + 16 * n); });
     }
@@ -343,7 +206,7 @@ struct StepElements {
                                                       const float (&gradient)[kTiles][4],
                                                       int column) const {
         static_assert(!kRowsAreKeys, "sums are of query rows");
-        sums.add<kGatherRows>(gradient, mask.warp_row + (int)kDiagonal,
+        sums.add<kGatherRows>(gradient, mask.warp_row + diagonal,
                               [&](int n) { return position(column + 16 * n); });
     }
 };
@@ -354,8 +217,12 @@ SPION_DEVICE StepElements<kRowsAreKeys> step_elements(const SpionAttentionArgume
                                                       const GatherBlockIndex* gather_blocks,
                                                       int listed, int batch, int head, int row) {
     const int query = query_head(head, 0);
-    return {element_mask<kRowsAreKeys>(args, batch, row), gather_blocks, listed,
-            dropout_key(args, (unsigned)(batch * kHeads + query)), head_scores(args, batch, query)};
+    return {element_mask<kRowsAreKeys>(args, batch, row),
+            gather_blocks,
+            listed,
+            dropout_key(args, (unsigned)(batch * kHeads + query)),
+            head_scores(args, batch, query),
+            diagonal_of(args, batch)};
 }
 
 // Starts copying the rows of one step to tiles `a` and `b` of kStreamedRows rows each; rows that

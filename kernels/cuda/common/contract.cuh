@@ -23,12 +23,15 @@
 //   kSink             whether every row has a sink
 //   kRelativeBias     R of a bias by relative position; 0: there is none
 //   kVarlen           whether samples are sequences that lie end to end
+//   kKeyStarts        whether keys are sequences of their own, which key_starts says the rows of
+//   kSequencePatterns  whether each of them has kPatterns block patterns of its own
 //   kWarps            warps of a thread block that compute
 //   kStages           streamed tiles in shared memory at once
 //   kResidentBlocks   thread blocks that an SM has registers for, for __launch_bounds__ (not delta)
 //   kSharedBytes      dynamic shared memory of a thread block (not delta)
 // and, of all but the score summary,
 //   kPatterns         block patterns: 1, kKeyHeads or kHeads
+//   kKeysStay         whether the stationary side is keys, and queries stream past
 //   kStationaryLength  positions of the stationary side: kLength, or kKeyLength where keys stay
 //   kStreamedLength   of the other side
 //   kStationaryRows   rows of a work item's stationary tile
@@ -37,7 +40,7 @@
 //   kColumns          streamed rows that are multiplied at once; a step is a multiple of them
 //   kStepsAreFull     whether all elements of all steps count, whatever the launch
 // Packed tiles also have SPION_PACKED_ROWS (packed_rows.cuh), baked tables SPION_BAKED_TABLES and
-// the tables (attention_walk.cuh).
+// the tables (work_item.cuh).
 //
 // A file that is compiled alone, with -DSPION_SAMPLE, gets the sample below instead.
 #ifndef SPION_CONTRACT_CUH
@@ -62,7 +65,8 @@ enum : int { kMask = SPION_MASK_SPANS };
 enum : bool { kBlocksAreFull = false };
 enum : int { kDropped = 26 };
 #define kSoftcap 50.0F
-enum : bool { kAlibi = true, kSink = true, kVarlen = false };
+enum : bool { kAlibi = true, kSink = true, kVarlen = false, kKeyStarts = false };
+enum : bool { kSequencePatterns = false, kKeysStay = false };
 enum : int { kRelativeBias = 40 };
 enum : int { kStationaryRows = SPION_SAMPLE_ROWS, kStreamedRows = SPION_SAMPLE_ROWS };
 enum : int { kGatherRows = SPION_SAMPLE_ROWS, kColumns = SPION_SAMPLE_ROWS };
@@ -100,6 +104,8 @@ static_assert(sizeof(kSoftcap) == sizeof(float), "kSoftcap is a float");
 static_assert((bool)kAlibi == kAlibi && (bool)kSink == kSink, "bools");
 static_assert(kRelativeBias >= 0 && kRelativeBias <= 8192, "as ir/attention.h");
 static_assert(!kVarlen || (kMask == SPION_MASK_SPANS && !kKeyPadding), "spans say what is kept");
+static_assert(!kKeyStarts || kVarlen, "of sequences");
+static_assert(!kSequencePatterns || kVarlen, "sequences have patterns of their own");
 static_assert(kWarps >= 1 && kWarps <= 32 && kStages >= 1);
 
 #endif

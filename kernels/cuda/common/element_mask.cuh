@@ -7,6 +7,7 @@
 
 #include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/sequences.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
 enum : bool {
@@ -18,9 +19,6 @@ enum : bool {
 struct Span {
     int first, end;
 };
-
-// Query i stands beside key i + kDiagonal: sequences are aligned at their ends.
-enum : int { kDiagonal = (int)kKeyLength - (int)kLength };
 
 // The spans of a sample's rows, [stationary length, 2], for kSpansMasked.
 template <bool kRowsAreKeys>

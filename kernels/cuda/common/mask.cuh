@@ -27,7 +27,7 @@ SPION_DEVICE int pruned_elements(int kept, const int& elements) {
 // Number of keys of the sample that are its own and not padded.
 SPION_DEVICE int key_limit(const SpionAttentionArguments& args, int batch) {
     if constexpr (kKeyPadding) return min(args.lengths[batch], kKeyLength);
-    return positions_of(args, batch, kKeyLength);
+    return key_count(args, batch);
 }
 
 // Whether a streamed tile of which `valid` rows count may have padded rows in it, or another

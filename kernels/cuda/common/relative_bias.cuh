@@ -1,5 +1,5 @@
 // A bias by relative position (ir/attention.h), for all CUDA bodies: what it adds to raw scores, and
-// the sums of its gradient. Key j is at distance j - (i + kDiagonal) from query i, clipped to
+// the sums of its gradient. Key j is at distance j - (i + diagonal) from query i, clipped to
 // [-R, R]; R is kRelativeBias.
 #ifndef SPION_RELATIVE_BIAS_CUH
 #define SPION_RELATIVE_BIAS_CUH
@@ -23,7 +23,7 @@ struct BiasTable {
     const float* beside;  // of distance 0
 
     // To scores [16, 8 * kTiles], the bias of each. row: of the first row, queries counted from
-    // kDiagonal on, or, where rows are keys, keys from -kDiagonal on; position_of(n): of the first of
+    // the diagonal on, or, where rows are keys, keys from minus it on; position_of(n): of the first of
     // columns [16 n, + 16), kTogether of which lie side by side.
     template <bool kRowsAreKeys, int kTogether, int kTiles, typename PositionOf>
     __device__ __forceinline__ void add(float (&scores)[kTiles][4], int row,

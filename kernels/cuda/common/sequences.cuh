@@ -9,15 +9,27 @@
 #include "kernels/attention_arguments.h"
 #include "kernels/cuda/common/contract.cuh"
 
-// The row of the sample's first position.
+// Where sequences begin on the side of keys, or of queries.
+template <bool kOfKeys>
+SPION_DEVICE const int* starts_of(const SpionAttentionArguments& args) {
+    if constexpr (kKeyStarts && kOfKeys) return args.key_starts;
+    return args.starts;
+}
+
+// The row of the sample's first position on a side.
+template <bool kOfKeys>
 SPION_DEVICE int sequence_start(const SpionAttentionArguments& args, int batch) {
-    if constexpr (kVarlen) return args.starts[batch];
+    if constexpr (kVarlen) return starts_of<kOfKeys>(args)[batch];
     return 0;
 }
 
-// Positions that the sample has of `length`.
+// Positions that the sample has of `length` on a side.
+template <bool kOfKeys>
 SPION_DEVICE int positions_of(const SpionAttentionArguments& args, int batch, int length) {
-    if constexpr (kVarlen) return min(length, args.starts[batch + 1] - args.starts[batch]);
+    if constexpr (kVarlen) {
+        const int* const starts = starts_of<kOfKeys>(args);
+        return min(length, starts[batch + 1] - starts[batch]);
+    }
     return length;
 }
 
@@ -33,7 +45,18 @@ SPION_DEVICE int batch_in_map(int batch) {
 }
 
 SPION_DEVICE int query_limit(const SpionAttentionArguments& args, int batch) {
-    return positions_of(args, batch, kLength);
+    return positions_of<false>(args, batch, kLength);
+}
+// Keys that the sample has, padded ones among them.
+SPION_DEVICE int key_count(const SpionAttentionArguments& args, int batch) {
+    return positions_of<true>(args, batch, kKeyLength);
+}
+
+// Query i stands beside key i + diagonal: sequences are aligned at their ends.
+enum : int { kDiagonal = (int)kKeyLength - (int)kLength };
+SPION_DEVICE int diagonal_of(const SpionAttentionArguments& args, int batch) {
+    if constexpr (kKeyStarts) return key_count(args, batch) - query_limit(args, batch);
+    return kDiagonal;
 }
 
 #endif

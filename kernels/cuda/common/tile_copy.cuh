@@ -28,12 +28,14 @@ struct RowsOf {
 using Rows = RowsOf<(int)kKeyDim * Element::kBytes / 16>;         // of Q, K and their gradients
 using ValueRows = RowsOf<(int)kValueDim * Element::kBytes / 16>;  // of V, O and theirs
 
-template <typename Of = Rows>
+// Of a tensor of queries (Q, O, dO, dQ) or, with kOfKeys, of keys (K, V, dK, dV).
+template <typename Of = Rows, bool kOfKeys = false>
 SPION_DEVICE Of rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor, int batch,
                         int head) {
     long long first = batch * tensor.batch_stride + head * tensor.head_stride;
     if constexpr (kVarlen) {
-        first = (long long)args.starts[batch] * tensor.row_stride + head * tensor.head_stride;
+        first = (long long)starts_of<kOfKeys>(args)[batch] * tensor.row_stride +
+                head * tensor.head_stride;
     }
     return {(char*)tensor.data + first * Element::kBytes,
             (int)(tensor.row_stride * Element::kBytes)};
@@ -41,6 +43,11 @@ SPION_DEVICE Of rows_of(const SpionAttentionArguments& args, const SpionTensor& 
 SPION_DEVICE ValueRows value_rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor,
                                      int batch, int head) {
     return rows_of<ValueRows>(args, tensor, batch, head);
+}
+template <typename Of = Rows>
+SPION_DEVICE Of key_rows_of(const SpionAttentionArguments& args, const SpionTensor& tensor,
+                            int batch, int head) {
+    return rows_of<Of, true>(args, tensor, batch, head);
 }
 
 // The same rows of the head that is `heads` further.

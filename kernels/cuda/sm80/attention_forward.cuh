@@ -21,8 +21,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const int warp_row = 16 * warp_index();
     const unsigned query_tile = shared_memory_start();
     const unsigned stage_tiles = query_tile + kStationaryBytes;
-    const Rows keys = rows_of(args, args.k, item.batch, key_head(item.head));
-    const ValueRows values = value_rows_of(args, args.v, item.batch, key_head(item.head));
+    const Rows keys = key_rows_of(args, args.k, item.batch, key_head(item.head));
+    const ValueRows values = key_rows_of<ValueRows>(args, args.v, item.batch, key_head(item.head));
 
     copy_warp_rows(query_tile, warp_row, rows_of(args, args.q, item.batch, item.head),
                    item.first_row, query_limit(args, item.batch));

@@ -88,11 +88,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const ValueRows output_gradients =
         value_rows_of(args, args.d_o, item.batch, query_head(item.head, 0));
 
-    copy_warp_rows(key_tile, warp_row, rows_of(args, args.k, item.batch, key_head(item.head)),
+    copy_warp_rows(key_tile, warp_row, key_rows_of(args, args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
     copy_warp_rows(value_tile, warp_row,
-                   value_rows_of(args, args.v, item.batch, key_head(item.head)), item.first_row,
-                   limit);
+                   key_rows_of<ValueRows>(args, args.v, item.batch, key_head(item.head)),
+                   item.first_row, limit);
     float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
     // Where members have walks of their own, one walk after the other; else one with all of them.
 #pragma unroll 1
@@ -156,12 +156,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 
         cp_async_wait_group<0>();
     }
-    const int keys = positions_of(args, item.batch, kKeyLength);
+    const int keys = key_count(args, item.batch);
     zero_rows_from(limit - item.first_row - warp_row, key_gradient, value_gradient);
     const float kept[2] = {kept_factor(args), kept_factor(args)}, scale[2] = {kScale, kScale};
     store_warp_rows(key_tile, warp_row, key_gradient, scale,
-                    rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row, keys);
-    store_warp_rows(value_tile, warp_row, value_gradient, kept,
-                    value_rows_of(args, args.d_v, item.batch, key_head(item.head)), item.first_row,
+                    key_rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row,
                     keys);
+    store_warp_rows(value_tile, warp_row, value_gradient, kept,
+                    key_rows_of<ValueRows>(args, args.d_v, item.batch, key_head(item.head)),
+                    item.first_row, keys);
 }

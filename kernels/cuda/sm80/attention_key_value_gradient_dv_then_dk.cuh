@@ -146,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const ValueRows output_gradients =
         value_rows_of(args, args.d_o, item.batch, query_head(item.head, 0));
 
-    copy_warp_rows(tiles.key, warp_row, rows_of(args, args.k, item.batch, key_head(item.head)),
+    copy_warp_rows(tiles.key, warp_row, key_rows_of(args, args.k, item.batch, key_head(item.head)),
                    item.first_row, limit);
     measure_walk(walk, clip_walk<true>(args, walk, item.batch, item.first_row,
                                        query_limit(args, item.batch)));
@@ -170,21 +170,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     sum_gradient<false>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                         arrived);
     store_gradient(tiles.value, warp_row, sum, kept_factor(args),
-                   value_rows_of(args, args.d_v, item.batch, key_head(item.head)), item.first_row,
-                   padded, positions_of(args, item.batch, kKeyLength));
+                   key_rows_of<ValueRows>(args, args.d_v, item.batch, key_head(item.head)),
+                   item.first_row, padded, key_count(args, item.batch));
 
     // Every warp is done with the stages, every lane of this one with the rows that V takes.
     __syncthreads();
     walk.window = read_window(walk, 0);
     copy_warp_rows(tiles.value, warp_row,
-                   value_rows_of(args, args.v, item.batch, key_head(item.head)), item.first_row,
-                   limit);
+                   key_rows_of<ValueRows>(args, args.v, item.batch, key_head(item.head)),
+                   item.first_row, limit);
     sum_gradient<true>(sum, tiles, warp_row, walk.valid, walked, args, item, elements, copy,
                        arrived);
     // A number that the compiler does not know: else it would keep the addresses of dV's staging
     // for dK's, where there are no registers for them.
     const int staging_row = __shfl_sync(0xFFFFFFFFU, warp_row, 0);
     store_gradient(tiles.key, staging_row, sum, kScale,
-                   rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row, padded,
-                   positions_of(args, item.batch, kKeyLength));
+                   key_rows_of(args, args.d_k, item.batch, key_head(item.head)), item.first_row,
+                   padded, key_count(args, item.batch));
 }

@@ -139,8 +139,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     const unsigned output_gradient_tile = query_tile + kStationaryBytes;
     const unsigned stage_tiles = output_gradient_tile + kStationaryBytes;
     const unsigned shared_delta = stage_tiles + kStagesBytes + warp_row * 4;
-    const Rows keys = rows_of(args, args.k, item.batch, key_head(item.head));
-    const ValueRows values = value_rows_of(args, args.v, item.batch, key_head(item.head));
+    const Rows keys = key_rows_of(args, args.k, item.batch, key_head(item.head));
+    const ValueRows values = key_rows_of<ValueRows>(args, args.v, item.batch, key_head(item.head));
 
     copy_warp_rows(query_tile, warp_row, rows_of(args, args.q, item.batch, item.head),
                    item.first_row, query_limit(args, item.batch));

@@ -63,7 +63,7 @@ struct HeadRows {
 SPION_DEVICE HeadRows head_rows(const SpionAttentionArguments& args, int batch_head) {
     const int batch = batch_head / kHeads, head = batch_head % kHeads;
     const int limit = key_limit(args, batch);
-    return {rows_of(args, args.q, batch, head), rows_of(args, args.k, batch, key_head(head)),
+    return {rows_of(args, args.q, batch, head), key_rows_of(args, args.k, batch, key_head(head)),
             args.lse + (long long)batch_head * kLength, limit};
 }
 

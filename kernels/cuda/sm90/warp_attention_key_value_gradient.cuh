@@ -123,19 +123,19 @@ struct Consumer {
             kept[m][0] = kept[m][1] = kept_factor(args);
         }
         store_result(staging, key_gradient, scale,
-                     rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
-                     positions_of(args, plan.batch(), kKeyLength));
+                     key_rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
+                     key_count(args, plan.batch()));
         store_result(staging + kTileBytes, value_gradient, kept,
-                     value_rows_of(args, args.d_v, plan.batch(), plan.head()), plan.first_row,
-                     positions_of(args, plan.batch(), kKeyLength));
+                     key_rows_of<ValueRows>(args, args.d_v, plan.batch(), plan.head()),
+                     plan.first_row, key_count(args, plan.batch()));
     }
 
     __device__ __forceinline__ void finish_empty(const SpionAttentionArguments& args,
                                                  const ItemPlan& plan) {
-        store_zeros(rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
-                    positions_of(args, plan.batch(), kKeyLength));
-        store_zeros(value_rows_of(args, args.d_v, plan.batch(), plan.head()), plan.first_row,
-                    positions_of(args, plan.batch(), kKeyLength));
+        store_zeros(key_rows_of(args, args.d_k, plan.batch(), plan.head()), plan.first_row,
+                    key_count(args, plan.batch()));
+        store_zeros(key_rows_of<ValueRows>(args, args.d_v, plan.batch(), plan.head()),
+                    plan.first_row, key_count(args, plan.batch()));
     }
 };
 

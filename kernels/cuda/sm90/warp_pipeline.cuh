@@ -77,6 +77,7 @@ struct Feed {
     PipelineState ring;
     // Of the open item.
     int batch = 0, head = 0, first_row = 0, start = 0;
+    int start_of_streamed = 0;                        // where keys are sequences of their own
     const GatherBlockIndex* gather_blocks = nullptr;  // of the step to be fetched next
     int left = 0;                                     // rows from there on
     int upcoming[kGatherBlocksPerStep] = {};          // its gather blocks
@@ -177,6 +178,7 @@ struct Feed {
         head = work.head;
         first_row = work.first_row;
         start = work.start;
+        if constexpr (kKeyStarts) start_of_streamed = streamed_start(args.attention, work);
         if constexpr (kMembers > 1) {
             member = 0;
             rows = left;
@@ -212,7 +214,7 @@ struct Feed {
                     tiles + tile * kTileBytes +
                         (swizzle_atom * kStreamedRows + i * kGatherRows) * kSwizzleAtomBytes,
                     args.maps[kStationaryTensors + tile], full, swizzle_atom * kSwizzleAtomColumns,
-                    row_in_map(start, row, kStreamedLength),
+                    row_in_map(kKeyStarts ? start_of_streamed : start, row, kStreamedLength),
                     kWalksKeys ? key_head(head) : query_head(head, member), batch_in_map(batch));
             }
         }

@@ -227,9 +227,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     const float one[2] = {1.0F, 1.0F}, scale[2] = {kScale, kScale};
     ResultRows rows;
     rows.take(dq_acc_at(stage.index, group), key_gradient, scale);
-    rows.store(rows_of(args, args.d_k, plan.batch(), plan.head()), first, kKeyLength);
+    rows.store(key_rows_of(args, args.d_k, plan.batch(), plan.head()), first, kKeyLength);
     rows.take(dq_acc_at(stage.index, group), value_gradient, one);
-    rows.store(value_rows_of(args, args.d_v, plan.batch(), plan.head()), first, kKeyLength);
+    rows.store(key_rows_of<ValueRows>(args, args.d_v, plan.batch(), plan.head()), first,
+               kKeyLength);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

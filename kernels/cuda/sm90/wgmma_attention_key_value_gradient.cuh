@@ -134,9 +134,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();
-    const int keys = positions_of(args, plan.batch(), kKeyLength);
-    key_rows.store(rows_of(args, args.d_k, plan.batch(), plan.head()), first, keys);
-    value_rows.store(value_rows_of(args, args.d_v, plan.batch(), plan.head()), first, keys);
+    const int keys = key_count(args, plan.batch());
+    key_rows.store(key_rows_of(args, args.d_k, plan.batch(), plan.head()), first, keys);
+    value_rows.store(key_rows_of<ValueRows>(args, args.d_v, plan.batch(), plan.head()), first,
+                     keys);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockThreads, kResidentBlocks)

@@ -175,10 +175,10 @@ SPION_DEVICE void fetch_stationary(const SpionSm90Arguments& args, const WorkIte
 }
 
 // One lane a box: a tile of a stage, gather block after gather block. Gather blocks that the step
-// does not have are taken from beyond the tensor's end: zeros.
+// does not have are taken from beyond the tensor's end: zeros. start: streamed_start().
 template <bool kWalksKeys>
-SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int gather_block,
-                             int stage, int tile) {
+SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, int start,
+                             int gather_block, int stage, int tile) {
     const unsigned full = stage_full(stage, tile);
     if (lane_index() == 0) mbarrier_arrive_expect_tx(full, kTileBytes);
     __syncwarp();
@@ -189,7 +189,7 @@ SPION_DEVICE void fetch_tile(const SpionTensorMap& map, const WorkItem& work, in
                 stage_tile(stage, tile) +
                     (swizzle_atom * kStreamedRows + lane_index() * kGatherRows) * kSwizzleAtomBytes,
                 map, full, swizzle_atom * kSwizzleAtomColumns,
-                row_in_map(work.start, gather_block * kGatherRows, kStreamedLength),
+                row_in_map(start, gather_block * kGatherRows, kStreamedLength),
                 head_in_tensor<kWalksKeys>(work.head), batch_in_map(work.batch));
         }
     }
@@ -284,6 +284,7 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
         }
         stationary_stage.advance();
 
+        const int start = streamed_start(args.attention, work);
         const int walked = steps_of(walk);
         for (int each = 0; each < kMembers * walked; ++each, stage.advance()) {
             const auto [member, step] = member_step(each, walked);
@@ -301,14 +302,14 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
             mbarrier_wait(stage_empty(stage.index, 0), stage.parity ^ 1);
             if (kPacked && lane_index() == 0)
                 store_shared_word(stage_block_row_mask(stage.index), word);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], streamed, gather_block,
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors], streamed, start, gather_block,
                                    stage.index, 0);
             if constexpr (kStageHasStatistics) {
                 fetch_stage_statistics(streamed, walk, step, stage_statistics(stage.index));
                 cp_async_mbarrier_arrive_noinc(stage_full(stage.index, 0));
             }
             mbarrier_wait(stage_empty(stage.index, 1), stage.parity ^ 1);
-            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], streamed, gather_block,
+            fetch_tile<kWalksKeys>(args.maps[kStationaryTensors + 1], streamed, start, gather_block,
                                    stage.index, 1);
         }
         if (kHelperWarps > 0 && lane_index() == 0) next = claim_late(args, claim, items_done++);

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "codegen/cuda/warp_plan.h"
@@ -142,10 +143,13 @@ TEST_F(KernelLaunchTest, SequencesAreOneBatchOfAllTheirRows) {
                         .mask = ElementMask::kSpans,
                         .varlen = true};
     const int starts[] = {0, 1000, 1003, 1300};
-    for (const int patterns : {1, 2}) {
+    for (const auto& [patterns, own] :
+         std::vector<std::pair<int, int>>{{1, 0}, {2, 0}, {1, 4}, {2, 4}}) {
         attention.patterns = patterns;
-        const HeadPatterns pattern(
-            std::vector(static_cast<std::size_t>(patterns), BlockPattern::full(1000, 64)));
+        attention.sequence_patterns = own;
+        const bool by_number = patterns == 1 || own > 0;
+        const HeadPatterns pattern(std::vector(static_cast<std::size_t>(attention.pattern_count()),
+                                               BlockPattern::full(1000, 64)));
         const TileProgram sequences = lower(
             attention, pattern, KernelRole::kForward, device_.target(),
             test::Launch{attention, KernelRole::kForward, 64, device_.target()}.measured().value());
@@ -160,9 +164,9 @@ TEST_F(KernelLaunchTest, SequencesAreOneBatchOfAllTheirRows) {
         EXPECT_EQ(std::vector(extent, extent + 4), (std::vector<std::int64_t>{64, 1300, 2, 1}));
         const unsigned a_head = 1300 / sequences.stationary_rows + 3;
         const unsigned tiles = (1000 - 1) / sequences.stationary_rows + 1;
-        EXPECT_EQ(passed_.items, patterns == 1 ? 2 * a_head : 3 * 2 * tiles);
-        EXPECT_EQ(passed_.attention.tiles, static_cast<int>(patterns == 1 ? a_head : 2 * tiles));
-        for (int item = 0; patterns == 1 && item < sequences.tiles(); ++item) {
+        EXPECT_EQ(passed_.items, by_number ? 2 * a_head : 3 * 2 * tiles);
+        EXPECT_EQ(passed_.attention.tiles, static_cast<int>(by_number ? a_head : 2 * tiles));
+        for (int item = 0; by_number && item < sequences.tiles(); ++item) {
             EXPECT_EQ(sequences.order[static_cast<std::size_t>(item)], item);
         }
     }
