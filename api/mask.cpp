@@ -17,12 +17,13 @@ std::vector<int> copied(const std::int32_t* numbers, std::int64_t count) {
 }
 
 // Of sequences that begin in rows starts [B + 1], or null.
-std::vector<int> lengths_of(const std::int32_t* starts, std::int64_t batch, std::int64_t length) {
+std::vector<int> lengths_of(const std::int32_t* starts, std::int64_t batch, std::int64_t length,
+                            const char* name) {
     std::vector<int> lengths;
     if (starts == nullptr) {
         return lengths;
     }
-    check_starts({starts, static_cast<std::size_t>(batch) + 1}, length, std::nullopt);
+    check_starts({starts, static_cast<std::size_t>(batch) + 1}, length, std::nullopt, name);
     for (std::int64_t b = 0; b < batch; ++b) {
         lengths.push_back(starts[b + 1] - starts[b]);
     }
@@ -40,20 +41,22 @@ MaskRules rules_of(const spion_mask_rules& given, std::int64_t batch, std::int64
             "the window's sides are {:#x}: use SPION_WINDOW_LEFT, SPION_WINDOW_RIGHT or both",
             given.window);
     }
-    if (given.cu_seqlens != nullptr && keys != length) {
+    if (given.cu_seqlens != nullptr && given.key_cu_seqlens == nullptr && keys != length) {
         throw UserError(
             "cu_seqlens was given with {} keys for {} queries: leave key_length 0, as sequences "
-            "have as many keys as queries",
+            "have as many keys as queries, or give key_cu_seqlens too",
             keys, length);
     }
-    return {.causal = given.causal != 0,
-            .left = side_of(given, SPION_WINDOW_LEFT, given.left),
-            .right = side_of(given, SPION_WINDOW_RIGHT, given.right),
-            .documents = copied(given.documents, batch * length),
-            .key_documents = copied(given.key_documents, batch * keys),
-            .prefixes = copied(given.prefixes, batch),
-            .query_lengths = copied(given.query_lengths, batch),
-            .sequence_lengths = lengths_of(given.cu_seqlens, batch, length)};
+    return {
+        .causal = given.causal != 0,
+        .left = side_of(given, SPION_WINDOW_LEFT, given.left),
+        .right = side_of(given, SPION_WINDOW_RIGHT, given.right),
+        .documents = copied(given.documents, batch * length),
+        .key_documents = copied(given.key_documents, batch * keys),
+        .prefixes = copied(given.prefixes, batch),
+        .query_lengths = copied(given.query_lengths, batch),
+        .sequence_lengths = lengths_of(given.cu_seqlens, batch, length, "cu_seqlens"),
+        .key_sequence_lengths = lengths_of(given.key_cu_seqlens, batch, keys, "key_cu_seqlens")};
 }
 
 }  // namespace

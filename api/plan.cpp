@@ -76,6 +76,8 @@ Attention attention_of(const spion_attention& given) {
                         .sink = given.sinks != 0,
                         .relative_bias = given.relative_bias,
                         .varlen = given.varlen != 0,
+                        .key_starts = given.key_starts != 0,
+                        .sequence_patterns = given.sequence_patterns,
                         .score = expression_of(given.score),
                         .score_derivative = expression_of(given.score_derivative)};
     if (attention.scale == 0 && attention.head_dim > 0) {

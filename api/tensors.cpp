@@ -58,7 +58,8 @@ void check_shape(const spion_tensor& tensor, const char* name, const Attention& 
     const std::int64_t positions = of_keys ? attention.key_value_length() : attention.length;
     const bool of_values = of == "v" || of == "o" || of == "d_o" || of == "d_v";
     const int width = of_values ? attention.value_head_dim() : attention.head_dim;
-    const std::int64_t all[] = {size.batch, heads, attention.varlen ? size.rows : positions, width};
+    const std::int64_t rows = of_keys ? size.key_rows : size.rows;
+    const std::int64_t all[] = {size.batch, heads, attention.varlen ? rows : positions, width};
     const std::span<const std::int64_t> wanted = std::span(all).last(rank_of(attention));
     if (tensor.rank != std::ssize(wanted) ||
         !std::equal(wanted.begin(), wanted.end(), tensor.shape)) {

@@ -17,7 +17,8 @@ enum class Access { kRead, kWrite };
 // Of a call's tensors.
 struct BatchSize {
     std::int64_t batch;
-    std::int64_t rows = 0;  // T of sequences that lie end to end
+    std::int64_t rows = 0;      // T of sequences that lie end to end
+    std::int64_t key_rows = 0;  // that of K and V
 };
 
 // Where a call's memory must be. The driver is asked about each address, unless they are known to be

@@ -9,6 +9,7 @@
 #include "compiler/launch/advance_dropout.h"
 #include "compiler/launch/bias_gradient.h"
 #include "compiler/launch/sink_gradient.h"
+#include "compiler/plan/sequence_patterns.h"
 #include "ir/ceil_div.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
@@ -29,7 +30,8 @@ enum HeadNumber {
     kBlocksAt,
     kHintsAt,
     kHintNumbers = 3,
-    kHeadEnd = kHintsAt + 3 * kHintNumbers
+    kSequencesAt = kHintsAt + 3 * kHintNumbers,
+    kHeadEnd
 };
 static_assert(kHeadEnd <= kTableHead && kTableHead % 4 == 0,
               "tables begin at multiples of 16 bytes");
@@ -85,9 +87,17 @@ void require_equal(const char* name, const HeadPatterns& patterns, const char* o
             name, lengths(patterns.length(), patterns.key_length()), patterns.block(), of,
             lengths(attention.length, attention.key_value_length()), request.block);
     }
-    if (patterns.count() != attention.patterns) {
+    if (attention.sequence_patterns == 0 && patterns.count() != attention.patterns) {
         throw UserError("the {} has {} patterns and the {} {}: give as many", name,
                         patterns.count(), of, attention.patterns);
+    }
+    if (patterns.count() % attention.patterns != 0 ||
+        patterns.count() > attention.pattern_count()) {
+        throw UserError(
+            "the {} has {} patterns and the {} takes {} of each sequence, at most {}: give those "
+            "of "
+            "all sequences",
+            name, patterns.count(), of, attention.patterns, attention.pattern_count());
     }
 }
 
@@ -122,7 +132,8 @@ void check_dtype(const Attention& attention, const Target& target) {
 }
 
 HeadPatterns typical_pattern(const PlanRequest& request) {
-    return request.typical ? *request.typical : diagonals(request.attention, request.block);
+    return request.typical ? filled(*request.typical, request.attention, true)
+                           : diagonals(request.attention, request.block);
 }
 
 LayerPlan plan_of(const PlanRequest& request, const Target& target) {
@@ -207,8 +218,12 @@ void AttentionPlan::write_tables(const HeadPatterns& patterns,
     numbers[kFirstFingerprintAt] = fingerprint_[0];
     numbers[kSecondFingerprintAt] = fingerprint_[1];
     numbers[kBlocksAt] = clamped(blocks);
+    const Attention& attention = request_.attention;
+    const HeadPatterns all = filled(patterns, attention, false);
+    numbers[kSequencesAt] =
+        attention.sequence_patterns == 0 ? 0 : patterns.count() / attention.patterns;
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-        const TileProgram walked = lower_as(programs_[i].program, request_, patterns, target_);
+        const TileProgram walked = lower_as(programs_[i].program, request_, all, target_);
         write_walk(walked, tables_[i], target_.sm_count,
                    numbers.subspan(static_cast<std::size_t>(table_starts_[i]),
                                    static_cast<std::size_t>(tables_[i].size)));
@@ -218,6 +233,10 @@ void AttentionPlan::write_tables(const HeadPatterns& patterns,
         at[1] = clamped(hints.longest);
         at[2] = static_cast<std::int32_t>(hints.long_tiles);
     }
+}
+
+std::int64_t sequences_of_tables(TableHead head) {
+    return head[kSequencesAt];
 }
 
 std::string AttentionPlan::problem_with_tables(TableHead head) const {

@@ -61,6 +61,8 @@ enum class PlanPass { kForward, kBackward };
 // The numbers at the start of a plan's tables: whose they are, and the pattern's work hints.
 constexpr std::size_t kTableHead = 16;
 using TableHead = std::span<const std::int32_t, kTableHead>;
+// Sequences whose patterns the tables have; of a plan with sequence_patterns.
+std::int64_t sequences_of_tables(TableHead head);
 
 // Memory of a call, from its start: zeros first.
 struct WorkspaceLayout {
@@ -95,7 +97,8 @@ class AttentionPlan {
     std::int64_t max_blocks() const { return max_blocks_; }
 
     std::size_t table_bytes() const { return static_cast<std::size_t>(table_numbers_) * 4; }
-    // Throws UserError for patterns of other lengths, block or number, or with more than max_blocks.
+    // With sequence_patterns of as many sequences as patterns are given for, at most that. Throws
+    // UserError for patterns of other lengths, block or number, or with more than max_blocks.
     void write_tables(const HeadPatterns& patterns, std::span<std::int32_t> numbers) const;
     // Why tables with this head cannot be of this plan, as a clause; "" when they can.
     std::string problem_with_tables(TableHead head) const;

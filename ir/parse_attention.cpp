@@ -29,6 +29,30 @@ std::string expression_value(TextReader& reader, std::string_view name) {
     }
 }
 
+// What sequences that lie end to end have.
+void read_sequences(TextReader& reader, Attention& attention) {
+    if (reader.accept("varlen=")) {
+        attention.varlen = name_value(reader, "varlen", parse_bool);
+    }
+    if (reader.accept("key_starts=")) {
+        attention.key_starts = name_value(reader, "key_starts", parse_bool);
+    }
+    if (reader.accept("sequence_patterns=")) {
+        attention.sequence_patterns =
+            static_cast<int>(reader.integer("sequence_patterns", 1, kMostInt));
+    }
+}
+
+// Users' own expressions.
+void read_score(TextReader& reader, Attention& attention) {
+    if (reader.accept("score=")) {
+        attention.score = expression_value(reader, "score");
+    }
+    if (reader.accept("score_derivative=")) {
+        attention.score_derivative = expression_value(reader, "score_derivative");
+    }
+}
+
 }  // namespace
 
 Attention read_attention(TextReader& reader) {
@@ -70,22 +94,8 @@ Attention read_attention(TextReader& reader) {
     if (reader.accept("Dv=")) {
         attention.value_dim = static_cast<int>(reader.integer("Dv", 1, kMostInt));
     }
-    if (reader.accept("varlen=")) {
-        attention.varlen = name_value(reader, "varlen", parse_bool);
-    }
-    if (reader.accept("key_starts=")) {
-        attention.key_starts = name_value(reader, "key_starts", parse_bool);
-    }
-    if (reader.accept("sequence_patterns=")) {
-        attention.sequence_patterns =
-            static_cast<int>(reader.integer("sequence_patterns", 1, kMostInt));
-    }
-    if (reader.accept("score=")) {
-        attention.score = expression_value(reader, "score");
-    }
-    if (reader.accept("score_derivative=")) {
-        attention.score_derivative = expression_value(reader, "score_derivative");
-    }
+    read_sequences(reader, attention);
+    read_score(reader, attention);
     reader.next_line();
     store_defaults_as_0(attention);
     try {

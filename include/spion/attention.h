@@ -78,6 +78,9 @@ struct Attention {
     // "": nothing happens to it, and it is derived.
     std::string score = {};
     std::string score_derivative = {};
+    bool key_starts = false;  // with varlen: keys are sequences of their own, of key_cu_seqlens
+    int sequence_patterns =
+        0;  // with varlen: so many sequences at most, with patterns of their own
 
     // Refers to the expressions of this.
     spion_attention c() const {
@@ -104,6 +107,8 @@ struct Attention {
         c.relative_bias = relative_bias;
         c.score = score.empty() ? nullptr : score.c_str();
         c.score_derivative = score_derivative.empty() ? nullptr : score_derivative.c_str();
+        c.key_starts = key_starts ? 1 : 0;
+        c.sequence_patterns = sequence_patterns;
         return c;
     }
 };

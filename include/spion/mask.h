@@ -21,8 +21,9 @@ struct MaskRules {
     std::vector<std::int32_t> documents = {};      // [B, L], never decreasing: i's equals j's
     std::vector<std::int32_t> key_documents = {};  // [B, Lk]; empty: `documents`, where Lk is L
     std::vector<std::int32_t> prefixes = {};  // [B], with causal: keys below it are kept by all
-    std::vector<std::int32_t> query_lengths = {};  // [B]: queries from it on keep nothing
-    std::vector<std::int32_t> cu_seqlens = {};     // [B + 1], with varlen: where sequences begin
+    std::vector<std::int32_t> query_lengths = {};   // [B]: queries from it on keep nothing
+    std::vector<std::int32_t> cu_seqlens = {};      // [B + 1], with varlen: where sequences begin
+    std::vector<std::int32_t> key_cu_seqlens = {};  // [B + 1], with key_starts: those of keys
 };
 
 // As kernels read them: [B, L, 2] and [B, Lk, 2], a first position and an end.
@@ -54,6 +55,9 @@ inline Spans spans(const MaskRules& rules, std::int64_t batch, std::int64_t leng
         of(rules.query_lengths, batch, "query_lengths has not B numbers: give one for each sample");
     c.cu_seqlens = of(rules.cu_seqlens, batch + 1,
                       "cu_seqlens has not B + 1 numbers: give where each sequence begins, and T");
+    c.key_cu_seqlens = of(rules.key_cu_seqlens, batch + 1,
+                          "key_cu_seqlens has not B + 1 numbers: give where each sequence of keys "
+                          "begins, and the rows of K");
     const std::int64_t keys = key_length == 0 ? length : key_length;
     c.key_length = key_length;
     c.key_documents = of(rules.key_documents, batch * keys,

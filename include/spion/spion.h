@@ -98,6 +98,8 @@ struct ForwardArguments {
     const std::int32_t* host_cu_seqlens = nullptr;  // the same on the host: looked at
     std::int64_t sequences = 0;                     // B, with varlen
     const float* relative_bias = nullptr;           // [H, 2R + 1] with relative_bias
+    const std::int32_t* key_cu_seqlens = nullptr;   // [B + 1] with key_starts, of K and V
+    const std::int32_t* host_key_cu_seqlens = nullptr;
 };
 
 struct BackwardArguments {
@@ -121,6 +123,8 @@ struct BackwardArguments {
     std::int64_t sequences = 0;
     const float* relative_bias = nullptr;
     float* d_relative_bias = nullptr;  // [H, 2R + 1] written; null: not wanted
+    const std::int32_t* key_cu_seqlens = nullptr;
+    const std::int32_t* host_key_cu_seqlens = nullptr;
 };
 
 // Immutable; copies share it, and so may threads.
@@ -177,7 +181,9 @@ class Plan {
                                          args.cu_seqlens,
                                          args.host_cu_seqlens,
                                          args.sequences,
-                                         args.relative_bias};
+                                         args.relative_bias,
+                                         args.key_cu_seqlens,
+                                         args.host_key_cu_seqlens};
         detail::check(spion_forward(c(), &call, stream));
     }
     void backward(const BackwardArguments& args, void* stream = nullptr) const {
@@ -208,7 +214,9 @@ class Plan {
                                           args.host_cu_seqlens,
                                           args.sequences,
                                           args.relative_bias,
-                                          args.d_relative_bias};
+                                          args.d_relative_bias,
+                                          args.key_cu_seqlens,
+                                          args.host_key_cu_seqlens};
         detail::check(spion_backward(c(), &call, stream));
     }
     // Once a step, behind its last backward call: the next forward call draws other numbers.

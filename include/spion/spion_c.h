@@ -126,8 +126,8 @@ typedef struct spion_attention {
     int32_t patterns;      /* 0: one for all heads; or one a head of K and V, or one a head */
     int32_t value_dim;     /* Dv of V and O and their gradients, likewise a multiple of 8; 0: D */
     int32_t varlen;        /* not 0: sequences of at most L positions lie end to end, nothing
-                                padded: calls are given cu_seqlens, and spans; without causal,
-                                key_padding and key_length */
+                                padded: calls are given cu_seqlens, and spans; without causal
+                                and key_padding, and key_length with key_starts alone */
     int32_t relative_bias; /* R of 1 to 8192: calls are given biases [H, 2R + 1]; a score gets that
                                 of its head at place R + (j - (i + Lk - L), limited to -R to R) */
     /* Null, or what a score becomes, before slopes and biases and in the place of softcap: an
@@ -135,9 +135,17 @@ typedef struct spion_attention {
      * it derived, else checked. Read during the call. */
     const char* score;
     const char* score_derivative;
+    int32_t key_starts; /* not 0, with varlen: keys are sequences of at most Lk positions of their
+                                own: calls are given key_cu_seqlens. Each sequence is aligned at
+                                its end: for L and Lk above count its own queries and keys */
+    int32_t sequence_patterns; /* N above 0, with varlen: each sequence has patterns of its own, and
+                                a call at most N sequences; 0: all have the same */
 } spion_attention;
-#define SPION_ATTENTION_INIT \
-    { sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SPION_ATTENTION_INIT                                                                       \
+    {                                                                                              \
+        sizeof(spion_attention), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+            0, 0                                                                                   \
+    }
 
 typedef struct spion_plan spion_plan;
 
@@ -146,7 +154,8 @@ typedef struct spion_plan_options {
     /* What patterns will look like, or null: tile shapes, the way of the backward pass and the
      * order of work are weighed for it. Other patterns are computed as well, only not as fast. */
     const spion_pattern* typical;
-    int64_t max_blocks; /* most blocks that a pattern of the plan has, over all heads; 0: all */
+    int64_t max_blocks; /* most blocks that a pattern of the plan has, over all heads, and over all
+                           sequences with patterns of their own; 0: all */
     int64_t batch;      /* B that is usual; 0: 32 */
 } spion_plan_options;
 #define SPION_PLAN_OPTIONS_INIT \
@@ -191,8 +200,9 @@ SPION_API int32_t spion_plan_explain(const spion_plan* plan, spion_blob** text) 
  * overwritten by another pattern's between calls, also between replays of a CUDA graph. Their first
  * SPION_TABLE_HEAD_BYTES say whose they are: kept on the host beside a copy on a GPU and passed as
  * table_head, they have calls refuse the tables of another plan, and order work for this pattern.
- * SPION_INVALID when lengths, block or number of patterns are not the plan's, or the pattern has more
- * than max_blocks blocks. */
+ * With sequence_patterns the pattern is one of several (spion_pattern_from_heads): those of the first
+ * sequence, of the second and so on, of as many sequences as the calls have. SPION_INVALID when lengths,
+ * block or number of patterns are not the plan's, or the pattern has more than max_blocks blocks. */
 #define SPION_TABLE_HEAD_BYTES 64
 SPION_API int32_t spion_plan_write_tables(const spion_plan* plan, const spion_pattern* pattern,
                                           void* tables, size_t bytes) SPION_NOEXCEPT;
@@ -255,7 +265,8 @@ typedef struct spion_dropout_state {
  * the last dimension contiguous; on a GPU, addresses and strides are multiples of 16 bytes. `lse` is
  * [B, H, L] fp32, contiguous: the natural logarithm of each row's softmax sum. What a plan was not
  * made with is null. With varlen tensors are [H, T, D] or [H, T, Dv], of rank 3, with the strides of a
- * tensor [T, H, D] as well: position i of sequence b lies in row cu_seqlens[b] + i of T. Patterns, spans
+ * tensor [T, H, D] as well: position i of sequence b lies in row cu_seqlens[b] + i of T, or, of K and V
+ * with key_starts, in row key_cu_seqlens[b] + i of theirs. Patterns, spans
  * and dropout number positions from each sequence's first. `lse` is [B, H, L], and B `sequences`; what
  * lies beyond a sequence's end is not written there. */
 typedef struct spion_forward_args {
@@ -284,6 +295,8 @@ typedef struct spion_forward_args {
     const int32_t* host_cu_seqlens; /* the same numbers on the host, which are looked at, or null */
     int64_t sequences;              /* B with varlen */
     const float* relative_bias;     /* [H, 2R + 1] with relative_bias */
+    const int32_t* key_cu_seqlens;  /* [B + 1] with key_starts: cu_seqlens of K and V */
+    const int32_t* host_key_cu_seqlens; /* the same on the host, looked at, or null */
 } spion_forward_args;
 
 typedef struct spion_backward_args {
@@ -306,6 +319,8 @@ typedef struct spion_backward_args {
     int64_t sequences;
     const float* relative_bias;
     float* d_relative_bias; /* [H, 2R + 1] written, with relative_bias; null: not wanted */
+    const int32_t* key_cu_seqlens;
+    const int32_t* host_key_cu_seqlens;
 } spion_backward_args;
 
 /* One forward or backward pass in order on `stream`, a cudaStream_t or CUstream of the context's
@@ -325,85 +340,10 @@ SPION_API int32_t spion_backward(const spion_plan* plan, const spion_backward_ar
 SPION_API int32_t spion_plan_advance_dropout(const spion_plan* plan, spion_dropout_state* state,
                                              uint32_t by, void* stream) SPION_NOEXCEPT;
 
-/* ------------------------------------------------------------------ discovery from Q and K */
-
-/* The kernel that pools the dense map of Q and K on the device without ever holding it: L x L /
- * tile^2 sums of 7 numbers instead of L x L scores. */
-typedef struct spion_discoverer spion_discoverer;
-
-/* attention: of the layer; its block is the discovery's. What is found is one pattern for all heads,
- * in the map before dropout. For patterns of heads make one of each group's heads alone, and run it on
- * views of these with their part of lse. SPION_INVALID for spans, varlen, relative_bias and another
- * key_length. The context compiles one kernel. */
-SPION_API int32_t spion_discoverer_create(spion_context* context, const spion_attention* attention,
-                                          const spion_discovery* discovery,
-                                          spion_discoverer** discoverer) SPION_NOEXCEPT;
-SPION_API void spion_discoverer_release(spion_discoverer* discoverer) SPION_NOEXCEPT;
-/* Bytes of the sums: float32 numbers, where the tensors are. */
-SPION_API int32_t spion_discoverer_sum_bytes(const spion_discoverer* discoverer,
-                                             size_t* bytes) SPION_NOEXCEPT;
-
-typedef struct spion_discoverer_args {
-    size_t size;
-    spion_tensor q, k;
-    const float* lse; /* [B, H, L] of dense attention: a forward call on the full pattern */
-    const int32_t* lengths;
-    float* sums; /* written: means over batch and heads */
-    size_t sum_bytes;
-    const float* alibi_slopes; /* [H] with alibi */
-} spion_discoverer_args;
-
-/* As spion_forward: on a stream, without waiting. */
-SPION_API int32_t spion_discoverer_run(const spion_discoverer* discoverer,
-                                       const spion_discoverer_args* args,
-                                       void* stream) SPION_NOEXCEPT;
-/* sums: a copy on the host of what a run, that has ended, wrote. pooled: null, or room for nb * nb
- * numbers that are written. */
-SPION_API int32_t spion_discoverer_finish(const spion_discoverer* discoverer, const float* sums,
-                                          size_t sum_bytes, double* pooled,
-                                          spion_pattern** pattern) SPION_NOEXCEPT;
-
-/* ------------------------------------------------------------------ looking at the compiler */
-
-typedef enum spion_kernel {
-    SPION_KERNEL_FORWARD = 0,
-    SPION_KERNEL_BACKWARD_FIRST = 1, /* dQ, or delta */
-    SPION_KERNEL_BACKWARD_SECOND = 2 /* dK and dV, or all gradients */
-} spion_kernel;
-
-typedef enum spion_stage {
-    SPION_STAGE_ATTENTION = 0, /* the operation, docs/ir.md */
-    SPION_STAGE_PROGRAM = 1,   /* the tile program: tiles and work order of the typical pattern */
-    SPION_STAGE_SOURCE = 2,    /* CUDA C++; host: LLVM IR before optimisation */
-    SPION_STAGE_PTX = 3,       /* CUDA alone */
-    SPION_STAGE_LLVM = 4,      /* host alone: LLVM IR after optimisation */
-    SPION_STAGE_BINARY = 5,    /* cubin, or relocatable object: bytes */
-    SPION_STAGE_ASSEMBLY = 6   /* SASS (needs nvdisasm on this machine), or the CPU's assembly */
-} spion_stage;
-
-/* One stage of one kernel for any target ("sm_80", .., "sm_120", "host"), which need not be here.
- * options may be null; its `typical` pattern is what the tile program walks (null: the diagonal). */
-SPION_API int32_t spion_emit(const spion_attention* attention, const spion_plan_options* options,
-                             const char* target, int32_t kernel, int32_t stage,
-                             spion_blob** blob) SPION_NOEXCEPT;
-/* For people: every tile shape of each kernel with its predicted cost, or why it cannot run. */
-SPION_API int32_t spion_explain(const spion_attention* attention, const spion_plan_options* options,
-                                const char* target, spion_blob** text) SPION_NOEXCEPT;
-
-/* ------------------------------------------------------------------ bundles */
-
-/* Compiles the kernels of `count` attentions for each target into the new folder `path`: a manifest
- * and binaries, which a context opens read-only and without a compiler. options: `count` of them,
- * or null. A bundle is code: open only those whose maker you trust. */
-SPION_API int32_t spion_bundle_write(const spion_attention* attentions,
-                                     const spion_plan_options* options, size_t count,
-                                     const char* const* targets, size_t target_count,
-                                     const char* path) SPION_NOEXCEPT;
-/* Reads and checks every entry; `text`: null, or a line an entry. */
-SPION_API int32_t spion_bundle_check(const char* path, spion_blob** text) SPION_NOEXCEPT;
-
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
+
+#include "spion/spion_c_tools.h"
 
 #endif

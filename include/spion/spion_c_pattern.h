@@ -24,7 +24,8 @@ SPION_API int32_t spion_pattern_from_bits(int64_t length, int32_t block, const u
 SPION_API int32_t spion_pattern_from_cross_bits(int64_t length, int64_t key_length, int32_t block,
                                                 const uint8_t* bits, size_t count,
                                                 spion_pattern** pattern) SPION_NOEXCEPT;
-/* One pattern of several: one a head of K and V, or one a head, in order. Each has the same lengths and
+/* One pattern of several: one a head of K and V, or one a head, in order; or of plans with
+ * sequence_patterns those of each sequence, in order. Each has the same lengths and
  * block; one that has several itself counts as those. */
 SPION_API int32_t spion_pattern_from_heads(const spion_pattern* const* heads, size_t count,
                                            spion_pattern** pattern) SPION_NOEXCEPT;
@@ -117,15 +118,18 @@ typedef struct spion_mask_rules {
     int32_t left, right;      /* at least 0: i - left <= j, j <= i + right, i counted from Lk - L */
     const int32_t* documents; /* [B, L], never decreasing in a sample: i's equals j's; or null */
     const int32_t* prefixes;  /* [B] in [0, L], with causal: keys below it are kept by all */
-    const int32_t* query_lengths; /* [B] in [0, L]: queries from it on keep nothing; or null */
-    int64_t key_length;           /* Lk; 0: L */
-    const int32_t* key_documents; /* [B, Lk] of keys; null: `documents`, where Lk is L */
-    const int32_t* cu_seqlens;    /* [B + 1], of calls with varlen: what lies from
+    const int32_t* query_lengths;  /* [B] in [0, L]: queries from it on keep nothing; or null */
+    int64_t key_length;            /* Lk; 0: L */
+    const int32_t* key_documents;  /* [B, Lk] of keys; null: `documents`, where Lk is L */
+    const int32_t* cu_seqlens;     /* [B + 1], of calls with varlen: what lies from
                                      cu_seqlens[b + 1] - cu_seqlens[b] on is not sequence b's, and
                                      keeps and is kept by nothing; or null */
+    const int32_t* key_cu_seqlens; /* [B + 1], of calls with key_starts: the same of keys, and
+                                     cu_seqlens then of queries alone; Lk - L of the rules above is
+                                     each sequence's own number; or null */
 } spion_mask_rules;
 #define SPION_MASK_RULES_INIT \
-    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(spion_mask_rules), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* The rules as kernels read them, for calls of a plan with `spans`: query_spans [B, L, 2], the first
  * key that a query keeps and the end of those, and key_spans [B, Lk, 2], the same of the queries that

@@ -62,6 +62,8 @@ class Ready {
         arguments.cu_seqlens = beside.starts();
         arguments.host_cu_seqlens = beside.host_starts();
         arguments.sequences = beside.sequences();
+        arguments.key_cu_seqlens = beside.key_starts();
+        arguments.host_key_cu_seqlens = beside.host_key_starts();
         if (options.scores != nullptr) {
             arguments.dropout = options.scores->dropout();
             arguments.alibi_slopes = options.scores->alibi_slopes();
@@ -75,7 +77,7 @@ class Ready {
     static CallSizes sizes_in(const LentPlan& plan, const std::array<spion_tensor, kCount>& tensors,
                               const Beside& beside) {
         if (plan.varlen > 0) {
-            return {beside.sequences(), tensors[0].shape[0], plan.varlen, plan.varlen};
+            return {beside.sequences(), tensors[0].shape[0], plan.varlen, plan.keys};
         }
         return sizes_of(tensors[0], tensors[1]);
     }
@@ -187,13 +189,14 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias) {
+             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias,
+             nb::handle key_starts, nb::handle host_key_starts) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[4] = {call.read(q, "q", Access::kRead), call.read(k, "k", Access::kRead),
                              call.read(v, "v", Access::kRead), call.read(o, "o", Access::kWrite)};
-    const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace, starts,
-                        host_starts);
+    const Beside beside(call, lse, Access::kWrite, tables, lengths, spans, workspace,
+                        {starts, host_starts, key_starts, host_key_starts});
     const ScoreArrays scores(call,
                              {.state = state, .slopes = slopes, .sinks = sinks, .bias = bias});
     run_forward(plan, call, {&arrays[0], &arrays[1], &arrays[2], &arrays[3]}, beside,
@@ -205,7 +208,8 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
               nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
-              nb::handle host_starts, nb::handle bias, nb::handle d_bias) {
+              nb::handle host_starts, nb::handle bias, nb::handle d_bias, nb::handle key_starts,
+              nb::handle host_key_starts) {
     need_workspace(plan, workspace);
     const Call call(plan.cuda, plan.ordinal, stream, q);
     const Array arrays[8] = {
@@ -213,8 +217,8 @@ void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, 
         call.read(v, "v", Access::kRead),      call.read(o, "o", Access::kRead),
         call.read(d_o, "d_o", Access::kRead),  call.read(d_q, "d_q", Access::kWrite),
         call.read(d_k, "d_k", Access::kWrite), call.read(d_v, "d_v", Access::kWrite)};
-    const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace, starts,
-                        host_starts);
+    const Beside beside(call, lse, Access::kRead, tables, lengths, spans, workspace,
+                        {starts, host_starts, key_starts, host_key_starts});
     const ScoreArrays scores(call, {.state = state,
                                     .slopes = slopes,
                                     .sinks = sinks,

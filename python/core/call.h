@@ -27,6 +27,7 @@ struct LentPlan {
     int ordinal;
     std::size_t table_bytes;
     std::int64_t varlen = 0;  // L of sequences that lie end to end; 0: samples have one length
+    std::int64_t keys = 0;    // Lk
     std::int64_t bias_entries = 0;  // 2R + 1 of a bias by relative position; 0: there is none
 };
 
@@ -63,11 +64,18 @@ class Call {
     void* stream_;
 };
 
+// Where sequences begin, of queries or of both sides, and of keys where these are others; each where the
+// tensors are and on the host; any may be None.
+struct StartHandles {
+    nb::handle starts = Py_None, host_starts = Py_None;
+    nb::handle key_starts = Py_None, host_key_starts = Py_None;
+};
+
 // Tables, lengths, LSE and workspace of a call.
 struct Beside {
     Beside(const Call& call, nb::handle lse, Access lse_access, nb::handle tables,
            nb::handle lengths, nb::handle spans, nb::handle workspace,
-           nb::handle starts = nb::none(), nb::handle host_starts = nb::none()) {
+           const StartHandles& begins = {}) {
         if (!lse.is_none()) {
             lse_.emplace(lse, "lse", lse_access, call.stream());
             call.checked(*lse_).check_plain(3, dlpack::kFloat, 32);
@@ -88,19 +96,9 @@ struct Beside {
             workspace_.emplace(workspace, "workspace", Access::kWrite, call.stream());
             call.checked(*workspace_).check_plain(1, dlpack::kUInt, 8);
         }
-        if (!starts.is_none()) {
-            starts_.emplace(starts, "cu_seqlens", Access::kRead, call.stream());
-            call.checked(*starts_).check_plain(1, dlpack::kInt, 32);
-        }
-        if (!host_starts.is_none()) {
-            host_starts_.emplace(host_starts, "cu_seqlens", Access::kRead, nullptr);
-            host_starts_->check_device(false, 0);
-            host_starts_->check_plain(1, dlpack::kInt, 32);
-            if (sequences() + 1 != host_starts_->seen().shape[0]) {
-                refuse("cu_seqlens on the host has ", host_starts_->seen().shape[0],
-                       "that where the tensors are has", sequences() + 1);
-            }
-        }
+        lend_starts(call, begins.starts, starts_, begins.host_starts, host_starts_, "cu_seqlens");
+        lend_starts(call, begins.key_starts, key_starts_, begins.host_key_starts, host_key_starts_,
+                    "key_cu_seqlens");
     }
 
     // The library reads B + 1 numbers.
@@ -152,6 +150,8 @@ struct Beside {
     const std::int32_t* key_spans() const { return spans_ ? query_spans() + queries_ : nullptr; }
     const std::int32_t* starts() const { return numbers(starts_); }
     const std::int32_t* host_starts() const { return numbers(host_starts_); }
+    const std::int32_t* key_starts() const { return numbers(key_starts_); }
+    const std::int32_t* host_key_starts() const { return numbers(host_key_starts_); }
     const Array& tables() const { return *tables_; }
     const std::optional<Array>& workspace() const { return workspace_; }
 
@@ -163,11 +163,34 @@ struct Beside {
                                            .c_str());
     }
 
+    // The library reads B + 1 numbers of each.
+    void lend_starts(const Call& call, nb::handle given, std::optional<Array>& starts,
+                     nb::handle given_on_host, std::optional<Array>& on_host,
+                     const std::string& name) const {
+        const auto check_count = [&](const Array& array) {
+            if (sequences() + 1 != array.seen().shape[0]) {
+                refuse((name + " has ").c_str(), array.seen().shape[0], "B + 1", sequences() + 1);
+            }
+        };
+        if (!given.is_none()) {
+            starts.emplace(given, name.c_str(), Access::kRead, call.stream());
+            call.checked(*starts).check_plain(1, dlpack::kInt, 32);
+            check_count(*starts);
+        }
+        if (!given_on_host.is_none()) {
+            on_host.emplace(given_on_host, name.c_str(), Access::kRead, nullptr);
+            on_host->check_device(false, 0);
+            on_host->check_plain(1, dlpack::kInt, 32);
+            check_count(*on_host);
+        }
+    }
+
     static const std::int32_t* numbers(const std::optional<Array>& array) {
         return array ? static_cast<const std::int32_t*>(array->data()) : nullptr;
     }
 
     std::optional<Array> lse_, tables_, lengths_, spans_, workspace_, starts_, host_starts_;
+    std::optional<Array> key_starts_, host_key_starts_;
     mutable std::int64_t queries_ = 0;  // numbers of the spans of queries; by check_counts
 };
 
@@ -249,12 +272,14 @@ void forward(const LentPlan& plan, nb::handle q, nb::handle k, nb::handle v, nb:
              nb::handle lse, nb::handle tables, nb::handle lengths, nb::handle spans,
              nb::handle workspace, nb::handle head, bool prepare,
              std::optional<std::uintptr_t> stream, nb::handle state, nb::handle slopes,
-             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias);
+             nb::handle sinks, nb::handle starts, nb::handle host_starts, nb::handle bias,
+             nb::handle key_starts, nb::handle host_key_starts);
 void backward(const LentPlan& plan, nb::handle d_o, nb::handle q, nb::handle k, nb::handle v,
               nb::handle o, nb::handle lse, nb::handle d_q, nb::handle d_k, nb::handle d_v,
               nb::handle tables, nb::handle lengths, nb::handle spans, nb::handle workspace,
               nb::handle head, bool prepare, std::optional<std::uintptr_t> stream, nb::handle state,
               nb::handle slopes, nb::handle sinks, nb::handle d_sinks, nb::handle starts,
-              nb::handle host_starts, nb::handle bias, nb::handle d_bias);
+              nb::handle host_starts, nb::handle bias, nb::handle d_bias, nb::handle key_starts,
+              nb::handle host_key_starts);
 
 }  // namespace spion::python

@@ -32,6 +32,8 @@ struct Changes {
     bool varlen;
     int relative_bias;
     std::string score, score_derivative;
+    bool key_starts;
+    int sequence_patterns;
 };
 
 Attention make_attention(int heads, int head_dim, std::int64_t length, int block, int dtype,
@@ -58,7 +60,9 @@ Attention make_attention(int heads, int head_dim, std::int64_t length, int block
             .varlen = changes.varlen,
             .relative_bias = changes.relative_bias,
             .score = changes.score,
-            .score_derivative = changes.score_derivative};
+            .score_derivative = changes.score_derivative,
+            .key_starts = changes.key_starts,
+            .sequence_patterns = changes.sequence_patterns};
 }
 
 LentContext open_context(bool cuda, int ordinal, int threads, bool frozen, bool memory_only,
@@ -81,6 +85,7 @@ LentPlan make_plan(const LentContext& context, const Attention& attention,
             context.ordinal,
             table_bytes,
             attention.varlen ? attention.length : 0,
+            attention.key_length == 0 ? attention.length : attention.key_length,
             attention.relative_bias > 0 ? 2 * std::int64_t{attention.relative_bias} + 1 : 0};
 }
 
@@ -151,7 +156,7 @@ void write_tables(const LentPlan& plan, const Pattern& pattern, nb::handle out) 
 void write_mask_spans(bool causal, std::optional<std::int32_t> left,
                       std::optional<std::int32_t> right, nb::handle documents, nb::handle prefixes,
                       nb::handle query_lengths, nb::handle key_documents, nb::handle of_queries,
-                      nb::handle of_keys, nb::handle starts) {
+                      nb::handle of_keys, nb::handle starts, nb::handle key_starts) {
     const Array queries(of_queries, "query_spans", Access::kWrite, nullptr);
     const Array keys(of_keys, "key_spans", Access::kWrite, nullptr);
     for (const Array* const spans : {&queries, &keys}) {
@@ -185,18 +190,24 @@ void write_mask_spans(bool causal, std::optional<std::int32_t> left,
     rules.prefixes = numbers(1, prefixes, "prefixes", 1, 0);
     rules.query_lengths = numbers(2, query_lengths, "query_lengths", 1, 0);
     rules.key_documents = numbers(3, key_documents, "key_documents", 2, key_length);
-    std::optional<Array> begins;
-    if (!starts.is_none()) {
-        begins.emplace(starts, "cu_seqlens", Access::kRead, nullptr);
-        begins->check_device(false, 0);
-        begins->check_plain(1, dlpack::kInt, 32);
-        if (begins->seen().shape[0] != batch + 1) {
-            throw UserError(SPION_INVALID,
-                            "cu_seqlens has not batch + 1 numbers: give where each sequence "
-                            "begins, and T");
+    std::optional<Array> begins[2];
+    const auto starts_of = [&](int which, nb::handle given,
+                               const char* name) -> const std::int32_t* {
+        if (given.is_none()) {
+            return nullptr;
         }
-        rules.cu_seqlens = static_cast<const std::int32_t*>(begins->data());
-    }
+        const Array& array = begins[which].emplace(given, name, Access::kRead, nullptr);
+        array.check_device(false, 0);
+        array.check_plain(1, dlpack::kInt, 32);
+        if (array.seen().shape[0] != batch + 1) {
+            throw UserError(SPION_INVALID, (std::string(name) + " has not batch + 1 numbers: give "
+                                                                "where each sequence begins, and T")
+                                               .c_str());
+        }
+        return static_cast<const std::int32_t*>(array.data());
+    };
+    rules.cu_seqlens = starts_of(0, starts, "cu_seqlens");
+    rules.key_cu_seqlens = starts_of(1, key_starts, "key_cu_seqlens");
     rules.key_length = key_length;
     detail::check(spion_write_spans(
         &rules, batch, length, static_cast<std::int32_t*>(queries.data()),
@@ -218,12 +229,40 @@ void construct(Attention* self, int heads, int head_dim, std::int64_t length, in
                float scale, int softmax, bool key_padding, int key_value_heads, bool causal,
                bool spans, float dropout, std::int64_t key_length, float softcap, bool alibi,
                bool sinks, int patterns, int value_dim, bool varlen, int relative_bias,
-               std::string score, std::string score_derivative) {
-    new (self) Attention(
-        make_attention(heads, head_dim, length, block, dtype, scale, softmax, key_padding,
-                       key_value_heads, causal, spans,
-                       {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen,
-                        relative_bias, std::move(score), std::move(score_derivative)}));
+               std::string score, std::string score_derivative, bool key_starts,
+               int sequence_patterns) {
+    new (self) Attention(make_attention(
+        heads, head_dim, length, block, dtype, scale, softmax, key_padding, key_value_heads, causal,
+        spans,
+        {dropout, key_length, softcap, alibi, sinks, patterns, value_dim, varlen, relative_bias,
+         std::move(score), std::move(score_derivative), key_starts, sequence_patterns}));
+}
+
+void bind_plans(nb::module_& module) {
+    nb::class_<LentPlan>(module, "Plan")
+        .def_prop_ro("table_bytes", [](const LentPlan& self) { return self.table_bytes; })
+        .def_prop_ro("max_blocks", [](const LentPlan& self) { return self.plan.info().max_blocks; })
+        .def_prop_ro("origin", [](const LentPlan& self) { return self.plan.info().origin; })
+        .def_prop_ro("milliseconds",
+                     [](const LentPlan& self) { return self.plan.info().milliseconds; })
+        .def("explain", [](const LentPlan& self) { return self.plan.explain(); })
+        .def("write_tables", &write_tables)
+        .def("workspace", &workspace)
+        .def("forward", &forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+             nb::arg(), nb::arg().none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none())
+        .def("backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
+             nb::arg().none() = nb::none(), nb::arg().none() = nb::none());
 }
 
 }  // namespace
@@ -247,7 +286,7 @@ void bind_plan(nb::module_& module) {
             Released());
     module.def("write_spans", &write_mask_spans, nb::arg(), nb::arg().none(), nb::arg().none(),
                nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
-               nb::arg(), nb::arg().none() = nb::none());
+               nb::arg(), nb::arg().none() = nb::none(), nb::arg().none() = nb::none());
     module.def("current_stream", [](nb::handle array, int ordinal) {
         return reinterpret_cast<std::uintptr_t>(current_stream(array, ordinal));
     });
@@ -257,28 +296,7 @@ void bind_plan(nb::module_& module) {
         .def("run", &run_discoverer, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
              nb::arg().none(), nb::arg().none() = nb::none())
         .def("finish", &finish_discoverer);
-    nb::class_<LentPlan>(module, "Plan")
-        .def_prop_ro("table_bytes", [](const LentPlan& self) { return self.table_bytes; })
-        .def_prop_ro("max_blocks", [](const LentPlan& self) { return self.plan.info().max_blocks; })
-        .def_prop_ro("origin", [](const LentPlan& self) { return self.plan.info().origin; })
-        .def_prop_ro("milliseconds",
-                     [](const LentPlan& self) { return self.plan.info().milliseconds; })
-        .def("explain", [](const LentPlan& self) { return self.plan.explain(); })
-        .def("write_tables", &write_tables)
-        .def("workspace", &workspace)
-        .def("forward", &forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
-             nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
-             nb::arg(), nb::arg().none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none())
-        .def("backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
-             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none(),
-             nb::arg().none() = nb::none(), nb::arg().none() = nb::none());
+    bind_plans(module);
 }
 
 }  // namespace spion::python

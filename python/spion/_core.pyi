@@ -97,6 +97,8 @@ class Attention:
         arg19: int,
         arg20: str,
         arg21: str,
+        arg22: bool,
+        arg23: int,
         /,
     ) -> None: ...
 
@@ -172,6 +174,8 @@ class Plan:
         arg15: object | None = None,
         arg16: object | None = None,
         arg17: object | None = None,
+        arg18: object | None = None,
+        arg19: object | None = None,
         /,
     ) -> None: ...
     def backward(
@@ -200,6 +204,8 @@ class Plan:
         arg21: object | None = None,
         arg22: object | None = None,
         arg23: object | None = None,
+        arg24: object | None = None,
+        arg25: object | None = None,
         /,
     ) -> None: ...
 
@@ -360,6 +366,7 @@ def write_spans(
     arg7: object,
     arg8: object,
     arg9: object | None = None,
+    arg10: object | None = None,
     /,
 ) -> None: ...
 def emit(arg0: Attention, arg1: str, arg2: int, arg3: int, arg4: Pattern | None, /) -> bytes: ...

@@ -32,6 +32,7 @@ def spans(
     key_length: int | None = None,
     key_documents: Any = None,
     cu_seqlens: Any = None,
+    key_cu_seqlens: Any = None,
 ) -> Any:
     """The rules as kernels read them, for calls of a plan with spans=True: int32 of NumPy's,
     [2, batch, length, 2]. Query i keeps key j when all rules that are given say so.
@@ -46,7 +47,9 @@ def spans(
 
     cu_seqlens: [batch + 1], for calls of a plan with varlen: what lies beyond the end of sequence b,
     from cu_seqlens[b + 1] - cu_seqlens[b] on, keeps and is kept by nothing. The other rules number
-    positions from each sequence's first; `length` is the plan's.
+    positions from each sequence's first; `length` is the plan's. key_cu_seqlens: [batch + 1], with
+    key_starts: that of keys, of at most key_length positions; i then counts from each sequence's own
+    number of keys less that of its queries.
     """
     import numpy
 
@@ -68,5 +71,6 @@ def spans(
         of_queries.reshape(batch, length, 2),
         of_keys.reshape(batch, keys, 2),
         _numbers(cu_seqlens, "cu_seqlens"),
+        _numbers(key_cu_seqlens, "key_cu_seqlens"),
     )
     return made.reshape(2, batch, length, 2) if keys == length else made

@@ -39,7 +39,10 @@ class Attention:
     "30*tanh(score/30)-0.1*log(1+fabs(q-k))" (docs/ir.md); score_derivative: its derivative by score,
     which is checked, or "" to have it derived.
     varlen: sequences of at most L positions lie end to end, nothing padded; calls are given cu_seqlens,
-    and spans that spion.spans makes of these and of any other rule.
+    and spans that spion.spans makes of these and of any other rule. key_starts: with varlen, keys are
+    sequences of at most key_length positions of their own; calls are given key_cu_seqlens too.
+    sequence_patterns: with varlen, above 0: each sequence has patterns of its own, and a call at most so
+    many sequences; its pattern is Pattern.from_heads of the first sequence's, the second's and so on.
     """
 
     heads: int
@@ -64,6 +67,8 @@ class Attention:
     relative_bias: int = 0
     score: str = ""
     score_derivative: str = ""
+    key_starts: bool = False
+    sequence_patterns: int = 0
 
     def core(self) -> _core.Attention:
         for field, value, allowed in (
@@ -95,6 +100,8 @@ class Attention:
             self.relative_bias,
             self.score,
             self.score_derivative,
+            self.key_starts,
+            self.sequence_patterns,
         )
 
 
@@ -175,6 +182,7 @@ class Plan:
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
         relative_bias: Array | None = None,
+        key_cu_seqlens: Array | None = None,
         out: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, Array]:
@@ -182,8 +190,8 @@ class Plan:
 
         q, k, v: [B, H, L, D] with D contiguous, v [B, H, L, Dv]; k and v with their own number of heads
         and key_length. With varlen [H, T, D] and [H, T, Dv], which may be views of [T, H, D], with
-        cu_seqlens [B + 1] int32: 0, the row where each further sequence begins, and T. NumPy's are looked
-        at and brought to a GPU; those of a GPU's library are used as they are.
+        cu_seqlens [B + 1] int32: 0, the row where each further sequence begins, and T; key_cu_seqlens, with
+        key_starts, that of k and v. NumPy's are looked at and brought to a GPU; those of a GPU's library are used as they are.
         lengths: [B] int32, with key_padding. spans: int32 of spion.spans, where the plan has them;
         dropout_state: int64 [2] of spion.dropout_state; alibi_slopes, sinks: [H] float32; relative_bias:
         [H, 2R + 1] float32. Returns o (`out` where it is given) [B, H, L, Dv], or [H, T, Dv], and lse [B, H, L] float32, the logarithm of each
@@ -194,6 +202,7 @@ class Plan:
         arrays = self._lent(q=q, k=k, v=v)
         o = self._output(arrays[0], (*q.shape[:-1], v.shape[-1]), out)
         batch, starts, host_starts = self._sequences(q, cu_seqlens)
+        _, *of_keys = self._sequences(q, key_cu_seqlens)
         shape = tuple(q.shape[:-1])
         if self.attention.varlen:
             shape = (batch, q.shape[0], self.attention.length)
@@ -216,6 +225,7 @@ class Plan:
             starts,
             host_starts,
             None if relative_bias is None else _arrays.lent(relative_bias),
+            *of_keys,
         )
         return o, lse
 
@@ -236,6 +246,7 @@ class Plan:
         alibi_slopes: Array | None = None,
         sinks: Array | None = None,
         relative_bias: Array | None = None,
+        key_cu_seqlens: Array | None = None,
         stream: int | None = None,
     ) -> tuple[Array, ...]:
         """The gradients d_q, d_k, d_v, as q, k and v, of the forward call that gave o and lse; and then, of
@@ -244,6 +255,7 @@ class Plan:
         arrays = self._lent(d_o=d_o, q=q, k=k, v=v, o=o)
         gradients = [_arrays.empty(like, tuple(like.shape)) for like in arrays[1:4]]
         batch, starts, host_starts = self._sequences(q, cu_seqlens)
+        _, *of_keys = self._sequences(q, key_cu_seqlens)
         heads, reach = self.attention.heads, self.attention.relative_bias
         d_sinks = d_bias = None
         if self.attention.sinks:
@@ -270,6 +282,7 @@ class Plan:
             host_starts,
             None if relative_bias is None else _arrays.lent(relative_bias),
             d_bias,
+            *of_keys,
         )
         return (*gradients, *(x for x in (d_sinks, d_bias) if x is not None))
 
@@ -343,6 +356,8 @@ def plan(
     relative_bias: int = 0,
     score: str = "",
     score_derivative: str = "",
+    key_starts: bool = False,
+    sequence_patterns: int = 0,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,

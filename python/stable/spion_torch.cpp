@@ -2,40 +2,15 @@
 // LibTorch and AOTInductor without Python, over PyTorch's stable ABI, so that one file serves 2.10 and
 // later. The schemas are those of python/spion/torch/; a process loads one of the two. Gradients are
 // the caller's: examples/07_libtorch.cpp shows a torch::autograd::Function.
-#include <dlfcn.h>
-#include <spion/spion.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 #include <cstdint>
-#include <map>
-#include <mutex>
-#include <optional>
 #include <string>
 #include <tuple>
 
+#include "python/stable/operands.h"
+
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Maybe = std::optional<Tensor>;
-
-spion::DType dtype_of(const Tensor& tensor) {
-    switch (tensor.scalar_type()) {
-        case ScalarType::BFloat16:
-            return spion::DType::kBf16;
-        case ScalarType::Half:
-            return spion::DType::kFp16;
-        case ScalarType::Float:
-            return spion::DType::kFp32;
-        default:
-            STD_TORCH_CHECK(false,
-                            "attention computes in float32, bfloat16 and float16: convert "
-                            "the tensors");
-    }
-}
+using namespace spion_torch;
 
 // A [B, H, L, D] tensor; the library checks shape and strides.
 spion_tensor view(const Tensor& tensor) {
@@ -50,34 +25,6 @@ spion_tensor view(const Tensor& tensor) {
         seen.strides[i] = tensor.stride(i);
     }
     return seen;
-}
-
-// The current stream of PyTorch. The function lies in libtorch_cuda, which a CPU build has not.
-void* stream_of(const Tensor& tensor) {
-    if (!tensor.is_cuda()) {
-        return nullptr;
-    }
-    using Function = std::int32_t (*)(std::int32_t, void**);
-    static const auto current =
-        reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
-    void* stream = nullptr;
-    STD_TORCH_CHECK(current != nullptr && current(tensor.get_device_index(), &stream) == 0,
-                    "PyTorch's current stream cannot be asked for: load libtorch_cuda first");
-    return stream;
-}
-
-const spion::Context& context_of(const Tensor& tensor) {
-    static std::mutex mutex;
-    static std::map<int, spion::Context>& opened = *new std::map<int, spion::Context>();
-    const int ordinal = tensor.is_cuda() ? tensor.get_device_index() : -1;
-    const std::lock_guard lock(mutex);
-    const auto found = opened.find(ordinal);
-    if (found != opened.end()) {
-        return found->second;
-    }
-    return opened
-        .emplace(ordinal, ordinal < 0 ? spion::Context::host() : spion::Context::cuda(ordinal))
-        .first->second;
 }
 
 // What a call is told beside its operands.
@@ -95,44 +42,21 @@ struct Words {
 struct Changes {
     double softcap = 0, dropout = 0;
     std::int64_t patterns = 1;
-    Maybe state = {}, slopes = {}, sinks = {}, bias = {};
+    Scores scores = {};
 };
-
-// R of a bias by relative position; 0 without one.
-int reach_of(const Maybe& bias) {
-    if (!bias) {
-        return 0;
-    }
-    STD_TORCH_CHECK(bias->dim() == 2 && bias->size(1) >= 3 && bias->size(1) % 2 == 1,
-                    "relative_bias must be [H, 2R + 1], a bias a head and distance from -R to R");
-    return static_cast<int>(bias->size(1) / 2);
-}
-
-// " masked pruned_zero".
-std::string softmax_names() {
-    std::string names;
-    for (const std::string_view name : spion::kSoftmaxNames) {
-        names += " ";
-        names += name;
-    }
-    return names;
-}
 
 spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v, const Words& words,
                               const Changes* changes) {
     STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(v.dim() == 4, "v has ", v.dim(), " dimensions: give [B, H, L, D]");
-    const std::optional<spion::Softmax> softmax = spion::softmax_named(words.softmax);
-    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", words.softmax, ": give one of",
-                    softmax_names());
     spion::Attention attention{.heads = static_cast<int>(q.size(1)),
                                .head_dim = static_cast<int>(q.size(3)),
                                .length = q.size(2),
                                .block = static_cast<int>(words.block),
                                .dtype = dtype_of(q),
                                .scale = static_cast<float>(words.scale),
-                               .softmax = *softmax,
+                               .softmax = softmax_of(words.softmax),
                                .key_padding = words.lengths.has_value(),
                                .causal = words.causal,
                                .key_value_heads = static_cast<int>(k.size(1)),
@@ -141,84 +65,13 @@ spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v,
         attention.dropout = static_cast<float>(changes->dropout);
         attention.key_length = k.size(2);
         attention.softcap = static_cast<float>(changes->softcap);
-        attention.alibi = changes->slopes.has_value();
-        attention.sinks = changes->sinks.has_value();
+        attention.alibi = changes->scores.slopes.has_value();
+        attention.sinks = changes->scores.sinks.has_value();
         attention.patterns = static_cast<int>(changes->patterns);
         attention.value_dim = v.size(3) == q.size(3) ? 0 : static_cast<int>(v.size(3));
-        attention.relative_bias = reach_of(changes->bias);
+        attention.relative_bias = reach_of(changes->scores.bias);
     }
     return attention;
-}
-
-// By shape, dtype and device, never by the pattern. Made, and compiled, at the first call.
-spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
-    using Key =
-        std::tuple<int, spion::DType, int, int, std::int64_t, std::int64_t, int, int, float,
-                   spion::Softmax, bool, bool, bool, float, float, int, bool, bool, int, int>;
-    static std::mutex mutex;
-    static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
-    const Key key{q.is_cuda() ? q.get_device_index() : -1,
-                  a.dtype,
-                  a.heads,
-                  a.key_value_heads,
-                  a.length,
-                  a.key_length,
-                  a.head_dim,
-                  a.block,
-                  a.scale,
-                  a.softmax,
-                  a.key_padding,
-                  a.causal,
-                  a.spans,
-                  a.dropout,
-                  a.softcap,
-                  a.patterns,
-                  a.alibi,
-                  a.sinks,
-                  a.value_dim,
-                  a.relative_bias};
-    {
-        const std::lock_guard lock(mutex);
-        const auto found = plans.find(key);
-        if (found != plans.end()) {
-            return found->second;
-        }
-    }
-    const spion::Plan made = context_of(q).plan(a);
-    const std::lock_guard lock(mutex);
-    return plans.emplace(key, made).first->second;
-}
-
-Tensor scratch_of(const spion::Plan& plan, const Tensor& like, spion::Pass pass, void* stream) {
-    const auto bytes = static_cast<std::int64_t>(plan.workspace(like.size(0), pass).bytes);
-    Tensor memory = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
-    plan.prepare_workspace(like.size(0), pass, memory.mutable_data_ptr(),
-                           static_cast<std::size_t>(bytes), stream);
-    return memory;
-}
-
-// Of a contiguous vector of `count` elements; null of none.
-template <typename T>
-T* vector_of(const Maybe& given, const char* name, ScalarType type, const char* type_name,
-             std::int64_t count) {
-    if (!given) {
-        return nullptr;
-    }
-    STD_TORCH_CHECK(given->scalar_type() == type && given->is_contiguous() && given->dim() == 1 &&
-                        given->size(0) == count,
-                    name, " must be contiguous ", type_name, " [", count, "]");
-    return static_cast<T*>(given->data_ptr());
-}
-
-// Of [H, 2R + 1], whose width has made the plan.
-const float* biases_of(const Maybe& given, std::int64_t heads) {
-    if (!given) {
-        return nullptr;
-    }
-    STD_TORCH_CHECK(given->scalar_type() == ScalarType::Float && given->is_contiguous() &&
-                        given->size(0) == heads,
-                    "relative_bias must be contiguous float32 [", heads, ", 2R + 1]");
-    return static_cast<const float*>(given->const_data_ptr());
 }
 
 // The two halves of [2, B, L, 2], or of a row of 2 * B * (L + Lk) numbers.
@@ -245,12 +98,6 @@ struct SpansOf {
     const std::int32_t *queries = nullptr, *keys = nullptr;
 };
 
-std::size_t bytes_of(const Tensor& tables) {
-    STD_TORCH_CHECK(tables.scalar_type() == ScalarType::Int && tables.is_contiguous(),
-                    "tables must be contiguous int32");
-    return static_cast<std::size_t>(tables.numel()) * sizeof(std::int32_t);
-}
-
 // The arguments of a pass that both have.
 template <typename Arguments>
 void fill(Arguments& arguments, const Tensor& q, const Tensor& k, const Words& words,
@@ -265,13 +112,7 @@ void fill(Arguments& arguments, const Tensor& q, const Tensor& k, const Words& w
     arguments.query_spans = mask.queries;
     arguments.key_spans = mask.keys;
     if (changes != nullptr) {
-        arguments.dropout = vector_of<const spion::DropoutState>(changes->state, "dropout_state",
-                                                                 ScalarType::Long, "int64", 2);
-        arguments.alibi_slopes = vector_of<const float>(changes->slopes, "alibi_slopes",
-                                                        ScalarType::Float, "float32", q.size(1));
-        arguments.sinks = vector_of<const float>(changes->sinks, "sinks", ScalarType::Float,
-                                                 "float32", q.size(1));
-        arguments.relative_bias = biases_of(changes->bias, q.size(1));
+        fill_scores(arguments, changes->scores, q.size(1));
     }
 }
 
@@ -283,7 +124,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
                    ? torch::stable::empty_like(q)
                    : torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2), v.size(3)});
     Tensor lse = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)}, ScalarType::Float);
-    const Tensor scratch = scratch_of(plan, q, spion::Pass::kForward, stream);
+    const Tensor scratch = scratch_of(plan, q, q.size(0), spion::Pass::kForward, stream);
     spion::ForwardArguments arguments{.q = view(q), .k = view(k), .v = view(v), .o = view(o)};
     arguments.lse = static_cast<float*>(lse.mutable_data_ptr());
     fill(arguments, q, k, words, changes, scratch);
@@ -296,8 +137,6 @@ struct Passed {
     const Tensor &d_o, &q, &k, &v, &o, &lse;
 };
 
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
-
 // d_q, d_k, d_v; then d_sinks [H] and d_relative_bias [H, 2R + 1], without them of no element.
 Gradients backward(const Passed& passed, const Words& words, const Changes* changes) {
     const auto& [d_o, q, k, v, o, lse] = passed;
@@ -306,12 +145,9 @@ Gradients backward(const Passed& passed, const Words& words, const Changes* chan
     Tensor d_q = torch::stable::empty_like(q);
     Tensor d_k = torch::stable::empty_like(k);
     Tensor d_v = torch::stable::empty_like(v);
-    const bool sinks = changes != nullptr && changes->sinks.has_value();
-    Tensor d_sinks = torch::stable::new_empty(q, {sinks ? q.size(1) : 0}, ScalarType::Float);
-    const bool biased = changes != nullptr && changes->bias.has_value();
-    Tensor d_bias = torch::stable::new_empty(
-        q, {biased ? q.size(1) : 0, biased ? changes->bias->size(1) : 0}, ScalarType::Float);
-    const Tensor scratch = scratch_of(plan, q, spion::Pass::kBackward, stream);
+    const Scores none;
+    ScoreGradients learnt(q, changes == nullptr ? none : changes->scores, q.size(1));
+    const Tensor scratch = scratch_of(plan, q, q.size(0), spion::Pass::kBackward, stream);
     spion::BackwardArguments arguments{.q = view(q),
                                        .k = view(k),
                                        .v = view(v),
@@ -321,14 +157,11 @@ Gradients backward(const Passed& passed, const Words& words, const Changes* chan
                                        .d_k = view(d_k),
                                        .d_v = view(d_v)};
     arguments.lse = static_cast<const float*>(lse.const_data_ptr());
-    arguments.d_sinks = sinks ? static_cast<float*>(d_sinks.mutable_data_ptr()) : nullptr;
-    arguments.d_relative_bias = biased ? static_cast<float*>(d_bias.mutable_data_ptr()) : nullptr;
+    learnt.fill(arguments);
     fill(arguments, q, k, words, changes, scratch);
     plan.backward(arguments, stream);
-    return {d_q, d_k, d_v, d_sinks, d_bias};
+    return {d_q, d_k, d_v, learnt.sinks, learnt.bias};
 }
-
-using Text = const std::string&;
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                      const Tensor& tables, const Maybe& lengths, std::int64_t block,
@@ -343,7 +176,7 @@ std::tuple<Tensor, Tensor> general_attention(const Tensor& q, const Tensor& k, c
                                              double dropout, std::int64_t patterns,
                                              const Maybe& state, const Maybe& slopes,
                                              const Maybe& sinks, const Maybe& bias) {
-    const Changes changes{softcap, dropout, patterns, state, slopes, sinks, bias};
+    const Changes changes{softcap, dropout, patterns, {state, slopes, sinks, bias}};
     return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, &changes);
 }
 
@@ -363,7 +196,7 @@ Gradients general_attention_backward(const Tensor& d_o, const Tensor& q, const T
                                      double softcap, double dropout, std::int64_t patterns,
                                      const Maybe& state, const Maybe& slopes, const Maybe& sinks,
                                      const Maybe& bias) {
-    const Changes changes{softcap, dropout, patterns, state, slopes, sinks, bias};
+    const Changes changes{softcap, dropout, patterns, {state, slopes, sinks, bias}};
     return backward({d_o, q, k, v, o, lse}, {tables, lengths, block, scale, softmax, causal, spans},
                     &changes);
 }

@@ -55,15 +55,18 @@ inline Attention cuda_attention(const oracle::Problem& problem) {
             .value_dim = problem.value_dim,
             .varlen = !problem.cu_seqlens.empty(),
             .relative_bias = problem.reach,
-            .score = problem.score};
+            .score = problem.score,
+            .key_starts = !problem.key_cu_seqlens.empty(),
+            .sequence_patterns = problem.own_patterns ? static_cast<int>(problem.batch) : 0};
 }
 
 // As calls are given it: of sequences [T, heads, width].
 inline std::vector<std::uint16_t> as_lent(const oracle::Problem& problem,
                                           const std::vector<float>& padded, std::int64_t heads,
-                                          std::int64_t width) {
-    return as_bf16(problem.cu_seqlens.empty() ? padded
-                                              : oracle::packed(problem, padded, heads, width));
+                                          std::int64_t width, bool of_keys = false) {
+    return as_bf16(problem.cu_seqlens.empty()
+                       ? padded
+                       : oracle::packed(problem, padded, heads, width, of_keys));
 }
 
 // Tensors, tables and workspace of one caller, for a plan and the problem's pattern.
@@ -80,8 +83,8 @@ class CudaCall {
           keys_(problem.keys()),
           asked_(problem),
           q_(as_lent(problem, problem.q, heads_, width_)),
-          k_(as_lent(problem, problem.k, kv_heads_, width_)),
-          v_(as_lent(problem, problem.v, kv_heads_, value_width_)),
+          k_(as_lent(problem, problem.k, kv_heads_, width_, true)),
+          v_(as_lent(problem, problem.v, kv_heads_, value_width_, true)),
           d_o_(as_lent(problem, problem.d_o, heads_, value_width_)),
           o_(d_o_.bytes()),
           d_q_(q_.bytes()),
@@ -101,6 +104,7 @@ class CudaCall {
           query_spans_(mask_ ? mask_->queries : std::vector<std::int32_t>()),
           key_spans_(mask_ ? mask_->keys : std::vector<std::int32_t>()),
           starts_(problem.cu_seqlens),
+          key_starts_(problem.key_cu_seqlens),
           padded_(!problem.lengths.empty()),
           drops_(problem.dropout > 0),
           slopes_(!problem.alibi_slopes.empty()),
@@ -141,7 +145,8 @@ class CudaCall {
                 .cu_seqlens = numbers(starts_, sequences() > 0),
                 .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
                 .sequences = sequences(),
-                .relative_bias = floats(relative_bias_, biased_)};
+                .relative_bias = floats(relative_bias_, biased_),
+                .key_cu_seqlens = numbers(key_starts_, !asked_.key_cu_seqlens.empty())};
     }
     BackwardArguments backward_arguments(std::uint64_t flags = 0) const {
         return {.q = view(q_),
@@ -169,24 +174,26 @@ class CudaCall {
                 .host_cu_seqlens = sequences() > 0 ? asked_.cu_seqlens.data() : nullptr,
                 .sequences = sequences(),
                 .relative_bias = floats(relative_bias_, biased_),
-                .d_relative_bias = floats(d_relative_bias_, biased_)};
+                .d_relative_bias = floats(d_relative_bias_, biased_),
+                .key_cu_seqlens = numbers(key_starts_, !asked_.key_cu_seqlens.empty())};
     }
     void run(void* stream, std::uint64_t flags = 0) const {
         plan_.forward(forward_arguments(flags), stream);
         plan_.backward(backward_arguments(flags), stream);
     }
     oracle::Outputs outputs() const {
-        const auto padded = [&](const cuda::Memory& memory, std::int64_t heads,
-                                std::int64_t width) {
+        const auto padded = [&](const cuda::Memory& memory, std::int64_t heads, std::int64_t width,
+                                bool of_keys = false) {
             std::vector<float> values = from_bf16(memory.read<std::uint16_t>());
-            return asked_.cu_seqlens.empty() ? values
-                                             : oracle::unpacked(asked_, values, heads, width);
+            return asked_.cu_seqlens.empty()
+                       ? values
+                       : oracle::unpacked(asked_, values, heads, width, of_keys);
         };
         return {.o = padded(o_, heads_, value_width_),
                 .lse = lse_.read<float>(),
                 .d_q = padded(d_q_, heads_, width_),
-                .d_k = padded(d_k_, kv_heads_, width_),
-                .d_v = padded(d_v_, kv_heads_, value_width_),
+                .d_k = padded(d_k_, kv_heads_, width_, true),
+                .d_v = padded(d_v_, kv_heads_, value_width_, true),
                 .d_sinks = sink_ ? d_sinks_.read<float>() : std::vector<float>(),
                 .d_relative_bias = biased_ ? d_relative_bias_.read<float>() : std::vector<float>()};
     }
@@ -219,7 +226,8 @@ class CudaCall {
         if (!asked_.cu_seqlens.empty()) {
             const std::int64_t heads = of_keys ? kv_heads_ : heads_;
             const std::int64_t width = of_values ? value_width_ : width_;
-            return tensor(memory.data(), DType::kBf16, {heads, asked_.cu_seqlens.back(), width},
+            const std::int64_t rows = asked_.starts(of_keys).back();
+            return tensor(memory.data(), DType::kBf16, {heads, rows, width},
                           {width, heads * width, 1});
         }
         return tensor(memory.data(), DType::kBf16, batch_, of_keys ? kv_heads_ : heads_,
@@ -245,7 +253,7 @@ class CudaCall {
     cuda::Memory q_, k_, v_, d_o_, o_, d_q_, d_k_, d_v_, lse_, tables_, lengths_, workspace_;
     cuda::Memory state_, alibi_slopes_, sinks_, d_sinks_, relative_bias_, d_relative_bias_;
     std::optional<Spans> mask_;
-    cuda::Memory query_spans_, key_spans_, starts_;
+    cuda::Memory query_spans_, key_spans_, starts_, key_starts_;
     bool padded_, drops_, slopes_, sink_, biased_;
 };
 

@@ -114,6 +114,24 @@ TEST_F(ApiGpuOptions, SequencesEndToEndMeetTheReferenceInEveryFamily) {
     }
 }
 
+// Patterns of each sequence's own, and keys that are other sequences.
+TEST_F(ApiGpuOptions, SequencesOfTheirOwnMeetTheReference) {
+    for (const int block : {32, 64, 128}) {
+        for (const bool other_keys : {false, true}) {
+            SCOPED_TRACE("block " + std::to_string(block) + (other_keys ? ", other keys" : ""));
+            oracle::Problem asked =
+                drawn(block, 64,
+                      {.key_length = other_keys ? 300 : 0, .key_value_heads = 2, .sinks = true});
+            asked.cu_seqlens = oracle::random_sequences(asked.length, asked.batch, seed_);
+            if (other_keys) {
+                asked.key_cu_seqlens = oracle::random_sequences(300, asked.batch, seed_ + 1);
+            }
+            asked.rules = oracle::random_rules(asked.length, asked.batch, seed_, asked.keys());
+            expect_right(oracle::with_own_patterns(asked, seed_));
+        }
+    }
+}
+
 TEST_F(ApiGpuOptions, StartsOfSequencesAreLookedAtWhenAsked) {
     oracle::Problem asked = drawn(64, 64, {});
     asked.cu_seqlens = {0, 500, 700};

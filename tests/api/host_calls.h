@@ -34,7 +34,9 @@ inline Attention attention_of(const oracle::Problem& problem, DType dtype = DTyp
             .value_dim = problem.value_dim,
             .varlen = !problem.cu_seqlens.empty(),
             .relative_bias = problem.reach,
-            .score = problem.score};
+            .score = problem.score,
+            .key_starts = !problem.key_cu_seqlens.empty(),
+            .sequence_patterns = problem.own_patterns ? static_cast<int>(problem.batch) : 0};
 }
 
 inline MaskRules rules_of(const oracle::Rules& given) {
@@ -48,9 +50,9 @@ inline MaskRules rules_of(const oracle::Rules& given) {
 }
 
 inline Pattern pattern_of(const oracle::Problem& problem) {
-    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.patterns);
+    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.pattern_count());
     std::vector<Pattern> heads;
-    for (int head = 0; head < problem.patterns; ++head) {
+    for (int head = 0; head < problem.pattern_count(); ++head) {
         heads.push_back(Pattern::from_bits(
             problem.length, problem.keys(), problem.block,
             std::span(problem.bits).subspan(static_cast<std::size_t>(head) * each, each)));
@@ -65,6 +67,7 @@ inline std::optional<Spans> spans_of(const oracle::Problem& problem) {
     }
     MaskRules rules = rules_of(problem.rules.value_or(oracle::Rules{}));
     rules.cu_seqlens = problem.cu_seqlens;
+    rules.key_cu_seqlens = problem.key_cu_seqlens;
     return spans(rules, problem.batch, problem.length, problem.key_length);
 }
 
@@ -89,8 +92,8 @@ struct HostTensors {
           asked(&problem) {
         if (!starts.empty()) {
             q = oracle::packed(problem, q, problem.heads, problem.head_dim);
-            k = oracle::packed(problem, k, kv_heads, problem.head_dim);
-            v = oracle::packed(problem, v, kv_heads, value_width);
+            k = oracle::packed(problem, k, kv_heads, problem.head_dim, true);
+            v = oracle::packed(problem, v, kv_heads, value_width, true);
             d_o = oracle::packed(problem, d_o, problem.heads, value_width);
         }
         const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -114,7 +117,8 @@ struct HostTensors {
         if (!starts.empty()) {
             const std::int64_t heads = of_keys ? kv_heads : shape[1];
             const std::int64_t width = of_values ? value_width : shape[3];
-            return tensor(data.data(), DType::kFp32, {heads, starts.back(), width},
+            const std::int64_t rows = asked->starts(of_keys).back();
+            return tensor(data.data(), DType::kFp32, {heads, rows, width},
                           {width, heads * width, 1});
         }
         return tensor(data.data(), DType::kFp32, shape[0], of_keys ? kv_heads : shape[1],
@@ -128,11 +132,14 @@ struct HostTensors {
         oracle::Outputs padded = out;
         padded.o = oracle::unpacked(*asked, out.o, shape[1], value_width);
         padded.d_q = oracle::unpacked(*asked, out.d_q, shape[1], shape[3]);
-        padded.d_k = oracle::unpacked(*asked, out.d_k, kv_heads, shape[3]);
-        padded.d_v = oracle::unpacked(*asked, out.d_v, kv_heads, value_width);
+        padded.d_k = oracle::unpacked(*asked, out.d_k, kv_heads, shape[3], true);
+        padded.d_v = oracle::unpacked(*asked, out.d_v, kv_heads, value_width, true);
         return padded;
     }
     const std::int32_t* cu_seqlens() const { return starts.empty() ? nullptr : starts.data(); }
+    const std::int32_t* key_cu_seqlens() const {
+        return asked->key_cu_seqlens.empty() ? nullptr : asked->key_cu_seqlens.data();
+    }
     std::int64_t sequences() const { return starts.empty() ? 0 : std::ssize(starts) - 1; }
     const std::int32_t* valid() const { return lengths.empty() ? nullptr : lengths.data(); }
 
@@ -191,7 +198,8 @@ inline ForwardArguments forward_arguments(HostTensors& t, HostMemory& memory) {
             .sinks = t.data_of(t.sinks),
             .cu_seqlens = t.cu_seqlens(),
             .sequences = t.sequences(),
-            .relative_bias = t.data_of(t.relative_bias)};
+            .relative_bias = t.data_of(t.relative_bias),
+            .key_cu_seqlens = t.key_cu_seqlens()};
 }
 
 inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) {
@@ -218,7 +226,8 @@ inline BackwardArguments backward_arguments(HostTensors& t, HostMemory& memory) 
             .cu_seqlens = t.cu_seqlens(),
             .sequences = t.sequences(),
             .relative_bias = t.data_of(t.relative_bias),
-            .d_relative_bias = t.data_of(t.out.d_relative_bias)};
+            .d_relative_bias = t.data_of(t.out.d_relative_bias),
+            .key_cu_seqlens = t.key_cu_seqlens()};
 }
 
 inline oracle::Outputs run_on_host(const Plan& plan, const Pattern& pattern,

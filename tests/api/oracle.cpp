@@ -141,14 +141,15 @@ namespace {
 
 // visit(place in [B, heads, L, width], place in [T, heads, width]) for rows of `width` elements.
 template <typename Visit>
-void for_each_row(const Problem& problem, std::int64_t heads, std::int64_t width,
+void for_each_row(const Problem& problem, std::int64_t heads, std::int64_t width, bool of_keys,
                   const Visit& visit) {
+    const std::vector<std::int32_t>& starts = problem.starts(of_keys);
+    const std::int64_t length = of_keys ? problem.keys() : problem.length;
     for (std::int64_t b = 0; b < problem.batch; ++b) {
-        const std::int64_t start = problem.cu_seqlens[b];
-        for (std::int64_t l = 0; start + l < problem.cu_seqlens[b + 1]; ++l) {
+        const std::int64_t start = starts[b];
+        for (std::int64_t l = 0; start + l < starts[b + 1]; ++l) {
             for (std::int64_t h = 0; h < heads; ++h) {
-                visit(((b * heads + h) * problem.length + l) * width,
-                      ((start + l) * heads + h) * width);
+                visit(((b * heads + h) * length + l) * width, ((start + l) * heads + h) * width);
             }
         }
     }
@@ -157,22 +158,32 @@ void for_each_row(const Problem& problem, std::int64_t heads, std::int64_t width
 }  // namespace
 
 std::vector<float> packed(const Problem& problem, const std::vector<float>& padded,
-                          std::int64_t heads, std::int64_t width) {
-    std::vector<float> rows(static_cast<std::size_t>(problem.cu_seqlens.back() * heads * width));
-    for_each_row(problem, heads, width, [&](std::int64_t from, std::int64_t to) {
+                          std::int64_t heads, std::int64_t width, bool of_keys) {
+    const std::int64_t all = problem.starts(of_keys).back();
+    std::vector<float> rows(static_cast<std::size_t>(all * heads * width));
+    for_each_row(problem, heads, width, of_keys, [&](std::int64_t from, std::int64_t to) {
         std::copy_n(padded.begin() + from, width, rows.begin() + to);
     });
     return rows;
 }
 
 std::vector<float> unpacked(const Problem& problem, const std::vector<float>& rows,
-                            std::int64_t heads, std::int64_t width) {
-    std::vector<float> padded(
-        static_cast<std::size_t>(problem.batch * heads * problem.length * width));
-    for_each_row(problem, heads, width, [&](std::int64_t to, std::int64_t from) {
+                            std::int64_t heads, std::int64_t width, bool of_keys) {
+    const std::int64_t length = of_keys ? problem.keys() : problem.length;
+    std::vector<float> padded(static_cast<std::size_t>(problem.batch * heads * length * width));
+    for_each_row(problem, heads, width, of_keys, [&](std::int64_t to, std::int64_t from) {
         std::copy_n(rows.begin() + from, width, padded.begin() + to);
     });
     return padded;
+}
+
+Problem with_own_patterns(Problem problem, std::uint64_t seed) {
+    std::mt19937_64 generator(seed);
+    std::bernoulli_distribution computed(0.6);
+    problem.own_patterns = true;
+    problem.bits.resize(problem.bits.size() * static_cast<std::size_t>(problem.batch));
+    for (std::uint8_t& bit : problem.bits) bit = computed(generator) ? 1 : 0;
+    return problem;
 }
 
 Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
@@ -213,12 +224,14 @@ spion::Attention attention_of(const Problem& problem) {
             .alibi = !problem.alibi_slopes.empty(),
             .sink = !problem.sinks.empty(),
             .relative_bias = problem.reach,
+            .varlen = !problem.cu_seqlens.empty(),
+            .sequence_patterns = problem.own_patterns ? static_cast<int>(problem.batch) : 0,
             .score = problem.score};
 }
 
 spion::HeadPatterns patterns_of(const Problem& problem) {
     std::vector<spion::BlockPattern> patterns;
-    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.patterns);
+    const auto each = problem.bits.size() / static_cast<std::size_t>(problem.pattern_count());
     for (auto at = problem.bits.begin(); at != problem.bits.end();
          at += static_cast<std::ptrdiff_t>(each)) {
         patterns.emplace_back(
@@ -232,10 +245,10 @@ spion::HeadPatterns patterns_of(const Problem& problem) {
 
 namespace {
 
-std::vector<int> sequence_lengths(const Problem& problem) {
+std::vector<int> sequence_lengths(const std::vector<std::int32_t>& starts) {
     std::vector<int> lengths;
-    for (std::size_t b = 1; b < problem.cu_seqlens.size(); ++b) {
-        lengths.push_back(problem.cu_seqlens[b] - problem.cu_seqlens[b - 1]);
+    for (std::size_t b = 1; b < starts.size(); ++b) {
+        lengths.push_back(starts[b] - starts[b - 1]);
     }
     return lengths;
 }
@@ -243,7 +256,7 @@ std::vector<int> sequence_lengths(const Problem& problem) {
 // LSE of positions that no sequence has is not written: as the reference has it.
 std::vector<float> defined_lse(const Problem& problem, const Outputs& outputs,
                                const spion::ReferenceResult& reference) {
-    const std::vector<int> lengths = sequence_lengths(problem);
+    const std::vector<int> lengths = sequence_lengths(problem.cu_seqlens);
     std::vector<float> lse = outputs.lse;
     for (std::size_t n = 0; !lengths.empty() && n < lse.size(); ++n) {
         const auto row = static_cast<std::int64_t>(n);
@@ -265,7 +278,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                  .key_documents = given.key_documents,
                                  .prefixes = given.prefixes,
                                  .query_lengths = given.query_lengths,
-                                 .sequence_lengths = sequence_lengths(problem)};
+                                 .sequence_lengths = sequence_lengths(problem.cu_seqlens),
+                                 .key_sequence_lengths = sequence_lengths(problem.key_cu_seqlens)};
     const std::vector<int> lengths(problem.lengths.begin(), problem.lengths.end());
     const spion::ReferenceResult reference =
         spion::reference_attention({.attention = attention_of(problem),

@@ -21,7 +21,7 @@ struct Problem {
     std::int64_t length = 0, batch = 1;
     bool pruned_zero = false, causal = false;
     int key_value_heads = 0;            // 0: as many as heads
-    std::vector<std::uint8_t> bits;     // [patterns, nb, nbk]
+    std::vector<std::uint8_t> bits;     // [patterns, nb, nbk], or [batch, patterns, nb, nbk]
     std::vector<std::int32_t> lengths;  // [batch], or empty without key padding
     std::vector<float> q, k, v, d_o;    // [B, H, L, D]; K and V with their own heads and length,
                                         // V and dO with a width of their own
@@ -40,7 +40,14 @@ struct Problem {
     // [B + 1] of sequences of at most `length`, which calls are given end to end, without what the
     // tensors above hold beyond their ends; or empty.
     std::vector<std::int32_t> cu_seqlens = {};
+    std::vector<std::int32_t> key_cu_seqlens =
+        {};                     // the same of keys, where they are others; or empty
+    bool own_patterns = false;  // of each sequence
 
+    int pattern_count() const { return patterns * (own_patterns ? static_cast<int>(batch) : 1); }
+    const std::vector<std::int32_t>& starts(bool of_keys) const {
+        return of_keys && !key_cu_seqlens.empty() ? key_cu_seqlens : cu_seqlens;
+    }
     std::int64_t keys() const { return key_length == 0 ? length : key_length; }
     int value_width() const { return value_dim == 0 ? head_dim : value_dim; }
 };
@@ -69,9 +76,11 @@ std::vector<std::int32_t> random_sequences(std::int64_t length, std::int64_t bat
                                            std::uint64_t seed);
 // [B, heads, L, width] to [T, heads, width], and back with zeros beyond the ends.
 std::vector<float> packed(const Problem& problem, const std::vector<float>& padded,
-                          std::int64_t heads, std::int64_t width);
+                          std::int64_t heads, std::int64_t width, bool of_keys = false);
 std::vector<float> unpacked(const Problem& problem, const std::vector<float>& rows,
-                            std::int64_t heads, std::int64_t width);
+                            std::int64_t heads, std::int64_t width, bool of_keys = false);
+// The problem with other patterns for each of its sequences.
+Problem with_own_patterns(Problem problem, std::uint64_t seed);
 // Any conjunction of rules.
 Rules random_rules(std::int64_t length, std::int64_t batch, std::uint64_t seed,
                    std::int64_t key_length = 0);

@@ -70,6 +70,38 @@ TEST_F(ApiSequences, MasksMeetTheReference) {
     expect_right(empty);
 }
 
+// Patterns of each sequence's own, in a plan with room for more, whose tables any number may be in.
+TEST_F(ApiSequences, EachSequenceHasPatternsOfItsOwn) {
+    for (const oracle::Options& options : {oracle::Options{},
+                                           {.key_value_heads = 2, .patterns = 4},
+                                           {.patterns = 4, .sinks = true}}) {
+        oracle::Problem problem = oracle::with_own_patterns(drawn(options, 1), seed_);
+        expect_right(problem);
+        Attention attention = attention_of(problem);
+        attention.sequence_patterns = 5;
+        const Pattern pattern = pattern_of(problem);
+        const Plan plan = context().plan(attention, {.typical = pattern});
+        EXPECT_EQ(oracle::faults(problem, run_on_host(plan, pattern, problem), kTolerance), "");
+    }
+}
+
+// Keys that are sequences of their own: longer and shorter ones than those of queries, none at all.
+TEST_F(ApiSequences, KeysAreSequencesOfTheirOwn) {
+    for (std::uint64_t round = 0; round < 4; ++round) {
+        SCOPED_TRACE(round);
+        const std::int64_t keys = round % 2 == 0 ? 130 : 70;
+        oracle::Problem problem =
+            drawn({.key_length = keys, .key_value_heads = 2, .alibi = true}, round);
+        problem.key_cu_seqlens = oracle::random_sequences(keys, 3, seed_ + round + 9);
+        if (round > 0) problem.rules = oracle::random_rules(90, 3, seed_ + round, keys);
+        if (round > 1) problem = oracle::with_own_patterns(problem, seed_);
+        expect_right(problem);
+    }
+    oracle::Problem equal = drawn({}, 5);
+    equal.key_cu_seqlens = {0, 0, 90, 120};
+    expect_right(equal);
+}
+
 class ApiSequenceErrors : public ApiSequences {
   protected:
     ApiSequenceErrors() : problem_(drawn({}, 0)) { problem_.cu_seqlens = {0, 90, 100, 150}; }
@@ -128,6 +160,50 @@ TEST_F(ApiSequenceErrors, CallsSayWhatIsMissingOrDoesNotFit) {
             });
 }
 
+TEST_F(ApiSequenceErrors, PatternsAreOfAsManySequencesAsThereAre) {
+    problem_ = oracle::with_own_patterns(problem_, seed_);
+    Attention attention = attention_of(problem_);
+    attention.sequence_patterns = 2;
+    const Plan small = context().plan(attention);
+    expect_status<UserError>([&] { small.tables(pattern_of(problem_)); },
+                             "the pattern has 3 patterns and the plan takes 1 of each sequence, at "
+                             "most 2");
+    attention.sequence_patterns = 4;
+    const Plan plan = context().plan(attention);
+    HostTensors tensors(problem_);
+    HostMemory memory(plan, pattern_of(problem_), 3);
+    ForwardArguments args = forward_arguments(tensors, memory);
+    plan.forward(args);
+    const Pattern all = pattern_of(problem_);
+    const std::vector<Pattern> two = {all.head(0), all.head(1)};
+    memory.tables = plan.tables(Pattern::from_heads(two));
+    args.tables = memory.tables.data();
+    expect_status<UserError>([&] { plan.forward(args); },
+                             "3 sequences were given, and the tables have patterns of 2");
+    const HostMemory of_two(small, Pattern::full(90, 32), 3);
+    args.tables = of_two.tables.data();
+    args.table_bytes = of_two.table_bytes();
+    expect_status<UserError>([&] { small.forward(args); },
+                             "3 sequences were given, and the plan was made with "
+                             "sequence_patterns = 2");
+}
+
+TEST_F(ApiSequenceErrors, StartsOfKeysAreLookedAt) {
+    problem_.key_cu_seqlens = {0, 20, 50, 90};
+    const auto with = [&](std::vector<std::int32_t> starts, const std::string& words) {
+        refuses(words,
+                [&](ForwardArguments& args, HostTensors&) { args.key_cu_seqlens = starts.data(); });
+    };
+    with({0, 20, 10, 90}, "key_cu_seqlens[2] is 10, below the 20");
+    with({0, 20, 50, 91}, "key_cu_seqlens ends with 91 and the tensors have 90 rows");
+    with({0, 10, 50, 90},
+         "query_spans of position 0 in sequence 0 are 0, 20, and by cu_seqlens it");
+    refuses("key_cu_seqlens is null and the plan was made with key_starts",
+            [](ForwardArguments& args, HostTensors&) { args.key_cu_seqlens = nullptr; });
+    refuses("v has rank 3 and shape [4, 150, 32], and the plan takes [H, T, D] = [4, 90, 32]",
+            [](ForwardArguments& args, HostTensors&) { args.v.shape[1] = 150; });
+}
+
 TEST_F(ApiSequenceErrors, OtherPlansTakeNone) {
     oracle::Problem bare = problem_;
     bare.cu_seqlens.clear();
@@ -159,8 +235,17 @@ TEST_F(ApiSequenceErrors, PlansAndRulesSayWhatIsNotAllowed) {
     refuses_plan(attention, "varlen takes mask=spans and no key padding");
     attention.key_padding = false;
     attention.key_length = 40;
-    refuses_plan(attention, "as many keys as queries");
+    refuses_plan(attention, "where keys have no starts of their own: give key_starts=true");
     attention.key_length = 0;
+    attention.varlen = false;
+    attention.spans = true;
+    attention.key_starts = true;
+    refuses_plan(attention, "give varlen=true too");
+    attention.key_starts = false;
+    attention.sequence_patterns = 3;
+    refuses_plan(attention, "sequence_patterns 3 are not allowed with varlen=false");
+    attention.sequence_patterns = 0;
+    attention.varlen = true;
     expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
                              "the attention has varlen");
     const auto refuses_rules = [](const MaskRules& rules, std::int64_t keys,
@@ -171,6 +256,10 @@ TEST_F(ApiSequenceErrors, PlansAndRulesSayWhatIsNotAllowed) {
     refuses_rules({.cu_seqlens = {0, 91, 100}}, 0, "sequence 0 has 91 positions");
     refuses_rules({.cu_seqlens = {0, 20, 10}}, 0, "cu_seqlens[2] is 10, below the 20");
     refuses_rules({.cu_seqlens = {0, 20, 30}}, 40, "leave key_length 0");
+    refuses_rules({.cu_seqlens = {0, 20, 30}, .key_cu_seqlens = {0, 41, 50}}, 40,
+                  "sequence 0 has 41 positions by key_cu_seqlens");
+    refuses_rules({.key_cu_seqlens = {0, 20, 30}}, 40, "without those of queries: give both");
+    refuses_rules({.key_cu_seqlens = {0, 20}}, 40, "key_cu_seqlens has not B + 1 numbers");
 }
 
 }  // namespace

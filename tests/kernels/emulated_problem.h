@@ -76,16 +76,7 @@ struct Problem {
                               : b == 1                 ? 0
                                                        : length(random));
         }
-        if (c.mask == ElementMask::kSpans) {
-            rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
-                                       c.length, c.keys());
-            for (int b = 0; c.varlen && b < batch; ++b) {
-                rules.sequence_lengths.push_back(static_cast<int>(c.positions(b)));
-                if (!c.key_starts) continue;
-                rules.key_sequence_lengths.push_back(static_cast<int>(c.key_positions(b)));
-            }
-            spans = element_spans(rules, batch, c.length, c.keys());
-        }
+        draw_rules(random);
         for (int b = 0; b <= batch; ++b) {
             starts.push_back(static_cast<int>(c.start(b)));
             key_starts.push_back(static_cast<int>(c.start(b, true)));
@@ -109,6 +100,19 @@ struct Problem {
         const auto rows = static_cast<std::size_t>(batch * c.heads * c.length);
         lse.assign(rows, std::nanf(""));
         delta.assign(rows, std::nanf(""));
+    }
+
+    // Of a mask of spans.
+    void draw_rules(std::mt19937& random) {
+        if (c.mask != ElementMask::kSpans) return;
+        rules = test::random_rules([&](int n) { return static_cast<int>(random() % n); }, batch,
+                                   c.length, c.keys());
+        for (int b = 0; c.varlen && b < batch; ++b) {
+            rules.sequence_lengths.push_back(static_cast<int>(c.positions(b)));
+            if (!c.key_starts) continue;
+            rules.key_sequence_lengths.push_back(static_cast<int>(c.key_positions(b)));
+        }
+        spans = element_spans(rules, batch, c.length, c.keys());
     }
 
     // What lies beyond a sample's length must not matter, even if it is not a number.

@@ -42,8 +42,10 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
   C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
   backward, or mma, is taken there.
-* Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one pattern,
-  cut to each sequence, as many keys as queries. Through the library's calls they have run on the host alone.
+* Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one
+  pattern, cut to each sequence, or patterns of each sequence's own, and keys that are sequences of their own, but in Hugging Face, where
+  there is one pattern and as many keys as queries. Through the library's calls, and with patterns or keys of their own, they have run
+  on the host alone.
 * V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; where D and Dv
   come to tiles of unlike width, 32, 64 or 128 columns, mma takes the place of wgmma and warps.
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
@@ -54,7 +56,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
   types) by the CPU alone.
 * Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
-* `libspion_torch.so` (PyTorch without Python) has masks and grouped heads alone of all this.
+* `libspion_torch.so` (PyTorch without Python) has the same operators as `spion.torch`, without gradients of its own.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """

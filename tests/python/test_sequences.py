@@ -282,3 +282,119 @@ def test_what_pytorch_gives_wrongly_is_refused():
     refuses("cu_seqlens ends with 150 and the tensors have 149 rows", q[:-1], k[:-1], v[:-1],
             case.pattern, starts)
     refuses("sequence 0 has 90 positions", q, k, v, spion.Pattern.full(64, block=BLOCK), starts)
+
+
+def others(rows=110):
+    """Where sequences of keys begin, for BATCH of them: shorter, longer, none, all that there may be."""
+    return np.array([0, 20, 60, 60, rows], np.int32)
+
+
+KEYS = 50  # at most, of a sequence
+
+
+class Across(Case):
+    """Keys that are sequences of their own, and, where asked, patterns of each sequence's own."""
+
+    def __init__(self, own=False, room=BATCH, **fields):
+        super().__init__(shared=2)
+        numbers = np.random.default_rng(7)
+        starts = others()
+        self.k, self.v = (
+            numbers.standard_normal((2, starts[-1], WIDTH)).astype(np.float32) for _ in range(2)
+        )
+        self.each = [numbers.random((3, 2)) < 0.7 for _ in range(BATCH if own else 1)]
+        made = [spion.Pattern.from_bits(x, LONGEST, block=BLOCK, key_length=KEYS) for x in self.each]
+        self.patterns = made
+        self.pattern = spion.Pattern.from_heads(made) if own else made[0]
+        self.plan = spion.plan(
+            heads=HEADS, head_dim=WIDTH, length=LONGEST, block=BLOCK, key_value_heads=2,
+            key_length=KEYS, varlen=True, key_starts=True, sequence_patterns=room if own else 0,
+            **fields,
+        )
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_keys_are_sequences_of_their_own(causal, own):
+    case, starts = Across(own, room=6), others()
+    spans = spion.spans(BATCH, LONGEST, key_length=KEYS, causal=causal, cu_seqlens=STARTS,
+                        key_cu_seqlens=starts)
+    o, lse, *gradients = case.run(spans, key_cu_seqlens=starts)
+    q, k, v, d_o = (torch.from_numpy(x).double().requires_grad_() for x in (case.q, case.k, case.v, case.d_o))
+    total = 0
+    for b in range(BATCH):
+        queries, keys = slice(*STARTS[b : b + 2]), slice(*starts[b : b + 2])
+        length, count = queries.stop - queries.start, keys.stop - keys.start
+        if length == 0 or count == 0:
+            assert np.all(o[:, queries] == 0)
+            continue
+        bits = case.each[b % len(case.each)]
+        kept = np.repeat(np.repeat(bits, BLOCK, 0), BLOCK, 1)[:length, :count]
+        if causal:
+            kept = kept & (np.arange(count) <= np.arange(length)[:, None] + count - length)
+        shared = [x[:, keys].repeat_interleave(2, 0) for x in (k, v)]
+        scores = q[:, queries] @ shared[0].transpose(1, 2) / WIDTH**0.5
+        scores = scores.masked_fill(~torch.from_numpy(kept), -torch.inf)
+        wanted = torch.nan_to_num(scores.softmax(-1)) @ shared[1]
+        close(o[:, queries], wanted.detach().numpy())
+        close(lse[b, :, :length], scores.logsumexp(-1).detach().numpy())
+        total = total + (wanted * d_o[:, queries]).sum()
+    for made, right in zip(gradients, torch.autograd.grad(total, [q, k, v]), strict=True):
+        close(made, torch.nan_to_num(right).numpy())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_pytorch_takes_other_keys_and_patterns_of_each(own):
+    case, starts = Across(own), others()
+    spans = spion.spans(BATCH, LONGEST, key_length=KEYS, causal=True, cu_seqlens=STARTS,
+                        key_cu_seqlens=starts)
+    wanted = case.run(spans, key_cu_seqlens=starts)
+    q, k, v, d_o = tensors(case)
+    pattern = case.patterns if own else case.pattern
+    o = st.varlen_attention(
+        q, k, v, pattern, torch.from_numpy(STARTS), key_cu_seqlens=torch.from_numpy(starts), causal=True
+    )
+    made = torch.autograd.grad(o, [q, k, v], d_o)
+    for given, right in zip((o, *made), (wanted[0], *wanted[2:]), strict=True):
+        assert np.array_equal(given.detach().transpose(0, 1).numpy(), right)
+    if own:
+        with pytest.raises(spion.UserError, match="3 patterns were given for 4 sequences"):
+            st.varlen_attention(q, k, v, pattern[:3], torch.from_numpy(STARTS))
+
+
+def test_patterns_are_of_as_many_sequences_as_there_are():
+    case, starts = Across(own=True, room=6), others()
+    spans = spion.spans(BATCH, LONGEST, key_length=KEYS, cu_seqlens=STARTS, key_cu_seqlens=starts)
+    case.pattern = spion.Pattern.from_heads(case.patterns[:3])
+    with pytest.raises(spion.UserError, match="4 sequences were given, and the tables have patterns of 3"):
+        case.run(spans, key_cu_seqlens=starts)
+    with pytest.raises(spion.UserError, match="key_cu_seqlens has 4 numbers, and B . 1 is 5"):
+        case.run(spans, key_cu_seqlens=starts[1:])
+    with pytest.raises(spion.UserError, match="give varlen=true too"):
+        spion.plan(heads=1, head_dim=16, length=32, key_starts=True)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_a_module_takes_sequences(across):
+    case = Across() if across else Case(shared=2)
+    q, k, v, d_o = tensors(case)
+    module = st.BlockSparseAttention(
+        case.pattern, heads=HEADS, head_dim=WIDTH, key_value_heads=2, causal=True, varlen=True,
+        key_starts=across, sinks=True,
+    )
+    given = {"cu_seqlens": torch.from_numpy(STARTS)}
+    if across:
+        given["key_cu_seqlens"] = torch.from_numpy(others())
+    o = module(q, k, v, **given)
+    wanted = st.varlen_attention(q, k, v, case.pattern, causal=True, sinks=torch.zeros(HEADS), **given)
+    assert torch.equal(o, wanted)
+    (o * d_o).sum().backward()
+    assert module.sinks.grad.abs().max() > 0 and q.grad.abs().max() > 0
+    dense = spion.Pattern.full(LONGEST, block=BLOCK, key_length=case.pattern.key_length)
+    module.set_pattern(dense)
+    assert not torch.equal(module(q, k, v, **given), o)
+    with pytest.raises(spion.UserError, match="cu_seqlens is missing and the module has varlen=True"):
+        module(q, k, v)
+    plain = st.BlockSparseAttention(dense, heads=HEADS, head_dim=WIDTH)
+    with pytest.raises(spion.UserError, match="cu_seqlens is given and the module has varlen=False"):
+        plain(q, k, v, **given)

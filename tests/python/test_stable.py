@@ -130,6 +130,75 @@ def test_what_is_wrong_in_a_general_call_is_said():
             torch.ops.spion.general_attention(q, k, v, *rest[:-1], bias)
 
 
+STARTS, KEY_STARTS = np.array([0, 100, 117, 160], np.int32), np.array([0, 30, 90, 120], np.int32)
+
+
+def sequences(across):
+    """q, k, v, d_o of sequences end to end, the arguments of spion::varlen_attention after v, and the
+    pattern of each."""
+    torch.manual_seed(0)
+    starts = KEY_STARTS if across else STARTS
+    q, d_o = (torch.randn(160, 4, WIDTH) for _ in range(2))
+    k, v = (torch.randn(int(starts[-1]), 2, WIDTH) for _ in range(2))
+    keys = 60 if across else LENGTH
+    own = {"key_starts": True, "sequence_patterns": 4} if across else {}
+    numbers = np.random.default_rng(3)
+    each = [numbers.random((4, -(-keys // BLOCK))) < 0.7 for _ in range(3 if across else 1)]
+    patterns = [spion.Pattern.from_bits(x, LENGTH, block=BLOCK, key_length=keys) for x in each]
+    plan = spion.plan(
+        heads=4, head_dim=WIDTH, length=LENGTH, block=BLOCK, key_value_heads=2, key_length=keys,
+        varlen=True, **own,
+    )
+    given = {"cu_seqlens": STARTS, **({"key_cu_seqlens": starts} if across else {})}
+    spans = spion.spans(3, LENGTH, causal=True, key_length=keys, **given)
+    tables = plan.tables(spion.Pattern.from_heads(patterns) if across else patterns[0])
+    rest = (
+        torch.from_numpy(tables), torch.from_numpy(STARTS), torch.from_numpy(spans), LENGTH, BLOCK,
+        0.0, "masked", 0.0, 0.0, 1, None, None, None, None,
+    )
+    if across:
+        rest = (*rest, 4, torch.from_numpy(starts), keys)
+    return (q, k, v, d_o), rest, each, starts
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_sequences_equal_float64(across):
+    (q, k, v, d_o), rest, each, starts = sequences(across)
+    o, lse = torch.ops.spion.varlen_attention(q, k, v, *rest)
+    made = torch.ops.spion.varlen_attention_backward(d_o, q, k, v, o, lse, *rest)
+    wide = [x.double().requires_grad_() for x in (q, k, v)]
+    total = 0
+    for b in range(3):
+        queries, keys = slice(*STARTS[b : b + 2]), slice(*starts[b : b + 2])
+        length, count = queries.stop - queries.start, keys.stop - keys.start
+        kept = np.repeat(np.repeat(each[b % len(each)], BLOCK, 0), BLOCK, 1)[:length, :count]
+        kept = kept & (np.arange(count) <= np.arange(length)[:, None] + count - length)
+        own_q = wide[0][queries].transpose(0, 1)
+        own_k, own_v = (x[keys].transpose(0, 1).repeat_interleave(2, 0) for x in wide[1:])
+        scores = (own_q @ own_k.transpose(1, 2) / WIDTH**0.5).masked_fill(
+            ~torch.from_numpy(kept), -torch.inf
+        )
+        wanted = torch.nan_to_num(scores.softmax(-1)) @ own_v
+        close(o[queries].transpose(0, 1), wanted.detach())
+        close(lse[b, :, :length], scores.logsumexp(-1).detach())
+        assert torch.isneginf(lse[b, :, length:]).all()
+        total = total + (wanted * d_o[queries].transpose(0, 1)).sum()
+    for given, right in zip(made, torch.autograd.grad(total, wide)):
+        close(given, torch.nan_to_num(right))
+
+
+def test_what_is_wrong_with_sequences_is_said():
+    (q, k, v, _), rest, *_ = sequences(False)
+    with pytest.raises(RuntimeError, match="a tensor has 4 dimensions: give .T, H, D."):
+        torch.ops.spion.varlen_attention(q[None], k, v, *rest)
+    with pytest.raises(RuntimeError, match="spans must be contiguous int32 of 2 . B . .L . Lk. = 1200"):
+        torch.ops.spion.varlen_attention(q, k, v, *rest[:2], rest[2][:1], *rest[3:])
+    with pytest.raises(RuntimeError, match="cu_seqlens must be int32"):
+        torch.ops.spion.varlen_attention(q, k, v, rest[0], rest[1][:1], *rest[2:])
+    with pytest.raises(RuntimeError, match="cu_seqlens ends with 160 and the tensors have 159 rows"):
+        torch.ops.spion.varlen_attention(q[:159], k[:159], v[:159], *rest)
+
+
 def test_what_is_wrong_is_said():
     q = torch.randn(1, HEADS, LENGTH, WIDTH)
     tables = torch.zeros(4, dtype=torch.int32)

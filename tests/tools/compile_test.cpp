@@ -55,7 +55,8 @@ TEST_F(Compile, TakesSequencesEndToEnd) {
     EXPECT_EQ(contents(fs::directory_iterator(scratch_.file("again"))->path() / "kernel.ir"),
               program);
     fs::remove_all(out_);
-    expect_refused(here_ + "--sequence-patterns 2" + into_out(),
+    expect_refused("compile --pattern-random 0.5 --length 90" + kTarget + " --sequence-patterns 2" +
+                       into_out(),
                    {"sequence_patterns 2 are not allowed with varlen=false"});
     expect_refused(here_ + "--kv-sequences" + into_out(), {"give varlen=true too"});
     const CommandResult own = run_command(

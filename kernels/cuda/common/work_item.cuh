@@ -88,9 +88,8 @@ SPION_DEVICE unsigned head_count(const SpionAttentionArguments& args) {
 }
 
 SPION_DEVICE WorkItem item_of_sequences(const SpionAttentionArguments& args, int head, int item) {
-    const int* const starts = starts_of<(bool)kKeysStay>(args);
     const auto first_item = [&](int sequence) {
-        return starts[sequence] / kStationaryRows + sequence;
+        return starts_of<(bool)kKeysStay>(args)[sequence] / kStationaryRows + sequence;
     };
     int sequence = 0;
     for (int end = args.batch; end - sequence > 1;) {
@@ -110,7 +109,7 @@ SPION_DEVICE WorkItem item_of_sequences(const SpionAttentionArguments& args, int
             walk,
             tile * kStationaryRows,
             ((long long)sequence * kItemHeads + head) * kLength,
-            starts[sequence]};
+            starts_of<(bool)kKeysStay>(args)[sequence]};
 }
 
 // The one at `order_index` of batch-head b * kItemHeads + h; where heads have patterns of their own,

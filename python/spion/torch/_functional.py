@@ -6,7 +6,7 @@ import torch
 
 from .._core import UserError
 from .._pattern import Pattern
-from .._plan import Plan
+from .._plan import _KEPT_TABLES, Plan
 from . import _op
 from ._general import dropout_state as _drawn
 from ._plans import check, check_rank, plan, reach_of, tables
@@ -41,6 +41,8 @@ def _tables_of(made: Plan, pattern: Pattern) -> torch.Tensor:
     key = (pattern.digest, "operator")
     kept = made._tables.get(key)
     if kept is None:
+        while len(made._tables) >= _KEPT_TABLES:
+            made._tables.pop(next(iter(made._tables)))
         kept = made._tables[key] = (tables(pattern, made), b"")
     return kept[0]
 

@@ -156,16 +156,17 @@ def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...
 def define(
     name: str, arguments: str, kernels: Kernels, save: Any, differentiate: Any
 ) -> torch.library.Library:
-    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward, where the last arguments
-    are the sinks and the bias. The operators live as long as what is returned."""
+    """The operator spion::NAME(q, k, v, arguments) -> (o, lse) and its _backward, whose gradients are those
+    of q, k, v, sinks and relative_bias. The operators live as long as what is returned."""
     library = torch.library.Library("spion", "FRAGMENT")
     library.define(f"{name}(Tensor q, Tensor k, Tensor v, {arguments}) -> (Tensor o, Tensor lse)")
     library.define(
         f"{name}_backward(Tensor d_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
         f"{arguments}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     )
-    last = len(getattr(torch.ops.spion, name).default._schema.arguments) - 1
-    register(library, name, kernels, Derivative((0, 1, 2, last - 1, last), save, differentiate))
+    names = [x.name for x in getattr(torch.ops.spion, name).default._schema.arguments]
+    places = (0, 1, 2, names.index("sinks"), names.index("relative_bias"))
+    register(library, name, kernels, Derivative(places, save, differentiate))
     return library
 
 

@@ -13,6 +13,7 @@ from .._pattern import Pattern
 from .._plan import Plan
 from . import _op, _packed, _plans
 from ._general import dropout_state, no_dropout
+from ._sequences import mask_for
 
 
 class BlockSparseAttention(nn.Module):
@@ -22,6 +23,10 @@ class BlockSparseAttention(nn.Module):
     key_value_heads and the pattern's key_length, v value_dim wide (0: head_dim); gives
     [B, heads, L, value_dim]. With q alone it is packed(qkv), all three side by side. A pattern of heads
     (Pattern.from_heads) is taken like one for all.
+    With varlen=True, forward(q, k, v, cu_seqlens=...)
+    takes sequences of at most the pattern's length end to end, [T, heads, head_dim] each, as
+    spion.torch.varlen_attention does, to each of which the pattern is cut; with key_starts=True also
+    key_cu_seqlens, of k and v. spans are made of these where they are not given, which waits for a GPU.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
     device and dtype, so that checkpoints are loaded on any. Both keep their size whatever the
@@ -62,6 +67,8 @@ class BlockSparseAttention(nn.Module):
         relative_bias: int = 0,
         max_blocks: int = 0,
         value_dim: int = 0,
+        varlen: bool = False,
+        key_starts: bool = False,
         typical: Pattern | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +76,7 @@ class BlockSparseAttention(nn.Module):
         self.value_dim = value_dim or head_dim
         self.length, self.block = pattern.length, pattern.block
         self.key_length, self.patterns = pattern.key_length, pattern.patterns
+        self.varlen, self.key_starts = varlen, key_starts
         self.softcap, self.dropout = float(softcap), float(dropout)
         self.scale, self.softmax = float(scale), softmax
         self.key_padding, self.max_blocks = key_padding, max_blocks
@@ -104,7 +112,7 @@ class BlockSparseAttention(nn.Module):
             softmax=self.softmax,
             key_padding=self.key_padding,
             key_value_heads=self.key_value_heads,
-            causal=self.causal,
+            causal=self.causal and not self.varlen,
             spans=self.spans,
             dropout=self.dropout,
             key_length=self.key_length,
@@ -114,6 +122,8 @@ class BlockSparseAttention(nn.Module):
             patterns=self.patterns,
             value_dim=self.value_dim,
             relative_bias=_plans.reach_of(self.relative_bias),
+            varlen=self.varlen,
+            key_starts=self.key_starts,
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -145,6 +155,9 @@ class BlockSparseAttention(nn.Module):
         v: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         spans: torch.Tensor | None = None,
+        *,
+        cu_seqlens: torch.Tensor | None = None,
+        key_cu_seqlens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if k is None or v is None:
             if k is not None or v is not None:
@@ -153,6 +166,8 @@ class BlockSparseAttention(nn.Module):
         if q.dtype != self.dtype:
             self._check_autocast("q", q)
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        if self.varlen or cu_seqlens is not None or key_cu_seqlens is not None:
+            return self._of_sequences(q, k, v, spans, cu_seqlens, key_cu_seqlens)
         if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
             self._refuse_masks(lengths, spans)
         return self.with_lse(q, k, v, lengths, spans)[0]
@@ -217,15 +232,44 @@ class BlockSparseAttention(nn.Module):
         given = (tables, lengths, self.block, self.scale, self.softmax, self.causal, spans)
         if not self._changes:
             return _op.call(q, k, v, *given)
+        changes = (self.softcap, self.dropout, self.patterns, *self._scores(q.device, drop))
+        return torch.ops.spion.general_attention(q, k, v, *given, *changes)
+
+    def _scores(self, device: torch.device, drop: bool = True) -> tuple[torch.Tensor | None, ...]:
+        """What a call draws dropout from, slopes, sinks and biases."""
         state = None
         if self.dropout:
             draws = dropout_state if self.training and drop else no_dropout
-            state = draws(q.device)
-        slopes = None if self.alibi_slopes is None else self.alibi_slopes.float()
-        sinks = None if self.sinks is None else self.sinks.float()
-        bias = None if self.relative_bias is None else self.relative_bias.float()
-        changes = (self.softcap, self.dropout, self.patterns, state, slopes, sinks, bias)
-        return torch.ops.spion.general_attention(q, k, v, *given, *changes)
+            state = draws(device)
+        learnt = (self.alibi_slopes, self.sinks, self.relative_bias)
+        return state, *(None if x is None else x.float() for x in learnt)
+
+    def _of_sequences(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        spans: torch.Tensor | None,
+        cu_seqlens: torch.Tensor | None,
+        key_cu_seqlens: torch.Tensor | None,
+    ) -> torch.Tensor:
+        for name, given, option in (
+            ("cu_seqlens", cu_seqlens, "varlen"),
+            ("key_cu_seqlens", key_cu_seqlens, "key_starts"),
+        ):
+            if (given is not None) != getattr(self, option):
+                raise UserError(
+                    f"{name} is {'given' if given is not None else 'missing'} and the module has "
+                    f"{option}={getattr(self, option)}: give both or none"
+                )
+        causal = self.causal and spans is None
+        mask = mask_for(spans, causal, self._pattern, cu_seqlens, key_cu_seqlens)
+        words = (self.length, self.block, self.scale, self.softmax, self.softcap, self.dropout)
+        scores = self._scores(q.device)
+        return torch.ops.spion.varlen_attention(
+            q, k, v, self._buffers["tables"], cu_seqlens, mask, *words, self.patterns, *scores,
+            0, key_cu_seqlens, self.key_length,
+        )[0]
 
     @property
     def _changes(self) -> bool:

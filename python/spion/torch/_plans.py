@@ -39,6 +39,8 @@ class Changes(NamedTuple):
     value_dim: int = 0  # 0: as wide as queries
     varlen: bool = False
     relative_bias: int = 0  # R; 0: there is none
+    key_starts: bool = False
+    sequence_patterns: int = 0
 
 
 class _Key(NamedTuple):
@@ -133,6 +135,20 @@ def check_ranks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
             raise UserError(f"{name} has shape {tuple(x.shape)}: give tensors [T, H, D]")
 
 
+def _attention_of(key: _Key) -> Attention:
+    return Attention(
+        heads=key.heads,
+        head_dim=key.head_dim,
+        length=key.length,
+        dtype=_DTYPES[key.dtype],
+        key_padding=key.padded,
+        key_value_heads=key.key_value_heads,
+        spans=key.spans,
+        **key.words._asdict(),
+        **key.changes._asdict(),
+    )
+
+
 def plan(
     *,
     heads: int,
@@ -156,6 +172,8 @@ def plan(
     value_dim: int = 0,
     varlen: bool = False,
     relative_bias: int = 0,
+    key_starts: bool = False,
+    sequence_patterns: int = 0,
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -170,26 +188,13 @@ def plan(
     keys = 0 if key_length == length else key_length
     values = 0 if value_dim == head_dim else value_dim
     numbers = float(softcap), float(dropout), patterns or 1
-    changes = Changes(keys, *numbers, alibi, sinks, values, varlen, relative_bias)
+    of_sequences = key_starts, sequence_patterns
+    changes = Changes(keys, *numbers, alibi, sinks, values, varlen, relative_bias, *of_sequences)
     key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words, changes)
     if max_blocks == 0 and key in _usual:
         return _usual[key]
-    attention = Attention(
-        heads=heads,
-        head_dim=head_dim,
-        length=length,
-        block=block,
-        dtype=_DTYPES[dtype],
-        scale=float(scale),
-        softmax=softmax,
-        key_padding=key_padding,
-        key_value_heads=kv_heads,
-        causal=causal,
-        spans=spans,
-        **changes._asdict(),
-    )
     bounds = {"typical": typical, "max_blocks": max_blocks, "batch": batch}
-    made = Plan(attention, _context(canonical(where)), **bounds)
+    made = Plan(_attention_of(key), _context(canonical(where)), **bounds)
     kept = _plans.setdefault((key, made.table_bytes // 4), made)
     if max_blocks == 0:
         _usual[key] = kept
@@ -256,12 +261,13 @@ def find_sequences(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    tables: torch.Tensor,
+    tables: torch.Tensor | None,
     length: int,
     words: Words,
     changes: Changes,
 ) -> Plan:
-    """The plan of a call of spion::varlen_attention, whose tensors are [T, H, D]."""
+    """The plan of a call of spion::varlen_attention, whose tensors are [T, H, D]; without tables the
+    one whose patterns may have any number of blocks."""
     check_ranks(q, k, v)
     _, heads, width = q.shape
     key = _Key(
@@ -270,9 +276,10 @@ def find_sequences(
     return _found(key, tables)
 
 
-def _found(key: _Key, tables: torch.Tensor) -> Plan:
+def _found(key: _Key, tables: torch.Tensor | None) -> Plan:
     """The plan of the key that has these tables; made where there is none."""
-    found = _plans.get((key, tables.shape[0] if tables.ndim == 1 else -1))
+    numbers = tables.shape[0] if tables is not None and tables.ndim == 1 else -1
+    found = _usual.get(key) if tables is None else _plans.get((key, numbers))
     if found is None:
         found = plan(
             heads=key.heads,
@@ -286,7 +293,8 @@ def _found(key: _Key, tables: torch.Tensor) -> Plan:
             **key.words._asdict(),
             **key.changes._asdict(),
         )
-        check_tables(tables, found)
+        if tables is not None:
+            check_tables(tables, found)
     return found
 
 

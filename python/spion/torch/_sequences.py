@@ -1,8 +1,8 @@
 """Sequences that lie end to end, [T, H, D] with cu_seqlens, as a function and its operator:
 
     spion::varlen_attention(q, k, v, tables, cu_seqlens, spans, length, block, scale, softmax, softcap,
-        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None)
-        -> (o [T, H, Dv], lse [B, H, length])
+        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None, sequence_patterns=0,
+        key_cu_seqlens=None, key_length=0) -> (o [T, H, Dv], lse [B, H, length])
     spion::varlen_attention_backward(d_o, q, k, v, o, lse, the same)
         -> (d_q, d_k, d_v, d_sinks, d_relative_bias)
 
@@ -12,7 +12,7 @@ constant, and is -inf beyond a sequence's end.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Sequence
 
 import torch
 
@@ -21,19 +21,46 @@ from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
-from ._general import define, learnt, with_bias
+from ._general import define, learnt
 from ._passes import empty_bias, empty_sinks, readable
 from ._plans import (
-    Changes, Words, check, check_ranks, find_sequences, plan, reach_of, value_dim_of,
+    Changes, Words, check, check_ranks, find_sequences, reach_of, value_dim_of,
 )
 from ._recording import Kernels
 
 _ARGUMENTS = (
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
     "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
-    "Tensor? sinks, Tensor? relative_bias=None"
+    "Tensor? sinks, Tensor? relative_bias=None, int sequence_patterns=0, Tensor? key_cu_seqlens=None, "
+    "int key_length=0"
 )
 _Maybe = torch.Tensor | None
+
+
+class _Given(NamedTuple):
+    """What the operators are told beside their operands; the last may be left out."""
+
+    tables: torch.Tensor
+    cu_seqlens: torch.Tensor
+    spans: torch.Tensor
+    length: int
+    block: int
+    scale: float
+    softmax: str
+    softcap: float
+    dropout: float
+    patterns: int
+    state: _Maybe
+    slopes: _Maybe
+    sinks: _Maybe
+    bias: _Maybe = None
+    sequence_patterns: int = 0
+    key_cu_seqlens: _Maybe = None
+    key_length: int = 0
+
+    @property
+    def batch(self) -> int:
+        return self.cu_seqlens.shape[0] - 1
 
 
 def _heads_first(x: torch.Tensor) -> torch.Tensor:
@@ -49,50 +76,40 @@ def _workspace(found: Plan, like: torch.Tensor, batch: int, which: int) -> _Mayb
 
 
 def _plan_of(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tables: torch.Tensor, rest: tuple[Any, ...]
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, given: _Given, tables: _Maybe
 ) -> Plan:
-    length, block, scale, softmax, softcap, dropout, patterns, _, slopes, sinks, bias = rest
+    keys = 0 if given.key_length == given.length else given.key_length
+    some = given.slopes is not None, given.sinks is not None
     changes = Changes(
-        0, softcap, dropout, patterns, slopes is not None, sinks is not None,
-        value_dim_of(q, v), True, reach_of(bias),
+        keys, given.softcap, given.dropout, given.patterns, *some, value_dim_of(q, v), True,
+        reach_of(given.bias), given.key_cu_seqlens is not None, given.sequence_patterns,
     )
-    return find_sequences(q, k, v, tables, length, Words(block, scale, softmax, False), changes)
+    words = Words(given.block, given.scale, given.softmax, False)
+    return find_sequences(q, k, v, tables, given.length, words, changes)
 
 
 def _varlen(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    tables: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    spans: torch.Tensor,
-    *rest: Any,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    rest = with_bias(rest, 10)
-    found = _plan_of(q, k, v, tables, rest)
-    o, lse = _fake(q, k, v, tables, cu_seqlens, spans, *rest)
+    given = _Given(*rest)
+    found = _plan_of(q, k, v, given, given.tables)
+    o, lse = _fake(q, k, v, *rest)
     lse.fill_(-torch.inf)
     arrays = (_heads_first(x) for x in (readable(q), readable(k), readable(v), o))
-    memory = _workspace(found, q, lse.shape[0], FORWARD)
-    *scores, bias = rest[-4:]
-    beside = (tables, None, spans, memory, None, True, None, *scores, cu_seqlens, None, bias)
-    found.core.forward(*list(arrays), lse, *beside)
+    memory = _workspace(found, q, given.batch, FORWARD)
+    scores = given.state, given.slopes, given.sinks
+    beside = (given.tables, None, given.spans, memory, None, True, None, *scores)
+    starts = given.cu_seqlens, None, given.bias, given.key_cu_seqlens
+    found.core.forward(*list(arrays), lse, *beside, *starts)
     return o, lse
 
 
 def _fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    tables: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    spans: torch.Tensor,
-    length: int,
-    *rest: Any,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    given = _Given(*rest)
     o = q.new_empty((q.shape[0], q.shape[1], v.shape[-1]))
-    batch = cu_seqlens.shape[0] - 1
-    return o, q.new_empty((batch, q.shape[1], length), dtype=torch.float32)
+    return o, q.new_empty((given.batch, q.shape[1], given.length), dtype=torch.float32)
 
 
 def _varlen_backward(
@@ -102,48 +119,22 @@ def _varlen_backward(
     v: torch.Tensor,
     o: torch.Tensor,
     lse: torch.Tensor,
-    tables: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    spans: torch.Tensor,
     *rest: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rest = with_bias(rest, 10)
-    found = _plan_of(q, k, v, tables, rest)
-    *gradients, d_sinks, d_bias = _fake_backward(d_o, q, k, v, *rest)
+) -> tuple[torch.Tensor, ...]:
+    given = _Given(*rest)
+    found = _plan_of(q, k, v, given, given.tables)
+    *gradients, d_sinks, d_bias = _fake_backward(d_o, q, k, v, o, lse, *rest)
     read = [_heads_first(readable(x)) for x in (d_o, q, k, v, o)]
-    memory = _workspace(found, q, lse.shape[0], BACKWARD)
-    *scores, bias = rest[-4:]
-    of_sinks, of_bias = learnt(rest, d_sinks, d_bias)
-    beside = (tables, None, spans, memory, None, True, None, *scores, of_sinks, cu_seqlens, None)
-    found.core.backward(*read, lse, *(_heads_first(x) for x in gradients), *beside, bias, of_bias)
+    memory = _workspace(found, q, given.batch, BACKWARD)
+    scores = given.state, given.slopes, given.sinks
+    of_sinks, of_bias = learnt((given.sinks, given.bias), d_sinks, d_bias)
+    beside = (given.tables, None, given.spans, memory, None, True, None, *scores, of_sinks)
+    starts = given.cu_seqlens, None, given.bias, of_bias, given.key_cu_seqlens
+    found.core.backward(*read, lse, *(_heads_first(x) for x in gradients), *beside, *starts)
     return *gradients, d_sinks, d_bias
 
 
 def _fake_backward(
-    d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
-) -> tuple[torch.Tensor, ...]:
-    *_, sinks, bias = rest
-    made = (x.new_empty(x.shape) for x in (q, k, v))
-    return *made, empty_sinks(q, sinks), empty_bias(q, bias)
-
-
-def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
-    *arguments, state, slopes, sinks, bias = arguments
-    *tensors, length, block, scale, softmax, softcap, dropout, patterns = arguments
-    ctx.words = (length, block, scale, softmax, softcap, dropout, patterns)
-    ctx.save_for_backward(*tensors, *output, state, slopes, sinks, bias)
-
-
-def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
-    """Of q, k, v, the sinks and the bias."""
-    q, k, v, tables, cu_seqlens, spans, o, lse, *scores = ctx.saved_tensors
-    *gradients, d_sinks, d_bias = backward(
-        d_o, q, k, v, o, lse, tables, cu_seqlens, spans, *ctx.words, *scores
-    )
-    return *gradients, *learnt(scores, d_sinks, d_bias)
-
-
-def _fake_of_backward(
     d_o: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -152,37 +143,74 @@ def _fake_of_backward(
     lse: torch.Tensor,
     *rest: Any,
 ) -> tuple[torch.Tensor, ...]:
-    return _fake_backward(d_o, q, k, v, *with_bias(rest, 13))
+    given = _Given(*rest)
+    made = (x.new_empty(x.shape) for x in (q, k, v))
+    return *made, empty_sinks(q, given.sinks), empty_bias(q, given.bias)
+
+
+def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    given = _Given(*arguments[3:])
+    # Tensors are kept as autograd wants it, and None in their places among the others.
+    are = [isinstance(x, torch.Tensor) for x in given]
+    ctx.given = tuple(None if tensor else x for x, tensor in zip(given, are))
+    ctx.save_for_backward(*arguments[:3], *output, *(x if t else None for x, t in zip(given, are)))
+
+
+def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...]:
+    """Of q, k, v, the sinks and the bias."""
+    q, k, v, o, lse, *tensors = ctx.saved_tensors
+    given = _Given(*(x if t is None else t for x, t in zip(ctx.given, tensors)))
+    *gradients, d_sinks, d_bias = backward(d_o, q, k, v, o, lse, *given)
+    return *gradients, *learnt((given.sinks, given.bias), d_sinks, d_bias)
 
 
 _library = define(
     "varlen_attention",
     _ARGUMENTS,
-    Kernels(_varlen, _varlen_backward, _fake, _fake_of_backward),
+    Kernels(_varlen, _varlen_backward, _fake, _fake_backward),
     _save,
     _differentiate,
 )
 
 
-def _mask_for(
-    given: _Maybe, causal: bool, length: int, cu_seqlens: torch.Tensor
+def mask_for(
+    given: _Maybe, causal: bool, pattern: Pattern, cu_seqlens: torch.Tensor, of_keys: _Maybe
 ) -> torch.Tensor:
+    """The spans of a call: those that it is given, or all that sequences keep, or causal ones."""
     if given is None:
-        starts = cu_seqlens.cpu().numpy()
-        batch, device = starts.shape[0] - 1, cu_seqlens.device
-        return _spans(batch, length, device=device, causal=causal, cu_seqlens=starts)
+        rules: dict[str, Any] = {"causal": causal, "cu_seqlens": cu_seqlens.cpu().numpy()}
+        if of_keys is not None:
+            rules.update(key_cu_seqlens=of_keys.cpu().numpy(), key_length=pattern.key_length)
+        return _spans(cu_seqlens.shape[0] - 1, pattern.length, device=cu_seqlens.device, **rules)
     if causal:
         raise UserError("causal and spans are given: say causal to spion.torch.spans")
     return given
+
+
+def _of_sequences(
+    pattern: Pattern | Sequence[Pattern], cu_seqlens: torch.Tensor
+) -> tuple[Pattern, int, int]:
+    """One pattern of all, the number of a sequence's, and for how many sequences there is to be room: a
+    power of two, so that other numbers of them take the same kernels; 0: they share theirs."""
+    if isinstance(pattern, Pattern):
+        return pattern, pattern.patterns, 0
+    batch = cu_seqlens.shape[0] - 1
+    if len(pattern) != batch or len({x.patterns for x in pattern}) != 1:
+        raise UserError(
+            f"{len(pattern)} patterns were given for {batch} sequences: give one for each, all with "
+            "as many patterns of heads, or one for all"
+        )
+    return Pattern.from_heads(list(pattern)), pattern[0].patterns, 1 << (batch - 1).bit_length()
 
 
 def varlen_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    pattern: Pattern,
+    pattern: Pattern | Sequence[Pattern],
     cu_seqlens: torch.Tensor,
     *,
+    key_cu_seqlens: torch.Tensor | None = None,
     causal: bool = False,
     spans: torch.Tensor | None = None,
     scale: float = 0.0,
@@ -198,38 +226,23 @@ def varlen_attention(
     k, v, sinks and relative_bias.
 
     q: [T, H, D]. k: [T, Hkv, D], v: [T, Hkv, Dv]. pattern: of the longest sequence that there may be,
-    cut to each. cu_seqlens: [B + 1] int32, where q is: 0, the row where each further sequence begins,
-    and T; on the host they are looked at. causal: a query keeps the keys up to its own position.
-    spans: any mask instead, of spion.torch.spans(B, pattern.length, cu_seqlens=...); without it one is
+    cut to each; or one for each sequence, all of that length. cu_seqlens: [B + 1] int32, where q is: 0,
+    the row where each further sequence begins, and T; on the host they are looked at. key_cu_seqlens:
+    the same of k and v, where their sequences are others than those of q, of at most the pattern's
+    key_length; aligned at their ends. causal: a query keeps the keys up to its own position. spans: any
+    mask instead, of spion.torch.spans(B, pattern.length, cu_seqlens=...); without it one is
     made here from cu_seqlens, which waits for a GPU: there, make spans once for all layers. The others
     are those of spion.torch.attention. Returns o [T, H, Dv].
     """
     check_ranks(q, k, v)
     check(q.device, q.dtype)
-    spans = _mask_for(spans, causal, pattern.length, cu_seqlens)
+    whole, patterns, sequences = _of_sequences(pattern, cu_seqlens)
+    spans = mask_for(spans, causal, whole, cu_seqlens, key_cu_seqlens)
     dropout_state = _state_for(dropout, dropout_state, q.device)
-    made = plan(
-        heads=q.shape[1],
-        head_dim=q.shape[2],
-        length=pattern.length,
-        block=pattern.block,
-        dtype=_computed_in(q),
-        device=q.device,
-        scale=scale,
-        softmax=softmax,
-        key_value_heads=k.shape[1],
-        softcap=softcap,
-        dropout=dropout,
-        patterns=pattern.patterns,
-        alibi=alibi_slopes is not None,
-        sinks=sinks is not None,
-        value_dim=v.shape[2],
-        varlen=True,
-        relative_bias=reach_of(relative_bias),
-    )
-    numbers = float(scale), softmax, float(softcap), float(dropout), pattern.patterns
     in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
-    return torch.ops.spion.varlen_attention(
-        *in_dtype, _tables_of(made, pattern), cu_seqlens, spans, pattern.length, pattern.block,
-        *numbers, dropout_state, alibi_slopes, sinks, relative_bias,
-    )[0]
+    sizes = whole.length, whole.block
+    numbers = float(scale), softmax, float(softcap), float(dropout), patterns
+    scores = dropout_state, alibi_slopes, sinks, relative_bias
+    rest = (cu_seqlens, spans, *sizes, *numbers, *scores, sequences, key_cu_seqlens, whole.key_length)
+    made = _plan_of(*in_dtype, _Given(cu_seqlens, *rest), None)  # in the place of tables to be made
+    return torch.ops.spion.varlen_attention(*in_dtype, _tables_of(made, whole), *rest)[0]
