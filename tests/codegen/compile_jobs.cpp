@@ -207,6 +207,7 @@ CompileJobs padded_jobs(const Target& target) {
                 attention.varlen = true;
                 attention.key_padding = false;
                 attention.sequence_patterns = variant % 2 == 0 ? 2 : 0;
+                attention.key_starts = variant >= 7;  // with and without patterns of their own
             }
             ++variant;
             const HeadPatterns pattern(
