@@ -60,6 +60,10 @@ std::optional<TableHead> head_of(const AttentionPlan& plan, const CallMemory& me
     return head;
 }
 
+Where where_of(const spion_plan& plan, const CallMemory& memory) {
+    return {plan.context->device(), (memory.flags & SPION_KNOWN) != 0};
+}
+
 void check_tables(const spion_plan& plan, const CallMemory& memory) {
     const AttentionPlan& made = *plan.plan;
     if (memory.tables == nullptr || memory.table_bytes != made.table_bytes()) {
@@ -68,7 +72,7 @@ void check_tables(const spion_plan& plan, const CallMemory& memory) {
             "of this plan has written, and table_bytes of its spion_plan_info",
             memory.table_bytes, memory.tables, made.table_bytes());
     }
-    check_address(memory.tables, "tables", 16, plan.context->device());
+    check_address(memory.tables, "tables", 16, where_of(plan, memory));
 }
 
 void check_lengths(const spion_plan& plan, const CallMemory& memory, std::int64_t batch,
@@ -195,7 +199,8 @@ void check_workspace(const spion_plan& plan, const CallMemory& memory, std::int6
             memory.workspace_bytes, memory.workspace, batch, wanted);
     }
     const Device& device = plan.context->device();
-    check_address(memory.workspace, "the workspace", workspace_alignment(device), device);
+    check_address(memory.workspace, "the workspace", workspace_alignment(device),
+                  where_of(plan, memory));
 }
 
 // What a call with SPION_CHECK looks at besides: waits for the stream.
@@ -266,6 +271,7 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     plan.context->check_process();
     const PlanRequest& request = plan.plan->request();
     const Device& device = plan.context->device();
+    const Where where = where_of(plan, memory);
     const bool on_host = device.target().back_end == BackEnd::kHost;
     const BatchSize size = size_of(request.attention, tensors, memory);
     const std::int64_t batch = size.batch;
@@ -274,16 +280,17 @@ void run(const spion_plan& plan, PlanPass pass, const std::array<NamedTensor, kC
     args.rows = static_cast<int>(size.rows);
     for (const NamedTensor& tensor : tensors) {
         args.*tensor.place =
-            read_tensor(tensor.given, tensor.name, request.attention, size, tensor.access, device);
+            read_tensor(tensor.given, tensor.name, request.attention, size, tensor.access, where);
     }
     if (lse != nullptr) {
-        check_address(lse, "lse", sizeof(float), device);
+        check_address(lse, "lse", sizeof(float), where);
     } else if (pass == PlanPass::kBackward) {
         throw UserError("lse is null: pass what the forward call has written");
     }
-    if ((memory.flags & ~std::uint64_t{SPION_OVERLAP | SPION_CHECK}) != 0) {
-        throw UserError("flags are {:#x}: this spion knows SPION_OVERLAP and SPION_CHECK",
-                        memory.flags);
+    if ((memory.flags & ~std::uint64_t{SPION_OVERLAP | SPION_CHECK | SPION_KNOWN}) != 0) {
+        throw UserError(
+            "flags are {:#x}: this spion knows SPION_OVERLAP, SPION_CHECK and SPION_KNOWN",
+            memory.flags);
     }
     args.lse = lse;
     args.lengths = memory.lengths;

@@ -117,8 +117,8 @@ std::int64_t rows_of(const spion_tensor& tensor, const char* name) {
 }
 
 SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
-                        const BatchSize& size, Access access, const Device& device) {
-    const bool on_host = device.target().back_end == BackEnd::kHost;
+                        const BatchSize& size, Access access, const Where& where) {
+    const bool on_host = where.device.target().back_end == BackEnd::kHost;
     const std::int64_t bytes = storage_bytes(attention.dtype);
     check_shape(tensor, name, attention, size);
     const int rank = rank_of(attention);
@@ -136,21 +136,24 @@ SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Atte
         }
     }
     check_address(tensor.data, name, static_cast<std::size_t>(on_host ? bytes : kEngineBytes),
-                  device);
+                  where);
     return {.data = tensor.data,
             .batch_stride = strides[0],
             .head_stride = strides[1],
             .row_stride = strides[2]};
 }
 
-void check_address(const void* data, const char* name, std::size_t alignment,
-                   const Device& device) {
+void check_address(const void* data, const char* name, std::size_t alignment, const Where& where) {
+    const auto& [device, known] = where;
     if (data == nullptr) {
         throw UserError("{} is null: pass memory of {}", name, device.name());
     }
     if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0) {
         throw UserError("{} is at {}: its address must be a multiple of {} bytes", name, data,
                         alignment);
+    }
+    if (known) {
+        return;
     }
     if (const std::string_view problem = device.problem_with_address(data); !problem.empty()) {
         throw UserError("{} is at {}, which {}: pass memory of {}", name, data, problem,

@@ -20,6 +20,14 @@ struct BatchSize {
     std::int64_t rows = 0;  // T of sequences that lie end to end
 };
 
+// Where a call's memory must be. The driver is asked about each address, unless they are known to be
+// of the device.
+struct Where {
+    Where(const Device& of, bool known_addresses = false) : device(of), known(known_addresses) {}
+    const Device& device;
+    bool known;
+};
+
 // T of a [H, T, D] tensor of an attention with varlen. Throws UserError when it has no three
 // dimensions, or no rows.
 std::int64_t rows_of(const spion_tensor& tensor, const char* name);
@@ -31,10 +39,10 @@ std::int64_t batch_of(const spion_tensor& tensor, const char* name);
 // [H, T, Dv]. Throws UserError for another shape or dtype, and for strides, an address or memory
 // that the device's kernels cannot take.
 SpionTensor read_tensor(const spion_tensor& tensor, const char* name, const Attention& attention,
-                        const BatchSize& size, Access access, const Device& device);
+                        const BatchSize& size, Access access, const Where& where);
 
 // Throws UserError when `data` is null, no multiple of `alignment`, or no memory of the device.
-void check_address(const void* data, const char* name, std::size_t alignment, const Device& device);
+void check_address(const void* data, const char* name, std::size_t alignment, const Where& where);
 
 // Throws UserError for a number of valid keys that is not in [0, Lk]. lengths: [B], on the host.
 void check_valid(const Attention& attention, std::span<const std::int32_t> lengths);

@@ -37,8 +37,7 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, L, width]
         batch, length, width = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, L, D], views
-        o = self.attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        o = self.attention.packed(qkv).reshape(batch, length, width)
         x = x + self.out(o)
         return x + self.mlp(self.norm_of_mlp(x))
 

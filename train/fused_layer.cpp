@@ -17,7 +17,6 @@ constexpr int kTileRows = 64, kHalves = 2;  // of a backward pass: row_gradients
 constexpr int kRowWarps = 8;
 constexpr int kKeyBytes = 128;      // norm_linear_forward.cuh
 constexpr int kStatisticWords = 4;  // row_gradients.cuh
-constexpr int kForwardBlocks = 2;   // on an SM, as the kernels' launch bounds say
 // Work items of a backward pass, a thread block and an SM each: as many as sm_90's GPUs have, nearly.
 constexpr std::int64_t kItems = 128;
 
@@ -39,14 +38,16 @@ struct Recipe {
     Part part;
     bool backward;
     int threads;
+    int blocks;  // on an SM
 };
 constexpr std::array<Recipe, kFusedLayerKernels> kRecipes = {{
-    {"norm_linear_forward", Part::kBegin, false, 256},
-    {"norm_linear_backward", Part::kBegin, true, 384},
-    {"layer_end_forward", Part::kEnd, false, 256},
-    {"layer_end_backward", Part::kEnd, true, 384},
-    {"norm_mean_forward", Part::kMean, false, 512},  // a block a sample, of which there may be few
-    {"norm_mean_backward", Part::kMean, true, 256},
+    {"norm_linear_forward", Part::kBegin, false, 256, 3},
+    {"norm_linear_backward", Part::kBegin, true, 384, 1},
+    {"layer_end_forward", Part::kEnd, false, 256, 2},
+    {"layer_end_backward", Part::kEnd, true, 384, 1},
+    {"norm_mean_forward", Part::kMean, false, 512,
+     1},  // a block a sample, of which there may be few
+    {"norm_mean_backward", Part::kMean, true, 256, 2},
 }};
 
 const Recipe& recipe(FusedLayerKernel kernel) {
@@ -122,7 +123,7 @@ int fused_layer_shared_bytes(FusedLayerKernel kernel, const FusedLayerShape& sha
             return (c * c + 2 * c * f) * kElementBytes + (4 * c + f) * kFloatBytes + queue(2);
         case FusedLayerKernel::kLayerEndBackward:
             return 2 * c * f * kElementBytes + (2 * c + f) * kFloatBytes +
-                   kHalves * kTileRows * 2 * (f + c) * kElementBytes + queue(2) +
+                   kHalves * kTileRows * (2 * f + 3 * c) * kElementBytes + queue(2) +
                    word_queue(kStatisticWords + spion_kept_words(c, f));
         case FusedLayerKernel::kNormMeanForward:
             return 2 * queue(1) + 2 * kRowWarps * c * kFloatBytes;  // of 16 warps
@@ -181,7 +182,7 @@ void FusedLayer::launch(FusedLayerKernel kernel, const Arguments& arguments, std
 // A forward pass' rows are independent, so any split gives the same bits: one wave of thread blocks.
 template <typename Arguments>
 void FusedLayer::launch(FusedLayerKernel kernel, Arguments& arguments) const {
-    const std::int64_t wave = std::int64_t{kForwardBlocks} * device_->target().sm_count;
+    const std::int64_t wave = std::int64_t{recipe(kernel).blocks} * device_->target().sm_count;
     const std::int64_t rows = std::max<std::int64_t>(arguments.rows, 1);
     arguments.rows_per_item =
         recipe(kernel).backward ? fused_layer_rows_per_item(rows) : split(rows, wave);
@@ -207,7 +208,9 @@ void FusedLayer::norm_mean_forward(const SpionNormMeanArguments& arguments) cons
 void FusedLayer::norm_mean_backward(SpionNormMeanArguments arguments) const {
     const std::int64_t rows = std::int64_t{arguments.batch} * arguments.length;
     arguments.rows_per_item =
-        split(std::max<std::int64_t>(rows, 1), std::int64_t{2} * device_->target().sm_count);
+        split(std::max<std::int64_t>(rows, 1),
+              std::int64_t{recipe(FusedLayerKernel::kNormMeanBackward).blocks} *
+                  device_->target().sm_count);
     launch(FusedLayerKernel::kNormMeanBackward, arguments, rows,
            ceil_divide(rows, arguments.rows_per_item));
 }

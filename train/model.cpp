@@ -1,6 +1,8 @@
 #include "train/model.h"
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 
 #include "ir/error.h"
@@ -46,9 +48,10 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     const auto batch = static_cast<std::size_t>(settings.batch);
     const auto length = static_cast<std::size_t>(settings.shape.length);
     const auto sequences = batch * static_cast<std::size_t>(settings.shape.towers);
-    tokens_ = Buffer(device, sequences * length * sizeof(std::uint16_t));
-    lengths_ = Buffer(device, sequences * sizeof(std::int32_t));
-    labels_ = Buffer(device, batch * sizeof(std::int32_t));
+    const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+    labels_at_ = aligned(sequences * sizeof(std::int32_t));
+    tokens_at_ = labels_at_ + aligned(batch * sizeof(std::int32_t));
+    batch_ = Buffer(device, tokens_at_ + sequences * length * sizeof(std::uint16_t));
     compile_fused(cache);
     if (settings.loss_scale > 0) {
         loss_scale_ = Buffer(device, sizeof(SpionLossScale));
@@ -71,12 +74,15 @@ void Model::upload(const Batch& batch) {
                             settings_.shape.length);
     }
     samples_ = batch.size;
-    device_->copy_in(tokens_.data(), batch.tokens.data(),
-                     batch.tokens.size() * sizeof(std::uint16_t));
-    device_->copy_in(lengths_.data(), batch.lengths.data(),
-                     batch.lengths.size() * sizeof(std::int32_t));
-    device_->copy_in(labels_.data(), batch.labels.data(),
-                     batch.labels.size() * sizeof(std::int32_t));
+    const auto stage = [this](std::size_t at, const auto& values) {
+        const auto bytes = std::as_bytes(std::span(values));
+        std::copy(bytes.begin(), bytes.end(), staged_.begin() + static_cast<std::ptrdiff_t>(at));
+    };
+    staged_.resize(tokens_at_ + batch.tokens.size() * sizeof(std::uint16_t));
+    stage(0, batch.lengths);
+    stage(labels_at_, batch.labels);
+    stage(tokens_at_, batch.tokens);
+    device_->copy_in(batch_.data(), staged_.data(), staged_.size());
 }
 
 StepContext Model::context(SpionDropout dropout) const {
@@ -95,9 +101,9 @@ StepContext Model::context(SpionDropout dropout) const {
             .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
             .dtype = dtype_,
             .batch = samples_ * settings_.shape.towers,
-            .tokens = tokens_.as<std::uint16_t>(),
-            .lengths = lengths_.as<int>(),
-            .labels = labels_.as<int>(),
+            .tokens = reinterpret_cast<const std::uint16_t*>(batch_.as<std::byte>() + tokens_at_),
+            .lengths = batch_.as<int>(),
+            .labels = reinterpret_cast<const int*>(batch_.as<std::byte>() + labels_at_),
             .dropout = dropout,
             .attention_dropout =
                 attention_dropout_ ? attention_dropout_.as<SpionDropoutState>() : nullptr};

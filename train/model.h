@@ -2,6 +2,7 @@
 // training step.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -120,9 +121,9 @@ class Model {
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
     int samples_ = 0;                            // B of the uploaded batch
-    Buffer tokens_;                              // uint16 [T, B, L]
-    Buffer lengths_;                             // int32 [T, B]
-    Buffer labels_;                              // int32 [B]
+    Buffer batch_;  // lengths int32 [T, B], labels int32 [B], tokens uint16 [T, B, L]
+    std::size_t labels_at_ = 0, tokens_at_ = 0;  // bytes
+    std::vector<std::byte> staged_;              // batch_ as it is copied: once a batch, not thrice
     Buffer attention_dropout_;                   // SpionDropoutState [layers]
     Buffer sums_;                                // fp32 [2, parameters]: gradients so far, and more
     Buffer loss_scale_;                          // SpionLossScale; empty: gradients are not scaled

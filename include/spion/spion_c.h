@@ -128,9 +128,8 @@ typedef struct spion_attention {
     int32_t varlen;        /* not 0: sequences of at most L positions lie end to end, nothing
                                 padded: calls are given cu_seqlens, and spans; without causal,
                                 key_padding and key_length */
-    int32_t relative_bias; /* R above 0, up to 8192: calls are given biases [H, 2R + 1]; a score
-                                gets that of its head and of its key's distance from its query,
-                                j - (i + Lk - L) limited to -R to R, at place R + distance */
+    int32_t relative_bias; /* R of 1 to 8192: calls are given biases [H, 2R + 1]; a score gets that
+                                of its head at place R + (j - (i + Lk - L), limited to -R to R) */
     /* Null, or what a score becomes, before slopes and biases and in the place of softcap: an
      * expression of score, q, k, head and batch (docs/ir.md), and its derivative by score, null to have
      * it derived, else checked. Read during the call. */
@@ -184,8 +183,7 @@ typedef struct spion_plan_info {
 #define SPION_PLAN_INFO_INIT \
     { sizeof(spion_plan_info), 0, 0, 0, 0, 0 }
 SPION_API int32_t spion_plan_query(const spion_plan* plan, spion_plan_info* info) SPION_NOEXCEPT;
-/* For people: kernels, tile shapes, where they came from, and why the backward pass goes its way.
- */
+/* For people: kernels, tile shapes, where they came from, and why the backward pass goes its way. */
 SPION_API int32_t spion_plan_explain(const spion_plan* plan, spion_blob** text) SPION_NOEXCEPT;
 
 /* The pattern's index tables for this plan: int32 numbers, table_bytes in all, whatever the
@@ -233,7 +231,11 @@ typedef enum spion_call_flags {
     /* The call waits for what is on the stream and reads on the GPU what it cannot look at
      * otherwise: it refuses tables of another plan, lengths, spans and cu_seqlens out of range, and
      * a workspace that is not prepared. To find mistakes with: it allocates, and cannot be captured. */
-    SPION_CHECK = 2
+    SPION_CHECK = 2,
+    /* The caller knows that tensors, lse, tables and workspace are memory of the context's GPU, as of
+     * arrays that say which one they are on: the driver is not asked about each address. Other memory
+     * then faults on the GPU, in place of a sentence. */
+    SPION_KNOWN = 4
 } spion_call_flags;
 
 /* Which random numbers decide what dropout drops: Philox of seed, offset and the element's place
@@ -296,14 +298,11 @@ typedef struct spion_backward_args {
     size_t workspace_bytes;
     uint64_t flags;
     const void* table_head;
-    const int32_t* query_spans;
-    const int32_t* key_spans;
+    const int32_t *query_spans, *key_spans;
     const spion_dropout_state* dropout; /* as the forward call found it */
-    const float* alibi_slopes;
-    const float* sinks;
+    const float *alibi_slopes, *sinks;
     float* d_sinks; /* [H] written, with sinks; null: not wanted */
-    const int32_t* cu_seqlens;
-    const int32_t* host_cu_seqlens;
+    const int32_t *cu_seqlens, *host_cu_seqlens;
     int64_t sequences;
     const float* relative_bias;
     float* d_relative_bias; /* [H, 2R + 1] written, with relative_bias; null: not wanted */
@@ -383,8 +382,7 @@ typedef enum spion_stage {
 } spion_stage;
 
 /* One stage of one kernel for any target ("sm_80", .., "sm_120", "host"), which need not be here.
- * options may be null; its `typical` pattern is what the tile program walks (null: the diagonal).
- */
+ * options may be null; its `typical` pattern is what the tile program walks (null: the diagonal). */
 SPION_API int32_t spion_emit(const spion_attention* attention, const spion_plan_options* options,
                              const char* target, int32_t kernel, int32_t stage,
                              spion_blob** blob) SPION_NOEXCEPT;

@@ -55,6 +55,7 @@ class Ready {
         arguments.lengths = beside.lengths();
         arguments.workspace = scratch_.data();
         arguments.workspace_bytes = scratch_.bytes();
+        arguments.flags = options.known ? SPION_KNOWN : 0;
         arguments.table_head = options.head;
         arguments.query_spans = beside.query_spans();
         arguments.key_spans = beside.key_spans();

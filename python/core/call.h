@@ -231,6 +231,7 @@ class ScoreArrays {
 
 struct RunOptions {
     bool prepare = false;         // the workspace, before the call
+    bool known = false;           // the arrays are of a library that knows which GPU they are on
     const void* head = nullptr;   // of the tables, on the host
     std::mutex* alone = nullptr;  // held over the launches, where the workspace is shared
     const ScoreArrays* scores = nullptr;

@@ -215,7 +215,8 @@ nb::object Operator::run_into(Entry& entry, nb::handle like, const Array* const 
     lend_scores(scores, call, changes);
     nb::bytes kept;
     run_forward(plan, call, arrays, beside,
-                {.head = head_of(plan, given.tables, kept),
+                {.known = true,
+                 .head = head_of(plan, given.tables, kept),
                  .alone = alone(plan),
                  .scores = scores ? &*scores : nullptr});
     return lse;
@@ -233,7 +234,8 @@ void Operator::run_into(const Entry& entry, nb::handle like, const Array* const 
     lend_scores(scores, call, changes);
     nb::bytes kept;
     run_backward(plan, call, arrays, beside,
-                 {.head = head_of(plan, given.tables, kept),
+                 {.known = true,
+                  .head = head_of(plan, given.tables, kept),
                   .alone = alone(plan),
                   .scores = scores ? &*scores : nullptr});
 }

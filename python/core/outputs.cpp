@@ -53,6 +53,7 @@ Outputs::Outputs(nb::handle torch)
       empty_cpu_(torch.attr("empty_cpu")),
       empty_cuda_(torch.attr("empty_cuda")),
       current_device_(torch.attr("current_device")),
+      device_count_(torch.attr("device_count")),
       float32_(torch.attr("float32")),
       float16_(torch.attr("float16")),
       bfloat16_(torch.attr("bfloat16")) {}
@@ -62,8 +63,13 @@ bool Outputs::is_near(const Array& array) const {
     if (device.type == dlpack::kCpu) {
         return !empty_cpu_.is_none();
     }
-    return device.type == dlpack::kCuda && !empty_cuda_.is_none() && !current_device_.is_none() &&
-           nb::cast<int>(current_device_()) == device.ordinal;
+    if (device.type != dlpack::kCuda || empty_cuda_.is_none() || current_device_.is_none()) {
+        return false;
+    }
+    if (devices_ == 0) {  // as many as there are for as long as the process lives
+        devices_ = nb::cast<int>(device_count_());
+    }
+    return devices_ == 1 || nb::cast<int>(current_device_()) == device.ordinal;
 }
 
 const nb::object& Outputs::allocate(const Array& seen) const {

@@ -19,8 +19,8 @@ class Outputs {
   public:
     // An object with functions of PyTorch: empty_like(tensor), new_empty(tensor, sizes, dtype) and,
     // each of them or None, empty_cpu and empty_cuda(sizes, strides, dtype), which allocate on the host
-    // and on the current GPU past the dispatcher, and current_device(); and with its types float32,
-    // float16 and bfloat16.
+    // and on the current GPU past the dispatcher, and current_device(); with device_count(), that of
+    // GPUs; and with its types float32, float16 and bfloat16.
     explicit Outputs(nb::handle torch);
 
     // Whether empty_cpu or empty_cuda allocates where that tensor is.
@@ -37,8 +37,9 @@ class Outputs {
     const nb::object& allocate(const Array& seen) const;
     const nb::object& type_of(const Array& seen) const;
 
-    nb::object empty_like_, new_empty_, empty_cpu_, empty_cuda_, current_device_;
+    nb::object empty_like_, new_empty_, empty_cpu_, empty_cuda_, current_device_, device_count_;
     nb::object float32_, float16_, bfloat16_;
+    mutable int devices_ = 0;  // GPUs that PyTorch sees; 0: not asked yet
 };
 
 }  // namespace spion::python

@@ -149,7 +149,7 @@ static void tensors(const spion_plan* plan, struct problem* p) {
     args = forward_args(p);
     args.flags = 64;
     INVALID(spion_forward(plan, &args, NULL), "flags are 0x40");
-    args.flags = SPION_OVERLAP | SPION_CHECK;
+    args.flags = SPION_OVERLAP | SPION_CHECK | SPION_KNOWN;
     OK(spion_forward(plan, &args, NULL));
 }
 

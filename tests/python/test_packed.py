@@ -186,6 +186,19 @@ def test_autocast():
         layer.packed(qkv)
 
 
+def test_a_schedule_sees_the_same_maps():
+    found = []
+    x = torch.randn(BATCH, LENGTH, HEADS * WIDTH)
+    for packed in (True, False):
+        layer = Block(5)
+        layer.attention.set_pattern(spion.Pattern.full(LENGTH, block=BLOCK))
+        schedule = st.SpionSchedule(layer, quantile=0.6)
+        schedule.observe(lambda: layer(x, packed))
+        found.append((schedule._maps[0], schedule.turn_sparse()))
+    assert np.array_equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    assert found[0][1][0].density < 1
+
+
 def test_what_is_refused():
     pattern = random_pattern()
     layer = st.BlockSparseAttention(pattern, heads=HEADS, head_dim=WIDTH)
@@ -200,6 +213,8 @@ def test_what_is_refused():
             OPERATOR(torch.randn(shape), *words(layer))
     with pytest.raises(spion.UserError, match="the tables were written for another plan"):
         OPERATOR(random_heads(2), *words(layer))
+    with pytest.raises(spion.UserError, match="one of k and v is missing"):
+        layer(random_heads(), random_heads())
     with pytest.raises(spion.UserError, match="lengths are given"):
         layer.packed(random_heads(), lengths=torch.full((BATCH,), LENGTH, dtype=torch.int32))
     qkv = random_heads(grad=True)

@@ -76,7 +76,8 @@ TEST(BenchAttention, TakesTheBackwardThatIsAskedFor) {
     const CommandResult split = run_command(request + "split");
     EXPECT_EQ(split.exit_code, 0) << split.err;
     EXPECT_NE(split.out.find("attention_query_gradient"), std::string::npos) << split.out;
-    expect_refused(request + "fused", {"host has no kernels for a fused backward"});
+    expect_refused(request + "fused",
+                   {"has no kernels for a fused backward: take the split backward"});
     expect_refused(request + "both", {"--backward is 'both': use auto, split or fused"});
 }
 

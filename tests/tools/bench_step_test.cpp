@@ -58,14 +58,14 @@ TEST(BenchStep, TakesTheTasksSettings) {
 
 TEST(BenchStep, TakesOtherWidths) {
     const CommandResult result = run_command(
-        "bench step --json --device cpu --batch 1 --length 128 --repeat 1 --heads 4 --head-dim 8 "
+        "bench step --json --device cpu --batch 1 --length 128 --repeat 1 --heads 3 --head-dim 16 "
         "--feed-forward 96");
     ASSERT_EQ(result.exit_code, 0) << result.err;
     double flop = 0;
     for (const Json& work : Json::parse(result.out).at("works")) {
         flop += work.at("flop").get<double>();
     }
-    EXPECT_EQ(flop, 4.0 * 3 * 2 * 128 * (4 * 32 * 32 + 2 * 32 * 96));
+    EXPECT_EQ(flop, 4.0 * 3 * 2 * 128 * (4 * 48 * 48 + 2 * 48 * 96));
     expect_refused("bench step --device cpu --feed-forward 12", {"a feed-forward width of 12"});
 }
 

@@ -21,7 +21,9 @@ class TrainOnGpu : public testing::Test {
 
 // Of fusable_model: a whole layer's and its output projection's, or those of three maps.
 std::size_t fused_kernels() {
-    return can_fuse(FusedLayerShape{}, open_device(DeviceChoice::kCuda)->target()) ? 5 : 3;
+    return can_fuse(FusedLayerShape{}, open_device(DeviceChoice::kCuda)->target())
+               ? kFusedLayerKernels + 1
+               : 3;
 }
 
 // A step of `width` against the gradient lowers the loss by width * |gradient|.

@@ -17,6 +17,42 @@ __device__ __forceinline__ float dot_in_warp(const float* a, const float* b, int
     return sum;
 }
 
+// The same for kRows rows of `a`, `stride` apart, whose loads are all under way at once.
+template <int kRows>
+__device__ __forceinline__ void dots_in_warp(float (&sums)[kRows], const float* a, int stride,
+                                             const float* b, int count) {
+#pragma unroll
+    for (float& sum : sums) sum = 0.0F;
+    for (int i = threadIdx.x % kWarpLanes; i < count; i += kWarpLanes) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sums[r] += a[r * stride + i] * b[i];
+    }
+#pragma unroll
+    for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) {
+#pragma unroll
+        for (float& sum : sums) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    }
+}
+
+// hidden = relu(W1 x + b1), of x in shared memory.
+__device__ void hidden_layer(const SpionClassifierArguments& args, const float* x, float* hidden) {
+    const int warp = threadIdx.x / kWarpLanes;
+    constexpr int kRows = 8;  // of W1 that a warp takes at once
+    int h = warp;
+    for (; h + (kRows - 1) * kWarps < args.hidden_width; h += kRows * kWarps) {
+        float sums[kRows];
+        dots_in_warp(sums, args.w1 + h * args.channels, kWarps * args.channels, x, args.channels);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            hidden[h + r * kWarps] = fmaxf(sums[r] + args.b1[h + r * kWarps], 0.0F);
+        }
+    }
+    for (; h < args.hidden_width; h += kWarps) {
+        const float sum = dot_in_warp(args.w1 + h * args.channels, x, args.channels);
+        hidden[h] = fmaxf(sum + args.b1[h], 0.0F);
+    }
+}
+
 // Warp 0: the loss and whether the prediction is right; logits -> their gradients.
 __device__ void cross_entropy(const SpionClassifierArguments& args, int sample, float* logits) {
     const int lane = threadIdx.x;
@@ -70,13 +106,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         x[c] = args.pooled[static_cast<long long>(sample) * args.channels + c];
     }
     __syncthreads();
-    for (int h = warp; h < args.hidden_width; h += kWarps) {
-        const float sum = dot_in_warp(args.w1 + h * args.channels, x, args.channels);
-        hidden[h] = fmaxf(sum + args.b1[h], 0.0F);
-    }
+    hidden_layer(args, x, hidden);
     __syncthreads();
-    for (int h = threadIdx.x; h < args.hidden_width; h += kThreads) {
-        args.hidden[hidden_row + h] = hidden[h];
+    for (int i = threadIdx.x; i < args.hidden_width; i += kThreads) {
+        args.hidden[hidden_row + i] = hidden[i];
     }
     for (int k = warp; k < args.classes; k += kWarps) {
         logits[k] =
@@ -91,6 +124,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     }
     for (int h = threadIdx.x; h < args.hidden_width; h += kThreads) {
         float sum = 0.0F;
+#pragma unroll 8
         for (int k = 0; k < args.classes; ++k)
             sum += logits[k] * args.w2[k * args.hidden_width + h];
         d_hidden[h] = hidden[h] > 0.0F ? sum : 0.0F;
@@ -99,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (int c = threadIdx.x; c < args.channels; c += kThreads) {
         float sum = 0.0F;
-#pragma unroll 8
+#pragma unroll 32
         for (int h = 0; h < args.hidden_width; ++h)
             sum += d_hidden[h] * args.w1[h * args.channels + c];
         args.d_pooled[static_cast<long long>(sample) * args.channels + c] = sum;

@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     for (int base = 0; base <= inputs; base += kWarpLanes) {
         const int column = base + lane;
         float sum = 0.0F;
-#pragma unroll 4
+#pragma unroll 16
         for (int b = warp; b < args.batch; b += kWarps) {
             const float gradient = d_output[static_cast<long long>(b) * outputs + row];
             const float value =

@@ -12,7 +12,7 @@ enum : int {
     kWideTileBytes = kTileRows * kHidden * 2,
     kNarrowTileBytes = kTileRows * kChannels * 2
 };
-enum : int { kPlaceBytes = 2 * (kWideTileBytes + kNarrowTileBytes) };
+enum : int { kPlaceBytes = 2 * kWideTileBytes + 3 * kNarrowTileBytes };
 enum : int { kX, kGradient };  // tensors of the queue
 using Queue = LaneQueue<2>;
 using Words = WordQueue<kStatisticWords + kKeptWords>;
@@ -34,22 +34,23 @@ SPION_DEVICE unsigned beta() {
 SPION_DEVICE unsigned bias1() {
     return beta() + kChannels * 4;
 }
-// A half's tiles [64, kHidden] twice and [64, kChannels] twice.
+// A half's tiles [64, kHidden] twice and [64, kChannels] twice. The units have two places in turn: they
+// are written before the weight warps are done with the tile before.
 struct Place {
-    unsigned d_hidden, gated, units, d_branch;
+    unsigned d_hidden, gated, d_branch, units;
 };
-SPION_DEVICE Place place_of(int half) {
+SPION_DEVICE Place place_of(int half, int tile) {
     const unsigned start = bias1() + kHidden * 4 + half * kPlaceBytes;
-    return {start, start + kWideTileBytes, start + 2 * kWideTileBytes,
-            start + 2 * kWideTileBytes + kNarrowTileBytes};
+    const unsigned narrow = start + 2 * kWideTileBytes;
+    return {start, start + kWideTileBytes, narrow, narrow + (1 + tile % 2) * kNarrowTileBytes};
 }
 
 SPION_DEVICE unsigned queues() {
-    return place_of(2).d_hidden;
+    return place_of(2, 0).d_hidden;
 }
 // Shared memory that no warp needs after the last tile.
 SPION_DEVICE unsigned room() {
-    return place_of(0).d_hidden;
+    return place_of(0, 0).d_hidden;
 }
 
 // dropout(d_x).
@@ -80,10 +81,11 @@ SPION_DEVICE void through_gelu(Octet& hidden, Octet& gradient, float scale) {
     }
 }
 
-// Of a warp's rows: hidden and gated again and the gradient of hidden into their tiles, d_normed out.
+// Of a warp's rows: hidden and gated again and the gradient of hidden into their tiles, d_normed out. The
+// tiles of half `half` are waited for when there is something to store.
 SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& normed,
                                        const WarpOperands& d_branch, float factor,
-                                       const Words& words, int stage, const Place& place,
+                                       const Words& words, int stage, const Place& place, int half,
                                        int warp_row) {
 #pragma unroll 1
     for (int n = 0; n < kHidden / 32; ++n) {
@@ -101,6 +103,7 @@ SPION_DEVICE void through_feed_forward(WarpSums& d_normed, const WarpOperands& n
         for (int h = 0; h < 2; ++h) through_gelu(gated[h], d[h], factor);
         const Kept kept(words.word(stage, kStatisticWords + kKeptGelu + n / 2), n);
         uint4 d_hidden[2];
+        if (n == 0) bar_sync(empty(half), kMeeting);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int below = 8 * h * kHiddenChunks * 16;
@@ -144,7 +147,6 @@ SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums&
 SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsigned begin,
                             unsigned end) {
     const int half = warp / kTileWarps, warp_row = warp % kTileWarps * kWarpRows;
-    const Place place = place_of(half);
     const Queue queue{queues() + warp * Queue::kWarpBytes};
     const Words words{queues() + kRowWarps * Queue::kWarpBytes + warp * Words::kWarpBytes};
     const auto fetch = [&](int i) {
@@ -165,18 +167,18 @@ SPION_DEVICE void walk_rows(const SpionLayerEndArguments& args, int warp, unsign
         fetch(i + 1);
         cp_async_commit_group();
         cp_async_wait_group<1>();
-        bar_sync(empty(half), kMeeting);
+        const Place place = place_of(half, i);
         WarpSums d = {};
         {
             const Statistics of = statistics(words, i);
-            WarpRows rows = queue.rows(i, kX);
+            const WarpRows rows = queue.rows(i, kX);
             store_narrow(place.units, warp_row, units_of(rows, of));
             const WarpOperands normed = operands_of(normalise(rows, of, gamma(), beta()));
-            rows = dropped(queue.rows(i, kGradient), words.word(i, kStatisticWords + kKeptBranch),
-                           args.scale);
-            store_narrow(place.d_branch, warp_row, rows);
-            through_feed_forward(d, normed, operands_of(rows), args.scale, words, i, place,
-                                 warp_row);
+            const WarpOperands d_branch =
+                operands_of(dropped(queue.rows(i, kGradient),
+                                    words.word(i, kStatisticWords + kKeptBranch), args.scale));
+            through_feed_forward(d, normed, d_branch, args.scale, words, i, place, half, warp_row);
+            store_narrow(place.d_branch, warp_row, rows_of(d_branch));
         }
         bar_arrive(full(half), kMeeting);
         norm_gradient(d, queue.rows(i, kX), statistics(words, i), gamma());
@@ -275,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         for (int half = 0; half < 2 && half < tiles; ++half) bar_arrive(empty(half), kMeeting);
         for (int j = 0; j < tiles; ++j) {
             bar_sync(full(j % 2), kMeeting);
-            add_tile(sums, place_of(j % 2), warp - kRowWarps);
+            add_tile(sums, place_of(j % 2, j / 2), warp - kRowWarps);
             if (j + 2 < tiles) bar_arrive(empty(j % 2), kMeeting);
         }
         __syncthreads();  // the row warps need their tiles no more

@@ -74,20 +74,18 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsi
         }
         cp_async_commit_group();
         cp_async_wait_group<1>();
+        __syncwarp();  // all of the warp's rows of d_y are here
         const unsigned tile = place_of(half, i);
         const Statistics of = statistics(words, i);
         store_narrow(tile + kGradientTileBytes, warp_row, units_of(queue.rows(i, kX), of));
         bar_arrive(full(place_index(half, i)), kMeeting);
         WarpSums d = {};
-#pragma unroll 1
+#pragma unroll 2
         for (int k = 0; k < kOut / 32; ++k) {
-            const unsigned octet = octet_address<kOutChunks>(tile, warp_row + lane_row(), k);
-            const uint4 d_y = load_shared_16(octet);
-            const uint4 below = load_shared_16(octet + 8 * kOutChunks * 16);
+            const Operand d_y = row_operand<kOutChunks>(tile, warp_row, k, (int)threadIdx.x % 32);
 #pragma unroll
             for (int n = 0; n < kGroups; ++n) {
-                multiply_by_columns<kChannelChunks>(d.acc[n], operand_of(d_y, below), weight(), n,
-                                                    k);
+                multiply_by_columns<kChannelChunks>(d.acc[n], d_y, weight(), n, k);
             }
         }
         norm_gradient(d, queue.rows(i, kX), of, gamma());
@@ -129,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     const unsigned end = item_end(args, begin);
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
     float* out = args.partials + (unsigned)blockIdx.x * (kOut * kChannels + kOut + 2 * kChannels);
-    load_weights<kOut, kChannelChunks>(weight(), args.weight);
+    load_weights<kOut, kChannelChunks, false>(weight(), args.weight);
     load_vector<kChannels>(gamma(), args.gamma);
     load_vector<kChannels>(beta(), args.beta);
     __syncthreads();

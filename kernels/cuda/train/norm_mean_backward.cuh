@@ -56,6 +56,45 @@ SPION_DEVICE void store_partials(const Octet (&d_y)[kGroups], const SpionNormMea
     }
 }
 
+// d_x of row `row`, the lane's half `half` of x.
+SPION_DEVICE void row_gradient(const SpionNormMeanArguments& args, const WarpRows& x,
+                               const Statistics& of, int half, unsigned row, unsigned end,
+                               float scale) {
+    const Place place(args, row, end);
+    const float mean = of.mean[half], rstd = of.rstd[half];
+    Octet s[kGroups];
+    load_gradient(s, args, place);
+    if (row < end && place.position == 0) store_partials(s, args, place.sample, scale);
+    float sum = 0.0F, product = 0.0F;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+        const Octet factor = vector_octet(scaled_gamma(), 4 * group + lane_octet());
+        const Octet unit = unit_of(x.octet[half][group], mean, rstd);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            float& value = s[group].value[e];
+            value *= factor.value[e];
+            sum += value;
+            product += value * unit.value[e];
+        }
+    }
+    sum = sum_over_quad(sum) * (1.0F / kChannels);
+    product = sum_over_quad(product) * (1.0F / kChannels);
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+        const Octet unit = unit_of(x.octet[half][group], mean, rstd);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            float& value = s[group].value[e];
+            value = rstd * (value - sum - unit.value[e] * product);
+        }
+        if (row < end) {
+            ((uint4*)args.d_x)[row * kChannelChunks + 4 * group + lane_octet()] =
+                place.counts ? pack(s[group]) : make_uint4(0, 0, 0, 0);
+        }
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads)
     norm_mean_backward(const __grid_constant__ SpionNormMeanArguments args) {
     const int warp = (int)threadIdx.x / 32;
@@ -79,39 +118,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         const Statistics of = statistics_of(x);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const unsigned row = first + lane_row() + 8 * half;
-            const Place place(args, row, end);
-            Octet s[kGroups];
-            load_gradient(s, args, place);
-            if (row < end && place.position == 0) store_partials(s, args, place.sample, scale);
-            float sum = 0.0F, product = 0.0F;
-#pragma unroll
-            for (int group = 0; group < kGroups; ++group) {
-                const Octet factor = vector_octet(scaled_gamma(), 4 * group + lane_octet());
-                const Octet unit = unit_of(x.octet[half][group], of.mean[half], of.rstd[half]);
-#pragma unroll
-                for (int e = 0; e < 8; ++e) {
-                    float& value = s[group].value[e];
-                    value *= factor.value[e];
-                    sum += value;
-                    product += value * unit.value[e];
-                }
-            }
-            sum = sum_over_quad(sum) * (1.0F / kChannels);
-            product = sum_over_quad(product) * (1.0F / kChannels);
-#pragma unroll
-            for (int group = 0; group < kGroups; ++group) {
-                const Octet unit = unit_of(x.octet[half][group], of.mean[half], of.rstd[half]);
-#pragma unroll
-                for (int e = 0; e < 8; ++e) {
-                    float& value = s[group].value[e];
-                    value = of.rstd[half] * (value - sum - unit.value[e] * product);
-                }
-                if (row < end) {
-                    ((uint4*)args.d_x)[row * kChannelChunks + 4 * group + lane_octet()] =
-                        place.counts ? pack(s[group]) : make_uint4(0, 0, 0, 0);
-                }
-            }
+            row_gradient(args, x, of, half, first + lane_row() + 8 * half, end, scale);
         }
     }
 }

@@ -53,6 +53,18 @@ SPION_DEVICE void column_operand(unsigned (&b)[4], unsigned tile, int k, int chu
     ldmatrix_x4_trans(b, further(tile, chunk));
 }
 
+// Columns [32 group, + 32) of 16 rows of a tile from row `row`, an operand in whose product the columns are
+// in order.
+template <int kChunks>
+SPION_DEVICE Operand row_operand(unsigned tile, int row, int group, int lane_index) {
+    const LaneChunk lane = lane_chunk_by_rows(lane_index);
+    tile += tile_offset<kChunks>(row + lane.row, lane.chunk);
+    Operand operand;
+    ldmatrix_x4(operand.step[0], further(tile, 4 * group));
+    ldmatrix_x4(operand.step[1], further(tile, 4 * group + 2));
+    return operand;
+}
+
 // The statistics of a warp's rows in its queue of words: words [0, 4) of a stage.
 enum : int { kStatisticWords = 4 };
 template <typename Queue>

@@ -44,13 +44,15 @@ SPION_DEVICE unsigned word_of(const uint4& octet, int index) {
     return index == 0 ? octet.x : index == 1 ? octet.y : index == 2 ? octet.z : octet.w;
 }
 
-// Weights [kRows, 8 * kChunks] into shared memory, rows and columns in their places.
-template <int kRows, int kChunks>
+// Weights [kRows, 8 * kChunks] into shared memory, columns in their places, and rows too unless they meet
+// an operand whose columns have theirs.
+template <int kRows, int kChunks, bool kRowsInPlaces = true>
 SPION_DEVICE void load_weights(unsigned target, const void* source) {
     static_assert(kRows % 32 == 0 && kChunks % 4 == 0);
     for (int i = (int)threadIdx.x; i < kRows * kChunks * 4; i += kThreads) {
         const int row = i / (kChunks * 4), word = i % (kChunks * 4);
-        const int place = row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2;
+        const int place =
+            kRowsInPlaces ? row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 : row;
         store_shared_word(
             target + chunk_offset<kChunks>(place, word / 16 * 4 + word % 4) + word % 16 / 4 * 4,
             ((const unsigned*)source)[i]);
@@ -93,6 +95,17 @@ SPION_DEVICE WarpOperands operands_of(const WarpRows& rows) {
         }
     }
     return result;
+}
+// The reverse.
+SPION_DEVICE WarpRows rows_of(const WarpOperands& operands) {
+    WarpRows rows;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+        const auto& step = operands.group[group].step;
+        rows.octet[0][group] = make_uint4(step[0][0], step[0][2], step[1][0], step[1][2]);
+        rows.octet[1][group] = make_uint4(step[0][1], step[0][3], step[1][1], step[1][3]);
+    }
+    return rows;
 }
 SPION_DEVICE Operand operand_of(const uint4& row, const uint4& row_below) {
     Operand result;

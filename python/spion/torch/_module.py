@@ -20,7 +20,7 @@ class BlockSparseAttention(nn.Module):
 
     forward(q, k, v, lengths=None, spans=None): [B, heads, L, head_dim] each, k and v with
     key_value_heads and the pattern's key_length, v value_dim wide (0: head_dim); gives
-    [B, heads, L, value_dim]. packed(qkv) takes all three side by side. A pattern of heads
+    [B, heads, L, value_dim]. With q alone it is packed(qkv), all three side by side. A pattern of heads
     (Pattern.from_heads) is taken like one for all.
 
     Two buffers: `pattern_bits`, in the state_dict, and `tables`, made from them for the plan of this
@@ -141,11 +141,15 @@ class BlockSparseAttention(nn.Module):
     def forward(
         self,
         q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        k: torch.Tensor | None = None,
+        v: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         spans: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        if k is None or v is None:
+            if k is not None or v is not None:
+                raise UserError("one of k and v is missing: give both, or q, k and v as one tensor")
+            return self._forward_packed(q, lengths, spans)
         if q.dtype != self.dtype:
             self._check_autocast("q", q)
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
@@ -159,13 +163,17 @@ class BlockSparseAttention(nn.Module):
         lengths: torch.Tensor | None = None,
         spans: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """forward of q, k and v side by side, as one linear layer projects them: [B, L, heads + 2
-        key_value_heads, head_dim], or [B, L, 3, heads, head_dim]. Gives [B, L, heads, head_dim]. The
+        """The module called with q, k and v side by side, as one linear layer projects them: [B, L, heads
+        + 2 key_value_heads, head_dim], or [B, L, 3, heads, head_dim]. Gives [B, L, heads, head_dim]. The
         gradient of qkv is one tensor, which nothing has to gather (but for modules with dropout, softcap,
         slopes, sinks or patterns of heads, where PyTorch does)."""
-        if qkv.ndim == 5 and qkv.shape[2] == 3:
-            qkv = qkv.flatten(2, 3)
-        _packed.check_packed(qkv, self.heads)
+        made: torch.Tensor = self(qkv, lengths=lengths, spans=spans)
+        return made
+
+    def _forward_packed(
+        self, qkv: torch.Tensor, lengths: torch.Tensor | None, spans: torch.Tensor | None
+    ) -> torch.Tensor:
+        qkv = _packed.as_heads(qkv, self.heads)
         if qkv.dtype != self.dtype:
             self._check_autocast("qkv", qkv)
             qkv = qkv.to(self.dtype)

@@ -39,6 +39,14 @@ def check_packed(qkv: torch.Tensor, heads: int) -> None:
         )
 
 
+def as_heads(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, L, H + 2 Hkv, D], also of [B, L, 3, H, D]."""
+    if qkv.ndim == 5 and qkv.shape[2] == 3:
+        qkv = qkv.flatten(2, 3)
+    check_packed(qkv, heads)
+    return qkv
+
+
 def parts(qkv: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q, k and v of it, [B, heads, L, D] each, without a copy."""
     shared = (qkv.shape[2] - heads) // 2
@@ -150,11 +158,9 @@ def packed_attention(
     qkv: [B, L, H + 2 Hkv, D], the heads of q, of k and of v side by side; or [B, L, 3, H, D].
     key_value_heads: Hkv; 0: H. The others are those of attention. Returns o [B, L, H, D].
     """
-    if qkv.ndim == 5 and qkv.shape[2] == 3:
-        qkv = qkv.flatten(2, 3)
-    count = qkv.shape[2] if qkv.ndim == 4 else 0
+    count = 0 if qkv.ndim < 4 else qkv.shape[2] if qkv.ndim == 4 else 3 * qkv.shape[3]
     heads = count - 2 * key_value_heads if key_value_heads else count // 3
-    check_packed(qkv, heads)
+    qkv = as_heads(qkv, heads)
     check(qkv.device, qkv.dtype)
     made = plan(
         heads=heads,

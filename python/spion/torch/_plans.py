@@ -93,6 +93,7 @@ direct = _core.Operator(
         empty_cpu=_past_the_dispatcher("_empty_strided_cpu"),
         empty_cuda=_past_the_dispatcher("_empty_strided_cuda"),
         current_device=getattr(torch._C, "_cuda_getDevice", None),
+        device_count=torch.cuda.device_count,
         is_capturing=getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False),
         lasting=_lasting,
         float32=torch.float32,

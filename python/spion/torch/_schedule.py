@@ -14,6 +14,7 @@ from .._core import UserError
 from .._discoverer import Discoverer
 from .._pattern import Pattern
 from ._module import BlockSparseAttention
+from ._packed import as_heads, parts
 from ._passes import readable
 from ._plans import with_index
 
@@ -137,7 +138,10 @@ class SpionSchedule:
     def _look(self, index: int, seen: set[int]) -> Callable[..., None]:
         def hook(layer: BlockSparseAttention, args: Any, kwargs: dict[str, Any]) -> None:
             given = {**dict(zip(("q", "k", "v", "lengths"), args)), **kwargs}
-            q, k, v = (given[name].detach().to(layer.dtype) for name in ("q", "k", "v"))
+            operands = [given[name] for name in ("q", "k", "v") if given.get(name) is not None]
+            if len(operands) == 1:
+                operands = [*parts(as_heads(operands[0], layer.heads), layer.heads)]
+            q, k, v = (x.detach().to(layer.dtype) for x in operands)
             lengths = given.get("lengths")
             _, lse = layer.with_lse(q, k, v, lengths, drop=False)
             found, pooled = self._discoverer(layer)(

@@ -6,9 +6,10 @@
 #include <functional>
 #include <random>
 
-#include "codegen/emit.h"
+#include "ir/error.h"
 #include "ir/verify.h"
 #include "tests/compiler/plan/tile_cases.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/lower_planned.h"
 #include "tests/support/seed.h"
 
@@ -68,7 +69,8 @@ TEST(Runnable, ABiasIsOfAllButTheFusedBackwardAndDkAndDvOfWarps) {
                               .scale = 0.2F,
                               .relative_bias = 30};
     const auto lowered = [&](int block, KernelRole role) {
-        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target);
+        return lower(attention, random_pattern(4096, block, 0.5, 3), role, target,
+                     LaunchOptions{.packed_rows = 1});
     };
     for (const KernelRole role :
          {KernelRole::kForward, KernelRole::kQueryGradient, KernelRole::kKeyValueGradient}) {
