@@ -52,7 +52,7 @@ std::string edited(std::mt19937_64& random, std::string text, const std::string&
     const auto length = static_cast<std::size_t>(pick(random, 1, 12));
     switch (pick(random, 0, 3)) {
         case 0:
-            text.insert(at, 1, " \n0123456789=./:x"[pick(random, 0, 16)]);
+            text.insert(at, 1, " \n0123456789=./:x()+-*<>?,"[pick(random, 0, 25)]);
             break;
         case 1:
             text.erase(at, length);
