@@ -41,7 +41,7 @@ struct Recipe {
     int blocks;  // on an SM
 };
 constexpr std::array<Recipe, kFusedLayerKernels> kRecipes = {{
-    {"norm_linear_forward", Part::kBegin, false, 256, 3},
+    {"norm_linear_forward", Part::kBegin, false, 256, 2},
     {"norm_linear_backward", Part::kBegin, true, 384, 1},
     {"layer_end_forward", Part::kEnd, false, 256, 2},
     {"layer_end_backward", Part::kEnd, true, 384, 1},

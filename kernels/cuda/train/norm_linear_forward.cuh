@@ -47,7 +47,7 @@ SPION_DEVICE void draw_kept(const SpionNormLinearArguments& args, unsigned first
     }
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 3)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     norm_linear_forward(const __grid_constant__ SpionNormLinearArguments args) {
     const int warp = (int)threadIdx.x / 32;
     const unsigned begin = blockIdx.x * (unsigned)args.rows_per_item;
