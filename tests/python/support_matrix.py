@@ -49,7 +49,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; where D and Dv
   come to tiles of unlike width, 32, 64 or 128 columns, mma takes the place of wgmma and warps.
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
-  bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none. Its CUDA bodies have not run on a GPU yet.
+  bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none.
 * A user's expression of scores (`score`, docs/ir.md): in C, C++, NumPy and the command, not in PyTorch; in all bodies but
   delta / gradients and a warp's dK and dV.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
