@@ -11,6 +11,7 @@
 #define SPION_ONLINE_SOFTMAX_CUH
 
 #include "kernels/cuda/common/contract.cuh"
+#include "kernels/cuda/common/mask.cuh"
 #include "kernels/cuda/common/score.cuh"
 #include "kernels/cuda/common/tile.cuh"
 
