@@ -108,24 +108,14 @@ int reach_of(const Maybe& bias) {
     return static_cast<int>(bias->size(1) / 2);
 }
 
-// " masked pruned_zero".
-std::string softmax_names() {
-    std::string names;
-    for (const std::string_view name : spion::kSoftmaxNames) {
-        names += " ";
-        names += name;
-    }
-    return names;
-}
-
 spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v, const Words& words,
                               const Changes* changes) {
     STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
     STD_TORCH_CHECK(v.dim() == 4, "v has ", v.dim(), " dimensions: give [B, H, L, D]");
     const std::optional<spion::Softmax> softmax = spion::softmax_named(words.softmax);
-    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", words.softmax, ": give one of",
-                    softmax_names());
+    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", words.softmax, ": give ",
+                    spion::kSoftmaxChoices);
     spion::Attention attention{.heads = static_cast<int>(q.size(1)),
                                .head_dim = static_cast<int>(q.size(3)),
                                .length = q.size(2),
