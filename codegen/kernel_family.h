@@ -52,9 +52,6 @@ struct KernelFamily {
     // That shape is good on many work items only: where another is predicted to be faster by more
     // than the model's margin, the next family's measured shape is asked for.
     bool measured_on_many_items = false;
-    // Not yet faster than the general way on patterns that lack a block, whatever is predicted; null
-    // or a rule found by measuring.
-    bool (*slower_on_sparse)(const Attention& attention) = nullptr;
 
     // Most block rows that one tile can hold: 1 where tiles are not packed.
     int (*most_packed_rows)(int block);

@@ -144,7 +144,7 @@ LayerPlan plan_of(const PlanRequest& request, const Target& target) {
     return plan_layer(request.attention, typical, target,
                       {.batch = request.batch,
                        .packed_rows = request.typical ? std::nullopt : std::optional(1),
-                       .density = request.typical ? density_of(typical) : PatternDensity::kSparse});
+                       .density = request.typical ? std::nullopt : std::optional(kPlannedDensity)});
 }
 
 LayerPrograms plan_programs(const PlanRequest& request, const Target& target) {

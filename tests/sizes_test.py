@@ -25,7 +25,6 @@ LONG_FUNCTIONS = {
     'kernels/cuda/sm90/wgmma_attention_gradients.cuh': 'compute',
     'kernels/cuda/sm90/wgmma_attention_query_gradient.cuh': 'compute',
     'kernels/cuda/sm90/wgmma_pipeline.cuh': 'produce',
-    'kernels/cuda/train/norm_linear_backward.cuh': 'walk_rows',
     'kernels/cuda/train/residual_norm_forward.cuh': 'residual_norm_forward',
     'tests/kernels/emulated_cases.h': 'emulated_cases',
     'tests/runtime/cache_test.cpp': 'damages',

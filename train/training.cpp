@@ -53,7 +53,7 @@ CompileOptions compile_options(const TrainSettings& s) {
     options.autotune = s.autotune;
     options.batch = std::int64_t{s.batch} * task_named(s.task).towers;
     options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
-    options.density = s.dense ? PatternDensity::kFull : PatternDensity::kSparse;
+    options.density = s.dense ? 1 : kPlannedDensity;
     return options;
 }
 

@@ -17,8 +17,8 @@ struct WalkTables {
     std::int64_t offsets = 0;          // [tiles + 1]
     std::int64_t gather_blocks = 0;    // [capacity]
     std::int64_t block_row_masks = 0;  // [capacity] of packed programs, else the end
-    std::int64_t tickets =
-        0;  // [capacity] of kGradients (compiler/launch/dq_schedule.h), else the end
+    // [capacity] of kGradients (compiler/launch/dq_schedule.h), else the end
+    std::int64_t tickets = 0;
     std::int64_t capacity = 0;  // gather blocks that a walk has at most
     std::int64_t size = 0;      // numbers of the block, at least 1
 };

@@ -161,9 +161,9 @@ std::string explain_roles(const LayerPlan& plan) {
     }
     return fmt::format(
         "backward: {}; delta and then all gradients are predicted to take {:.1f} us, dQ and then "
-        "dK and dV {:.1f} us (B={}, {:.0f} % of the blocks){}\n",
-        way, *predicted.fused * 1e6, predicted.split * 1e6, kPlannedBatch, 100 * kPlannedDensity,
-        predicted.fused_on_full_alone ? "; at D=128 fused on full patterns only" : "");
+        "dK and dV {:.1f} us (B={}, {:.0f} % of the blocks)\n",
+        way, *predicted.fused * 1e6, predicted.split * 1e6, predicted.batch,
+        100 * predicted.density);
 }
 
 }  // namespace spion

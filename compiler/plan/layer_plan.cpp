@@ -49,7 +49,7 @@ class Planner {
     LaunchPlan plan(KernelRole role);
 
   private:
-    double typical_seconds(KernelRole role) { return typical(role).winner().prediction->seconds; }
+    double backward_seconds(KernelRole role);
     const TileCandidate& choose(LaunchPlan& plan) const;
 
     const Attention& attention_;
@@ -61,21 +61,30 @@ class Planner {
     std::array<std::optional<TypicalTiles>, kRoles> typical_;
 };
 
+// Of the tile that wins on the typical pattern, on a pattern of the density that was asked for, or on
+// the one at hand: which way is faster depends on it, and no kernel is shared by both.
+double Planner::backward_seconds(KernelRole role) {
+    const TileCandidate& winner = typical(role).winner();
+    const StreamedRows rows =
+        options_.density ? planned_rows(stationary_length(attention_, role), pattern_.block(),
+                                        streamed_length(attention_, role), *options_.density)
+                         : streamed_rows(pattern_, role);
+    return candidate_of(launch(role), *winner.family, winner.shape, rows, options_.batch)
+        .prediction->seconds;
+}
+
 BackwardPrediction Planner::predict_backward() {
-    BackwardPrediction predicted;
+    BackwardPrediction predicted{.batch = options_.batch,
+                                 .density = options_.density.value_or(pattern_.density())};
     for (const KernelFamily* family : families_for(KernelRole::kGradients, families_)) {
         predicted.why_not_fused = family->why_not(launch(KernelRole::kGradients));
-        predicted.fused_on_full_alone =
-            family->slower_on_sparse != nullptr && family->slower_on_sparse(attention_);
         if (predicted.why_not_fused.empty()) {
             predicted.fused =
-                typical_seconds(KernelRole::kDelta) + typical_seconds(KernelRole::kGradients);
+                backward_seconds(KernelRole::kDelta) + backward_seconds(KernelRole::kGradients);
+            predicted.split = backward_seconds(KernelRole::kQueryGradient) +
+                              backward_seconds(KernelRole::kKeyValueGradient);
             break;
         }
-    }
-    if (predicted.fused) {
-        predicted.split = typical_seconds(KernelRole::kQueryGradient) +
-                          typical_seconds(KernelRole::kKeyValueGradient);
     }
     return predicted;
 }
@@ -199,8 +208,7 @@ LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, co
         plan.roles = *options.roles;
     } else if (!options.shapes[1] && !options.shapes[2]) {
         plan.backward = planner.predict_backward();
-        plan.roles = choose_roles(plan.backward, options.density.value_or(density_of(pattern)),
-                                  options.tables);
+        plan.roles = choose_roles(plan.backward, options.tables);
     }
     for (const KernelRole role : plan.roles) {
         if (options.launches[launch_of(role)]) {

@@ -30,8 +30,8 @@ struct PlanOptions {
     // How dQ is summed; nothing: what the cost model says, but split where `shapes` has one of a
     // backward launch.
     std::optional<LayerRoles> roles = {};
-    // Sum dQ as is best for patterns of this density; nothing: of the pattern's own.
-    std::optional<PatternDensity> density = {};
+    // Sum dQ as is best for patterns that have this share of the blocks; nothing: for the pattern.
+    std::optional<double> density = {};
     // Which launches to plan; the others are left empty.
     std::array<bool, 3> launches = {true, true, true};
     // Of launch i; nothing: what the cost model says.

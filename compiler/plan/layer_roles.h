@@ -2,10 +2,10 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 
-#include "ir/head_patterns.h"
 #include "ir/tile_program.h"
 
 namespace spion {
@@ -18,18 +18,17 @@ constexpr LayerRoles kSplitBackwardRoles = {KernelRole::kForward, KernelRole::kQ
 constexpr LayerRoles kFusedBackwardRoles = {KernelRole::kForward, KernelRole::kDelta,
                                             KernelRole::kGradients};
 
-enum class PatternDensity { kSparse, kFull };
-PatternDensity density_of(const HeadPatterns& pattern);  // kFull: it has every block
-
-// Both ways of a layer's backward pass, on the typical pattern (compiler/plan/typical.h), seconds.
+// Both ways of a layer's backward pass, seconds, for `batch` samples of a pattern that has `density`
+// of the blocks.
 struct BackwardPrediction {
     double split = 0;
     std::optional<double> fused = {};  // where the target has the kernels
     std::string why_not_fused = {};    // where it has not
-    bool fused_on_full_alone = false;  // measured to be slower on sparse patterns
+    std::int64_t batch = 0;
+    double density = 0;
 };
 
 // The faster way; kSplitBackwardRoles for baked tables, which the others do not take.
-LayerRoles choose_roles(const BackwardPrediction& predicted, PatternDensity density, Tables tables);
+LayerRoles choose_roles(const BackwardPrediction& predicted, Tables tables);
 
 }  // namespace spion

@@ -7,12 +7,13 @@
 
 namespace spion {
 
-StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length) {
+StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length,
+                          double density) {
     const std::int64_t others = streamed_length == 0 ? length : streamed_length;
     const std::int64_t blocks = ceil_div(length, block);
     const std::int64_t other_blocks = ceil_div(others, block);
     const auto planned =
-        static_cast<std::int64_t>(std::ceil(kPlannedDensity * static_cast<double>(other_blocks)));
+        static_cast<std::int64_t>(std::ceil(density * static_cast<double>(other_blocks)));
     const std::int64_t streamed = std::min(others, std::max<std::int64_t>(2, planned) * block);
     StreamedRows rows{
         .stationary = std::vector<std::int64_t>(static_cast<std::size_t>(blocks), block),

@@ -20,8 +20,9 @@ namespace spion {
 
 constexpr std::int64_t kPlannedBatch = 32;  // B of a plan that was given none
 constexpr double kPlannedDensity = 0.05;
-// `length` positions stay, and of `streamed_length` others some stream past; 0: as many.
-StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length = 0);
+// `length` positions stay, and of `streamed_length` others `density` stream past; 0: as many.
+StreamedRows planned_rows(std::int64_t length, int block, std::int64_t streamed_length = 0,
+                          double density = kPlannedDensity);
 
 // The tiles of one role on the typical pattern.
 struct TypicalTiles {

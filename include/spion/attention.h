@@ -23,6 +23,7 @@ enum class DType : std::int32_t {
 enum class Softmax : std::int32_t { kMasked = SPION_MASKED, kPrunedZero = SPION_PRUNED_ZERO };
 // By number: what the command and Python call them.
 inline constexpr std::string_view kSoftmaxNames[] = {"masked", "pruned_zero"};
+inline constexpr char kSoftmaxChoices[] = "masked or pruned_zero";  // for people
 inline std::optional<Softmax> softmax_named(std::string_view name) {
     for (std::size_t n = 0; n < std::size(kSoftmaxNames); ++n) {
         if (kSoftmaxNames[n] == name) return static_cast<Softmax>(n);

@@ -76,19 +76,9 @@ inline int reach_of(const Maybe& bias) {
     return static_cast<int>(bias->size(1) / 2);
 }
 
-// " masked pruned_zero".
-inline std::string softmax_names() {
-    std::string names;
-    for (const std::string_view name : spion::kSoftmaxNames) {
-        names += " ";
-        names += name;
-    }
-    return names;
-}
-
 inline spion::Softmax softmax_of(const std::string& name) {
     const std::optional<spion::Softmax> softmax = spion::softmax_named(name);
-    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", name, ": give one of", softmax_names());
+    STD_TORCH_CHECK(softmax.has_value(), "softmax is ", name, ": give ", spion::kSoftmaxChoices);
     return *softmax;
 }
 

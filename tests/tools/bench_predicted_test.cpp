@@ -1,12 +1,15 @@
 // `spion bench predicted` without a GPU, and `spion bench attention --autotune` on the host.
 #include <gtest/gtest.h>
 
+#include <fmt/ranges.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
+#include "ir/target.h"
 #include "tests/support/run_command.h"
 
 namespace spion {
@@ -16,9 +19,8 @@ using Json = nlohmann::json;
 
 TEST(BenchPredicted, PrintsPredictionsForANamedTarget) {
     std::set<std::string> outputs;
-    for (const char* target : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"}) {
-        const CommandResult result =
-            run_command(std::string("bench predicted --json --target ") + target);
+    for (const std::string& target : gpu_names()) {
+        const CommandResult result = run_command("bench predicted --json --target " + target);
         ASSERT_EQ(result.exit_code, 0) << result.err;
         const Json json = Json::parse(result.out);
         EXPECT_EQ(json.at("target"), target);
@@ -35,11 +37,10 @@ TEST(BenchPredicted, PrintsPredictionsForANamedTarget) {
                     EXPECT_LE(pass.at(term), pass.at("predicted_ms")) << row << term;
                 }
             }
-            // Where wgmma computes blocks of 128, all gradients are summed together.
+            // Where wgmma computes blocks of 128 and items have many steps, in one kernel.
             const bool fits =
-                row.at("head_dim") == 64 || (row.at("head_dim") == 128 && row.at("density") == 1.0);
-            EXPECT_EQ(together, target == std::string("sm_90a") && row.at("block") == 128 && fits)
-                << row;
+                target == "sm_90a" && row.at("block") == 128 && row.at("head_dim") >= 64;
+            EXPECT_EQ(together, fits && row.at("density") > 0.05) << row;
         }
         EXPECT_TRUE(outputs.insert(result.out).second) << target << " is as another";
     }
@@ -61,9 +62,8 @@ TEST(BenchPredicted, TakesTheCardThatIsNamed) {
 }
 
 TEST(BenchPredicted, RefusesUnknownTargets) {
-    expect_refused(
-        "bench predicted --target sm_75",
-        {"GPU 'sm_75' is not known", "sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, sm_120"});
+    expect_refused("bench predicted --target sm_75",
+                   {"GPU 'sm_75' is not known", fmt::format("{}", fmt::join(gpu_names(), ", "))});
     expect_refused("bench predicted --target sm_90a --repeat 0", {"--repeat is 0"});
     expect_refused("bench predicted --target sm_90a --card h300",
                    {"card 'h300' is not known", "h100 or h200"});

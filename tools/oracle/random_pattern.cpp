@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "ir/ceil_div.h"
 #include "ir/error.h"
 
 namespace spion {
@@ -35,8 +36,8 @@ Grid grid_of(std::int64_t length, std::int64_t key_length, int block) {
     return {.length = length,
             .key_length = keys,
             .block = edge,
-            .rows = (length + edge - 1) / edge,
-            .columns = (keys + edge - 1) / edge};
+            .rows = ceil_div(length, edge),
+            .columns = ceil_div(keys, edge)};
 }
 
 }  // namespace

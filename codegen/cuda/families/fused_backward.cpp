@@ -14,9 +14,10 @@ constexpr int kBlock = 128;
 constexpr int kTileElements = 8192;  // of a streamed tile: rows times D
 constexpr int kStages = 2;
 constexpr int kDeltaRows = 64;
-constexpr WgmmaExposed kExposed{.products = 2.0, .scores = 0.77};
-// Measured on an H200: 0 to 15 % slower on sparse patterns, 10 % faster on full ones.
-constexpr int kOnlyFullWidth = 128;
+// Fitted to medians of an H100 and an H200 at once (docs/results.md), D of 64 and 128.
+constexpr WgmmaExposed kExposed{.products = 1.68, .scores = 0.55};
+// Of a work item and column of D: its partial dQs wait for those of others.
+constexpr double kWaitingClocks = 280;
 
 bool changes_scores(const Attention& attention) {
     return attention.dropout > 0.0F || attention.softcap > 0.0F || attention.alibi ||
@@ -86,10 +87,6 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
     return {*shape_of_role(launch)};
 }
 
-bool slower_on_sparse(const Attention& attention) {
-    return tma_tile_width(attention) == kOnlyFullWidth;
-}
-
 // kDelta's threads keep nothing but a sum.
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     if (launch.role == KernelRole::kGradients) {
@@ -149,8 +146,15 @@ void adjust(KernelLoad& load) {
 }
 
 SmTime time(const KernelLoad& load) {
-    return load.role == KernelRole::kDelta ? time_of_thread_blocks(load)
-                                           : time_of_wgmma(load, kExposed);
+    if (load.role == KernelRole::kDelta) {
+        return time_of_thread_blocks(load);
+    }
+    SmTime time = time_of_wgmma(load, kExposed);
+    const double waiting = kWaitingClocks * tma_tile_width(load.attention) / load.rates.clock;
+    time.compute_seconds +=
+        load.batch_heads * static_cast<double>(load.walk.items) * waiting / load.target.sm_count;
+    time.latency_seconds += waiting;
+    return time;
 }
 
 std::string body(KernelRole role, const KernelPlan& /*plan*/) {
@@ -176,7 +180,6 @@ const KernelFamily kFusedBackward{.name = "fused backward on sm_90a",
                                   .instead = "take the split backward",
                                   .shapes = shapes,
                                   .measured = shape_of_role,
-                                  .slower_on_sparse = slower_on_sparse,
                                   .most_packed_rows = one_block_row,
                                   .packing_can_pay = false,
                                   .packed_shapes = no_packed_shapes,

@@ -24,7 +24,8 @@ constexpr double kCacheShare = 0.65;  // reads run ahead of the work
 constexpr double kInstructionsOfScore = 5;
 // Of packed tiles.
 constexpr double kPackingOverhead = 1.08;  // scores are dropped, boxes are small
-constexpr double kColumnsOverhead = 1.2;   // dK and dV up to D = 64: columns of unequal length
+constexpr double kColumnsOverhead = 1.2;   // dK and dV: columns of unequal length
+constexpr double kWideOverhead = 1.25;     // the same above D = 64
 constexpr double kSmallBoxes = 1.3;        // more, for gather blocks of 16
 
 bool multiplies(KernelRole /*role*/, MatrixUnit unit, DType /*dtype*/, const Target& target) {
@@ -115,8 +116,7 @@ std::vector<TileShape> packed_shapes(const KernelCase& launch, int packed_rows) 
 double packing_overhead(const KernelCase& launch, const TileShape& shape) {
     double overhead = kPackingOverhead;
     if (launch.role == KernelRole::kKeyValueGradient) {
-        // At D = 128 the kernels that are not packed exceed their terms by as much.
-        overhead = tma_tile_width(launch.attention) <= 64 ? kColumnsOverhead : 1;
+        overhead = tma_tile_width(launch.attention) <= 64 ? kColumnsOverhead : kWideOverhead;
     }
     return overhead * (shape.gather_rows < 32 ? kSmallBoxes : 1);
 }

@@ -179,9 +179,8 @@ def plan(
     batch: int = 0,
 ) -> Plan:
     """The plan that the operator takes for tensors [B, heads, length, head_dim], or with varlen for
-    sequences of at most `length` positions; made, and its kernels compiled, if there is none yet.
-    Call it before a CUDA graph is captured, and to give `typical` or `max_blocks`; spion.plan and
-    spion.Attention say what the parameters are."""
+    sequences of at most `length` positions; made, with its kernels, if there is none yet. Call it before a
+    CUDA graph is captured, and to give `typical` or `max_blocks`; spion.Attention has the parameters."""
     where, kv_heads, spans = with_index(device), key_value_heads or heads, spans or varlen
     check(where, dtype)
     words = Words(block, float(scale), softmax, causal)

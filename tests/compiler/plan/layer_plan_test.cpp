@@ -83,7 +83,7 @@ TEST(LayerPlan, TakesTheShapeThatWasAskedFor) {
         "unit=vector, which sm_90a has not: name target host");
 }
 
-TEST(LayerPlan, SumsGradientsAsAskedOrAsTheExtentSays) {
+TEST(LayerPlan, TakesTheBackwardThatIsAskedForOrPredictedFaster) {
     const BlockPattern full = BlockPattern::full(4096, 128);
     const Target target = cuda_target(90);
     const Attention attention = attention_of(4096, 128);
@@ -91,11 +91,10 @@ TEST(LayerPlan, SumsGradientsAsAskedOrAsTheExtentSays) {
         return plan_layer(attention, full, target, options).roles;
     };
     EXPECT_EQ(roles({}), kFusedBackwardRoles);
-    EXPECT_EQ(roles({.density = PatternDensity::kSparse}), kSplitBackwardRoles);
+    EXPECT_EQ(roles({.density = 0.02}), kSplitBackwardRoles);
     EXPECT_EQ(roles({.tables = Tables::kBaked}), kSplitBackwardRoles);
     EXPECT_EQ(roles({.roles = kSplitBackwardRoles}), kSplitBackwardRoles);
-    EXPECT_EQ(roles({.roles = kFusedBackwardRoles, .density = PatternDensity::kSparse}),
-              kFusedBackwardRoles);
+    EXPECT_EQ(roles({.roles = kFusedBackwardRoles, .density = 0.02}), kFusedBackwardRoles);
 }
 
 TEST(LayerPlan, OnlyTheLaunchesThatWereAskedForArePlanned) {
