@@ -15,8 +15,12 @@ enum : int { kBiasEntries = 2 * kRelativeBias + 1 };
 // How many accumulator tiles of [16, 8 * kTiles] are looked at together, whose columns lie side by side
 // in memory, as kTogether columns do.
 template <int kTiles, int kTogether>
-constexpr int kBiasRun = kTiles * 8 <= kTogether ? (kTiles < 8 ? kTiles : 8)
-                                                 : (kTogether < 64 ? kTogether / 8 : 8);
+struct BiasRun {
+    enum : int {
+        kLength = kTiles * 8 <= kTogether ? (kTiles < 8 ? kTiles : 8)
+                                          : (kTogether < 64 ? kTogether / 8 : 8)
+    };
+};
 
 // A query head's biases, by distance.
 struct BiasTable {
@@ -29,7 +33,7 @@ struct BiasTable {
     __device__ __forceinline__ void add(float (&scores)[kTiles][4], int row,
                                         const PositionOf& position_of) const {
         if constexpr (kRelativeBias > 0) {
-            constexpr int kRun = kBiasRun<kTiles, kTogether>, kReach = (int)kRelativeBias;
+            constexpr int kRun = BiasRun<kTiles, kTogether>::kLength, kReach = (int)kRelativeBias;
             static_assert(kTiles % kRun == 0 && kRun % 2 == 0);
 #pragma unroll
             for (int first = 0; first < kTiles; first += kRun) {
@@ -112,7 +116,7 @@ struct BiasGradient {
                                         const PositionOf& position_of) {
         if constexpr (kRelativeBias > 0) {
             if (sums == nullptr) return;
-            constexpr int kRun = kBiasRun<kTiles, kTogether>, kReach = (int)kRelativeBias;
+            constexpr int kRun = BiasRun<kTiles, kTogether>::kLength, kReach = (int)kRelativeBias;
             static_assert(kTiles % kRun == 0 && kRun % 2 == 0);
 #pragma unroll
             for (int first = 0; first < kTiles; first += kRun) {

@@ -95,19 +95,16 @@ def attention_with_lse(
         relative_bias=reach_of(relative_bias),
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
-    changed = softcap or dropout or pattern.patterns > 1
-    changed = changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]
     scores = alibi_slopes, sinks, relative_bias
-    if changed or any(x is not None for x in scores):
-        numbers = float(softcap), float(dropout), pattern.patterns
-        arguments = *given, *numbers, dropout_state, *scores
+    changed = softcap or dropout or pattern.patterns > 1 or any(x is not None for x in scores)
+    if changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]:
+        changes = float(softcap), float(dropout), pattern.patterns, dropout_state, *scores
         in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
-        o, lse = torch.ops.spion.general_attention(*in_dtype, *arguments)
+        o, lse = torch.ops.spion.general_attention(*in_dtype, *given, *changes)
     else:
         o, lse = _op.call(q, k, v, *given)
     if o.requires_grad and not torch.compiler.is_compiling():
-        lse = lse.requires_grad_()
-        lse.register_hook(_refuse_lse)
+        lse.requires_grad_().register_hook(_refuse_lse)
     return o, lse
 
 
