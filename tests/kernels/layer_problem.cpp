@@ -228,7 +228,9 @@ void LayerProblem::expect_norm_linear(const std::vector<std::uint16_t>& y,
     expect_statistics(row_mean, row_rstd, norm);
     Values expected = by_rows(rounded(norm.y), values_of(qkv_weight), gamma.size());
     add_to_rows(expected, qkv_bias);
-    expect_values_near("y", y, expected, 6e-3);
+    // Where fp32's row lies near a tie of bf16 it is rounded the other way: beyond 4 that is 2^-5, times
+    // one weight.
+    expect_values_near("y", y, expected, 1.5e-2);
 }
 
 void LayerProblem::expect_norm_linear_gradients(const std::vector<std::uint16_t>& new_d_x,

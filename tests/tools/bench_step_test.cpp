@@ -61,8 +61,9 @@ TEST(BenchStep, TakesOtherWidths) {
         "bench step --json --device cpu --batch 1 --length 128 --repeat 1 --heads 3 --head-dim 16 "
         "--feed-forward 96");
     ASSERT_EQ(result.exit_code, 0) << result.err;
+    const Json json = Json::parse(result.out);
     double flop = 0;
-    for (const Json& work : Json::parse(result.out).at("works")) {
+    for (const Json& work : json.at("works")) {
         flop += work.at("flop").get<double>();
     }
     EXPECT_EQ(flop, 4.0 * 3 * 2 * 128 * (4 * 48 * 48 + 2 * 48 * 96));

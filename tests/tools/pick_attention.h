@@ -183,8 +183,7 @@ inline AttentionCase with_changed_scores(std::mt19937_64& random, AttentionCase 
     }
     if ((changes & 32) != 0) {
         attention.softcap = 0.0F;  // which an expression has itself
-        attention.score =
-            canonical_score(test::random_score(random, 3, attention.dtype != DType::kTf32));
+        attention.score = canonical_score(test::random_score(random, 3, false));
     }
     problem.values = random_score_values(attention, problem.seed);
     problem.values->dropout_enabled = pick(random, 0, 4) > 0;
