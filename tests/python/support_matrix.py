@@ -44,8 +44,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   backward, or mma, is taken there.
 * Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one
   pattern, cut to each sequence, or patterns of each sequence's own, and keys that are sequences of their own, but in Hugging Face, where
-  there is one pattern and as many keys as queries. Through the library's calls, and with patterns or keys of their own, they have run
-  on the host alone.
+  there is one pattern and as many keys as queries.
 * V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; where D and Dv
   come to tiles of unlike width, 32, 64 or 128 columns, mma takes the place of wgmma and warps.
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
