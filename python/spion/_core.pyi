@@ -12,6 +12,8 @@ class Frozen(RuntimeError):
 class UserError(ValueError):
     pass
 
+SOFTMAXES: dict[str, int]
+
 def version() -> str: ...
 def abi_version() -> int: ...
 
