@@ -34,6 +34,17 @@ Values by_rows(const Values& x, const Values& weight, std::size_t in) {
     }
     return y;
 }
+// How far x W^T may move where values of x lie so near a tie of bf16 that a kernel, which has them in
+// fp32, may round them to its other side.
+Values moved_by_ties(const Values& x, Values weight, std::size_t in) {
+    Values units;  // 0 where there is no tie
+    for (const double value : x) {
+        const double near = 1e-6 * (1 + std::abs(value));
+        units.push_back(bf16_value(bf16_bits(value + near)) - bf16_value(bf16_bits(value - near)));
+    }
+    for (double& value : weight) value = std::abs(value);
+    return by_rows(units, weight, in);
+}
 // x [N, out], weight [out, in] -> x W [N, in].
 Values by_columns(const Values& x, const Values& weight, std::size_t in) {
     const std::size_t out = weight.size() / in, rows = x.size() / out;
@@ -228,9 +239,8 @@ void LayerProblem::expect_norm_linear(const std::vector<std::uint16_t>& y,
     expect_statistics(row_mean, row_rstd, norm);
     Values expected = by_rows(rounded(norm.y), values_of(qkv_weight), gamma.size());
     add_to_rows(expected, qkv_bias);
-    // Where fp32's row lies near a tie of bf16 it is rounded the other way: beyond 4 that is 2^-5, times
-    // one weight.
-    expect_values_near("y", y, expected, 1.5e-2);
+    expect_values_near("y", y, expected, 6e-3,
+                       moved_by_ties(norm.y, values_of(qkv_weight), gamma.size()));
 }
 
 void LayerProblem::expect_norm_linear_gradients(const std::vector<std::uint16_t>& new_d_x,

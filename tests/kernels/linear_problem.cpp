@@ -8,14 +8,15 @@
 namespace spion {
 namespace {
 
-void expect_near(const char* name, const Values& actual, const Values& expected, double tolerance) {
+void expect_near(const char* name, const Values& actual, const Values& expected, double tolerance,
+                 const Values& more = {}) {
     ASSERT_EQ(actual.size(), expected.size()) << name;
     double squares = 0;
     for (const double value : expected) squares += value * value;
     const double scale = std::sqrt(squares / static_cast<double>(expected.size()));
     for (std::size_t i = 0; i < actual.size(); ++i) {
         ASSERT_TRUE(std::abs(actual[i] - expected[i]) <=
-                    tolerance * (std::abs(expected[i]) + scale))
+                    tolerance * (std::abs(expected[i]) + scale) + (more.empty() ? 0 : more[i]))
             << name << "[" << i << "] is " << actual[i] << " instead of " << expected[i];
     }
 }
@@ -30,10 +31,10 @@ std::vector<std::uint16_t> random_bf16(std::int64_t count, double spread, std::m
 }
 
 void expect_values_near(const char* name, const std::vector<std::uint16_t>& actual,
-                        const Values& expected, double tolerance) {
+                        const Values& expected, double tolerance, const Values& more) {
     Values values;
     for (const std::uint16_t bits : actual) values.push_back(bf16_value(bits));
-    expect_near(name, values, expected, tolerance);
+    expect_near(name, values, expected, tolerance, more);
 }
 
 // To nearest, ties to even.

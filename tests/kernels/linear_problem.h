@@ -32,9 +32,9 @@ struct LinearProblem {
 
 // Normal values of standard deviation `spread`.
 std::vector<std::uint16_t> random_bf16(std::int64_t count, double spread, std::mt19937& random);
-// bf16 values, each within tolerance * (|expected| + root mean square of expected).
+// bf16 values, each within tolerance * (|expected| + root mean square of expected), and what `more` says.
 void expect_values_near(const char* name, const std::vector<std::uint16_t>& actual,
-                        const Values& expected, double tolerance);
+                        const Values& expected, double tolerance, const Values& more = {});
 std::uint16_t bf16_bits(double value);
 double bf16_value(std::uint16_t bits);
 
