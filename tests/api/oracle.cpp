@@ -299,7 +299,8 @@ std::string faults(const Problem& problem, const Outputs& outputs, double tolera
                                                .relative_bias = problem.relative_bias}});
     std::string text = fault("o", outputs.o, reference.o, 0, tolerance);
     if (!outputs.lse.empty()) {
-        text += fault("lse", defined_lse(problem, outputs, reference), reference.lse, 0, tolerance);
+        text += fault("lse", defined_lse(problem, outputs, reference), reference.lse,
+                      reference.lse_terms, tolerance);
     }
     if (!outputs.d_q.empty()) {
         text += fault("d_q", outputs.d_q, reference.d_q, reference.d_q_terms, tolerance) +

@@ -38,6 +38,7 @@ struct Head {
     double* d_q;                          // [L, D]
     std::vector<double> d_k, d_v;         // [Lk, D], of this head alone
     std::vector<double> q_norm, k_norm;   // [L], [Lk] Euclidean norm of each row
+    double lse_terms = 0;                 // squared
     double d_q_terms = 0, d_k_terms = 0;  // squared
     double d_sink = 0, d_sink_terms = 0;  // the latter squared
     std::vector<double> d_bias = {};      // [2R + 1]
@@ -179,6 +180,13 @@ SoftmaxRow softmax_row(Head& head, std::int64_t i, const std::vector<std::int64_
         value /= z;
     }
     row.sink /= z > 0 ? z : 1;
+    // D products of random signs add up to |q| |k| / sqrt(D) as a rule: a score's error of rounding
+    // is proportional to that, however near to 0 the score is.
+    double terms = 0;
+    for (std::size_t n = 0; n < keys.size(); ++n) {
+        terms += row.p[n] * std::abs(row.slopes[n]) * head.q_norm[i] * head.k_norm[keys[n]];
+    }
+    head.lse_terms += terms * terms / attention.head_dim;
     head.lse[i] = z > 0 ? m + std::log(z) : kNone;
     return row;
 }
@@ -235,9 +243,9 @@ std::vector<double> row_norms(const std::vector<double>& rows, int width) {
     return norms;
 }
 
-// Squared d_q_terms and d_k_terms of one (b, h), and what it adds to dK and dV [L, D].
+// Squared terms of one (b, h), and what it adds to dK and dV [L, D].
 struct HeadTerms {
-    double d_q = 0, d_k = 0, d_sink = 0, d_sink_terms = 0, d_bias_terms = 0;
+    double lse = 0, d_q = 0, d_k = 0, d_sink = 0, d_sink_terms = 0, d_bias_terms = 0;
     std::vector<double> d_k_of_head, d_v_of_head, d_bias;
 };
 
@@ -292,7 +300,8 @@ HeadTerms run_head(const ReferenceProblem& problem, const ScoreGraph* expression
     for (std::int64_t i = 0; i < rows; ++i) {
         run_row(head, i);
     }
-    return {.d_q = head.d_q_terms,
+    return {.lse = head.lse_terms,
+            .d_q = head.d_q_terms,
             .d_k = head.d_k_terms,
             .d_sink = head.d_sink,
             .d_sink_terms = head.d_sink_terms,
@@ -340,6 +349,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
     run_on_threads(static_cast<int>(std::min<std::int64_t>(thread_count(), heads)), work);
     for (std::int64_t index = 0; index < heads; ++index) {
         const HeadTerms& head = terms[index];
+        result.lse_terms += head.lse;
         result.d_q_terms += head.d_q;
         result.d_k_terms += head.d_k;
         if (problem.attention.sink) {
@@ -359,6 +369,7 @@ ReferenceResult reference_attention(const ReferenceProblem& problem) {
         }
     }
     result.d_sinks_terms = std::sqrt(result.d_sinks_terms);
+    result.lse_terms = std::sqrt(result.lse_terms);
     result.d_q_terms = std::sqrt(result.d_q_terms);
     result.d_k_terms = std::sqrt(result.d_k_terms);
     result.d_relative_bias_terms = std::sqrt(result.d_relative_bias_terms);

@@ -36,6 +36,9 @@ struct ReferenceResult {
     // rounding either is proportional to these. Where a row has one large P, |dQ| is far smaller.
     // So for the sinks' and the bias' gradients, whose terms cancel between rows too: there the root
     // of the squares' sum of all terms, which is what so many terms add up to as a rule.
+    // And for the LSE: of a row of one key it is a score, which may lie near 0 while the products
+    // that it sums do not.
+    double lse_terms = 0;
     double d_q_terms = 0;
     double d_k_terms = 0;
     double d_sinks_terms = 0;

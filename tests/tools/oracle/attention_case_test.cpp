@@ -168,6 +168,29 @@ TEST(JudgeOfNothing, AllowsTheRoundingErrorOfTermsThatCancel) {
     EXPECT_FALSE(compare_outputs(problem, inputs, outputs)[2].passed());
 }
 
+// One key a row: the LSE is that key's score, here a sum of products that cancel.
+TEST(JudgeOfNothing, AllowsTheRoundingErrorOfScoresThatCancel) {
+    AttentionCase problem = plain_attention(DType::kFp32, BlockPattern::full(40, 16));
+    problem.attention.softmax = SoftmaxKind::kMasked;
+    problem.attention.key_padding = true;
+    problem.lengths = {1, 1};
+    AttentionInputs inputs = random_inputs(problem);
+    const int width = problem.attention.head_dim;
+    for (std::size_t at = 0; at < inputs.q.size(); at += width) {
+        for (int d = 0; d < width; d += 2) {
+            inputs.q[at + d] = inputs.q[at + d + 1] = 1;
+        }
+    }
+    for (std::size_t d = 0; d < inputs.k.size(); d += 2) {
+        inputs.k[d + 1] = -inputs.k[d];
+    }
+    AttentionOutputs outputs = exact_outputs(problem, inputs);
+    outputs.lse[0] += 1e-6F;
+    EXPECT_TRUE(compare_outputs(problem, inputs, outputs)[1].passed());
+    outputs.lse[0] += 1e-2F;
+    EXPECT_FALSE(compare_outputs(problem, inputs, outputs)[1].passed());
+}
+
 TEST(CaseReport, NamesEveryFailure) {
     CaseReport report{.repeatable = true, .in_bounds = true};
     report.errors = {{.name = "o", .relative = 1e-6, .tolerance = 1e-5},
