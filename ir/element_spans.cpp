@@ -1,5 +1,7 @@
 #include "ir/element_spans.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -105,6 +107,25 @@ void check_documents(const std::vector<int>& ids, const char* what, std::int64_t
 }
 
 }  // namespace
+
+std::string to_text(const MaskRules& rules) {
+    std::string text = rules.causal ? " causal" : "";
+    if (rules.left || rules.right) {
+        text += fmt::format(" window={},{}", rules.left.value_or(-1), rules.right.value_or(-1));
+    }
+    const auto add = [&text](const char* name, const std::vector<int>& numbers) {
+        if (!numbers.empty()) {
+            text += fmt::format(" {}=[{}]", name, fmt::join(numbers, ","));
+        }
+    };
+    add("documents", rules.documents);
+    add("key_documents", rules.key_documents);
+    add("prefixes", rules.prefixes);
+    add("query_lengths", rules.query_lengths);
+    add("sequence_lengths", rules.sequence_lengths);
+    add("key_sequence_lengths", rules.key_sequence_lengths);
+    return text;
+}
 
 void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,
            std::int64_t key_length) {

@@ -42,6 +42,10 @@ struct ElementSpans {
     std::vector<int> keys;     // [B, Lk, 2] the queries that keep a key
 };
 
+// " causal window=3,0 documents=[..]": the rules that are given; "" where none is. A side of the
+// window that is left out is -1.
+std::string to_text(const MaskRules& rules);
+
 // Throws UserError for sizes that do not fit the batch, windows below 0, ids that decrease, and a
 // prefix without causal. key_length: Lk; 0: L.
 void check(const MaskRules& rules, std::int64_t batch, std::int64_t length,

@@ -373,5 +373,25 @@ TEST(Architecture, FewFilesNameUnitsAndArchitectures) {
     EXPECT_EQ(found.count("ir/tile_shape.h"), 1U) << "the words that are sought are no longer used";
 }
 
+// A test that no list of sources names is never built, and nobody misses it.
+TEST(Architecture, EveryTestIsBuilt) {
+    std::set<std::string> tests, named;
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(kRoot / "tests")) {
+        const fs::path path = entry.path().lexically_relative(kRoot);
+        if (path.string().ends_with("_test.cpp")) {
+            tests.insert(path.string());
+        } else if (path.filename() == "CMakeLists.txt" || path.extension() == ".cmake") {
+            std::ifstream file(entry.path());
+            for (std::string word; file >> word;) {
+                named.insert((path.parent_path() / word.substr(0, word.find(')'))).string());
+            }
+        }
+    }
+    for (const std::string& test : tests) {
+        EXPECT_EQ(named.count(test), 1U) << test;
+    }
+    EXPECT_GT(tests.size(), 100U);
+}
+
 }  // namespace
 }  // namespace spion

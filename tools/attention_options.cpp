@@ -60,10 +60,16 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
                        "fp32, tf32, bf16 or fp16 (the host has fp32); default bf16 on a GPU");
     command.add_option("--softmax", options.softmax, any_of_names(kSoftmaxNames))
         ->capture_default_str();
-    command.add_flag("--causal", options.causal, "a query keeps the keys up to its own position");
+    command.add_flag("--causal", options.rules.causal,
+                     "a query keeps the keys up to its own position");
     command
-        .add_option("--window", options.window,
-                    "a query keeps keys so many positions to its left and right: 1024,0")
+        .add_option_function<std::vector<int>>(
+            "--window",
+            [&rules = options.rules](const std::vector<int>& sides) {
+                rules.left = sides[0];
+                rules.right = sides[1];
+            },
+            "a query keeps keys so many positions to its left and right: 1024,0")
         ->delimiter(',')
         ->expected(2);
     command.add_option("--dropout", options.dropout,
@@ -102,20 +108,20 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
                     "with --kv-length: lengths of the documents among the keys, Lk together")
         ->delimiter(',');
     command
-        .add_option("--prefixes", options.prefixes,
+        .add_option("--prefixes", options.rules.prefixes,
                     "with --causal: so many keys of each sample that every query keeps")
         ->delimiter(',');
     command
-        .add_option("--query-lengths", options.query_lengths,
+        .add_option("--query-lengths", options.rules.query_lengths,
                     "valid queries of each sample: the others keep nothing")
         ->delimiter(',');
     command
-        .add_option("--sequences", options.sequences,
+        .add_option("--sequences", options.rules.sequence_lengths,
                     "lengths of B sequences of at most L that lie end to end, nothing padded; the "
                     "pattern is cut to each")
         ->delimiter(',');
     command
-        .add_option("--kv-sequences", options.kv_sequences,
+        .add_option("--kv-sequences", options.rules.key_sequence_lengths,
                     "with --sequences: lengths of at most Lk of B sequences of keys, where they "
                     "are not those of the queries")
         ->delimiter(',');
@@ -199,11 +205,12 @@ HeadPatterns load_pattern(const AttentionOptions& options) {
 
 namespace {
 
-// What the launch says, and not the kernel.
+// Whether there is a rule that a launch says; causal alone is the kernel's.
 bool asks_for_spans(const AttentionOptions& options) {
-    return !options.window.empty() || !options.documents.empty() || !options.kv_documents.empty() ||
-           !options.prefixes.empty() || !options.query_lengths.empty() ||
-           !options.sequences.empty();
+    MaskRules beside_causal = options.rules;
+    beside_causal.causal = false;
+    return beside_causal != MaskRules{} || !options.documents.empty() ||
+           !options.kv_documents.empty();
 }
 
 // Ids [L] of documents of these lengths, end to end.
@@ -226,19 +233,7 @@ std::vector<int> document_ids(const std::vector<int>& lengths, std::int64_t leng
 }  // namespace
 
 MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
-    MaskRules rules{.causal = options.causal,
-                    .left = {},
-                    .right = {},
-                    .documents = {},
-                    .key_documents = {},
-                    .prefixes = options.prefixes,
-                    .query_lengths = options.query_lengths,
-                    .sequence_lengths = options.sequences,
-                    .key_sequence_lengths = options.kv_sequences};
-    if (!options.window.empty()) {
-        rules.left = options.window[0];
-        rules.right = options.window[1];
-    }
+    MaskRules rules = options.rules;
     const std::int64_t keys = options.kv_length == 0 ? length : options.kv_length;
     const auto for_every_sample = [&](const std::vector<int>& ids, std::vector<int>& all) {
         for (std::int64_t b = 0; b < options.batch; ++b) {
@@ -268,7 +263,7 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .key_padding = !options.lengths.empty(),
         .dropout = options.dropout,
         .mask = asks_for_spans(options) ? ElementMask::kSpans
-                : options.causal        ? ElementMask::kCausal
+                : options.rules.causal  ? ElementMask::kCausal
                                         : ElementMask::kNone,
         .kv_heads = options.kv_heads,
         .kv_length = options.kv_length,
@@ -278,8 +273,8 @@ Attention describe_attention(const AttentionOptions& options, std::int64_t lengt
         .alibi = options.alibi,
         .sink = options.sink,
         .relative_bias = options.relative_bias,
-        .varlen = !options.sequences.empty(),
-        .key_starts = !options.kv_sequences.empty(),
+        .varlen = !options.rules.sequence_lengths.empty(),
+        .key_starts = !options.rules.key_sequence_lengths.empty(),
         .sequence_patterns = options.sequence_patterns,
         .score = canonical_score(options.score),
         .score_derivative = canonical_score(options.score_derivative),

@@ -41,14 +41,9 @@ struct AttentionOptions {
     bool alibi = false, sink = false;
     int relative_bias = 0;                // 0: none
     std::string score, score_derivative;  // expressions; empty: none, and a derived one
-    bool causal = false;
-    std::vector<int> window;         // left, right; empty: none
-    std::vector<int> documents;      // their lengths, L together, the same of every sample
+    MaskRules rules;                      // those whose flags say them as they are
+    std::vector<int> documents;      // lengths of documents, L together, the same of every sample
     std::vector<int> kv_documents;   // the same of keys, where Lk is not L
-    std::vector<int> prefixes;       // [B], or empty
-    std::vector<int> query_lengths;  // [B], or empty
-    std::vector<int> sequences;      // lengths of sequences that lie end to end, [B]; or empty
-    std::vector<int> kv_sequences;   // the same of keys, where they are sequences of their own
     std::optional<int> packed_rows;  // block rows a tile; nothing: what the cost model chooses
 };
 
@@ -66,7 +61,7 @@ std::unique_ptr<Device> open_device(const AttentionOptions& options);
 // UserError for values out of range and files that cannot be read. A pattern's file may say its
 // length and block itself. One line on stderr says so when a mask sets parts of blocks.
 HeadPatterns load_pattern(const AttentionOptions& options);
-// The rules of a launch's mask, for an attention whose mask is kSpans.
+// The rules of a launch's mask, documents among them, for an attention whose mask is kSpans.
 MaskRules mask_rules(const AttentionOptions& options, std::int64_t length);
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,
                              const Target& target);

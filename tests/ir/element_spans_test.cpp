@@ -35,6 +35,25 @@ TEST(ElementSpans, AreWhatEachRuleSays) {
     EXPECT_EQ(queries_of(rules, 3), (std::vector<int>{0, 3, 3, 3, 3, 3}));
 }
 
+TEST(ElementSpans, RulesAreSaidInWords) {
+    MaskRules rules;
+    EXPECT_EQ(to_text(rules), "");
+    rules.causal = true;
+    rules.right = 2;
+    EXPECT_EQ(to_text(rules), " causal window=-1,2");
+    rules = {};
+    rules.left = 3;
+    rules.documents = {0, 0, 1};
+    rules.key_documents = {0, 1};
+    rules.prefixes = {4};
+    rules.query_lengths = {5};
+    rules.sequence_lengths = {6};
+    rules.key_sequence_lengths = {7};
+    EXPECT_EQ(to_text(rules),
+              " window=3,-1 documents=[0,0,1] key_documents=[0,1] prefixes=[4] query_lengths=[5] "
+              "sequence_lengths=[6] key_sequence_lengths=[7]");
+}
+
 // Every conjunction: spans against the rules' words, ends that never decrease, keys the transpose
 // of queries.
 TEST(ElementSpans, AgreeWithTheWordsOnRandomRules) {

@@ -85,34 +85,6 @@ void check_batch(const AttentionCase& problem) {
     }
 }
 
-// " causal window=3,0 documents=.." of rules that are given.
-std::string to_text(const MaskRules& rules) {
-    std::string text = rules.causal ? " causal" : "";
-    if (rules.left || rules.right) {
-        text += fmt::format(" window={},{}", rules.left.value_or(-1), rules.right.value_or(-1));
-    }
-    if (!rules.documents.empty()) {
-        text += fmt::format(" documents=[{}]", fmt::join(rules.documents, ","));
-    }
-    if (!rules.key_documents.empty()) {
-        text += fmt::format(" key_documents=[{}]", fmt::join(rules.key_documents, ","));
-    }
-    if (!rules.prefixes.empty()) {
-        text += fmt::format(" prefixes=[{}]", fmt::join(rules.prefixes, ","));
-    }
-    if (!rules.query_lengths.empty()) {
-        text += fmt::format(" query_lengths=[{}]", fmt::join(rules.query_lengths, ","));
-    }
-    if (!rules.sequence_lengths.empty()) {
-        text += fmt::format(" sequence_lengths=[{}]", fmt::join(rules.sequence_lengths, ","));
-    }
-    if (!rules.key_sequence_lengths.empty()) {
-        text +=
-            fmt::format(" key_sequence_lengths=[{}]", fmt::join(rules.key_sequence_lengths, ","));
-    }
-    return text;
-}
-
 }  // namespace
 
 std::string to_text(const AttentionCase& problem) {
