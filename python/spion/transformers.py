@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from . import _packed
+from ._mask_functions import spans_of_function
 from ._core import UserError
 from ._pattern import Pattern
 from .torch import attention
@@ -45,7 +46,11 @@ class _Refused:
 def _spans(
     function: Callable[..., Any], valid: torch.Tensor, batch: int, length: int
 ) -> torch.Tensor | None:
-    """Of the mask that a function of transformers computes, less the keys that are not valid."""
+    """Of the mask that a function of transformers computes, less the keys that are not valid. One that is
+    none of transformers' own is evaluated, element by element."""
+    made = spans_of_function(function, valid, batch, length)
+    if made is not None:
+        return made
     device = valid.device
     keys, samples = torch.arange(length, device=device), torch.arange(batch, device=device)
     head = torch.zeros((), dtype=torch.int64, device=device)
