@@ -86,7 +86,7 @@ void Operator::add(const nb::object& plan, nb::handle q, nb::handle k, nb::handl
     const Array values(v, "v", Access::kRead, nullptr);
     const Array numbers(given.tables, "tables", Access::kRead, nullptr);
     const PlanKey key = key_of(queries.seen(), keys.seen(), values.seen(), numbers.seen().shape[0],
-                               given, words, changes);
+                               given, words, changes, scores_.add(changes));
     plans_.insert_or_assign(key,
                             Entry{nb::cast<const LentPlan*>(plan), plan, {}, {}, {}, {}, {}, {}});
 }
@@ -143,13 +143,13 @@ nb::object Operator::backward(nb::handle d_o, nb::handle q, nb::handle k, nb::ha
 }
 
 nb::object Operator::forward_packed(nb::handle qkv, std::int64_t heads, const Given& given,
-                                    const Words& words) {
+                                    const Words& words, const Changes* changes) {
     std::optional<Array> whole;
     if (!lend_packed(whole, qkv, heads)) {
         return nb::none();
     }
     const Heads of(*whole, heads, kNames);
-    Entry* const entry = find(of.q, of.k, of.v, given, words, nullptr);
+    Entry* const entry = find(of.q, of.k, of.v, given, words, changes);
     if (entry == nullptr || !are_readable({&of.q, &of.k, &of.v}, entry->plan->cuda)) {
         return nb::none();
     }
@@ -159,12 +159,13 @@ nb::object Operator::forward_packed(nb::handle qkv, std::int64_t heads, const Gi
                                        entry->packed);
     const Array made(o, "o", Access::kWrite, nullptr);
     const Array written(made, "o", 0, heads);
-    nb::object lse = run_into(*entry, qkv, {&of.q, &of.k, &of.v, &written}, near, given, nullptr);
+    nb::object lse = run_into(*entry, qkv, {&of.q, &of.k, &of.v, &written}, near, given, changes);
     return nb::make_tuple(std::move(o), std::move(lse));
 }
 
 nb::object Operator::backward_packed(nb::handle d_o, nb::handle qkv, nb::handle o, nb::handle lse,
-                                     std::int64_t heads, const Given& given, const Words& words) {
+                                     std::int64_t heads, const Given& given, const Words& words,
+                                     const Changes* changes) {
     std::optional<Array> whole, lent_o, lent_d_o;
     if (!lend_packed(whole, qkv, heads) || !lend(lent_o, o, "o") || !lend(lent_d_o, d_o, "d_o") ||
         lent_o->seen().rank != 4 || lent_d_o->seen().rank != 4) {
@@ -173,7 +174,7 @@ nb::object Operator::backward_packed(nb::handle d_o, nb::handle qkv, nb::handle 
     const Heads of(*whole, heads, kNames);
     const Array result(*lent_o, "o", 0, lent_o->seen().shape[2]);
     const Array gradient(*lent_d_o, "d_o", 0, lent_d_o->seen().shape[2]);
-    Entry* const entry = find(of.q, of.k, of.v, given, words, nullptr);
+    Entry* const entry = find(of.q, of.k, of.v, given, words, changes);
     if (entry == nullptr ||
         !are_readable({&of.q, &of.k, &of.v, &result, &gradient}, entry->plan->cuda)) {
         return nb::none();
@@ -184,7 +185,7 @@ nb::object Operator::backward_packed(nb::handle d_o, nb::handle qkv, nb::handle 
     const Array d_qkv(made, "d_qkv", Access::kWrite, nullptr);
     const Heads to(d_qkv, heads, kGradientNames);
     run_into(*entry, qkv, {&of.q, &of.k, &of.v, &result, &gradient, &to.q, &to.k, &to.v}, lse,
-             given, nullptr);
+             given, changes);
     return made;
 }
 
@@ -197,8 +198,8 @@ Operator::Entry* Operator::find(const Array& q, const Array& k, const Array& v, 
     if (numbers.seen().rank != 1) {
         return nullptr;
     }
-    const auto found = plans_.find(
-        key_of(q.seen(), k.seen(), v.seen(), numbers.seen().shape[0], given, words, changes));
+    const auto found = plans_.find(key_of(q.seen(), k.seen(), v.seen(), numbers.seen().shape[0],
+                                          given, words, changes, scores_.find(changes)));
     return found == plans_.end() ? nullptr : &found->second;
 }
 

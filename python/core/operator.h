@@ -39,10 +39,11 @@ class Operator {
 
     // The same of heads that lie side by side, [B, L, H + 2 Hkv, D]: (o [B, L, H, D], lse), or None.
     nb::object forward_packed(nb::handle qkv, std::int64_t heads, const Given& given,
-                              const Words& words);
+                              const Words& words, const Changes* changes);
     // d_qkv, or None. d_o and o: [B, L, H, D].
     nb::object backward_packed(nb::handle d_o, nb::handle qkv, nb::handle o, nb::handle lse,
-                               std::int64_t heads, const Given& given, const Words& words);
+                               std::int64_t heads, const Given& given, const Words& words,
+                               const Changes* changes);
 
   private:
     struct Entry {
@@ -78,6 +79,7 @@ class Operator {
     Outputs outputs_;
     nb::object new_empty_, is_capturing_, lasting_, uint8_;
     nb::object head_name_, version_name_;  // of attributes
+    ScoreNumbers scores_;
     std::unordered_map<PlanKey, Entry, PlanKeyHash> plans_;
     std::vector<Kept> kept_;  // guarded by Python's lock
     std::mutex mutex_;        // whoever launches with a kept workspace

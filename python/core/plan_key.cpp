@@ -10,6 +10,15 @@
 
 namespace spion::python {
 
+namespace {
+
+// Of both expressions; neither has a line's end in it.
+std::string text_of(const Changes& changes) {
+    return std::string(changes.score) + '\n' + changes.score_derivative;
+}
+
+}  // namespace
+
 std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
     const auto words = std::bit_cast<std::array<std::uint64_t, sizeof(PlanKey) / 8>>(key);
     std::uint64_t hash = 0;
@@ -18,6 +27,24 @@ std::size_t PlanKeyHash::operator()(const PlanKey& key) const {
         hash ^= hash >> 32;
     }
     return static_cast<std::size_t>(hash);
+}
+
+std::int64_t ScoreNumbers::find(const Changes* changes) const {
+    if (changes == nullptr || (*changes->score == '\0' && *changes->score_derivative == '\0')) {
+        return 0;
+    }
+    const auto found = numbers_.find(text_of(*changes));
+    return found == numbers_.end() ? -1 : found->second;
+}
+
+std::int64_t ScoreNumbers::add(const Changes* changes) {
+    const std::int64_t found = find(changes);
+    if (found >= 0) {
+        return found;
+    }
+    const auto number = static_cast<std::int64_t>(numbers_.size()) + 1;
+    numbers_.emplace(text_of(*changes), number);
+    return number;
 }
 
 namespace {
@@ -34,8 +61,8 @@ std::int64_t entries_of(nb::handle bias) {
 }  // namespace
 
 PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::Tensor& v,
-               std::int64_t numbers, const Given& given, const Words& words,
-               const Changes* changes) {
+               std::int64_t numbers, const Given& given, const Words& words, const Changes* changes,
+               std::int64_t score) {
     const std::optional<Softmax> softmax = softmax_named(words.softmax);
     PlanKey key = {.device = std::int64_t{q.device.type} << 32 | q.device.ordinal,
                    .dtype = q.dtype.code << 8 | q.dtype.bits,
@@ -52,6 +79,7 @@ PlanKey key_of(const dlpack::Tensor& q, const dlpack::Tensor& k, const dlpack::T
                    .dropout = 0,
                    .patterns = 1,
                    .bias_entries = 0,
+                   .score = score,
                    // There is never a plan for a name that nothing has.
                    .softmax = softmax.has_value() ? static_cast<std::int64_t>(*softmax) : -1,
                    .flags = (given.lengths.is_none() ? 0 : 2) | (words.causal ? 4 : 0) |

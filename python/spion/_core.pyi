@@ -247,6 +247,8 @@ class Operator:
         arg14: object | None,
         arg15: object | None,
         arg16: object | None,
+        arg17: str,
+        arg18: str,
         /,
     ) -> None: ...
     def forward(
@@ -282,6 +284,8 @@ class Operator:
         arg14: object | None,
         arg15: object | None,
         arg16: object | None,
+        arg17: str,
+        arg18: str,
         /,
     ) -> object: ...
     def backward(
@@ -323,8 +327,10 @@ class Operator:
         arg17: object | None,
         arg18: object | None,
         arg19: object | None,
-        arg20: object | None,
-        arg21: object | None,
+        arg20: str,
+        arg21: str,
+        arg22: object | None,
+        arg23: object | None,
         /,
     ) -> object: ...
     def forward_packed(
@@ -338,6 +344,8 @@ class Operator:
         arg6: str,
         arg7: bool,
         arg8: object | None,
+        arg9: str,
+        arg10: str,
         /,
     ) -> object: ...
     def backward_packed(
@@ -354,6 +362,8 @@ class Operator:
         arg9: str,
         arg10: bool,
         arg11: object | None,
+        arg12: str,
+        arg13: str,
         /,
     ) -> object: ...
 

@@ -4,6 +4,7 @@
     spion.transformers.register()
     model = AutoModel.from_config(config, attn_implementation="spion")
     spion.transformers.set_patterns(model, patterns)      one for all layers, or one for each
+    spion.transformers.set_scores(model, "score-0.1*log(1+fabs(q-k))")      the same of scores
 
 A layer without a pattern computes the full one. Encoders and decoders with grouped queries run, with
 causal masks, sliding windows, packed sequences and padding on either side: any mask in which each
@@ -25,6 +26,7 @@ import torch
 from torch import nn
 
 from . import _packed
+from ._mask_functions import spans_of_function
 from ._core import UserError
 from ._pattern import Pattern
 from .torch import attention
@@ -44,7 +46,11 @@ class _Refused:
 def _spans(
     function: Callable[..., Any], valid: torch.Tensor, batch: int, length: int
 ) -> torch.Tensor | None:
-    """Of the mask that a function of transformers computes, less the keys that are not valid."""
+    """Of the mask that a function of transformers computes, less the keys that are not valid. One that is
+    none of transformers' own is evaluated, element by element."""
+    made = spans_of_function(function, valid, batch, length)
+    if made is not None:
+        return made
     device = valid.device
     keys, samples = torch.arange(length, device=device), torch.arange(batch, device=device)
     head = torch.zeros((), dtype=torch.int64, device=device)
@@ -140,11 +146,14 @@ def attention_forward(
     _check(query, key, bool(causal), spans is not None, kwargs)
     pattern = getattr(module, "spion_pattern", None)
     sinks = kwargs.get("s_aux")
+    score, derivative = getattr(module, "spion_score", ("", ""))
     numbers: dict[str, Any] = {
         "scale": scaling or 0.0,
         "softcap": kwargs.get("softcap") or 0.0,
         "dropout": dropout,
         "sinks": None if sinks is None else sinks.float(),
+        "score": score,
+        "score_derivative": derivative,
     }
     sequences = _packed.sequences_of(query, key, pattern, lengths, kwargs)
     if sequences is not None:
@@ -186,9 +195,14 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, mask)
 
 
+def _layers(model: nn.Module) -> list[Any]:
+    """Those of self-attention, in order."""
+    return [m for m in model.modules() if hasattr(m, "is_causal") and hasattr(m, "config")]
+
+
 def set_patterns(model: nn.Module, patterns: Pattern | Sequence[Pattern]) -> None:
     """A pattern for all self-attention layers of the model, or one for each in order."""
-    layers = [m for m in model.modules() if hasattr(m, "is_causal") and hasattr(m, "config")]
+    layers = _layers(model)
     each = [patterns] * len(layers) if isinstance(patterns, Pattern) else list(patterns)
     if not layers or len(each) != len(layers):
         raise UserError(
@@ -197,3 +211,24 @@ def set_patterns(model: nn.Module, patterns: Pattern | Sequence[Pattern]) -> Non
         )
     for layer, pattern in zip(layers, each):
         layer.spion_pattern = pattern
+
+
+def set_scores(
+    model: nn.Module,
+    scores: str | Sequence[str],
+    derivatives: str | Sequence[str] = "",
+) -> None:
+    """What scores become: an expression for all self-attention layers of the model, or one for each in
+    order, "" for none; spion.torch.attention says what they may be, and when derivatives are given."""
+    layers = _layers(model)
+    each = []
+    for name, given in (("scores", scores), ("derivatives", derivatives)):
+        texts = [given] * len(layers) if isinstance(given, str) else list(given)
+        if not layers or len(texts) != len(layers):
+            raise UserError(
+                f"{len(texts)} {name} were given for {len(layers)} attention layers: give one, or one "
+                "for each"
+            )
+        each.append(texts)
+    for layer, *pair in zip(layers, *each):
+        layer.spion_score = tuple(pair)

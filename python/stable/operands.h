@@ -86,7 +86,7 @@ inline spion::Softmax softmax_of(const std::string& name) {
 inline spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
     using Key = std::tuple<int, spion::DType, int, int, std::int64_t, std::int64_t, int, int, float,
                            spion::Softmax, bool, bool, bool, float, float, int, bool, bool, int,
-                           int, bool, bool, int>;
+                           int, bool, bool, int, std::string, std::string>;
     static std::mutex mutex;
     static std::map<Key, spion::Plan>& plans = *new std::map<Key, spion::Plan>();
     const Key key{q.is_cuda() ? q.get_device_index() : -1,
@@ -111,7 +111,9 @@ inline spion::Plan plan_of(const Tensor& q, const spion::Attention& a) {
                   a.relative_bias,
                   a.varlen,
                   a.key_starts,
-                  a.sequence_patterns};
+                  a.sequence_patterns,
+                  a.score,
+                  a.score_derivative};
     {
         const std::lock_guard lock(mutex);
         const auto found = plans.find(key);

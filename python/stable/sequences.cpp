@@ -36,6 +36,7 @@ struct Words {
     std::int64_t sequence_patterns;
     const Maybe& key_cu_seqlens;
     std::int64_t key_length;  // 0: length
+    const std::string &score, &score_derivative;
 
     std::int64_t batch() const { return cu_seqlens.size(0) - 1; }
     std::int64_t keys() const { return key_length == 0 ? length : key_length; }
@@ -66,6 +67,8 @@ spion::Plan plan_for(const Tensor& q, const Tensor& k, const Tensor& v, const Wo
                        .value_dim = v.size(2) == q.size(2) ? 0 : static_cast<int>(v.size(2)),
                        .varlen = true,
                        .relative_bias = reach_of(words.scores.bias),
+                       .score = words.score,
+                       .score_derivative = words.score_derivative,
                        .key_starts = words.key_cu_seqlens.has_value(),
                        .sequence_patterns = static_cast<int>(words.sequence_patterns)});
 }
@@ -146,11 +149,12 @@ Gradients backward(const Passed& passed, const Words& words) {
         std::int64_t block, double scale, Text softmax, double softcap, double dropout,       \
         std::int64_t patterns, const Maybe &state, const Maybe &slopes, const Maybe &sinks,   \
         const Maybe &bias, std::int64_t sequence_patterns, const Maybe &key_cu_seqlens,       \
-        std::int64_t key_length
-#define SPION_SEQUENCE_WORDS                                                                  \
-    {                                                                                         \
-        tables, cu_seqlens, spans, length, block, scale, softmax, softcap, dropout, patterns, \
-            {state, slopes, sinks, bias}, sequence_patterns, key_cu_seqlens, key_length       \
+        std::int64_t key_length, Text score, Text derivative
+#define SPION_SEQUENCE_WORDS                                                                    \
+    {                                                                                           \
+        tables, cu_seqlens, spans, length, block, scale, softmax, softcap, dropout, patterns,   \
+            {state, slopes, sinks, bias}, sequence_patterns, key_cu_seqlens, key_length, score, \
+            derivative                                                                          \
     }
 
 std::tuple<Tensor, Tensor> varlen_attention(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -170,7 +174,7 @@ Gradients varlen_attention_backward(const Tensor& d_o, const Tensor& q, const Te
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str "   \
     "softmax, float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? "       \
     "alibi_slopes, Tensor? sinks, Tensor? relative_bias=None, int sequence_patterns=0, Tensor? " \
-    "key_cu_seqlens=None, int key_length=0"
+    "key_cu_seqlens=None, int key_length=0, str score='', str score_derivative=''"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spion, library) {
     library.def("varlen_attention(Tensor q, Tensor k, Tensor v, " SPION_SCHEMA

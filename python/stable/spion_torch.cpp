@@ -1,165 +1,48 @@
-// libspion_torch.so: the operators spion::attention, spion::general_attention and their _backward for
-// LibTorch and AOTInductor without Python, over PyTorch's stable ABI, so that one file serves 2.10 and
-// later. The schemas are those of python/spion/torch/; a process loads one of the two. Gradients are
-// the caller's: examples/07_libtorch.cpp shows a torch::autograd::Function.
+// libspion_torch.so: the operators of spion.torch and their _backward for LibTorch and AOTInductor without
+// Python, over PyTorch's stable ABI, so that one file serves 2.10 and later: here spion::attention and
+// spion::general_attention, in sequences.cpp and packed.cpp the others. The schemas are those of
+// python/spion/torch/; a process loads one of the two. Gradients are the caller's:
+// examples/07_libtorch.cpp shows a torch::autograd::Function.
 #include <cstdint>
 #include <string>
 #include <tuple>
 
-#include "python/stable/operands.h"
+#include "python/stable/batched.h"
 
 namespace {
 
 using namespace spion_torch;
 
-// A [B, H, L, D] tensor; the library checks shape and strides.
-spion_tensor view(const Tensor& tensor) {
-    STD_TORCH_CHECK(tensor.dim() == 4, "a tensor has ", tensor.dim(),
-                    " dimensions: give [B, H, L, D]");
-    spion_tensor seen = {};
-    seen.data = tensor.data_ptr();
-    seen.dtype = static_cast<std::int32_t>(dtype_of(tensor));
-    seen.rank = 4;
-    for (int i = 0; i < 4; ++i) {
-        seen.shape[i] = tensor.size(i);
-        seen.strides[i] = tensor.stride(i);
-    }
-    return seen;
-}
-
-// What a call is told beside its operands.
-struct Words {
-    const Tensor& tables;
-    const Maybe& lengths;
-    std::int64_t block;
-    double scale;
-    const std::string& softmax;
-    bool causal;
-    const Maybe& spans;
-};
-
-// What a call of spion::general_attention is told beside that.
-struct Changes {
-    double softcap = 0, dropout = 0;
-    std::int64_t patterns = 1;
-    Scores scores = {};
-};
-
-spion::Attention attention_of(const Tensor& q, const Tensor& k, const Tensor& v, const Words& words,
-                              const Changes* changes) {
-    STD_TORCH_CHECK(q.dim() == 4, "q has ", q.dim(), " dimensions: give [B, H, L, D]");
-    STD_TORCH_CHECK(k.dim() == 4, "k has ", k.dim(), " dimensions: give [B, H, L, D]");
-    STD_TORCH_CHECK(v.dim() == 4, "v has ", v.dim(), " dimensions: give [B, H, L, D]");
-    spion::Attention attention{.heads = static_cast<int>(q.size(1)),
-                               .head_dim = static_cast<int>(q.size(3)),
-                               .length = q.size(2),
-                               .block = static_cast<int>(words.block),
-                               .dtype = dtype_of(q),
-                               .scale = static_cast<float>(words.scale),
-                               .softmax = softmax_of(words.softmax),
-                               .key_padding = words.lengths.has_value(),
-                               .causal = words.causal,
-                               .key_value_heads = static_cast<int>(k.size(1)),
-                               .spans = words.spans.has_value()};
-    if (changes != nullptr) {
-        attention.dropout = static_cast<float>(changes->dropout);
-        attention.key_length = k.size(2);
-        attention.softcap = static_cast<float>(changes->softcap);
-        attention.alibi = changes->scores.slopes.has_value();
-        attention.sinks = changes->scores.sinks.has_value();
-        attention.patterns = static_cast<int>(changes->patterns);
-        attention.value_dim = v.size(3) == q.size(3) ? 0 : static_cast<int>(v.size(3));
-        attention.relative_bias = reach_of(changes->scores.bias);
-    }
-    return attention;
-}
-
-// The two halves of [2, B, L, 2], or of a row of 2 * B * (L + Lk) numbers.
-struct SpansOf {
-    SpansOf(const Maybe& spans, const Tensor& q, const Tensor& k) {
-        if (!spans) {
-            return;
-        }
-        const std::int64_t of_queries = 2 * q.size(0) * q.size(2);
-        if (q.size(2) == k.size(2)) {
-            STD_TORCH_CHECK(spans->scalar_type() == ScalarType::Int && spans->is_contiguous() &&
-                                spans->dim() == 4 && spans->size(0) == 2 &&
-                                spans->size(1) == q.size(0) && spans->size(2) == q.size(2) &&
-                                spans->size(3) == 2,
-                            "spans must be contiguous int32 [2, B, L, 2]");
-            queries = static_cast<const std::int32_t*>(spans->const_data_ptr());
-        } else {
-            queries =
-                vector_of<const std::int32_t>(spans, "spans of Lk keys", ScalarType::Int, "int32",
-                                              of_queries + 2 * q.size(0) * k.size(2));
-        }
-        keys = queries + of_queries;
-    }
-    const std::int32_t *queries = nullptr, *keys = nullptr;
-};
-
-// The arguments of a pass that both have.
-template <typename Arguments>
-void fill(Arguments& arguments, const Tensor& q, const Tensor& k, const Words& words,
-          const Changes* changes, const Tensor& scratch) {
-    const SpansOf mask(words.spans, q, k);
-    arguments.tables = words.tables.const_data_ptr();
-    arguments.table_bytes = bytes_of(words.tables);
-    arguments.lengths = vector_of<const std::int32_t>(words.lengths, "lengths", ScalarType::Int,
-                                                      "int32", q.size(0));
-    arguments.workspace = scratch.data_ptr();
-    arguments.workspace_bytes = static_cast<std::size_t>(scratch.numel());
-    arguments.query_spans = mask.queries;
-    arguments.key_spans = mask.keys;
-    if (changes != nullptr) {
-        fill_scores(arguments, changes->scores, q.size(1));
-    }
+Operands operands_of(const Tensor& q, const Tensor& k, const Tensor& v) {
+    return {view(q, "q"), view(k, "k"), view(v, "v")};
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v,
                                    const Words& words, const Changes* changes) {
-    const spion::Plan plan = plan_of(q, attention_of(q, k, v, words, changes));
-    void* const stream = stream_of(q);
+    const Operands operands = operands_of(q, k, v);
     Tensor o = v.size(3) == q.size(3)
                    ? torch::stable::empty_like(q)
                    : torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2), v.size(3)});
-    Tensor lse = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)}, ScalarType::Float);
-    const Tensor scratch = scratch_of(plan, q, q.size(0), spion::Pass::kForward, stream);
-    spion::ForwardArguments arguments{.q = view(q), .k = view(k), .v = view(v), .o = view(o)};
-    arguments.lse = static_cast<float*>(lse.mutable_data_ptr());
-    fill(arguments, q, k, words, changes, scratch);
-    plan.forward(arguments, stream);
+    Tensor lse = run_forward(q, operands, view(o), words, changes);
     return {o, lse};
 }
 
 // What a backward pass reads of the forward pass.
-struct Passed {
+struct Seen {
     const Tensor &d_o, &q, &k, &v, &o, &lse;
 };
 
 // d_q, d_k, d_v; then d_sinks [H] and d_relative_bias [H, 2R + 1], without them of no element.
-Gradients backward(const Passed& passed, const Words& words, const Changes* changes) {
-    const auto& [d_o, q, k, v, o, lse] = passed;
-    const spion::Plan plan = plan_of(q, attention_of(q, k, v, words, changes));
-    void* const stream = stream_of(q);
+Gradients backward(const Seen& seen, const Words& words, const Changes* changes) {
+    const auto& [d_o, q, k, v, o, lse] = seen;
+    const Operands operands = operands_of(q, k, v);
     Tensor d_q = torch::stable::empty_like(q);
     Tensor d_k = torch::stable::empty_like(k);
     Tensor d_v = torch::stable::empty_like(v);
     const Scores none;
     ScoreGradients learnt(q, changes == nullptr ? none : changes->scores, q.size(1));
-    const Tensor scratch = scratch_of(plan, q, q.size(0), spion::Pass::kBackward, stream);
-    spion::BackwardArguments arguments{.q = view(q),
-                                       .k = view(k),
-                                       .v = view(v),
-                                       .o = view(o),
-                                       .d_o = view(d_o),
-                                       .d_q = view(d_q),
-                                       .d_k = view(d_k),
-                                       .d_v = view(d_v)};
-    arguments.lse = static_cast<const float*>(lse.const_data_ptr());
-    learnt.fill(arguments);
-    fill(arguments, q, k, words, changes, scratch);
-    plan.backward(arguments, stream);
+    run_backward(q, operands, {view(d_o, "d_o"), view(o, "o"), lse}, operands_of(d_q, d_k, d_v),
+                 words, changes, &learnt);
     return {d_q, d_k, d_v, learnt.sinks, learnt.bias};
 }
 
@@ -169,14 +52,13 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
     return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, nullptr);
 }
 
-std::tuple<Tensor, Tensor> general_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                             const Tensor& tables, const Maybe& lengths,
-                                             std::int64_t block, double scale, Text softmax,
-                                             bool causal, const Maybe& spans, double softcap,
-                                             double dropout, std::int64_t patterns,
-                                             const Maybe& state, const Maybe& slopes,
-                                             const Maybe& sinks, const Maybe& bias) {
-    const Changes changes{softcap, dropout, patterns, {state, slopes, sinks, bias}};
+std::tuple<Tensor, Tensor> general_attention(
+    const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& tables, const Maybe& lengths,
+    std::int64_t block, double scale, Text softmax, bool causal, const Maybe& spans, double softcap,
+    double dropout, std::int64_t patterns, const Maybe& state, const Maybe& slopes,
+    const Maybe& sinks, const Maybe& bias, Text score, Text derivative) {
+    const Changes changes{softcap, dropout,   patterns, {state, slopes, sinks, bias},
+                          score,   derivative};
     return forward(q, k, v, {tables, lengths, block, scale, softmax, causal, spans}, &changes);
 }
 
@@ -195,8 +77,9 @@ Gradients general_attention_backward(const Tensor& d_o, const Tensor& q, const T
                                      double scale, Text softmax, bool causal, const Maybe& spans,
                                      double softcap, double dropout, std::int64_t patterns,
                                      const Maybe& state, const Maybe& slopes, const Maybe& sinks,
-                                     const Maybe& bias) {
-    const Changes changes{softcap, dropout, patterns, {state, slopes, sinks, bias}};
+                                     const Maybe& bias, Text score, Text derivative) {
+    const Changes changes{softcap, dropout,   patterns, {state, slopes, sinks, bias},
+                          score,   derivative};
     return backward({d_o, q, k, v, o, lse}, {tables, lengths, block, scale, softmax, causal, spans},
                     &changes);
 }
@@ -207,9 +90,10 @@ Gradients general_attention_backward(const Tensor& d_o, const Tensor& q, const T
 #define SPION_PASSED "Tensor d_o, " SPION_OPERANDS "Tensor o, Tensor lse, "
 #define SPION_WORDS "Tensor tables, Tensor? lengths, int block, float scale, str softmax, "
 #define SPION_MASK "bool causal=False, Tensor? spans=None"
-#define SPION_CHANGES                                                                  \
-    "bool causal, Tensor? spans, float softcap, float dropout, int patterns, Tensor? " \
-    "dropout_state, Tensor? alibi_slopes, Tensor? sinks, Tensor? relative_bias=None"
+#define SPION_CHANGES                                                                      \
+    "bool causal, Tensor? spans, float softcap, float dropout, int patterns, Tensor? "     \
+    "dropout_state, Tensor? alibi_slopes, Tensor? sinks, Tensor? relative_bias=None, str " \
+    "score='', str score_derivative=''"
 
 STABLE_TORCH_LIBRARY(spion, library) {
     library.def("attention(" SPION_OPERANDS SPION_WORDS SPION_MASK ") -> (Tensor o, Tensor lse)");

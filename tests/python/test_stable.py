@@ -75,7 +75,11 @@ def general(case):
         *(tables, None, BLOCK, 0.0, words["softmax"], words["causal"], None),
         *(words["softcap"], words["dropout"], case.pattern.patterns),
         *case.given(torch.from_numpy).values(),
+        *((case.fields["score"],) if case.change else ()),
     )
+
+
+CASES["expression"] = {"expressed": True, "shared": 2, "causal": True, "keys": 130, "sinks": True}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,6 +96,61 @@ def test_general_attention_equals_float64(name):
     assert len(written) == len(wanted)
     for given, right in zip(written, wanted):
         close(given, right)
+
+
+def packed_case(shared, **fields):
+    """q, k, v and d_o [B, H, L, D] in NumPy, and the same of the packed operator: qkv and d_o, its arguments
+    after qkv, and the pattern."""
+    numbers = np.random.default_rng(shared)
+    shapes = [(2, heads, LENGTH, WIDTH) for heads in (4, shared, shared, 4)]
+    q, k, v, d_o = (numbers.standard_normal(shape).astype(np.float32) for shape in shapes)
+    bits = numbers.random((4, 4)) < 0.6
+    pattern = spion.Pattern.from_bits(bits, LENGTH, block=BLOCK)
+    plan = spion.plan(
+        heads=4, head_dim=WIDTH, length=LENGTH, block=BLOCK, key_value_heads=shared, causal=True,
+        key_padding=True, **fields,
+    )
+    qkv, turned = (
+        torch.from_numpy(np.concatenate(x, 1)).transpose(1, 2).contiguous() for x in ((q, k, v), (d_o,))
+    )
+    lengths = torch.tensor([LENGTH, 41], dtype=torch.int32)
+    tables = torch.from_numpy(plan.tables(pattern))
+    rest = (4, tables, lengths, BLOCK, 0.0, "masked", True, None, *fields.values())
+    return (q, k, v, d_o), (qkv, turned), rest, pattern, plan
+
+
+@pytest.mark.parametrize("shared", [4, 2])
+def test_packed_heads_equal_float64(shared):
+    (q, k, v, d_o), (qkv, turned), rest, pattern, _ = packed_case(shared)
+    o, lse = torch.ops.spion.packed_attention(qkv, *rest)
+    made = torch.ops.spion.packed_attention_backward(turned, qkv, o, lse, *rest)
+    assert o.shape == (2, LENGTH, 4, WIDTH) and o.is_contiguous() and made.is_contiguous()
+    case = (q, k, v, pattern.bits(), BLOCK, "masked", rest[2].numpy(), {"causal": True})
+    wanted, wanted_lse = attention(*case)
+    close(o.transpose(1, 2), wanted)
+    close(lse, wanted_lse)
+    parts = made.transpose(1, 2).split((4, shared, shared), 1)
+    for given, right in zip(parts, attention_gradients(d_o, *case), strict=True):
+        close(given, right)
+
+
+def test_packed_heads_take_gaps_and_expressions():
+    fields = {"score": "2*tanh(score/2)", "score_derivative": "1-tanh(score/2)*tanh(score/2)"}
+    (q, k, v, d_o), (qkv, turned), rest, pattern, plan = packed_case(2, **fields)
+    given = {"lengths": rest[2].numpy()}
+    o, lse = plan.forward(q, k, v, pattern, **given)
+    right = plan.backward(d_o, q, k, v, o, lse, pattern, **given)
+    wide = torch.cat([qkv, qkv], 3)[..., :WIDTH]
+    for x in (qkv, wide):
+        made, made_lse = torch.ops.spion.packed_attention(x, *rest)
+        gradient = torch.ops.spion.packed_attention_backward(turned, x, made, made_lse, *rest)
+        assert np.array_equal(made.transpose(1, 2), o) and np.array_equal(made_lse, lse)
+        assert np.array_equal(gradient.transpose(1, 2), np.concatenate(right, 1))
+    for x in (qkv[0], qkv[:, :, :5], qkv[:, :, :4]):
+        with pytest.raises(RuntimeError, match="give .B, L, H . 2 Hkv, D., the heads of q"):
+            torch.ops.spion.packed_attention(x, *rest)
+    with pytest.raises(RuntimeError, match="score_derivative '1' is not the derivative"):
+        torch.ops.spion.packed_attention(qkv, *rest[:-1], "1")
 
 
 def test_masks_of_other_keys():
@@ -113,7 +172,7 @@ def test_what_is_wrong_in_a_general_call_is_said():
     case = Case(sinks=True, dropout=0.25)
     q, k, v = (torch.from_numpy(x) for x in (case.q, case.k, case.v))
     rest = general(case)
-    state, slopes, sinks = rest[-4:-1]
+    state, slopes, sinks = rest[-4:-1]  # before the bias
     for given, sentence in (
         ((state, slopes, sinks[:3]), r"sinks must be contiguous float32 \[4\]"),
         ((state.int(), slopes, sinks), r"dropout_state must be contiguous int64 \[2\]"),
@@ -185,6 +244,22 @@ def test_sequences_equal_float64(across):
         total = total + (wanted * d_o[queries].transpose(0, 1)).sum()
     for given, right in zip(made, torch.autograd.grad(total, wide)):
         close(given, torch.nan_to_num(right))
+
+
+def test_expressions_of_sequences():
+    """The same bits as of NumPy, and others than without."""
+    (q, k, v, _), rest, each, _ = sequences(False)
+    text = "score-0.1*log(1+fabs(q-k))"
+    plan = spion.plan(
+        heads=4, head_dim=WIDTH, length=LENGTH, block=BLOCK, key_value_heads=2, varlen=True, score=text
+    )
+    pattern = spion.Pattern.from_bits(each[0], LENGTH, block=BLOCK)
+    tables = torch.from_numpy(plan.tables(pattern))
+    o, _ = torch.ops.spion.varlen_attention(q, k, v, tables, *rest[1:], 0, None, 0, text)
+    arrays = (x.transpose(0, 1).numpy() for x in (q, k, v))
+    wanted, _ = plan.forward(*arrays, pattern, spans=rest[2].numpy(), cu_seqlens=STARTS)
+    assert np.array_equal(o.transpose(0, 1), wanted)
+    assert not torch.allclose(o, torch.ops.spion.varlen_attention(q, k, v, *rest)[0], atol=1e-3)
 
 
 def test_what_is_wrong_with_sequences_is_said():

@@ -95,10 +95,12 @@ def decoder(implementation, kind="Llama", **changes):
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
 
+# Its scores are large enough for the cap to matter.
+GEMMA = {"sliding_window": 20, "head_dim": 16, "query_pre_attn_scalar": 1, "initializer_range": 0.1}
 DECODERS = [
     ("Llama", {}),
     ("Mistral", {"sliding_window": 20}),
-    ("Gemma2", {"sliding_window": 20, "head_dim": 16, "attn_logit_softcapping": 1.0}),
+    ("Gemma2", {**GEMMA, "attn_logit_softcapping": 1.0}),
     ("GptOss", {"sliding_window": 20, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 2}),
 ]
 
@@ -317,3 +319,31 @@ def test_sinks_learn():
     for ours, theirs in zip(*gradients):
         assert theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+def test_scores_of_layers():
+    """An expression that is what Gemma-2 caps scores by, for rows and for sequences end to end."""
+    batch = packed()
+    for given in ({"input_ids": tokens()}, batch, bounds_free(batch)):
+        eager = bounds_free(given)
+        with torch.no_grad():
+            wanted = decoder("eager", "Gemma2", **GEMMA, attn_logit_softcapping=1.0)(**eager).logits
+            model = decoder("spion", "Gemma2", **GEMMA, attn_logit_softcapping=None)
+            plain = model(**given).logits
+            spion.transformers.set_scores(model, "tanh(score)", "1-tanh(score)*tanh(score)")
+            found = model(**given).logits
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(plain, wanted, atol=1e-3)
+
+
+def test_scores_of_each_layer():
+    model, ids = decoder("spion"), tokens()
+    spion.transformers.set_scores(model, ["", "score-0.1*fabs(q-k)"])
+    first = model(ids).logits
+    spion.transformers.set_scores(model, "")
+    assert not torch.allclose(model(ids).logits, first, atol=1e-4)
+    torch.testing.assert_close(model(ids).logits, decoder("eager")(ids).logits, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="3 scores were given for 2 attention layers"):
+        spion.transformers.set_scores(model, [""] * 3)
+    spion.transformers.set_scores(model, "sin(score)")
+    with pytest.raises(ValueError, match="'sin'"):
+        model(ids)

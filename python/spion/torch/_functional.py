@@ -64,6 +64,8 @@ def attention_with_lse(
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     relative_bias: torch.Tensor | None = None,
+    score: str = "",
+    score_derivative: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
@@ -93,14 +95,18 @@ def attention_with_lse(
         sinks=sinks is not None,
         value_dim=v.shape[3],
         relative_bias=reach_of(relative_bias),
+        score=score,
+        score_derivative=score_derivative,
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
     scores = alibi_slopes, sinks, relative_bias
-    changed = softcap or dropout or pattern.patterns > 1 or any(x is not None for x in scores)
+    changed = softcap or dropout or score or pattern.patterns > 1
+    changed = changed or any(x is not None for x in scores)
     if changed or k.shape[2] != q.shape[2] or v.shape[3] != q.shape[3]:
         changes = float(softcap), float(dropout), pattern.patterns, dropout_state, *scores
         in_dtype = [x.to(_computed_in(q)) for x in (q, k, v)]
-        o, lse = torch.ops.spion.general_attention(*in_dtype, *given, *changes)
+        expressions = score, score_derivative
+        o, lse = torch.ops.spion.general_attention(*in_dtype, *given, *changes, *expressions)
     else:
         o, lse = _op.call(q, k, v, *given)
     if o.requires_grad and not torch.compiler.is_compiling():
@@ -125,6 +131,8 @@ def attention(
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     relative_bias: torch.Tensor | None = None,
+    score: str = "",
+    score_derivative: str = "",
 ) -> torch.Tensor:
     """softmax(scale Q K^T) V over the pattern's blocks, differentiable in q, k, v, sinks and
     relative_bias.
@@ -139,6 +147,9 @@ def attention(
     slope * |i + Lk - L - j| is taken off a score, and a sink is one score more in its head's sums.
     relative_bias: [H, 2R + 1] float32; a score gets that of its head and of its key's distance from its
     query, j - (i + Lk - L) limited to -R to R, at place R + distance.
+    score: what a score becomes before slopes and biases, an expression of score, q, k, head and batch such as
+    "score-0.1*log(1+fabs(q-k))" (docs/ir.md; compiled into the kernels); score_derivative: its derivative by score,
+    which is checked, where another than the derived one is wanted.
     Returns o [B, H, L, Dv]. Under torch.compile use BlockSparseAttention, whose pattern is a buffer.
     """
     return attention_with_lse(
@@ -157,6 +168,8 @@ def attention(
         alibi_slopes=alibi_slopes,
         sinks=sinks,
         relative_bias=relative_bias,
+        score=score,
+        score_derivative=score_derivative,
     )[0]
 
 

@@ -2,7 +2,8 @@
 relative position, dropout of probabilities and patterns of heads.
 
     spion::general_attention(q, k, v, tables, lengths, block, scale, softmax, causal, spans, softcap,
-        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None) -> (o, lse)
+        dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None, score="",
+        score_derivative="") -> (o, lse)
     spion::general_attention_backward(d_o, q, k, v, o, lse, the same)
         -> (d_q, d_k, d_v, d_sinks, d_relative_bias)
 
@@ -20,10 +21,12 @@ from ._passes import backward, empty, empty_bias, empty_lse, empty_output, empty
 from ._plans import Changes, Words, check_rank, direct, find, reach_of
 from ._recording import Derivative, Kernels, register
 
+# A user's expression of scores and its derivative, last of the arguments of the operators that have them.
+EXPRESSIONS = "str score='', str score_derivative=''"
 _ARGUMENTS = (
     "Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, Tensor? spans, "
     "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
-    "Tensor? sinks, Tensor? relative_bias=None"
+    "Tensor? sinks, Tensor? relative_bias=None, " + EXPRESSIONS
 )
 _Maybe = torch.Tensor | None
 
@@ -60,15 +63,20 @@ def _general(
     slopes: _Maybe,
     sinks: _Maybe,
     bias: _Maybe = None,
+    score: str = "",
+    derivative: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    changed = (softcap, dropout, patterns, state, slopes, sinks, bias)
+    changed = (softcap, dropout, patterns, state, slopes, sinks, bias, score, derivative)
     made = direct.forward_general(q, k, v, *given, *changed)
     if made is not None:
         return made
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias))
+    changes = Changes(
+        0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias), score=score,
+        score_derivative=derivative,
+    )
     plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks, bias)
     return forward(plan, q, k, v, tables, lengths, spans, (state, slopes, sinks, bias))
 
@@ -101,9 +109,11 @@ def _general_backward(
     slopes: _Maybe,
     sinks: _Maybe,
     bias: _Maybe = None,
+    score: str = "",
+    derivative: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    changed = (softcap, dropout, patterns, state, slopes, sinks, bias)
+    changed = (softcap, dropout, patterns, state, slopes, sinks, bias, score, derivative)
     d_sinks, d_bias = empty_sinks(q, sinks), empty_bias(q, bias)
     written = None if sinks is None else d_sinks, None if bias is None else d_bias
     made = direct.backward_general(d_o, q, k, v, o, lse, *given, *changed, *written)
@@ -111,7 +121,10 @@ def _general_backward(
         return *made, d_sinks, d_bias
     words = Words(block, scale, softmax, causal)
     some = slopes is not None, sinks is not None
-    changes = Changes(0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias))
+    changes = Changes(
+        0, softcap, dropout, patterns, *some, relative_bias=reach_of(bias), score=score,
+        score_derivative=derivative,
+    )
     plan = find(q, k, v, tables, lengths, spans, words, changes, slopes, sinks, bias)
     scores = (state, slopes, sinks, bias)
     made = backward(plan, d_o, q, k, v, o, lse, tables, lengths, spans, scores, *written)
@@ -121,13 +134,9 @@ def _general_backward(
 def _fake_backward(
     d_o: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    *_, sinks, bias = with_bias(rest, 15)
+    sinks = rest[14]
+    bias = rest[15] if len(rest) > 15 else None  # what has its default may be left out
     return empty(q), empty(k), empty(v), empty_sinks(q, sinks), empty_bias(q, bias)
-
-
-def with_bias(arguments: tuple[Any, ...], without: int) -> tuple[Any, ...]:
-    """The last of an operator's arguments may be left out, and is then None."""
-    return arguments if len(arguments) > without else (*arguments, None)
 
 
 def learnt(scores: Any, d_sinks: torch.Tensor, d_bias: torch.Tensor) -> tuple[_Maybe, _Maybe]:
@@ -138,9 +147,9 @@ def learnt(scores: Any, d_sinks: torch.Tensor, d_bias: torch.Tensor) -> tuple[_M
 
 def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
     q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = arguments
-    softcap, dropout, patterns, state, slopes, sinks, bias = changes
+    softcap, dropout, patterns, state, slopes, sinks, bias, *expressions = changes
     ctx.words = (block, scale, softmax, causal)
-    ctx.changes = (softcap, dropout, patterns)
+    ctx.changes, ctx.expressions = (softcap, dropout, patterns), expressions
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks, bias)
 
 
@@ -148,7 +157,8 @@ def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[Any, ...
     """Of q, k, v, the sinks and the bias."""
     q, k, v, o, lse, tables, lengths, spans, *scores = ctx.saved_tensors
     *gradients, d_sinks, d_bias = backward(
-        d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, *scores
+        d_o, q, k, v, o, lse, tables, lengths, *ctx.words, spans, *ctx.changes, *scores,
+        *ctx.expressions,
     )
     return *gradients, *learnt(scores, d_sinks, d_bias)
 

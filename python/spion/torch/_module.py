@@ -36,8 +36,9 @@ class BlockSparseAttention(nn.Module):
     max_blocks, softcap. dropout: of probabilities while the module trains, drawn by PyTorch's generator
     of the device; in eval() nothing is dropped, by the same kernels. alibi_slopes: [heads], kept as a
     buffer. sinks: a parameter [heads] float32 of that name, which begins at 0. relative_bias: R, of a
-    parameter [heads, 2R + 1] of that name, likewise. dtype: of q, k and v;
-    under autocast they are converted to it.
+    parameter [heads, 2R + 1] of that name, likewise. score, score_derivative: an expression of scores, as
+    spion.torch.attention has it; no part of the state_dict. dtype: of q, k and v; under autocast they are
+    converted to it.
     """
 
     pattern_bits: torch.Tensor
@@ -69,6 +70,8 @@ class BlockSparseAttention(nn.Module):
         value_dim: int = 0,
         varlen: bool = False,
         key_starts: bool = False,
+        score: str = "",
+        score_derivative: str = "",
         typical: Pattern | None = None,
     ) -> None:
         super().__init__()
@@ -78,6 +81,7 @@ class BlockSparseAttention(nn.Module):
         self.key_length, self.patterns = pattern.key_length, pattern.patterns
         self.varlen, self.key_starts = varlen, key_starts
         self.softcap, self.dropout = float(softcap), float(dropout)
+        self.score, self.score_derivative = score, score_derivative
         self.scale, self.softmax = float(scale), softmax
         self.key_padding, self.max_blocks = key_padding, max_blocks
         self.key_value_heads, self.causal, self.spans = key_value_heads or heads, causal, spans
@@ -124,6 +128,8 @@ class BlockSparseAttention(nn.Module):
             relative_bias=_plans.reach_of(self.relative_bias),
             varlen=self.varlen,
             key_starts=self.key_starts,
+            score=self.score,
+            score_derivative=self.score_derivative,
             typical=self._typical,
             max_blocks=self.max_blocks,
         )
@@ -194,11 +200,12 @@ class BlockSparseAttention(nn.Module):
             qkv = qkv.to(self.dtype)
         if (lengths is not None) != self.key_padding or (spans is not None) != self.spans:
             self._refuse_masks(lengths, spans)
-        if self._changes:
+        if self._changes_beside_score:
             return self.with_lse(*_packed.parts(qkv, self.heads), lengths, spans)[0].transpose(1, 2)
         given = (lengths, self.block, self.scale, self.softmax, self.causal, spans)
         tables = self._buffers["tables"]
-        return torch.ops.spion.packed_attention(qkv, self.heads, tables, *given)[0]
+        expressions = self.score, self.score_derivative
+        return torch.ops.spion.packed_attention(qkv, self.heads, tables, *given, *expressions)[0]
 
     def _check_autocast(self, name: str, x: torch.Tensor) -> None:
         if not torch.is_autocast_enabled(x.device.type):
@@ -233,7 +240,8 @@ class BlockSparseAttention(nn.Module):
         if not self._changes:
             return _op.call(q, k, v, *given)
         changes = (self.softcap, self.dropout, self.patterns, *self._scores(q.device, drop))
-        return torch.ops.spion.general_attention(q, k, v, *given, *changes)
+        expressions = self.score, self.score_derivative
+        return torch.ops.spion.general_attention(q, k, v, *given, *changes, *expressions)
 
     def _scores(self, device: torch.device, drop: bool = True) -> tuple[torch.Tensor | None, ...]:
         """What a call draws dropout from, slopes, sinks and biases."""
@@ -268,12 +276,17 @@ class BlockSparseAttention(nn.Module):
         scores = self._scores(q.device)
         return torch.ops.spion.varlen_attention(
             q, k, v, self._buffers["tables"], cu_seqlens, mask, *words, self.patterns, *scores,
-            0, key_cu_seqlens, self.key_length,
+            0, key_cu_seqlens, self.key_length, self.score, self.score_derivative,
         )[0]
 
     @property
     def _changes(self) -> bool:
         """Whether it takes the general operator."""
+        return bool(self.score) or self._changes_beside_score
+
+    @property
+    def _changes_beside_score(self) -> bool:
+        """Whether a packed call takes it too."""
         return bool(
             self.softcap
             or self.dropout

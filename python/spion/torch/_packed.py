@@ -2,11 +2,12 @@
 layer projects them. Their gradient is one tensor too, which the kernels write, so that nothing gathers
 three for the layer's own gradients.
 
-    spion::packed_attention(qkv, heads, tables, lengths, block, scale, softmax, causal, spans)
-        -> (o [B, L, H, D], lse [B, H, L])
+    spion::packed_attention(qkv, heads, tables, lengths, block, scale, softmax, causal, spans, score="",
+        score_derivative="") -> (o [B, L, H, D], lse [B, H, L])
     spion::packed_attention_backward(d_o, qkv, o, lse, the same from heads on) -> d_qkv
 
-Its plans and bits are those of spion::attention (_op.py). lse counts as a constant.
+Its plans and bits are those of spion::attention (_op.py), with an expression of scores those of
+spion::general_attention. lse counts as a constant.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import torch
 from .._core import UserError
 from .._pattern import Pattern
 from ._functional import _computed_in, _tables_of
+from ._general import EXPRESSIONS
 from ._op import computed_in
 from ._passes import backward, forward
-from ._plans import Words, check, direct, find, plan
+from ._plans import Changes, Words, check, direct, find, plan
 from ._recording import Derivative, Kernels, autocast, register
 
 _ARGUMENTS = (
     "int heads, Tensor tables, Tensor? lengths, int block, float scale, str softmax, bool causal, "
-    "Tensor? spans"
+    "Tensor? spans, " + EXPRESSIONS
 )
 _Maybe = torch.Tensor | None
 
@@ -54,6 +56,12 @@ def parts(qkv: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor, to
     return q, k, v
 
 
+def _changes(score: str, derivative: str) -> Changes | None:
+    """What `find` is told of an expression of scores; None where there is none."""
+    given = Changes(score=score, score_derivative=derivative)
+    return given if score or derivative else None
+
+
 def _forward(
     qkv: torch.Tensor,
     heads: int,
@@ -64,14 +72,17 @@ def _forward(
     softmax: str,
     causal: bool,
     spans: _Maybe,
+    score: str = "",
+    derivative: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    made = direct.forward_packed(qkv, heads, *given)
+    made = direct.forward_packed(qkv, heads, *given, score, derivative)
     if made is not None:
         return made
     check_packed(qkv, heads)
     q, k, v = parts(qkv, heads)
-    found = find(q, k, v, tables, lengths, spans, Words(block, scale, softmax, causal))
+    words, changes = Words(block, scale, softmax, causal), _changes(score, derivative)
+    found = find(q, k, v, tables, lengths, spans, words, changes)
     o, lse = forward(found, q, k, v, tables, lengths, spans)
     return o.transpose(1, 2).contiguous(), lse
 
@@ -96,14 +107,17 @@ def _backward(
     softmax: str,
     causal: bool,
     spans: _Maybe,
+    score: str = "",
+    derivative: str = "",
 ) -> torch.Tensor:
     given = (tables, lengths, block, scale, softmax, causal, spans)
-    made = direct.backward_packed(d_o, qkv, o, lse, heads, *given)
+    made = direct.backward_packed(d_o, qkv, o, lse, heads, *given, score, derivative)
     if made is not None:
         return made
     check_packed(qkv, heads)
     q, k, v = parts(qkv, heads)
-    found = find(q, k, v, tables, lengths, spans, Words(block, scale, softmax, causal))
+    words, changes = Words(block, scale, softmax, causal), _changes(score, derivative)
+    found = find(q, k, v, tables, lengths, spans, words, changes)
     turned = d_o.transpose(1, 2), q, k, v, o.transpose(1, 2)
     gradients = backward(found, *turned, lse, tables, lengths, spans)
     return torch.cat([x.transpose(1, 2) for x in gradients], 2)
@@ -114,15 +128,15 @@ def _fake_backward(d_o: torch.Tensor, qkv: torch.Tensor, *rest: Any) -> torch.Te
 
 
 def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
-    qkv, heads, tables, lengths, block, scale, softmax, causal, spans = arguments
-    ctx.words = (heads, (block, scale, softmax, causal))
+    qkv, heads, tables, lengths, block, scale, softmax, causal, spans, *expressions = arguments
+    ctx.words = (heads, (block, scale, softmax, causal), expressions)
     ctx.save_for_backward(qkv, *output, tables, lengths, spans)
 
 
 def _differentiate(ctx: Any, d_o: torch.Tensor, backward: Any) -> tuple[torch.Tensor]:
     qkv, o, lse, tables, lengths, spans = ctx.saved_tensors
-    heads, words = ctx.words
-    return (backward(d_o, qkv, o, lse, heads, tables, lengths, *words, spans),)
+    heads, words, expressions = ctx.words
+    return (backward(d_o, qkv, o, lse, heads, tables, lengths, *words, spans, *expressions),)
 
 
 def _register() -> torch.library.Library:
@@ -151,6 +165,8 @@ def packed_attention(
     softmax: str = "masked",
     causal: bool = False,
     spans: torch.Tensor | None = None,
+    score: str = "",
+    score_derivative: str = "",
 ) -> torch.Tensor:
     """attention() of what one linear layer projects, differentiable in qkv, whose gradient the kernels write as
     one tensor.
@@ -175,6 +191,8 @@ def packed_attention(
         key_value_heads=key_value_heads or heads,
         causal=causal,
         spans=spans is not None,
+        score=score,
+        score_derivative=score_derivative,
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
-    return torch.ops.spion.packed_attention(qkv, heads, *given)[0]
+    return torch.ops.spion.packed_attention(qkv, heads, *given, score, score_derivative)[0]

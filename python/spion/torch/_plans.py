@@ -41,6 +41,8 @@ class Changes(NamedTuple):
     relative_bias: int = 0  # R; 0: there is none
     key_starts: bool = False
     sequence_patterns: int = 0
+    score: str = ""
+    score_derivative: str = ""
 
 
 class _Key(NamedTuple):
@@ -174,6 +176,8 @@ def plan(
     relative_bias: int = 0,
     key_starts: bool = False,
     sequence_patterns: int = 0,
+    score: str = "",
+    score_derivative: str = "",
     typical: Pattern | None = None,
     max_blocks: int = 0,
     batch: int = 0,
@@ -187,8 +191,8 @@ def plan(
     keys = 0 if key_length == length else key_length
     values = 0 if value_dim == head_dim else value_dim
     numbers = float(softcap), float(dropout), patterns or 1
-    of_sequences = key_starts, sequence_patterns
-    changes = Changes(keys, *numbers, alibi, sinks, values, varlen, relative_bias, *of_sequences)
+    rest = varlen, relative_bias, key_starts, sequence_patterns, score, score_derivative
+    changes = Changes(keys, *numbers, alibi, sinks, values, *rest)
     key = _Key(where, dtype, heads, kv_heads, length, head_dim, key_padding, spans, words, changes)
     if max_blocks == 0 and key in _usual:
         return _usual[key]
@@ -235,7 +239,8 @@ def find(
         direct.add(*given)
     else:
         numbers = seen.softcap, seen.dropout, seen.patterns
-        direct.add_general(*given, *numbers, slopes, sinks, bias)
+        expressions = seen.score, seen.score_derivative
+        direct.add_general(*given, *numbers, slopes, sinks, bias, *expressions)
     return found
 
 

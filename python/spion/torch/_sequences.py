@@ -2,7 +2,7 @@
 
     spion::varlen_attention(q, k, v, tables, cu_seqlens, spans, length, block, scale, softmax, softcap,
         dropout, patterns, dropout_state, alibi_slopes, sinks, relative_bias=None, sequence_patterns=0,
-        key_cu_seqlens=None, key_length=0) -> (o [T, H, Dv], lse [B, H, length])
+        key_cu_seqlens=None, key_length=0, score="", score_derivative="") -> (o [T, H, Dv], lse [B, H, length])
     spion::varlen_attention_backward(d_o, q, k, v, o, lse, the same)
         -> (d_q, d_k, d_v, d_sinks, d_relative_bias)
 
@@ -21,7 +21,7 @@ from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
-from ._general import define, learnt
+from ._general import EXPRESSIONS, define, learnt
 from ._passes import empty_bias, empty_sinks, readable
 from ._plans import (
     Changes, Words, check, check_ranks, find_sequences, reach_of, value_dim_of,
@@ -32,7 +32,7 @@ _ARGUMENTS = (
     "Tensor tables, Tensor cu_seqlens, Tensor spans, int length, int block, float scale, str softmax, "
     "float softcap, float dropout, int patterns, Tensor? dropout_state, Tensor? alibi_slopes, "
     "Tensor? sinks, Tensor? relative_bias=None, int sequence_patterns=0, Tensor? key_cu_seqlens=None, "
-    "int key_length=0"
+    "int key_length=0, " + EXPRESSIONS
 )
 _Maybe = torch.Tensor | None
 
@@ -57,6 +57,8 @@ class _Given(NamedTuple):
     sequence_patterns: int = 0
     key_cu_seqlens: _Maybe = None
     key_length: int = 0
+    score: str = ""
+    score_derivative: str = ""
 
     @property
     def batch(self) -> int:
@@ -83,6 +85,7 @@ def _plan_of(
     changes = Changes(
         keys, given.softcap, given.dropout, given.patterns, *some, value_dim_of(q, v), True,
         reach_of(given.bias), given.key_cu_seqlens is not None, given.sequence_patterns,
+        given.score, given.score_derivative,
     )
     words = Words(given.block, given.scale, given.softmax, False)
     return find_sequences(q, k, v, tables, given.length, words, changes)
@@ -221,6 +224,8 @@ def varlen_attention(
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     relative_bias: torch.Tensor | None = None,
+    score: str = "",
+    score_derivative: str = "",
 ) -> torch.Tensor:
     """Attention within each of B sequences that lie end to end, nothing padded; differentiable in q,
     k, v, sinks and relative_bias.
@@ -243,6 +248,7 @@ def varlen_attention(
     sizes = whole.length, whole.block
     numbers = float(scale), softmax, float(softcap), float(dropout), patterns
     scores = dropout_state, alibi_slopes, sinks, relative_bias
-    rest = (cu_seqlens, spans, *sizes, *numbers, *scores, sequences, key_cu_seqlens, whole.key_length)
+    keys = sequences, key_cu_seqlens, whole.key_length
+    rest = (cu_seqlens, spans, *sizes, *numbers, *scores, *keys, score, score_derivative)
     made = _plan_of(*in_dtype, _Given(cu_seqlens, *rest), None)  # in the place of tables to be made
     return torch.ops.spion.varlen_attention(*in_dtype, _tables_of(made, whole), *rest)[0]

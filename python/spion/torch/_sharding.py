@@ -43,20 +43,22 @@ def register() -> None:
         return rules(3, 6, lengths, spans)
 
     def packed_rules(outputs: int, tensors: int, lengths: Any, spans: Any) -> list[Any]:
-        """The same of samples; the number of heads stands before the tables."""
+        """The same of samples; the number of heads stands before the tables, two expressions at the end."""
         made = []
         for results, given in rules(outputs, tensors, lengths, spans)[:2]:
-            made.append((results, [*given[:tensors], None, *given[tensors:]]))
+            made.append((results, [*given[:tensors], None, *given[tensors:], None, None]))
         return made
 
     @register_sharding(torch.ops.spion.packed_attention.default)
     def packed_forward(  # type: ignore[no-untyped-def]
-        qkv, heads, tables, lengths, block, scale, softmax, causal, spans
+        qkv, heads, tables, lengths, block, scale, softmax, causal, spans, score="",
+        score_derivative="",
     ):
         return packed_rules(2, 1, lengths, spans)
 
     @register_sharding(torch.ops.spion.packed_attention_backward.default)
     def packed_backward(  # type: ignore[no-untyped-def]
-        d_o, qkv, o, lse, heads, tables, lengths, block, scale, softmax, causal, spans
+        d_o, qkv, o, lse, heads, tables, lengths, block, scale, softmax, causal, spans, score="",
+        score_derivative="",
     ):
         return packed_rules(1, 4, lengths, spans)
