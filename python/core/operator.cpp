@@ -205,40 +205,33 @@ Operator::Entry* Operator::find(const Array& q, const Array& k, const Array& v, 
 
 nb::object Operator::run_into(Entry& entry, nb::handle like, const Array* const (&arrays)[4],
                               bool near, const Given& given, const Changes* changes) {
-    const LentPlan& plan = *entry.plan;
-    const Call call(plan.cuda, plan.ordinal, std::nullopt, like);
     nb::object lse = outputs_.lse(like, *arrays[0], near, entry.lse);
-    const nb::object workspace =
-        workspace_of(plan, like, arrays[0]->seen().shape[0], Pass::kForward, call);
-    const Beside beside(call, lse, Access::kWrite, given.tables, given.lengths, given.spans,
-                        workspace);
-    std::optional<ScoreArrays> scores;
-    lend_scores(scores, call, changes);
-    nb::bytes kept;
-    run_forward(plan, call, arrays, beside,
-                {.known = true,
-                 .head = head_of(plan, given.tables, kept),
-                 .alone = alone(plan),
-                 .scores = scores ? &*scores : nullptr});
+    run_into(entry, like, arrays, lse, given, changes);
     return lse;
 }
 
-void Operator::run_into(const Entry& entry, nb::handle like, const Array* const (&arrays)[8],
+template <std::size_t N>
+void Operator::run_into(const Entry& entry, nb::handle like, const Array* const (&arrays)[N],
                         nb::handle lse, const Given& given, const Changes* changes) {
+    constexpr bool kForward = N == 4;
     const LentPlan& plan = *entry.plan;
     const Call call(plan.cuda, plan.ordinal, std::nullopt, like);
-    const nb::object workspace =
-        workspace_of(plan, like, arrays[0]->seen().shape[0], Pass::kBackward, call);
-    const Beside beside(call, lse, Access::kRead, given.tables, given.lengths, given.spans,
-                        workspace);
+    const nb::object workspace = workspace_of(plan, like, arrays[0]->seen().shape[0],
+                                              kForward ? Pass::kForward : Pass::kBackward, call);
+    const Beside beside(call, lse, kForward ? Access::kWrite : Access::kRead, given.tables,
+                        given.lengths, given.spans, workspace);
     std::optional<ScoreArrays> scores;
     lend_scores(scores, call, changes);
     nb::bytes kept;
-    run_backward(plan, call, arrays, beside,
-                 {.known = true,
-                  .head = head_of(plan, given.tables, kept),
-                  .alone = alone(plan),
-                  .scores = scores ? &*scores : nullptr});
+    const RunOptions options{.known = true,
+                             .head = head_of(plan, given.tables, kept),
+                             .alone = alone(plan),
+                             .scores = scores ? &*scores : nullptr};
+    if constexpr (kForward) {
+        run_forward(plan, call, arrays, beside, options);
+    } else {
+        run_backward(plan, call, arrays, beside, options);
+    }
 }
 
 nb::object Operator::workspace_of(const LentPlan& plan, nb::handle like, std::int64_t batch,

@@ -61,11 +61,14 @@ class Operator {
 
     Entry* find(const Array& q, const Array& k, const Array& v, const Given& given,
                 const Words& words, const Changes* changes);
-    // What both passes do when their operands are found and their outputs there. The first returns LSE.
+    // What a pass does when its operands are found and its outputs there: 4 arrays of the forward pass,
+    // 8 of the backward (call.h).
+    template <std::size_t N>
+    void run_into(const Entry& entry, nb::handle like, const Array* const (&arrays)[N],
+                  nb::handle lse, const Given& given, const Changes* changes);
+    // The forward pass, which makes LSE.
     nb::object run_into(Entry& entry, nb::handle like, const Array* const (&arrays)[4], bool near,
                         const Given& given, const Changes* changes);
-    void run_into(const Entry& entry, nb::handle like, const Array* const (&arrays)[8],
-                  nb::handle lse, const Given& given, const Changes* changes);
     // Of a GPU: prepared. Small ones are kept for the next call of the plan on this stream, which
     // finds the zeros that this call leaves; but a CUDA graph, which may be replayed beside other
     // calls, has its own.
