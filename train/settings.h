@@ -99,6 +99,7 @@ struct TrainSettings {
     SampleCounts samples;      // of the other tasks
     int border = 0;            // of pictures, in pixels
     std::int64_t cut = 0;      // of texts, in bytes
+    int ngram = 1;             // bytes that a token of a text stands for
 
     // Tokens of a sample that there is room for.
     std::int64_t sample_length() const { return length - (pooling == Pooling::kCls ? 1 : 0); }

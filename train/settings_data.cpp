@@ -73,6 +73,10 @@ std::vector<Setting> data_settings() {
             number(group, "cut",
                    "longer texts are cut to so many bytes; 0: those longer than length are refused",
                    SPION_FIELD(cut), 0)),
+        only({"text", "retrieval"},
+             number(group, "ngram",
+                    "1: a token is a byte; n: it is the hash of n bytes, one of vocabulary",
+                    SPION_FIELD(ngram), 1, 16)),
         only({"image"}, number(group, "border", "rings of black pixels put around each picture",
                                SPION_FIELD(border), 0, 512)),
     };

@@ -21,7 +21,8 @@ void read_as(const std::filesystem::path& file, RecordForm form, const RecordSet
                 const bool fits = static_cast<std::int64_t>(tokens.size()) <= settings.length;
                 require_whole(fits && !tokens.empty() ? "" : "a text has no fitting length");
                 for (const std::uint16_t token : tokens) {
-                    require_whole(token > 0 && token < kByteTokens ? "" : "a token is no byte");
+                    require_whole(token > 0 && token < settings.tokens.count ? ""
+                                                                             : "no such token");
                 }
             }
         }
@@ -43,6 +44,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             {.towers = 1 + chosen / 3 % 2,
              .length = 64,
              .cut = chosen / 6 % 2 == 0 ? 32 : 0,
-             .labelled = chosen / 12 % 2 == 0});
+             .labelled = chosen / 12 % 2 == 0,
+             .tokens = chosen / 24 % 2 == 0 ? TextTokens{} : TextTokens{.ngram = 3, .count = 48}});
     return 0;
 }

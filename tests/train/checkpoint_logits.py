@@ -113,6 +113,17 @@ def bytes_of(text):
     return [byte + 1 for byte in text.encode()]
 
 
+def hashed(text, n, count):
+    """Tokens of --ngram n: FNV-1a, 32 bits, of n bytes from each on."""
+    data, tokens = text.encode(), []
+    for i in range(len(data)):
+        h = 2166136261
+        for byte in data[i:i + n]:
+            h = (h ^ byte) * 16777619 % 2 ** 32
+        tokens.append(1 + h % (count - 1))
+    return tokens
+
+
 def listops(draw):
     words = "[MIN [MAX [MED [SM 0 1 2 3 4 5 6 7 8 9 ]".split()
     rows = []
@@ -129,6 +140,14 @@ def text(draw):
     write("train.tsv", "".join(f"{i % 3}\t{t}\n" for i, t in enumerate(texts)))
     write("predict.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts[:3]))
     return ["--data", "train.tsv", "--vocabulary", "258"], "predict.jsonl", [[bytes_of(t)] for t in texts[:3]]
+
+
+def ngrams(draw):
+    texts = ["".join(draw.choice("abc\u00e4") for _ in range(draw.randrange(1, 25))) for _ in range(40)]
+    write("ngrams.tsv", "".join(f"{i % 3}\t{t}\n" for i, t in enumerate(texts)))
+    write("ngrams.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts[:3]))
+    return (["--data", "ngrams.tsv", "--vocabulary", "50", "--ngram", "3", "--pooling", "cls"],
+            "ngrams.jsonl", [[hashed(t, 3, 49)] for t in texts[:3]])
 
 
 def retrieval(draw):
@@ -184,9 +203,9 @@ def worst(expected, found):
     return max(abs(a - b) for a, b in pairs)
 
 
-def check(spion, torch, task, name, flags):
+def check(spion, torch, task, name, flags, make=None):
     run = f"{task}-{name}"
-    more, file, samples = globals()[task](random.Random(task))
+    more, file, samples = (make or globals()[task])(random.Random(task))
     subprocess.run([spion, "train", task, "--out", run, *SMALL, *more, *flags], check=True,
                    capture_output=True)
     checkpoint = f"{run}/checkpoints/step-00000012.safetensors"
@@ -233,6 +252,7 @@ def main():
             check(given.spion, given.torch, task, "heads", sparse + ["--per-head", "--filter", "1"])
         for task in ("text", "retrieval", "listops"):
             check(given.spion, given.torch, task, "cls", sparse + ["--pooling", "cls"])
+        check(given.spion, given.torch, "text", "ngrams", sparse, ngrams)
         os.chdir("/")
 
 

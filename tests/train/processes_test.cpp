@@ -39,22 +39,32 @@ Arguments operator+(Arguments arguments, const Arguments& more) {
     return arguments;
 }
 
+// The variables in which a launcher tells each process its number, their number, and its number on
+// the machine.
+struct Launcher {
+    const char *rank, *count, *local;
+};
+constexpr Launcher kTorchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"};
+
 // A job of `count` processes, each with the arguments that of_rank gives.
 class Job {
   public:
-    Job(const ScratchFolder& folder, int count, const std::function<Arguments(int rank)>& of_rank)
+    Job(const ScratchFolder& folder, int count, const std::function<Arguments(int rank)>& of_rank,
+        const Launcher& launcher = kTorchrun)
         : folder_(folder) {
         for (int rank = 0; rank < count; ++rank) {
             children_.push_back(test::start(folder, of_rank(rank),
-                                            {{"RANK", std::to_string(rank)},
-                                             {"WORLD_SIZE", std::to_string(count)},
-                                             {"LOCAL_RANK", std::to_string(rank)},
+                                            {{launcher.rank, std::to_string(rank)},
+                                             {launcher.count, std::to_string(count)},
+                                             {launcher.local, std::to_string(rank)},
                                              {"SPION_THREADS", "1"}},
                                             std::to_string(rank)));
         }
     }
-    Job(const ScratchFolder& folder, int count, const Arguments& arguments)
-        : Job(folder, count, [&](int) { return arguments; }) {}
+    Job(const ScratchFolder& folder, int count, const Arguments& arguments,
+        const Launcher& launcher = kTorchrun)
+        : Job(
+              folder, count, [&](int) { return arguments; }, launcher) {}
 
     void kill(int rank, int signal) const {
         ::kill(children_[static_cast<std::size_t>(rank)], signal);
@@ -72,8 +82,9 @@ class Job {
     std::vector<pid_t> children_;
 };
 
-void run_job(const ScratchFolder& folder, int count, const Arguments& arguments) {
-    for (const Result& result : Job(folder, count, arguments).wait()) {
+void run_job(const ScratchFolder& folder, int count, const Arguments& arguments,
+             const Launcher& launcher = kTorchrun) {
+    for (const Result& result : Job(folder, count, arguments, launcher).wait()) {
         ASSERT_EQ(result.exit_code, 0) << result.err;
     }
 }
@@ -143,6 +154,24 @@ TEST(Processes, RepeatBitForBitAndDropAlike) {
     // One process writes.
     EXPECT_EQ(nlohmann::json::parse(read_file(first + "/summary.json")).at("processes"), 3);
     EXPECT_TRUE(fs::exists(first + "/patterns/layer1.bits"));
+}
+
+// Each of these was started by what mpirun of Open MPI, mpirun of MPICH and srun tell their processes.
+TEST(Processes, LearnTheSameWhicheverLauncherStartsThem) {
+    const ScratchFolder folder;
+    const std::string torchrun = folder.file("RANK");
+    run_job(folder, 2, tiny(torchrun, 20));
+    for (const Launcher& launcher : std::vector<Launcher>{
+             {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+             {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
+             {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"}}) {
+        SCOPED_TRACE(launcher.rank);
+        const std::string out = folder.file(launcher.rank);
+        run_job(folder, 2, tiny(out, 20), launcher);
+        EXPECT_EQ(rows_of(out), rows_of(torchrun));
+        EXPECT_EQ(last_of(out).values, last_of(torchrun).values);
+        EXPECT_EQ(last_of(out).state.processes, 2);
+    }
 }
 
 // A pattern a head, found in maps of all batches: in each process the same, and those of one alone.

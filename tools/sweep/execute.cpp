@@ -157,7 +157,10 @@ class Executor {
                 words.push_back(fmt::format("--density={:.6g}", *density));
             }
         }
-        if (limits_.minutes > 0) words.push_back(fmt::format("--minutes={:.4f}", minutes_left()));
+        // Always given: a run that goes on would keep the minutes that it was begun with.
+        constexpr double kLeast = 0.001;  // 0 would be no limit
+        words.push_back(fmt::format("--minutes={:.4f}",
+                                    limits_.minutes > 0 ? std::max(minutes_left(), kLeast) : 0.0));
         place.evaluates = false;
         place.child = std::make_unique<Child>(words, log(place.run), log(place.run), place.gpu);
         say_(fmt::format("{} begins{}", run.name, place.gpu.empty() ? "" : " on GPU " + place.gpu));

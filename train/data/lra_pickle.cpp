@@ -97,6 +97,11 @@ std::optional<TaskData> load_lra_pickles(const TrainSettings& s, std::string_vie
         return find_split(folder, prefixes, split, {".pickle"});
     };
     if (!find({"train"})) return std::nullopt;
+    if (s.ngram > 1) {
+        throw UserError(
+            "ngram is {}, but {} holds tokens that are made already: leave --ngram away", s.ngram,
+            folder.string());
+    }
     TaskData data;
     const auto read = [&](const std::vector<std::string_view>& split) {
         const auto file = find(split);

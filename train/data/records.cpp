@@ -31,6 +31,12 @@ std::optional<std::int64_t> whole_number(std::string_view text) {
     return value;
 }
 
+std::uint32_t fnv_1a(std::string_view bytes) {
+    std::uint32_t hash = 2166136261U;
+    for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 16777619U;
+    return hash;
+}
+
 std::string text_name(int towers, int tower) {
     return towers == 1 ? "text" : fmt::format("text{}", tower + 1);
 }
@@ -58,12 +64,17 @@ std::optional<std::vector<std::string>> fields_of_json(std::string_view record, 
 
 }  // namespace
 
-void tokens_of_bytes(std::string_view text, std::int64_t most, std::vector<std::uint16_t>& out) {
+void tokens_of_text(std::string_view text, std::int64_t most, const TextTokens& tokens,
+                    std::vector<std::uint16_t>& out) {
     text = text.substr(0, static_cast<std::size_t>(most));
     out.resize(text.size());
-    std::transform(text.begin(), text.end(), out.begin(), [](char byte) {
-        return static_cast<std::uint16_t>(static_cast<unsigned char>(byte) + 1);
-    });
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const std::string_view gram = text.substr(i, static_cast<std::size_t>(tokens.ngram));
+        const std::uint32_t number =
+            tokens.ngram == 1 ? static_cast<unsigned char>(gram.front())
+                              : fnv_1a(gram) % (static_cast<std::uint32_t>(tokens.count) - 1);
+        out[i] = static_cast<std::uint16_t>(number + 1);
+    }
 }
 
 std::vector<std::string> sorted_labels(std::vector<std::string> names) {
@@ -276,7 +287,7 @@ void RecordSamples::read(std::int64_t index, int tower, std::vector<std::uint16_
     }
     const std::int64_t most =
         settings_.cut == 0 ? settings_.length : std::min(settings_.cut, settings_.length);
-    tokens_of_bytes((*fields)[column], most, out);
+    tokens_of_text((*fields)[column], most, settings_.tokens, out);
 }
 
 }  // namespace spion

@@ -9,7 +9,8 @@
 // TSV and CSV may begin with a line of names (label, text or text1, text2). Without, the label is the
 // first field and the texts are the last; in between are ids that nobody reads.
 //
-// A text is its bytes: token = byte + 1, so that 0 is padding alone.
+// A text is its bytes: token = byte + 1, so that 0 is padding alone; or each token stands for several
+// bytes (TextTokens).
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,18 @@ namespace spion {
 
 constexpr int kByteTokens = 257;
 
-// The tokens of a text's first `most` bytes.
-void tokens_of_bytes(std::string_view text, std::int64_t most, std::vector<std::uint16_t>& out);
+// What the tokens of a text are. There is one for each byte. With an n-gram of 1 it is byte + 1, else
+// 1 + h mod (count - 1), h the 32-bit FNV-1a hash of the bytes from there on: n of them, or as many as
+// are left. Hashed n-grams of bytes are what CANINE (Clark et al., 2022) embeds in place of a
+// vocabulary.
+struct TextTokens {
+    int ngram = 1;
+    int count = kByteTokens;  // tokens are 1 .. count - 1; of bytes, kByteTokens
+};
+
+// The tokens of a text's first `most` bytes, which are all that they are made of.
+void tokens_of_text(std::string_view text, std::int64_t most, const TextTokens& tokens,
+                    std::vector<std::uint16_t>& out);
 
 enum class RecordForm { kTsv, kCsv, kJsonLines };
 
@@ -35,6 +46,7 @@ struct RecordSettings {
     std::int64_t length = 0;  // L
     std::int64_t cut = 0;     // longer texts are cut to so many bytes; 0: they are refused above L
     bool labelled = true;     // false: a record may be its texts alone, with label 0
+    TextTokens tokens = {};
 };
 
 // The form that a file's name ends in (.tsv, .csv, .jsonl), or UserError.

@@ -15,10 +15,12 @@ using Records = std::shared_ptr<RecordSamples>;
 
 Records read_records(const fs::path& file, const TrainSettings& s, int towers, const Say& say) {
     say(fmt::format("reading {}", file.string()));
-    return std::make_shared<RecordSamples>(
-        file, record_form(file),
-        RecordSettings{
-            .towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = true});
+    return std::make_shared<RecordSamples>(file, record_form(file),
+                                           RecordSettings{.towers = towers,
+                                                          .length = s.sample_length(),
+                                                          .cut = s.cut,
+                                                          .labelled = true,
+                                                          .tokens = text_tokens(s)});
 }
 
 // Settings' counts of what is held out, or a tenth of all for 0.
@@ -41,6 +43,11 @@ std::optional<fs::path> find_split(const fs::path& folder,
         }
     }
     return std::nullopt;
+}
+
+TextTokens text_tokens(const TrainSettings& s) {
+    if (s.ngram == 1) return {};
+    return {.ngram = s.ngram, .count = s.vocabulary - (s.pooling == Pooling::kCls ? 1 : 0)};
 }
 
 TaskData load_records(const TrainSettings& s, int towers,
@@ -77,17 +84,19 @@ TaskData load_records(const TrainSettings& s, int towers,
     if (test) data.test = other(*test, s.samples.test);
     data.train = at_most(data.train, s.samples.train);
     data.classes = static_cast<int>(names.size());
-    data.vocabulary = kByteTokens;
+    data.vocabulary = text_tokens(s).count;
     data.class_names = names;
     return data;
 }
 
 std::shared_ptr<const Samples> load_records_unlabelled(const fs::path& file, const TrainSettings& s,
                                                        int towers) {
-    return std::make_shared<RecordSamples>(
-        file, record_form(file),
-        RecordSettings{
-            .towers = towers, .length = s.sample_length(), .cut = s.cut, .labelled = false});
+    return std::make_shared<RecordSamples>(file, record_form(file),
+                                           RecordSettings{.towers = towers,
+                                                          .length = s.sample_length(),
+                                                          .cut = s.cut,
+                                                          .labelled = false,
+                                                          .tokens = text_tokens(s)});
 }
 
 }  // namespace spion

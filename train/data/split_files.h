@@ -30,6 +30,10 @@ TaskData load_records(const TrainSettings& settings, int towers,
                       const std::vector<std::string_view>& prefixes, std::string_view files,
                       const Say& say);
 
+// What a text's tokens are by the settings: bytes, or n-grams hashed to what the vocabulary has room
+// for beside the class token.
+TextTokens text_tokens(const TrainSettings& settings);
+
 // Records to predict: with or without labels.
 std::shared_ptr<const Samples> load_records_unlabelled(const std::filesystem::path& file,
                                                        const TrainSettings& settings, int towers);

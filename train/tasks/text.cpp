@@ -95,9 +95,9 @@ std::shared_ptr<const Samples> read_classes(const fs::path& folder, const TrainS
                     "with --cut",
                     file.string(), bytes, s.sample_length());
             }
-            tokens_of_bytes(text.view,
-                            s.cut == 0 ? s.sample_length() : std::min(s.cut, s.sample_length()),
-                            tokens);
+            tokens_of_text(text.view,
+                           s.cut == 0 ? s.sample_length() : std::min(s.cut, s.sample_length()),
+                           text_tokens(s), tokens);
             split->append(tokens, static_cast<int>(found - names.begin()));
         }
     }
@@ -125,7 +125,7 @@ TaskData load(const TrainSettings& s, const Say& say) {
     data.train = at_most(data.train, s.samples.train);
     data.test = at_most(read_classes(folder / "test", s, names), s.samples.test);
     data.classes = static_cast<int>(names.size());
-    data.vocabulary = kByteTokens;
+    data.vocabulary = text_tokens(s).count;
     data.class_names = names;
     return data;
 }

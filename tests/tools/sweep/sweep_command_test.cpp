@@ -137,5 +137,42 @@ TEST(SweepCommand, StopsWhenItsMinutesAreOver) {
     EXPECT_EQ(lines_with(read_file(folder.file("sweep/runs.csv")), ",not begun,"), 2);
 }
 
+// What a machine that was lent for a while has left, on another one: the folder has another name there.
+TEST(SweepCommand, GoesOnInACopyOfItsFolder) {
+    const ScratchFolder folder;
+    folder.write("sweep.toml", std::string("arms = ['cf', 'window']\n") + kSettings +
+                                   "steps = 1500\ntransition-step = 500\n");
+    test::Arguments lent = sweep_of(folder);
+    ASSERT_EQ(test::run(folder, sweep_of(folder)).exit_code, 0) << read_file(folder.file("err"));
+    fs::rename(folder.file("sweep"), folder.file("whole"));
+    lent.insert(lent.end(), {"--minutes", "0.008"});
+    ASSERT_EQ(test::run(folder, lent).exit_code, 0) << read_file(folder.file("err"));
+
+    fs::copy(folder.file("sweep"), folder.file("copy"), fs::copy_options::recursive);
+    fs::remove_all(folder.file("sweep"));
+    const test::Result rest =
+        test::run(folder, {"sweep", folder.file("copy/sweep.toml"), "--out", folder.file("copy")});
+    ASSERT_EQ(rest.exit_code, 0) << rest.err;
+    // However far it had come: the minutes of the first machine are over, the run's are not.
+    EXPECT_EQ(lines_with(read_file(folder.file("copy/runs.csv")), ",done,1500,"), 2);
+    for (const char* run : {"runs/listops-cf-seed0", "runs/listops-window-seed0"}) {
+        for (const char* file : {"/best_test.txt", "/patterns/layer1.bits"}) {
+            const std::string name = std::string("/") + run + file;
+            const std::string expected = read_file(folder.file("whole" + name));
+            EXPECT_NE(expected, "") << name;
+            EXPECT_EQ(read_file(folder.file("copy" + name)), expected) << name;
+        }
+    }
+    // Checkpoints of what is done need not be carried along.
+    for (const char* run : {"cf", "window"}) {
+        fs::remove_all(folder.file(std::string("copy/runs/listops-") + run + "-seed0/checkpoints"));
+    }
+    const test::Result again =
+        test::run(folder, {"sweep", folder.file("copy/sweep.toml"), "--out", folder.file("copy")});
+    EXPECT_EQ(again.exit_code, 0);
+    EXPECT_EQ(again.err, "");
+    EXPECT_EQ(again.out, rest.out);
+}
+
 }  // namespace
 }  // namespace spion

@@ -1,6 +1,7 @@
 // What a sweep's file means, and what its runs come to: without running any.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <set>
@@ -46,6 +47,24 @@ TEST(SweepPlan, OfTheExamplesIsThePapersButForWhatTheySay) {
     }
     EXPECT_EQ(quality.runs.size(), 4U * 4 * 3);
     EXPECT_EQ(variants.runs.size(), 2U * 2 * 3);
+    for (const sweep::Run& run : read_plan(examples / "pairs.toml").runs) {
+        EXPECT_EQ(run.settings.ngram, run.arm == "bytes" ? 1 : 3) << run.name;
+        EXPECT_EQ(run.settings.dense, run.arm == "bytes" || run.arm == "dense") << run.name;
+    }
+    // The pieces of quality.toml learn what it would.
+    for (const sweep::Run& run : read_plan(examples / "listops.toml").runs) {
+        const auto whole =
+            std::find_if(quality.runs.begin(), quality.runs.end(),
+                         [&](const sweep::Run& other) { return other.name == run.name; });
+        ASSERT_NE(whole, quality.runs.end()) << run.name;
+        EXPECT_EQ(run.density_of, whole->density_of);
+        TrainSettings settings = run.settings;
+        settings.checkpoint_minutes = whole->settings.checkpoint_minutes;
+        settings.keep_checkpoints = whole->settings.keep_checkpoints;
+        EXPECT_EQ(to_toml(settings), to_toml(whole->settings));
+        names.erase(run.name);
+    }
+    EXPECT_EQ(names.size(), 4U * 4 * 3 + 2U * 2 * 3 - 12);
 }
 
 TEST(SweepPlan, HasARunForEachCombination) {

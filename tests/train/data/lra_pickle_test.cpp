@@ -44,6 +44,10 @@ TEST(LraPickle, HoldsFinalIdsOfOneOrTwoTowers) {
     const auto pixels = load_lra_pickles(settings, "retrieval", 1, false, say);
     ASSERT_TRUE(pixels);
     EXPECT_EQ(tokens_of(*pixels->validation, 0, 0), (Tokens{5, 0, 7, 0}));
+    settings.ngram = 3;
+    expect_error<UserError>([&] { load_lra_pickles(settings, "retrieval", 2, true, say); },
+                            "ngram is 3, but ");
+    settings.ngram = 1;
     settings.length = 3;
     expect_error<UserError>([&] { load_lra_pickles(settings, "retrieval", 2, true, say); },
                             "a sequence has 4 tokens, but length allows 3");

@@ -117,6 +117,46 @@ TEST_F(Records, OfPairsHaveTwoTexts) {
     EXPECT_EQ(batch.tokens[10], 'd' + 1);
 }
 
+// The hashes are those that FNV's authors publish of these words; what is cut off has no part in them.
+TEST_F(Records, MayHaveNGramsHashedForTokens) {
+    constexpr std::uint32_t kFoobar = 0xBF9CF968, kA = 0xE40C292C;
+    const RecordSamples samples =
+        read("f.tsv", "1\tfoobar and more\n0\ta\n",
+             {.towers = 1, .length = 9, .cut = 6, .tokens = {.ngram = 6, .count = 1000}});
+    std::vector<std::uint16_t> tokens;
+    samples.read(0, 0, tokens);
+    ASSERT_EQ(tokens.size(), 6U);
+    EXPECT_EQ(tokens[0], 1 + kFoobar % 999);
+    EXPECT_EQ(std::set(tokens.begin(), tokens.end()).size(), 6U);
+    samples.read(1, 0, tokens);
+    EXPECT_EQ(tokens, (std::vector<std::uint16_t>{1 + kA % 999}));
+}
+
+// All tokens are below the count, and a class token is left out of it.
+TEST(TextTask, HashesNGramsToItsVocabulary) {
+    const ScratchFolder folder;
+    std::string lines;
+    for (int i = 0; i < 40; ++i) lines += fmt::format("{}\t{} the same words\n", i % 2, i * i);
+    TrainSettings settings = preset_settings("paper", "text");
+    settings.data = folder.write("texts.tsv", lines);
+    settings.ngram = 3;
+    settings.vocabulary = 40;
+    for (const Pooling pooling : {Pooling::kMean, Pooling::kCls}) {
+        settings.pooling = pooling;
+        const TaskData data = task_named("text").load(settings, [](std::string_view) {});
+        EXPECT_EQ(data.vocabulary, pooling == Pooling::kCls ? 39 : 40);
+        std::set<int> seen;
+        std::vector<std::uint16_t> tokens;
+        for (std::int64_t i = 0; i < data.train->samples(); ++i) {
+            data.train->read(i, 0, tokens);
+            seen.insert(tokens.begin(), tokens.end());
+        }
+        EXPECT_GE(*seen.begin(), 1);
+        EXPECT_LT(*seen.rbegin(), data.vocabulary);
+        EXPECT_GT(seen.size(), 25U);
+    }
+}
+
 // Of several carriage returns one belongs to the line's end; blank lines belong to no record.
 TEST_F(Records, AreReadAsTheyWereCounted) {
     RecordSamples samples =
