@@ -27,9 +27,6 @@ void verify_unit(const TileProgram& program) {
                "mma_sync_tma with {} warps and stationary_rows {}, 1 and 32 at most needed",
                program.warps, program.stationary_rows);
     }
-    if (program.unit == MatrixUnit::kWgmma && program.warps % 4 != 0) {
-        broken(kProgram, "wgmma with {} warps, a multiple of 4 is needed", program.warps);
-    }
 }
 
 void verify_operation(const Attention& attention, int block) {
@@ -116,6 +113,10 @@ void verify_finished(const TileProgram& program) {
     }
     if (program.order.empty()) {
         broken(kProgram, "the program is not finished: it has no walk");
+    }
+    // Until block rows are packed into a tile, it has the warps of one alone.
+    if (program.unit == MatrixUnit::kWgmma && program.warps % 4 != 0) {
+        broken(kProgram, "wgmma with {} warps, a multiple of 4 is needed", program.warps);
     }
 }
 

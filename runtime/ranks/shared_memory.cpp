@@ -116,7 +116,9 @@ void SharedMemory::wait_for_all() {
 
 // `mine` into the slot of this rank; every slot may be read afterwards, until the next meeting.
 void SharedMemory::exchange(const void* mine, std::size_t bytes) {
-    std::memcpy(memory_->slot(rank().index), mine, bytes);
+    if (bytes > 0) {  // `mine` may be null then
+        std::memcpy(memory_->slot(rank().index), mine, bytes);
+    }
     wait_for_all();
 }
 

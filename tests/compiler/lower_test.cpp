@@ -67,14 +67,15 @@ TEST(Lower, VerifiesOnEveryTargetRoleAndDtype) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));
     std::mt19937_64 random(seed);
+    const LaunchOptions options{.verify_passes = VerifyPasses::kAfterEach};
     for (const Target& target : every_target()) {
         for (KernelRole role : kRoles) {
             for (DType dtype : kDTypes) {
                 for (int head_dim : {16, 48, 64, 128, 192, 256}) {
                     for (int block : {16, 32, 64, 128}) {
                         const BlockPattern pattern = pick_pattern(random, block, 20);
-                        const TileProgram program =
-                            lower(attention_for(pattern, head_dim, dtype), pattern, role, target);
+                        const TileProgram program = lower(attention_for(pattern, head_dim, dtype),
+                                                          pattern, role, target, options);
                         ASSERT_NO_THROW(verify(program, pattern)) << to_text(program);
                     }
                 }
