@@ -94,6 +94,8 @@ Manual pages that refer to each other (14337 + 1032 pairs, split by page; BSD li
     apt-get install freebsd-manpages
     spion data recipe retrieval | sed '1,/^--- pairs.py/d' > pairs.py && python3 pairs.py pairs
     spion train retrieval --data pairs --out RUN
+`python3 pairs.py pairs 8` has all training pairs 8 times, with other unrelated ones and texts that begin
+elsewhere each time, so that pages are not so easily known by heart; the test pairs are the same.
 --- pairs.py
 import glob, gzip, os, random, re, sys, zlib
 pages, links = {}, {}
@@ -138,6 +140,17 @@ with open(sys.argv[1] + '/train.tsv', 'wb') as train, open(sys.argv[1] + '/test.
         if is_test(a) == is_test(b):
             out = test if is_test(a) else train
             out.write(b'%d\t%s\t%s\t%s\t%s\n' % (label, a.encode(), b.encode(), pages[a], pages[b]))
+    from_place = lambda text: text[draw.randrange(min(1000, len(text) // 2)):][:8000]
+    for _ in range(1, int(sys.argv[2]) if len(sys.argv) > 2 else 1):
+        for pair in positives:
+            other = tuple(sorted((draw.choice(ends), draw.choice(ends))))
+            while other[0] == other[1] or other in linked:
+                other = tuple(sorted((draw.choice(ends), draw.choice(ends))))
+            for label, (a, b) in ((1, pair), (0, other)):
+                if not is_test(a) and not is_test(b):
+                    a, b = draw.sample((a, b), 2)
+                    train.write(b'%d\t%s\t%s\t%s\t%s\n' % (label, a.encode(), b.encode(),
+                                                         from_place(pages[a]), from_place(pages[b])))
 )"};
 
 }  // namespace spion
