@@ -248,7 +248,8 @@ std::string AttentionPlan::problem_with_tables(TableHead head) const {
     }
     const bool ours = head[kFirstFingerprintAt] == fingerprint_[0] &&
                       head[kSecondFingerprintAt] == fingerprint_[1];
-    return ours ? "" : "were written for another plan";
+    return ours ? ""
+                : "were written for another plan, of other heads, dimensions, lengths or options";
 }
 
 WorkHints AttentionPlan::hints_of(std::size_t launch, const std::optional<TableHead>& head) const {

@@ -189,6 +189,13 @@ def _check(
 
 def register() -> None:
     """Makes attn_implementation="spion" known to transformers, with its mask function."""
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise UserError(
+            f"spion.transformers takes transformers 5.0 or later, and this is "
+            f"{transformers.__version__}: pip install 'transformers>=5.0'"
+        )
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, attention_forward)

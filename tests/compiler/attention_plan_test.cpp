@@ -119,7 +119,8 @@ TEST_F(AttentionPlanTest, KnowsItsTablesByTheirHead) {
     };
     EXPECT_EQ(made.table_bytes(), other.table_bytes());
     EXPECT_EQ(problem(made), "");
-    EXPECT_EQ(problem(other), "were written for another plan");
+    EXPECT_EQ(problem(other),
+              "were written for another plan, of other heads, dimensions, lengths or options");
     tables[1] = kTableLayout - 1;
     EXPECT_EQ(problem(made), "are of layout 1, not 2");
     tables[0] = 0;

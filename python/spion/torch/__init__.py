@@ -8,6 +8,7 @@ pattern is a buffer, and the schedule that finds patterns while a model trains.
     o = spion.torch.varlen_attention(q, k, v, pattern, cu_seqlens)      [T, H, D], nothing padded
 """
 
+from . import _release  # first: whether PyTorch is there, and new enough
 from ._flex import from_block_mask, spans_of_block_mask, to_block_mask
 from ._functional import attention, attention_with_lse, spans
 from ._general import dropout_state, no_dropout

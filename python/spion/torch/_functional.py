@@ -8,6 +8,7 @@ from .._core import UserError
 from .._pattern import Pattern
 from .._plan import _KEPT_TABLES, Plan
 from . import _op
+from ._arguments import check_pattern, check_tensors, check_words
 from ._general import dropout_state as _drawn
 from ._plans import check, check_rank, plan, reach_of, tables
 
@@ -70,6 +71,11 @@ def attention_with_lse(
     """As attention; also lse [B, H, L] float32, the logarithm of each row's softmax sum. A loss that
     depends on lse is refused when it is differentiated; in a compiled graph, as of the operator
     itself, lse counts as a constant."""
+    learnt = {"sinks": sinks, "relative_bias": relative_bias}
+    beside = {"lengths": lengths, "spans": spans, "alibi_slopes": alibi_slopes, **learnt}
+    check_tensors(q=q, k=k, v=v, dropout_state=dropout_state, **beside)
+    check_pattern(pattern)
+    check_words(scale, score, score_derivative, alibi_slopes)
     for name, x in (("q", q), ("k", k), ("v", v)):
         check_rank(x, name)
     check(q.device, q.dtype)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ._arguments import check_words
 from ._passes import backward, empty, empty_bias, empty_lse, empty_output, empty_sinks, forward
 from ._plans import Changes, Words, check_rank, direct, find, reach_of
 from ._recording import Derivative, Kernels, register
@@ -148,6 +149,7 @@ def learnt(scores: Any, d_sinks: torch.Tensor, d_bias: torch.Tensor) -> tuple[_M
 def _save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
     q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes = arguments
     softcap, dropout, patterns, state, slopes, sinks, bias, *expressions = changes
+    check_words(scale, *expressions, slopes)
     ctx.words = (block, scale, softmax, causal)
     ctx.changes, ctx.expressions = (softcap, dropout, patterns), expressions
     ctx.save_for_backward(q, k, v, *output, tables, lengths, spans, state, slopes, sinks, bias)

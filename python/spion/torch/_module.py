@@ -12,6 +12,7 @@ from .._core import UserError
 from .._pattern import Pattern
 from .._plan import Plan
 from . import _op, _packed, _plans
+from ._arguments import check_pattern, check_words
 from ._general import dropout_state, no_dropout
 from ._sequences import mask_for
 
@@ -75,6 +76,8 @@ class BlockSparseAttention(nn.Module):
         typical: Pattern | None = None,
     ) -> None:
         super().__init__()
+        check_pattern(pattern)
+        check_words(scale, score, score_derivative, alibi_slopes)
         self.heads, self.head_dim, self.dtype = heads, head_dim, dtype
         self.value_dim = value_dim or head_dim
         self.length, self.block = pattern.length, pattern.block

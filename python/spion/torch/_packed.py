@@ -18,6 +18,7 @@ import torch
 
 from .._core import UserError
 from .._pattern import Pattern
+from ._arguments import check_pattern, check_tensors, check_words
 from ._functional import _computed_in, _tables_of
 from ._general import EXPRESSIONS
 from ._op import computed_in
@@ -174,6 +175,9 @@ def packed_attention(
     qkv: [B, L, H + 2 Hkv, D], the heads of q, of k and of v side by side; or [B, L, 3, H, D].
     key_value_heads: Hkv; 0: H. The others are those of attention. Returns o [B, L, H, D].
     """
+    check_tensors(qkv=qkv, lengths=lengths, spans=spans)
+    check_pattern(pattern)
+    check_words(scale, score, score_derivative)
     count = 0 if qkv.ndim < 4 else qkv.shape[2] if qkv.ndim == 4 else 3 * qkv.shape[3]
     heads = count - 2 * key_value_heads if key_value_heads else count // 3
     qkv = as_heads(qkv, heads)

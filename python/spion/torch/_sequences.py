@@ -19,6 +19,7 @@ import torch
 from .._core import UserError
 from .._pattern import Pattern
 from .._plan import BACKWARD, FORWARD, Plan
+from ._arguments import check_pattern, check_tensors, check_words
 from ._functional import _computed_in, _state_for, _tables_of
 from ._functional import spans as _spans
 from ._general import EXPRESSIONS, define, learnt
@@ -239,6 +240,13 @@ def varlen_attention(
     made here from cu_seqlens, which waits for a GPU: there, make spans once for all layers. The others
     are those of spion.torch.attention. Returns o [T, H, Dv].
     """
+    starts = {"cu_seqlens": cu_seqlens, "key_cu_seqlens": key_cu_seqlens}
+    learnt = {"sinks": sinks, "relative_bias": relative_bias}
+    beside = {"spans": spans, "dropout_state": dropout_state, "alibi_slopes": alibi_slopes, **learnt}
+    check_tensors(q=q, k=k, v=v, **starts, **beside)
+    for one in [pattern] if isinstance(pattern, Pattern) else pattern:
+        check_pattern(one)
+    check_words(scale, score, score_derivative, alibi_slopes)
     check_ranks(q, k, v)
     check(q.device, q.dtype)
     whole, patterns, sequences = _of_sequences(pattern, cu_seqlens)
