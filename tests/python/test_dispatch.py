@@ -1,6 +1,7 @@
 """Functions and modules go around PyTorch's dispatcher where it has no part in a call, and only there."""
 
 import contextlib
+import copy
 
 import numpy as np
 import pytest
@@ -254,6 +255,23 @@ def test_errors_are_those_of_the_operator(layer):
             for attention in (_op.call, OPERATOR):
                 with pytest.raises(spion.UserError, match=message):
                     attention(leaf, k, v, tables, *words)
+
+
+def test_options_that_change_are_seen(layer, calls):
+    """Though which operator a module takes is not looked for at each call."""
+    q, k, v = tensors()
+    plain, copied = layer(q, k, v), copy.deepcopy(layer)
+    for name, value in (("softcap", 2.0), ("score", "0.5*score"), ("sinks", torch.nn.Parameter(torch.ones(HEADS)))):
+        setattr(layer, name, value)
+        with pytest.raises(spion.UserError, match="tables were written for another plan"):
+            layer(q, k, v)
+        layer.set_pattern(layer.pattern)
+        assert torch.equal(layer(q, k, v), st.attention(q, k, v, layer.pattern, **{name: value}))
+        assert not torch.allclose(layer(q, k, v), plain, atol=1e-3)
+        setattr(layer, name, {"softcap": 0.0, "score": "", "sinks": None}[name])
+        layer.set_pattern(layer.pattern)
+        assert torch.equal(layer(q, k, v), plain)
+    assert torch.equal(copied(q, k, v), plain) and not calls
 
 
 def test_a_pattern_that_changed_before_the_backward_pass_is_refused(layer):

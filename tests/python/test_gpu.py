@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import test_options
+import test_scores
 import torch
 from oracle import attention, attention_gradients, close
 
@@ -105,6 +106,27 @@ def test_options_equal_float64(name):
     gradients = torch.autograd.grad(o, leaves, d_o)
     for made, right in zip((o, lse, *gradients), case.wanted()):
         close(made.detach().float().cpu().numpy(), right, 3e-2)
+
+
+@pytest.mark.parametrize("name", test_scores.EXPRESSIONS)
+def test_expressions_of_scores(name):
+    """As the host computes them of the same numbers; packed heads have the bits of three tensors."""
+    text, _ = test_scores.EXPRESSIONS[name]
+    given = tensors(2, 4, 300, 64, count=4)
+    pattern = random_pattern(300)
+    qkv = torch.cat([x.transpose(1, 2) for x in given[:3]], 2).requires_grad_()
+    found = {}
+    for where in ("cuda", "cpu"):
+        *leaves, d_o = [x.to(where) if where == "cuda" else x.float().cpu() for x in given]
+        leaves = [x.requires_grad_() for x in leaves]
+        o = st.attention(*leaves, pattern, causal=True, score=text)
+        found[where] = o, *torch.autograd.grad(o, leaves, d_o)
+    for made, right in zip(found["cuda"], found["cpu"], strict=True):
+        close(*numbers(made, right), TOLERANCES[torch.bfloat16])
+    o = st.packed_attention(qkv, pattern, causal=True, score=text)
+    (gradient,) = torch.autograd.grad(o, qkv, given[3].transpose(1, 2))
+    assert torch.equal(o.transpose(1, 2), found["cuda"][0])
+    assert torch.equal(gradient, torch.cat([x.transpose(1, 2) for x in found["cuda"][1:]], 2))
 
 
 def test_a_replayed_graph_drops_others():

@@ -104,8 +104,8 @@ def test_pytorch_that_is_missing_or_too_old(module, sentence):
 
 
 def test_transformers_that_is_too_old(monkeypatch):
+    transformers = pytest.importorskip("transformers")
     import spion.transformers
-    import transformers
 
     monkeypatch.setattr(transformers, "__version__", "4.57.1")
     refuses("takes transformers 5.0 or later, and this is 4.57.1", spion.transformers.register)

@@ -198,3 +198,24 @@ def test_block_masks():
     )
     with pytest.raises(ValueError, match="differs between samples or heads"):
         st.from_block_mask(heads)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"spans": True}, "has spans, and discovery pools the whole map or a causal one"),
+        ({"varlen": True}, "has varlen, and discovery pools maps of one length"),
+        ({"relative_bias": 4}, "has relative_bias, and discovery pools"),
+    ],
+)
+def test_a_schedule_says_what_it_cannot_look_at(options, sentence):
+    full = spion.Pattern.full(LENGTH, block=BLOCK)
+    layer = st.BlockSparseAttention(full, heads=HEADS, head_dim=WIDTH, **options)
+    q, k, v = torch.randn(3, 1, HEADS, LENGTH, WIDTH)
+    given = (*(x[0].transpose(0, 1) for x in (q, k, v)),) if layer.varlen else (q, k, v)
+    beside = {"cu_seqlens": torch.tensor([0, LENGTH], dtype=torch.int32)} if layer.varlen else {}
+    if layer.spans:
+        beside["spans"] = st.spans(1, LENGTH, causal=True)
+    assert layer(*given, **beside).shape == given[0].shape
+    with pytest.raises(spion.UserError, match=sentence):
+        st.SpionSchedule(layer).observe(lambda: layer(*given, **beside))

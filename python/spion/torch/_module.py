@@ -47,6 +47,7 @@ class BlockSparseAttention(nn.Module):
     alibi_slopes: torch.Tensor | None
     sinks: torch.Tensor | None
     relative_bias: torch.Tensor | None
+    _general: bool
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class BlockSparseAttention(nn.Module):
         self.register_parameter("sinks", zeros)
         biases = torch.zeros(heads, 2 * relative_bias + 1, device=where) if relative_bias else None
         self.register_parameter("relative_bias", None if biases is None else nn.Parameter(biases))
+        self._find_operator()
         self._make_tables()
 
     @property
@@ -239,12 +241,14 @@ class BlockSparseAttention(nn.Module):
         """As forward, of tensors of the module's dtype; also lse [B, heads, L]. drop=False drops nothing
         though the module trains."""
         tables = self._buffers["tables"]  # nn.Module's own way to a buffer takes ten times as long
-        given = (tables, lengths, self.block, self.scale, self.softmax, self.causal, spans)
-        if not self._changes:
-            return _op.call(q, k, v, *given)
+        block, scale, softmax, causal = self.block, self.scale, self.softmax, self.causal
+        if not self._general:
+            return _op.call(q, k, v, tables, lengths, block, scale, softmax, causal, spans)
         changes = (self.softcap, self.dropout, self.patterns, *self._scores(q.device, drop))
         expressions = self.score, self.score_derivative
-        return torch.ops.spion.general_attention(q, k, v, *given, *changes, *expressions)
+        return torch.ops.spion.general_attention(
+            q, k, v, tables, lengths, block, scale, softmax, causal, spans, *changes, *expressions
+        )
 
     def _scores(self, device: torch.device, drop: bool = True) -> tuple[torch.Tensor | None, ...]:
         """What a call draws dropout from, slopes, sinks and biases."""
@@ -282,10 +286,15 @@ class BlockSparseAttention(nn.Module):
             0, key_cu_seqlens, self.key_length, self.score, self.score_derivative,
         )[0]
 
-    @property
-    def _changes(self) -> bool:
-        """Whether it takes the general operator."""
-        return bool(self.score) or self._changes_beside_score
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if "_general" in self.__dict__:
+            self._find_operator()
+
+    def _find_operator(self) -> None:
+        """Whether it takes the general operator: known before a call, of which looking at all that decides
+        would take a tenth."""
+        self.__dict__["_general"] = bool(self.score) or self._changes_beside_score
 
     @property
     def _changes_beside_score(self) -> bool:

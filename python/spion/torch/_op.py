@@ -96,16 +96,17 @@ _excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 _AUTOGRAD = torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.AutogradCUDA
 
 
-def _is_unseen(q: Any, k: Any, v: Any, rest: tuple[Any, ...]) -> bool:
+_is_compiling, _TENSOR = torch.compiler.is_compiling, torch.Tensor
+
+
+def _is_unseen(q: Any, k: Any, v: Any, tables: Any, lengths: Any, spans: Any) -> bool:
     """Whether nothing between a call of the operator and its kernel has any part in it: no mode,
     transform, trace or profiler, no subclass, no bit that waits, no dtype that autocast changes.
     (Tensors of devices and layouts that are none of ours are left to the operator by `direct`.)"""
-    plain = torch.Tensor
-    tables, lengths, *_, spans = rest
     return (
-        type(q) is type(k) is type(v) is type(tables) is plain
-        and (lengths is None or type(lengths) is plain)
-        and (spans is None or type(spans) is plain)
+        type(q) is type(k) is type(v) is type(tables) is _TENSOR
+        and (lengths is None or type(lengths) is _TENSOR)
+        and (spans is None or type(spans) is _TENSOR)
         and not (_function_modes() or _dispatch_modes() or _transforms() or _profiles())
         and not (q.is_neg() or k.is_neg() or v.is_neg())
         and _traces() is None
@@ -176,17 +177,32 @@ class _Unseen(_Plain):  # type: ignore[misc, valid-type]
         return made
 
 
-def call(q: Any, k: Any, v: Any, *rest: Any) -> Any:
-    """The operator, of all its ten arguments; around PyTorch's dispatcher where that has no part."""
-    if torch.compiler.is_compiling() or not _is_unseen(q, k, v, rest):
-        return dispatched(q, k, v, *rest)
-    if not ((q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()):
-        made = direct.forward(q, k, v, *rest)
-        return dispatched(q, k, v, *rest) if made is None else made
-    # Not within a kernel of another operator, which records by itself.
-    if _excluded(_AUTOGRAD[q.is_cuda]):
-        return dispatched(q, k, v, *rest)
-    try:
-        return _Unseen.apply(q, k, v, (q, k, v, *rest))
-    except _Elsewhere:
-        return dispatched(q, k, v, *rest)
+def call(
+    q: Any,
+    k: Any,
+    v: Any,
+    tables: Any,
+    lengths: Any,
+    block: int,
+    scale: float,
+    softmax: str,
+    causal: bool,
+    spans: Any,
+) -> Any:
+    """The operator, of all its arguments; around PyTorch's dispatcher where that has no part. (They are
+    spelt out, as a tuple of them is made and taken apart again at each call.)"""
+    if not _is_compiling() and _is_unseen(q, k, v, tables, lengths, spans):
+        if not (
+            (q.requires_grad or k.requires_grad or v.requires_grad) and torch.is_grad_enabled()
+        ):
+            made = direct.forward(q, k, v, tables, lengths, block, scale, softmax, causal, spans)
+            if made is not None:
+                return made
+        # Not within a kernel of another operator, which records by itself.
+        elif not _excluded(_AUTOGRAD[q.is_cuda]):
+            given = (q, k, v, tables, lengths, block, scale, softmax, causal, spans)
+            try:
+                return _Unseen.apply(q, k, v, given)
+            except _Elsewhere:
+                pass
+    return dispatched(q, k, v, tables, lengths, block, scale, softmax, causal, spans)

@@ -137,6 +137,7 @@ class SpionSchedule:
 
     def _look(self, index: int, seen: set[int]) -> Callable[..., None]:
         def hook(layer: BlockSparseAttention, args: Any, kwargs: dict[str, Any]) -> None:
+            discoverer = self._discoverer(layer)  # which says first what it cannot look at
             given = {**dict(zip(("q", "k", "v", "lengths"), args)), **kwargs}
             operands = [given[name] for name in ("q", "k", "v") if given.get(name) is not None]
             if len(operands) == 1:
@@ -144,7 +145,7 @@ class SpionSchedule:
             q, k, v = (x.detach().to(layer.dtype) for x in operands)
             lengths = given.get("lengths")
             _, lse = layer.with_lse(q, k, v, lengths, drop=False)
-            found, pooled = self._discoverer(layer)(
+            found, pooled = discoverer(
                 readable(q),
                 readable(k),
                 lse,
