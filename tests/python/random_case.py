@@ -13,8 +13,8 @@ EXPRESSIONS = {
     "2*tanh(score/2)": lambda s, b, h, q, k: 2 * torch.tanh(s / 2),
     "score-0.1*log(1+fabs(q-k))": lambda s, b, h, q, k: s - 0.1 * torch.log(1 + (q - k).abs()),
     "score*(1+head)/3-0.02*batch*k": lambda s, b, h, q, k: s * (1 + h) / 3 - 0.02 * b * k,
-    "q < 40 ? min(score, 0.5) : 0.5*score": lambda s, b, h, q, k: torch.where(
-        q < 40, s.clamp(max=0.5), 0.5 * s
+    "q < 40 ? tanh(score) : 0.5*score": lambda s, b, h, q, k: torch.where(
+        q < 40, torch.tanh(s), 0.5 * s
     ),
 }
 WAYS = ("function", "module", "packed", "packed module", "sequences", "module of sequences")
