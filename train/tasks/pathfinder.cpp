@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "io/bytes.h"
 #include "io/printable.h"
 #include "ir/error.h"
 #include "runtime/threads.h"
@@ -96,15 +96,17 @@ std::vector<fs::path> metadata_of(const fs::path& level) {
 // One line a picture: folder, file, number, label and seven parameters, whatever the name says.
 void read_metadata(const fs::path& file, const fs::path& level, PictureSamples& samples,
                    std::int64_t& empty) {
-    std::ifstream input(file, std::ios::binary);
+    const Bytes bytes = read_bytes(file.string());
+    if (bytes.view.starts_with("\x93NUMPY")) {
+        throw UserError(
+            "{} is an array of NumPy's: give the text that Long Range Arena's "
+            "metadata is",
+            file.string());
+    }
+    std::istringstream input{std::string(bytes.view)};
     std::string line;
     for (int number = 1; std::getline(input, line); ++number) {
-        if (number == 1 && line.starts_with("\x93NUMPY")) {
-            throw UserError(
-                "{} is an array of NumPy's: give the text that Long Range Arena's "
-                "metadata is",
-                file.string());
-        }
+        if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
         std::istringstream fields(line);
         std::string folder, name, index, label;
         if (!(fields >> folder >> name >> index >> label) || (label != "0" && label != "1")) {

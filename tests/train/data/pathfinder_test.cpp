@@ -123,6 +123,10 @@ TEST(PathfinderTask, RefusesWhatIsNotItsFolder) {
     expect_error<UserError>(load, "is an array of NumPy's");
     folder.write("curv_contour_length_14/metadata/1.npy", "imgs/1 sample_0.png 0 1 1.0 14\n");
     expect_error<UserError>(load, "sample_0.png");
+    folder.write("curv_contour_length_14/metadata/1.npy", "\n \r\n");
+    expect_error<UserError>(load, "lists no pictures");
+    std::filesystem::create_directories(folder.file("curv_contour_length_14/metadata/2.npy"));
+    expect_error<UserError>(load, "metadata/2.npy");
     settings.data.clear();
     settings.length = 1000;
     expect_error<UserError>([&] { check(settings); }, "generated pictures have 1024 pixels");
