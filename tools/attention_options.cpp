@@ -197,6 +197,7 @@ BlockPattern load_pattern(const AttentionOptions& options, int index, bool sever
 HeadPatterns load_pattern(const AttentionOptions& options) {
     const int count = head_pattern_count(options) * std::max(1, options.sequence_patterns);
     std::vector<BlockPattern> patterns;
+    patterns.reserve(static_cast<std::size_t>(count));
     for (int index = 0; index < count; ++index) {
         patterns.push_back(load_pattern(options, index, count > 1));
     }

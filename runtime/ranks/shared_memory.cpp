@@ -58,7 +58,7 @@ struct SharedMemory::Memory {
 
 // Zeros, as fresh memory is.
 std::string SharedMemory::invitation(const Rank& rank) {
-    const std::string name = kNamePrefix + fresh_token();
+    std::string name = kNamePrefix + fresh_token();
     const int file = ::shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) fail("made", errno);
     const auto bytes = static_cast<off_t>(bytes_for(rank.count));
