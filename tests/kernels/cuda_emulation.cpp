@@ -36,23 +36,27 @@ struct Warp {
 
 struct Fiber {
     ucontext_t context{};
-    std::unique_ptr<std::uint8_t[]> stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+    std::unique_ptr<std::uint8_t[]> stack =
+        std::make_unique_for_overwrite<std::uint8_t[]>(kStackBytes);
     int index = 0;
     bool finished = false;
     const Barrier* waits_for = nullptr;
     std::uint64_t waits_generation = 0;
+    const std::function<bool()>* waits_until = nullptr;
     int exchanges = 0;
     std::vector<std::vector<PendingCopy>> groups;  // closed groups, oldest first
     std::vector<PendingCopy> open_group;
 };
 
 struct Block {
-    unsigned index = 0;
+    unsigned index = 0, blocks = 0;
     std::vector<std::uint8_t> shared;
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Barrier barrier;
     std::array<Barrier, 16> named;
+    // Warps [asleep, asleep + sleepers) have no turn for so many turns.
+    int asleep = 0, sleepers = 0, turns_asleep = 0;
     Fiber* running = nullptr;
     ucontext_t scheduler{};
     const std::function<void()>* kernel = nullptr;
@@ -66,11 +70,6 @@ struct Range {
 
 thread_local Block* current = nullptr;
 thread_local std::vector<Range> readable;
-
-[[noreturn]] void fail(const std::string& message) {
-    throw std::runtime_error(
-        fmt::format("block {} thread {}: {}", current->index, current->running->index, message));
-}
 
 void wait_at(Barrier& barrier) {
     const std::uint64_t generation = barrier.generation;
@@ -132,45 +131,52 @@ void start_fibers(Block& block, int threads) {
     }
 }
 
-void run_block(Block& block, std::mt19937& random) {
-    while (!block.error) {
-        std::vector<Fiber*> ready;
-        bool waiting = false;
-        for (Fiber& fiber : block.fibers) {
-            if (fiber.finished) continue;
-            const bool blocked =
-                fiber.waits_for != nullptr && fiber.waits_for->generation == fiber.waits_generation;
-            if (blocked) {
-                waiting = true;
-            } else {
-                ready.push_back(&fiber);
-            }
-        }
-        if (ready.empty()) {
-            if (waiting) {
-                throw std::runtime_error(
-                    fmt::format("block {}: its threads wait for different things", block.index));
-            }
-            return;
-        }
-        std::shuffle(ready.begin(), ready.end(), random);
-        for (Fiber* fiber : ready) {
-            block.running = fiber;
-            swapcontext(&block.scheduler, &fiber->context);
-        }
-    }
-    std::rethrow_exception(block.error);
+bool is_blocked(const Fiber& fiber) {
+    if (fiber.waits_until != nullptr) return !(*fiber.waits_until)();
+    return fiber.waits_for != nullptr && fiber.waits_for->generation == fiber.waits_generation;
 }
 
-// Exponent and mantissa of a 16-bit float, by value.
-std::uint16_t narrow_fp16(float value) {
-    const auto narrow = static_cast<_Float16>(value);
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, &narrow, 2);
-    return bits;
+struct Turn {
+    bool ran = false, waits = false;
+};
+
+// Every fiber that can go on has a turn, in a shuffled order.
+Turn run_ready(Block& block, std::mt19937& random) {
+    current = &block;
+    Turn turn;
+    std::vector<Fiber*> ready;
+    for (Fiber& fiber : block.fibers) {
+        if (fiber.finished) continue;
+        const int warp = fiber.index / kLanes - block.asleep;
+        if (is_blocked(fiber)) {
+            turn.waits = true;
+        } else if (warp >= 0 && warp < block.sleepers) {
+            turn.ran = true;
+        } else {
+            ready.push_back(&fiber);
+        }
+    }
+    turn.ran = turn.ran || !ready.empty();
+    std::shuffle(ready.begin(), ready.end(), random);
+    for (Fiber* fiber : ready) {
+        block.running = fiber;
+        swapcontext(&block.scheduler, &fiber->context);
+    }
+    if (block.error) std::rethrow_exception(block.error);
+    return turn;
+}
+
+void start_block(Block& block, int threads, int shared_bytes) {
+    block.shared.assign(static_cast<std::size_t>(shared_bytes), 0xFF);
+    start_fibers(block, threads);
 }
 
 }  // namespace
+
+void fail(const std::string& message) {
+    throw std::runtime_error(
+        fmt::format("block {} thread {}: {}", current->index, current->running->index, message));
+}
 
 Index thread_index() {
     return {static_cast<unsigned>(current->running->index)};
@@ -178,20 +184,72 @@ Index thread_index() {
 Index block_index() {
     return {current->index};
 }
+Index grid_dimension() {
+    return {current->blocks};
+}
 
 void launch(std::int64_t blocks, int threads, int shared_bytes, unsigned seed,
             const std::function<void()>& kernel) {
     std::mt19937 random(seed);
     Block block;
     block.kernel = &kernel;
-    current = &block;
+    block.blocks = static_cast<unsigned>(blocks);
     for (std::int64_t index = 0; index < blocks; ++index) {
         block.index = static_cast<unsigned>(index);
-        block.shared.assign(static_cast<std::size_t>(shared_bytes), 0xFF);
-        start_fibers(block, threads);
-        run_block(block, random);
+        start_block(block, threads, shared_bytes);
+        Turn turn{.ran = true};
+        while (turn.ran) turn = run_ready(block, random);
+        if (turn.waits) {
+            throw std::runtime_error(
+                fmt::format("block {}: its threads wait for different things", block.index));
+        }
     }
     current = nullptr;
+}
+
+void launch_together(std::int64_t blocks, int threads, int shared_bytes, unsigned seed,
+                     const std::function<void()>& kernel, const std::function<bool()>& beside) {
+    std::mt19937 random(seed);
+    std::vector<Block> all(static_cast<std::size_t>(blocks));
+    for (std::size_t index = 0; index < all.size(); ++index) {
+        all[index].index = static_cast<unsigned>(index);
+        all[index].blocks = static_cast<unsigned>(blocks);
+        all[index].kernel = &kernel;
+        start_block(all[index], threads, shared_bytes);
+    }
+    Turn turn{.ran = true};
+    while (turn.ran) {
+        turn = {};
+        for (Block& block : all) {
+            if (--block.turns_asleep < 0) {  // a warp, a warpgroup, or the whole block
+                block.sleepers = random() % 3 == 0 ? 1 : random() % 2 == 0 ? 4 : threads / kLanes;
+                block.asleep = static_cast<int>(random() % (threads / kLanes)) / block.sleepers *
+                               block.sleepers;
+                block.turns_asleep = static_cast<int>(random() % 60);
+            }
+            const Turn of_block = run_ready(block, random);
+            turn = {turn.ran || of_block.ran, turn.waits || of_block.waits};
+        }
+        turn.ran = beside() || turn.ran;
+    }
+    if (turn.waits) throw std::runtime_error("the blocks wait for each other");
+    current = nullptr;
+}
+
+void wait_until(const std::function<bool()>& ready) {
+    if (ready()) return;
+    Fiber& fiber = *current->running;
+    fiber.waits_until = &ready;
+    swapcontext(&fiber.context, &current->scheduler);
+    fiber.waits_until = nullptr;
+}
+
+std::uint8_t* shared_memory(unsigned address, unsigned bytes) {
+    if (address + std::size_t{bytes} > current->shared.size()) {
+        fail(fmt::format("{} bytes at shared address {} of {}", bytes, address,
+                         current->shared.size()));
+    }
+    return &current->shared[address];
 }
 
 void allow_reads(const void* data, std::size_t bytes) {
@@ -266,39 +324,6 @@ void cp_async_wait_group(int pending) {
         }
         groups.erase(groups.begin());
     }
-}
-
-float round_to(float value, int mantissa_bits, bool ties_to_even) {
-    if (!std::isfinite(value)) return value;
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &value, 4);
-    const int dropped = 23 - mantissa_bits;
-    const std::uint32_t half = 1U << (dropped - 1);
-    bits += ties_to_even ? half - 1 + ((bits >> dropped) & 1U) : half;
-    bits &= ~((1U << dropped) - 1);
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
-std::uint16_t to_bf16(float value) {
-    const float rounded = round_to(value, 7, true);
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &rounded, 4);
-    return static_cast<std::uint16_t>(bits >> 16);
-}
-std::uint16_t to_fp16(float value) {
-    return narrow_fp16(value);
-}
-float from_bf16(std::uint16_t bits) {
-    const std::uint32_t wide = std::uint32_t{bits} << 16;
-    float value = 0;
-    std::memcpy(&value, &wide, 4);
-    return value;
-}
-float from_fp16(std::uint16_t bits) {
-    _Float16 value = 0;
-    std::memcpy(&value, &bits, 2);
-    return static_cast<float>(value);
 }
 
 void ldmatrix_x4(unsigned (&out)[4], unsigned address, bool transposed) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 
 #define SPION_PTX_CUH
 #define SPION_DEVICE static inline
@@ -23,6 +24,7 @@
 #define __launch_bounds__(...)
 #define threadIdx (::spion::emulation::thread_index())
 #define blockIdx (::spion::emulation::block_index())
+#define gridDim (::spion::emulation::grid_dimension())
 
 struct float2 {
     float x, y;
@@ -38,11 +40,22 @@ struct Index {
 };
 Index thread_index();
 Index block_index();
+Index grid_dimension();
 
 // Runs `kernel` for every thread of every block, blocks in order. Throws std::runtime_error when a
 // thread breaks a rule above, or when the threads of a warp or block wait for different things.
 void launch(std::int64_t blocks, int threads, int shared_bytes, unsigned seed,
             const std::function<void()>& kernel);
+
+// The same with all blocks at once, as a cooperative launch. `beside`, called between the turns of
+// the threads, does what hardware does beside them and returns whether that was anything.
+void launch_together(std::int64_t blocks, int threads, int shared_bytes, unsigned seed,
+                     const std::function<void()>& kernel, const std::function<bool()>& beside);
+// Until `ready`, which need not change where it is asked, holds.
+void wait_until(const std::function<bool()>& ready);
+// Of the running thread's block.
+std::uint8_t* shared_memory(unsigned address, unsigned bytes);
+[[noreturn]] void fail(const std::string& message);
 
 // Global memory that asynchronous copies may read during the launches of this thread.
 void allow_reads(const void* data, std::size_t bytes);

@@ -282,7 +282,9 @@ inline TileProgram program_of(const EmulatedCase& c, KernelRole role) {
             .gather_rows = c.gather_rows,
             .warps = c.stationary_rows / 16,
             .stages = c.stages,
-            .unit = c.dtype == DType::kFp32 ? MatrixUnit::kFma : MatrixUnit::kMmaSync,
+            .unit = role == KernelRole::kGradients ? MatrixUnit::kWgmma
+                    : c.dtype == DType::kFp32      ? MatrixUnit::kFma
+                                                   : MatrixUnit::kMmaSync,
             .order = {},
             .offsets = {0},
             .gather_blocks = {}};

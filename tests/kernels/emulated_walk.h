@@ -24,7 +24,7 @@ inline void append_walk(TileProgram& program, const EmulatedCase& c, int tile,
             static_cast<std::size_t>(std::int64_t{tile} * c.stationary_rows / c.block);
         const auto other =
             static_cast<std::size_t>(std::int64_t{gather_block} * c.gather_rows / c.block);
-        const bool columns = program.role == KernelRole::kKeyValueGradient;
+        const bool columns = walks_columns(program.role);
         std::uint32_t bits = 0;  // block rows of the tile that use the gather block
         for (std::size_t row = 0; row < static_cast<std::size_t>(program.packed_rows()); ++row) {
             const std::size_t mine = first + row;

@@ -10,6 +10,7 @@
 #include "compiler/launch/advance_dropout.h"
 #include "compiler/launch/bias_gradient.h"
 #include "tests/kernels/emulated_cases.h"
+#include "tests/kernels/emulated_gradients.h"
 #include "tests/kernels/emulated_linears.h"
 #include "tests/kernels/emulated_walk.h"
 
@@ -61,6 +62,17 @@ std::string emulated(const std::string& name, const KernelSource& source,
         "    {1}_source::{1}_of_{0}(\n"
         "        reinterpret_cast<const {1}_source::{4}&>(arguments));\n}}\n}}\n",
         name, source.entry, text, guards, arguments);
+}
+
+// The source of a kernel for sm_90a as it stands, its includes too, in a namespace of its own.
+std::string write_gradients(const EmulatedCase& c) {
+    const KernelSource source =
+        emit(program_of(c, KernelRole::kGradients), emulated_hopper_target());
+    return fmt::format(
+        "#include \"tests/kernels/hopper_emulation.h\"\n"
+        "#define {1} {1}_of_{0}\nnamespace emulated_{0} {{\n{2}\n"
+        "void run(const SpionSm90Arguments& arguments) {{\n    {1}(arguments);\n}}\n}}\n",
+        c.name, source.entry, source.text);
 }
 
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
@@ -121,7 +133,24 @@ std::string write_case(const std::string& name) {
         }
         return text;
     }
+    for (const EmulatedCase& c : emulated_gradients()) {
+        if (name == c.name) return write_gradients(c);
+    }
     throw std::runtime_error("no emulated case is named " + name);
+}
+
+std::string write_gradients_table() {
+    std::string declarations, rows;
+    for (const EmulatedCase& c : emulated_gradients()) {
+        declarations += fmt::format(
+            "namespace emulated_{} {{ void run(const SpionSm90Arguments&); }}\n", c.name);
+        rows += fmt::format("    if (name == \"{0}\") return emulated_{0}::run;\n", c.name);
+    }
+    return fmt::format(
+        "#include \"tests/kernels/emulated_gradients.h\"\n#include \"ir/error.h\"\n{}"
+        "namespace spion {{\nEmulatedGradients find_emulated_gradients(std::string_view name) {{\n"
+        "{}    throw InternalError(\"no emulated gradients {{}}\", name);\n}}\n}}\n",
+        declarations, rows);
 }
 
 std::string write_table() {
@@ -162,6 +191,8 @@ int main(int count, char** arguments) {
         return 2;
     }
     const std::string name = arguments[1];
-    std::ofstream(arguments[2]) << (name == "table" ? write_table() : write_case(name));
+    std::ofstream(arguments[2]) << (name == "table"             ? write_table()
+                                    : name == "gradients_table" ? write_gradients_table()
+                                                                : write_case(name));
     return 0;
 }

@@ -6,6 +6,13 @@
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/sm90_arguments.h"
 
+// The thread's index, read anew: what is computed from it is not kept in registers across a step.
+SPION_DEVICE unsigned thread_now() {
+    unsigned thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 // An mbarrier is 8 bytes of shared memory. A phase ends when `arrivals` have come and every byte
 // that was announced has been written; the phases of a barrier have parity 0, 1, 0, ...
 SPION_DEVICE void mbarrier_init(unsigned barrier, int arrivals) {

@@ -25,13 +25,6 @@ using Operand = unsigned[kScoreTiles / 2][4];  // P^T or dS^T, rounded: the left
 
 enum : int { kExchange = 3 };  // the barrier at which both warpgroups have written dS
 
-// The thread's index, read anew: what is computed from it is not kept in registers across a step.
-SPION_DEVICE unsigned thread_now() {
-    unsigned thread;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread;
-}
-
 // dS^T [64, kStreamedRows] lies as swizzle atoms of 64 columns, 128 bytes a row. Where, from the
 // tile's start, a lane stores a row of matrices of the first 16 columns.
 SPION_DEVICE unsigned exchanged_offset() {
