@@ -96,8 +96,8 @@ class EmulatedAttention : public testing::TestWithParam<EmulatedCase> {
     }
 };
 
-// ||x - reference|| / ||reference||, or over `least` where that is more; infinity if anything is not
-// a number or infinities differ.
+// ||x - reference|| / ||reference||, or over `least` where that is more, or 0 where nothing differs;
+// infinity if anything is not a number or infinities differ.
 double relative_error(const std::vector<double>& x, const std::vector<double>& reference,
                       double least = 1e-30) {
     double difference = 0, norm = 0;
@@ -107,7 +107,7 @@ double relative_error(const std::vector<double>& x, const std::vector<double>& r
         difference += (x[i] - reference[i]) * (x[i] - reference[i]);
         norm += reference[i] * reference[i];
     }
-    return std::sqrt(difference) / std::max(std::sqrt(norm), least);
+    return difference == 0 ? 0 : std::sqrt(difference) / std::max(std::sqrt(norm), least);
 }
 
 double tolerance(DType dtype) {

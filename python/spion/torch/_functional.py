@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .._core import UserError
@@ -48,6 +50,39 @@ def _tables_of(made: Plan, pattern: Pattern) -> torch.Tensor:
     return kept[0]
 
 
+def _plan_of(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: Pattern,
+    lengths: torch.Tensor | None,
+    spans: torch.Tensor | None,
+    alibi_slopes: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    relative_bias: torch.Tensor | None,
+    **numbers: Any,
+) -> Plan:
+    """Of a call with these tensors."""
+    return plan(
+        heads=q.shape[1],
+        head_dim=q.shape[3],
+        length=q.shape[2],
+        block=pattern.block,
+        dtype=_computed_in(q),
+        device=q.device,
+        key_padding=lengths is not None,
+        key_value_heads=k.shape[1],
+        spans=spans is not None,
+        key_length=k.shape[2],
+        patterns=pattern.patterns,
+        alibi=alibi_slopes is not None,
+        sinks=sinks is not None,
+        value_dim=v.shape[3],
+        relative_bias=reach_of(relative_bias),
+        **numbers,
+    )
+
+
 def attention_with_lse(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -80,28 +115,9 @@ def attention_with_lse(
         check_rank(x, name)
     check(q.device, q.dtype)
     dropout_state = _state_for(dropout, dropout_state, q.device)
-    made = plan(
-        heads=q.shape[1],
-        head_dim=q.shape[3],
-        length=q.shape[2],
-        block=pattern.block,
-        dtype=_computed_in(q),
-        device=q.device,
-        scale=scale,
-        softmax=softmax,
-        key_padding=lengths is not None,
-        key_value_heads=k.shape[1],
-        causal=causal,
-        spans=spans is not None,
-        key_length=k.shape[2],
-        softcap=softcap,
-        dropout=dropout,
-        patterns=pattern.patterns,
-        alibi=alibi_slopes is not None,
-        sinks=sinks is not None,
-        value_dim=v.shape[3],
-        relative_bias=reach_of(relative_bias),
-        score=score,
+    made = _plan_of(
+        q, k, v, pattern, lengths, spans, alibi_slopes, sinks, relative_bias, scale=scale,
+        softmax=softmax, causal=causal, softcap=softcap, dropout=dropout, score=score,
         score_derivative=score_derivative,
     )
     given = _tables_of(made, pattern), lengths, pattern.block, float(scale), softmax, causal, spans
