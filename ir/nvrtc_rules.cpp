@@ -21,6 +21,19 @@ constexpr Rule kRules[] = {
          },
      .fault = "runs the products of wgmma kernels of dK and dV one after the other",
      .good = {12, 6}},
+    {.first = {12, 5},
+     .last = {12, 5},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma &&
+                    (kind.role == KernelRole::kForward ||
+                     kind.role == KernelRole::kQueryGradient) &&
+                    !kind.packed && kind.dropout && kind.spans;
+         },
+     .fault =
+         "runs the products of wgmma kernels of the forward pass and of dQ one after the other "
+         "where there is dropout under a mask of spans",
+     .good = {12, 6}},
     {.first = kOldestNvrtc,
      .last = {12, 9},
      .covers =

@@ -28,6 +28,8 @@ struct KernelKind {
     int head_dim = 0;
     int streamed_rows = 0;
     bool packed = false;  // several block rows a tile
+    bool dropout = false;
+    bool spans = false;  // of the mask
 };
 
 // Why `release` makes no good kernel of that kind, as a clause with what does ("NVRTC 12.9 spills

@@ -43,7 +43,7 @@ TEST(NvrtcRules, RefuseEveryTileOfARoleInOneRelease) {
     EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
     kind.role = KernelRole::kGradients;
     EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
-    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 2U);
+    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 3U);
     EXPECT_EQ(nvrtc_refusals({12, 6}).size(), 1U);
 }
 
@@ -65,6 +65,25 @@ TEST(NvrtcRules, RefuseAKindOfOneTargetInOneRelease) {
     kind.streamed_rows = 64;
     kind.compute_capability = 120;
     EXPECT_EQ(why_nvrtc_refuses({12, 8}, kind), "");
+}
+
+TEST(NvrtcRules, RefuseDropoutUnderSpansInOneRelease) {
+    for (const KernelRole role : {KernelRole::kForward, KernelRole::kQueryGradient}) {
+        KernelKind kind{.unit = MatrixUnit::kWgmma, .role = role, .dropout = true, .spans = true};
+        EXPECT_EQ(
+            why_nvrtc_refuses({12, 5}, kind),
+            "NVRTC 12.5 runs the products of wgmma kernels of the forward pass and of dQ one "
+            "after the other where there is dropout under a mask of spans, and 12.6 does not");
+        EXPECT_EQ(why_nvrtc_refuses({12, 4}, kind), "");
+        EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+        kind.spans = false;
+        EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+        kind.spans = true;
+        kind.dropout = false;
+        EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+        kind.dropout = kind.packed = true;
+        EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    }
 }
 
 TEST(NvrtcRules, KnowSinceWhenThereAreTargets) {

@@ -65,19 +65,23 @@ std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShap
                              target.arch, problem);
 }
 
-std::string why_not_nvrtc(KernelRole role, int tile_width, const TileShape& shape,
-                          const Target& target) {
+std::string why_not_nvrtc(const Attention& attention, KernelRole role, int tile_width,
+                          const TileShape& shape, const Target& target) {
     return why_nvrtc_refuses(target.compiler, {.compute_capability = target.compute_capability,
                                                .unit = shape.unit,
                                                .role = role,
                                                .head_dim = tile_width,
                                                .streamed_rows = shape.streamed_rows,
-                                               .packed = shape.packed_rows > 1});
+                                               .packed = shape.packed_rows > 1,
+                                               .dropout = attention.dropout > 0,
+                                               .spans = attention.mask == ElementMask::kSpans});
 }
 
 std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Target& target) {
-    const std::string reason = why_not_nvrtc(program.role, tile_width, shape_of(program), target);
-    return reason.empty() ? "" : fmt::format("{}: take fewer streamed_rows", reason);
+    const std::string reason =
+        why_not_nvrtc(program.attention, program.role, tile_width, shape_of(program), target);
+    return reason.empty() ? ""
+                          : fmt::format("{}: take fewer streamed_rows, or another unit", reason);
 }
 
 int block_rows_in(int rows, int block) {

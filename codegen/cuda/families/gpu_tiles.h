@@ -40,8 +40,8 @@ std::string why_not_step(const TileShape& shape);
 
 // Why the target's NVRTC makes no good kernel of such a tile, as a clause (ir/nvrtc_rules.h); "".
 // tile_width: columns of its tiles.
-std::string why_not_nvrtc(KernelRole role, int tile_width, const TileShape& shape,
-                          const Target& target);
+std::string why_not_nvrtc(const Attention& attention, KernelRole role, int tile_width,
+                          const TileShape& shape, const Target& target);
 // The same of a program, with what to take instead.
 std::string why_not_nvrtc(const TileProgram& program, int tile_width, const Target& target);
 

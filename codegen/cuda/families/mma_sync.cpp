@@ -171,8 +171,8 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     }
     plan.occupancy = static_cast<double>(plan.blocks * threads) / rates.resident_threads;
     if (plan.problem.empty()) {
-        plan.problem =
-            why_not_nvrtc(launch.role, mma_tile_width(launch.attention), shape, launch.target);
+        plan.problem = why_not_nvrtc(launch.attention, launch.role,
+                                     mma_tile_width(launch.attention), shape, launch.target);
     }
     return plan;
 }

@@ -82,8 +82,8 @@ KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
         plan_warps(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,
                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block, needs);
     return {.problem = warps.problem.empty()
-                           ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape,
-                                           launch.target)
+                           ? why_not_nvrtc(launch.attention, launch.role,
+                                           tma_tile_width(launch.attention), shape, launch.target)
                            : warps.problem,
             .columns = warps.columns,
             .held_operands = warps.held_operands,

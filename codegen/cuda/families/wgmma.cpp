@@ -153,9 +153,9 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
                    shape.streamed_rows, shape.stages, launch.target.shared_bytes_per_block,
                    launch.target.compiler, shape.packed_rows > 1, needs);
     const std::string problem =
-        plan.problem.empty()
-            ? why_not_nvrtc(launch.role, tma_tile_width(launch.attention), shape, launch.target)
-            : plan.problem;
+        plan.problem.empty() ? why_not_nvrtc(launch.attention, launch.role,
+                                             tma_tile_width(launch.attention), shape, launch.target)
+                             : plan.problem;
     return {.problem = problem,
             .columns = shape.streamed_rows,
             .registers = plan.consumer_registers,

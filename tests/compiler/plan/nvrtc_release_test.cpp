@@ -96,7 +96,7 @@ TEST(NvrtcRelease, AProgramWrittenByHandIsRefusedWithTheReason) {
     const TileProgram program = packed_program({13, 0});
     EXPECT_EQ(why_not_emitted(program, with_nvrtc({13, 0})), "");
     EXPECT_EQ(why_not_emitted(program, with_nvrtc({12, 9})),
-              fmt::format("{}: take fewer streamed_rows", kSentence));
+              fmt::format("{}: take fewer streamed_rows, or another unit", kSentence));
     expect_error<UserError>([&] { emit(program, with_nvrtc({12, 9})); }, kSentence);
 }
 
