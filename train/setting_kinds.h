@@ -97,9 +97,6 @@ Setting flag(std::string_view group, std::string_view name, std::string_view hel
                 }};
 }
 
-#define SPION_FIELD(member)          \
-    [](TrainSettings & s) -> auto& { \
-        return s.member;             \
-    }
+#define SPION_FIELD(member) ([](TrainSettings & s) -> auto& { return s.member; })
 
 }  // namespace spion

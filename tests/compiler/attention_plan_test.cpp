@@ -47,7 +47,7 @@ class AttentionPlanTest : public testing::Test {
         std::vector<std::uint8_t> bits(kRows * kRows);
         for (int row = 0; row < kRows; ++row) {
             for (int column = 0; column < kRows; ++column) {
-                bits[static_cast<std::size_t>(row * kRows + column)] =
+                bits[static_cast<std::size_t>(row) * kRows + column] =
                     row == column || row == kRows - 1 ? 1 : 0;
             }
         }

@@ -54,9 +54,10 @@ void demo(TrainSettings& s) {
 }
 
 void check_own(const TrainSettings& s) {
-    if (s.sample_length() < kPathfinderEdge * kPathfinderEdge && s.data.empty()) {
+    constexpr std::int64_t kPixels = std::int64_t{kPathfinderEdge} * kPathfinderEdge;
+    if (s.sample_length() < kPixels && s.data.empty()) {
         throw UserError("length is {}, but generated pictures have {} pixels: raise --length",
-                        s.sample_length(), kPathfinderEdge * kPathfinderEdge);
+                        s.sample_length(), kPixels);
     }
     const SampleCounts& counts = s.samples;
     if (s.data.empty() && std::min({counts.train, counts.validation, counts.test}) < 1) {
@@ -89,6 +90,7 @@ std::vector<fs::path> metadata_of(const fs::path& level) {
     }
     std::sort(numbered.begin(), numbered.end());
     std::vector<fs::path> files;
+    files.reserve(numbered.size());
     for (auto& [number, file] : numbered) files.push_back(std::move(file));
     return files;
 }

@@ -207,8 +207,8 @@ SmTime time_of_wgmma(const KernelLoad& load, const WgmmaExposed& exposed) {
     const Rates& rates = load.rates;
     const double elements = static_cast<double>(load.shape.stationary_rows) * load.plan.columns;
     // Half of the products run along D, whose padding they leave out by pairs of 16 columns.
-    const double width =
-        (tma_tile_width(load.attention) + (mma_tile_width(load.attention) + 31) / 32 * 32) / 2.0;
+    const int along_d = (mma_tile_width(load.attention) + 31) / 32 * 32;
+    const double width = (tma_tile_width(load.attention) + along_d) / 2.0;
     const double products =
         2 * load.work.products * elements * width / rates.wgmma_flop * exposed.products;
     const double exponentials = elements / rates.exponentials * exposed.scores;

@@ -141,7 +141,7 @@ TEST(SweepPlan, SaysWhatIsWrongAndWhere) {
     };
     for (const auto& [text, message] : cases) {
         SCOPED_TRACE(text);
-        expect_error<UserError>([&] { plan_of(text); }, message);
+        expect_error<UserError>([&text = text] { plan_of(text); }, message);
     }
 }
 
