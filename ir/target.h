@@ -15,7 +15,7 @@ enum class BackEnd { kCuda, kHost };
 struct CompilerRelease {
     int major = 0;
     int minor = 0;
-    friend auto operator<=>(const CompilerRelease&, const CompilerRelease&) = default;
+    friend auto operator<=>(const CompilerRelease&, const CompilerRelease&) = default;  // NOLINT
 };
 // The newest NVRTC that the kernels are tested with, and what plans made without one assume.
 constexpr CompilerRelease kNewestNvrtc{.major = 13, .minor = 5};
