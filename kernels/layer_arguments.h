@@ -133,3 +133,29 @@ struct SpionNormMeanArguments {
     int first_only;
     long long rows_per_item;
 };
+
+// The embedding before the first layer, x[b, l, :] = dropout(token[ids[b, l], :] + position[l, :]), whose
+// dropout keeps what is scaled by draws.scale. For every four samples of a position kept has a word an
+// octet: pair j, elements 2j and 2j + 1, of sample i of the four is at bits p and 16 + p, p = 4 i + j.
+// Constants kChannels = C, kDropout (0: `kept` is neither written nor read).
+// token_position_forward: x and kept. Work item = kThreads / (C / 8) positions of kSpionSamplesPerItem
+//   samples; item = sample chunk * position chunks + position chunk.
+// token_position_backward: d_position, and a table of partial token gradients an item. Work item =
+//   positions_per_item positions, at most 8 kThreads / C, of all samples.
+enum : int { kSpionKeptSamples = 4 };
+struct SpionTokenPositionArguments {
+    const unsigned short* ids;  // [B, L], each < V
+    const float* token;         // [V, C]
+    const float* position;      // [L, C]
+    void* x;                    // T [B, L, C]
+    unsigned int* kept;         // [ceil(B / kSpionKeptSamples), L, C / 8]
+    const void* d_x;            // T [B, L, C]
+    float* d_token_partials;    // [items, V, C]
+    float* d_position;          // [L, C]
+    int batch;                  // B
+    int length;                 // L
+    int vocabulary;             // V
+    int positions_per_item;
+    SpionDraws draws;
+    unsigned int stream;
+};

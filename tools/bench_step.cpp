@@ -164,6 +164,8 @@ Bytes bytes_of(const std::string& entry, const Model& model, std::int64_t rows) 
     };
     constexpr Moved kMoved[] = {
         {"embedding_forward", 1, 0, 1},
+        {"token_position_forward", 1.0625, 0, 1},  // with a bit an element
+        {"token_position_backward", 1.0625, 0, 1},
         {"embedding_backward", 1, 0, 1},
         {"embedding_position_backward", 1, 0, 0},
         {"residual_norm_forward", 4, 0, 3},  // two a layer: x in and twice out, and o

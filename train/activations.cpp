@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/train_arguments.h"
+#include "train/fused_embedding.h"
 #include "train/fused_layer.h"
 #include "train/fused_linear.h"
 
@@ -29,14 +30,21 @@ FusedLayerShape fused_shape(const ModelShape& shape) {
     return {.channels = shape.channels(), .hidden = shape.feed_forward};
 }
 
+FusedEmbeddingShape embedding_shape(const ModelShape& shape) {
+    return {.channels = shape.channels(), .vocabulary = shape.vocabulary};
+}
+
 // fp32 values of the largest partial sums: norms [items, 3C], gelu [items, F], columns of qkv
-// [items, 3C], token gradients [token items, V, C], fused linear maps [items, weights and bias]; those of
+// [items, 3C], token gradients [(token or fused embedding's) items, V, C], fused linear maps [items, weights and bias]; those of
 // all launches of a fused layer, one behind the other.
 std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Target& target) {
     const std::int64_t c = shape.channels();
     std::int64_t values =
         std::max(spion_row_items(rows) * std::max<std::int64_t>(3 * c, shape.feed_forward),
                  spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
+    if (can_fuse(embedding_shape(shape), target)) {
+        values = std::max(values, fused_embedding_items(shape.length) * shape.vocabulary * c);
+    }
     if (can_fuse(fused_shape(shape), target)) {
         const FusedLayerShape fused = fused_shape(shape);
         const std::int64_t layer =
@@ -77,6 +85,9 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
              .hidden = unless_fused(f),
              .gated = unless_fused(f),
              .kept = fused ? sizes.floats(fused_layer_kept(fused_shape(shape), rows)) : Buffer()});
+    }
+    if (const auto embedding = embedding_shape(shape); can_fuse(embedding, device.target())) {
+        embedding_kept = sizes.floats(fused_embedding_kept(embedding, batch, shape.length));
     }
     final_norm = sizes.norm(c);
     scratch = {.branch = sizes.activation(c),

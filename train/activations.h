@@ -48,6 +48,7 @@ struct Activations {
     Activations(Device& device, const ModelShape& shape, int batch, DType dtype);
 
     std::vector<LayerActivations> layers;
+    Buffer embedding_kept;  // uint32 [fused_embedding_kept]: of a fused embedding alone
     NormActivations final_norm;
     ScratchBuffers scratch;
     Buffer units;          // fp32 [T, B, C] means of the last norm's rows, where layers are fused

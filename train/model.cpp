@@ -174,18 +174,8 @@ void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
 
 // tokens [B, L] -> residual stream [N, C] -> ... -> pooled [B, C]
 void Model::encoder_forward(const StepContext& step) {
+    embedding_forward(step);
     const void* x = activations_.layers[0].norm1.x.data();
-    SpionEmbeddingArguments embedding{};
-    embedding.ids = step.tokens;
-    embedding.token = parameters_.value(layout_.token);
-    embedding.position = parameters_.value(layout_.position);
-    embedding.x = activations_.layers[0].norm1.x.data();
-    embedding.rows = step.rows();
-    embedding.length = static_cast<int>(step.shape.length);
-    embedding.vocabulary = step.shape.vocabulary;
-    embedding.dropout = step.dropout_of(kEmbeddingDropout);
-    kernels_.embedding_forward(embedding);
-
     const int layers = step.shape.layers;
     for (int i = 0; i < layers; ++i) {
         x = layer_forward(step, i, *attention_[static_cast<std::size_t>(i)], x);
@@ -246,21 +236,7 @@ void Model::encoder_backward(const StepContext& step, const GradientsLaunched& l
         tell_from(layer_ ? offsets.qkv_weight : offsets.norm1.gamma);
     }
 
-    SpionEmbeddingArguments embedding{};
-    embedding.ids = step.tokens;
-    embedding.d_x = scratch.d_x.data();
-    embedding.d_token_partials = scratch.partials.as<float>();
-    embedding.d_position = parameters_.gradient(layout_.position);
-    embedding.rows = step.rows();
-    embedding.length = static_cast<int>(step.shape.length);
-    embedding.vocabulary = step.shape.vocabulary;
-    embedding.dropout = step.dropout_of(kEmbeddingDropout);
-    kernels_.embedding_backward(embedding);
-    kernels_.embedding_position_backward(embedding);
-    const std::int64_t table =
-        static_cast<std::int64_t>(step.shape.vocabulary) * step.shape.channels();
-    sum_partials(step, spion_token_items(step.rows(), step.shape.vocabulary), table, table,
-                 layout_.token);
+    embedding_backward(step);
     tell_from(0);
 }
 

@@ -12,6 +12,7 @@
 #include "compiler/launch/compiled_attention.h"
 #include "train/activations.h"
 #include "train/data/dataset.h"
+#include "train/fused_embedding.h"
 #include "train/kernels.h"
 #include "train/parameters.h"
 #include "train/settings.h"
@@ -105,6 +106,11 @@ class Model {
     // The random numbers of a pass for every layer's attention, where it drops out.
     void set_attention_dropout(std::uint32_t step, bool enabled);
     SpionNormMeanArguments norm_mean_arguments(const StepContext& step) const;  // no partials
+    SpionTokenPositionArguments token_position_arguments(
+        const StepContext& step) const;  // nor here
+    SpionEmbeddingArguments embedding_arguments(const StepContext& step) const;
+    void embedding_forward(const StepContext& step);
+    void embedding_backward(const StepContext& step);
     void encoder_forward(const StepContext& step);
     void encoder_backward(const StepContext& step, const GradientsLaunched& launched);
     void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);
@@ -116,7 +122,8 @@ class Model {
     ParameterState parameters_;
     Activations activations_;
     StepKernels kernels_;
-    std::optional<FusedLayer> layer_;  // where it can be fused; else, likewise,
+    std::optional<FusedEmbedding> embedding_;  // where it can be fused
+    std::optional<FusedLayer> layer_;          // where it can be fused; else, likewise,
     std::optional<FusedLinear> out_, qkv_, feed_forward1_;  // (out_ beside layer_)
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]

@@ -29,6 +29,9 @@
 struct float2 {
     float x, y;
 };
+struct float4 {
+    float x, y, z, w;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };
@@ -264,6 +267,9 @@ SPION_DEVICE unsigned __reduce_add_sync(unsigned, unsigned value) {
     unsigned result = 0;
     for (int lane = 0; lane < 32; ++lane) result += all[lane].word[0];
     return result;
+}
+SPION_DEVICE int __ffs(int bits) {
+    return __builtin_ffs(bits);
 }
 SPION_DEVICE int __popc(unsigned bits) {
     return __builtin_popcount(bits);

@@ -1,8 +1,9 @@
-// The fused linear maps and feed-forward parts that the emulated tests run.
+// The fused linear maps, feed-forward parts, layers and embeddings that the emulated tests run.
 #pragma once
 
 #include <vector>
 
+#include "train/fused_embedding.h"
 #include "train/fused_feed_forward.h"
 #include "train/fused_layer.h"
 #include "train/fused_linear.h"
@@ -44,6 +45,18 @@ inline std::vector<EmulatedLayer> emulated_layers() {
     return {
         {"layer_paper", {.channels = 64, .hidden = 128, .dropout = 0.1F}},
         {"layer_narrow", {.channels = 64, .hidden = 64, .dropout = 0.0F}},
+    };
+}
+
+struct EmulatedEmbedding {
+    const char* name;
+    FusedEmbeddingShape shape;
+};
+
+inline std::vector<EmulatedEmbedding> emulated_embeddings() {
+    return {
+        {"embedding_paper", {.channels = 64, .vocabulary = 32, .dropout = 0.1F}},
+        {"embedding_kept", {.channels = 64, .vocabulary = 75, .dropout = 0.0F}},
     };
 }
 

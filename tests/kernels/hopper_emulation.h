@@ -17,9 +17,6 @@
 #include "kernels/sm90_arguments.h"
 #include "tests/kernels/cuda_emulation.h"
 
-struct float4 {
-    float x, y, z, w;
-};
 struct uint2 {
     unsigned x, y;
 };
@@ -154,9 +151,6 @@ SPION_DEVICE unsigned atomicAdd(unsigned* address, unsigned value) {
     const unsigned before = *address;
     *address += value;
     return before;
-}
-SPION_DEVICE int __ffs(int bits) {
-    return __builtin_ffs(bits);
 }
 SPION_DEVICE void fence_proxy_async_global() {}
 SPION_DEVICE void fence_proxy_async_shared() {}

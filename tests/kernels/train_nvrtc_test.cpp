@@ -11,6 +11,7 @@
 #include "ir/target.h"
 #include "runtime/cuda/nvrtc.h"
 #include "tests/support/expect_error.h"
+#include "train/fused_embedding.h"
 #include "train/fused_feed_forward.h"
 #include "train/fused_layer.h"
 #include "train/fused_linear.h"
@@ -146,6 +147,28 @@ TEST(TrainNvrtc, EveryFusedLayerCompilesWithoutSpills) {
     EXPECT_FALSE(can_fuse(FusedLayerShape{.channels = 128}, target));
     EXPECT_FALSE(can_fuse(FusedLayerShape{.hidden = 256}, target));
     EXPECT_FALSE(can_fuse(FusedLayerShape{}, cuda_target(80)));
+}
+
+TEST(TrainNvrtc, EveryFusedEmbeddingCompilesWithoutSpills) {
+    if (const auto problem = nvrtc_problem()) GTEST_SKIP() << *problem;
+    std::vector<Job> jobs;
+    for (const int capability : {80, 90, 120}) {
+        const Target target = cuda_target(capability);
+        for (const DType dtype : {DType::kBf16, DType::kFp16}) {
+            for (const float dropout : {0.0F, 0.1F}) {
+                const FusedEmbeddingShape shape{.dropout = dropout, .dtype = dtype};
+                ASSERT_TRUE(can_fuse(shape, target));
+                for (int kernel = 0; kernel < kFusedEmbeddingKernels; ++kernel) {
+                    const auto which = static_cast<FusedEmbeddingKernel>(kernel);
+                    jobs.push_back({fused_embedding_source(which, shape, target), target});
+                }
+            }
+        }
+    }
+    expect_all_compile(jobs);
+    EXPECT_TRUE(can_fuse(FusedEmbeddingShape{.vocabulary = 512}, cuda_target(90)));
+    EXPECT_FALSE(can_fuse(FusedEmbeddingShape{.vocabulary = 1024}, cuda_target(90)));
+    EXPECT_FALSE(can_fuse(FusedEmbeddingShape{.channels = 128}, cuda_target(90)));
 }
 
 TEST(TrainNvrtc, SaysWhenTheVocabularyDoesNotFit) {

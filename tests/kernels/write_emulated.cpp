@@ -136,6 +136,16 @@ std::string write_case(const std::string& name) {
     for (const EmulatedCase& c : emulated_gradients()) {
         if (name == c.name) return write_gradients(c);
     }
+    for (const EmulatedEmbedding& e : emulated_embeddings()) {
+        if (name != e.name) continue;
+        for (int i = 0; i < kFusedEmbeddingKernels; ++i) {
+            text += emulated(name,
+                             fused_embedding_source(static_cast<FusedEmbeddingKernel>(i), e.shape,
+                                                    emulated_target()),
+                             "SpionTokenPositionArguments");
+        }
+        return text;
+    }
     throw std::runtime_error("no emulated case is named " + name);
 }
 

@@ -19,11 +19,12 @@ class TrainOnGpu : public testing::Test {
     }
 };
 
-// Of fusable_model: a whole layer's and its output projection's, or those of three maps.
+// Of fusable_model: the embedding's, and a whole layer's and its output projection's or those of three
+// maps.
 std::size_t fused_kernels() {
     return can_fuse(FusedLayerShape{}, open_device(DeviceChoice::kCuda)->target())
-               ? kFusedLayerKernels + 1
-               : 3;
+               ? kFusedEmbeddingKernels + kFusedLayerKernels + 1
+               : kFusedEmbeddingKernels + 3;
 }
 
 // A step of `width` against the gradient lowers the loss by width * |gradient|.

@@ -1,37 +1,24 @@
-// What the dropouts of a layer's end keep: drawn once, a bit an element, and read by its passes. Needs the
-// constants kDropout and kHidden of the generated source. kernels/layer_arguments.h has the layout.
+// Drawing what a dropout keeps, a bit an element, and applying those bits. Needs the constant kDropout of
+// the generated source.
 #pragma once
 
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/octet.cuh"
 #include "kernels/layer_arguments.h"
 
-// Words of a lane for its 16 rows, and the places of the three dropouts in them.
-enum : int {
-    kKeptWords = spion_kept_words(kChannels, kHidden),
-    kKeptOut = 0,
-    kKeptBranch = 1,
-    kKeptGelu = 2
-};
-static_assert(kChannels == 64 && kHidden % 64 == 0, "whole words");
-
-// Where the lane's words for the rows from `first`, a multiple of 16, begin; they are 32 apart.
-SPION_DEVICE unsigned kept_index(unsigned first) {
-    return first / kSpionWarpRows * (kKeptWords * 32) + threadIdx.x % 32;
-}
-
-// A lane's word of 64 columns of a tensor: octets of elements 8 * index .. 8 * index + 7, for `index`, the
-// one `apart` further on, and both again 4 further on.
-SPION_DEVICE unsigned draw_word(unsigned index, unsigned apart, unsigned stream, unsigned keys,
-                                const SpionDraws& draws) {
+// The bits of four octets, whose numbers in the tensor of stream `stream` are `octets`: pair j, elements 2j
+// and 2j + 1, of octet i at bits p and 16 + p with p = 4 i + j. keys(r) are those of rounds r and r + 1.
+template <typename Keys>
+SPION_DEVICE unsigned draw_octets(const unsigned (&octets)[4], unsigned stream,
+                                  const SpionDraws& draws, const Keys& keys) {
     constexpr unsigned kUpper = 0x80008000U;
-    unsigned int c[4][4] = {{index, 0, stream, draws.step},
-                            {index + apart, 0, stream, draws.step},
-                            {index + 4, 0, stream, draws.step},
-                            {index + apart + 4, 0, stream, draws.step}};
+    unsigned int c[4][4] = {{octets[0], 0, stream, draws.step},
+                            {octets[1], 0, stream, draws.step},
+                            {octets[2], 0, stream, draws.step},
+                            {octets[3], 0, stream, draws.step}};
 #pragma unroll
     for (int round = 0; round < kPhiloxRounds; round += 2) {
-        const uint4 key = load_shared_16(keys + round * 8);
+        const uint4 key = keys(round);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             spion_philox_round(c[i], key.x, key.y);

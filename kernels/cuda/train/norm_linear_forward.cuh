@@ -3,7 +3,7 @@
 // behind attention keep.
 #pragma once
 
-#include "kernels/cuda/train/draws.cuh"
+#include "kernels/cuda/train/layer_kept.cuh"
 #include "kernels/cuda/train/warp_rows.cuh"
 
 enum : int { kWarps = kThreads / 32 };
