@@ -170,7 +170,7 @@ struct SpionPartialSum {
     long long columns;  // a multiple of 8
     long long stride;   // >= columns, a multiple of 8
 };
-enum : int { kSpionMostSums = 8 };
+enum : int { kSpionMostSums = 64 };
 struct SpionSumPartialsArguments {
     SpionPartialSum sums[kSpionMostSums];
     int count;

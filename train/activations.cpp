@@ -35,22 +35,24 @@ FusedEmbeddingShape embedding_shape(const ModelShape& shape) {
 }
 
 // fp32 values of the largest partial sums: norms [items, 3C], gelu [items, F], columns of qkv
-// [items, 3C], token gradients [(token or fused embedding's) items, V, C], fused linear maps [items, weights and bias]; those of
-// all launches of a fused layer, one behind the other.
+// [items, 3C], token gradients [(token or fused embedding's) items, V, C], fused linear maps [items, weights and bias]. Those of the last
+// norm with its mean [B, 2C], of fused layers and of a fused embedding lie one behind the other.
 std::int64_t partial_values(const ModelShape& shape, std::int64_t rows, const Target& target) {
     const std::int64_t c = shape.channels();
     std::int64_t values =
         std::max(spion_row_items(rows) * std::max<std::int64_t>(3 * c, shape.feed_forward),
                  spion_token_items(rows, shape.vocabulary) * shape.vocabulary * c);
-    if (can_fuse(embedding_shape(shape), target)) {
-        values = std::max(values, fused_embedding_items(shape.length) * shape.vocabulary * c);
-    }
+    const std::int64_t embedding = can_fuse(embedding_shape(shape), target)
+                                       ? fused_embedding_items(shape.length) * shape.vocabulary * c
+                                       : 0;
+    values = std::max(values, embedding);
     if (can_fuse(fused_shape(shape), target)) {
         const FusedLayerShape fused = fused_shape(shape);
         const std::int64_t layer =
             fused_layer_items(rows) * (norm_linear_partial(fused) + layer_end_partial(fused)) +
             fused_linear_items(rows) * fused_linear_partial(fused_out(shape));
-        return std::max({values, layer, rows / shape.length * 2 * c});
+        return std::max(values, rows / shape.length * 2 * c +
+                                    std::min(shape.layers, kSummedLayers) * layer + embedding);
     }
     for (const FusedLinearShape& fused :
          {fused_qkv(shape), fused_out(shape), fused_feed_forward1(shape, 0)}) {

@@ -6,10 +6,15 @@
 #include <vector>
 
 #include "ir/dtype.h"
+#include "kernels/train_arguments.h"
 #include "runtime/device.h"
 #include "train/parameters.h"
 
 namespace spion {
+
+// Fused layers whose partial sums one launch adds up, of up to 7 each.
+constexpr int kSummedLayers = 8;
+static_assert(7 * kSummedLayers + 2 <= kSpionMostSums);
 
 // Row statistics of one norm, and what it saw.
 struct NormActivations {

@@ -1,7 +1,5 @@
 #include "train/layer.h"
 
-#include "train/linear.h"
-
 namespace spion {
 namespace {
 
@@ -94,14 +92,13 @@ SpionLayerEndArguments layer_end_arguments(const StepContext& step, int index) {
 
 // scratch.d_x [N, C], the gradient after the layer, becomes that before it.
 void fused_backward(const StepContext& step, int index, const LayerLinears& linears,
-                    CompiledAttention& attention) {
+                    CompiledAttention& attention, PartialSums& sums) {
     const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
     const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
     const ScratchBuffers& scratch = step.activations.scratch;
     const std::int64_t items = fused_layer_items(step.rows());
     const std::int64_t c = step.shape.channels(), f = step.shape.feed_forward;
 
-    PartialSums sums(step);
     SpionLayerEndArguments end = layer_end_arguments(step, index);
     end.partials = sums.rows(items, layer_end_partial(step.layer->shape()));
     step.layer->layer_end_backward(end);
@@ -120,7 +117,6 @@ void fused_backward(const StepContext& step, int index, const LayerLinears& line
     maps = 3 * c * c + 3 * c;
     sums.add(maps, offsets.qkv_weight);
     sums.add(2 * c, offsets.norm1.gamma, maps);
-    sums.launch();
 }
 
 // scratch.branch [N, C] -> scratch.d_narrow [N, C], the gradient of normed2.
@@ -247,7 +243,8 @@ const void* layer_forward(const StepContext& step, int index, CompiledAttention&
     return layer.norm2.x.data();
 }
 
-void layer_backward(const StepContext& step, int index, CompiledAttention& attention) {
+void layer_backward(const StepContext& step, int index, CompiledAttention& attention,
+                    PartialSums& sums) {
     const LayerActivations& layer = step.activations.layers[static_cast<std::size_t>(index)];
     const LayerOffsets& offsets = step.layout.layers[static_cast<std::size_t>(index)];
     const LayerLinears linears = linears_of(step, index);
@@ -255,7 +252,7 @@ void layer_backward(const StepContext& step, int index, CompiledAttention& atten
     void* d_x = scratch.d_x.data();
 
     if (step.layer != nullptr) {
-        fused_backward(step, index, linears, attention);
+        fused_backward(step, index, linears, attention, sums);
         return;
     }
     feed_forward_backward(step, index, linears);

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "compiler/launch/compiled_attention.h"
+#include "train/linear.h"
 #include "train/step_context.h"
 
 namespace spion {
@@ -31,7 +32,8 @@ const void* layer_forward(const StepContext& step, int index, CompiledAttention&
 // fused layer makes itself.
 // Out: the same two for the layer before (scratch.branch is not written by layer 0), and the
 // gradients of this layer's parameters; of a fused one, with the bias of its second feed-forward map
-// and without that of the layer before.
-void layer_backward(const StepContext& step, int index, CompiledAttention& attention);
+// and without that of the layer before, and once `sums` are launched.
+void layer_backward(const StepContext& step, int index, CompiledAttention& attention,
+                    PartialSums& sums);
 
 }  // namespace spion

@@ -67,8 +67,10 @@ void PartialSums::add(std::int64_t columns, std::int64_t offset, std::int64_t fi
     sums_.push_back(sum);
 }
 
-void PartialSums::launch() const {
-    step_->kernels.sum_partials(sums_);
+void PartialSums::launch() {
+    if (!sums_.empty()) step_->kernels.sum_partials(sums_);
+    sums_.clear();
+    end_ = step_->activations.scratch.partials.as<float>();
 }
 
 void sum_partials(const StepContext& step, std::int64_t count, std::int64_t columns,

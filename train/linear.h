@@ -24,7 +24,8 @@ void linear_weight_gradient(const StepContext& step, const Linear& linear, const
 void linear_input_gradient(const StepContext& step, const Linear& linear, const void* d_y,
                            void* d_x);
 
-// Partial sums in the scratch buffer, of several launches one behind the other, which one launch adds up.
+// Partial sums in the scratch buffer, of several launches one behind the other, which one launch adds up. It
+// has room for those of kSummedLayers fused layers with what lies before and behind them.
 class PartialSums {
   public:
     explicit PartialSums(const StepContext& step)
@@ -33,7 +34,8 @@ class PartialSums {
     float* rows(std::int64_t count, std::int64_t stride);
     // Columns [first, first + columns) of the last room -> the gradient at `offset`: fp32 [columns].
     void add(std::int64_t columns, std::int64_t offset, std::int64_t first = 0);
-    void launch() const;
+    // From here on the buffer is empty again. Nothing to add up: nothing is launched.
+    void launch();
 
   private:
     const StepContext* step_;

@@ -7,7 +7,6 @@
 
 #include "ir/error.h"
 #include "train/layer.h"
-#include "train/linear.h"
 
 namespace spion {
 namespace {
@@ -206,14 +205,14 @@ void Model::encoder_backward(const StepContext& step, const GradientsLaunched& l
     };
     const ScratchBuffers& scratch = activations_.scratch;
     const int layers = step.shape.layers;
+    PartialSums sums(step);
     if (layer_) {
-        PartialSums sums(step);
         SpionNormMeanArguments mean = norm_mean_arguments(step);
         const std::int64_t c = step.shape.channels();
         mean.partials = sums.rows(step.batch, 2 * c);
         layer_->norm_mean_backward(mean);
         sums.add(2 * c, layout_.final_norm.gamma);
-        sums.launch();
+        if (launched) sums.launch();
         // With the norm lies the bias of the last layer, whose gradient is still to be made.
         tell_from(layout_.head1_weight);
     } else {
@@ -231,12 +230,14 @@ void Model::encoder_backward(const StepContext& step, const GradientsLaunched& l
         tell_from(layout_.final_norm.gamma);
     }
     for (int i = layers - 1; i >= 0; --i) {
-        layer_backward(step, i, *attention_[static_cast<std::size_t>(i)]);
+        layer_backward(step, i, *attention_[static_cast<std::size_t>(i)], sums);
+        // Who adds up gradients of several processes begins with this layer's beside the next one.
+        if (launched || (layers - i) % kSummedLayers == 0) sums.launch();
         const LayerOffsets& offsets = layout_.layers[static_cast<std::size_t>(i)];
         tell_from(layer_ ? offsets.qkv_weight : offsets.norm1.gamma);
     }
 
-    embedding_backward(step);
+    embedding_backward(step, sums);
     tell_from(0);
 }
 

@@ -14,6 +14,7 @@
 #include "train/data/dataset.h"
 #include "train/fused_embedding.h"
 #include "train/kernels.h"
+#include "train/linear.h"
 #include "train/parameters.h"
 #include "train/settings.h"
 #include "train/step_context.h"
@@ -110,7 +111,7 @@ class Model {
         const StepContext& step) const;  // nor here
     SpionEmbeddingArguments embedding_arguments(const StepContext& step) const;
     void embedding_forward(const StepContext& step);
-    void embedding_backward(const StepContext& step);
+    void embedding_backward(const StepContext& step, PartialSums& sums);
     void encoder_forward(const StepContext& step);
     void encoder_backward(const StepContext& step, const GradientsLaunched& launched);
     void head(const StepContext& step, const StepResults& results, bool backward, int parts = 1);

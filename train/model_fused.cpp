@@ -1,5 +1,4 @@
 // Which of a model's kernels are fused, on a device and for its widths.
-#include "train/linear.h"
 #include "train/model.h"
 
 namespace spion {
@@ -89,12 +88,11 @@ void Model::embedding_forward(const StepContext& step) {
     kernels_.embedding_forward(embedding_arguments(step));
 }
 
-// scratch.d_x [N, C] -> the gradients of the tables of tokens and positions
-void Model::embedding_backward(const StepContext& step) {
+// scratch.d_x [N, C] -> the gradients of the tables of tokens and positions; launches `sums` too
+void Model::embedding_backward(const StepContext& step, PartialSums& sums) {
     const std::int64_t table =
         static_cast<std::int64_t>(step.shape.vocabulary) * step.shape.channels();
     if (embedding_) {
-        PartialSums sums(step);
         SpionTokenPositionArguments arguments = token_position_arguments(step);
         arguments.d_token_partials = sums.rows(fused_embedding_items(step.shape.length), table);
         embedding_->backward(arguments);
@@ -102,6 +100,7 @@ void Model::embedding_backward(const StepContext& step) {
         sums.launch();
         return;
     }
+    sums.launch();  // the tables' partial sums take their place
     const SpionEmbeddingArguments arguments = embedding_arguments(step);
     kernels_.embedding_backward(arguments);
     kernels_.embedding_position_backward(arguments);

@@ -102,7 +102,7 @@ TEST_F(TrainSums, RefusesColumnsThatAreNoMultipleOfEight) {
         "sum_partials of 12 columns, 16 apart");
     expect_error<InternalError>(
         [&] { compiled.sum_partials(std::vector<SpionPartialSum>(kSpionMostSums + 1)); },
-        "sum_partials of 9 sums, not 1 to 8");
+        "sum_partials of 65 sums, not 1 to 64");
     expect_error<InternalError>([&] { compiled.sum_partials(std::vector<SpionPartialSum>()); },
                                 "sum_partials of 0 sums");
     expect_error<InternalError>(
