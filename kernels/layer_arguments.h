@@ -12,15 +12,14 @@
 enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
 
 // A SpionDropout as a kernel wants it that draws much: the keys of every round made once, and spion_keep's
-// comparison for the two elements of a word at once. With T the threshold in both halves and H the upper
-// bit of both, a half of a word w is kept iff in it the upper bit of most of w, ~T and (w | H) - (T & ~H)
-// is set: the difference has the comparison of the lower 15 bits there. What is kept is multiplied by
-// `scale`.
+// comparison for the two elements of a word at once: with T the threshold, a half h of a word is kept iff
+// min(max(h, T - 1) - (T - 1), 1) is 1. What is kept is multiplied by `scale`.
 struct SpionDraws {
     unsigned int key[2 * kPhiloxRounds];
     unsigned int step;
-    unsigned int lower_threshold;  // T & ~H; T = 0: nothing is dropped
-    unsigned int not_threshold;    // ~T
+    unsigned int last_dropped;        // T - 1 in both halves
+    unsigned int minus_last_dropped;  // 1 - T in both halves
+    unsigned int drops;               // 0: T is 0, and nothing is dropped
     float scale;
 };
 
@@ -37,9 +36,10 @@ SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float 
     }
     const bool drops = dropout.enabled != 0;
     draws.step = dropout.step;
-    const unsigned int threshold = drops ? spion_dropout_threshold(probability) * 0x00010001U : 0;
-    draws.lower_threshold = threshold & 0x7FFF7FFFU;
-    draws.not_threshold = ~threshold;
+    const unsigned int threshold = drops ? spion_dropout_threshold(probability) : 0;
+    draws.last_dropped = ((threshold - 1) & 0xFFFFU) * 0x00010001U;
+    draws.minus_last_dropped = ((1 - threshold) & 0xFFFFU) * 0x00010001U;
+    draws.drops = threshold > 0 ? 1 : 0;
     draws.scale = drops ? 1.0F / (1.0F - probability) : 1.0F;
     return draws;
 }

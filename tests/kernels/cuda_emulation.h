@@ -8,6 +8,7 @@
 // bounds.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -273,6 +274,15 @@ SPION_DEVICE int __ffs(int bits) {
 }
 SPION_DEVICE int __popc(unsigned bits) {
     return __builtin_popcount(bits);
+}
+// Of both halves of a word.
+SPION_DEVICE unsigned __vmaxu2(unsigned a, unsigned b) {
+    const unsigned high = std::max(a >> 16, b >> 16), low = std::max(a & 0xFFFFU, b & 0xFFFFU);
+    return high << 16 | low;
+}
+SPION_DEVICE unsigned __viaddmin_u16x2(unsigned a, unsigned b, unsigned c) {
+    const unsigned high = std::min(((a >> 16) + (b >> 16)) & 0xFFFFU, c >> 16);
+    return high << 16 | std::min((a + b) & 0xFFFFU, c & 0xFFFFU);
 }
 SPION_DEVICE float __fmaf_rn(float a, float b, float c) {
     return std::fma(a, b, c);

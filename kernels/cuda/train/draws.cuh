@@ -11,7 +11,7 @@
 template <typename Keys>
 SPION_DEVICE unsigned draw_octets(const unsigned (&octets)[4], unsigned stream,
                                   const SpionDraws& draws, const Keys& keys) {
-    constexpr unsigned kUpper = 0x80008000U;
+    if (draws.drops == 0) return ~0U;
     unsigned int c[4][4] = {{octets[0], 0, stream, draws.step},
                             {octets[1], 0, stream, draws.step},
                             {octets[2], 0, stream, draws.step},
@@ -27,12 +27,9 @@ SPION_DEVICE unsigned draw_octets(const unsigned (&octets)[4], unsigned stream,
     }
     unsigned bits = 0;
 #pragma unroll
-    for (int pair = 0; pair < 16; ++pair) {
-        const unsigned drawn = c[pair / 4][pair % 4];
-        const unsigned lower = (drawn | kUpper) - draws.lower_threshold;
-        const unsigned most =
-            (drawn & draws.not_threshold) | (lower & draws.not_threshold) | (drawn & lower);
-        bits = bits >> 1 | (most & kUpper);
+    for (int pair = 15; pair >= 0; --pair) {
+        const unsigned drawn = __vmaxu2(c[pair / 4][pair % 4], draws.last_dropped);
+        bits = bits * 2 + __viaddmin_u16x2(drawn, draws.minus_last_dropped, 0x00010001U);
     }
     return bits;
 }
