@@ -256,6 +256,18 @@ SPION_DEVICE void store_weights(const SpionLayerEndArguments& args, const Weight
     sums.map1.store(warp, args.weight1, gamma(), beta(), out1, out1 + kHidden * kChannels, room());
 }
 
+SPION_DEVICE void load_parameters(const SpionLayerEndArguments& args) {
+    const Weights<kHidden, kChannelChunks> first(args.weight1);
+    const Weights<kChannels, kHiddenChunks> second(args.weight2);
+    const Vector<kChannels> scale(args.gamma), shift(args.beta);
+    const Vector<kHidden> of_first(args.bias1);
+    first.store(weight1());
+    second.store(weight2());
+    scale.store(gamma());
+    shift.store(beta());
+    of_first.store(bias1());
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     layer_end_backward(const __grid_constant__ SpionLayerEndArguments args) {
     const int warp =
@@ -263,11 +275,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     const unsigned begin = blockIdx.x * (unsigned)args.rows_per_item;
     const unsigned end = item_end(args, begin);
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
-    load_weights<kHidden, kChannelChunks>(weight1(), args.weight1);
-    load_weights<kChannels, kHiddenChunks>(weight2(), args.weight2);
-    load_vector<kChannels>(gamma(), args.gamma);
-    load_vector<kChannels>(beta(), args.beta);
-    load_vector<kHidden>(bias1(), args.bias1);
+    load_parameters(args);
     __syncthreads();
     if (warp < kRowWarps) {
         walk_rows(args, warp, begin, end);

@@ -119,6 +119,23 @@ SPION_DEVICE void feed_forward(WarpSums& y, const WarpOperands& normed, KeptWord
     }
 }
 
+SPION_DEVICE void load_parameters(const SpionLayerEndArguments& args) {
+    const Weights<kChannels, kChannelChunks> out(args.out_weight);
+    const Weights<kHidden, kChannelChunks> first(args.weight1);
+    const Weights<kChannels, kHiddenChunks> second(args.weight2);
+    const Vector<kChannels> scale(args.gamma), shift(args.beta);
+    const Vector<kChannels> of_out(args.out_bias), of_second(args.bias2);
+    const Vector<kHidden> of_first(args.bias1);
+    out.store(out_weight());
+    first.store(weight1());
+    second.store(weight2());
+    scale.store(gamma());
+    shift.store(beta());
+    of_out.store(out_bias());
+    of_second.store(bias2());
+    of_first.store(bias1());
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     layer_end_forward(const __grid_constant__ SpionLayerEndArguments args) {
     const int warp = (int)threadIdx.x / 32;
@@ -129,15 +146,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     queue.fetch(0, kO, args.o, first, end);
     queue.fetch(0, kX, args.x, first, end);
     cp_async_commit_group();
-    load_weights<kChannels, kChannelChunks>(out_weight(), args.out_weight);
-    load_weights<kHidden, kChannelChunks>(weight1(), args.weight1);
-    load_weights<kChannels, kHiddenChunks>(weight2(), args.weight2);
-    load_vector<kChannels>(gamma(), args.gamma);
-    load_vector<kChannels>(beta(), args.beta);
-    load_vector<kChannels>(out_bias(), args.out_bias);
-    load_vector<kChannels>(bias2(), args.bias2);
-    load_vector<kHidden>(bias1(), args.bias1);
     KeptWords next = load_kept(args, first, end);
+    load_parameters(args);
     __syncthreads();
     for (int stage = 0; first < end; ++stage, first += kWarpRows * kWarps) {
         queue.fetch(stage + 1, kO, args.o, first + kWarpRows * kWarps, end);

@@ -127,9 +127,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     const unsigned end = item_end(args, begin);
     const int tiles = (int)((end - begin + kTileRows - 1) / kTileRows);
     float* out = args.partials + (unsigned)blockIdx.x * (kOut * kChannels + kOut + 2 * kChannels);
-    load_weights<kOut, kChannelChunks, false>(weight(), args.weight);
-    load_vector<kChannels>(gamma(), args.gamma);
-    load_vector<kChannels>(beta(), args.beta);
+    {
+        const Weights<kOut, kChannelChunks, false> map(args.weight);
+        const Vector<kChannels> scale(args.gamma), shift(args.beta);
+        map.store(weight());
+        scale.store(gamma());
+        shift.store(beta());
+    }
     __syncthreads();
     const unsigned room = place_of(0, 0);  // which no warp needs after the last tile
     if (warp < kRowWarps) {

@@ -47,6 +47,19 @@ SPION_DEVICE void draw_kept(const SpionNormLinearArguments& args, unsigned first
     }
 }
 
+SPION_DEVICE void load_parameters(const SpionNormLinearArguments& args) {
+    const Weights<kOut, kChannelChunks> of_map(args.weight);
+    const Vector<kChannels> scale(args.gamma), shift(args.beta);
+    const Vector<kOut> of_bias(args.bias);
+    of_map.store(weight());
+    scale.store(gamma());
+    shift.store(beta());
+    of_bias.store(bias());
+    if (threadIdx.x < 2 * kPhiloxRounds) {
+        store_shared_word(keys() + threadIdx.x * 4, args.draws.key[threadIdx.x]);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     norm_linear_forward(const __grid_constant__ SpionNormLinearArguments args) {
     const int warp = (int)threadIdx.x / 32;
@@ -56,13 +69,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     unsigned first = begin + kWarpRows * warp;
     queue.fetch(0, 0, args.x, first, end);
     cp_async_commit_group();
-    load_weights<kOut, kChannelChunks>(weight(), args.weight);
-    load_vector<kChannels>(gamma(), args.gamma);
-    load_vector<kChannels>(beta(), args.beta);
-    load_vector<kOut>(bias(), args.bias);
-    for (int i = (int)threadIdx.x; i < 2 * kPhiloxRounds; i += kThreads) {
-        store_shared_word(keys() + i * 4, args.draws.key[i]);
-    }
+    load_parameters(args);
     __syncthreads();
     for (int stage = 0; first < end; ++stage, first += kWarpRows * kWarps) {
         queue.fetch(stage + 1, 0, args.x, first + kWarpRows * kWarps, end);

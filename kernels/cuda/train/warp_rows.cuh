@@ -44,20 +44,39 @@ SPION_DEVICE unsigned word_of(const uint4& octet, int index) {
     return index == 0 ? octet.x : index == 1 ? octet.y : index == 2 ? octet.z : octet.w;
 }
 
-// Weights [kRows, 8 * kChunks] into shared memory, columns in their places, and rows too unless they meet
-// an operand whose columns have theirs.
+// Weights [kRows, 8 * kChunks] on their way into shared memory, columns in their places, and rows too unless
+// they meet an operand whose columns have theirs. A thread asks for all of its octets, and of whatever else a
+// kernel begins with, before it waits for the first.
 template <int kRows, int kChunks, bool kRowsInPlaces = true>
-SPION_DEVICE void load_weights(unsigned target, const void* source) {
-    static_assert(kRows % 32 == 0 && kChunks % 4 == 0);
-    for (int i = (int)threadIdx.x; i < kRows * kChunks * 4; i += kThreads) {
-        const int row = i / (kChunks * 4), word = i % (kChunks * 4);
-        const int place =
-            kRowsInPlaces ? row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 : row;
-        store_shared_word(
-            target + chunk_offset<kChunks>(place, word / 16 * 4 + word % 4) + word % 16 / 4 * 4,
-            ((const unsigned*)source)[i]);
+struct Weights {
+    enum : int { kOctets = kRows * kChunks, kOfThread = (kOctets + kThreads - 1) / kThreads };
+    static_assert(kRows % 32 == 0 && kChunks % 8 == 0);
+    uint4 octet[kOfThread];
+
+    __device__ __forceinline__ explicit Weights(const void* source) {
+#pragma unroll
+        for (int i = 0; i < kOfThread; ++i) {
+            const unsigned index = threadIdx.x + i * kThreads;
+            if (kOctets % kThreads == 0 || index < kOctets)
+                octet[i] = ((const uint4*)source)[index];
+        }
     }
-}
+    __device__ __forceinline__ void store(unsigned target) const {
+#pragma unroll
+        for (int i = 0; i < kOfThread; ++i) {
+            const unsigned index = threadIdx.x + i * kThreads;
+            if (kOctets % kThreads != 0 && index >= kOctets) return;
+            const unsigned row = index / kChunks, quarter = index % kChunks;
+            const unsigned place =
+                kRowsInPlaces ? row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 : row;
+            // The octet's words have the same place in four neighbouring chunks.
+            const unsigned first = target + quarter % 4 * 4 +
+                                   chunk_offset<kChunks>((int)place, (int)(quarter / 4 * 4));
+#pragma unroll
+            for (int j = 0; j < 4; ++j) store_shared_word(first ^ j * 16, word_of(octet[i], j));
+        }
+    }
+};
 
 // The address of chunk `chunk + more` of a row from that of `chunk`, in tiles that start at a multiple of
 // 128 and permute chunks in groups of 8, where no bit of `more` is among those that `chunk` may have:
@@ -176,14 +195,19 @@ SPION_DEVICE void scale(Octet& octet, float factor) {
     for (float& value : octet.value) value *= factor;
 }
 
-// An fp32 vector into shared memory, where a loop leaves it: what is read from global memory it would
-// keep in registers.
+// An fp32 vector likewise. A loop leaves it in shared memory: what is read from global memory it would keep
+// in registers.
 template <int kCount>
-SPION_DEVICE void load_vector(unsigned target, const float* source) {
-    for (int i = (int)threadIdx.x; i < kCount; i += kThreads) {
-        store_shared_float(target + i * 4, source[i]);
+struct Vector {
+    static_assert(kCount <= kThreads);
+    float value;
+
+    __device__ __forceinline__ explicit Vector(const float* source)
+        : value(threadIdx.x < kCount ? source[threadIdx.x] : 0.0F) {}
+    __device__ __forceinline__ void store(unsigned target) const {
+        if (threadIdx.x < kCount) store_shared_float(target + threadIdx.x * 4, value);
     }
-}
+};
 SPION_DEVICE Octet vector_octet(unsigned vector, int index) {
     const uint4 a = load_shared_16(vector + index * 32),
                 b = load_shared_16(vector + index * 32 + 16);
