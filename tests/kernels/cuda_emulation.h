@@ -209,6 +209,9 @@ SPION_DEVICE uint4 load_shared_16(unsigned address) {
 SPION_DEVICE void store_shared_16(unsigned address, uint4 value) {
     spion::emulation::write_shared(address, &value, 16);
 }
+SPION_DEVICE void store_global_16(void* target, uint4 value, bool present) {
+    if (present) *static_cast<uint4*>(target) = value;
+}
 SPION_DEVICE void store_shared_float(unsigned address, float value) {
     spion::emulation::write_shared(address, &value, 4);
 }

@@ -194,6 +194,19 @@ SPION_DEVICE void store_shared_16(unsigned address, uint4 value) {
                  : "memory");
 }
 
+// Stores 16 bytes in global memory if they are `present`, without a branch that the work around it
+// would have to stay on its side of.
+SPION_DEVICE void store_global_16(void* target, uint4 value, bool present) {
+    asm volatile(
+        "{\n"
+        ".reg .pred present;\n"
+        "setp.ne.s32 present, %5, 0;\n"
+        "@present st.global.v4.u32 [%0], {%1, %2, %3, %4};\n"
+        "}" ::"l"(__cvta_generic_to_global(target)),
+        "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"((int)present)
+        : "memory");
+}
+
 SPION_DEVICE void store_shared_word(unsigned address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }

@@ -136,9 +136,9 @@ SPION_DEVICE void store_rows(const SpionLayerEndArguments& args, const WarpSums&
             const unsigned index = row * kChannelChunks + 4 * group + lane_octet();
             Octet sum = octet_of(d.acc[group], h);
             add(sum, unpack(residual.octet[h][group]));
-            if (row < end) ((uint4*)args.d_x)[index] = pack(sum);
+            store_global_16((uint4*)args.d_x + index, pack(sum), row < end);
             scale(sum, args.scale);
-            if (row < end) ((uint4*)args.d_branch)[index] = mask.apply(h, pack(sum));
+            store_global_16((uint4*)args.d_branch + index, mask.apply(h, pack(sum)), row < end);
         }
     }
 }

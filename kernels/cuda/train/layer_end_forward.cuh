@@ -68,9 +68,8 @@ SPION_DEVICE WarpRows add_branch(const WarpSums& branch, const WarpRows& x, unsi
                 sum.value[e] = sum.value[e] * factor + before.value[e];
             }
             result.octet[half][group] = mask.apply(half, pack(sum), x.octet[half][group]);
-            if (row + 8 * half < end) {
-                ((uint4*)out)[index + 8 * half * kChannelChunks] = result.octet[half][group];
-            }
+            store_global_16((uint4*)out + index + 8 * half * kChannelChunks,
+                            result.octet[half][group], row + 8 * half < end);
         }
     }
     return result;

@@ -97,9 +97,8 @@ SPION_DEVICE void walk_rows(const SpionNormLinearArguments& args, int warp, unsi
             for (int group = 0; group < kGroups; ++group) {
                 Octet sum = octet_of(d.acc[group], h);
                 add(sum, unpack(residual.octet[h][group]));
-                if (row < end) {
-                    ((uint4*)args.d_x)[row * kChannelChunks + 4 * group + lane_octet()] = pack(sum);
-                }
+                store_global_16((uint4*)args.d_x + row * kChannelChunks + 4 * group + lane_octet(),
+                                pack(sum), row < end);
             }
         }
     }

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
         const Statistics of = statistics_of(x);
         store_statistics(of, args.mean, args.rstd, first, end);
         const WarpOperands normed = operands_of(normalise(x, of, gamma(), beta()));
-#pragma unroll 1
+#pragma unroll 2  // so many sums that no product waits for the one before
         for (int n = 0; n < kOut / 32; ++n) {
             float acc[4][4];
             start(acc, vector_octet(bias(), 4 * n + lane_octet()));
@@ -91,10 +91,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const unsigned row = first + lane_row() + 8 * half;
-                if (row < end) {
-                    ((uint4*)args.y)[row * (kOut / 8) + 4 * n + lane_octet()] =
-                        pack(octet_of(acc, half));
-                }
+                store_global_16((uint4*)args.y + row * (kOut / 8) + 4 * n + lane_octet(),
+                                pack(octet_of(acc, half)), row < end);
             }
         }
     }
