@@ -114,6 +114,11 @@ class Device {
 
     // `host` has been read when this returns; the copy itself takes place in order.
     virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
+    // The same, but in order only with the work before the call of this before it: of two buffers that take
+    // turns, one is filled beside the work that reads the other. The work after it sees it.
+    virtual void copy_in_ahead(void* device, const void* host, std::size_t bytes) {
+        copy_in(device, host, bytes);
+    }
     virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;  // waits
     virtual void fill(void* device, unsigned char byte, std::size_t bytes) = 0;
     virtual void synchronize() = 0;

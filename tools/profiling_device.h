@@ -35,6 +35,9 @@ class ProfilingDevice final : public Device {
     void copy_in(void* device, const void* host, std::size_t bytes) override {
         inner_.copy_in(device, host, bytes);
     }
+    void copy_in_ahead(void* device, const void* host, std::size_t bytes) override {
+        inner_.copy_in_ahead(device, host, bytes);
+    }
     void copy_out(void* host, const void* device, std::size_t bytes) override {
         inner_.copy_out(host, device, bytes);
     }

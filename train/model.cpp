@@ -50,7 +50,9 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
     const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
     labels_at_ = aligned(sequences * sizeof(std::int32_t));
     tokens_at_ = labels_at_ + aligned(batch * sizeof(std::int32_t));
-    batch_ = Buffer(device, tokens_at_ + sequences * length * sizeof(std::uint16_t));
+    for (Buffer& one : batches_) {
+        one = Buffer(device, tokens_at_ + sequences * length * sizeof(std::uint16_t));
+    }
     compile_fused(cache);
     if (settings.loss_scale > 0) {
         loss_scale_ = Buffer(device, sizeof(SpionLossScale));
@@ -81,12 +83,14 @@ void Model::upload(const Batch& batch) {
     stage(0, batch.lengths);
     stage(labels_at_, batch.labels);
     stage(tokens_at_, batch.tokens);
-    device_->copy_in(batch_.data(), staged_.data(), staged_.size());
+    batch_ = 1 - batch_;
+    device_->copy_in_ahead(batches_[batch_].data(), staged_.data(), staged_.size());
 }
 
 StepContext Model::context(SpionDropout dropout) const {
     if (attention_.empty()) throw InternalError("the model has no attention yet");
     if (samples_ == 0) throw InternalError("the model has no batch yet");
+    const Buffer& uploaded = batches_[batch_];
     return {.device = *device_,
             .kernels = kernels_,
             .shape = settings_.shape,
@@ -100,9 +104,9 @@ StepContext Model::context(SpionDropout dropout) const {
             .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
             .dtype = dtype_,
             .batch = samples_ * settings_.shape.towers,
-            .tokens = reinterpret_cast<const std::uint16_t*>(batch_.as<std::byte>() + tokens_at_),
-            .lengths = batch_.as<int>(),
-            .labels = reinterpret_cast<const int*>(batch_.as<std::byte>() + labels_at_),
+            .tokens = reinterpret_cast<const std::uint16_t*>(uploaded.as<std::byte>() + tokens_at_),
+            .lengths = uploaded.as<int>(),
+            .labels = reinterpret_cast<const int*>(uploaded.as<std::byte>() + labels_at_),
             .dropout = dropout,
             .attention_dropout =
                 attention_dropout_ ? attention_dropout_.as<SpionDropoutState>() : nullptr};

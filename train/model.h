@@ -2,6 +2,7 @@
 // training step.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -129,12 +130,15 @@ class Model {
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
     int samples_ = 0;                            // B of the uploaded batch
-    Buffer batch_;  // lengths int32 [T, B], labels int32 [B], tokens uint16 [T, B, L]
+    // Lengths int32 [T, B], labels int32 [B], tokens uint16 [T, B, L]; the next batch comes while the last
+    // one is used.
+    std::array<Buffer, 2> batches_;
+    std::size_t batch_ = 0;                      // the one that passes use
     std::size_t labels_at_ = 0, tokens_at_ = 0;  // bytes
-    std::vector<std::byte> staged_;              // batch_ as it is copied: once a batch, not thrice
-    Buffer attention_dropout_;                   // SpionDropoutState [layers]
-    Buffer sums_;                                // fp32 [2, parameters]: gradients so far, and more
-    Buffer loss_scale_;                          // SpionLossScale; empty: gradients are not scaled
+    std::vector<std::byte> staged_;  // a batch as it is copied: once a batch, not thrice
+    Buffer attention_dropout_;       // SpionDropoutState [layers]
+    Buffer sums_;                    // fp32 [2, parameters]: gradients so far, and more
+    Buffer loss_scale_;              // SpionLossScale; empty: gradients are not scaled
 };
 
 }  // namespace spion

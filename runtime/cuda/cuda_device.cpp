@@ -12,6 +12,7 @@
 
 #include "ir/error.h"
 #include "runtime/cuda/context_scope.h"
+#include "runtime/cuda/copy_ahead.h"
 #include "runtime/cuda/cublas.h"
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/cuda_target.h"
@@ -80,7 +81,8 @@ struct CudaDevice::State {
     std::array<driver_abi::Event, kMarkSlots> events{};
     std::vector<std::string> launched;  // distinct, since the last wait, oldest first
     std::unique_ptr<Staging> staging;
-    void* workspace = nullptr;  // of cublas
+    std::unique_ptr<CopyAhead> ahead;  // once there is something to copy so
+    void* workspace = nullptr;         // of cublas
     std::unique_ptr<Cublas> cublas;
 
     // The context is current to a thread, and callers may come on any.
@@ -156,6 +158,8 @@ CudaDevice::~CudaDevice() {
     }
     s.cuda.cuStreamSynchronize(s.stream);
     s.cublas.reset();
+    if (s.ahead) s.cuda.cuStreamSynchronize(s.ahead->stream());
+    s.ahead.reset();
     s.staging.reset();
     for (driver_abi::Event event : s.events) {
         if (event != nullptr) {
@@ -237,6 +241,18 @@ void CudaDevice::copy_in(void* device, const void* host, std::size_t bytes) {
     State& s = *state_;
     const ContextScope scope = s.enter();
     s.check(s.staging->copy_in(address_of(device), host, bytes), "copying to the device");
+}
+
+void CudaDevice::copy_in_ahead(void* device, const void* host, std::size_t bytes) {
+    if (bytes == 0) {
+        return;
+    }
+    State& s = *state_;
+    const ContextScope scope = s.enter();
+    if (!s.ahead) {
+        s.ahead = std::make_unique<CopyAhead>(s.cuda, s.stream);
+    }
+    s.check(s.ahead->copy_in(address_of(device), host, bytes), "copying to the device");
 }
 
 void CudaDevice::copy_out(void* host, const void* device, std::size_t bytes) {

@@ -41,6 +41,7 @@ class CudaDevice : public Device {
     std::size_t peak_bytes() const override;
 
     void copy_in(void* device, const void* host, std::size_t bytes) override;
+    void copy_in_ahead(void* device, const void* host, std::size_t bytes) override;
     void copy_out(void* host, const void* device, std::size_t bytes) override;
     void fill(void* device, unsigned char byte, std::size_t bytes) override;
     void synchronize() override;

@@ -1,5 +1,6 @@
 // Memory, copies, launches and marks of a GPU.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <numeric>
@@ -131,6 +132,47 @@ TEST_F(CudaDeviceTest, CopiesDoNotWaitForTheWorkBeforeThem) {
     }
     driver().cuMemFreeHost(flag);
     driver().cuDevicePrimaryCtxRelease_v2(0);
+}
+
+// The kernel ends when the second copy is there, which waits for what was launched before the first alone.
+TEST_F(CudaDeviceTest, CopiesAheadGoBesideTheWorkOfTheCopyBefore) {
+    const auto wait = kernel("wait", kWait);
+    Buffer flag(*device_, sizeof(float)), gave_up(*device_, sizeof(float));
+    device_->fill(flag.data(), 0, flag.bytes());
+    device_->fill(gave_up.data(), 0, gave_up.bytes());
+    const float zero = 0, one = 1;
+    device_->copy_in_ahead(flag.data(), &zero, sizeof zero);
+    const AxpyArguments arguments{flag.as<float>(), gave_up.as<float>(), 0, 0};
+    device_->launch(*wait, {.work_items = 1, .threads = 1, .shared_bytes = 0}, arguments);
+    device_->copy_in_ahead(flag.data(), &one, sizeof one);
+    float result = -1;
+    device_->copy_out(&result, gave_up.data(), sizeof result);
+    EXPECT_EQ(result, 0.0F) << "the copy came only after the kernel";
+    device_->copy_out(&result, flag.data(), sizeof result);
+    EXPECT_EQ(result, 1.0F);
+}
+
+// Two buffers in turns, each read before it is filled again, and after it was.
+TEST_F(CudaDeviceTest, CopiesAheadAreSeenInOrder) {
+    const auto axpy = kernel("axpy", kAxpy);
+    const int count = 50000, rounds = 40;
+    const auto floats = static_cast<std::size_t>(count);
+    std::array<Buffer, 2> sent = {Buffer(*device_, 4 * floats), Buffer(*device_, 4 * floats)};
+    Buffer sum(*device_, 4 * floats);
+    device_->fill(sum.data(), 0, sum.bytes());
+    for (int n = 0; n < rounds; ++n) {
+        const Buffer& target = sent[static_cast<std::size_t>(n % 2)];
+        const std::vector<float> values(floats, static_cast<float>(n));
+        device_->copy_in_ahead(target.data(), values.data(), 4 * floats);
+        const AxpyArguments arguments{target.as<float>(), sum.as<float>(),
+                                      static_cast<float>(n % 7), count};
+        device_->launch(*axpy, {.work_items = (count + 127) / 128, .threads = 128}, arguments);
+    }
+    float expected = 0;
+    for (int n = 0; n < rounds; ++n) expected += static_cast<float>(n * (n % 7));
+    std::vector<float> result(floats);
+    device_->copy_out(result.data(), sum.data(), 4 * floats);
+    EXPECT_EQ(result, std::vector<float>(floats, expected));
 }
 
 TEST_F(CudaDeviceTest, CopiesLargerThanTheStagingMemoryArriveWhole) {
