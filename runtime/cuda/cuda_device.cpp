@@ -19,7 +19,6 @@
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/foreign.h"
 #include "runtime/cuda/nvrtc.h"
-#include "runtime/cuda/nvrtc_library.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/cuda/tensor_map.h"
 #include "runtime/environment.h"
@@ -50,19 +49,6 @@ const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
 }
 
 }  // namespace
-
-std::optional<std::string> cuda_problem() {
-    if (auto problem = driver_problem()) {
-        return problem;
-    }
-    driver_abi::Device device = 0;
-    check_driver(driver().cuDeviceGet(&device, 0), "cuDeviceGet");
-    const std::string arch = describe_device(driver(), device).arch;
-    if (auto problem = nvrtc_problem(arch)) {
-        return problem;
-    }
-    return nvrtc_driver_problem(arch);
-}
 
 struct CudaDevice::State {
     const Functions& cuda = driver();
