@@ -55,7 +55,8 @@ class ModelOnDevice {
             .key_padding = true,
             .dropout = static_cast<float>(attention_dropout.value_or(settings.dropout))};
         attention_ = compile_attention(attention, {&pattern, 1}, *device_, cache_);
-        model.set_attention({attention_[0].get(), attention_[0].get()});
+        model.set_attention(std::vector<CompiledAttention*>(
+            static_cast<std::size_t>(settings.shape.layers), attention_[0].get()));
         batch_ = settings.batch;
         results = {.losses = results_.as<float>(),
                    .correct = results_.as<int>() + batch_,

@@ -57,6 +57,24 @@ TEST_F(TrainOnGpu, TheGradientOfFusedLinearMapsPredictsTheLoss) {
     expect_gradient_predicts_loss(fusable_model(0.1, test::fresh_seed()), fused_kernels());
 }
 
+// Partial sums of fused layers are added up together, those of more than kSummedLayers in two launches,
+// and a layer's by themselves where somebody is told of them.
+TEST_F(TrainOnGpu, GradientsToldLayerByLayerAreThoseOfOneLaunch) {
+    ModelSettings settings = fusable_model(0.1, test::fresh_seed());
+    settings.shape.layers = kSummedLayers + 1;
+    std::mt19937_64 random(settings.seed);
+    ModelOnDevice gpu(DeviceChoice::kCuda, settings, sparse_pattern(), SoftmaxKind::kPrunedZero);
+    gpu.model.upload(random_batch(settings, random));
+    gpu.model.compute_gradients(5, gpu.results);
+    const std::vector<float> together = gpu.read(gpu.model.parameters().gradients());
+    EXPECT_GT(norm_of({together.begin(), together.end()}), 0.01);
+    std::int64_t told = 0;
+    gpu.model.accumulate_gradients(5, 0, 1, gpu.results,
+                                   [&](std::int64_t, std::int64_t count) { told += count; });
+    EXPECT_EQ(told, gpu.model.parameters().size());
+    EXPECT_EQ(gpu.read(gpu.model.parameters().gradients()), together);
+}
+
 TEST_F(TrainOnGpu, TheScaledGradientInFp16PredictsTheLoss) {
     for (ModelSettings settings :
          {tiny_model(0.1, test::fresh_seed()), fusable_model(0.1, test::fresh_seed())}) {
