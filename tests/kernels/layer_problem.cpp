@@ -34,16 +34,20 @@ Values by_rows(const Values& x, const Values& weight, std::size_t in) {
     }
     return y;
 }
-// How far x W^T may move where values of x lie so near a tie of bf16 that a kernel, which has them in
-// fp32, may round them to its other side.
-Values moved_by_ties(const Values& x, Values weight, std::size_t in) {
-    Values units;  // 0 where there is no tie
-    for (const double value : x) {
-        const double near = 1e-6 * (1 + std::abs(value));
-        units.push_back(bf16_value(bf16_bits(value + near)) - bf16_value(bf16_bits(value - near)));
-    }
-    for (double& value : weight) value = std::abs(value);
-    return by_rows(units, weight, in);
+// How far a value may move by being rounded where it lies so near a tie of bf16 that a kernel, whose value
+// may be `near` away, may round it to its other side: 0 where there is no tie.
+double tie(double value, double near) {
+    return bf16_value(bf16_bits(value + near)) - bf16_value(bf16_bits(value - near));
+}
+Values absolute(Values values) {
+    for (double& value : values) value = std::abs(value);
+    return values;
+}
+// How far x W^T may move for such values of x, which a kernel has in fp32.
+Values moved_by_ties(const Values& x, const Values& weight, std::size_t in) {
+    Values units;
+    for (const double value : x) units.push_back(tie(value, 1e-6 * (1 + std::abs(value))));
+    return by_rows(units, absolute(weight), in);
 }
 // x [N, out], weight [out, in] -> x W [N, in].
 Values by_columns(const Values& x, const Values& weight, std::size_t in) {
@@ -306,6 +310,25 @@ void LayerProblem::expect_layer_end(const std::vector<std::uint16_t>& x_middle,
     expect_values_near("x_out", x_out, expected, 8e-3);
 }
 
+// How far the gradient of the norm's input moves, at most, where that of its output moves by `moved`.
+Values LayerProblem::moved_by_norm(Values moved) const {
+    const std::size_t c = gamma.size();
+    const Values unit = absolute(units());
+    for (std::size_t row = 0; row < moved.size(); row += c) {
+        double sum = 0, product = 0;
+        for (std::size_t i = 0; i < c; ++i) {
+            moved[row + i] *= std::abs(gamma[i]);
+            sum += moved[row + i];
+            product += moved[row + i] * unit[row + i];
+        }
+        for (std::size_t i = 0; i < c; ++i) {
+            const double others = (sum + unit[row + i] * product) / static_cast<double>(c);
+            moved[row + i] = (moved[row + i] + others) * rstd[row / c];
+        }
+    }
+    return moved;
+}
+
 void LayerProblem::expect_layer_end_gradients(const std::vector<std::uint16_t>& new_d_x,
                                               const std::vector<std::uint16_t>& d_branch,
                                               const std::vector<float>& partials) const {
@@ -319,19 +342,25 @@ void LayerProblem::expect_layer_end_gradients(const std::vector<std::uint16_t>& 
     d_out = rounded(d_out);
     Values hidden = by_rows(normed, values_of(weight1), c);
     add_to_rows(hidden, bias1);
-    Values d_hidden = by_columns(d_out, values_of(weight2), f), gated = hidden;
+    Values d_hidden = by_columns(d_out, values_of(weight2), f), gated = hidden, ties;
     const Values gelu_factors = factors(static_cast<std::int64_t>(f), gelu_stream);
     for (std::size_t i = 0; i < hidden.size(); ++i) {
         gated[i] = gelu(hidden[i]) * gelu_factors[i];
-        d_hidden[i] *= gelu_derivative(hidden[i]) * gelu_factors[i];
+        const double d_gated = d_hidden[i] * gelu_factors[i];
+        d_hidden[i] = d_gated * gelu_derivative(hidden[i]);
+        ties.push_back(tie(d_hidden[i], 3e-5 * std::abs(d_gated)));  // the kernel's gelu'
     }
     d_hidden = rounded(d_hidden);
     const Values d_normed = by_columns(d_hidden, values_of(weight1), c);
     const NormGradients through =
         norm_backward(values_of(x), factors(shape.channels, out_stream), values_of(gamma),
                       shape.epsilon, d_normed, values_of(d_x));
-    expect_values_near("d_x", new_d_x, through.d_x, 1e-2);
-    expect_values_near("d_branch", d_branch, through.d_branch, 1e-2);
+    const Values moved = moved_by_norm(by_columns(ties, absolute(values_of(weight1)), c));
+    Values moved_branch = moved;
+    const Values out_factors = factors(shape.channels, out_stream);
+    for (std::size_t i = 0; i < moved.size(); ++i) moved_branch[i] *= out_factors[i];
+    expect_values_near("d_x", new_d_x, through.d_x, 1e-2, moved);
+    expect_values_near("d_branch", d_branch, through.d_branch, 1e-2, moved_branch);
     expect_partials(partials,
                     {{"d_W1", weight_gradient(d_hidden, scaled(units()), c, f)},
                      {"d_b1", column_sums(d_hidden, f)},

@@ -50,6 +50,7 @@ struct LayerProblem {
     // What the weights' gradients are made from: [N, C] of unit mean and variance, in bf16; and what the
     // norm makes of it.
     Values units() const;
+    Values moved_by_norm(Values moved) const;
     Values scaled(Values units) const;
     void expect_kept(const std::vector<unsigned>& new_kept) const;
     Values factors(std::int64_t width, unsigned stream) const;
