@@ -51,7 +51,7 @@ SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int lengt
 }
 
 // Columns of one work item of sum_partials, values of one of adamw.
-enum : int { kSpionSumColumnsPerItem = 8 };
+enum : int { kSpionSumColumnsPerItem = 8, kSpionSumColumnsPerBlock = 32 };
 enum : int { kSpionAdamValuesPerItem = 1024 };
 
 // Which random bits a dropout draws. `step` and `stream` differ for every use in a training run.
@@ -162,7 +162,8 @@ struct SpionColumnSumArguments {
 };
 
 // sum_partials: of each of `sums`, out[c] = sum over i in [0, count) of partials[i * stride + c], as a
-//   tree of fixed shape; work item = kSpionSumColumnsPerItem columns, those of the first sum first.
+//   tree of fixed shape; work item = kSpionSumColumnsPerItem columns, on a GPU kSpionSumColumnsPerBlock of which
+//   a sum's last ones may be missing, those of the first sum first.
 struct SpionPartialSum {
     const float* partials;  // [count, stride], of which the first `columns` of each row
     float* out;             // [columns]
@@ -171,6 +172,9 @@ struct SpionPartialSum {
     long long stride;   // >= columns, a multiple of 8
 };
 enum : int { kSpionMostSums = 64 };
+SPION_LAYOUT_FUNCTION long long spion_sum_blocks(long long columns) {
+    return (columns + kSpionSumColumnsPerBlock - 1) / kSpionSumColumnsPerBlock;
+}
 struct SpionSumPartialsArguments {
     SpionPartialSum sums[kSpionMostSums];
     int count;

@@ -277,6 +277,7 @@ void StepKernels::sum_partials(std::span<const SpionPartialSum> sums) const {
         throw InternalError("sum_partials of {} sums, not 1 to {}", sums.size(),
                             static_cast<int>(kSpionMostSums));
     }
+    const bool on_gpu = device_->target().back_end == BackEnd::kCuda;
     std::int64_t items = 0;
     for (const SpionPartialSum& sum : sums) {
         if (sum.columns % kSpionSumColumnsPerItem != 0 || sum.stride % 8 != 0 ||
@@ -284,7 +285,7 @@ void StepKernels::sum_partials(std::span<const SpionPartialSum> sums) const {
             throw InternalError("sum_partials of {} columns, {} apart, instead of multiples of 8",
                                 sum.columns, sum.stride);
         }
-        items += sum.columns / kSpionSumColumnsPerItem;
+        items += on_gpu ? spion_sum_blocks(sum.columns) : sum.columns / kSpionSumColumnsPerItem;
         arguments.sums[arguments.count++] = sum;
     }
     launch(StepKernel::kSumPartials, items, 0, arguments);
