@@ -9,6 +9,7 @@
 #include "kernels/cuda/common/tile_layout.cuh"
 #include "kernels/cuda/train/contract.cuh"
 #include "kernels/cuda/train/gelu_terms.cuh"
+#include "kernels/cuda/train/weights.cuh"
 #include "kernels/random.h"
 #include "kernels/train_arguments.h"
 
@@ -36,11 +37,14 @@ SPION_DEVICE Stage stage_of(int index) {
 // Rows [first, first + 64) below `end` of a tensor; the others become zeros.
 template <int kChunks>
 SPION_DEVICE void load_tile(unsigned tile, const void* source, long long first, long long end) {
-    for (int i = (int)threadIdx.x; i < kTileRows * kChunks; i += kThreads) {
-        const int row = i / kChunks, chunk = i % kChunks;
-        cp_async_16(tile + chunk_offset<kChunks>(row, chunk),
-                    (const char*)source + ((first + row) * kChunks + chunk) * 16,
-                    first + row < end);
+    static_assert(kTileRows * kChunks % kThreads == 0);
+    const uint4* octets = (const uint4*)source + first * kChunks + threadIdx.x;
+    const int rows = (int)(end - first < kTileRows ? end - first : kTileRows);
+#pragma unroll
+    for (int i = 0; i < kTileRows * kChunks / kThreads; ++i) {
+        const int index = (int)threadIdx.x + i * kThreads, row = index / kChunks;
+        cp_async_16(tile + chunk_offset<kChunks>(row, index % kChunks), octets + i * kThreads,
+                    row < rows);
     }
 }
 
@@ -49,18 +53,6 @@ SPION_DEVICE void load_stage(const SpionLinearBackwardArguments& args, const Sta
     load_tile<kOutChunks>(stage.d_y, args.d_y, first, end);
     load_tile<kInChunks>(stage.x, args.x, first, end);
     if constexpr (kGelu) load_tile<kOutChunks>(stage.hidden, args.hidden, first, end);
-}
-
-// W, its columns permuted within every 32 so that a lane's share of four result tiles of 8 columns
-// is 8 columns in order: column 8 t + 2 j + e lies where column 2 t + e of tile j is expected.
-SPION_DEVICE void load_weight(const SpionLinearBackwardArguments& args) {
-    const unsigned* words = (const unsigned*)args.weight;
-    for (int i = (int)threadIdx.x; i < kWeightBytes / 4; i += kThreads) {
-        const int row = i / (kIn / 2), word = i % (kIn / 2);
-        const int group = word / 16, t = word % 16 / 4, j = word % 4;
-        store_shared_word(
-            shared_memory_start() + chunk_offset<kInChunks>(row, 4 * group + j) + 4 * t, words[i]);
-    }
 }
 
 // Two neighbouring elements of dropout(d_y) * gelu'(x).
@@ -109,7 +101,7 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
     for (int group = 0; group < kIn / 64; ++group) {
         const int chunk = (warp / 4 * (kIn / 64) + group) * 4;
         float acc[4][4] = {};
-#pragma unroll 2
+#pragma unroll 4
         for (int k = 0; k < kOut / 16; ++k) {
             unsigned a[4], b[4];
             ldmatrix_x4(a, stage.d_y + chunk_offset<kOutChunks>(rows + lane_chunk.row,
@@ -127,12 +119,12 @@ SPION_DEVICE void input_gradient(const SpionLinearBackwardArguments& args, const
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const long long row = first + rows + g + 8 * half;
-            if (row >= end) continue;
-            ((uint4*)args.d_x)[row * kInChunks + chunk + t] =
-                make_uint4(Element::pack(acc[0][2 * half], acc[0][2 * half + 1]),
-                           Element::pack(acc[1][2 * half], acc[1][2 * half + 1]),
-                           Element::pack(acc[2][2 * half], acc[2][2 * half + 1]),
-                           Element::pack(acc[3][2 * half], acc[3][2 * half + 1]));
+            store_global_16((uint4*)args.d_x + row * kInChunks + chunk + t,
+                            make_uint4(Element::pack(acc[0][2 * half], acc[0][2 * half + 1]),
+                                       Element::pack(acc[1][2 * half], acc[1][2 * half + 1]),
+                                       Element::pack(acc[2][2 * half], acc[2][2 * half + 1]),
+                                       Element::pack(acc[3][2 * half], acc[3][2 * half + 1])),
+                            row < end);
         }
     }
 }
@@ -156,7 +148,7 @@ SPION_DEVICE int first_chunk(int warp) {
 SPION_DEVICE void weight_gradient(const Stage& stage, int warp, int lane, Shares& shares) {
     const unsigned ones = Element::pack(1.0F, 1.0F);
     const LaneChunk by_rows = lane_chunk_by_rows(lane), by_chunks = lane_chunk_by_chunks(lane);
-#pragma unroll 1
+#pragma unroll 2
     for (int k = 0; k < kTileRows / 16; ++k) {
         unsigned a[kOutTiles][4], b[4];
 #pragma unroll
@@ -211,7 +203,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     Shares shares = {};
     load_stage(args, stage_of(0), begin, end);
     cp_async_commit_group();
-    load_weight(args);
+    Weights<kOut, kInChunks, false>(args.weight).store(shared_memory_start());
     for (int tile = 0; tile < tiles; ++tile) {
         const Stage stage = stage_of(tile);
         const long long first = begin + (long long)tile * kTileRows;
