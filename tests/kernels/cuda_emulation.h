@@ -169,6 +169,14 @@ SPION_DEVICE float sqrt_approx(float x) {
 SPION_DEVICE float tanh_approx(float x) {
     return std::tanh(x);
 }
+SPION_DEVICE unsigned long long multiply_wide(unsigned a, unsigned b) {
+    return (unsigned long long)a * b;
+}
+
+SPION_DEVICE unsigned merge_bits(unsigned mask, unsigned bits, unsigned rest) {
+    return (bits & mask) | (rest & ~mask);
+}
+
 SPION_DEVICE unsigned permute_bytes(unsigned low, unsigned high, unsigned selector) {
     const unsigned long long bytes = low | static_cast<unsigned long long>(high) << 32;
     unsigned word = 0;

@@ -155,10 +155,11 @@ def draw_changes(draw, call):
 
 
 class Numbers:
-    """The tensors of a call. Of sequences q is [T, H, D], else [B, H, L, D]."""
+    """The tensors of a call, on the host, as the reference takes them; `on` says what the call is given, on
+    `device` and in `dtype`. Of sequences q is [T, H, D], else [B, H, L, D]."""
 
-    def __init__(self, call, seed):
-        self.call, self.rng = call, np.random.default_rng(seed)
+    def __init__(self, call, seed, device="cpu", dtype=torch.float32):
+        self.call, self.rng, self.device = call, np.random.default_rng(seed), device
         if call.is_varlen:
             self.starts = self._starts(call.length)
             self.key_starts = self._starts(call.keys) if call.own_keys else self.starts
@@ -176,9 +177,11 @@ class Numbers:
                 "v": (call.batch, call.shared, call.keys, call.values),
                 "d_o": (call.batch, call.heads, call.length, call.values),
             }
-        half = torch.bfloat16 if call.autocast else torch.float32
-        self.given = {name: self._normal(*shape).to(half) for name, shape in shapes.items()}
-        self.given["d_o"] = self.given["d_o"].float()  # of o, which is computed in float32
+        given = torch.bfloat16 if call.autocast else dtype
+        self.given = {name: self._normal(*shape).to(given) for name, shape in shapes.items()}
+        # Of o; autocast on the host computes in float32, on a GPU in what is given.
+        self.computed = torch.float32 if device == "cpu" else given
+        self.given["d_o"] = self.given["d_o"].to(self.computed)
         if call.gradient == "expanded":
             self.given["d_o"] = self.given["d_o"].flatten()[:1].expand(self.given["d_o"].shape) \
                 if self.given["d_o"].numel() else self.given["d_o"]
@@ -193,6 +196,10 @@ class Numbers:
         rows, columns = -(-call.length // call.block), -(-call.keys // call.block)
         self.bits = self.rng.random((count, call.patterns, rows, columns)) < call.density
         self.state = None
+
+    def on(self, x):
+        """A tensor or array, or None, where the call takes it."""
+        return x if x is None else torch.as_tensor(x).to(self.device)
 
     def _normal(self, *shape):
         return torch.from_numpy(self.rng.standard_normal(shape).astype(np.float32))

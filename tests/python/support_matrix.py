@@ -50,13 +50,12 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
   bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none.
 * A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients and a warp's dK and
-  dV. From PyTorch and Hugging Face it has run on the CPU, on a GPU from the other ways in.
+  dV. From Hugging Face it has run on the CPU, on a GPU from the other ways in.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
   types) by the CPU alone.
 * Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
-* `libspion_torch.so` (PyTorch without Python) has the same operators as `spion.torch`, without gradients of its own; its packed one
-  has run on the CPU alone.
+* `libspion_torch.so` (PyTorch without Python) has the same operators as `spion.torch`, without gradients of its own.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.
 """

@@ -51,7 +51,8 @@ def modern_bert(implementation, **changes):
 
 
 def tokens(batch=3):
-    return torch.randint(1, 50, (batch, LENGTH), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
+    return torch.randint(1, 50, (batch, LENGTH), generator=generator)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -144,6 +145,8 @@ def packed(*, said=True, lengths=LENGTHS):
     ids = tokens(1)[0, : sum(lengths)].split(list(lengths))
     batch = collate([{"input_ids": x} for x in ids])
     batch.pop("labels")
+    like = ids[0]  # on the default device
+    batch = {name: x.to(like.device) if torch.is_tensor(x) else x for name, x in batch.items()}
     return {**batch, "use_cache": False}
 
 

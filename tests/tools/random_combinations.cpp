@@ -1,11 +1,14 @@
-// random_combinations [--device cpu|cuda] [--count N] [--a-kernel N] [--seed N]: random combinations
-// of everything that an operation can have, each held against the float64 reference on poisoned
-// outputs, twice. So many cases go through one operation's kernels: patterns, lengths, the rules of
-// masks, batch and layout are the launch's. Exit status 1 when a case fails.
+// random_combinations [--device cpu|cuda] [--count N] [--a-kernel N] [--seed N] [--seconds S]: random
+// combinations of everything that an operation can have, each held against the float64 reference on
+// poisoned outputs, twice. So many cases go through one operation's kernels: patterns, lengths, the
+// rules of masks, batch and layout are the launch's. No case begins after S seconds. Exit status 1
+// when a case fails.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
+#include <chrono>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -101,17 +104,27 @@ void run_case(const AttentionCase& problem, Device& device, KernelCache& cache, 
     }
 }
 
-int run(const std::string& device_name, int count, int a_kernel, std::uint64_t seed) {
+struct Amount {
+    int count = 300, a_kernel = 24;
+    double seconds = std::numeric_limits<double>::infinity();
+};
+
+int run(const std::string& device_name, const Amount& amount, std::uint64_t seed) {
     const auto device = open_device(parse_device_choice(device_name));
     const bool on_host = device->target().back_end == BackEnd::kHost;
     KernelCache cache(std::nullopt);
     std::mt19937_64 random(seed);
     fmt::print("{}; repeat with --seed {}\n", device->name(), seed);
     Counts counts;
-    int operations = 0;
-    for (int done = 0; done < count; ++operations) {
+    const auto start = std::chrono::steady_clock::now();
+    int done = 0, operations = 0;
+    const auto more = [&] {
+        const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+        return done < amount.count && passed.count() < amount.seconds;
+    };
+    for (; more(); ++operations) {
         const AttentionCase operation = draw_operation(random, on_host);
-        for (int n = 0; n < a_kernel && done < count; ++n, ++done) {
+        for (int n = 0; n < amount.a_kernel && more(); ++n, ++done) {
             run_case(draw_launch(random, operation), *device, cache, counts);
         }
     }
@@ -120,7 +133,7 @@ int run(const std::string& device_name, int count, int a_kernel, std::uint64_t s
         fmt::print("refused {} times: {}\n", times, sentence);
         refused += times;
     }
-    fmt::print("{} cases of {} operations: {} passed, {} failed, {} refused\n", count, operations,
+    fmt::print("{} cases of {} operations: {} passed, {} failed, {} refused\n", done, operations,
                counts.passed, counts.failed, refused);
     // The host has a kernel for every combination.
     return counts.failed > 0 || counts.passed == 0 || (on_host && refused > 0) ? 1 : 0;
@@ -131,15 +144,17 @@ int run(const std::string& device_name, int count, int a_kernel, std::uint64_t s
 int main(int argc, char** argv) {
     CLI::App app("random combinations of everything that attention can have");
     std::string device = "cpu";
-    int count = 300, a_kernel = 24;
+    Amount amount;
     std::uint64_t seed = spion::test::fresh_seed();
     app.add_option("--device", device, "cpu or cuda");
-    app.add_option("--count", count, "cases");
-    app.add_option("--a-kernel", a_kernel, "cases of one operation, whose kernels are the same");
+    app.add_option("--count", amount.count, "cases");
+    app.add_option("--a-kernel", amount.a_kernel,
+                   "cases of one operation, whose kernels are the same");
+    app.add_option("--seconds", amount.seconds, "after which no case begins");
     app.add_option("--seed", seed, "of all that is drawn");
     CLI11_PARSE(app, argc, argv);
     try {
-        return run(device, count, a_kernel, seed);
+        return run(device, amount, seed);
     } catch (const std::exception& error) {
         fmt::print("{}\n", error.what());
         return 1;

@@ -249,8 +249,10 @@ std::vector<TensorError> compare_outputs(const AttentionCase& problem,
         compare("dk", outputs.d_k, reference.d_k, reference.d_k_terms, allowed),
         compare("dv", outputs.d_v, reference.d_v, 0, allowed)};
     if (problem.attention.sink) {
+        // A number a head: the error of one is seldom beyond three deviations, that of a tensor's norm
+        // is the deviation.
         errors.push_back(compare("dsinks", outputs.d_sinks, reference.d_sinks,
-                                 reference.d_sinks_terms, allowed));
+                                 reference.d_sinks_terms, 2 * allowed));
     }
     if (problem.attention.relative_bias > 0) {
         errors.push_back(compare("dbias", outputs.d_relative_bias, reference.d_relative_bias,

@@ -163,6 +163,12 @@ struct StepElements {
         return index < listed ? (int)gather_blocks[index] * kGatherRows + column % kGatherRows
                               : kStreamedLength;
     }
+    // A quarter of it, for columns that are multiples of 4 and that the step has.
+    __device__ __forceinline__ unsigned quarter_of_position(int column) const {
+        const int index = column / kGatherRows;
+        const unsigned gather_block = index < listed ? (unsigned)gather_blocks[index] : 0U;
+        return gather_block * (kGatherRows / 4) + (unsigned)(column % kGatherRows / 4);
+    }
     // Elements that the mask drops become `value`, of tiles kFirst to kEnd of an accumulator whose
     // first column is the step's column `column`.
     template <int kFirst, int kEnd, int kTiles>
@@ -180,8 +186,8 @@ struct StepElements {
     // What dropout keeps of [16, 8 * kTiles] elements from the step's column `column` on.
     template <int kTiles>
     __device__ __forceinline__ KeptElements<kRowsAreKeys, kTiles> kept(int column) const {
-        return draw_kept<kRowsAreKeys, kTiles>(key, mask.warp_row,
-                                               [&](int n) { return position(column + 16 * n); });
+        return draw_kept<kRowsAreKeys, kTiles>(
+            key, mask.warp_row, [&](int n) { return quarter_of_position(column + 16 * n); });
     }
     template <int kTiles>
     __device__ __forceinline__ void add_position_terms(float (&scores)[kTiles][4],

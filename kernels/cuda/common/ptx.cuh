@@ -116,6 +116,20 @@ SPION_DEVICE float tanh_approx(float x) {
     return y;
 }
 
+// a * b, all 64 bits.
+SPION_DEVICE unsigned long long multiply_wide(unsigned a, unsigned b) {
+    unsigned long long product;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+    return product;
+}
+
+// The bits of `bits` where `mask` has ones, those of `rest` elsewhere.
+SPION_DEVICE unsigned merge_bits(unsigned mask, unsigned bits, unsigned rest) {
+    unsigned word;
+    asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(word) : "r"(mask), "r"(bits), "r"(rest));
+    return word;
+}
+
 // Byte n of the result is that which digit n (4 bits) of `selector` names of the 8 of low and high;
 // with 8 more, its sign 8 times.
 SPION_DEVICE unsigned permute_bytes(unsigned low, unsigned high, unsigned selector) {

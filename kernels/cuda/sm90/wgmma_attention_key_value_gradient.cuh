@@ -18,6 +18,9 @@ enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 using Scores = float[kScoreTiles][4];
 using Operand = unsigned[kScoreTiles / 2][4];
 
+// Whether there are registers for what depends on positions, from step to step.
+enum : bool { kElementsStay = kDrops && kMembers == 1 && kHeadTiles <= 8 };
+
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
     PipelineState<kStationaryStages> stationary_stage;
@@ -38,10 +41,11 @@ struct Consumer {
         return gather_mask;
     }
     // From S to the step's products for dV and dK, which are left under way. left: steps of the
-    // item from this one on.
+    // item from this one on; item: with kElementsStay, that of its first step.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
                                                     const SpionAttentionArguments& args, int left,
-                                                    unsigned value_tile);
+                                                    unsigned value_tile,
+                                                    const StepElements<true>& item);
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
     __device__ __forceinline__ void finish_gradients(int done) {
@@ -58,7 +62,8 @@ struct Consumer {
 
 __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned gather_mask,
                                                           const SpionAttentionArguments& args,
-                                                          int left, unsigned value_tile) {
+                                                          int left, unsigned value_tile,
+                                                          const StepElements<true>& item) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
     mbarrier_wait(stage_full(stage.index, 1), stage.parity);
@@ -69,14 +74,18 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
     const StepElements<true> elements =
-        elements_of_step(args, stationary_stage.index, left, warp_row);
+        kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, warp_row);
     const auto kept = elements.template kept<kScoreTiles>(0);
     const ScoreSlopes<kScoreTiles> slopes =
         take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask), elements);
     drop_part_of_step<0, kScoreTiles>(scores, args, stationary_stage.index, left, warp_row);
     wgmma_wait_group<0>();
     warpgroup_fence_operand(gradient);
-    take_score_gradient(gradient, scores, statistics, slopes, kept);
+    if constexpr (kDividedByKept) {
+        take_kept_gradient(gradient, scores, statistics, kept);
+    } else {
+        take_score_gradient(gradient, scores, statistics, slopes, kept);
+    }
     pack_operand(probabilities, scores);
     kept.drop(probabilities);
     pack_operand(operand, gradient);
@@ -99,6 +108,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     set_zero(key_gradient);
     set_zero(value_gradient);
     const int steps = kMembers * plan.steps();
+    StepElements<true> elements;
+    if constexpr (kElementsStay) {
+        elements = step_elements<true>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
+    }
     Scores scores;
     unsigned gather_mask = 0;
     if (steps > 0) {
@@ -108,7 +121,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, gather_mask, args, left, value_tile);
+        start_gradients(scores, gather_mask, args, left, value_tile, elements);
+        if constexpr (kElementsStay) elements = elements.at(1);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {
@@ -127,7 +141,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, key_gradient);
         zero_rows_from(valid, value_gradient);
     }
-    const float kept[2] = {kept_factor(args), kept_factor(args)}, scale[2] = {kScale, kScale};
+    const float counts = kept_factor(args), scaled = kDividedByKept ? kScale * counts : kScale;
+    const float kept[2] = {counts, counts}, scale[2] = {scaled, scaled};
     ResultRows key_rows, value_rows;
     key_rows.take(key_tile, key_gradient, scale);
     value_rows.take(value_tile, value_gradient, kept);

@@ -17,6 +17,8 @@ enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 #include "kernels/cuda/sm90/wgmma_pipeline.cuh"
 
 enum : int { kScoreTiles = kStreamedRows / 8 };
+// Whether dS is summed divided by how many times a kept element counts.
+enum : bool { kDividedByKept = kDrops && !kCaps && !kExpression && kRelativeBias == 0 };
 
 // delta of rows g (0) and g + 8 (1) of the warp: a lane's chunks are every fourth of the row's.
 SPION_DEVICE void group_delta(float (&delta)[2], unsigned output_gradient_tile,
@@ -70,6 +72,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         }
     }
 
+    const float counts = kDividedByKept ? kept_factor(args) : 1.0F;
+    if constexpr (kDividedByKept) {
+        delta[0] *= rcp_approx(counts);
+        delta[1] *= rcp_approx(counts);
+    }
     float query_gradient[kHeadTiles][4];
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, plan, warp_row);
@@ -126,6 +133,11 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
+                if constexpr (kDividedByKept) {
+                    gradient[j][i] =
+                        kept.score_gradient(j, i, scores[j][i], gradient[j][i], delta[i / 2]);
+                    continue;
+                }
                 const float difference = kept.gradient(j, i, gradient[j][i], delta[i / 2]);
                 gradient[j][i] = slopes.gradient(j, i, scores[j][i], difference);
                 // dS before a cap's slope, in place of P.
@@ -147,7 +159,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     if (steps > 0) release_stage(done, 0);
     of_bias.finish();
 
-    const float factor[2] = {kScale, kScale};
+    const float factor[2] = {kScale * counts, kScale * counts};
     ResultRows rows;
     rows.take(query_tile, query_gradient, factor);
     fence_proxy_async_shared();

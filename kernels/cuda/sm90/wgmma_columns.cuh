@@ -45,6 +45,28 @@ SPION_DEVICE ScoreSlopes<kScoreTiles> take_probabilities(float (&scores)[kScoreT
     return slopes;
 }
 
+// Whether dS^T is divided by how many times a kept element counts.
+enum : bool { kDividedByKept = kDrops && !kCaps && !kExpression };
+
+// dO V^T becomes dS^T = P^T * (dP^T - delta), with kDividedByKept divided so.
+SPION_DEVICE void take_kept_gradient(float (&gradient)[kScoreTiles][4],
+                                     const float (&probabilities)[kScoreTiles][4],
+                                     unsigned lane_lse,
+                                     const KeptElements<true, kScoreTiles>& kept) {
+    const unsigned lane_delta = lane_lse + kStreamedRows * 4;
+    const float divisor = rcp_approx(kept.counts());
+#pragma unroll
+    for (int j = 0; j < kScoreTiles; ++j) {
+        const float2 delta = load_shared_float2(lane_delta + j * 32);
+        const float divided[2] = {delta.x * divisor, delta.y * divisor};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            gradient[j][i] =
+                kept.score_gradient(j, i, probabilities[j][i], gradient[j][i], divided[i % 2]);
+        }
+    }
+}
+
 // dO V^T becomes dS^T = P^T * (dP^T - delta).
 SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
                                       const float (&probabilities)[kScoreTiles][4],
