@@ -2,6 +2,7 @@
 # Tests and measures spion on a machine with a GPU, in stages:
 #     tests/gpu.sh [build] [tests] [sanitize] [bench] [peers] [accuracy]    the first four without an argument
 # accuracy trains whole tasks, in as many calls as it takes (see its function).
+# TEST_JOBS and SANITIZE_JOBS (6 each): how many tests, or runs of the sanitizer, go at a time.
 # peers measures PyTorch's attention kernels beside ours (bench/peers.py; its flags in $PEERS).
 # Everything printed goes to $OUT (default build-gpu/out), a short table comes last. Without LLVM only
 # the CUDA back end is built; SPION_HOST_BACKEND=OFF asks for that. Dependencies in an unusual place:
@@ -50,7 +51,7 @@ build() {
 tests() {
     local log
     log=$(mktemp)
-    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j 6 2>&1 | tee "$log"
+    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error -j "${TEST_JOBS:-6}" 2>&1 | tee "$log"
     local status=${PIPESTATUS[0]}
     if grep -q '[*]Skipped' "$log"; then
         echo "gpu tests were skipped; is there a GPU with a driver?"
@@ -60,59 +61,69 @@ tests() {
     return "$status"
 }
 
-# One small problem for each dtype, with everything that is out of the ordinary: a ragged length, an
-# empty row, padded keys.
+# The sanitizer's runs are independent of each other, and most of their time is the compiler's and the
+# sanitizer's own on the host: SANITIZE_JOBS at a time. Each prints what it found when it ends.
 sanitize() {
-    local bits dtype softmax head_dim
+    local bits list dtype softmax head_dim
     command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 1; }
-    bits=$(mktemp)
+    bits=$(mktemp) list=$(mktemp)
+    check() { printf '%q ' compute-sanitizer --error-exitcode 9 --tool "$@" >>"$list"; echo >>"$list"; }
     printf '1001\n0000\n0110\n1011\n' >"$bits"
+    # One small problem for each dtype, with everything that is out of the ordinary: a ragged length,
+    # an empty row, padded keys.
     for dtype in bf16 fp16 tf32 fp32; do
         for softmax in pruned_zero masked; do
-            compute-sanitizer --tool memcheck --error-exitcode 9 \
-                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+            check memcheck "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
                 --head-dim 32 --batch 3 --lengths 120,0,77 --dtype "$dtype" --softmax "$softmax" \
-                --device cuda --layout packed || return 1
+                --device cuda --layout packed
         done
     done
     # Rows of shared memory whose number of chunks is no power of 2; dV and dK apart from 176 on.
     for dtype in bf16 tf32 fp32; do
         for head_dim in 48 80 176 256; do
-            compute-sanitizer --tool memcheck --error-exitcode 9 \
-                "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
+            check memcheck "$build/spion" verify --pattern "$bits" --block 32 --length 120 --heads 2 \
                 --head-dim "$head_dim" --batch 3 --lengths 120,0,77 --dtype "$dtype" \
-                --device cuda --layout packed || return 1
+                --device cuda --layout packed
         done
     done
+    local block
     for block in 16 64 128; do
-        compute-sanitizer --tool memcheck --error-exitcode 9 \
-            "$build/spion" verify --pattern "$bits" --block "$block" --length $((4 * block - 5)) \
-            --heads 1 --head-dim 64 --dtype bf16 --device cuda || return 1
+        check memcheck "$build/spion" verify --pattern "$bits" --block "$block" \
+            --length $((4 * block - 5)) --heads 1 --head-dim 64 --dtype bf16 --device cuda
     done
     # Tensor copies and barriers, where the GPU has them: enough heads and blocks for every place of
     # shared memory to be used again. Blocks of 64 and 128 are computed by warpgroups, the latter with
     # all gradients together; of 32 by warps with items of their own; packed ones by warpgroups.
-    local tool shape block length
+    local tool shape length
     for tool in memcheck racecheck; do
         for shape in '64 32 24 --pack 1' '64 64 24 --pack 1' '64 128 12' '128 64 8' '128 128 8' \
             '32 32 64 --pack 1' '32 64 64 --pack 1' '32 64 64 --pack 2' '32 128 32 --pack 2'; do
             # shellcheck disable=SC2086  # block, D, H and options
             set -- $shape
             block=$1 length=$((10 * $1 - 5))
-            compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$build/spion" verify --pattern-random 0.6 --block "$block" --length "$length" \
-                --heads "$3" --head-dim "$2" --batch 3 --lengths "$length,0,$((5 * block + 6))" \
-                --dtype bf16 --device cuda "${@:4}" || return 1
+            check "$tool" "$build/spion" verify --pattern-random 0.6 --block "$block" \
+                --length "$length" --heads "$3" --head-dim "$2" --batch 3 \
+                --lengths "$length,0,$((5 * block + 6))" --dtype bf16 --device cuda "${@:4}"
         done
     done
-    rm "$bits"
     # Calls of the library: threads and streams on one plan, and what callers get wrong. Errors that
     # the driver reports, as launches in the wrong stream, are what the tests provoke.
-    compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
-        "$build/test_api_gpu" \
-        --gtest_filter='*ThreadsAndStreams*:*TakesWhatTheKernelBefore*:*Mistakes*' || return 1
-    compute-sanitizer --tool memcheck --error-exitcode 9 \
-        "$build/spion" bench step --batch 3 --length 200 --repeat 1 --device cuda
+    check memcheck --report-api-errors no "$build/test_api_gpu" \
+        --gtest_filter='*ThreadsAndStreams*:*TakesWhatTheKernelBefore*:*Mistakes*'
+    local task
+    for task in listops retrieval; do
+        check memcheck "$build/spion" bench step --task "$task" --batch 3 --length 200 --repeat 1 \
+            --device cuda
+    done
+    # shellcheck disable=SC2016  # $0 is the command that xargs hands over
+    xargs -d '\n' -n 1 -P "${SANITIZE_JOBS:-6}" bash -c '
+        found=$(eval "$0" 2>&1); status=$?
+        printf "%s\n%s\n" "$0" "$found"
+        [ $status -eq 0 ] || echo "FAILED with $status: $0"
+        exit $status' <"$list"
+    local status=$?
+    rm "$bits" "$list"
+    return "$status"
 }
 
 bench() {
