@@ -50,7 +50,7 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
   bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none.
 * A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients and a warp's dK and
-  dV. From Hugging Face it has run on the CPU, on a GPU from the other ways in.
+  dV.
 * Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
   query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
   types) by the CPU alone.
