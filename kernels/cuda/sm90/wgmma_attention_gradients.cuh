@@ -96,6 +96,9 @@ struct Consumer {
     __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
     __device__ __forceinline__ void hand_over(const float (&dq_acc)[8][4]) const;
+    static __device__ __forceinline__ void finish(const SpionSm90Arguments& args) {
+        write_dq(args);
+    }
 };
 static_assert(kStages == 2 && kMembers == 1);
 #ifndef SPION_SAMPLE

@@ -56,7 +56,6 @@ SPION_DEVICE void initialise_barriers() {
             for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
                 mbarrier_init(dq_full(buffer), kThreads);
                 mbarrier_init(dq_empty(buffer), 32);
-                mbarrier_init(sum_fetched(buffer), 1);
             }
             mbarrier_init(item_reduced(), kHelperWarps);
         }
@@ -201,8 +200,11 @@ SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
     if (lane_index() == 0) {
         store_shared_16(stationary_plan(stationary_stage), make_uint4(~0U, 0, 0, 0));
         mbarrier_arrive(full);
-        // The last thread block leaves the counters as it found them.
-        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
+        // The last thread block leaves the counters as it found them; where there are helper warps,
+        // the last warp that has done its part.
+        if (kHelperWarps == 0 && atomicAdd(&counters[1], 1U) == gridDim.x - 1) {
+            counters[0] = counters[1] = 0;
+        }
     }
     if constexpr (kStationaryHasStatistics) cp_async_mbarrier_arrive_noinc(full);
 }
@@ -326,6 +328,7 @@ struct NoHelper {
 
 // The whole kernel: one producer warp, and warpgroups that compute items until there are no more.
 // `Consumer::compute(args, plan)` computes the item of its `stationary_stage` and advances that.
+// Where there are helper warps, `Consumer::finish(args)` ends a consumer warp.
 template <typename Consumer, bool kWalksKeys, typename StationaryStatistics,
           typename StageStatistics, typename Helper = NoHelper>
 SPION_DEVICE void run_items(const SpionSm90Arguments& args,
@@ -352,6 +355,7 @@ SPION_DEVICE void run_items(const SpionSm90Arguments& args,
             if (plan.batch_head < 0) break;
             consumer.compute(args.attention, plan);
         }
+        if constexpr (kHelperWarps > 0) Consumer::finish(args);
     }
 }
 
