@@ -38,7 +38,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     if (role == KernelRole::kGradients) {
         // dS of both warpgroups, twice; two partial dQs; barriers.
         constexpr int kDqAcc = 64 * 64 * kFloat;
-        exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 5 * kBarrier;
+        exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 8 * kBarrier;
     }
     return stationary_stages * stationary_stage + stages * stage + exchange;
 }

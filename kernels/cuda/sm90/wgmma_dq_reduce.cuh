@@ -61,6 +61,7 @@ struct DqReduceWarp {
     const SpionSm90Arguments& args;
     int buffer;
     unsigned parity = 0;
+    unsigned items = 0;
 
     __device__ __forceinline__ DqReduceWarp(const SpionSm90Arguments& arguments, int of_buffer)
         : args(arguments), buffer(of_buffer) {}
@@ -68,9 +69,10 @@ struct DqReduceWarp {
     __device__ __forceinline__ void run();
 
   private:
-    // has_partial: padded keys have none, but keep their ticket.
+    // has_partial: padded keys have none, but keep their ticket. last_of_item: of this warp's.
     __device__ __forceinline__ void add(const ItemPlan& plan, int gather_block, int ticket,
-                                        bool has_partial);
+                                        bool has_partial, bool last_of_item);
+    __device__ __forceinline__ void end_turns();
     __device__ __forceinline__ unsigned wait_for_ticket(int at, int ticket) const;
     __device__ __forceinline__ void transfer(float* sum, bool has_sum) const;
 };
@@ -97,10 +99,18 @@ __device__ __forceinline__ void DqReduceWarp::transfer(float* sum, bool has_sum)
     cp_async_bulk_commit_group();
 }
 
+// The producer may take an item of the same batch-heads now, while the last partials are still made
+// and added: that depends on this thread block alone.
+__device__ __forceinline__ void DqReduceWarp::end_turns() {
+    if (lane_index() == 0) mbarrier_arrive(item_turns(buffer, items));
+    ++items;
+}
+
 __device__ __forceinline__ void DqReduceWarp::add(const ItemPlan& plan, int gather_block,
-                                                  int ticket, bool has_partial) {
+                                                  int ticket, bool has_partial, bool last_of_item) {
     const int at = plan.batch_head * kQueryBlocks + gather_block;
     const unsigned semaphore = wait_for_ticket(at, ticket);
+    if (last_of_item) end_turns();
     if (has_partial) {
         mbarrier_wait(dq_full(buffer), parity);
         parity ^= 1;
@@ -133,12 +143,13 @@ __device__ __forceinline__ void DqReduceWarp::run() {
         const int begin = offset_at(args.attention, plan.order_index);
         const int end = offset_at(args.attention, plan.order_index + 1);
         const bool has_partials = plan.valid > 0;
-        for (int entry = begin + (next ^ buffer); entry < end; entry += 2) {
+        const int first = begin + (next ^ buffer);
+        if (first >= end) end_turns();
+        for (int entry = first; entry < end; entry += 2) {
             add(plan, gather_block_table(args.attention)[entry], args.dq_tickets[entry],
-                has_partials);
+                has_partials, entry + 2 >= end);
         }
         if (has_partials) next ^= (end - begin) & 1;
-        if (lane_index() == 0) mbarrier_arrive(item_reduced());
     }
     if (lane_index() == 0) count_warp(args, kReduced);
 }

@@ -56,8 +56,9 @@ SPION_DEVICE void initialise_barriers() {
             for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
                 mbarrier_init(dq_full(buffer), kThreads);
                 mbarrier_init(dq_empty(buffer), 32);
+                mbarrier_init(item_turns(buffer, 0), 1);
+                mbarrier_init(item_turns(buffer, 1), 1);
             }
-            mbarrier_init(item_reduced(), kHelperWarps);
         }
         fence_mbarrier_init();
     }
@@ -105,14 +106,22 @@ SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     return plan;
 }
 
+// Waits until all partial dQs of this thread block's item number `item` have had their turns, so that
+// nothing of it waits for other thread blocks any more.
+SPION_DEVICE void wait_for_turns(unsigned item) {
+    for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
+        mbarrier_wait(item_turns(buffer, item), item / 2 & 1);
+    }
+}
+
 // The next item of a thread block whose partial dQs wait for those of others: not one of the same
-// batch-heads before this block's partials of `item` are all added, as they may wait for its own.
-// done: items before this one.
+// batch-heads before this block's partials of `item` have all had their turns, as they may wait for
+// the next item's. done: items before this one.
 SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, unsigned done) {
     const unsigned together = args.batch_heads_at_once * (unsigned)tile_count(args.attention);
-    if (done > 0) mbarrier_wait(item_reduced(), (done - 1) & 1);
+    if (done > 0) wait_for_turns(done - 1);
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
-    if (next / together == item / together) mbarrier_wait(item_reduced(), done & 1);
+    if (next / together == item / together) wait_for_turns(done);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
