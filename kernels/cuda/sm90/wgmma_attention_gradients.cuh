@@ -179,6 +179,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             start_part_of_sum<kSteps / 2, kSteps>(value_gradient, probabilities,
                                                   output_gradient_tile);
             wgmma_commit_group();
+            // ptxas would start the last product of dV behind all of dS; nothing is loaded ahead of
+            // this, so that delta and what is made of it come later.
+            __syncwarp();
             pack_score_gradient(operand, gradient, probabilities, statistics, slopes);
         }
         if constexpr (kKeysMayLack) {
