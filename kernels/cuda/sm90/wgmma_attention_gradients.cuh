@@ -47,14 +47,17 @@ SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, uns
     constexpr unsigned long long kShape = 1ULL << 62 | 64ULL << 32 | 1ULL << 16;
     constexpr int kSwizzleAtom = 64 * 128;
     static_assert(kSwizzleAtomBytes == 128);
+    // Steps add to whole descriptors, one addition each.
+    const unsigned long long left =
+        kShape | (exchanged_tile(buffer, 0) + (kSplitsRows ? group * kSwizzleAtom : 0)) >> 4;
+    const unsigned long long right =
+        kShape | (key_tiles + (kSplitsRows ? 0 : group * kSwizzleAtom)) >> 4;
 #pragma unroll
     for (int step = 0; step < 8; ++step) {
         const int keys_of = step / 4, row = step % 4 * 16;
-        const unsigned left =
-            exchanged_tile(buffer, keys_of) + (kSplitsRows ? group * kSwizzleAtom : 0) + row * 128;
-        const unsigned right = key_tiles + keys_of * kGroupTileBytes +
-                               (kSplitsRows ? 0 : group * kSwizzleAtom) + row * 128;
-        Wgmma<Element, 64>::product_across(dq_acc, kShape | left >> 4, kShape | right >> 4,
+        Wgmma<Element, 64>::product_across(dq_acc,
+                                           left + (keys_of * kExchangedBytes + row * 128) / 16,
+                                           right + (keys_of * kGroupTileBytes + row * 128) / 16,
                                            step > 0);
     }
 }
