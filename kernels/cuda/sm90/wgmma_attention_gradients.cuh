@@ -33,10 +33,12 @@ SPION_DEVICE unsigned exchanged_offset() {
     return row * 128 + (lane / 16 * 16 ^ row % 8 * 16);
 }
 
-// exchanged: exchanged_offset() of a tile, a shared address.
+// exchanged: exchanged_offset() of a tile, a shared address. Of the operand's columns those from
+// 16 * kFirst until 16 * kEnd.
+template <int kFirst, int kEnd>
 SPION_DEVICE void store_exchanged(unsigned exchanged, const Operand& operand) {
 #pragma unroll
-    for (int step = 0; step < kScoreTiles / 2; ++step) {
+    for (int step = kFirst; step < kEnd; ++step) {
         stmatrix_x4((exchanged + step / 4 * 64 * 128) ^ step % 4 * 32, operand[step]);
     }
 }
@@ -62,13 +64,15 @@ SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, uns
     }
 }
 
-// dS^T = P^T * (dP^T - delta), rounded, from P^T as rounded for dV, whose product may be under way.
+// dS^T = P^T * (dP^T - delta), rounded, from P^T as rounded for dV, whose product may be under way;
+// of its columns those from 8 * kFirst until 8 * kEnd.
+template <int kFirst, int kEnd>
 SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kScoreTiles][4],
                                       const Operand& probabilities, unsigned lane_lse,
                                       const ScoreSlopes<kScoreTiles>& slopes) {
     const unsigned lane_delta = lane_lse + kStreamedRows * 4;
 #pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
+    for (int j = kFirst; j < kEnd; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -185,23 +189,33 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             // ptxas would start the last product of dV behind all of dS; nothing is loaded ahead of
             // this, so that delta and what is made of it come later.
             __syncwarp();
-            pack_score_gradient(operand, gradient, probabilities, statistics, slopes);
+            // dK starts with half of dS, so that the tensor cores have it while the other half is made
+            // and until the other warpgroup has stored its own.
+            const int valid = kKeysMayLack ? valid_keys(args, stationary_stage.index) : 16;
+            const unsigned target = exchanged + stage.index * 2 * kExchangedBytes;
+            pack_score_gradient<0, kHalf>(operand, gradient, probabilities, statistics, slopes);
+            if (kKeysMayLack && valid < 16) zero_rows_from<0, kSteps / 2>(valid, operand);
+            store_exchanged<0, kSteps / 2>(target, operand);
+            warpgroup_fence_operand(key_gradient);
+            warpgroup_fence_operand(operand);
+            wgmma_fence();
+            start_part_of_sum<0, kSteps / 2>(key_gradient, operand, query_tile);
+            wgmma_commit_group();
+            __syncwarp();
+            pack_score_gradient<kHalf, kScoreTiles>(operand, gradient, probabilities, statistics,
+                                                    slopes);
+            if (kKeysMayLack && valid < 16) zero_rows_from<kSteps / 2, kSteps>(valid, operand);
+            store_exchanged<kSteps / 2, kSteps>(target, operand);
         }
-        if constexpr (kKeysMayLack) {
-            const int valid = valid_keys(args, stationary_stage.index);
-            if (valid < 16) zero_rows_from(valid, operand);
-        }
-        store_exchanged(exchanged + stage.index * 2 * kExchangedBytes, operand);
         bar_sync(kExchange, kThreads);
         fence_proxy_async_shared();  // for what both warpgroups have stored
         float dq_acc[8][4];
         warpgroup_discard_operand(dq_acc);
-        warpgroup_fence_operand(key_gradient);
         warpgroup_fence_operand(operand);
         wgmma_fence();
         start_dq_acc(dq_acc, stage.index, group, key_tiles);
         wgmma_commit_group();
-        start_sum(key_gradient, operand, query_tile);
+        start_part_of_sum<kScoreTiles / 4, kScoreTiles / 2>(key_gradient, operand, query_tile);
         wgmma_commit_group();
         wgmma_wait_group<1>();
         warpgroup_fence_operand(dq_acc);
