@@ -159,8 +159,9 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_commit_group();
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
-            // dV starts with half of the probabilities. Its product also keeps the wait for dP,
-            // which ptxas would place before them, behind their exponentials.
+            // dV starts with half of the probabilities, and its other half is started ahead of the
+            // wait for dP: ptxas would place that wait, with no product before it, ahead of all
+            // exponentials, while they are to be taken beside dP.
             constexpr int kHalf = kScoreTiles / 2, kSteps = kScoreTiles / 2;
             const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
             change_scores(scores);
@@ -175,8 +176,6 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_fence();
             start_part_of_sum<0, kSteps / 2>(value_gradient, probabilities, output_gradient_tile);
             wgmma_commit_group();
-            wgmma_wait_group<1>();
-            warpgroup_fence_operand(gradient);
             take_part_of_probabilities<kHalf, kScoreTiles>(scores, statistics);
             drop_part_of_step<kHalf, kScoreTiles>(scores, args, stationary_stage.index, left,
                                                   warp_index() * 16);
@@ -186,6 +185,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             start_part_of_sum<kSteps / 2, kSteps>(value_gradient, probabilities,
                                                   output_gradient_tile);
             wgmma_commit_group();
+            wgmma_wait_group<2>();
+            warpgroup_fence_operand(gradient);
             // ptxas would start the last product of dV behind all of dS; nothing is loaded ahead of
             // this, so that delta and what is made of it come later.
             __syncwarp();
