@@ -157,17 +157,19 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_fence();
             start_scores<kStreamedRows, kValueDim>(gradient, value_tile, output_gradient_tile);
             wgmma_commit_group();
+            const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
+            EarlyStatistics<4> early;
+            early.load(statistics);
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
             // dV starts with half of the probabilities, and its other half is started ahead of the
             // wait for dP: ptxas would place that wait, with no product before it, ahead of all
             // exponentials, while they are to be taken beside dP.
             constexpr int kHalf = kScoreTiles / 2, kSteps = kScoreTiles / 2;
-            const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
             change_scores(scores);
             ScoreSlopes<kScoreTiles> slopes;
             slopes.take(scores);
-            take_part_of_probabilities<0, kHalf>(scores, statistics);
+            take_part_of_probabilities<0, kHalf>(scores, statistics, early);
             drop_part_of_step<0, kHalf>(scores, args, stationary_stage.index, left,
                                         warp_index() * 16);
             pack_part<0, kHalf>(probabilities, scores);
