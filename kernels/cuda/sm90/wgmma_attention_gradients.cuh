@@ -17,7 +17,9 @@ enum : bool { kStageHasStatistics = true };  // LSE, delta
 enum : int { kHelperWarps = 2 };             // reduce warps
 enum : int { kDqAccBytes = 64 * 64 * 4 };
 enum : int { kExchangedBytes = 64 * kStreamedRows * 2 };  // dS^T of a warpgroup
-enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kDqAccBytes };
+// Of dS: one where that leaves room for a second stationary stage.
+enum : int { kExchangeBuffers = kStreamedRows == 128 ? 1 : 2 };
+enum : int { kExchangeBytes = 2 * kExchangeBuffers * kExchangedBytes + 4 * kDqAccBytes };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
 #include "kernels/cuda/sm90/wgmma_dq_reduce.cuh"
 
@@ -195,7 +197,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             // dK starts with half of dS, so that the tensor cores have it while the other half is made
             // and until the other warpgroup has stored its own.
             const int valid = kKeysMayLack ? valid_keys(args, stationary_stage.index) : 16;
-            const unsigned target = exchanged + stage.index * 2 * kExchangedBytes;
+            const int buffer = kExchangeBuffers == 2 ? stage.index : 0;
+            const unsigned target = exchanged + buffer * 2 * kExchangedBytes;
+            // Steps take both phases of exchange_free by turns, as they take stages.
+            if (kExchangeBuffers == 1) mbarrier_wait(exchange_free(), stage.index ^ 1);
             pack_score_gradient<0, kHalf>(operand, gradient, probabilities, statistics, slopes);
             if (kKeysMayLack && valid < 16) zero_rows_from<0, kSteps / 2>(valid, operand);
             store_exchanged<0, kSteps / 2>(target, operand);
@@ -216,12 +221,13 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         warpgroup_discard_operand(dq_acc);
         warpgroup_fence_operand(operand);
         wgmma_fence();
-        start_dq_acc(dq_acc, stage.index, group, key_tiles);
+        start_dq_acc(dq_acc, kExchangeBuffers == 2 ? stage.index : 0, group, key_tiles);
         wgmma_commit_group();
         start_part_of_sum<kScoreTiles / 4, kScoreTiles / 2>(key_gradient, operand, query_tile);
         wgmma_commit_group();
         wgmma_wait_group<1>();
         warpgroup_fence_operand(dq_acc);
+        if (kExchangeBuffers == 1) mbarrier_arrive_by_warp(exchange_free());
         warpgroup_fence_operand(value_gradient);
         warpgroup_fence_operand(probabilities);
         release_stage(stage.index, 1);

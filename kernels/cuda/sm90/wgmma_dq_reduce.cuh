@@ -34,12 +34,14 @@ enum : int { kQueryBlocks = (kLength + kGatherRows - 1) / kGatherRows };
 // consumer warps that have written all their query blocks.
 enum : unsigned { kReduced = 1U << 16, kWritten = 1 };
 
-// Behind the tiles lie dS of both warpgroups, twice, and then the buffers of partials.
+// Behind the tiles lie kExchangeBuffers times dS of both warpgroups, and then the buffers of
+// partials.
 SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
     return shared_memory_start() + kExchangeStart + (2 * buffer + group) * kExchangedBytes;
 }
 SPION_DEVICE unsigned dq_partial_at(int buffer) {
-    return shared_memory_start() + kExchangeStart + 4 * kExchangedBytes + buffer * kDqPartialBytes;
+    return shared_memory_start() + kExchangeStart + 2 * kExchangeBuffers * kExchangedBytes +
+           buffer * kDqPartialBytes;
 }
 SPION_DEVICE unsigned dq_acc_at(int buffer, int group) {
     return dq_partial_at(buffer) + group * kDqAccBytes;

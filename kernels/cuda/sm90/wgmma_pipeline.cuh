@@ -53,6 +53,7 @@ SPION_DEVICE void initialise_barriers() {
             mbarrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
+            mbarrier_init(exchange_free(), kWarps);
             for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
                 mbarrier_init(dq_full(buffer), kThreads);
                 mbarrier_init(dq_empty(buffer), 32);
