@@ -59,10 +59,9 @@ SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, uns
 #pragma unroll
     for (int step = 0; step < 8; ++step) {
         const int keys_of = step / 4, row = step % 4 * 16;
-        Wgmma<Element, 64>::product_across(dq_acc,
-                                           left + (keys_of * kExchangedBytes + row * 128) / 16,
-                                           right + (keys_of * kGroupTileBytes + row * 128) / 16,
-                                           step > 0);
+        Wgmma<Element, 64>::product_across(
+            dq_acc, left + (keys_of * kExchangedBytes + row * 128) / 16,
+            right + (keys_of * kGroupTileBytes + row * 128) / 16, step > 0);
     }
 }
 
