@@ -105,7 +105,7 @@ Scheduler::Scheduler(const TileProgram& program, int sm_count) : program_(progra
     const int sequence =
         (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
         program.gather_rows;
-    constexpr int kWantedCooling = 3;
+    constexpr int kWantedCooling = 2;
     schedule_.batch_heads_at_once = batch_heads_at_once(sequence, sm_count);
     at_once_ = sm_count / schedule_.batch_heads_at_once;
     cooling_ = std::clamp(sequence / std::min(items, at_once_), 1, kWantedCooling);
