@@ -36,9 +36,10 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
     }
     int exchange = 0;
     if (role == KernelRole::kGradients) {
-        // dS of both warpgroups, twice; two partial dQs; barriers.
+        // dS of both warpgroups, once at D = 64 and twice at 128; two partial dQs; barriers.
         constexpr int kDqAcc = 64 * 64 * kFloat;
-        exchange = 4 * 64 * streamed_rows * 2 + 4 * kDqAcc + 7 * kBarrier;
+        const int buffers = streamed_rows == 128 ? 1 : 2;
+        exchange = 2 * buffers * 64 * streamed_rows * 2 + 4 * kDqAcc + 9 * kBarrier;
     }
     return stationary_stages * stationary_stage + stages * stage + exchange;
 }

@@ -105,7 +105,7 @@ Scheduler::Scheduler(const TileProgram& program, int sm_count) : program_(progra
     const int sequence =
         (streamed_length(program.attention, program.role) + program.gather_rows - 1) /
         program.gather_rows;
-    constexpr int kWantedCooling = 3;
+    constexpr int kWantedCooling = 2;
     schedule_.batch_heads_at_once = batch_heads_at_once(sequence, sm_count);
     at_once_ = sm_count / schedule_.batch_heads_at_once;
     cooling_ = std::clamp(sequence / std::min(items, at_once_), 1, kWantedCooling);
@@ -220,10 +220,12 @@ DqSchedule in_order(const TileProgram& program, int sm_count) {
 
 }  // namespace
 
-// Measured on an H200: all SMs on one batch-head, where it has gather blocks for them, else on 4.
+// As many batch-heads as have Q, dO and the sums of dQ in the L2 together, up to 4: with more of them,
+// fewer thread blocks add to one query block. A query block has 64 KB of these, whatever D is; more
+// than 40 MB were slower on an H200, whose L2 has 50, and so were 8 batch-heads.
 int batch_heads_at_once(int sequence, int sm_count) {
-    constexpr int kBatchHeads = 4;
-    return 2 * sequence >= 3 * sm_count ? 1 : std::min(kBatchHeads, sm_count);
+    constexpr int kMostQueryBlocks = 640, kMostBatchHeads = 4;
+    return std::min(std::clamp(kMostQueryBlocks / sequence, 1, kMostBatchHeads), sm_count);
 }
 
 DqSchedule schedule_dq(const TileProgram& program, int sm_count) {

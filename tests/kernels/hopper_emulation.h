@@ -44,8 +44,8 @@ void arrive_after_copies(unsigned barrier);
 void tma_load(unsigned target, const SpionTensorMap& map, unsigned barrier, const int (&at)[4]);
 void bulk_store(void* target, unsigned source, int bytes, bool add);
 void wait_for_bulk(bool reads_alone);
-void bulk_load(unsigned target, const void* source, int bytes, unsigned barrier);
 unsigned poll(const unsigned* address);
+void pass_turn();  // of a thread that looks for what is there, and goes on either way
 
 // A product of a warpgroup as a thread takes part in it: its rows lane / 4 and + 8 of the warp's 16
 // times all columns.
@@ -117,17 +117,13 @@ SPION_DEVICE float4 make_float4(float x, float y, float z, float w) {
 SPION_DEVICE uint2 make_uint2(unsigned x, unsigned y) {
     return {x, y};
 }
-SPION_DEVICE float4 load_shared_float4(unsigned address) {
-    const uint4 words = load_shared_16(address);
-    return make_float4(__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z),
-                       __uint_as_float(words.w));
+SPION_DEVICE float4 load_global_float4(const void* source) {
+    float4 value;
+    std::memcpy(&value, source, sizeof(value));
+    return value;
 }
 SPION_DEVICE void cp_async_bulk_store(void* target, unsigned source, int bytes) {
     spion::emulation::bulk_store(target, source, bytes, false);
-}
-SPION_DEVICE void cp_async_bulk_load(unsigned target, const void* source, int bytes,
-                                     unsigned barrier) {
-    spion::emulation::bulk_load(target, source, bytes, barrier);
 }
 SPION_DEVICE void cp_reduce_async_bulk_add(void* target, unsigned source, int bytes) {
     spion::emulation::bulk_store(target, source, bytes, true);
@@ -144,6 +140,11 @@ SPION_DEVICE void cp_async_bulk_wait_group() {
 SPION_DEVICE unsigned ld_acquire(const unsigned* address) {
     return spion::emulation::poll(address);
 }
+SPION_DEVICE unsigned ld_acquire_once(const unsigned* address) {
+    spion::emulation::pass_turn();
+    return *address;
+}
+SPION_DEVICE void __threadfence() {}
 SPION_DEVICE void st_release(unsigned* address, unsigned value) {
     *address = value;
 }

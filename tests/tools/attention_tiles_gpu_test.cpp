@@ -240,19 +240,22 @@ TEST_P(GpuFusedBackward, EqualsTheReference) {
     }
 }
 
-// Many thread blocks with shares in the same rows, under a full pattern, a random one, and one with
-// rows and columns that have nothing.
+// Many thread blocks with shares in the same rows, under a full pattern, a random one, one with rows
+// and columns that have nothing, and one with a block a row.
 TEST_P(GpuFusedBackward, ManyThreadBlocksKeepTheirTurns) {
     const auto [dtype, head_dim] = GetParam();
     if (!device_->target().gpu.wgmma) {
         return;
     }
     constexpr std::int64_t kLength = 1500;
-    std::vector<std::uint8_t> crossed(12 * 12, 0);
-    for (std::size_t i = 0; i < 12; ++i) crossed[i * 12 + 3] = crossed[7 * 12 + i] = i % 5 != 0;
+    std::vector<std::uint8_t> crossed(12 * 12, 0), diagonal = crossed;
+    for (std::size_t i = 0; i < 12; ++i) {
+        crossed[i * 12 + 3] = crossed[7 * 12 + i] = i % 5 != 0;
+        diagonal[i * 12 + i] = 1;
+    }
     for (const BlockPattern& pattern :
          {BlockPattern::full(kLength, 128), random_pattern(kLength, 128, 0.4, 3),
-          BlockPattern(kLength, 128, crossed)}) {
+          BlockPattern(kLength, 128, crossed), BlockPattern(kLength, 128, diagonal)}) {
         expect_fused({.attention = {.heads = 6,
                                     .head_dim = head_dim,
                                     .length = kLength,

@@ -116,14 +116,15 @@ SPION_DEVICE void zero_rows_from(int first, float (&acc)[kTiles][4], Others&... 
     }
 }
 
-// The same of the left operand of a product, as pack_operand gives it.
-template <int kSteps>
+// The same of the left operand of a product, as pack_operand gives it; of its columns those from
+// 16 * kFirst until 16 * kEnd.
+template <int kFirst, int kEnd, int kSteps>
 SPION_DEVICE void zero_rows_from(int first, unsigned (&left)[kSteps][4]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         if (lane_index() / 4 + 8 * half < first) continue;
 #pragma unroll
-        for (int step = 0; step < kSteps; ++step) left[step][half] = left[step][2 + half] = 0;
+        for (int step = kFirst; step < kEnd; ++step) left[step][half] = left[step][2 + half] = 0;
     }
 }
 

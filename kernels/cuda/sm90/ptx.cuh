@@ -104,12 +104,6 @@ SPION_DEVICE void stmatrix_x4(unsigned address, const unsigned (&in)[4]) {
         : "memory");
 }
 
-SPION_DEVICE float4 load_shared_float4(unsigned address) {
-    const uint4 words = load_shared_16(address);
-    return make_float4(__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z),
-                       __uint_as_float(words.w));
-}
-
 // Bulk transfers from shared to global memory by one thread; bytes a multiple of 16. Those of a
 // thread since its last cp_async_bulk_commit_group are one batch.
 SPION_DEVICE void cp_async_bulk_store(void* target, unsigned source, int bytes) {
@@ -118,14 +112,14 @@ SPION_DEVICE void cp_async_bulk_store(void* target, unsigned source, int bytes) 
                  : "memory");
 }
 
-// Copies global to shared memory and counts the bytes at `barrier`.
-SPION_DEVICE void cp_async_bulk_load(unsigned target, const void* source, int bytes,
-                                     unsigned barrier) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-            "r"(target),
-        "l"(source), "r"(bytes), "r"(barrier)
-        : "memory");
+// 16 bytes from the L2, whatever the L1 holds of them; a multiple of 16.
+SPION_DEVICE float4 load_global_float4(const void* source) {
+    float4 value;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "l"(source)
+                 : "memory");
+    return value;
 }
 
 // Adds fp32 elements, each once and at one place.
@@ -155,6 +149,11 @@ SPION_DEVICE unsigned ld_acquire(const unsigned* address) {
     unsigned value;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
     return value;
+}
+
+// The same, of a thread that has something else to do while the word stays as it is.
+SPION_DEVICE unsigned ld_acquire_once(const unsigned* address) {
+    return ld_acquire(address);
 }
 
 SPION_DEVICE void st_release(unsigned* address, unsigned value) {

@@ -17,7 +17,9 @@ enum : bool { kStageHasStatistics = true };  // LSE, delta
 enum : int { kHelperWarps = 2 };             // reduce warps
 enum : int { kDqAccBytes = 64 * 64 * 4 };
 enum : int { kExchangedBytes = 64 * kStreamedRows * 2 };  // dS^T of a warpgroup
-enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kDqAccBytes };
+// Of dS: one where that leaves room for a second stationary stage.
+enum : int { kExchangeBuffers = kStreamedRows == 128 ? 1 : 2 };
+enum : int { kExchangeBytes = 2 * kExchangeBuffers * kExchangedBytes + 4 * kDqAccBytes };
 #include "kernels/cuda/sm90/wgmma_columns.cuh"
 #include "kernels/cuda/sm90/wgmma_dq_reduce.cuh"
 
@@ -33,10 +35,12 @@ SPION_DEVICE unsigned exchanged_offset() {
     return row * 128 + (lane / 16 * 16 ^ row % 8 * 16);
 }
 
-// exchanged: exchanged_offset() of a tile, a shared address.
+// exchanged: exchanged_offset() of a tile, a shared address. Of the operand's columns those from
+// 16 * kFirst until 16 * kEnd.
+template <int kFirst, int kEnd>
 SPION_DEVICE void store_exchanged(unsigned exchanged, const Operand& operand) {
 #pragma unroll
-    for (int step = 0; step < kScoreTiles / 2; ++step) {
+    for (int step = kFirst; step < kEnd; ++step) {
         stmatrix_x4((exchanged + step / 4 * 64 * 128) ^ step % 4 * 32, operand[step]);
     }
 }
@@ -47,25 +51,29 @@ SPION_DEVICE void start_dq_acc(float (&dq_acc)[8][4], int buffer, int group, uns
     constexpr unsigned long long kShape = 1ULL << 62 | 64ULL << 32 | 1ULL << 16;
     constexpr int kSwizzleAtom = 64 * 128;
     static_assert(kSwizzleAtomBytes == 128);
+    // Steps add to whole descriptors, one addition each.
+    const unsigned long long left =
+        kShape | (exchanged_tile(buffer, 0) + (kSplitsRows ? group * kSwizzleAtom : 0)) >> 4;
+    const unsigned long long right =
+        kShape | (key_tiles + (kSplitsRows ? 0 : group * kSwizzleAtom)) >> 4;
 #pragma unroll
     for (int step = 0; step < 8; ++step) {
         const int keys_of = step / 4, row = step % 4 * 16;
-        const unsigned left =
-            exchanged_tile(buffer, keys_of) + (kSplitsRows ? group * kSwizzleAtom : 0) + row * 128;
-        const unsigned right = key_tiles + keys_of * kGroupTileBytes +
-                               (kSplitsRows ? 0 : group * kSwizzleAtom) + row * 128;
-        Wgmma<Element, 64>::product_across(dq_acc, kShape | left >> 4, kShape | right >> 4,
-                                           step > 0);
+        Wgmma<Element, 64>::product_across(
+            dq_acc, left + (keys_of * kExchangedBytes + row * 128) / 16,
+            right + (keys_of * kGroupTileBytes + row * 128) / 16, step > 0);
     }
 }
 
-// dS^T = P^T * (dP^T - delta), rounded, from P^T as rounded for dV, whose product may be under way.
+// dS^T = P^T * (dP^T - delta), rounded, from P^T as rounded for dV, whose product may be under way;
+// of its columns those from 8 * kFirst until 8 * kEnd.
+template <int kFirst, int kEnd>
 SPION_DEVICE void pack_score_gradient(Operand& left, const float (&gradient)[kScoreTiles][4],
                                       const Operand& probabilities, unsigned lane_lse,
                                       const ScoreSlopes<kScoreTiles>& slopes) {
     const unsigned lane_delta = lane_lse + kStreamedRows * 4;
 #pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
+    for (int j = kFirst; j < kEnd; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -96,6 +104,9 @@ struct Consumer {
     __device__ __forceinline__ Consumer() : group(__shfl_sync(0xFFFFFFFFU, warp_index() / 4, 0)) {}
     __device__ __forceinline__ void compute(const SpionAttentionArguments& args, ItemPlan plan);
     __device__ __forceinline__ void hand_over(const float (&dq_acc)[8][4]) const;
+    static __device__ __forceinline__ void finish(const SpionSm90Arguments& args) {
+        write_dq(args);
+    }
 };
 static_assert(kStages == 2 && kMembers == 1);
 #ifndef SPION_SAMPLE
@@ -147,16 +158,19 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_fence();
             start_scores<kStreamedRows, kValueDim>(gradient, value_tile, output_gradient_tile);
             wgmma_commit_group();
+            const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
+            EarlyStatistics<4> early;
+            early.load(statistics);
             wgmma_wait_group<1>();
             warpgroup_fence_operand(scores);
-            // dV starts with half of the probabilities. Its product also keeps the wait for dP,
-            // which ptxas would place before them, behind their exponentials.
+            // dV starts with half of the probabilities, and its other half is started ahead of the
+            // wait for dP: ptxas would place that wait, with no product before it, ahead of all
+            // exponentials, while they are to be taken beside dP.
             constexpr int kHalf = kScoreTiles / 2, kSteps = kScoreTiles / 2;
-            const unsigned statistics = lane_statistics(stage.index, (int)(thread_now() % 32));
             change_scores(scores);
             ScoreSlopes<kScoreTiles> slopes;
             slopes.take(scores);
-            take_part_of_probabilities<0, kHalf>(scores, statistics);
+            take_part_of_probabilities<0, kHalf>(scores, statistics, early);
             drop_part_of_step<0, kHalf>(scores, args, stationary_stage.index, left,
                                         warp_index() * 16);
             pack_part<0, kHalf>(probabilities, scores);
@@ -165,8 +179,6 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             wgmma_fence();
             start_part_of_sum<0, kSteps / 2>(value_gradient, probabilities, output_gradient_tile);
             wgmma_commit_group();
-            wgmma_wait_group<1>();
-            warpgroup_fence_operand(gradient);
             take_part_of_probabilities<kHalf, kScoreTiles>(scores, statistics);
             drop_part_of_step<kHalf, kScoreTiles>(scores, args, stationary_stage.index, left,
                                                   warp_index() * 16);
@@ -176,26 +188,45 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
             start_part_of_sum<kSteps / 2, kSteps>(value_gradient, probabilities,
                                                   output_gradient_tile);
             wgmma_commit_group();
-            pack_score_gradient(operand, gradient, probabilities, statistics, slopes);
+            wgmma_wait_group<2>();
+            warpgroup_fence_operand(gradient);
+            // ptxas would start the last product of dV behind all of dS; nothing is loaded ahead of
+            // this, so that delta and what is made of it come later.
+            __syncwarp();
+            // dK starts with half of dS, so that the tensor cores have it while the other half is made
+            // and until the other warpgroup has stored its own.
+            const int valid = kKeysMayLack ? valid_keys(args, stationary_stage.index) : 16;
+            const int buffer = kExchangeBuffers == 2 ? stage.index : 0;
+            const unsigned target = exchanged + buffer * 2 * kExchangedBytes;
+            // Steps take both phases of exchange_free by turns, as they take stages.
+            if (kExchangeBuffers == 1) mbarrier_wait(exchange_free(), stage.index ^ 1);
+            pack_score_gradient<0, kHalf>(operand, gradient, probabilities, statistics, slopes);
+            if (kKeysMayLack && valid < 16) zero_rows_from<0, kSteps / 2>(valid, operand);
+            store_exchanged<0, kSteps / 2>(target, operand);
+            warpgroup_fence_operand(key_gradient);
+            warpgroup_fence_operand(operand);
+            wgmma_fence();
+            start_part_of_sum<0, kSteps / 2>(key_gradient, operand, query_tile);
+            wgmma_commit_group();
+            __syncwarp();
+            pack_score_gradient<kHalf, kScoreTiles>(operand, gradient, probabilities, statistics,
+                                                    slopes);
+            if (kKeysMayLack && valid < 16) zero_rows_from<kSteps / 2, kSteps>(valid, operand);
+            store_exchanged<kSteps / 2, kSteps>(target, operand);
         }
-        if constexpr (kKeysMayLack) {
-            const int valid = valid_keys(args, stationary_stage.index);
-            if (valid < 16) zero_rows_from(valid, operand);
-        }
-        store_exchanged(exchanged + stage.index * 2 * kExchangedBytes, operand);
         bar_sync(kExchange, kThreads);
         fence_proxy_async_shared();  // for what both warpgroups have stored
         float dq_acc[8][4];
         warpgroup_discard_operand(dq_acc);
-        warpgroup_fence_operand(key_gradient);
         warpgroup_fence_operand(operand);
         wgmma_fence();
-        start_dq_acc(dq_acc, stage.index, group, key_tiles);
+        start_dq_acc(dq_acc, kExchangeBuffers == 2 ? stage.index : 0, group, key_tiles);
         wgmma_commit_group();
-        start_sum(key_gradient, operand, query_tile);
+        start_part_of_sum<kScoreTiles / 4, kScoreTiles / 2>(key_gradient, operand, query_tile);
         wgmma_commit_group();
         wgmma_wait_group<1>();
         warpgroup_fence_operand(dq_acc);
+        if (kExchangeBuffers == 1) mbarrier_arrive_by_warp(exchange_free());
         warpgroup_fence_operand(value_gradient);
         warpgroup_fence_operand(probabilities);
         release_stage(stage.index, 1);

@@ -17,6 +17,7 @@
 enum : int { kStationaryTensors = 2, kHelperWarps = 2 };
 enum : bool { kStationaryHasStatistics = false, kStageHasStatistics = true };
 enum : int { kDqAccBytes = 64 * 64 * 4, kExchangedBytes = 64 * kStreamedRows * 2 };
+enum : int { kExchangeBuffers = 2 };
 enum : int { kExchangeBytes = 4 * kExchangedBytes + 4 * kDqAccBytes };
 #endif
 

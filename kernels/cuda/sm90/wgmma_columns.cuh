@@ -17,13 +17,29 @@ SPION_DEVICE unsigned lane_statistics(int stage, int lane) {
     return stage_statistics(stage) + lane % 4 * 8;
 }
 
+// Those of a lane for the first kTiles tiles of 8 columns, loaded ahead of a wait for the products
+// that they meet.
+template <int kTiles>
+struct EarlyStatistics {
+    float2 values[kTiles > 0 ? kTiles : 1];
+
+    __device__ __forceinline__ void load(unsigned lane_statistics) {
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) values[j] = load_shared_float2(lane_statistics + j * 32);
+    }
+    __device__ __forceinline__ float2 at(unsigned lane_statistics, int j) const {
+        return j < kTiles ? values[j] : load_shared_float2(lane_statistics + j * 32);
+    }
+};
+
 // Scores as change_scores leaves them become probabilities: P^T = exp(kScale * S^T - LSE). Of
 // columns [8 kFirst, 8 kEnd).
-template <int kFirst, int kEnd>
-SPION_DEVICE void take_part_of_probabilities(float (&scores)[kScoreTiles][4], unsigned lane_lse) {
+template <int kFirst, int kEnd, int kEarly = 0>
+SPION_DEVICE void take_part_of_probabilities(float (&scores)[kScoreTiles][4], unsigned lane_lse,
+                                             const EarlyStatistics<kEarly>& early = {}) {
 #pragma unroll
     for (int j = kFirst; j < kEnd; ++j) {
-        const float2 lse = load_shared_float2(lane_lse + j * 32);
+        const float2 lse = early.at(lane_lse, j);
         const float shift[2] = {lse.x * kLog2E, lse.y * kLog2E};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {

@@ -7,8 +7,9 @@
 // reduce warp beside the producer, which brings its partials to the sum in device memory when the
 // dQ semaphore has come to their ticket (compiler/launch/dq_schedule.h makes tickets). It has the time of
 // two steps for that: a transfer is under way for about one. The first partial is stored, later
-// ones are added in L2 by cp.reduce.async.bulk; for the last one its reduce warp fetches the sum
-// and writes dQ.
+// ones are added in L2 by cp.reduce.async.bulk. Consumer warps make dQ of the sums when
+// their thread block has no more work items: some few key tiles of a batch-head complete most of its
+// query blocks, and a reduce warp that wrote dQ would keep its buffer for several steps each time.
 #ifndef SPION_WGMMA_DQ_REDUCE_CUH
 #define SPION_WGMMA_DQ_REDUCE_CUH
 
@@ -23,26 +24,46 @@ enum : int { kDqPartialBytes = kDqPartialElements * 4 };
 static_assert(kGroups == 2 && kGatherBlocksPerStep == 1 && kDqPartialBytes == 2 * kDqAccBytes);
 
 // A semaphore counts the partial dQs of a query block that were added; with kHasSum when one of
-// them was more than nothing. A ticket is the count that a partial waits for.
-enum : unsigned { kHasSum = 1U << 31 };
+// them was more than nothing, with kComplete when no more will come. A ticket is the count that a
+// partial waits for.
+enum : unsigned { kHasSum = 1U << 31, kComplete = 1U << 30 };
 enum : int { kLastTicket = 1 << 30 };
 enum : int { kQueryBlocks = (kLength + kGatherRows - 1) / kGatherRows };
 
-// Behind the tiles lie dS of both warpgroups, twice, and then the buffers of partials.
+// counters[1] counts, beside each other, reduce warps that have added all their partials and
+// consumer warps that have written all their query blocks.
+enum : unsigned { kReduced = 1U << 16, kWritten = 1 };
+
+// Behind the tiles lie kExchangeBuffers times dS of both warpgroups, and then the buffers of
+// partials.
 SPION_DEVICE unsigned exchanged_tile(int buffer, int group) {
     return shared_memory_start() + kExchangeStart + (2 * buffer + group) * kExchangedBytes;
 }
 SPION_DEVICE unsigned dq_partial_at(int buffer) {
-    return shared_memory_start() + kExchangeStart + 4 * kExchangedBytes + buffer * kDqPartialBytes;
+    return shared_memory_start() + kExchangeStart + 2 * kExchangeBuffers * kExchangedBytes +
+           buffer * kDqPartialBytes;
 }
 SPION_DEVICE unsigned dq_acc_at(int buffer, int group) {
     return dq_partial_at(buffer) + group * kDqAccBytes;
 }
 
+// A query block's sum, of all batch-heads' query blocks.
+SPION_DEVICE float* dq_sum(const SpionSm90Arguments& args, int at) {
+    return args.dq_accum + (long long)at * kDqPartialElements;
+}
+
+// One lane: counts a warp as done. The last one of all leaves the counters as it found them.
+SPION_DEVICE void count_warp(const SpionSm90Arguments& args, unsigned what) {
+    const unsigned all = gridDim.x * (kHelperWarps * kReduced + kWarps * kWritten);
+    __threadfence();
+    if (atomicAdd(&args.counters[1], what) + what == all) args.counters[0] = args.counters[1] = 0;
+}
+
 struct DqReduceWarp {
     const SpionSm90Arguments& args;
     int buffer;
-    unsigned parity = 0, fetched_parity = 0;
+    unsigned parity = 0;
+    unsigned items = 0;
 
     __device__ __forceinline__ DqReduceWarp(const SpionSm90Arguments& arguments, int of_buffer)
         : args(arguments), buffer(of_buffer) {}
@@ -50,15 +71,12 @@ struct DqReduceWarp {
     __device__ __forceinline__ void run();
 
   private:
-    // has_partial: padded keys have none, but keep their ticket.
+    // has_partial: padded keys have none, but keep their ticket. last_of_item: of this warp's.
     __device__ __forceinline__ void add(const ItemPlan& plan, int gather_block, int ticket,
-                                        bool has_partial);
+                                        bool has_partial, bool last_of_item);
+    __device__ __forceinline__ void end_turns();
     __device__ __forceinline__ unsigned wait_for_ticket(int at, int ticket) const;
     __device__ __forceinline__ void transfer(float* sum, bool has_sum) const;
-    __device__ __forceinline__ void fetch_sum(const float* sum);
-    // dQ: from the partial's buffer or, without a partial, from device memory.
-    __device__ __forceinline__ void write(const ItemPlan& plan, int gather_block, const float* sum,
-                                          bool has_partial) const;
 };
 
 // Returns the semaphore, with kHasSum or without.
@@ -83,80 +101,33 @@ __device__ __forceinline__ void DqReduceWarp::transfer(float* sum, bool has_sum)
     cp_async_bulk_commit_group();
 }
 
-// To the partial's buffer, when that has been added.
-__device__ __forceinline__ void DqReduceWarp::fetch_sum(const float* sum) {
-    if (lane_index() == 0) {
-        cp_async_bulk_wait_group<0>();
-        fence_proxy_async_global();
-        fence_proxy_async_shared();
-        mbarrier_arrive_expect_tx(sum_fetched(buffer), kDqPartialBytes);
-        cp_async_bulk_load(dq_partial_at(buffer), sum, kDqPartialBytes, sum_fetched(buffer));
-    }
-    __syncwarp();
-    mbarrier_wait(sum_fetched(buffer), fetched_parity);
-    fetched_parity ^= 1;
-}
-
-// Lanes exchange what they hold of rows g and g + 8, so that each stores 4 columns of one row.
-__device__ __forceinline__ void DqReduceWarp::write(const ItemPlan& plan, int gather_block,
-                                                    const float* sum, bool has_partial) const {
-    const SpionTensor& tensor = args.attention.d_q;
-    const int odd = lane_index() % 2;
-    const int first = gather_block * kGatherRows + lane_index() / 4 + 8 * odd;
-    char* const target = rows_of(args.attention, tensor, plan.batch(), plan.head()).at(first, 0) +
-                         lane_index() % 4 / 2 * 8;
-    const int pitch = (int)tensor.row_stride * Element::kBytes;
-    unsigned source = dq_partial_at(buffer) + lane_index() * 16;
-#pragma unroll 1
-    for (int i = 0; i < 64; ++i, source += 512) {
-        const int dq_acc = i / 32;
-        const int row = i % 4 * 16 + (kSplitsRows ? dq_acc * 64 : 0);
-        const int byte = i % 32 / 4 * 16 + (kSplitsRows ? 0 : dq_acc * 128);
-        float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-        if (has_partial) {
-            value = load_shared_float4(source);
-        } else if (sum != nullptr) {
-            value = ((const float4*)sum)[i * 32 + lane_index()];
-        }
-        const unsigned low = Element::pack(value.x * kScale, value.y * kScale);
-        const unsigned high = Element::pack(value.z * kScale, value.w * kScale);
-        const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? low : high, 1);
-        if (first + row < kLength && (kKeyDim == kHeadDim || byte < kKeyDim * Element::kBytes)) {
-            *(uint2*)(target + row * pitch + byte) =
-                odd ? make_uint2(other, high) : make_uint2(low, other);
-        }
-    }
+// The producer may take an item of the same batch-heads now, while the last partials are still made
+// and added: that depends on this thread block alone.
+__device__ __forceinline__ void DqReduceWarp::end_turns() {
+    if (lane_index() == 0) mbarrier_arrive(item_turns(buffer, items));
+    ++items;
 }
 
 __device__ __forceinline__ void DqReduceWarp::add(const ItemPlan& plan, int gather_block,
-                                                  int ticket, bool has_partial) {
+                                                  int ticket, bool has_partial, bool last_of_item) {
     const int at = plan.batch_head * kQueryBlocks + gather_block;
-    float* const sum = args.dq_accum + (long long)at * kDqPartialElements;
     const unsigned semaphore = wait_for_ticket(at, ticket);
-    const bool has_sum = (semaphore & kHasSum) != 0, last = (ticket & kLastTicket) != 0;
+    if (last_of_item) end_turns();
     if (has_partial) {
         mbarrier_wait(dq_full(buffer), parity);
         parity ^= 1;
-        if (lane_index() == 0 && (has_sum || !last)) transfer(sum, has_sum);
-    }
-    if (last) {
-        if (has_partial && has_sum) fetch_sum(sum);
-        write(plan, gather_block, has_sum ? sum : nullptr, has_partial);
-        __syncwarp();
-        if (lane_index() == 0) args.dq_semaphore[at] = 0;  // for the next launch
-        if (has_partial) mbarrier_arrive_by_lanes(dq_empty(buffer));
-        return;
-    }
-    if (has_partial) {
-        if (lane_index() == 0) cp_async_bulk_wait_group_read();
+        if (lane_index() == 0) {
+            transfer(dq_sum(args, at), (semaphore & kHasSum) != 0);
+            cp_async_bulk_wait_group_read();
+        }
         __syncwarp();
         mbarrier_arrive_by_lanes(dq_empty(buffer));
     }
     if (lane_index() == 0) {
         cp_async_bulk_wait_group<0>();
         fence_proxy_async_global();
-        st_release(args.dq_semaphore + at,
-                   ((semaphore + 1) & ~kHasSum) | (has_sum || has_partial ? kHasSum : 0));
+        st_release(args.dq_semaphore + at, (semaphore + 1) | (has_partial ? kHasSum : 0) |
+                                               ((ticket & kLastTicket) != 0 ? kComplete : 0));
     }
     __syncwarp();
 }
@@ -174,13 +145,93 @@ __device__ __forceinline__ void DqReduceWarp::run() {
         const int begin = offset_at(args.attention, plan.order_index);
         const int end = offset_at(args.attention, plan.order_index + 1);
         const bool has_partials = plan.valid > 0;
-        for (int entry = begin + (next ^ buffer); entry < end; entry += 2) {
+        const int first = begin + (next ^ buffer);
+        if (first >= end) end_turns();
+        for (int entry = first; entry < end; entry += 2) {
             add(plan, gather_block_table(args.attention)[entry], args.dq_tickets[entry],
-                has_partials);
+                has_partials, entry + 2 >= end);
         }
         if (has_partials) next ^= (end - begin) & 1;
-        if (lane_index() == 0) mbarrier_arrive(item_reduced());
     }
+    if (lane_index() == 0) count_warp(args, kReduced);
+}
+
+// The semaphore of a query block whose sum is complete; 0 where no key tile has the query block, which
+// shows when all partials have been added.
+SPION_DEVICE unsigned wait_for_sum(const SpionSm90Arguments& args, int at) {
+    unsigned semaphore = 0;
+    if (lane_index() == 0) {
+        bool reduced = false;
+        do {
+            reduced = ld_acquire_once(&args.counters[1]) / kReduced == gridDim.x * kHelperWarps;
+            semaphore = ld_acquire_once(args.dq_semaphore + at);
+        } while ((semaphore & kComplete) == 0 && !reduced);
+        fence_proxy_async_global();
+    }
+    return __shfl_sync(0xFFFFFFFFU, semaphore, 0);
+}
+
+// A warp: rows of a query block by 32 columns of the dQ, of which there are four. In the sum, four
+// lanes hold 8 columns of row g and of row g + 8, a pair of each a lane, and as much of the tile of
+// columns beside it. They exchange them so that each stores 8 columns of one row.
+SPION_DEVICE void write_quarter(const SpionSm90Arguments& args, int at, int quarter, bool has_sum) {
+    const SpionTensor& tensor = args.attention.d_q;
+    const int batch_head = at / kQueryBlocks, dq_acc = quarter / 2;
+    const bool odd = lane_index() % 2 != 0, right = lane_index() % 4 / 2 != 0;
+    const int first = (at - batch_head * kQueryBlocks) * kGatherRows +
+                      (kSplitsRows ? dq_acc * 64 : 0) + lane_index() / 4 + (odd ? 8 : 0);
+    const int byte = quarter % 2 * 64 + (kSplitsRows ? 0 : dq_acc * 128) + (right ? 16 : 0);
+    const auto rows =
+        rows_of(args.attention, tensor, batch_head / kItemHeads, batch_head % kItemHeads);
+    char* const target = rows.at(first, 0) + byte;
+    const int pitch = (int)tensor.row_stride * Element::kBytes;
+    constexpr int kTiles = 16;  // 16 rows by 8 columns
+    const float* const sum = dq_sum(args, at) + quarter * kTiles * 128 + lane_index() * 4;
+    float4 values[kTiles];
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+        values[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+        if (has_sum) values[i] = load_global_float4(sum + i * 128);
+    }
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+        if (i % 8 >= 4) continue;  // the right one of two tiles
+        uint2 halves[2];
+#pragma unroll
+        for (int tile = 0; tile < 2; ++tile) {
+            const float4 value = values[i + 4 * tile];
+            const unsigned low = Element::pack(value.x * kScale, value.y * kScale);
+            const unsigned high = Element::pack(value.z * kScale, value.w * kScale);
+            const unsigned other = __shfl_xor_sync(0xFFFFFFFFU, odd ? low : high, 1);
+            halves[tile] = odd ? make_uint2(other, high) : make_uint2(low, other);
+        }
+        const uint2 given = right ? halves[0] : halves[1], kept = right ? halves[1] : halves[0];
+        const unsigned x = __shfl_xor_sync(0xFFFFFFFFU, given.x, 2);
+        const unsigned y = __shfl_xor_sync(0xFFFFFFFFU, given.y, 2);
+        const int row = i % 4 * 16, further = i / 8 * 32;
+        if (first + row < kLength &&
+            (kKeyDim == kHeadDim || byte + further < kKeyDim * Element::kBytes)) {
+            *(uint4*)(target + row * pitch + further) =
+                right ? make_uint4(x, y, kept.x, kept.y) : make_uint4(kept.x, kept.y, x, y);
+        }
+    }
+}
+
+// Consumer warps, behind their last work item: each writes each kWarps * gridDim.x-th query block of dQ
+// and leaves its semaphore as it was.
+SPION_DEVICE void write_dq(const SpionSm90Arguments& args) {
+    const int query_blocks = (int)(args.items / head_items(args.attention)) * kQueryBlocks;
+    for (int at = (int)blockIdx.x * kWarps + warp_index(); at < query_blocks;
+         at += (int)gridDim.x * kWarps) {
+        const unsigned semaphore = wait_for_sum(args, at);
+        if (semaphore == 0) continue;
+#pragma unroll 1
+        for (int quarter = 0; quarter < 4; ++quarter) {
+            write_quarter(args, at, quarter, (semaphore & kHasSum) != 0);
+        }
+        if (lane_index() == 0) args.dq_semaphore[at] = 0;
+    }
+    if (lane_index() == 0) count_warp(args, kWritten);
 }
 
 #endif

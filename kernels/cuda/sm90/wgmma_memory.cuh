@@ -42,7 +42,7 @@ enum : int { kPlansStart = kStageStatisticsStart + kStages * kStageStatistics };
 enum : int { kBlockRowMasksStart = kPlansStart + kStationaryStages * kItemBytes };
 enum : int { kBarriersStart = kBlockRowMasksStart + kStages * kStageBlockRowMask };
 enum : int { kDqBarriersStart = kBarriersStart + 8 * (2 * kStationaryStages + 4 * kStages) };
-enum : int { kBarriersEnd = kDqBarriersStart + (kHelperWarps > 0 ? 24 * kHelperWarps + 8 : 0) };
+enum : int { kBarriersEnd = kDqBarriersStart + (kHelperWarps > 0 ? 32 * kHelperWarps + 8 : 0) };
 SPION_REQUIRE_SHARED_BYTES(kBarriersEnd);
 static_assert(kStationaryRows == kGroupRows * kGroups);
 static_assert(kTileBytes % 1024 == 0, "a tile starts at a repeat of the swizzle");
@@ -83,15 +83,18 @@ SPION_DEVICE unsigned stage_statistics(int stage) {
 
 // Barriers of the two buffers for partial dQs, each with a reduce warp.
 SPION_DEVICE unsigned dq_full(int buffer) {
-    return shared_memory_start() + kDqBarriersStart + 24 * buffer;
+    return shared_memory_start() + kDqBarriersStart + 32 * buffer;
 }
 SPION_DEVICE unsigned dq_empty(int buffer) {
     return dq_full(buffer) + 8;
 }
-SPION_DEVICE unsigned sum_fetched(int buffer) {
-    return dq_full(buffer) + 16;
+// The buffer's partials of an item have had their turns. Items have two of these by turns: a reduce
+// warp may be done with an item before the producer has asked about the one before.
+SPION_DEVICE unsigned item_turns(int buffer, unsigned item) {
+    return dq_full(buffer) + 16 + item % 2 * 8;
 }
-SPION_DEVICE unsigned item_reduced() {
+// Both warpgroups have multiplied with the dS that they exchange.
+SPION_DEVICE unsigned exchange_free() {
     return dq_full(kHelperWarps);
 }
 

@@ -53,12 +53,13 @@ SPION_DEVICE void initialise_barriers() {
             mbarrier_init(stage_empty(stage, 1), kWarps);
         }
         if constexpr (kHelperWarps > 0) {
+            mbarrier_init(exchange_free(), kWarps);
             for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
                 mbarrier_init(dq_full(buffer), kThreads);
                 mbarrier_init(dq_empty(buffer), 32);
-                mbarrier_init(sum_fetched(buffer), 1);
+                mbarrier_init(item_turns(buffer, 0), 1);
+                mbarrier_init(item_turns(buffer, 1), 1);
             }
-            mbarrier_init(item_reduced(), kHelperWarps);
         }
         fence_mbarrier_init();
     }
@@ -106,14 +107,22 @@ SPION_DEVICE ItemPlan read_plan(int stationary_stage) {
     return plan;
 }
 
+// Waits until all partial dQs of this thread block's item number `item` have had their turns, so that
+// nothing of it waits for other thread blocks any more.
+SPION_DEVICE void wait_for_turns(unsigned item) {
+    for (int buffer = 0; buffer < kHelperWarps; ++buffer) {
+        mbarrier_wait(item_turns(buffer, item), item / 2 & 1);
+    }
+}
+
 // The next item of a thread block whose partial dQs wait for those of others: not one of the same
-// batch-heads before this block's partials of `item` are all added, as they may wait for its own.
-// done: items before this one.
+// batch-heads before this block's partials of `item` have all had their turns, as they may wait for
+// the next item's. done: items before this one.
 SPION_DEVICE unsigned claim_late(const SpionSm90Arguments& args, unsigned item, unsigned done) {
     const unsigned together = args.batch_heads_at_once * (unsigned)tile_count(args.attention);
-    if (done > 0) mbarrier_wait(item_reduced(), (done - 1) & 1);
+    if (done > 0) wait_for_turns(done - 1);
     const unsigned next = gridDim.x + *(volatile unsigned*)&args.counters[0];
-    if (next / together == item / together) mbarrier_wait(item_reduced(), done & 1);
+    if (next / together == item / together) wait_for_turns(done);
     return gridDim.x + atomicAdd(&args.counters[0], 1U);
 }
 
@@ -201,8 +210,11 @@ SPION_DEVICE void end_items(unsigned* counters, int stationary_stage) {
     if (lane_index() == 0) {
         store_shared_16(stationary_plan(stationary_stage), make_uint4(~0U, 0, 0, 0));
         mbarrier_arrive(full);
-        // The last thread block leaves the counters as it found them.
-        if (atomicAdd(&counters[1], 1U) == gridDim.x - 1) counters[0] = counters[1] = 0;
+        // The last thread block leaves the counters as it found them; where there are helper warps,
+        // the last warp that has done its part.
+        if (kHelperWarps == 0 && atomicAdd(&counters[1], 1U) == gridDim.x - 1) {
+            counters[0] = counters[1] = 0;
+        }
     }
     if constexpr (kStationaryHasStatistics) cp_async_mbarrier_arrive_noinc(full);
 }
@@ -326,6 +338,7 @@ struct NoHelper {
 
 // The whole kernel: one producer warp, and warpgroups that compute items until there are no more.
 // `Consumer::compute(args, plan)` computes the item of its `stationary_stage` and advances that.
+// Where there are helper warps, `Consumer::finish(args)` ends a consumer warp.
 template <typename Consumer, bool kWalksKeys, typename StationaryStatistics,
           typename StageStatistics, typename Helper = NoHelper>
 SPION_DEVICE void run_items(const SpionSm90Arguments& args,
@@ -352,6 +365,7 @@ SPION_DEVICE void run_items(const SpionSm90Arguments& args,
             if (plan.batch_head < 0) break;
             consumer.compute(args.attention, plan);
         }
+        if constexpr (kHelperWarps > 0) Consumer::finish(args);
     }
 }
 

@@ -119,9 +119,13 @@ TEST(DqSchedule, IsCompleteAndNeverWaitsForEver) {
     std::mt19937_64 random(seed);
     for (int round = 0; round < 40; ++round) {
         const int head_dim = random() % 2 == 0 ? 64 : 128;
-        const auto length = static_cast<std::int64_t>(100 + random() % 6000);
-        const double density =
-            round % 8 == 0 ? 1.0 : 0.02 + 0.001 * static_cast<double>(random() % 400);
+        const bool is_long = round % 10 == 1;  // fewer batch-heads side by side
+        const auto length =
+            static_cast<std::int64_t>(is_long ? 14000 + random() % 30000 : 100 + random() % 6000);
+        const double density = is_long ? 0.03
+                               : round % 8 == 0
+                                   ? 1.0
+                                   : 0.02 + 0.001 * static_cast<double>(random() % 400);
         const int sm_count = 1 + static_cast<int>(random() % 140);
         const int batch_heads = 1 + static_cast<int>(random() % 11);
         SCOPED_TRACE(testing::Message()
@@ -132,6 +136,14 @@ TEST(DqSchedule, IsCompleteAndNeverWaitsForEver) {
         expect_complete(program, schedule);
         EXPECT_EQ(steps_left(program, schedule, sm_count, batch_heads, random), 0);
     }
+}
+
+TEST(DqSchedule, BatchHeadsShareTheCache) {
+    EXPECT_EQ(batch_heads_at_once(1, 132), 4);
+    EXPECT_EQ(batch_heads_at_once(128, 132), 4);
+    EXPECT_EQ(batch_heads_at_once(256, 132), 2);
+    EXPECT_EQ(batch_heads_at_once(1024, 132), 1);
+    EXPECT_EQ(batch_heads_at_once(128, 3), 3);
 }
 
 TEST(DqSchedule, IsTheSameEveryTime) {

@@ -42,8 +42,8 @@ TEST(LayerRoles, FusedWhereItemsHaveManySteps) {
     const Target hopper = cuda_target(90);
     for (const int head_dim : {64, 128}) {
         EXPECT_EQ(roles_of(attention_of(head_dim), 128, 1, hopper), kFusedBackwardRoles);
-        EXPECT_EQ(roles_of(attention_of(head_dim), 128, 0.1, hopper), kFusedBackwardRoles);
-        EXPECT_EQ(roles_of(attention_of(head_dim), 128, 0.05, hopper), kSplitBackwardRoles);
+        EXPECT_EQ(roles_of(attention_of(head_dim), 128, 0.05, hopper), kFusedBackwardRoles);
+        EXPECT_EQ(roles_of(attention_of(head_dim), 128, 0.02, hopper), kSplitBackwardRoles);
     }
 }
 
