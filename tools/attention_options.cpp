@@ -1,5 +1,7 @@
 #include "tools/attention_options.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "io/pattern_file.h"
@@ -214,7 +216,7 @@ bool asks_for_spans(const AttentionOptions& options) {
            !options.kv_documents.empty();
 }
 
-// Ids [L] of documents of these lengths, end to end.
+// Ids [length] of documents of these lengths, end to end.
 std::vector<int> document_ids(const std::vector<int>& lengths, std::int64_t length,
                               const char* flag) {
     std::vector<int> ids;
@@ -226,7 +228,10 @@ std::vector<int> document_ids(const std::vector<int>& lengths, std::int64_t leng
         ids.insert(ids.end(), count, static_cast<int>(n));
     }
     if (std::ssize(ids) != length) {
-        throw UserError("{} gives lengths that do not make L = {} together", flag, length);
+        throw UserError(
+            "{} gives lengths {}, which do not make {} together: give whole numbers of "
+            "at least 0 that do",
+            flag, fmt::join(lengths, ","), length);
     }
     return ids;
 }

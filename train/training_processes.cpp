@@ -134,7 +134,8 @@ void Training::compare(std::span<const HeadPatterns> layers) {
             if (digests[other] == digests[0]) continue;
             throw DeviceError(
                 "process {} of {} has another pattern in layer {} than process 0 (digests {} and "
-                "{}): run the same build of spion on machines of one kind",
+                "{}): run the same build of spion on machines of one kind, with the same file for "
+                "--pattern",
                 other, digests.size(), layer, digests[other], digests[0]);
         }
     }

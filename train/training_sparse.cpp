@@ -175,6 +175,7 @@ void Training::go_on_with(AttentionLayers sparse) {
     density_ = mean_of(report_.densities);
     balance_ = mean_of(report_.balances);
     tiers_wanted_ = settings_.tiers > 0;
+    agreed_.tiers = false;  // what was agreed before these kernels says nothing of them
     start_tiers();
     report_.transition_step = schedule_start_;
     schedule_ = schedule_over(settings_, settings_.steps - schedule_start_);

@@ -60,3 +60,38 @@ def attention(q, k, v, bits, block, *, causal=False, softcap=0.0, slopes=None, s
         total = total + sinks.exp()[:, None, None]
     p = weights / torch.where(total == 0, 1, total)
     return (p if factors is None else p * factors) @ v, total.log()[..., 0]
+
+
+def pooled_map(scores, block, edge):
+    """[L, L] in float64, NaN for what a mask drops: the mean over each block's elements of the sums along
+    their diagonals; NaN for a block without any (SPION, section 2; docs/formats.md)."""
+    length = len(scores)
+    half = edge // 2
+    summed = np.zeros_like(scores)
+    for shift in range(-half, edge - half):
+        there = slice(max(shift, 0), length + min(shift, 0))
+        here = slice(max(-shift, 0), length + min(-shift, 0))
+        summed[here, here] += np.nan_to_num(scores[there, there])
+    summed[np.isnan(scores)] = np.nan
+    starts = range(0, length, block)
+    tiles = [[summed[i : i + block, j : j + block] for j in starts] for i in starts]
+    return np.array([[np.nan if np.isnan(x).all() else np.nanmean(x) for x in row] for row in tiles])
+
+
+def flood_fill(pooled, threshold):
+    """The pattern's bits [nb, nb]: a walk from each block of the first row and column to the largest of
+    the blocks below, to the right and across, across where none is larger; and the diagonal."""
+    count = len(pooled)
+    grid = np.zeros((count + 1, count + 1))
+    grid[:count, :count] = np.where(np.isnan(pooled), -np.inf, pooled)
+    bits = np.eye(count, dtype=bool)
+    for row, column in [(0, n) for n in range(count)] + [(n, 0) for n in range(count)]:
+        while row < count and column < count:
+            below, right = grid[row + 1, column], grid[row, column + 1]
+            across = grid[row + 1, column + 1]
+            down = below > right and below > across
+            aside = not down and right > below and right > across
+            row, column = row + (not aside), column + (not down)
+            if row < count and column < count and grid[row, column] > threshold:
+                bits[row, column] = True
+    return bits

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import reference
 import torch
 from cases import BATCH, BLOCK, CASES, HEADS, LENGTH, WIDTH, Case
 from oracle import close
@@ -269,6 +270,42 @@ def test_discovery_from_q_and_k(patterns, shared):
         )
         block = conv[:BLOCK, BLOCK : 2 * BLOCK].mean()
         assert abs((pooled if patterns == 1 else pooled[index])[0, 1] - block) < 1e-5
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("patterns", [1, 4])
+@pytest.mark.parametrize("lengths", [None, (LENGTH, 50)])
+def test_discovery_equals_a_dense_reference(causal, patterns, lengths):
+    """From Q and K to the pattern, in NumPy and float64 on whole maps: probabilities, what the mask drops
+    being absent and what is padded 0, pooled, their quantile, flooded."""
+    block, edge, quantile = 16, 7, 0.6
+    numbers = np.random.default_rng(11 + patterns)
+    q, k, v = numbers.standard_normal((3, BATCH, HEADS, LENGTH, WIDTH)).astype(np.float32)
+    k[..., 20:24, :] += 1.5 * np.sign(q.mean((0, 1, 2)))  # a stripe
+    fields = {"heads": HEADS, "head_dim": WIDTH, "length": LENGTH, "block": block, "causal": causal}
+    fields |= {"patterns": patterns, "softmax": "masked", "key_padding": lengths is not None}
+    valid = None if lengths is None else np.array(lengths, np.int32)
+    one = spion.Pattern.full(LENGTH, block=block)
+    full = one if patterns == 1 else spion.Pattern.from_heads([one] * patterns)
+    _, lse = spion.plan(**fields).forward(q, k, v, full, lengths=valid)
+    attention = spion.Attention(**fields, dtype="fp32")
+    discoverer = spion.Discoverer(attention, spion.context("cpu"), filter=edge, quantile=quantile)
+    found, _ = discoverer(q, k, lse, lengths=valid)
+
+    scores = np.float64(q) @ np.float64(k).swapaxes(-1, -2) / WIDTH**0.5
+    place = np.arange(LENGTH)
+    dropped = causal & (place[:, None] < place)
+    padded = place >= np.array(lengths or [LENGTH] * BATCH)[:, None]
+    scores = np.where(dropped | padded[:, None, None, :], -np.inf, scores)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    maps = (weights / weights.sum(-1, keepdims=True)).mean(0)
+    for index, scored in enumerate(maps if patterns > 1 else maps.mean(0)[None]):
+        scored[np.broadcast_to(dropped, scored.shape)] = np.nan
+        pooled = reference.pooled_map(scored, block, edge)
+        bits = reference.flood_fill(pooled, np.nanquantile(pooled, quantile))
+        assert 0 < bits.sum() < bits.size / 2 and bits.sum() > len(bits)
+        given = found.head(index) if patterns > 1 else found
+        assert (given.bits() == bits).all()
 
 
 def test_a_schedule_finds_a_pattern_a_head():

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 #include "tests/support/run_command.h"
@@ -67,7 +68,47 @@ TEST(BenchStep, TakesOtherWidths) {
         flop += work.at("flop").get<double>();
     }
     EXPECT_EQ(flop, 4.0 * 3 * 2 * 128 * (4 * 48 * 48 + 2 * 48 * 96));
+    EXPECT_EQ(json.at("fused"), false);
     expect_refused("bench step --device cpu --feed-forward 12", {"a feed-forward width of 12"});
+}
+
+// Bytes moved and needed of each launch, their sums last, and by which kernels.
+TEST(BenchStep, PrintsATableWithItsSums) {
+    const CommandResult result =
+        run_command("bench step --device cpu --batch 1 --length 128 --repeat 1");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    std::istringstream lines(result.out);
+    double moved = 0, needed = 0, moved_sum = -1, needed_sum = -1;
+    int launches = 0, launches_sum = -1;
+    bool in_table = false;
+    for (std::string line; std::getline(lines, line);) {
+        if (line.starts_with("a step")) {
+            EXPECT_NE(line.find("MB moved MB needed"), std::string::npos) << line;
+            in_table = true;
+            continue;
+        }
+        if (!in_table || line.empty()) {
+            in_table = false;
+            continue;
+        }
+        std::istringstream cells(line.substr(34));
+        int count = 0;
+        double ms = 0, floor = 0, its_moved = 0, its_needed = 0;
+        ASSERT_TRUE(cells >> count >> ms >> floor >> its_moved >> its_needed) << line;
+        if (line.starts_with("all of them")) {
+            launches_sum = count, moved_sum = its_moved, needed_sum = its_needed;
+        } else {
+            launches += count, moved += its_moved, needed += its_needed;
+        }
+    }
+    EXPECT_EQ(launches, launches_sum);
+    EXPECT_NEAR(moved, moved_sum, 1.0);  // of numbers with one digit behind the point
+    EXPECT_NEAR(needed, needed_sum, 1.0);
+    EXPECT_GT(needed, 1.0);
+    EXPECT_GT(moved, needed);
+    EXPECT_NE(result.out.find("layers beside attention: general kernels"), std::string::npos)
+        << result.out;
+    EXPECT_NE(result.out.find("peak device memory: "), std::string::npos) << result.out;
 }
 
 TEST(BenchStep, RefusesWhatItCannotMeasure) {

@@ -264,6 +264,10 @@ TEST(Bench, RefusesWhatItCannotDo) {
     expect_refused("bench attention " + shape + "1 --batch 0", {"the batch is 0"});
     expect_refused("bench attention " + shape + "1 --lengths 1,2", {"one for each sample"});
     expect_refused("bench attention " + shape + "1 --dtype bf16", {"needs a GPU"});
+    expect_refused("bench attention " + shape + "1 --documents 30,20",
+                   {"--documents gives lengths 30,20, which do not make 64 together", "that do"});
+    expect_refused("bench attention " + shape + "1 --kv-length 40 --kv-documents 60",
+                   {"--kv-documents gives lengths 60, which do not make 40 together"});
     expect_refused("bench summary --device cpu --length 0", {"sequence length 0"});
 }
 

@@ -56,9 +56,10 @@ inline Arguments tiny_listops(const std::string& out, int layers, const Argument
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
 // Starts the command with its output in `folder`/out and /err, `name` appended, the tests' kernel
-// cache and these variables.
+// cache and these variables, in the working directory `at` if one is given.
 inline pid_t start(const ScratchFolder& folder, const Arguments& arguments,
-                   const Variables& variables = {}, const std::string& name = "") {
+                   const Variables& variables = {}, const std::string& name = "",
+                   const std::string& at = "") {
     std::vector<std::string> words = {SPION_COMMAND};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -72,6 +73,7 @@ inline pid_t start(const ScratchFolder& folder, const Arguments& arguments,
         for (const auto& [variable, value] : variables) {
             ::setenv(variable.c_str(), value.c_str(), 1);
         }
+        if (!at.empty() && ::chdir(at.c_str()) != 0) ::_exit(126);
         ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
         ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
         ::execv(SPION_COMMAND, pointers.data());

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -46,25 +47,33 @@ struct Launcher {
 };
 constexpr Launcher kTorchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"};
 
-// A job of `count` processes, each with the arguments that of_rank gives.
+struct Process {
+    Arguments arguments;
+    test::Variables variables = {};  // beside those of the launcher
+    std::string at = {};             // its working directory, if another
+};
+
+// A job of `count` processes, each as of_rank says.
 class Job {
   public:
-    Job(const ScratchFolder& folder, int count, const std::function<Arguments(int rank)>& of_rank,
+    Job(const ScratchFolder& folder, int count, const std::function<Process(int rank)>& of_rank,
         const Launcher& launcher = kTorchrun)
         : folder_(folder) {
         for (int rank = 0; rank < count; ++rank) {
-            children_.push_back(test::start(folder, of_rank(rank),
-                                            {{launcher.rank, std::to_string(rank)},
-                                             {launcher.count, std::to_string(count)},
-                                             {launcher.local, std::to_string(rank)},
-                                             {"SPION_THREADS", "1"}},
-                                            std::to_string(rank)));
+            Process process = of_rank(rank);
+            process.variables.insert(process.variables.end(),
+                                     {{launcher.rank, std::to_string(rank)},
+                                      {launcher.count, std::to_string(count)},
+                                      {launcher.local, std::to_string(rank)},
+                                      {"SPION_THREADS", "1"}});
+            children_.push_back(test::start(folder, process.arguments, process.variables,
+                                            std::to_string(rank), process.at));
         }
     }
     Job(const ScratchFolder& folder, int count, const Arguments& arguments,
         const Launcher& launcher = kTorchrun)
         : Job(
-              folder, count, [&](int) { return arguments; }, launcher) {}
+              folder, count, [&](int) { return Process{arguments}; }, launcher) {}
 
     void kill(int rank, int signal) const {
         ::kill(children_[static_cast<std::size_t>(rank)], signal);
@@ -244,14 +253,58 @@ TEST(Processes, StopTogetherAndGoOnInOtherNumbers) {
 
 TEST(Processes, RefuseToLearnDifferentThings) {
     const ScratchFolder folder;
-    const auto results =
-        Job(folder, 2, [&](int rank) {
-            return tiny(folder.file("run"), 20) + Arguments{"--lr", rank == 0 ? "0.001" : "0.002"};
-        }).wait();
+    const auto results = Job(folder, 2, [&](int rank) {
+                             const char* rate = rank == 0 ? "0.001" : "0.002";
+                             return Process{tiny(folder.file("run"), 20) + Arguments{"--lr", rate}};
+                         }).wait();
     for (const Result& result : results) {
         EXPECT_EQ(result.exit_code, 2);
         EXPECT_NE(result.err.find("process 1 of 2 has other settings"), std::string::npos)
             << result.err;
+    }
+}
+
+// The files have one name, and each process finds its own.
+TEST(Processes, RefuseToGoOnWithDifferentPatterns) {
+    const ScratchFolder folder;
+    const Arguments arguments = tiny(folder.file("run"), 20) +
+                                Arguments{"--pattern", "mine.bits", "--transition-step", "5"};
+    const auto results = Job(folder, 2, [&](int rank) {
+                             const std::string own = std::to_string(rank);
+                             fs::create_directory(folder.file(own));
+                             folder.write(own + "/mine.bits", "1000\n" + own + "100\n0010\n0001\n");
+                             return Process{arguments, {}, folder.file(own)};
+                         }).wait();
+    for (const Result& result : results) {
+        EXPECT_EQ(result.exit_code, 2);
+        for (const char* part : {"process 1 of 2 has another pattern in layer 0 than process 0 (",
+                                 "with the same file for --pattern"}) {
+            EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+        }
+    }
+}
+
+// The second process reads the cache of the first one, and would keep in its own what it compiles,
+// kernels of tier 1 among it, which are compiled while training goes on.
+TEST(Processes, CompileInTheFirstOfAMachineAlone) {
+    const ScratchFolder folder;
+    const std::string first = folder.file("first"), own = folder.file("own");
+    fs::create_directory(first);
+    fs::permissions(first, fs::perms::owner_all);
+    const Arguments arguments =
+        tiny(folder.file("run"), 2000) + Arguments{"--transition-step", "50"};
+    const auto results = Job(folder, 2, [&](int rank) {
+                             const std::string cache = rank == 0 ? first : own + ":" + first;
+                             return Process{arguments, {{"SPION_CACHE_DIR", cache}}};
+                         }).wait();
+    for (const Result& result : results) ASSERT_EQ(result.exit_code, 0) << result.err;
+    bool baked = false;
+    for (const auto& entry : fs::directory_iterator(first)) {
+        baked = baked || entry.path().string().find("baked") != std::string::npos;
+    }
+    EXPECT_TRUE(baked) << "no kernel of tier 1 was compiled: the run was too short";
+    for (const auto& entry : fs::directory_iterator(own)) {
+        ADD_FAILURE() << "the second process has compiled " << entry.path().filename();
     }
 }
 
