@@ -13,6 +13,16 @@
 #include "tools/oracle/random_pattern.h"
 
 namespace spion {
+namespace {
+
+void require_two(const std::vector<int>& numbers, const char* flag, const char* meaning) {
+    if (numbers.size() != 2) {
+        throw UserError("{} is {}, but it takes two numbers with a comma between: {}", flag,
+                        fmt::join(numbers, ","), meaning);
+    }
+}
+
+}  // namespace
 
 void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     auto* file = command.add_option("--pattern", options.pattern_file,
@@ -24,7 +34,7 @@ void add_pattern_options(CLI::App& command, AttentionOptions& options) {
     auto* striped = command.add_option(
         "--pattern-striped", options.pattern_striped,
         "a band of so many blocks around the diagonal and so many random columns instead: 3,2");
-    striped->delimiter(',')->expected(2);
+    striped->delimiter(',')->expected(2)->take_all();  // as many as are given, for require_two
     file->excludes(density)->excludes(striped);
     density->excludes(striped);
     add_seed_option(command, "--pattern-seed", options.pattern_seed,
@@ -68,12 +78,15 @@ void add_operation_options(CLI::App& command, AttentionOptions& options) {
         .add_option_function<std::vector<int>>(
             "--window",
             [&rules = options.rules](const std::vector<int>& sides) {
+                require_two(sides, "--window",
+                            "how far a query sees to its left and right, 1024,0");
                 rules.left = sides[0];
                 rules.right = sides[1];
             },
             "a query keeps keys so many positions to its left and right: 1024,0")
         ->delimiter(',')
-        ->expected(2);
+        ->expected(2)
+        ->take_all();
     command.add_option("--dropout", options.dropout,
                        "of probabilities, by random numbers of the launch's: 0.1");
     command.add_option("--softcap", options.softcap, "scores s become C tanh(s / C): 50");
@@ -167,6 +180,7 @@ BlockPattern load_pattern(const AttentionOptions& options, int index, bool sever
                         options.kv_length);
     }
     if (!options.pattern_striped.empty() && options.length) {
+        require_two(options.pattern_striped, "--pattern-striped", "a band and random columns, 3,2");
         return striped_pattern(*options.length, options.block, options.pattern_striped[0],
                                options.pattern_striped[1], options.pattern_seed + index,
                                options.kv_length);
@@ -258,6 +272,11 @@ MaskRules mask_rules(const AttentionOptions& options, std::int64_t length) {
 
 Attention describe_attention(const AttentionOptions& options, std::int64_t length,
                              const Target& target) {
+    if (!options.rules.key_sequence_lengths.empty() && options.rules.sequence_lengths.empty()) {
+        throw UserError(
+            "--kv-sequences was given without --sequences: give the lengths of the queries' "
+            "sequences too");
+    }
     const DType preferred = target.back_end == BackEnd::kCuda ? DType::kBf16 : DType::kFp32;
     Attention attention{
         .heads = options.heads,

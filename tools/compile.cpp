@@ -111,6 +111,9 @@ Job job_from_pattern(const Request& options, const Target& target) {
         attention.varlen = true;
         attention.mask = ElementMask::kSpans;
     }
+    if (options.kv_sequences && !options.sequences) {
+        throw UserError("--kv-sequences was given without --sequences: give both");
+    }
     attention.key_starts = options.kv_sequences;
     check(attention);
     return lower_all({.attention = attention, .pattern = pattern, .programs = {}}, options, target);

@@ -124,9 +124,9 @@ TaskData load(const TrainOptions& options, const TrainSettings& settings, Progre
 // Meets the other processes, if there are any, in the run's folder, and trains.
 int train_together(const Rank& rank, const TrainSettings& settings, const TaskData& data,
                    Device& device, RunFolder& folder, Progress& progress, const Checkpoint* from) {
-    KernelCache cache(KernelCache::checked_folders());
     Job job(rank, device, folder.path() / "ranks");
     try {
+        KernelCache cache(KernelCache::checked_folders());
         const TrainReport report =
             train(settings, data, device, cache, folder, progress, from, &job.ranks());
         return finish_run(report, settings, cache, device, folder);

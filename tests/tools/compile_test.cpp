@@ -58,7 +58,8 @@ TEST_F(Compile, TakesSequencesEndToEnd) {
     expect_refused("compile --pattern-random 0.5 --length 90" + kTarget + " --sequence-patterns 2" +
                        into_out(),
                    {"sequence_patterns 2 are not allowed with varlen=false"});
-    expect_refused(here_ + "--kv-sequences" + into_out(), {"give varlen=true too"});
+    expect_refused(here_ + "--kv-sequences" + into_out(),
+                   {"--kv-sequences was given without --sequences: give both"});
     const CommandResult own = run_command(
         "compile --pattern-random 0.5 --length 90 --kv-length 70 --block 16 --head-dim 32" +
         kTarget + " --role dkdv --emit ir --sequences --kv-sequences --sequence-patterns 2" +

@@ -268,6 +268,15 @@ TEST(Bench, RefusesWhatItCannotDo) {
                    {"--documents gives lengths 30,20, which do not make 64 together", "that do"});
     expect_refused("bench attention " + shape + "1 --kv-length 40 --kv-documents 60",
                    {"--kv-documents gives lengths 60, which do not make 40 together"});
+    for (const char* window : {"5", "5,3,2"}) {
+        expect_refused(
+            "bench attention " + shape + "1 --window " + window,
+            {std::string("--window is ") + window + ", but it takes two numbers with a"});
+    }
+    expect_refused("bench attention --device cpu --length 64 --block 16 --pattern-striped 3",
+                   {"--pattern-striped is 3, but it takes two numbers", "a band and random"});
+    expect_refused("bench attention " + shape + "1 --kv-length 40 --kv-sequences 30",
+                   {"--kv-sequences was given without --sequences: give the lengths"});
     expect_refused("bench summary --device cpu --length 0", {"sequence length 0"});
 }
 

@@ -164,5 +164,23 @@ TEST(DataCommand, WritesWhatTrainReads) {
     EXPECT_NE(again.err.find("is not empty"), std::string::npos) << again.err;
 }
 
+// The other process hears of it at once and does not wait for it.
+TEST(TrainCommand, TellsOtherProcessesThatItsCacheCannotBeRead) {
+    const ScratchFolder folder;
+    const std::string missing = test_cache_root()->string() + ":" + folder.file("missing");
+    std::vector<pid_t> children;
+    for (const char* rank : {"0", "1"}) {
+        test::Variables variables = {{"RANK", rank}, {"WORLD_SIZE", "2"}};
+        if (rank[0] == '1') variables.emplace_back("SPION_CACHE_DIR", missing);
+        children.push_back(start(folder, tiny(folder.file("run"), {}), variables, rank));
+    }
+    for (const char* rank : {"0", "1"}) {
+        const Result result = wait_for(folder, children[rank[0] - '0'], rank);
+        EXPECT_EQ(result.exit_code, 2);
+        EXPECT_NE(result.err.find("to be read, which is no folder"), std::string::npos)
+            << result.err;
+    }
+}
+
 }  // namespace
 }  // namespace spion

@@ -317,6 +317,42 @@ TEST(ReferenceAttention, RowsWithoutAnyKey) {
     }
 }
 
+// Padded queries, on a full pattern and an empty one: no key is theirs, and none is pruned. A sink has
+// all of their weight.
+TEST(ReferenceAttention, RowsThatTheirMaskDrops) {
+    std::mt19937_64 generator(1);
+    MaskRules rules;
+    rules.query_lengths = {0};
+    for (const bool sink : {false, true}) {
+        for (const SoftmaxKind softmax : test::softmax_kinds()) {
+            for (const bool full : {false, true}) {
+                const Attention attention{.heads = 1,
+                                          .head_dim = 16,
+                                          .length = 20,
+                                          .dtype = DType::kFp32,
+                                          .scale = 0.25F,
+                                          .softmax = softmax,
+                                          .mask = ElementMask::kSpans,
+                                          .sink = sink};
+                const BlockPattern pattern =
+                    full ? BlockPattern::full(20, 16) : BlockPattern::empty(20, 16);
+                const Inputs inputs = random_inputs(attention, 1, generator);
+                const std::vector<int> lengths;
+                ReferenceProblem problem = problem_of(attention, pattern, 1, lengths, inputs);
+                problem.rules = &rules;
+                if (sink) problem.values.sinks = {1.5F};
+                const ReferenceResult result = reference_attention(problem);
+                EXPECT_EQ(result.lse, std::vector<double>(20, sink ? 1.5 : -kInfinity));
+                const std::vector<double> zeros(20 * 16);
+                for (const auto* output : {&result.o, &result.d_q, &result.d_k, &result.d_v}) {
+                    EXPECT_EQ(*output, zeros);
+                }
+                EXPECT_EQ(result.d_sinks, std::vector<double>(sink ? 1 : 0, 0.0));
+            }
+        }
+    }
+}
+
 TEST(ReferenceAttention, RefusesSizesThatDoNotFit) {
     const Attention attention{.length = 20, .scale = 1, .key_padding = true};
     const BlockPattern pattern = BlockPattern::full(20, 16);
