@@ -12,8 +12,8 @@ namespace spion {
 struct ProfiledWork {
     std::string name;  // the kernel's entry, or "gemm [m, k] x [k, n]"
     int launches = 0;
-    double ms = 0;            // all of them; between the marks around each
-    double bytes = 0;         // that products read and write; 0 for kernels
+    double ms = 0;     // all of them; between the marks around each
+    double bytes = 0;  // that products, sums, the classifier and AdamW move; 0 for the others
     double needed_bytes = 0;  // of those, as who knows the step says
     double flop = 0;          // of products
 };

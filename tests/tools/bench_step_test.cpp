@@ -35,6 +35,22 @@ TEST(BenchStep, CountsEveryLaunchOfAStep) {
             // Four tensors [512, 64] of fp32.
             EXPECT_EQ(work.at("bytes"), 9 * 4 * 512 * 64 * 4);
         }
+        EXPECT_GT(work.at("bytes"), 0) << work;
+        constexpr int kHead = 128 * (64 + 1) + 10 * (128 + 1);  // parameters
+        if (name == "classifier_forward_backward") {
+            // Of two samples: what was pooled and its gradient, the hidden values' and the logits'.
+            EXPECT_EQ(work.at("bytes"), 4 * (kHead + 2 * (2 * 64 + 2 * 128 + 10)));
+        }
+        if (name == "classifier_weight_gradients") {
+            EXPECT_EQ(work.at("bytes"), 4 * (kHead + 2 * (64 + 2 * 128 + 10)));
+        }
+        if (name == "adamw") {
+            constexpr int kLayer = 4 * 64 + 4 * (64 * 64 + 64) + 64 * 128 + 128 + 128 * 64 + 64;
+            constexpr int kParameters = (32 + 256) * 64 + 4 * kLayer + 2 * 64 + kHead;
+            constexpr int kPadding = 6;  // behind the bias of the 10 classes
+            EXPECT_EQ(work.at("bytes"), 7 * 4 * (kParameters + kPadding));
+            EXPECT_EQ(work.at("needed_bytes"), work.at("bytes"));
+        }
     }
     EXPECT_EQ(products, 4 * 12) << "four linear maps a layer, three products each";
     EXPECT_EQ(launches, 116);
