@@ -61,14 +61,10 @@ tests() {
     return "$status"
 }
 
-# The sanitizer's runs are independent of each other, and most of their time is the compiler's and the
-# sanitizer's own on the host: SANITIZE_JOBS at a time. Each prints what it found when it ends.
-sanitize() {
-    local bits list dtype softmax head_dim
-    command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 1; }
-    bits=$(mktemp) list=$(mktemp)
-    check() { printf '%q ' compute-sanitizer --error-exitcode 9 --tool "$@" >>"$list"; echo >>"$list"; }
-    printf '1001\n0000\n0110\n1011\n' >"$bits"
+# sanitizer_runs PATTERN: a command a line. PATTERN: a file of 4 x 4 blocks.
+sanitizer_runs() {
+    local bits=$1 dtype softmax head_dim
+    check() { printf '%q ' compute-sanitizer --error-exitcode 9 --tool "$@"; echo; }
     # One small problem for each dtype, with everything that is out of the ordinary: a ragged length,
     # an empty row, padded keys.
     for dtype in bf16 fp16 tf32 fp32; do
@@ -115,14 +111,23 @@ sanitize() {
         check memcheck "$build/spion" bench step --task "$task" --batch 3 --length 200 --repeat 1 \
             --device cuda
     done
+}
+
+# The sanitizer's runs are independent of each other, and most of their time is the compiler's and the
+# sanitizer's own on the host: SANITIZE_JOBS at a time. Each prints what it found when it ends.
+sanitize() {
+    local bits
+    command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 1; }
+    bits=$(mktemp)
+    printf '1001\n0000\n0110\n1011\n' >"$bits"
     # shellcheck disable=SC2016  # $0 is the command that xargs hands over
-    xargs -d '\n' -n 1 -P "${SANITIZE_JOBS:-6}" bash -c '
+    sanitizer_runs "$bits" | xargs -d '\n' -n 1 -P "${SANITIZE_JOBS:-6}" bash -c '
         found=$(eval "$0" 2>&1); status=$?
         printf "%s\n%s\n" "$0" "$found"
         [ $status -eq 0 ] || echo "FAILED with $status: $0"
-        exit $status' <"$list"
+        exit $status'
     local status=$?
-    rm "$bits" "$list"
+    rm "$bits"
     return "$status"
 }
 

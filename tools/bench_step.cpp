@@ -117,6 +117,7 @@ class Stepper {
                                   .softmax = SoftmaxKind::kPrunedZero,
                                   .key_padding = true};
         std::vector<BlockPattern> patterns;
+        patterns.reserve(static_cast<std::size_t>(task.layers));
         for (int layer = 0; layer < task.layers; ++layer) {
             patterns.push_back(options.dense
                                    ? BlockPattern::full(task.length, task.block)

@@ -79,7 +79,7 @@ Activations::Activations(Device& device, const ModelShape& shape, int batch, DTy
         layers.push_back(
             {.norm1 = sizes.norm(c),
              .normed1 = unless_fused(c),
-             .qkv = sizes.activation(3 * c),
+             .qkv = sizes.activation(std::int64_t{3} * c),
              .o = sizes.activation(c),
              .lse = sizes.floats(rows * shape.heads),
              .norm2 = sizes.norm(c),

@@ -97,6 +97,7 @@ FusedEmbedding::FusedEmbedding(Device& device, KernelCache& cache, const FusedEm
                             shape.vocabulary, shape.channels, device.target().arch);
     }
     std::vector<KernelSource> sources;
+    sources.reserve(kFusedEmbeddingKernels);
     for (int kernel = 0; kernel < kFusedEmbeddingKernels; ++kernel) {
         sources.push_back(fused_embedding_source(static_cast<FusedEmbeddingKernel>(kernel), shape,
                                                  device.target()));

@@ -12,7 +12,7 @@ namespace spion {
 // process adds up the same ones in the same order, in every run.
 class GradientSums {
   public:
-    static constexpr std::int64_t kBucketBytes = 128 * 1024;
+    static constexpr std::int64_t kBucketBytes = std::int64_t{128} * 1024;
 
     // gradients: the whole flat buffer on the device, fp32. Both must outlive this.
     GradientSums(Communicator& ranks, float* gradients) : ranks_(&ranks), gradients_(gradients) {}

@@ -164,7 +164,7 @@ void attention_backward(const StepContext& step, int index, const LayerLinears& 
         sums.launch();
         return;
     }
-    const std::int64_t wide = 3 * step.shape.channels();
+    const std::int64_t wide = std::int64_t{3} * step.shape.channels();
     step.kernels.column_sums({.x = scratch.d_wide.data(),
                               .partials = scratch.partials.as<float>(),
                               .rows = step.rows()});

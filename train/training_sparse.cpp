@@ -128,6 +128,7 @@ std::vector<HeadPatterns> Training::find_patterns() {
     std::vector<HeadPatterns> layers;
     for (int layer = 0; layer < settings_.layers; ++layer) {
         std::vector<BlockPattern> patterns;
+        patterns.reserve(static_cast<std::size_t>(count));
         for (int head = 0; head < count; ++head) patterns.push_back(find_pattern(layer, head));
         layers.emplace_back(std::move(patterns));
         folder_.write_patterns(layer, layers.back(), pooled_[static_cast<std::size_t>(layer)]);

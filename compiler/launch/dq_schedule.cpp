@@ -48,6 +48,7 @@ std::vector<std::int64_t> expected_starts(const std::vector<int>& steps, int sm_
         }
     }
     std::vector<std::int64_t> result;
+    result.reserve(starts.size());
     for (const std::vector<std::int64_t>& of_item : starts) {
         result.push_back(median(of_item));
     }

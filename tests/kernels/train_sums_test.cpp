@@ -25,7 +25,7 @@ class TrainSums : public StepKernelTest {
 
 TEST_F(TrainSums, ColumnsMatchTheReference) {
     for (const StepShape& shape : shapes()) {
-        const auto width = static_cast<std::size_t>(3 * shape.channels);
+        const auto width = 3 * static_cast<std::size_t>(shape.channels);
         for (const std::size_t rows : {1UL, 256UL, static_cast<std::size_t>(uniform(2, 900))}) {
             SCOPED_TRACE(fmt::format("rows={} width={}", rows, width));
             const Values x = random_activations(rows * width);
@@ -51,7 +51,7 @@ TEST_F(TrainSums, ColumnsMatchTheReference) {
 TEST_F(TrainSums, PartialsMatchTheReference) {
     const StepShape shape = shapes()[0];
     for (const std::size_t count : {1UL, 2UL, 127UL, 8192UL, std::size_t(uniform(3, 3000))}) {
-        const auto columns = static_cast<std::size_t>(8 * uniform(1, 12));
+        const auto columns = 8 * static_cast<std::size_t>(uniform(1, 12));
         const std::size_t before = 8 * static_cast<std::size_t>(uniform(0, 2));
         const std::size_t stride = before + columns + 8 * static_cast<std::size_t>(uniform(0, 2));
         SCOPED_TRACE(fmt::format("count={} columns={} stride={}", count, columns, stride));
@@ -74,7 +74,7 @@ TEST_F(TrainSums, SeveralInOneLaunchAreWhatEachIsAlone) {
         std::vector<Values> alone;
         for (std::size_t i = 0; i < sums; ++i) {
             const auto count = static_cast<std::size_t>(uniform(1, 300));
-            const auto columns = static_cast<std::size_t>(8 * uniform(1, 12));
+            const auto columns = 8 * static_cast<std::size_t>(uniform(1, 12));
             const Values values = random_floats(count * columns);
             alone.push_back(sum_partials(shapes()[0], values, columns, columns, 0));
             partials.push_back(upload_floats(values));

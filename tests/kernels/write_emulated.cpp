@@ -78,6 +78,46 @@ std::string write_gradients(const EmulatedCase& c) {
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
 
+// The kernels of a training step; "" where `name` is none of these.
+std::string write_training(const std::string& name) {
+    std::string text;
+    for (const EmulatedLinear& l : emulated_linears()) {
+        if (name == l.name) {
+            return emulated(name, fused_linear_source(l.shape, emulated_target()),
+                            "SpionLinearBackwardArguments");
+        }
+    }
+    for (const EmulatedFeedForward& f : emulated_feed_forwards()) {
+        if (name == f.name) {
+            return emulated(name, fused_feed_forward_source(f.shape, emulated_target()),
+                            "SpionFeedForwardArguments");
+        }
+    }
+    for (const EmulatedLayer& l : emulated_layers()) {
+        if (name != l.name) continue;
+        for (int i = 0; i < kFusedLayerKernels; ++i) {
+            const auto kernel = static_cast<FusedLayerKernel>(i);
+            constexpr const char* kArguments[kFusedLayerKernels] = {
+                "SpionNormLinearArguments", "SpionNormLinearArguments", "SpionLayerEndArguments",
+                "SpionLayerEndArguments",   "SpionNormMeanArguments",   "SpionNormMeanArguments"};
+            text += emulated(name, fused_layer_source(kernel, l.shape, emulated_target()),
+                             kArguments[i]);
+        }
+        return text;
+    }
+    for (const EmulatedEmbedding& e : emulated_embeddings()) {
+        if (name != e.name) continue;
+        for (int i = 0; i < kFusedEmbeddingKernels; ++i) {
+            text += emulated(name,
+                             fused_embedding_source(static_cast<FusedEmbeddingKernel>(i), e.shape,
+                                                    emulated_target()),
+                             "SpionTokenPositionArguments");
+        }
+        return text;
+    }
+    return text;
+}
+
 std::string write_case(const std::string& name) {
     std::string text =
         "#include \"tests/kernels/cuda_emulation.h\"\n"
@@ -109,42 +149,11 @@ std::string write_case(const std::string& name) {
         return text + "#include \"kernels/dropout_arguments.h\"\n" +
                emulated(name, advance_dropout_source(emulated_target()), "SpionDropoutAdvance");
     }
-    for (const EmulatedLinear& l : emulated_linears()) {
-        if (name == l.name) {
-            return text + emulated(name, fused_linear_source(l.shape, emulated_target()),
-                                   "SpionLinearBackwardArguments");
-        }
-    }
-    for (const EmulatedFeedForward& f : emulated_feed_forwards()) {
-        if (name == f.name) {
-            return text + emulated(name, fused_feed_forward_source(f.shape, emulated_target()),
-                                   "SpionFeedForwardArguments");
-        }
-    }
-    for (const EmulatedLayer& l : emulated_layers()) {
-        if (name != l.name) continue;
-        for (int i = 0; i < kFusedLayerKernels; ++i) {
-            const auto kernel = static_cast<FusedLayerKernel>(i);
-            constexpr const char* kArguments[kFusedLayerKernels] = {
-                "SpionNormLinearArguments", "SpionNormLinearArguments", "SpionLayerEndArguments",
-                "SpionLayerEndArguments",   "SpionNormMeanArguments",   "SpionNormMeanArguments"};
-            text += emulated(name, fused_layer_source(kernel, l.shape, emulated_target()),
-                             kArguments[i]);
-        }
-        return text;
+    if (const std::string of_training = write_training(name); !of_training.empty()) {
+        return text + of_training;
     }
     for (const EmulatedCase& c : emulated_gradients()) {
         if (name == c.name) return write_gradients(c);
-    }
-    for (const EmulatedEmbedding& e : emulated_embeddings()) {
-        if (name != e.name) continue;
-        for (int i = 0; i < kFusedEmbeddingKernels; ++i) {
-            text += emulated(name,
-                             fused_embedding_source(static_cast<FusedEmbeddingKernel>(i), e.shape,
-                                                    emulated_target()),
-                             "SpionTokenPositionArguments");
-        }
-        return text;
     }
     throw std::runtime_error("no emulated case is named " + name);
 }

@@ -225,9 +225,8 @@ TEST_F(CudaDeviceTest, GrantsDynamicSharedMemoryBeyond48KiB) {
         std::vector<float> result(static_cast<std::size_t>(part) * rows);
         device_->copy_out(result.data(), device_y.data(), result.size() * 4);
         for (int i = 0; i < part * rows; ++i) {
-            ASSERT_EQ(result[static_cast<std::size_t>(i)],
-                      static_cast<float>(i / part * part + part - 1 - i % part))
-                << i;
+            const int mirrored = i / part * part + part - 1 - i % part;
+            ASSERT_EQ(result[static_cast<std::size_t>(i)], static_cast<float>(mirrored)) << i;
         }
     }
 }

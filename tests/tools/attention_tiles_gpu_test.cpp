@@ -130,9 +130,11 @@ TEST_P(GpuWgmma, ScoresFarApartEqualTheReference) {
     for (const int block : {64, 128}) {
         for (const SoftmaxKind softmax : test::softmax_kinds()) {
             const int blocks = 768 / block;
-            std::vector<std::uint8_t> bits(static_cast<std::size_t>(blocks * blocks), 1);
+            const auto count = static_cast<std::size_t>(blocks);
+            std::vector<std::uint8_t> bits(count * count, 1);
             for (int i = 0; i < blocks; i += 2) {  // every other row has a pruned block
-                bits[static_cast<std::size_t>(i * blocks + pick(random, 0, blocks - 1))] = 0;
+                const int at = i * blocks + pick(random, 0, blocks - 1);
+                bits[static_cast<std::size_t>(at)] = 0;
             }
             AttentionCase problem = plain_attention(dtype, BlockPattern(768, block, bits));
             problem.attention.head_dim = head_dim;

@@ -142,21 +142,21 @@ int run(const std::string& device_name, const Amount& amount, std::uint64_t seed
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("random combinations of everything that attention can have");
-    std::string device = "cpu";
-    Amount amount;
-    std::uint64_t seed = spion::test::fresh_seed();
-    app.add_option("--device", device, "cpu or cuda");
-    app.add_option("--count", amount.count, "cases");
-    app.add_option("--a-kernel", amount.a_kernel,
-                   "cases of one operation, whose kernels are the same");
-    app.add_option("--seconds", amount.seconds, "after which no case begins");
-    app.add_option("--seed", seed, "of all that is drawn");
-    CLI11_PARSE(app, argc, argv);
     try {
+        CLI::App app("random combinations of everything that attention can have");
+        std::string device = "cpu";
+        Amount amount;
+        std::uint64_t seed = spion::test::fresh_seed();
+        app.add_option("--device", device, "cpu or cuda");
+        app.add_option("--count", amount.count, "cases");
+        app.add_option("--a-kernel", amount.a_kernel,
+                       "cases of one operation, whose kernels are the same");
+        app.add_option("--seconds", amount.seconds, "after which no case begins");
+        app.add_option("--seed", seed, "of all that is drawn");
+        CLI11_PARSE(app, argc, argv);
         return run(device, amount, seed);
     } catch (const std::exception& error) {
-        fmt::print("{}\n", error.what());
+        std::fputs((std::string(error.what()) + "\n").c_str(), stdout);
         return 1;
     }
 }

@@ -93,7 +93,7 @@ TEST(Verify, DumpsWhatItComparedSoThatOthersCan) {
                               .scale = default_scale(32),
                               .softmax = SoftmaxKind::kMasked,
                               .key_padding = true};
-    const auto read = [&](const char* name, std::vector<std::int64_t> shape) {
+    const auto read = [&](const char* name, const std::vector<std::int64_t>& shape) {
         const Array array = open_array(folder.file("a/" + std::string(name) + ".npy"));
         EXPECT_EQ(array.shape, shape) << name;
         const std::vector<double> values = array.values();
@@ -248,7 +248,7 @@ TEST(Bench, ComparesTiers) {
             }
             EXPECT_GT(row["compile_ms"][0].get<double>(), 0);
             EXPECT_GT(row["compile_ms"][1].get<double>(), 0);
-            EXPECT_EQ(row["tried_in_training"], row["why_not"] == "");
+            EXPECT_EQ(row["tried_in_training"], row["why_not"].get<std::string>().empty());
         }
     }
     expect_refused("bench tiers --device cpu --repeat 0", {"--repeat is 0", "at least 1"});
