@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -121,41 +123,45 @@ TaskData load(const TrainOptions& options, const TrainSettings& settings, Progre
     return options.task->load(settings, [&](std::string_view text) { progress.say(text); });
 }
 
-// Meets the other processes, if there are any, in the run's folder, and trains.
-int train_together(const Rank& rank, const TrainSettings& settings, const TaskData& data,
+int train_together(Communicator& ranks, const TrainSettings& settings, const TaskData& data,
                    Device& device, RunFolder& folder, Progress& progress, const Checkpoint* from) {
-    Job job(rank, device, folder.path() / "ranks");
+    KernelCache cache(KernelCache::checked_folders());
+    const TrainReport report = train(settings, data, device, cache, folder, progress, from, &ranks);
+    return finish_run(report, settings, cache, device, folder);
+}
+
+// Does the work of this process in a job that has its files in the run's folder. Whatever ends it is
+// told to the others.
+int in_job(const Rank& rank, const std::filesystem::path& run,
+           const std::function<int(Job&)>& work) {
+    Job job(rank, run / "ranks");
     try {
-        KernelCache cache(KernelCache::checked_folders());
-        const TrainReport report =
-            train(settings, data, device, cache, folder, progress, from, &job.ranks());
-        return finish_run(report, settings, cache, device, folder);
+        return work(job);
     } catch (const std::exception& error) {
         job.tell_failure(error.what());
         throw;
     }
 }
 
-int run_training(const TrainOptions& options) {
-    const Rank rank = rank_of_process();
-    if (rank.leads()) check_run_folder(options.out);
+int begin_training(const TrainOptions& options, const Rank& rank, Job& job) {
     const TrainSettings settings = resolve(options);
     const std::unique_ptr<Progress> progress = progress_of(rank);
     const std::unique_ptr<Device> device = open_device(settings, rank, *progress);
     const TaskData data = load(options, settings, *progress);
     RunFolder folder = rank.leads() ? RunFolder(options.out) : RunFolder::of_another(options.out);
+    const std::unique_ptr<Communicator> ranks = job.connect(*device);
+    // Only now, as until all have come each of them still looks whether the folder is new.
     folder.write_config(to_toml(settings));
-    return train_together(rank, settings, data, *device, folder, *progress, nullptr);
+    return train_together(*ranks, settings, data, *device, folder, *progress, nullptr);
 }
 
-int resume_training(const TrainOptions& options) {
-    if (!options.config.empty() || options.preset != "paper") {
-        throw UserError(
-            "--resume goes on with the settings of the run: leave --config and "
-            "--preset away");
-    }
+int run_training(const TrainOptions& options) {
     const Rank rank = rank_of_process();
-    RunFolder folder = RunFolder::of_run(options.resume);
+    check_run_folder(options.out);
+    return in_job(rank, options.out, [&](Job& job) { return begin_training(options, rank, job); });
+}
+
+int go_on_training(const TrainOptions& options, const Rank& rank, RunFolder folder, Job& job) {
     if (!rank.leads()) folder = RunFolder::of_another(options.resume);
     const std::unique_ptr<Progress> progress = progress_of(rank);
     const std::optional<Checkpoint> from =
@@ -172,8 +178,21 @@ int resume_training(const TrainOptions& options) {
             "data",
             options.resume, from->classes, settings.data, data.classes);
     }
-    return train_together(rank, settings, data, *device, folder, *progress,
+    const std::unique_ptr<Communicator> ranks = job.connect(*device);
+    return train_together(*ranks, settings, data, *device, folder, *progress,
                           from ? &*from : nullptr);
+}
+
+int resume_training(const TrainOptions& options) {
+    if (!options.config.empty() || options.preset != "paper") {
+        throw UserError(
+            "--resume goes on with the settings of the run: leave --config and "
+            "--preset away");
+    }
+    const Rank rank = rank_of_process();
+    const RunFolder folder = RunFolder::of_run(options.resume);
+    return in_job(rank, folder.path(),
+                  [&](Job& job) { return go_on_training(options, rank, folder, job); });
 }
 
 void add_settings(CLI::App& command, TrainOptions& options) {

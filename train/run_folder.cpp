@@ -18,6 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kRanks = "ranks";  // where processes meet
 constexpr std::string_view kMend = "free some space or name another --out folder";
 
 // `path` itself or its nearest ancestor that exists.
@@ -30,13 +31,13 @@ fs::path nearest_existing(fs::path path) {
     return path;
 }
 
-// Other than what a killed process left before its files had their names. True where that cannot be
-// told.
+// Other than what a killed process left before its files had their names, and what processes have
+// where they meet before a run begins. True where that cannot be told.
 bool holds_files(const fs::path& folder) {
     std::error_code error;
     for (fs::directory_iterator item(folder, error), end; !error && item != end;
          item.increment(error)) {
-        if (!is_unfinished(item->path())) return true;
+        if (!is_unfinished(item->path()) && item->path().filename() != kRanks) return true;
     }
     return static_cast<bool>(error);
 }

@@ -33,8 +33,8 @@
 namespace spion {
 
 // Throws UserError when `path` exists and is not an empty folder (what a killed process left
-// unfinished does not count), or cannot be created or written.
-// Leaves nothing behind.
+// unfinished does not count, nor do the ranks/ of processes that are about to begin, or never have),
+// or cannot be created or written. Leaves nothing behind.
 void check_run_folder(const std::filesystem::path& path);
 
 class RunFolder {

@@ -53,18 +53,17 @@ void end_process(const std::string& sentence) {
 }
 
 struct Meeting::State {
-    State(Rank its_rank, fs::path its_folder, std::string its_invitation, MeetingTimes its_times,
-          Sentence its_last_resort)
+    State(Rank its_rank, fs::path its_folder, MeetingTimes its_times, Sentence its_last_resort)
         : rank(std::move(its_rank)),
           folder(std::move(its_folder)),
-          invitation(std::move(its_invitation)),
           times(its_times),
           last_resort(std::move(its_last_resort)),
           file(file_of(rank.index)) {
         own.token = fresh_token();
-        own.state = "comes";
         own.host = host_name();
         own.boot = boot_name();
+        write("comes");
+        arrival_of_file = fs::last_write_time(file_of(rank.index));
     }
 
     fs::path file_of(int index) const { return folder / fmt::format("rank-{}", index); }
@@ -77,6 +76,7 @@ struct Meeting::State {
     }
 
     void come();
+    std::optional<std::string> who_has_ended() const;
     bool lead(std::string& written);
     bool follow();
     std::string missing() const;
@@ -93,7 +93,9 @@ struct Meeting::State {
     const int exceptions = std::uncaught_exceptions();
     RankFile file;
     RankRecord own;
-    std::vector<std::string> tokens;  // [count], of the start
+    const Clock::time_point arrival = Clock::now();
+    fs::file_time_type arrival_of_file;  // by the clock of the file system
+    std::vector<std::string> tokens;     // [count], of the start
 
     std::mutex mutex;  // of what follows
     std::condition_variable changed;
@@ -154,10 +156,34 @@ std::string Meeting::State::missing() const {
     return absent.empty() ? "the others" : fmt::format("process {}", fmt::join(absent, ", "));
 }
 
+// Why the job cannot begin, if the file of another process says that it has ended before all had
+// come. What an earlier job has left looks alike, so the file must be about as young as this process
+// and nobody have taken it since.
+std::optional<std::string> Meeting::State::who_has_ended() const {
+    if (Clock::now() - arrival < times.patience) return std::nullopt;
+    for (int index = 0; index < rank.count; ++index) {
+        std::error_code error;
+        const auto written = fs::last_write_time(file_of(index), error);
+        if (index == rank.index || error || written < arrival_of_file - times.earlier) continue;
+        auto record = read_rank_file(file_of(index));
+        const bool gone = record && record->state == "comes" && !own.boot.empty() &&
+                          record->boot == own.boot && owner_has_ended(file_of(index));
+        if (gone) record = read_rank_file(file_of(index));  // its last one
+        if (!record) continue;
+        if (record->state == "failed" && record->seen.empty()) return record->message;
+        if (gone && record->state == "comes") {
+            return fmt::format(
+                "process {} of {} on {} was killed or has crashed before all had come, so all end: "
+                "start all again",
+                index, rank.count, record->host);
+        }
+    }
+    return std::nullopt;
+}
+
 void Meeting::State::come() {
     const auto until = Clock::now() + times.join;
     std::string written;
-    write("comes");
     while (!(rank.leads() ? lead(written) : follow())) {
         if (Clock::now() > until) {
             throw DeviceError(
@@ -165,6 +191,11 @@ void Meeting::State::come() {
                 "say, all of which see that folder",
                 rank.index, rank.count, std::chrono::duration<double>(times.join).count(),
                 folder.string(), missing(), rank.variables);
+        }
+        if (const auto sentence = who_has_ended()) {
+            failure = *sentence;
+            write("failed", *sentence);
+            throw DeviceError("{}", *sentence);
         }
         write("comes");
         std::this_thread::sleep_for(kLook);
@@ -265,16 +296,15 @@ void Meeting::State::watch() {
     }
 }
 
-Meeting::Meeting(const Rank& rank, const fs::path& folder, const std::string& invitation,
-                 const MeetingTimes& times, Sentence last_resort) {
+Meeting::Meeting(const Rank& rank, const fs::path& folder, const MeetingTimes& times,
+                 Sentence last_resort) {
     std::error_code error;
-    if (rank.leads()) fs::create_directories(folder, error);  // what fails here fails below
-    // Not before process 0 does, as the folder is in one that it may want to be new.
-    const auto until = Clock::now() + times.join;
-    while (!fs::is_directory(folder, error) && Clock::now() < until) {
-        std::this_thread::sleep_for(kLook);
-    }
-    state_ = std::make_unique<State>(rank, folder, invitation, times, std::move(last_resort));
+    fs::create_directories(folder, error);  // what fails here fails below
+    state_ = std::make_unique<State>(rank, folder, times, std::move(last_resort));
+}
+
+void Meeting::begin(const std::string& invitation) {
+    state_->invitation = invitation;
     state_->come();
     state_->begin_to_watch();
 }
@@ -286,7 +316,7 @@ Meeting::~Meeting() {
         s.stop = true;
     }
     s.changed.notify_all();
-    s.watcher.join();
+    if (s.watcher.joinable()) s.watcher.join();
     const bool failed = std::uncaught_exceptions() > s.exceptions || !s.told.empty();
     try {
         if (!s.failure.empty()) return;  // the watcher has said so

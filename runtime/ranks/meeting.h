@@ -17,7 +17,11 @@
 namespace spion {
 
 struct MeetingTimes {
-    std::chrono::milliseconds join{300000};    // that all processes have for coming
+    std::chrono::milliseconds join{300000};  // that all processes have for coming
+    // While they come, a process that has ended counts as one of this job from `patience` after this
+    // one's arrival, when nobody has taken its file, which is no older than `earlier` before it.
+    std::chrono::milliseconds patience{10000};
+    std::chrono::milliseconds earlier{10000};
     std::chrono::milliseconds beat{1000};      // between two signs of life
     std::chrono::milliseconds silence{20000};  // after which a process of another machine is gone
     std::chrono::milliseconds grace{5000};     // from a failure to last_resort
@@ -31,16 +35,20 @@ class Meeting {
   public:
     using Sentence = std::function<void(const std::string&)>;
 
-    // Returns when all processes have come. invitation: process 0's, for all. Makes the folder.
-    // Throws UserError when another process has this rank, DeviceError when the folder cannot be
-    // used or processes do not come in time.
-    Meeting(const Rank& rank, const std::filesystem::path& folder, const std::string& invitation,
-            const MeetingTimes& times = {}, Sentence last_resort = end_process);
+    // This process arrives, so that the others hear of it if it ends before it begins. Makes the
+    // folder. Throws UserError when another process has this rank, DeviceError when the folder
+    // cannot be used.
+    Meeting(const Rank& rank, const std::filesystem::path& folder, const MeetingTimes& times = {},
+            Sentence last_resort = end_process);
     // Tells the others that this process is done or, while an exception is on its way, that it has
     // failed.
     ~Meeting();
     Meeting(const Meeting&) = delete;
     Meeting& operator=(const Meeting&) = delete;
+
+    // Once: returns when all processes have come here. invitation: process 0's, for all. Throws
+    // DeviceError with the sentence when one of them has ended instead, or does not come in time.
+    void begin(const std::string& invitation);
 
     const Rank& rank() const;
     const std::string& invitation() const;

@@ -18,7 +18,7 @@ std::string invite([[maybe_unused]] Device& device, const Rank& rank) {
     return SharedMemory::invitation(rank);
 }
 
-std::unique_ptr<Communicator> connect(Device& device, Meeting& meeting) {
+std::unique_ptr<Communicator> communicator_of(Device& device, Meeting& meeting) {
 #ifdef SPION_CUDA_BACKEND
     if (auto* gpu = dynamic_cast<CudaDevice*>(&device)) {
         return std::make_unique<Nccl>(*gpu, meeting);
@@ -29,16 +29,16 @@ std::unique_ptr<Communicator> connect(Device& device, Meeting& meeting) {
 
 }  // namespace
 
-Job::Job(const Rank& rank, Device& device, const std::filesystem::path& folder,
-         const MeetingTimes& times) {
-    if (rank.alone()) {
-        ranks_ = std::make_unique<Alone>();
-        return;
-    }
-    const std::string invitation = invite(device, rank);
+Job::Job(const Rank& rank, const std::filesystem::path& folder, const MeetingTimes& times) {
+    if (!rank.alone()) meeting_ = std::make_unique<Meeting>(rank, folder, times);
+}
+
+std::unique_ptr<Communicator> Job::connect(Device& device) {
+    if (!meeting_) return std::make_unique<Alone>();
+    const std::string invitation = invite(device, meeting_->rank());
     try {
-        meeting_ = std::make_unique<Meeting>(rank, folder, invitation, times);
-        ranks_ = connect(device, *meeting_);
+        meeting_->begin(invitation);
+        return communicator_of(device, *meeting_);
     } catch (...) {
         SharedMemory::withdraw(invitation);
         throw;

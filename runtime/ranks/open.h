@@ -12,18 +12,18 @@ namespace spion {
 
 class Job {
   public:
-    // The processes meet in `folder`, which all of them see; a process alone meets nobody. `device`
-    // must outlive this. Throws what Meeting and the communicators throw.
-    Job(const Rank& rank, Device& device, const std::filesystem::path& folder,
-        const MeetingTimes& times = {});
+    // Arrives in `folder`, which all processes see and where they meet; a process alone meets
+    // nobody. Throws what Meeting throws.
+    Job(const Rank& rank, const std::filesystem::path& folder, const MeetingTimes& times = {});
 
-    Communicator& ranks() { return *ranks_; }
+    // Once: meets the others. This and `device` must outlive what is returned. Throws what
+    // Meeting::begin and the communicators throw.
+    std::unique_ptr<Communicator> connect(Device& device);
     // Why this process ends, for the others to say.
     void tell_failure(const std::string& reason);
 
   private:
     std::unique_ptr<Meeting> meeting_;  // null: alone
-    std::unique_ptr<Communicator> ranks_;
 };
 
 }  // namespace spion

@@ -6,17 +6,18 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "runtime/ranks/rank_file.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/train/command_process.h"
 #include "tests/train/files.h"
+#include "tests/train/job.h"
 #include "tests/train/tiny_run.h"
 #include "train/checkpoint.h"
 #include "train/data/listops.h"
@@ -26,76 +27,19 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::Arguments;
+using test::Job;
+using test::Launcher;
+using test::Process;
 using test::Result;
+using test::run_job;
+using test::wait_until;
+using test::operator+;
 
 Arguments tiny(const std::string& out, int steps, int batch = 4) {
     return test::tiny_listops(
         out, 2,
         {"--batch", std::to_string(batch), "--test-samples", "7", "--warmup", "2", "--steps",
          std::to_string(steps), "--eval-every", "10", "--quantile", "0.8"});
-}
-
-Arguments operator+(Arguments arguments, const Arguments& more) {
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
-
-// The variables in which a launcher tells each process its number, their number, and its number on
-// the machine.
-struct Launcher {
-    const char *rank, *count, *local;
-};
-constexpr Launcher kTorchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"};
-
-struct Process {
-    Arguments arguments;
-    test::Variables variables = {};  // beside those of the launcher
-    std::string at = {};             // its working directory, if another
-};
-
-// A job of `count` processes, each as of_rank says.
-class Job {
-  public:
-    Job(const ScratchFolder& folder, int count, const std::function<Process(int rank)>& of_rank,
-        const Launcher& launcher = kTorchrun)
-        : folder_(folder) {
-        for (int rank = 0; rank < count; ++rank) {
-            Process process = of_rank(rank);
-            process.variables.insert(process.variables.end(),
-                                     {{launcher.rank, std::to_string(rank)},
-                                      {launcher.count, std::to_string(count)},
-                                      {launcher.local, std::to_string(rank)},
-                                      {"SPION_THREADS", "1"}});
-            children_.push_back(test::start(folder, process.arguments, process.variables,
-                                            std::to_string(rank), process.at));
-        }
-    }
-    Job(const ScratchFolder& folder, int count, const Arguments& arguments,
-        const Launcher& launcher = kTorchrun)
-        : Job(
-              folder, count, [&](int) { return Process{arguments}; }, launcher) {}
-
-    void kill(int rank, int signal) const {
-        ::kill(children_[static_cast<std::size_t>(rank)], signal);
-    }
-    std::vector<Result> wait() const {
-        std::vector<Result> results;
-        for (std::size_t rank = 0; rank < children_.size(); ++rank) {
-            results.push_back(test::wait_for(folder_, children_[rank], std::to_string(rank)));
-        }
-        return results;
-    }
-
-  private:
-    const ScratchFolder& folder_;
-    std::vector<pid_t> children_;
-};
-
-void run_job(const ScratchFolder& folder, int count, const Arguments& arguments,
-             const Launcher& launcher = kTorchrun) {
-    for (const Result& result : Job(folder, count, arguments, launcher).wait()) {
-        ASSERT_EQ(result.exit_code, 0) << result.err;
-    }
 }
 
 using Rows = std::vector<std::vector<std::string>>;
@@ -202,9 +146,7 @@ TEST(Processes, EndWhenOneIsKilled) {
         const ScratchFolder folder;
         const std::string out = folder.file("run");
         const Job job(folder, 2, tiny(out, 4000000) + Arguments{"--checkpoint-every", "20"});
-        for (int i = 0; i < 12000 && !fs::exists(out + "/checkpoints"); ++i) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        }
+        wait_until([&] { return fs::exists(out + "/checkpoints"); });
         job.kill(killed, SIGKILL);
         const auto begin = std::chrono::steady_clock::now();
         const auto results = job.wait();
@@ -218,6 +160,66 @@ TEST(Processes, EndWhenOneIsKilled) {
     }
 }
 
+// An error in the settings, the data or the device of one, before the other waits for it or while it
+// does, which without a word would be for 300 s. The variable hides a GPU that the machine may have.
+TEST(Processes, EndWhenOneEndsBeforeTheyMeet) {
+    struct Case {
+        int rank;  // that ends
+        Arguments its;
+        std::string reason;
+    };
+    const std::vector<Case> cases = {{0, {"--batch", "0"}, "--batch"},
+                                     {0, {"--data", "no-such-folder"}, "no-such-folder"},
+                                     {1, {"--data", "no-such-folder"}, "no-such-folder"},
+                                     {1, {"--device", "cuda"}, "device cuda was asked for"}};
+    std::vector<std::unique_ptr<ScratchFolder>> folders;
+    std::vector<Job> jobs;
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+        folders.push_back(std::make_unique<ScratchFolder>());
+        jobs.emplace_back(*folders[i], 2, [&](int rank) {
+            return Process{tiny(folders[i]->file("run"), 20) +
+                               (rank == cases[i].rank ? cases[i].its : Arguments{}),
+                           {{"CUDA_VISIBLE_DEVICES", ""}}};
+        });
+    }
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+        const auto results = jobs[i].wait();
+        for (const Result& result : results) {
+            EXPECT_EQ(result.exit_code, 2);
+            EXPECT_NE(result.err.find(cases[i].reason), std::string::npos) << result.err;
+        }
+        const std::string& other = results[static_cast<std::size_t>(1 - cases[i].rank)].err;
+        EXPECT_NE(other.find(fmt::format(
+                      "process {} of 2 on {} has ended, so all do: ", cases[i].rank, host_name())),
+                  std::string::npos)
+            << other;
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+    run_job(*folders[0], 2, tiny(folders[0]->file("run"), 20));  // as good as a new one
+}
+
+// Two of three have come, of which one can say nothing any more.
+TEST(Processes, EndWhenOneIsKilledBeforeTheyMeet) {
+    const ScratchFolder folder;
+    const std::string out = folder.file("run");
+    std::vector<pid_t> children;
+    for (const char* rank : {"0", "1"}) {
+        children.push_back(
+            test::start(folder, tiny(out, 20), {{"RANK", rank}, {"WORLD_SIZE", "3"}}, rank));
+    }
+    wait_until([&] {
+        return read_rank_file(out + "/ranks/rank-0") && read_rank_file(out + "/ranks/rank-1");
+    });
+    ::kill(children[1], SIGKILL);
+    EXPECT_EQ(test::wait_for(folder, children[1], "1").exit_code, -SIGKILL);
+    const Result other = test::wait_for(folder, children[0], "0");
+    EXPECT_EQ(other.exit_code, 2);
+    EXPECT_NE(other.err.find("was killed or has crashed before all had come, so all end"),
+              std::string::npos)
+        << other.err;
+}
+
 // Told to one, heard by both, at the same step; then other numbers of processes go on.
 TEST(Processes, StopTogetherAndGoOnInOtherNumbers) {
     const ScratchFolder folder;
@@ -226,9 +228,7 @@ TEST(Processes, StopTogetherAndGoOnInOtherNumbers) {
                             "--attention-dropout", "0",   "--eval-every", "100"};
     run_job(folder, 2, tiny(whole, 600, 3) + rest);
     const Job job(folder, 2, tiny(part, 600, 3) + rest + Arguments{"--checkpoint-every", "100"});
-    for (int i = 0; i < 12000 && !fs::exists(part + "/checkpoints"); ++i) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+    wait_until([&] { return fs::exists(part + "/checkpoints"); });
     job.kill(1, SIGTERM);
     for (const Result& result : job.wait()) {
         EXPECT_EQ(result.exit_code, 128 + SIGTERM) << result.err;
@@ -356,9 +356,7 @@ TEST(Processes, AreOneOfEachRank) {
     const ScratchFolder folder;
     const std::string out = folder.file("run");
     const Job job(folder, 2, tiny(out, 4000000));
-    for (int i = 0; i < 12000 && !fs::exists(out + "/checkpoints"); ++i) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
+    wait_until([&] { return fs::exists(out + "/checkpoints"); });
     // A second process of rank 1 is refused and leaves the first one alone.
     const pid_t second = test::start(folder, {"train", "listops", "--resume", out},
                                      {{"RANK", "1"}, {"WORLD_SIZE", "2"}}, "second");

@@ -34,6 +34,9 @@ TEST(RunFolder, ChecksWithoutLeavingAnything) {
     EXPECT_NO_THROW(check_run_folder(path));
     folder.write("a/b/.spion-1-0.unfinished", "half");
     EXPECT_NO_THROW(check_run_folder(path));
+    std::filesystem::create_directories(path + "/ranks");
+    folder.write("a/b/ranks/rank-1", "of a process that comes");
+    EXPECT_NO_THROW(check_run_folder(path));
     folder.write("a/b/.other", "x");
     expect_error<UserError>([&] { check_run_folder(path); }, "is not empty");
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
 #include <future>
 #include <thread>
 
@@ -16,15 +17,27 @@
 namespace spion {
 namespace {
 
+namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 
 const MeetingTimes kQuick{.join = milliseconds(20000),
+                          .patience = milliseconds(100),
                           .beat = milliseconds(20),
                           .silence = milliseconds(300),
                           .grace = milliseconds(200)};
 
 Rank rank_of(int index, int count) {
     return {.index = index, .count = count, .local = index, .variables = "RANK and WORLD_SIZE"};
+}
+
+// A meeting that has begun, in the scratch folder's ranks/.
+std::unique_ptr<Meeting> meet(const ScratchFolder& folder, const Rank& rank,
+                              const std::string& invitation = "",
+                              Meeting::Sentence last_resort = end_process) {
+    auto meeting =
+        std::make_unique<Meeting>(rank, folder.path() / "ranks", kQuick, std::move(last_resort));
+    meeting->begin(invitation);
+    return meeting;
 }
 
 void wait_until(const std::function<bool()>& holds) {
@@ -48,10 +61,10 @@ TEST(Meeting, GivesEachTheInvitationOfTheFirst) {
         std::vector<std::future<std::string>> found;
         for (int index = 0; index < 3; ++index) {
             found.push_back(std::async(std::launch::async, [&folder, index, job] {
-                const Meeting meeting(rank_of(index, 3), folder.path() / "ranks",
-                                      index == 0 ? fmt::format("job {}", job) : "", kQuick);
-                meeting.check();
-                return meeting.invitation();
+                const auto meeting =
+                    meet(folder, rank_of(index, 3), index == 0 ? fmt::format("job {}", job) : "");
+                meeting->check();
+                return meeting->invitation();
             }));
         }
         for (auto& one : found) EXPECT_EQ(one.get(), fmt::format("job {}", job));
@@ -63,8 +76,45 @@ TEST(Meeting, NamesThoseWhoDoNotCome) {
     MeetingTimes times = kQuick;
     times.join = milliseconds(200);
     expect_error<DeviceError>(
-        [&] { Meeting(rank_of(0, 3), folder.path() / "ranks", "", times); },
+        [&] { Meeting(rank_of(0, 3), folder.path() / "ranks", times).begin(""); },
         "for process 1, 2: start as many processes as RANK and WORLD_SIZE say");
+}
+
+// One that was gone before this one arrived: young enough, it is of this job; older, of an earlier
+// one, for whose successor there is a wait.
+TEST(Meeting, TellsWhoHasEndedBeforeItBegan) {
+    MeetingTimes times = kQuick;
+    times.join = milliseconds(1000);
+    for (const bool killed : {false, true}) {
+        const ScratchFolder folder;
+        const fs::path ranks = folder.path() / "ranks";
+        if (killed) {
+            fs::create_directory(ranks);
+            RankFile(ranks / "rank-1")
+                .write({.token = "t", .state = "comes", .host = "here", .boot = boot_name()});
+        } else {
+            Meeting(rank_of(1, 3), ranks, kQuick).tell_failure("the disk is full");
+        }
+        const std::string sentence =
+            killed ? "process 1 of 3 on here was killed or has crashed before all had come, so all "
+                     "end: start all again"
+                   : fmt::format("process 1 of 3 on {} has ended, so all do: the disk is full",
+                                 host_name());
+        // Process 2 hears it from process 0.
+        for (const int other : {0, 2}) {
+            expect_error<DeviceError>([&] { Meeting(rank_of(other, 3), ranks, times).begin(""); },
+                                      sentence);
+            fs::remove(ranks / "rank-1");
+        }
+        EXPECT_EQ(read_rank_file(ranks / "rank-2")->message, sentence);
+    }
+    const ScratchFolder folder;
+    const fs::path ranks = folder.path() / "ranks";
+    Meeting(rank_of(1, 2), ranks, kQuick).tell_failure("the disk is full");
+    fs::last_write_time(ranks / "rank-1",
+                        fs::last_write_time(ranks / "rank-1") - std::chrono::minutes(1));
+    expect_error<DeviceError>([&] { Meeting(rank_of(0, 2), ranks, times).begin(""); },
+                              "for process 1: start as many");
 }
 
 TEST(Meeting, RefusesASecondProcessOfARank) {
@@ -77,11 +127,8 @@ TEST(Meeting, RefusesASecondProcessOfARank) {
 // The pair of a process that is watched and one that watches, whose meeting has begun.
 struct Pair {
     explicit Pair(Meeting::Sentence last_resort = end_process) {
-        auto second = std::async(std::launch::async, [&] {
-            return std::make_unique<Meeting>(rank_of(1, 2), folder.path() / "ranks", "", kQuick);
-        });
-        watching = std::make_unique<Meeting>(rank_of(0, 2), folder.path() / "ranks", "", kQuick,
-                                             std::move(last_resort));
+        auto second = std::async(std::launch::async, [&] { return meet(folder, rank_of(1, 2)); });
+        watching = meet(folder, rank_of(0, 2), "", std::move(last_resort));
         watched = second.get();
     }
     ScratchFolder folder;
@@ -111,20 +158,20 @@ TEST(Meeting, PassesOnWhyOneFails) {
 // A process that has failed before it wrote why: only its file's lock is gone.
 TEST(Meeting, NoticesWhoIsGone) {
     const ScratchFolder folder;
+    fs::create_directory(folder.path() / "ranks");
     std::unique_ptr<RankFile> other;
     RankRecord record{.token = "t", .state = "comes", .host = host_name(), .boot = boot_name()};
     std::string said;
     std::mutex mutex;
     auto first = std::async(std::launch::async, [&] {
-        return std::make_unique<Meeting>(rank_of(0, 2), folder.path(), "", kQuick,
-                                         [&](const std::string& sentence) {
-                                             const std::lock_guard lock(mutex);
-                                             said = sentence;
-                                         });
+        return meet(folder, rank_of(0, 2), "", [&](const std::string& sentence) {
+            const std::lock_guard lock(mutex);
+            said = sentence;
+        });
     });
-    other = std::make_unique<RankFile>(folder.path() / "rank-1");
+    other = std::make_unique<RankFile>(folder.path() / "ranks/rank-1");
     while (first.wait_for(milliseconds(10)) != std::future_status::ready) {
-        const auto start = read_rank_file(folder.path() / "rank-0");
+        const auto start = read_rank_file(folder.path() / "ranks/rank-0");
         record.seen = start ? start->seen : "";  // what it has written
         ++record.beats;
         other->write(record);
@@ -147,14 +194,14 @@ TEST(Meeting, NoticesWhoIsGone) {
 // One of another machine, whose lock cannot be seen.
 TEST(Meeting, NoticesWhoFallsSilent) {
     const ScratchFolder folder;
-    RankFile other(folder.path() / "rank-1");
+    fs::create_directory(folder.path() / "ranks");
+    RankFile other(folder.path() / "ranks/rank-1");
     RankRecord record{.token = "t", .state = "comes", .host = "far", .boot = "another"};
     auto first = std::async(std::launch::async, [&] {
-        return std::make_unique<Meeting>(rank_of(0, 2), folder.path(), "", kQuick,
-                                         [](const std::string&) {});
+        return meet(folder, rank_of(0, 2), "", [](const std::string&) {});
     });
     while (first.wait_for(milliseconds(10)) != std::future_status::ready) {
-        const auto start = read_rank_file(folder.path() / "rank-0");
+        const auto start = read_rank_file(folder.path() / "ranks/rank-0");
         record.seen = start ? start->seen : "";
         ++record.beats;
         other.write(record);

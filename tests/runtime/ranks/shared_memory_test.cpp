@@ -26,8 +26,8 @@ void run_ranks(int count, const std::function<void(Communicator&)>& work) {
         threads.emplace_back([&, index] {
             const auto device = open_device(DeviceChoice::kCpu);
             Job job({.index = index, .count = count, .local = index, .variables = "a test"},
-                    *device, folder.path() / "ranks");
-            work(job.ranks());
+                    folder.path() / "ranks");
+            work(*job.connect(*device));
         });
     }
     for (std::thread& thread : threads) thread.join();
