@@ -241,12 +241,11 @@ std::optional<std::string> Meeting::State::failure_of(Peer& peer) const {
 
 void Meeting::State::fail(std::unique_lock<std::mutex>& lock, const std::string& sentence) {
     failure = sentence;
-    const std::string said = sentence;
     const auto end = std::exchange(end_waits, nullptr);
     calling = true;
     lock.unlock();
     try {
-        write("failed", said);
+        write("failed", sentence);
     } catch (const DeviceError&) {  // the folder is gone too: silence tells the others
     }
     // In a thread of its own, as it may have to wait for a call that is stuck itself.
@@ -260,7 +259,7 @@ void Meeting::State::fail(std::unique_lock<std::mutex>& lock, const std::string&
     if (!ending.joinable()) calling = false;
     if (!changed.wait_for(lock, times.grace, [this] { return stop; })) {
         lock.unlock();
-        last_resort(said);
+        last_resort(sentence);
         lock.lock();
         changed.wait(lock, [this] { return stop; });
     }
