@@ -2,8 +2,8 @@
 
     support_prose.py SPION ROOT
 
-CLAIMS has sentences of that page, word by word, each with what shows it: `spion compile` of an operation takes the
-bodies that the sentence names, or refuses it by words. The tables of the page are held by tests/python/support_matrix.py.
+CLAIMS has sentences of that page, word by word, each with what shows it: `spion compile` of an operation
+takes the bodies that the sentence names, or refuses it by words. The tables of the page are held by tests/python/support_matrix.py.
 """
 
 import pathlib
@@ -44,7 +44,8 @@ CLAIMS = [
         ],
     ),
     (
-        "delta / gradients has sinks alone, and a warp has no softcap in dK and dV",
+        "delta / gradients has sinks alone, and warps, and wgmma where the wider of D and Dv is above 64, have no "
+        "softcap in dK and dV",
         [
             (f"{FUSED} --sink", "gradients", "wgmma_attention_gradients"),
             (f"{FUSED} --dropout .1", "key_value_gradient", "wgmma_"),
@@ -53,6 +54,16 @@ CLAIMS = [
             (f"{WARPS} --softcap 30", "key_value_gradient", "attention_"),
             (f"{WARPS} --softcap 30", "query_gradient", "warp_"),
             (f"{WARPS} --alibi --dropout .1 --sink", "key_value_gradient", "warp_"),
+            (f"{WGMMA} --softcap 30", "key_value_gradient", "wgmma_"),
+            (f"{WGMMA} --softcap 30 --value-dim 72", "key_value_gradient", "attention_"),
+            (f"{WGMMA} --softcap 30 --value-dim 72", "query_gradient", "wgmma_"),
+            (f"{WGMMA} --alibi --sink --head-dim 128", "key_value_gradient", "wgmma_"),
+            (f"{WGMMA} --dropout .1 --head-dim 128", "key_value_gradient", "wgmma_"),
+            (
+                f"{WGMMA} --softcap 30 --alibi --dropout .1 --sink --relative-bias 8 --window 50,50 --head-dim 128",
+                "query_gradient",
+                "attention_",
+            ),
         ],
     ),
     (
@@ -77,14 +88,19 @@ CLAIMS = [
             (f"{FUSED} --relative-bias 8", "key_value_gradient", "wgmma_"),
             (f"{WARPS} --relative-bias 8", "key_value_gradient", "attention_"),
             (f"{WARPS} --relative-bias 8", "query_gradient", "warp_"),
+            (f"{WGMMA} --relative-bias 8 --head-dim 128", "key_value_gradient", "wgmma_"),
         ],
     ),
     (
-        "in all bodies but delta / gradients and a warp's dK and dV.",
+        "in all bodies but delta / gradients, and dK and dV of warps and of wgmma where the wider of D and Dv is "
+        "above 64.",
         [
             (f"{FUSED} --score score*2", "key_value_gradient", "wgmma_"),
             (f"{WARPS} --score score*2", "key_value_gradient", "attention_"),
             (f"{WARPS} --score score*2", "query_gradient", "warp_"),
+            (f"{WGMMA} --score score*2", "key_value_gradient", "wgmma_"),
+            (f"{WGMMA} --score score*2 --head-dim 72", "key_value_gradient", "attention_"),
+            (f"{WGMMA} --score score*2 --head-dim 72", "query_gradient", "wgmma_"),
         ],
     ),
     (
@@ -124,7 +140,8 @@ CLAIMS = [
 
 def compiled(spion: str, flags: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
     """Of two heads, for Hopper unless `flags` say otherwise; the last of a flag that is given twice counts."""
-    command = [spion, "compile", "--heads", "2", "--target", "sm_90a", *flags.split(), "--emit", "cuda", "-o", str(folder)]
+    asked = ["--heads", "2", "--target", "sm_90a", *flags.split()]
+    command = [spion, "compile", *asked, "--emit", "cuda", "-o", str(folder)]
     return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
 
 

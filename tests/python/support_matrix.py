@@ -39,9 +39,10 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes;
   causal masks, and but for the fused backward masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
   which the bodies may be others: `plan.explain()` says which.
-* So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
-  C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
-  backward, or mma, is taken there.
+* So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C, C++, NumPy,
+  PyTorch, and Hugging Face but for slopes. All of these bodies have them, but three: delta / gradients has sinks alone, and warps,
+  and wgmma where the wider of D and Dv is above 64, have no softcap in dK and dV. The split backward, or mma, is taken there, and mma
+  also where several at once leave wgmma no registers above D = 64.
 * Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one
   pattern, cut to each sequence, or patterns of each sequence's own, and keys that are sequences of their own, but in Hugging Face, where
   there is one pattern and as many keys as queries.
@@ -49,8 +50,8 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
   tiles of Q, K, V and O are equally wide.
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
   bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none.
-* A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients and a warp's dK and
-  dV.
+* A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients, and dK and dV of
+  warps and of wgmma where the wider of D and Dv is above 64.
 * Another number of keys than of queries is in every way in too, and in all bodies; so are patterns of heads, but for the fused backward. A
   pattern a query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and by the CPU alone where the wider of D and Dv is
   168 or more (136 for 4-byte types).
