@@ -8,16 +8,19 @@
 #include <limits>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ir/error.h"
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/copy_ahead.h"
 #include "runtime/cuda/cublas.h"
+#include "runtime/cuda/cuda_graph.h"
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/cuda_target.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/foreign.h"
+#include "runtime/cuda/launched_names.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/cuda/tensor_map.h"
@@ -30,7 +33,6 @@ using driver_abi::Functions;
 using driver_abi::kSuccess;
 
 constexpr int kMarkSlots = 64;
-constexpr std::size_t kRememberedLaunches = 32;
 
 driver_abi::Pointer address_of(const void* data) {
     return reinterpret_cast<driver_abi::Pointer>(data);
@@ -65,7 +67,7 @@ struct CudaDevice::State {
     std::unordered_map<void*, std::size_t> allocations;
     std::size_t allocated_bytes = 0, peak_bytes = 0;
     std::array<driver_abi::Event, kMarkSlots> events{};
-    std::vector<std::string> launched;  // distinct, since the last wait, oldest first
+    LaunchedNames launched;
     std::unique_ptr<Staging> staging;
     std::unique_ptr<CopyAhead> ahead;  // once there is something to copy so
     void* workspace = nullptr;         // of cublas
@@ -75,12 +77,13 @@ struct CudaDevice::State {
     ContextScope enter() const { return {cuda, context}; }
 
     void check(driver_abi::Result result, const char* doing) const {
-        if (result != kSuccess && !launched.empty()) {
+        const std::vector<std::string>& names = launched.names();
+        if (result != kSuccess && !names.empty()) {
             throw DeviceError("{}: {}, after launching {}{}", doing, describe_driver_error(result),
-                              fmt::join(launched, ", "),
-                              launched.size() == 1 ? ""
-                                                   : "; with SPION_WAIT_AFTER_LAUNCH=1 in the "
-                                                     "environment the message names the one");
+                              fmt::join(names, ", "),
+                              names.size() == 1 ? ""
+                                                : "; with SPION_WAIT_AFTER_LAUNCH=1 in the "
+                                                  "environment the message names the one");
         }
         check_driver(result, doing);
     }
@@ -88,18 +91,6 @@ struct CudaDevice::State {
     void wait(const char* doing) {
         check(cuda.cuStreamSynchronize(stream), doing);
         launched.clear();
-    }
-
-    void remember(const std::string& entry) {
-        const auto found = std::find(launched.begin(), launched.end(), entry);
-        if (found != launched.end()) {
-            std::rotate(found, found + 1, launched.end());
-            return;
-        }
-        if (launched.size() == kRememberedLaunches) {
-            launched.erase(launched.begin());
-        }
-        launched.push_back(entry);
     }
 };
 
@@ -294,11 +285,35 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     State& s = *state_;
     prepare(kernel, geometry);
     launch_on(s.stream, kernel, geometry, arguments, 0);
-    s.remember(kernel.entry());
+    s.launched.remember(kernel.entry());
     if (s.wait_after_launch) {
         const ContextScope scope = s.enter();
         s.wait("running a kernel");
     }
+}
+
+bool CudaDevice::captures() const {
+    return !state_->wait_after_launch;
+}
+
+std::unique_ptr<LaunchGraph> CudaDevice::capture(const std::function<void()>& enqueue) {
+    State& s = *state_;
+    const ContextScope scope = s.enter();
+    LaunchedNames captured;
+    std::swap(captured, s.launched);
+    auto graph = std::make_unique<CudaGraph>(s.cuda, s.context, s.stream, enqueue);
+    std::swap(captured, s.launched);
+    graph->set_entries(captured.names());
+    return graph;
+}
+
+void CudaDevice::replay(const LaunchGraph& graph) {
+    State& s = *state_;
+    const auto* captured = dynamic_cast<const CudaGraph*>(&graph);
+    if (captured == nullptr) throw InternalError("a graph was not captured by a GPU");
+    const ContextScope scope = s.enter();
+    s.check(captured->launch(), "launching a graph");
+    s.launched.remember(captured->entries());
 }
 
 void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
@@ -359,7 +374,7 @@ void CudaDevice::gemm(const Gemm& gemm) {
         s.cublas = std::make_unique<Cublas>(s.stream, s.workspace);
     }
     s.cublas->run(gemm);
-    s.remember("gemm");
+    s.launched.remember("gemm");
 }
 
 void CudaDevice::mark(int slot) {
