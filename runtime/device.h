@@ -194,6 +194,8 @@ class Device {
     // Memory for what lives no longer than one launch; every caller gets the same. It grows, and
     // then waits for the work before; freed with the device.
     void* workspace(std::size_t bytes);
+    // How often it has grown: what was captured before it did uses memory that is gone.
+    int workspace_growths() const { return workspace_growths_; }
 
     virtual void gemm(const Gemm& gemm) = 0;
 
@@ -204,6 +206,7 @@ class Device {
   private:
     void* workspace_ = nullptr;
     std::size_t workspace_bytes_ = 0;
+    int workspace_growths_ = 0;
 };
 
 enum class DeviceChoice { kAuto, kCpu, kCuda };

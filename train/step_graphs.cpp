@@ -4,6 +4,10 @@ namespace spion {
 
 void StepGraphs::run(const LaunchKind& kind, const std::function<void()>& enqueue) {
     if (!on_) return enqueue();
+    if (const int growths = device_->workspace_growths(); growths != workspace_growths_) {
+        forget();
+        workspace_growths_ = growths;
+    }
     const auto [found, first] = graphs_.try_emplace(kind);
     if (first) return enqueue();
     if (!found->second) {

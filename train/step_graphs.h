@@ -31,8 +31,8 @@ class StepGraphs {
     // have to be prepared; it is captured the second time, and replayed from then on.
     void run(const LaunchKind& kind, const std::function<void()>& enqueue);
 
-    // To be called before kernels or memory that the launches use go away or are replaced: everything
-    // begins anew.
+    // To be called before kernels or memory that the launches use go away or are replaced, but for the
+    // device's workspace: everything begins anew.
     void forget() { graphs_.clear(); }
 
     bool on() const { return on_; }
@@ -42,6 +42,7 @@ class StepGraphs {
     Device* device_;
     bool on_;
     int captured_ = 0;
+    int workspace_growths_ = 0;  // of the device, when the oldest was launched
     std::map<LaunchKind, std::unique_ptr<LaunchGraph>> graphs_;  // null: launched once
 };
 

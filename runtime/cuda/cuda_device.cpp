@@ -8,7 +8,6 @@
 #include <limits>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "ir/error.h"
@@ -40,14 +39,6 @@ driver_abi::Pointer address_of(const void* data) {
 
 double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (std::size_t{1} << 30);
-}
-
-const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
-    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
-    if (loaded == nullptr) {
-        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
-    }
-    return *loaded;
 }
 
 }  // namespace
@@ -277,7 +268,7 @@ std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
 
 void CudaDevice::prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const {
     const ContextScope scope = state_->enter();
-    cuda_kernel(kernel).allow_shared_bytes(geometry.shared_bytes);
+    CudaKernel::of(kernel).allow_shared_bytes(geometry.shared_bytes);
 }
 
 void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
@@ -299,21 +290,15 @@ bool CudaDevice::captures() const {
 std::unique_ptr<LaunchGraph> CudaDevice::capture(const std::function<void()>& enqueue) {
     State& s = *state_;
     const ContextScope scope = s.enter();
-    LaunchedNames captured;
-    std::swap(captured, s.launched);
-    auto graph = std::make_unique<CudaGraph>(s.cuda, s.context, s.stream, enqueue);
-    std::swap(captured, s.launched);
-    graph->set_entries(captured.names());
-    return graph;
+    return std::make_unique<CudaGraph>(s.cuda, s.context, s.stream, s.launched, enqueue);
 }
 
 void CudaDevice::replay(const LaunchGraph& graph) {
     State& s = *state_;
-    const auto* captured = dynamic_cast<const CudaGraph*>(&graph);
-    if (captured == nullptr) throw InternalError("a graph was not captured by a GPU");
+    const CudaGraph& captured = CudaGraph::of(graph);
     const ContextScope scope = s.enter();
-    s.check(captured->launch(), "launching a graph");
-    s.launched.remember(captured->entries());
+    s.check(captured.launch(), "launching a graph");
+    s.launched.remember(captured.entries());
 }
 
 void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
@@ -333,7 +318,7 @@ void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
         return;
     }
     const ContextScope scope = s.enter();
-    cuda_kernel(kernel).launch(geometry, arguments, static_cast<driver_abi::Stream>(stream));
+    CudaKernel::of(kernel).launch(geometry, arguments, static_cast<driver_abi::Stream>(stream));
 }
 
 void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,

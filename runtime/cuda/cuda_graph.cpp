@@ -1,5 +1,7 @@
 #include "runtime/cuda/cuda_graph.h"
 
+#include <utility>
+
 #include "ir/error.h"
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/driver.h"
@@ -9,14 +11,18 @@ namespace spion {
 using driver_abi::kSuccess;
 
 CudaGraph::CudaGraph(const driver_abi::Functions& functions, driver_abi::Context context,
-                     driver_abi::Stream stream, const std::function<void()>& enqueue)
+                     driver_abi::Stream stream, LaunchedNames& launched,
+                     const std::function<void()>& enqueue)
     : cuda_(functions), context_(context), stream_(stream) {
     check_driver(cuda_.cuStreamBeginCapture_v2(stream, driver_abi::kCaptureOfThread),
                  "beginning to capture launches");
     driver_abi::Graph graph = nullptr;
+    std::swap(launched, entries_);  // what was launched before is kept apart
     try {
         enqueue();
+        std::swap(launched, entries_);
     } catch (...) {
+        std::swap(launched, entries_);
         // The stream is of use again only once its capture has ended.
         if (cuda_.cuStreamEndCapture(stream, &graph) == kSuccess) cuda_.cuGraphDestroy(graph);
         throw;
@@ -35,6 +41,12 @@ CudaGraph::~CudaGraph() {
     } catch (const DeviceError&) {
         // The driver is gone, and the graph with it.
     }
+}
+
+const CudaGraph& CudaGraph::of(const LaunchGraph& graph) {
+    const auto* captured = dynamic_cast<const CudaGraph*>(&graph);
+    if (captured == nullptr) throw InternalError("a graph was not captured by a GPU");
+    return *captured;
 }
 
 }  // namespace spion

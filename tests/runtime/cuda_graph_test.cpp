@@ -70,8 +70,14 @@ using Calls = std::vector<std::string>;
 TEST(CudaGraph, CapturesOnceAndWaitsBeforeItGoes) {
     const Functions table = functions();
     {
-        const CudaGraph graph(table, context_of(7), nullptr,
-                              [] { driver_calls.calls.emplace_back("enqueue"); });
+        LaunchedNames launched;
+        launched.remember("before");
+        const CudaGraph graph(table, context_of(7), nullptr, launched, [&] {
+            driver_calls.calls.emplace_back("enqueue");
+            launched.remember("captured");
+        });
+        EXPECT_EQ(launched.names(), Calls{"before"});
+        EXPECT_EQ(graph.entries(), Calls{"captured"});
         EXPECT_EQ(driver_calls.calls,
                   (Calls{"begin 1", "enqueue", "end", "instantiate", "destroy graph"}));
         driver_calls.calls.clear();
@@ -86,27 +92,31 @@ TEST(CudaGraph, CapturesOnceAndWaitsBeforeItGoes) {
 // The stream stays of use: its capture has ended.
 TEST(CudaGraph, EndsTheCaptureOfWhatThrows) {
     const Functions table = functions();
-    EXPECT_THROW(
-        CudaGraph(table, context_of(7), nullptr, [] { throw UserError("not to be launched"); }),
-        UserError);
+    LaunchedNames launched;
+    launched.remember("before");
+    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, launched,
+                           [] { throw UserError("not to be launched"); }),
+                 UserError);
     EXPECT_EQ(driver_calls.calls, (Calls{"begin 1", "end", "destroy graph"}));
+    EXPECT_EQ(launched.names(), Calls{"before"});
     // Where the driver had given the capture up already.
     driver_calls.calls.clear();
     driver_calls.ended = 901;
-    EXPECT_THROW(
-        CudaGraph(table, context_of(7), nullptr, [] { throw UserError("not to be launched"); }),
-        UserError);
+    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, launched,
+                           [] { throw UserError("not to be launched"); }),
+                 UserError);
     EXPECT_EQ(driver_calls.calls, (Calls{"begin 1", "end"}));
 }
 
 TEST(CudaGraph, SaysWhatTheDriverRefused) {
     const Functions table = functions();
+    LaunchedNames launched;
     driver_calls.instantiated = 801;
-    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, [] {}), DeviceError);
+    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, launched, [] {}), DeviceError);
     EXPECT_EQ(driver_calls.calls, (Calls{"begin 1", "end", "instantiate", "destroy graph"}));
     driver_calls.calls.clear();
     driver_calls.ended = 901;
-    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, [] {}), DeviceError);
+    EXPECT_THROW(CudaGraph(table, context_of(7), nullptr, launched, [] {}), DeviceError);
     EXPECT_EQ(driver_calls.calls, (Calls{"begin 1", "end"}));
 }
 

@@ -56,8 +56,13 @@ TEST(StepGraphs, AreCapturedTheSecondTimeAndForgotten) {
     graphs.forget();
     expect(one, 4, 4);
     expect(one, 5, 5);
-    EXPECT_EQ(device.captured(), 2);
-    EXPECT_EQ(graphs.captured(), 2);
+    device.workspace(1 << 20);
+    expect(one, 6, 6);
+    device.workspace(1 << 19);  // is there
+    expect(one, 7, 7);
+    expect(one, 7, 7);
+    EXPECT_EQ(device.captured(), 3);
+    EXPECT_EQ(graphs.captured(), 3);
 }
 
 TEST(StepGraphs, AreOffWhereNothingIsCaptured) {
