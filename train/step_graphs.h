@@ -2,11 +2,11 @@
 // waiting for the host's launch of it.
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 
 #include "runtime/device.h"
 
@@ -18,7 +18,10 @@ struct LaunchKind {
     bool first = true, last = true;  // of the passes of a step
     std::size_t buffer = 0;          // that holds the batch
     int samples = 0;                 // of the batch
-    friend auto operator<=>(const LaunchKind&, const LaunchKind&) = default;
+    friend bool operator<(const LaunchKind& a, const LaunchKind& b) {
+        return std::tie(a.first, a.last, a.buffer, a.samples) <
+               std::tie(b.first, b.last, b.buffer, b.samples);
+    }
 };
 
 class StepGraphs {
