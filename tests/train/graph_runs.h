@@ -58,7 +58,7 @@ inline void expect_same_training(const Outcome& a, const std::filesystem::path& 
 // either buffer.
 using RunOn =
     std::function<Outcome(const TrainSettings&, const std::filesystem::path&, const Checkpoint*)>;
-inline void expect_graphs_change_nothing(TrainSettings settings, const RunOn& run_on) {
+inline Outcome expect_graphs_change_nothing(TrainSettings settings, const RunOn& run_on) {
     const ScratchFolder folder;
     const auto on = folder.file("on"), off = folder.file("off"), again = folder.file("again");
     settings.checkpoint_every = 13;
@@ -77,6 +77,7 @@ inline void expect_graphs_change_nothing(TrainSettings settings, const RunOn& ru
     const Outcome rest = run_on(settings, again, &from);
     EXPECT_GE(rest.report.captured_graphs, 2);
     expect_same_training(rest, again, launched, off);
+    return launched;
 }
 
 }  // namespace spion
