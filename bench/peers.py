@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures spion and its peers on the same patterns, in one run on one machine.
 
-    bench/peers.py --spion build/spion --out DIR [--masks | --shapes NAME,...]
+    bench/peers.py --spion build/spion --out DIR [--masks | --every | --shapes NAME,...]
                    [--only ours,flex,sdpa,fa4,bsa]
 
 Peers: FlexAttention (PyTorch, compiled) with its own tiles, with tiles equal to the pattern's block
@@ -10,7 +10,7 @@ whole map whatever the pattern; FlashAttention-4 (package flash-attn-4) and cuDN
 attention (package nvidia-cudnn-frontend, cudnn.BSA), both on the pattern's blocks. A package that is
 not installed is a failure that the table names. --masks: causal maps, windows, documents, grouped heads,
 patterns of heads, dropout and other head dimensions, each beside the peers or the shape of ours that its
-goal names. Writes DIR/peers.md and DIR/peers.json, and the patterns, after every
+goal names; --every: these beside the others, in a table of their own. Writes DIR/peers.md and DIR/peers.json, and the patterns, after every
 batch. bf16; medians over device events around back-to-back calls, long enough for an event's
 resolution; forward without gradients, backward alone. Buffers take turns where one problem's forward
 tensors are below 120 MB, on both sides. Exit status 1 if ours failed anywhere."""
@@ -42,12 +42,19 @@ def names(text):
     return [name for name in text.split(",") if name]
 
 
+def default_shapes(options):
+    if options.every:
+        return shapes.SHAPES + shapes.MASKED_SHAPES
+    return shapes.MASKED_SHAPES if options.masks else shapes.SHAPES
+
+
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(description="spion beside its peers, on the same patterns")
     parser.add_argument("--spion", default="build/spion", help="the command to measure")
     parser.add_argument("--out", default="runs/peers", type=pathlib.Path, help="folder to write")
     parser.add_argument("--shapes", type=names, help="these alone, with commas between them")
     parser.add_argument("--masks", action="store_true", help="the shapes with masks and options")
+    parser.add_argument("--every", action="store_true", help="both tables' shapes")
     parser.add_argument("--rounds", type=int, default=1, help="of ours over all shapes")
     parser.add_argument("--only", type=names, default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--softmax", default="masked", help="of ours: masked or pruned_zero")
@@ -63,16 +70,15 @@ def parse_arguments(argv):
     parser.add_argument("--jobs", type=int, default=max(min((os.cpu_count() or 2) - 2, 12), 1))
     parser.add_argument("--seconds", type=float, default=285, help="for all of it")
     options = parser.parse_args(argv)
-    if options.masks and options.shapes is not None:
-        parser.error("--masks chooses shapes, and --shapes was given too: give one of the two")
+    if options.masks + options.every + (options.shapes is not None) > 1:
+        parser.error("--masks, --every and --shapes each choose shapes: give one of them")
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; give at least 1")
     for kind in options.only:
         if kind not in KINDS:
             parser.error(f"--only {kind} is not known; choose among {', '.join(KINDS)}")
     try:
-        default = shapes.MASKED_SHAPES if options.masks else shapes.SHAPES
-        options.shapes = shapes.choose(options.shapes, default)
+        options.shapes = shapes.choose(options.shapes, default_shapes(options))
     except ValueError as error:
         parser.error(str(error))
     return options
@@ -184,7 +190,7 @@ def write_results(folder, about, rows, ours, peers):
     rotated = {name: result.get("buffer_sets") for name, result in ours.items()}
     text = f"{about['device']}, driver {about['driver']}, PyTorch {about['torch']}, "
     text += f"{about['date']}, commit {about['commit']}\n`{about['command']}`\n\n"
-    text += table.markdown(rows)
+    text += table.markdowns(rows)
     text += "\nTF: TFLOP/s on what the mask keeps of the pattern alone, as density counts. Floor: the longer of "
     text += f"moving every tensor once at {shapes.BYTES_PER_SECOND / 1e12:g} TB/s and the products "
     text += f"at {shapes.FLOP_PER_SECOND / 1e12:g} TFLOP/s. x: the other's time over ours.\n"

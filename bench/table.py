@@ -175,6 +175,13 @@ def markdown(rows):
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def markdowns(rows):
+    """A table of the plain shapes and one of those with masks and options, where there are both."""
+    masked = {shape.name for shape in shapes.MASKED_SHAPES}
+    parts = ([row for row in rows if (row["shape"] in masked) == which] for which in (False, True))
+    return "\n".join(markdown(part) for part in parts if part)
+
+
 def markdown_of_rounds(ours):
     """Every round of ours, whose medians are in the table; nothing where there was one."""
     lines = ["| ours | forward ms | backward ms |\n|---|---|---|\n"]

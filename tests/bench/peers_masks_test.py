@@ -157,6 +157,12 @@ class MaskedTable(unittest.TestCase):
         self.assertEqual(self.column("ours beside ms"), [""] * 4 + beside)
         self.assertEqual(self.column("ours beside ms", 1), [""] * 4 + ["0.94", ""])
 
+    def test_plain_shapes_have_a_table_of_their_own(self):
+        plain = table.rows_of([named("image")], {"image": 51}, {}, [])
+        both = table.markdowns(plain + self.rows)
+        self.assertEqual(both, table.markdown(plain) + "\n" + table.markdown(self.rows))
+        self.assertEqual(table.markdowns(self.rows), table.markdown(self.rows))
+
     def test_says_whether_goals_of_others_are_reached(self):
         said = ["yes", "no (1.05 x)", "", "", "no (1.07 x)", "not known"]
         self.assertEqual(self.column("reached"), said)
@@ -231,7 +237,7 @@ class Command(unittest.TestCase):
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         self.assertEqual(run.returncode, 2)
-        self.assertIn("give one of the two", run.stderr)
+        self.assertIn("give one of them", run.stderr)
 
 
 if __name__ == "__main__":
