@@ -190,6 +190,20 @@ class Settings(unittest.TestCase):
         self.assertEqual(of("heads-32-on-32"), [])
 
 
+    def test_what_goals_name_is_not_what_a_deadline_cuts_off(self):
+        options = peers.parse_arguments(["--every", "--no-whole-maps"])
+        ordered = peers.ordered_settings(options)
+        self.assertEqual(ordered[0], (named("causal-8k-128"), "fa4:dense"))
+        settings = [(shape.name, setting) for shape, setting in ordered]
+        self.assertEqual(len(set(settings)), len(settings))
+        flex = [name for name, setting in settings if setting.startswith("flex")]
+        self.assertEqual(flex[:2], ["window-32k-128"] * 2)
+        self.assertEqual(settings[-1], ("dense-8k-64", "flex:plain"))
+        self.assertNotIn(("image", "sdpa:cudnn"), settings)
+        every = peers.ordered_settings(peers.parse_arguments(["--every"]))
+        self.assertIn((named("image"), "sdpa:cudnn"), every)
+
+
 class Rounds(unittest.TestCase):
     def test_take_turns_and_their_median_counts(self):
         asked = []
