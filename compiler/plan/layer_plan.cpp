@@ -195,6 +195,10 @@ LaunchPlan Planner::plan(KernelRole role) {
 
 }  // namespace
 
+HeadPatterns in_blocks_of(const LaunchPlan& launch, const HeadPatterns& pattern) {
+    return launch.block == pattern.block() ? pattern : pattern.in_blocks_of(launch.block);
+}
+
 void take_shape(LaunchPlan& launch, const TileShape& shape) {
     const auto found =
         std::find_if(launch.candidates.begin(), launch.candidates.end(),

@@ -90,6 +90,9 @@ LaunchPlan plan_launch(const Attention& attention, const HeadPatterns& pattern, 
                        const Target& target, const PlanOptions& options = {},
                        KernelFamilies families = kernel_families());
 
+// The pattern in the blocks of a launch.
+HeadPatterns in_blocks_of(const LaunchPlan& launch, const HeadPatterns& pattern);
+
 // "12.0 % faster": of a tile, when another takes `ratio` times as long.
 std::string faster_or_slower(double ratio);
 
