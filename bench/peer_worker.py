@@ -10,6 +10,7 @@ import math
 import sys
 import time
 
+import masks
 import shapes
 
 ROTATED_BYTES = 120e6  # of forward tensors: twice the largest L2 of today's GPUs
@@ -61,27 +62,47 @@ def index_tensors(torch, matrix):
     return counts, order.to(torch.int32)[None, None].contiguous()
 
 
-def masked_block_mask(torch, block_mask, bits, block):
-    """Blocks 128 wide: whole ones apart, the others masked inside by the pattern."""
-    ratio = 128 // block
-    side = bits.shape[0] // ratio
+def element_rules(torch, shape, device):
+    """FlexAttention's mask functions of a shape's masks."""
+    rules, window = [], shape.window
+    if shape.causal:
+        rules.append(lambda b, h, query, key: query >= key)
+    if window is not None:
+        rules.append(lambda b, h, query, key: query - key <= window)
+    if shape.documents:
+        ids = torch.tensor(masks.document_ids(shape), dtype=torch.int32, device=device)
+        rules.append(lambda b, h, query, key: ids[query] == ids[key])
+    return rules
+
+
+def flex_block_mask(torch, shape, bits, size, device):
+    """Of tiles of this size, the pattern's block or wider: whole ones apart from those that the mask
+    or the pattern's edges cross."""
+    from torch.nn.attention.flex_attention import BlockMask, and_masks
+
+    block, ratio, side = shape.block, size // shape.block, shape.length // size
     cells = bits.view(side, ratio, side, ratio)
-    touched, whole = cells.any(3).any(1), cells.all(3).all(1)
-
-    def inside(b, h, query, key):
-        return bits[query // block, key // block]
-
+    kept = torch.tensor(masks.coverage(shape, size), device=device)
+    touched = cells.any(3).any(1) & (kept != masks.EMPTY)
+    whole = cells.all(3).all(1) & (kept == masks.FULL)
+    rules = element_rules(torch, shape, device)
+    if ratio > 1:
+        rules.append(lambda b, h, query, key: bits[query // block, key // block])
     full = index_tensors(torch, whole) if bool(whole.any()) else (None, None)
-    return block_mask.from_kv_blocks(
-        *index_tensors(torch, touched & ~whole), *full, BLOCK_SIZE=128, mask_mod=inside
+    return BlockMask.from_kv_blocks(
+        *index_tensors(torch, touched & ~whole),
+        *full,
+        BLOCK_SIZE=size,
+        mask_mod=and_masks(*rules) if rules else None,
     )
 
 
 def flex_call(torch, shape, pattern, kernel, autotune, device):
-    """A function (q, k, v) -> o. KERNEL: `plain` (no pattern, dense shapes alone), `default` (blocks
-    of the pattern, tiles by FlexAttention), `tiles` (tiles equal to the block), `masked`."""
+    """A function (q, k, v) -> o. KERNEL: `plain` (no pattern and no mask), `default` (blocks of the
+    pattern, tiles by FlexAttention), `tiles` (tiles equal to the block), `masked` (blocks 128 wide,
+    masked inside)."""
     import torch._functorch.config as functorch_config
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+    from torch.nn.attention.flex_attention import flex_attention
 
     functorch_config.donated_buffer = False  # the backward pass runs more than once
     mode = "max-autotune-no-cudagraphs" if autotune else None
@@ -89,18 +110,9 @@ def flex_call(torch, shape, pattern, kernel, autotune, device):
     if kernel == "plain":
         return compiled
     bits = torch.tensor(pattern, dtype=torch.bool, device=device)
+    size = 128 if kernel == "masked" else shape.block
+    mask = flex_block_mask(torch, shape, bits, size, device)
     options = {}
-    if kernel == "masked":
-        mask = masked_block_mask(torch, BlockMask, bits, shape.block)
-    else:
-        counts, columns = index_tensors(torch, bits)
-        mask = BlockMask.from_kv_blocks(
-            torch.zeros_like(counts),  # no block needs a mask inside
-            torch.zeros_like(columns),
-            counts,
-            columns,
-            BLOCK_SIZE=shape.block,
-        )
     if kernel == "tiles":
         names = ("BLOCK_M", "BLOCK_N", "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2")
         options = {name: shape.block for name in names}
@@ -111,14 +123,16 @@ def flex_call(torch, shape, pattern, kernel, autotune, device):
     return call
 
 
-def sdpa_call(torch, backend):
+def sdpa_call(torch, shape, backend):
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     chosen = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION}[backend]
 
     def call(q, k, v):
         with sdpa_kernel(chosen):
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=shape.causal
+            )
 
     return call
 
@@ -140,6 +154,7 @@ def flash4_passes(torch, shape, pattern, kernel, sets, device):
             block_size=(shape.block, shape.block),
         )
 
+    mask = {"causal": shape.causal, "window_size_left": shape.window}
     rows, columns = {}, {"deterministic": True} if kernel == "deterministic" else {}
     if kernel == "blocks":
         bits = torch.tensor(pattern, dtype=torch.bool, device=device)
@@ -153,11 +168,11 @@ def flash4_passes(torch, shape, pattern, kernel, sets, device):
     gradients = [heads_inside(tensor) for tensor in sets.gradients]
 
     def forward(n):
-        return _flash_attn_fwd(*inputs[n % len(sets)], return_lse=True, **rows)
+        return _flash_attn_fwd(*inputs[n % len(sets)], return_lse=True, **mask, **rows)
 
     def backward(index, outputs):
         out, lse = outputs[:2]
-        _flash_attn_bwd(*inputs[index], out, gradients[index], lse, **columns)
+        _flash_attn_bwd(*inputs[index], out, gradients[index], lse, **mask, **columns)
 
     return explicit_passes(forward, backward, len(sets))
 
@@ -272,7 +287,7 @@ def prepare(torch, shape, pattern, setting, sets, device):
             call = flex_call(torch, shape, pattern, kernel, rest == ["autotune"], device)
             wanted = passes_of(torch, call, sets)
         else:
-            wanted = passes_of(torch, sdpa_call(torch, kernel), sets)
+            wanted = passes_of(torch, sdpa_call(torch, shape, kernel), sets)
     except Exception as error:  # whatever a peer throws is its result
         return {}, {name: reason(error) for name in shapes.PASSES}, {}
     for name, run in wanted.items():

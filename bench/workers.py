@@ -1,6 +1,7 @@
 """Runs peer_worker.py for many shapes and settings: compilations side by side, measurements one at a
 time on an otherwise idle device. A worker that takes too long is ended and says so in its result."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -12,29 +13,34 @@ import time
 
 import shapes
 
-READY_SECONDS = 75  # import, compile, first run
+READY_SECONDS = 100  # import, compile, first run
 MEASURE_SECONDS = 30
+SECONDS_TO_MEASURE = 1.2  # what most take
 LONGEST_REASON = 90  # characters, in a table
 SCRIPT = pathlib.Path(__file__).with_name("peer_worker.py")
-FLEX_KERNELS = {True: ("plain",), False: ("default", "tiles", "masked")}  # by Shape.dense
 BACKENDS = ("cudnn", "flash2")
 FA4_KERNELS = {True: ("dense", "deterministic"), False: ("blocks",)}  # by Shape.dense
 
 
+def flex_kernels(shape):
+    """Blocks of 128 need no mask inside."""
+    if shape.dense and not shape.masked:
+        return ["plain"]
+    return ["default", "tiles", *["masked"] * (shape.block < 128)]
+
+
 def settings_of(shape, peers, autotune):
-    """What to try for a shape. Blocks of 128 need no mask inside."""
+    """What to try for a shape."""
     settings = []
-    if "flex" in peers:
-        for kernel in FLEX_KERNELS[shape.dense]:
-            if kernel != "masked" or shape.block < 128:
-                settings.append(f"flex:{kernel}")
+    if "flex" in peers and shape.faces("flex"):
+        settings += [f"flex:{kernel}" for kernel in flex_kernels(shape)]
         if autotune:
             settings += [f"{setting}:autotune" for setting in settings]
     if "sdpa" in peers:
-        settings += [f"sdpa:{backend}" for backend in BACKENDS]
-    if "fa4" in peers:
+        settings += [f"sdpa:{backend}" for backend in BACKENDS if shape.faces(backend)]
+    if "fa4" in peers and shape.faces("fa4"):
         settings += [f"fa4:{kernel}" for kernel in FA4_KERNELS[shape.dense]]
-    if "bsa" in peers:
+    if "bsa" in peers and shape.faces("bsa"):
         settings.append("bsa:blocks")
     return settings
 
@@ -107,26 +113,39 @@ class Worker:
             pass
 
 
-def run_batch(jobs, folder, deadline, say):
-    """Compiles `jobs` (shape, setting, pattern file) at once, then measures one after another."""
-    workers = [Worker(*job, folder) for job in jobs]
-    results, ready = [], []
+def start(job, folder, deadline, say, begun):
+    """(worker, None) once it is ready, or (None, its result): it compiles in this call. `begun` gains
+    the worker at once."""
+    shape, setting, _ = job
+    if time.monotonic() >= deadline:
+        failure = {name: {"failure": "not run: time was up"} for name in shapes.PASSES}
+        return None, {"shape": shape.name, "setting": setting, **failure}
+    worker = Worker(*job, folder)
+    begun.append(worker)
+    left = min(worker.began + READY_SECONDS, deadline) - time.monotonic()
+    line, why = worker.wait_for_line(left, "compiling")
+    if line:
+        return worker, None
+    worker.end()
+    say(f"{shape.name} {setting}: {why}")
+    return None, worker.failed(why)
+
+
+def run_batch(jobs, width, folder, deadline, say):
+    """Compiles `jobs` (shape, setting, pattern file), `width` at a time, then measures one after
+    another. Measuring has SECONDS_TO_MEASURE of each before the deadline."""
+    compiled = deadline - SECONDS_TO_MEASURE * len(jobs)
+    begun = []
     try:
-        for worker in workers:
-            left = min(worker.began + READY_SECONDS, deadline) - time.monotonic()
-            line, why = worker.wait_for_line(left, "compiling")
-            if line:
-                ready.append(worker)
-            else:
-                worker.end()
-                results.append(worker.failed(why))
-                say(f"{worker.shape.name} {worker.setting}: {why}")
-        for worker in ready:
+        with concurrent.futures.ThreadPoolExecutor(width) as pool:
+            started = list(pool.map(lambda job: start(job, folder, compiled, say, begun), jobs))
+        results = [result for _, result in started if result]
+        for worker in (worker for worker, _ in started if worker):
             results.append(worker.measure())
             worker.end()  # frees its memory
             say(describe(results[-1]))
     finally:
-        for worker in workers:
+        for worker in begun:
             worker.end()
     return results
 
@@ -139,13 +158,10 @@ def describe(result):
     return f"{result['shape']} {result['setting']}: {passes}"
 
 
-def run_all(jobs, width, folder, deadline, say):
-    """Yields each batch's results; what the deadline cuts off is named too."""
-    for start in range(0, len(jobs), width):
-        batch = jobs[start : start + width]
-        if time.monotonic() < deadline:
-            say(f"compiling {len(batch)} peers")
-            yield run_batch(batch, folder, deadline, say)
-            continue
-        why = {name: {"failure": "not run: time was up"} for name in shapes.PASSES}
-        yield [{"shape": shape.name, "setting": setting, **why} for shape, setting, _ in batch]
+def run_all(jobs, width, folder, deadline, say, waiting):
+    """Yields the results of batches of `waiting`, which is how many processes keep their tensors on
+    the device until they measure; what the deadline cuts off is named too."""
+    for begin in range(0, len(jobs), waiting):
+        batch = jobs[begin : begin + waiting]
+        say(f"compiling {len(batch)} peers")
+        yield run_batch(batch, width, folder, deadline, say)

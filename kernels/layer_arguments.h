@@ -17,11 +17,19 @@ enum : int { kSpionWarpRows = 16, kSpionItemRows = 128 };
 struct SpionDraws {
     unsigned int key[2 * kPhiloxRounds];
     unsigned int step;
+    const SpionPassState* now;        // as in SpionDropout
     unsigned int last_dropped;        // T - 1 in both halves
     unsigned int minus_last_dropped;  // 1 - T in both halves
     unsigned int drops;               // 0: T is 0, and nothing is dropped
     float scale;
 };
+
+// Key `word` with the step in it: a counter's last word is the step, and goes into its first round's second
+// key alone, where x ^ step ^ key is x ^ (step ^ key).
+SPION_RANDOM_FUNCTION unsigned int spion_key_now(const SpionDraws& draws, int word) {
+    const unsigned int step = draws.now != nullptr ? draws.now->pass : draws.step;
+    return draws.key[word] ^ (word == 1 ? step : 0);
+}
 
 // The draws of a dropout with a probability below kSpionMostDrawn; its stream is left out.
 #define kSpionMostDrawn 0.999F
@@ -36,6 +44,7 @@ SPION_RANDOM_FUNCTION SpionDraws spion_draws(const SpionDropout& dropout, float 
     }
     const bool drops = dropout.enabled != 0;
     draws.step = dropout.step;
+    draws.now = dropout.now;
     const unsigned int threshold = drops ? spion_dropout_threshold(probability) : 0;
     draws.last_dropped = ((threshold - 1) & 0xFFFFU) * 0x00010001U;
     draws.minus_last_dropped = ((1 - threshold) & 0xFFFFU) * 0x00010001U;

@@ -54,13 +54,30 @@ SPION_LAYOUT_FUNCTION long long spion_embedding_items(long long batch, int lengt
 enum : int { kSpionSumColumnsPerItem = 8, kSpionSumColumnsPerBlock = 32 };
 enum : int { kSpionAdamValuesPerItem = 1024 };
 
+// What differs from one pass of training to the next, but for its batch. It lies in device memory, so that
+// the arguments of every launch are the same for each pass, and a CUDA graph of them is of use again.
+struct SpionPassState {
+    long long first_sample = 0;  // the pass's losses and predictions begin there
+    unsigned int pass = 0;       // what dropout draws as `step`
+    int slot = 0;                // the step's counts and its loss scale lie there
+    float learning_rate = 0;
+    float bias1 = 1, bias2 = 1;  // 1 - beta^t of AdamW
+};
+
 // Which random bits a dropout draws. `step` and `stream` differ for every use in a training run.
 struct SpionDropout {
     unsigned long long seed;
     unsigned int step;
     unsigned int stream;
-    int enabled;  // 0 in evaluation: values pass unscaled
+    int enabled;                          // 0 in evaluation: values pass unscaled
+    const SpionPassState* now = nullptr;  // `step` is its `pass`; null: it is what stands here
 };
+
+// `dropout` with its step in place.
+SPION_LAYOUT_FUNCTION SpionDropout spion_dropout_now(SpionDropout dropout) {
+    if (dropout.now != nullptr) dropout.step = dropout.now->pass;
+    return dropout;
+}
 
 // embedding_forward: x[n, :] = dropout(token[ids[n], :] + position[n % L, :]); for its work items
 //   see spion_embedding_items.
@@ -250,8 +267,8 @@ struct SpionClassifierArguments {
     float* d_hidden;      // [B, hidden] before relu
     float* d_logits;      // [B, classes] before the softmax
     float* d_pooled;      // [B, C]
-    float* losses;        // [B]
-    int* correct;         // [B] 1 where the first largest logit is the label
+    float* losses;        // [B], from now->first_sample on
+    int* correct;         // [B] 1 where the first largest logit is the label; from there on, too
     float* d_w1;          // [hidden, C]
     float* d_b1;          // [hidden]
     float* d_w2;          // [classes, hidden]
@@ -259,7 +276,8 @@ struct SpionClassifierArguments {
     int batch, channels, hidden_width, classes;
     int mean_over;  // B, or the samples of all passes whose gradients a step adds up
     const SpionLossScale* loss_scale =
-        nullptr;  // the gradients are multiplied by its `scale`; null: by 1
+        nullptr;                          // the gradients are multiplied by its `scale`; null: by 1
+    const SpionPassState* now = nullptr;  // null: from the first on
 };
 
 // Dynamic loss scaling, after all gradients of a step are there. count_not_finite, work item =
@@ -267,11 +285,17 @@ struct SpionClassifierArguments {
 struct SpionLossScaleArguments {
     SpionLossScale* state;
     const float* gradients;  // [count]
-    int* not_finite;         // [ceil(count / kSpionAdamValuesPerItem)]
-    float* used;             // [1] the scale of this step, or null
+    int* not_finite;         // [slots, ceil(count / kSpionAdamValuesPerItem)]
+    float* used;             // [slots] the scale of this step, or null
     long long count;
     int growth_steps;
+    const SpionPassState* now = nullptr;  // null: slot 0
 };
+
+// The work items of adamw and count_not_finite.
+SPION_LAYOUT_FUNCTION long long spion_adam_items(long long count) {
+    return (count + kSpionAdamValuesPerItem - 1) / kSpionAdamValuesPerItem;
+}
 
 // adamw: gradient values clipped to [-clip, clip], then AdamW with decoupled weight decay
 //   p -= lr * (m / bias1 / (sqrt(v / bias2) + epsilon) + weight_decay * p);
@@ -284,10 +308,10 @@ struct SpionAdamArguments {
     const float* gradients;  // [count]
     float* m;                // [count]
     float* v;                // [count]
-    int* not_finite;         // [ceil(count / kSpionAdamValuesPerItem)], or null
+    int* not_finite;         // [slots, ceil(count / kSpionAdamValuesPerItem)], or null
     long long count;
-    float learning_rate, beta1, beta2, epsilon, weight_decay, clip;
-    float bias1, bias2;  // 1 - beta^t
+    float beta1, beta2, epsilon, weight_decay, clip;
+    const SpionPassState* now;  // learning_rate, bias1, bias2, slot
     // Gradients are divided by its `used`, and with `skip` nothing is written; null: neither.
     const SpionLossScale* loss_scale = nullptr;
 };

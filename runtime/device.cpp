@@ -67,6 +67,7 @@ void* Device::workspace(std::size_t bytes) {
         }
         workspace_ = allocate(bytes);
         workspace_bytes_ = bytes;
+        ++workspace_growths_;
     }
     return workspace_;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -51,6 +52,13 @@ class LoadedKernel {
   public:
     virtual ~LoadedKernel() = default;
     virtual const std::string& entry() const = 0;
+};
+
+// What a device was asked to do in order, kept to be done again as one. Created by Device::capture;
+// must not outlive its device, nor the kernels and the memory that it uses.
+class LaunchGraph {
+  public:
+    virtual ~LaunchGraph() = default;
 };
 
 struct LaunchGeometry {
@@ -136,6 +144,19 @@ class Device {
     // pointer parameter points to (host).
     virtual void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
                         const void* arguments, std::size_t argument_bytes) = 0;
+
+    // Whether `capture` is of use here: a host, whose launches cost nothing, captures nothing.
+    virtual bool captures() const { return false; }
+    // What `enqueue` launches, multiplies and fills, by the addresses and numbers that it gives now. None
+    // of it is done yet. It may not allocate, copy, mark or wait, and what the first call of a kernel or
+    // a product prepares must be there: call it once before. Passes on what it throws.
+    virtual std::unique_ptr<LaunchGraph> capture(const std::function<void()>& /*enqueue*/) {
+        throw InternalError("{} captures no launches", name());
+    }
+    // All of it in order, as one launch; asynchronous like the others.
+    virtual void replay(const LaunchGraph& /*graph*/) {
+        throw InternalError("{} captures no launches", name());
+    }
     // Whatever the driver would do at the kernel's first launch with this geometry, so that later
     // ones allocate nothing and can be captured in a graph.
     virtual void prepare(const LoadedKernel& /*kernel*/, const LaunchGeometry& /*geometry*/) const {
@@ -173,6 +194,8 @@ class Device {
     // Memory for what lives no longer than one launch; every caller gets the same. It grows, and
     // then waits for the work before; freed with the device.
     void* workspace(std::size_t bytes);
+    // How often it has grown: what was captured before it did uses memory that is gone.
+    int workspace_growths() const { return workspace_growths_; }
 
     virtual void gemm(const Gemm& gemm) = 0;
 
@@ -183,6 +206,7 @@ class Device {
   private:
     void* workspace_ = nullptr;
     std::size_t workspace_bytes_ = 0;
+    int workspace_growths_ = 0;
 };
 
 enum class DeviceChoice { kAuto, kCpu, kCuda };

@@ -12,12 +12,14 @@
 
 #include "ir/error.h"
 #include "ir/sizes.h"
+#include "runtime/measure.h"
 #include "runtime/output.h"
 #include "tools/bench_attention.h"
 #include "tools/command_line.h"
 #include "tools/oracle/random_pattern.h"
 #include "tools/profiling_device.h"
 #include "train/model.h"
+#include "train/step_graphs.h"
 
 namespace spion {
 namespace {
@@ -107,7 +109,8 @@ class Stepper {
           batch_(random_batch(task)),
           floats_(device, static_cast<std::size_t>(task.batch) * sizeof(float)),
           correct_(device, static_cast<std::size_t>(task.batch) * sizeof(int)),
-          not_finite_(device, static_cast<std::size_t>(model_.not_finite_items()) * sizeof(int)) {
+          not_finite_(device, static_cast<std::size_t>(model_.not_finite_items()) * sizeof(int)),
+          graphs_(device, true) {
         const ModelShape& shape = model_.shape();
         const Attention attention{.heads = shape.heads,
                                   .head_dim = shape.head_dim,
@@ -129,15 +132,22 @@ class Stepper {
         model_.set_attention(std::move(layers));
     }
 
-    void run() {
-        const StepResults results{.losses = floats_.as<float>(),
-                                  .correct = correct_.as<int>(),
-                                  .not_finite = not_finite_.as<int>()};
-        model_.upload(batch_);
-        model_.compute_gradients(static_cast<std::uint32_t>(step_), results);
-        model_.update(step_++, 1e-4, {}, results);
+    // As training runs it, or with each kernel launched by itself.
+    void run(bool as_graph) {
+        model_.upload(batch_, pass_state(static_cast<std::uint32_t>(step_), step_, 1e-4, {}));
+        ++step_;
+        const auto launches = [&] {
+            const StepResults results{.losses = floats_.as<float>(),
+                                      .correct = correct_.as<int>(),
+                                      .not_finite = not_finite_.as<int>()};
+            model_.launch_gradients(0, 1, results);
+            model_.launch_update({}, results);
+        };
+        if (!as_graph) return launches();
+        graphs_.run({.buffer = model_.batch_buffer(), .samples = batch_.size}, launches);
     }
     const Model& model() const { return model_; }
+    bool captures() const { return graphs_.on(); }
 
   private:
     KernelCache cache_;
@@ -147,6 +157,7 @@ class Stepper {
     Buffer correct_;     // int32 [B]
     Buffer not_finite_;  // int32 [items]
     std::vector<std::unique_ptr<CompiledAttention>> attention_;
+    StepGraphs graphs_;
     std::int64_t step_ = 0;
 };
 
@@ -204,19 +215,35 @@ Bytes bytes_of(const std::string& entry, const Model& model, std::int64_t rows) 
 }
 
 struct Profile {
-    double step_ms = 0;               // not profiled
+    double step_ms = 0;               // as training runs it, not profiled
+    double launched_ms = 0;           // the same, each kernel launched by itself
+    bool graph = false;               // whether training captures it
     double peak_bytes = 0;            // of the device's memory
     bool fused = false;               // whether layers are
     std::vector<ProfiledWork> works;  // of one step, the longest first
 };
 
+// Medians of both ways, in turns, so that both meet the same clocks.
+void measure_step(Profile& profile, Stepper& stepper, int repeat, Device& device) {
+    constexpr int kRounds = 3;
+    std::vector<double> launched, captured;
+    for (int round = 0; round < kRounds; ++round) {
+        launched.push_back(median_milliseconds(device, repeat, [&](int) { stepper.run(false); }));
+        if (!profile.graph) break;
+        captured.push_back(median_milliseconds(device, repeat, [&](int) { stepper.run(true); }));
+    }
+    profile.launched_ms = median(launched);
+    profile.step_ms = profile.graph ? median(captured) : profile.launched_ms;
+}
+
 Profile measure(const Options& options, const Task& task, Device& device) {
     ProfilingDevice profiling(device);
     Stepper stepper(task, options, profiling);
     Profile profile;
-    profile.step_ms = median_milliseconds(device, options.repeat, [&](int) { stepper.run(); });
+    profile.graph = stepper.captures();
+    measure_step(profile, stepper, options.repeat, device);
     profiling.start();
-    for (int n = 0; n < options.repeat; ++n) stepper.run();
+    for (int n = 0; n < options.repeat; ++n) stepper.run(false);
     profile.works = profiling.stop();
     for (ProfiledWork& work : profile.works) {
         work.launches /= options.repeat;
@@ -265,8 +292,10 @@ void print_table(const Options& options, const Task& task, const Profile& profil
         "\nlayers beside attention: {}\npeak device memory: {:.2f} GB\n",
         profile.fused ? "fused, four kernels each and two behind the last" : "general kernels",
         profile.peak_bytes * 1e-9);
-    print_out("the step as training runs it: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
-              profile.step_ms, task.goal_ms);
+    print_out("the step as training runs it{}: {:.3f} ms; goal on an H200, sparse: {:.1f} ms\n",
+              profile.graph ? ", a CUDA graph" : "", profile.step_ms, task.goal_ms);
+    if (profile.graph)
+        print_out("each kernel launched by itself: {:.3f} ms\n", profile.launched_ms);
 }
 
 void print_json(const Options& options, const Task& task, const Profile& profile,
@@ -290,6 +319,8 @@ void print_json(const Options& options, const Task& task, const Profile& profile
                            {"head_dim", options.head_dim},
                            {"feed_forward", options.feed_forward},
                            {"step_ms", profile.step_ms},
+                           {"launched_ms", profile.launched_ms},
+                           {"graph", profile.graph},
                            {"peak_bytes", profile.peak_bytes},
                            {"fused", profile.fused},
                            {"goal_ms", task.goal_ms},

@@ -55,6 +55,12 @@ class ProfilingDevice final : public Device {
     using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
+    // What is captured would be one launch to it.
+    bool captures() const override { return !recording_ && inner_.captures(); }
+    std::unique_ptr<LaunchGraph> capture(const std::function<void()>& enqueue) override {
+        return inner_.capture(enqueue);
+    }
+    void replay(const LaunchGraph& graph) override { inner_.replay(graph); }
     std::array<std::uint64_t, 16> tensor_map(const TensorBoxes& boxes) const override {
         return inner_.tensor_map(boxes);
     }

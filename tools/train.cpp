@@ -60,9 +60,14 @@ void tell_lost_messages() {
 }
 
 // What may differ from the run that is gone on with: nothing that a loss depends on.
-constexpr std::array<std::string_view, 7> kMayChange = {
-    "data",    "device",       "checkpoint-every", "checkpoint-minutes", "keep-checkpoints",
-    "minutes", "on-divergence"};
+constexpr std::array<std::string_view, 8> kMayChange = {"data",
+                                                        "device",
+                                                        "checkpoint-every",
+                                                        "checkpoint-minutes",
+                                                        "keep-checkpoints",
+                                                        "minutes",
+                                                        "on-divergence",
+                                                        "graph"};
 
 // The settings of a run as far as it has come, changed by the flags.
 TrainSettings settings_to_resume(const TrainOptions& options, const std::optional<Checkpoint>& from,

@@ -1,8 +1,5 @@
 #include "train/model.h"
 
-#include <algorithm>
-#include <cmath>
-#include <span>
 #include <utility>
 
 #include "ir/error.h"
@@ -44,15 +41,7 @@ Model::Model(const ModelSettings& settings, Device& device, KernelCache& cache)
       parameters_(device, layout_.initial_values(settings.seed, settings.embedding), dtype_),
       activations_(device, settings.shape, settings.shape.towers * settings.batch, dtype_),
       kernels_(device, cache, step_shape(settings, dtype_)) {
-    const auto batch = static_cast<std::size_t>(settings.batch);
-    const auto length = static_cast<std::size_t>(settings.shape.length);
-    const auto sequences = batch * static_cast<std::size_t>(settings.shape.towers);
-    const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
-    labels_at_ = aligned(sequences * sizeof(std::int32_t));
-    tokens_at_ = labels_at_ + aligned(batch * sizeof(std::int32_t));
-    for (Buffer& one : batches_) {
-        one = Buffer(device, tokens_at_ + sequences * length * sizeof(std::uint16_t));
-    }
+    make_room_for_batches();
     compile_fused(cache);
     if (settings.loss_scale > 0) {
         loss_scale_ = Buffer(device, sizeof(SpionLossScale));
@@ -67,71 +56,9 @@ void Model::set_attention(std::vector<CompiledAttention*> layers) {
     attention_ = std::move(layers);
 }
 
-void Model::upload(const Batch& batch) {
-    if (batch.size < 1 || batch.size > settings_.batch || batch.length != settings_.shape.length ||
-        batch.towers != settings_.shape.towers) {
-        throw InternalError("a batch of [{}, {}, {}] for a model of [{}, {}, {}]", batch.towers,
-                            batch.size, batch.length, settings_.shape.towers, settings_.batch,
-                            settings_.shape.length);
-    }
-    samples_ = batch.size;
-    const auto stage = [this](std::size_t at, const auto& values) {
-        const auto bytes = std::as_bytes(std::span(values));
-        std::copy(bytes.begin(), bytes.end(), staged_.begin() + static_cast<std::ptrdiff_t>(at));
-    };
-    staged_.resize(tokens_at_ + batch.tokens.size() * sizeof(std::uint16_t));
-    stage(0, batch.lengths);
-    stage(labels_at_, batch.labels);
-    stage(tokens_at_, batch.tokens);
-    batch_ = 1 - batch_;
-    device_->copy_in_ahead(batches_[batch_].data(), staged_.data(), staged_.size());
-}
-
-StepContext Model::context(SpionDropout dropout) const {
-    if (attention_.empty()) throw InternalError("the model has no attention yet");
-    if (samples_ == 0) throw InternalError("the model has no batch yet");
-    const Buffer& uploaded = batches_[batch_];
-    return {.device = *device_,
-            .kernels = kernels_,
-            .shape = settings_.shape,
-            .layout = layout_,
-            .parameters = parameters_,
-            .activations = activations_,
-            .layer = layer_ ? &*layer_ : nullptr,
-            .out = out_ ? &*out_ : nullptr,
-            .qkv = qkv_ ? &*qkv_ : nullptr,
-            .feed_forward = feed_forward_ ? &*feed_forward_ : nullptr,
-            .feed_forward1 = feed_forward1_ ? &*feed_forward1_ : nullptr,
-            .dtype = dtype_,
-            .batch = samples_ * settings_.shape.towers,
-            .tokens = reinterpret_cast<const std::uint16_t*>(uploaded.as<std::byte>() + tokens_at_),
-            .lengths = uploaded.as<int>(),
-            .labels = reinterpret_cast<const int*>(uploaded.as<std::byte>() + labels_at_),
-            .dropout = dropout,
-            .attention_dropout =
-                attention_dropout_ ? attention_dropout_.as<SpionDropoutState>() : nullptr};
-}
-
-// Steps and layers are numbered through, so that none draws what another has drawn; the key is not
-// that of the other dropouts, whose counters may be the same.
-void Model::set_attention_dropout(std::uint32_t step, bool enabled) {
-    constexpr std::uint64_t kOfAttention = 0x9E3779B97F4A7C15;
-    if (attention_.empty() || attention_.front()->attention().dropout == 0.0F) return;
-    std::vector<SpionDropoutState> states;
-    const auto layers = static_cast<std::uint32_t>(settings_.shape.layers);
-    for (std::uint32_t layer = 0; layer < layers; ++layer) {
-        states.push_back({.seed = settings_.seed ^ kOfAttention,
-                          .offset = step * layers + layer,
-                          .enabled = enabled ? 1 : 0});
-    }
-    const std::size_t bytes = states.size() * sizeof(SpionDropoutState);
-    if (!attention_dropout_) attention_dropout_ = Buffer(*device_, bytes);
-    device_->copy_in(attention_dropout_.data(), states.data(), bytes);
-}
-
 void Model::evaluate(const StepResults& results) {
-    set_attention_dropout(0, false);
-    const StepContext step = context({.seed = 0, .step = 0, .stream = 0, .enabled = 0});
+    begin_pass({}, false);
+    const StepContext step = context(false);
     encoder_forward(step);
     head(step, results, false);
 }
@@ -140,14 +67,16 @@ void Model::compute_gradients(std::uint32_t step, const StepResults& results) {
     accumulate_gradients(step, 0, 1, results);
 }
 
-// sums_ has two rows, the sum so far and this pass's gradients, which sum_partials adds up.
-void Model::accumulate_gradients(std::uint32_t step_index, int part, int parts,
+void Model::accumulate_gradients(std::uint32_t step, int part, int parts,
                                  const StepResults& results, const GradientsLaunched& launched) {
-    set_attention_dropout(step_index, true);
-    const StepContext step = context({.seed = settings_.seed,
-                                      .step = step_index,
-                                      .stream = 0,
-                                      .enabled = settings_.dropout > 0 ? 1 : 0});
+    begin_pass(pass_state(step, 0, 0, {}), true);
+    launch_gradients(part, parts, results, launched);
+}
+
+// sums_ has two rows, the sum so far and this pass's gradients, which sum_partials adds up.
+void Model::launch_gradients(int part, int parts, const StepResults& results,
+                             const GradientsLaunched& launched) {
+    const StepContext step = context(true);
     encoder_forward(step);
     head(step, results, true, parts);
     encoder_backward(step, parts == 1 ? launched : GradientsLaunched{});
@@ -266,6 +195,7 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
     head.hidden = activations_.head_hidden.as<float>();
     head.losses = results.losses;
     head.correct = results.correct;
+    head.now = step.now;
     head.batch = samples_;
     head.mean_over = samples_ * parts * settings_.processes;
     head.channels = step.shape.features();
@@ -289,8 +219,12 @@ void Model::head(const StepContext& step, const StepResults& results, bool backw
 
 void Model::update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
                    const StepResults& results) {
-    // A step that is left out counts all the same, in the schedule and here.
-    const auto t = static_cast<double>(step + 1);
+    begin_pass(pass_state(0, step, learning_rate, optimiser), true);
+    launch_update(optimiser, results);
+}
+
+void Model::launch_update(const OptimiserSettings& optimiser, const StepResults& results) {
+    const SpionPassState* now = context(true).now;
     if (loss_scale_) {
         if (results.not_finite == nullptr) throw InternalError("a scaled loss without counts");
         kernels_.next_loss_scale({.state = loss_scale_.as<SpionLossScale>(),
@@ -298,7 +232,8 @@ void Model::update(std::int64_t step, double learning_rate, const OptimiserSetti
                                   .not_finite = results.not_finite,
                                   .used = results.loss_scale,
                                   .count = parameters_.size(),
-                                  .growth_steps = settings_.loss_scale_growth});
+                                  .growth_steps = settings_.loss_scale_growth,
+                                  .now = now});
     }
     SpionAdamArguments adam{};
     adam.parameters = parameters_.value(0);
@@ -309,14 +244,12 @@ void Model::update(std::int64_t step, double learning_rate, const OptimiserSetti
     adam.not_finite = loss_scale_ ? nullptr : results.not_finite;  // counted already
     adam.loss_scale = loss_scale_.as<SpionLossScale>();
     adam.count = parameters_.size();
-    adam.learning_rate = static_cast<float>(learning_rate);
     adam.beta1 = static_cast<float>(optimiser.beta1);
     adam.beta2 = static_cast<float>(optimiser.beta2);
     adam.epsilon = static_cast<float>(optimiser.epsilon);
     adam.weight_decay = static_cast<float>(optimiser.weight_decay);
     adam.clip = static_cast<float>(optimiser.clip);
-    adam.bias1 = static_cast<float>(1.0 - std::pow(optimiser.beta1, t));
-    adam.bias2 = static_cast<float>(1.0 - std::pow(optimiser.beta2, t));
+    adam.now = now;
     kernels_.adamw(adam);
 }
 
@@ -331,7 +264,7 @@ void Model::set_loss_scale(const SpionLossScale& state) {
 }
 
 SpionAttentionArguments Model::attention_arguments(int layer) const {
-    return attention_views(context({}), layer);
+    return attention_views(context(false), layer);
 }
 
 std::vector<float> Model::logits() const {
@@ -360,7 +293,7 @@ std::vector<float> Model::logits() const {
 }
 
 std::int64_t Model::not_finite_items() const {
-    return (parameters_.size() + kSpionAdamValuesPerItem - 1) / kSpionAdamValuesPerItem;
+    return spion_adam_items(parameters_.size());
 }
 
 }  // namespace spion

@@ -44,13 +44,18 @@ struct OptimiserSettings {
     double clip = 1.0;
 };
 
-// Where a pass leaves what is read back later.
+// Where a pass leaves what is read back later: from where its SpionPassState says.
 struct StepResults {
     float* losses = nullptr;      // fp32 [B] cross entropy of each sample
     int* correct = nullptr;       // int32 [B] 1 where the prediction is right
     int* not_finite = nullptr;    // int32 [not_finite_items()], counts of gradients that are not
     float* loss_scale = nullptr;  // fp32 [1] of the step's gradients, where they are scaled
 };
+
+// What pass `pass`, whose gradients are of step `step`, both from 0, reads from device memory; the first
+// results are its own.
+SpionPassState pass_state(std::uint32_t pass, std::int64_t step, double learning_rate,
+                          const OptimiserSettings& optimiser);
 
 // The activation type on a device: fp32 on the host, bf16 or fp16 on a GPU. Throws UserError for
 // a precision that the host does not have.
@@ -65,8 +70,9 @@ class Model {
     // One for each layer, alive while passes run.
     void set_attention(std::vector<CompiledAttention*> layers);
 
-    // Copies a batch of up to settings.batch samples to the device; passes then use it.
-    void upload(const Batch& batch);
+    // Copies a batch of up to settings.batch samples to the device; passes then use it. `pass` goes with it, for
+    // the launch_... below.
+    void upload(const Batch& batch, const SpionPassState& pass = {});
 
     // Forward pass without dropout.
     void evaluate(const StepResults& results);
@@ -81,6 +87,13 @@ class Model {
     // AdamW with the gradients; `step` counts from 0.
     void update(std::int64_t step, double learning_rate, const OptimiserSettings& optimiser,
                 const StepResults& results);
+
+    // accumulate_gradients and update as launches alone, of the pass that was uploaded with the batch: the
+    // same ones for every pass, but for where the batch lies.
+    void launch_gradients(int part, int parts, const StepResults& results,
+                          const GradientsLaunched& launched = {});
+    void launch_update(const OptimiserSettings& optimiser, const StepResults& results);
+    std::size_t batch_buffer() const { return batch_; }  // where it lies, of two
 
     // Q, K, LSE and lengths of `layer` as the last pass left them (v, o and gradients as well): of
     // every sequence of the batch, those of the first tower first.
@@ -104,9 +117,13 @@ class Model {
 
   private:
     void compile_fused(KernelCache& cache);
-    StepContext context(SpionDropout dropout) const;
-    // The random numbers of a pass for every layer's attention, where it drops out.
-    void set_attention_dropout(std::uint32_t step, bool enabled);
+    // model_pass.cpp
+    void make_room_for_batches();
+    template <typename T>
+    void stage(std::size_t at, std::span<const T> values);
+    void stage_pass(const SpionPassState& pass, bool drops);
+    void begin_pass(const SpionPassState& pass, bool drops);  // copies it beside the batch at hand
+    StepContext context(bool drops) const;
     SpionNormMeanArguments norm_mean_arguments(const StepContext& step) const;  // no partials
     SpionTokenPositionArguments token_position_arguments(
         const StepContext& step) const;  // nor here
@@ -130,13 +147,12 @@ class Model {
     std::optional<FusedFeedForward> feed_forward_;
     std::vector<CompiledAttention*> attention_;  // [layers]
     int samples_ = 0;                            // B of the uploaded batch
-    // Lengths int32 [T, B], labels int32 [B], tokens uint16 [T, B, L]; the next batch comes while the last
-    // one is used.
+    // Lengths int32 [T, B], labels int32 [B], SpionPassState, SpionDropoutState [layers] of attention, tokens
+    // uint16 [T, B, L]; the next batch comes while the last one is used.
     std::array<Buffer, 2> batches_;
-    std::size_t batch_ = 0;                      // the one that passes use
-    std::size_t labels_at_ = 0, tokens_at_ = 0;  // bytes
-    std::vector<std::byte> staged_;  // a batch as it is copied: once a batch, not thrice
-    Buffer attention_dropout_;       // SpionDropoutState [layers]
+    std::size_t batch_ = 0;  // the one that passes use
+    std::size_t labels_at_ = 0, pass_at_ = 0, attention_at_ = 0, tokens_at_ = 0;  // bytes
+    std::vector<std::byte> staged_;  // a batch as it is copied: once a batch, not five times
     Buffer sums_;                    // fp32 [2, parameters]: gradients so far, and more
     Buffer loss_scale_;              // SpionLossScale; empty: gradients are not scaled
 };

@@ -59,6 +59,7 @@ struct TrainReport {
     double loss_scale = 0;                       // of the last step; 0: none
     std::optional<Divergence> divergence;        // the first, and whether training ended there
     std::size_t peak_bytes = 0;                  // of device memory
+    int captured_graphs = 0;                     // of the launches of steps
     int attention_batch = 0;                     // B of the launches below
     std::vector<AttentionTime> attention_times;  // [layers]; empty when no step was done
     std::optional<AttentionTime> dense_time;     // of one layer, when training turned sparse

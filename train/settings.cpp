@@ -48,6 +48,21 @@ Setting precision_setting(std::string_view group) {
         });
 }
 
+Setting graph_setting(std::string_view group) {
+    return words(
+        group, "graph",
+        "on: a GPU's steps are captured as CUDA graphs and replayed; off: each kernel is launched "
+        "by "
+        "itself, with the same results",
+        [](TrainSettings& s, std::string_view text, std::string_view given) {
+            if (text != "on" && text != "off") {
+                throw UserError("{} is '{}', but it takes on or off", given, text);
+            }
+            s.graph = text == "on";
+        },
+        [](const TrainSettings& s) { return std::string_view(s.graph ? "on" : "off"); });
+}
+
 std::vector<Setting> general_settings() {
     constexpr std::string_view group = "run";
     return {
@@ -95,6 +110,7 @@ std::vector<Setting> general_settings() {
                                                                                : "continue");
             }),
         precision_setting(group),
+        graph_setting(group),
         flag(group, "tensorboard", "write RUN/tensorboard, which TensorBoard shows",
              SPION_FIELD(tensorboard)),
         flag(group, "autotune", "measure attention's tile shapes and take the fastest",

@@ -49,6 +49,7 @@ struct TrainSettings {
     OnDivergence on_divergence = OnDivergence::kStop;
     bool tensorboard = false;  // RUN/tensorboard/ is written
     Precision precision = Precision::kAuto;
+    bool graph = true;  // a GPU's steps are captured and replayed, else launched kernel by kernel
 
     // Checkpoints (train/checkpoint.h).
     std::int64_t checkpoint_every = 0;  // steps

@@ -32,7 +32,8 @@ struct StepContext {
     const std::uint16_t* tokens = nullptr;                 // [B, L] on the device
     const int* lengths = nullptr;                          // [B] on the device
     const int* labels = nullptr;                           // [B] on the device
-    SpionDropout dropout{};                                // of this step; each use sets its stream
+    const SpionPassState* now = nullptr;                   // of this pass, on the device
+    SpionDropout dropout{};                                // of this pass; each use sets its stream
     const SpionDropoutState* attention_dropout = nullptr;  // [layers] on the device; null: none
 
     std::int64_t rows() const { return batch * shape.length; }  // N

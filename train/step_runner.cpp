@@ -29,7 +29,7 @@ bool StepRecord::left_out() const {
 
 StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
                        const OptimiserSettings& optimiser, int batch, int accumulate,
-                       std::int64_t steps_done, Communicator* ranks)
+                       std::int64_t steps_done, Communicator* ranks, bool graphs)
     : model_(&model),
       device_(&device),
       batches_(&batches),
@@ -42,48 +42,60 @@ StepRunner::StepRunner(Model& model, Device& device, BatchStream& batches,
       correct_(device, sizeof(int) * kPending * static_cast<std::size_t>(samples())),
       not_finite_(device,
                   sizeof(int) * kPending * static_cast<std::size_t>(model.not_finite_items())),
-      loss_scales_(device, sizeof(float) * kPending) {}
+      loss_scales_(device, sizeof(float) * kPending),
+      graphs_(device, graphs && alone()) {}
 
-StepResults StepRunner::results(int slot, int part) const {
-    const std::int64_t first = slot * samples() + std::int64_t{part} * batch_;
-    return {.losses = losses_.as<float>() + first,
-            .correct = correct_.as<int>() + first,
+StepResults StepRunner::results(int slot) const {
+    return {.losses = losses_.as<float>() + slot * samples(),
+            .correct = correct_.as<int>() + slot * samples(),
             .not_finite = not_finite_.as<int>() + slot * model_->not_finite_items(),
             .loss_scale = loss_scales_.as<float>() + slot};
 }
 
+// Adds up the gradients of the step's batches, and of those of the other processes.
 void StepRunner::run(double learning_rate) {
     if (full()) throw InternalError("{} steps are pending, none was collected", kPending);
     const auto slot = static_cast<int>(pending_.size());
-    add_up_gradients(slot);
-    model_->update(steps_done_, learning_rate, optimiser_, results(slot));
+    std::optional<GradientSums> sums;
+    if (!alone()) sums.emplace(*ranks_, model_->parameters().gradient(0));
+    for (int part = 0; part < accumulate_; ++part) {
+        const Batch batch = batches_->next();
+        if (slot == 0 && part == 0) device_->mark(0);
+        model_->upload(batch, state_of(slot, part, learning_rate));
+        const bool last = part + 1 == accumulate_;
+        const LaunchKind kind{.first = part == 0,
+                              .last = last,
+                              .buffer = model_->batch_buffer(),
+                              .samples = batch.size};
+        graphs_.run(kind, [&] { launch_pass(part, sums ? &*sums : nullptr); });
+    }
     device_->mark(slot + 1);
     ++steps_done_;
     pending_.push_back({.step = steps_done_, .learning_rate = learning_rate, .items = {}});
     must_look_ = device_->target().back_end == BackEnd::kHost && !last_step_is_finite();
 }
 
-// Of the step's batches, and of those of the other processes.
-void StepRunner::add_up_gradients(int slot) {
-    const bool alone = ranks_ == nullptr || ranks_->rank().alone();
-    const std::int64_t processes = alone ? 1 : ranks_->rank().count;
-    const std::int64_t process = alone ? 0 : ranks_->rank().index;
-    std::optional<GradientSums> sums;
+SpionPassState StepRunner::state_of(int slot, int part, double learning_rate) const {
+    const std::int64_t processes = alone() ? 1 : ranks_->rank().count;
+    const std::int64_t process = alone() ? 0 : ranks_->rank().index;
+    // Dropout draws anew for every pass, of any process.
+    const std::int64_t pass = (steps_done_ * accumulate_ + part) * processes + process;
+    SpionPassState state =
+        pass_state(static_cast<std::uint32_t>(pass), steps_done_, learning_rate, optimiser_);
+    state.first_sample = slot * samples() + std::int64_t{part} * batch_;
+    state.slot = slot;
+    return state;
+}
+
+void StepRunner::launch_pass(int part, GradientSums* sums) {
     GradientsLaunched launched;
-    if (!alone) {
-        sums.emplace(*ranks_, model_->parameters().gradient(0));
+    if (sums != nullptr) {
         launched = [&](std::int64_t first, std::int64_t count) { sums->launched(first, count); };
     }
-    for (int part = 0; part < accumulate_; ++part) {
-        const Batch batch = batches_->next();
-        if (slot == 0 && part == 0) device_->mark(0);
-        model_->upload(batch);
-        // Dropout draws anew for every pass, of any process.
-        const std::int64_t pass = (steps_done_ * accumulate_ + part) * processes + process;
-        model_->accumulate_gradients(static_cast<std::uint32_t>(pass), part, accumulate_,
-                                     results(slot, part), launched);
-    }
-    if (sums) sums->finish();
+    model_->launch_gradients(part, accumulate_, results(0), launched);
+    if (part + 1 < accumulate_) return;
+    if (sums != nullptr) sums->finish();
+    model_->launch_update(optimiser_, results(0));
 }
 
 // On the host: results lie in its memory, and the step is done.

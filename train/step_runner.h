@@ -10,6 +10,7 @@
 #include "train/data/dataset.h"
 #include "train/gradient_sums.h"
 #include "train/model.h"
+#include "train/step_graphs.h"
 
 namespace spion {
 
@@ -32,10 +33,11 @@ class StepRunner {
   public:
     // Everything is the caller's and must outlive the runner. A step has `accumulate` batches of
     // `batch` samples, whose gradients it adds up; steps_done: before this run. ranks: add up theirs
-    // too; null: this process is alone.
+    // too; null: this process is alone. graphs: the launches of a step are captured, which those of several
+    // processes are not, as their sums go on beside them.
     StepRunner(Model& model, Device& device, BatchStream& batches,
                const OptimiserSettings& optimiser, int batch, int accumulate = 1,
-               std::int64_t steps_done = 0, Communicator* ranks = nullptr);
+               std::int64_t steps_done = 0, Communicator* ranks = nullptr, bool graphs = false);
 
     // One step: upload, forward, backward, update. Asynchronous. Call collect() when full().
     void run(double learning_rate);
@@ -49,13 +51,20 @@ class StepRunner {
     // Waits for the pending steps and returns their records, oldest first.
     std::vector<StepRecord> collect();
 
+    // To be called before what a step launches changes.
+    void forget_graphs() { graphs_.forget(); }
+    bool captures() const { return graphs_.on(); }
+    int captured_graphs() const { return graphs_.captured(); }
+
   private:
     // One mark a step and one before the first fit into the device's 64 slots.
     static constexpr int kPending = 32;
-    StepResults results(int slot, int part = 0) const;
+    StepResults results(int slot) const;
+    bool alone() const { return ranks_ == nullptr || ranks_->rank().alone(); }
     std::int64_t samples() const { return std::int64_t{batch_} * accumulate_; }
     bool last_step_is_finite() const;
-    void add_up_gradients(int slot);
+    SpionPassState state_of(int slot, int part, double learning_rate) const;
+    void launch_pass(int part, GradientSums* sums);  // sums: null when alone
 
     Model* model_;
     Device* device_;
@@ -70,6 +79,7 @@ class StepRunner {
     Buffer correct_;                   // int32 [kPending, samples]
     Buffer not_finite_;                // int32 [kPending, items]
     Buffer loss_scales_;               // fp32 [kPending]
+    StepGraphs graphs_;
     std::chrono::steady_clock::time_point last_collect_ = std::chrono::steady_clock::now();
 };
 

@@ -80,7 +80,7 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
                    ranks.rank().index,
                ranks.rank().count, model_.shape().class_token()),
       runner_(model_, device, batches_, optimiser_settings(settings), settings.batch,
-              settings.accumulate, from == nullptr ? 0 : from->state.step, &ranks),
+              settings.accumulate, from == nullptr ? 0 : from->state.step, &ranks, settings.graph),
       checkpoints_(folder.path() / "checkpoints"),
       transition_(settings.layers,
                   {.fixed_step = settings.transition_step, .percent = settings.transition_change}),
@@ -105,6 +105,12 @@ Training::Training(const TrainSettings& settings, const TaskData& data, Device& 
         folder.write_kernel(*kernel, device.target().back_end);
     }
     progress.say(compiled_text(cache.counters()));
+    if (settings.graph && !runner_.captures() && device.target().back_end == BackEnd::kCuda) {
+        progress.say(
+            alone() ? "each kernel is launched by itself, as SPION_WAIT_AFTER_LAUNCH waits for it"
+                    : "each kernel is launched by itself: steps of several processes are not "
+                      "captured in CUDA graphs");
+    }
 }
 
 void Training::begin_dense() {

@@ -123,13 +123,13 @@ class Training {
     MetricsFile metrics_;
     std::optional<EventFile> events_;
     Model model_;
+    AttentionLayers attention_;  // dense: one for all layers; sparse: one a layer
     BatchStream batches_;
     StepRunner runner_;
     CheckpointFolder checkpoints_;
     CheckpointState saved_;        // best so far, and what was restored
     std::int64_t first_step_ = 0;  // steps done when this process began
     std::int64_t last_checkpoint_step_ = 0;
-    AttentionLayers attention_;              // dense: one for all layers; sparse: one a layer
     std::unique_ptr<ScoreMaps> score_maps_;  // in the dense phase, unless it never ends
     std::unique_ptr<HeadMaps> head_maps_;    // likewise, where a pattern is found in each head's
     Transition transition_;

@@ -59,6 +59,7 @@ TrainReport Training::finish() {
         record("test", *report_.test);
     }
     report_.steps_done = runner_.steps_done();
+    report_.captured_graphs = runner_.captured_graphs();
     time_attention();
     report_.dense_step_ms = median(dense_ms_);
     report_.first_sparse_step_ms = sparse_ms_.empty() ? 0 : sparse_ms_.front();

@@ -91,7 +91,8 @@ void Training::decide_tiers() {
     // Between two agreements one process may not wait for its steps while others go on.
     if (!alone() && runner_.pending() > 0) return;
     while (has_tensors && tiers_ != nullptr && tiers_->ready()) {
-        collect();  // frees the marks, and keeps the measurement out of step times
+        collect();                // frees the marks, and keeps the measurement out of step times
+        runner_.forget_graphs();  // the kernels in them may be replaced
         const TierVerdict verdict =
             tiers_->decide([this](int layer) { return model_.attention_arguments(layer); });
         progress_.say(verdict.text());
@@ -167,6 +168,7 @@ void Training::go_on_with(AttentionLayers sparse) {
     write_kernels(sparse);
     std::vector<CompiledAttention*> layers;
     for (const auto& layer : sparse) layers.push_back(layer.get());
+    runner_.forget_graphs();
     model_.set_attention(std::move(layers));
     attention_ = std::move(sparse);
     score_maps_.reset();

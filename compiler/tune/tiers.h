@@ -18,7 +18,7 @@ namespace spion {
 //   - where the tables are too large to bake (codegen/emit.h, why_not_baked);
 //   - where nothing is streamed at all;
 //   - where work items take more than kMostStepsWorthBaking steps on average: measured on an
-//     H200, tier 1 gains 1 to 3 % up to 13 steps and nothing from 25 on (docs/results.md).
+//     H200, tier 1 gains 1 to 3 % up to 13 steps and nothing from 25 on (docs/journal.md).
 constexpr double kMostStepsWorthBaking = 20;
 std::string why_not_tier1(const LayerPrograms& programs);
 

@@ -14,10 +14,12 @@
 #include "runtime/cuda/context_scope.h"
 #include "runtime/cuda/copy_ahead.h"
 #include "runtime/cuda/cublas.h"
+#include "runtime/cuda/cuda_graph.h"
 #include "runtime/cuda/cuda_kernel.h"
 #include "runtime/cuda/cuda_target.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/foreign.h"
+#include "runtime/cuda/launched_names.h"
 #include "runtime/cuda/nvrtc.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/cuda/tensor_map.h"
@@ -30,7 +32,6 @@ using driver_abi::Functions;
 using driver_abi::kSuccess;
 
 constexpr int kMarkSlots = 64;
-constexpr std::size_t kRememberedLaunches = 32;
 
 driver_abi::Pointer address_of(const void* data) {
     return reinterpret_cast<driver_abi::Pointer>(data);
@@ -38,14 +39,6 @@ driver_abi::Pointer address_of(const void* data) {
 
 double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (std::size_t{1} << 30);
-}
-
-const CudaKernel& cuda_kernel(const LoadedKernel& kernel) {
-    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
-    if (loaded == nullptr) {
-        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
-    }
-    return *loaded;
 }
 
 }  // namespace
@@ -65,7 +58,7 @@ struct CudaDevice::State {
     std::unordered_map<void*, std::size_t> allocations;
     std::size_t allocated_bytes = 0, peak_bytes = 0;
     std::array<driver_abi::Event, kMarkSlots> events{};
-    std::vector<std::string> launched;  // distinct, since the last wait, oldest first
+    LaunchedNames launched;
     std::unique_ptr<Staging> staging;
     std::unique_ptr<CopyAhead> ahead;  // once there is something to copy so
     void* workspace = nullptr;         // of cublas
@@ -75,12 +68,13 @@ struct CudaDevice::State {
     ContextScope enter() const { return {cuda, context}; }
 
     void check(driver_abi::Result result, const char* doing) const {
-        if (result != kSuccess && !launched.empty()) {
+        const std::vector<std::string>& names = launched.names();
+        if (result != kSuccess && !names.empty()) {
             throw DeviceError("{}: {}, after launching {}{}", doing, describe_driver_error(result),
-                              fmt::join(launched, ", "),
-                              launched.size() == 1 ? ""
-                                                   : "; with SPION_WAIT_AFTER_LAUNCH=1 in the "
-                                                     "environment the message names the one");
+                              fmt::join(names, ", "),
+                              names.size() == 1 ? ""
+                                                : "; with SPION_WAIT_AFTER_LAUNCH=1 in the "
+                                                  "environment the message names the one");
         }
         check_driver(result, doing);
     }
@@ -88,18 +82,6 @@ struct CudaDevice::State {
     void wait(const char* doing) {
         check(cuda.cuStreamSynchronize(stream), doing);
         launched.clear();
-    }
-
-    void remember(const std::string& entry) {
-        const auto found = std::find(launched.begin(), launched.end(), entry);
-        if (found != launched.end()) {
-            std::rotate(found, found + 1, launched.end());
-            return;
-        }
-        if (launched.size() == kRememberedLaunches) {
-            launched.erase(launched.begin());
-        }
-        launched.push_back(entry);
     }
 };
 
@@ -286,7 +268,7 @@ std::unique_ptr<LoadedKernel> CudaDevice::load(const std::string& entry,
 
 void CudaDevice::prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const {
     const ContextScope scope = state_->enter();
-    cuda_kernel(kernel).allow_shared_bytes(geometry.shared_bytes);
+    CudaKernel::of(kernel).allow_shared_bytes(geometry.shared_bytes);
 }
 
 void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geometry,
@@ -294,11 +276,29 @@ void CudaDevice::launch(const LoadedKernel& kernel, const LaunchGeometry& geomet
     State& s = *state_;
     prepare(kernel, geometry);
     launch_on(s.stream, kernel, geometry, arguments, 0);
-    s.remember(kernel.entry());
+    s.launched.remember(kernel.entry());
     if (s.wait_after_launch) {
         const ContextScope scope = s.enter();
         s.wait("running a kernel");
     }
+}
+
+bool CudaDevice::captures() const {
+    return !state_->wait_after_launch;
+}
+
+std::unique_ptr<LaunchGraph> CudaDevice::capture(const std::function<void()>& enqueue) {
+    State& s = *state_;
+    const ContextScope scope = s.enter();
+    return std::make_unique<CudaGraph>(s.cuda, s.context, s.stream, s.launched, enqueue);
+}
+
+void CudaDevice::replay(const LaunchGraph& graph) {
+    State& s = *state_;
+    const CudaGraph& captured = CudaGraph::of(graph);
+    const ContextScope scope = s.enter();
+    s.check(captured.launch(), "launching a graph");
+    s.launched.remember(captured.entries());
 }
 
 void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
@@ -318,7 +318,7 @@ void CudaDevice::launch_on(ForeignStream stream, const LoadedKernel& kernel,
         return;
     }
     const ContextScope scope = s.enter();
-    cuda_kernel(kernel).launch(geometry, arguments, static_cast<driver_abi::Stream>(stream));
+    CudaKernel::of(kernel).launch(geometry, arguments, static_cast<driver_abi::Stream>(stream));
 }
 
 void CudaDevice::fill_on(ForeignStream stream, void* device, unsigned char byte,
@@ -359,7 +359,7 @@ void CudaDevice::gemm(const Gemm& gemm) {
         s.cublas = std::make_unique<Cublas>(s.stream, s.workspace);
     }
     s.cublas->run(gemm);
-    s.remember("gemm");
+    s.launched.remember("gemm");
 }
 
 void CudaDevice::mark(int slot) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,6 +55,11 @@ class CudaDevice : public Device {
     using Device::launch;
     void launch(const LoadedKernel& kernel, const LaunchGeometry& geometry, const void* arguments,
                 std::size_t argument_bytes) override;
+
+    // Not where every launch is waited for.
+    bool captures() const override;
+    std::unique_ptr<LaunchGraph> capture(const std::function<void()>& enqueue) override;
+    void replay(const LaunchGraph& graph) override;
 
     void prepare(const LoadedKernel& kernel, const LaunchGeometry& geometry) const override;
     // Throw UserError when the stream is of another context, DeviceError when it cannot be captured.

@@ -40,6 +40,14 @@ CudaKernel::~CudaKernel() {
     }
 }
 
+const CudaKernel& CudaKernel::of(const LoadedKernel& kernel) {
+    const auto* loaded = dynamic_cast<const CudaKernel*>(&kernel);
+    if (loaded == nullptr) {
+        throw InternalError("kernel '{}' was not loaded by a GPU", kernel.entry());
+    }
+    return *loaded;
+}
+
 void CudaKernel::allow_shared_bytes(int bytes) const {
     if (bytes > allowed_shared_bytes_) {
         if (const auto result = cuda_.cuFuncSetAttribute(

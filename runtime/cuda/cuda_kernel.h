@@ -17,6 +17,8 @@ class CudaKernel : public LoadedKernel {
     CudaKernel(const driver_abi::Functions& functions, driver_abi::Context context,
                std::string entry, const KernelBinary& binary);
     ~CudaKernel() override;
+    // Throws InternalError for another device's.
+    static const CudaKernel& of(const LoadedKernel& kernel);
     CudaKernel(const CudaKernel&) = delete;
     CudaKernel& operator=(const CudaKernel&) = delete;
 

@@ -16,6 +16,8 @@ using Stream = struct StreamHandle*;
 using Event = struct EventHandle*;
 using Module = struct ModuleHandle*;
 using Function = struct FunctionHandle*;
+using Graph = struct GraphHandle*;
+using GraphExec = struct GraphExecHandle*;
 using Pointer = unsigned long long;  // CUdeviceptr
 
 constexpr Result kSuccess = 0;
@@ -73,6 +75,7 @@ struct LaunchConfig {
 
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr int kStreamNotCaptured = 0;
+constexpr int kCaptureOfThread = 1;  // other threads may allocate and load meanwhile
 constexpr unsigned kEventDefault = 0;
 constexpr unsigned kEventNoTiming = 2;
 
@@ -108,6 +111,12 @@ constexpr unsigned kEventNoTiming = 2;
     X(cuStreamWaitEvent, Result(Stream, Event, unsigned flags))                                 \
     X(cuStreamGetCtx, Result(Stream, Context*))                                                 \
     X(cuStreamIsCapturing, Result(Stream, int* status))                                         \
+    X(cuStreamBeginCapture_v2, Result(Stream, int mode))                                        \
+    X(cuStreamEndCapture, Result(Stream, Graph*))                                               \
+    X(cuGraphInstantiateWithFlags, Result(GraphExec*, Graph, unsigned long long flags))         \
+    X(cuGraphLaunch, Result(GraphExec, Stream))                                                 \
+    X(cuGraphExecDestroy, Result(GraphExec))                                                    \
+    X(cuGraphDestroy, Result(Graph))                                                            \
     X(cuEventCreate, Result(Event*, unsigned flags))                                            \
     X(cuEventDestroy_v2, Result(Event))                                                         \
     X(cuEventRecord, Result(Event, Stream))                                                     \

@@ -285,20 +285,24 @@ TEST_F(ApiOptions, PlansSayWhatIsNotAllowed) {
     const Plan of_heads = context().plan(attention);
     expect_status<UserError>([&] { of_heads.tables(Pattern::full(90, 32)); },
                              "the pattern has 1 patterns and the plan 4: give as many");
-    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
-                             "patterns of its heads");
-    attention.patterns = 0;
-    attention.key_length = 40;
-    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
-                             "keys of another length");
-    attention.key_length = 0;
-    attention.relative_bias = 16;
-    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
-                             "leave relative_bias 0");
-    attention.relative_bias = 0;
-    attention.score = "score / 2";
-    expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); },
-                             "leave score null");
+}
+
+TEST_F(ApiOptions, DiscoverySaysWhatItDoesNotPool) {
+    const auto refuses = [](const Attention& attention, const std::string& words) {
+        expect_status<UserError>([&] { context().discoverer(attention, {.block = 32}); }, words);
+    };
+    const Attention plain{.heads = 4, .length = 90, .block = 32, .dtype = DType::kFp32};
+    const auto with = [&](auto change) {
+        Attention attention = plain;
+        change(attention);
+        return attention;
+    };
+    refuses(with([](Attention& a) { a.patterns = 4; }), "patterns of its heads");
+    refuses(with([](Attention& a) { a.key_length = 40; }), "keys of another length");
+    refuses(with([](Attention& a) { a.relative_bias = 16; }), "leave relative_bias 0");
+    refuses(with([](Attention& a) { a.score = "score / 2"; }), "leave score null");
+    refuses(with([](Attention& a) { a.spans = true; }), "leave spans 0");
+    refuses(with([](Attention& a) { a.spans = a.varlen = true; }), "leave varlen 0");
 }
 
 TEST_F(ApiOptions, PatternsOfHeadsAreKeptApart) {

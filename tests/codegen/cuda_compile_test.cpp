@@ -116,6 +116,33 @@ TEST_P(CudaCompile, PaddedDimensionsHaveNoSpills) {
     compile_all(jobs);
 }
 
+// Sums of D = 80 in tiles of 128 columns.
+TEST(CudaCompilePadded, SumsAreMultipliedAsWideAsD) {
+    const Target target = cuda_target(90);
+    if (const auto problem = nvrtc_problem(target.arch)) GTEST_SKIP() << *problem;
+    int found = 0;
+    for (const CompileJob& job : test::padded_jobs(target)) {
+        const std::string& text = job.source.text;
+        if (text.find("sm90/wgmma") == std::string::npos ||
+            text.find("kKeyDim = 80 }") == std::string::npos ||
+            job.source.entry == "attention_delta") {
+            continue;
+        }
+        std::string ptx;
+        compile_with_nvrtc({.entry = job.source.entry,
+                            .text = text,
+                            .includes = job.source.includes,
+                            .arch = target.arch,
+                            .features = "",
+                            .options = nvrtc_options(),
+                            .compiler = nvrtc_version()},
+                           &ptx);
+        EXPECT_NE(ptx.find("m64n80k16"), std::string::npos) << text;
+        ++found;
+    }
+    EXPECT_GE(found, 4);
+}
+
 TEST_P(CudaCompile, ScoreSummaryHasNoSpills) {
     compile_all(test::summary_jobs(target));
 }

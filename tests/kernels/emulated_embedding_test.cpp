@@ -7,6 +7,7 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/embedding_problem.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/given_step.h"
 #include "tests/kernels/guarded_output.h"
 #include "tests/support/seed.h"
 
@@ -32,6 +33,8 @@ class EmulatedEmbeddingTables : public testing::TestWithParam<EmulatedEmbedding>
         auto x = guarded_output<std::uint16_t>(static_cast<std::int64_t>(problem.d_x.size()));
         auto kept = guarded_output<unsigned>(static_cast<std::int64_t>(problem.kept.size()));
         SpionTokenPositionArguments arguments = problem.arguments();
+        const GivenStep given(arguments.draws, random() % 2 == 0);
+        arguments.draws = given.draws();
         arguments.x = x.data();
         arguments.kept = kept.data();
         launch(FusedEmbeddingKernel::kTokenPositionForward,

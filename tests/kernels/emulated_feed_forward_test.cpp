@@ -8,6 +8,7 @@
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
 #include "tests/kernels/feed_forward_problem.h"
+#include "tests/kernels/given_step.h"
 #include "tests/kernels/guarded_output.h"
 #include "tests/support/seed.h"
 
@@ -33,6 +34,7 @@ class EmulatedFeedForwardPart : public testing::TestWithParam<EmulatedFeedForwar
         for (const auto* input : {&problem.x, &problem.weight1, &problem.weight2}) {
             emulation::allow_reads(input->data(), input->size() * 2);
         }
+        const GivenStep given(problem.dropout, random() % 2 == 0);
         const SpionFeedForwardArguments arguments{.x = problem.x.data(),
                                                   .weight1 = problem.weight1.data(),
                                                   .bias1 = problem.bias1.data(),
@@ -43,7 +45,7 @@ class EmulatedFeedForwardPart : public testing::TestWithParam<EmulatedFeedForwar
                                                   .y = y.data(),
                                                   .rows = rows,
                                                   .rows_per_item = rows_per_item,
-                                                  .dropout = problem.dropout};
+                                                  .dropout = given.draws()};
         const auto kernel = std::string(GetParam().name) == "feed_forward_paper"
                                 ? emulated_feed_forward_paper::feed_forward
                                 : emulated_feed_forward_wide::feed_forward;

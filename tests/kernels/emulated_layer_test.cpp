@@ -7,6 +7,7 @@
 
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/given_step.h"
 #include "tests/kernels/guarded_output.h"
 #include "tests/kernels/layer_problem.h"
 #include "tests/kernels/norm_mean_problem.h"
@@ -106,6 +107,8 @@ class EmulatedLayerRows : public testing::TestWithParam<EmulatedLayer> {
         auto mean = guarded_output<float>(problem.rows), rstd = guarded_output<float>(problem.rows);
         SpionNormLinearArguments first = problem.norm_linear();
         auto kept = guarded_output<unsigned>(static_cast<std::int64_t>(problem.kept.size()));
+        const GivenStep given(first.draws, seed_ % 2 == 0);
+        first.draws = given.draws();
         first.y = y.data();
         first.kept = kept.data();
         first.mean = mean.data();

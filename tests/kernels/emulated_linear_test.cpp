@@ -7,6 +7,7 @@
 
 #include "tests/kernels/cuda_emulation.h"
 #include "tests/kernels/emulated_linears.h"
+#include "tests/kernels/given_step.h"
 #include "tests/kernels/guarded_output.h"
 #include "tests/kernels/linear_problem.h"
 #include "tests/support/seed.h"
@@ -44,6 +45,7 @@ class EmulatedLinearBackward : public testing::TestWithParam<EmulatedLinear> {
         for (const auto* input : {&problem.d_y, &problem.hidden, &problem.x}) {
             emulation::allow_reads(input->data(), input->size() * 2);
         }
+        const GivenStep given(problem.dropout, random() % 2 == 0);
         const SpionLinearBackwardArguments arguments{.d_y = problem.d_y.data(),
                                                      .hidden = problem.hidden.data(),
                                                      .x = problem.x.data(),
@@ -52,7 +54,7 @@ class EmulatedLinearBackward : public testing::TestWithParam<EmulatedLinear> {
                                                      .partials = partials.data(),
                                                      .rows = rows,
                                                      .rows_per_item = rows_per_item,
-                                                     .dropout = problem.dropout};
+                                                     .dropout = given.draws()};
         const Kernel kernel = find(GetParam().name);
         emulation::launch(items, 256, fused_linear_shared_bytes(problem.shape),
                           static_cast<unsigned>(random()), [&] { kernel(arguments); });

@@ -97,12 +97,36 @@ class TrainClassifier : public StepKernelTest {
         }
         expect_near("losses", floats(on_device.losses, batch), expected.losses, float_tolerance());
         EXPECT_EQ(ints(on_device.correct, batch), expected.correct);
+        expect_results_from(2, arguments, expected);
 
         arguments.d_pooled = on_device.d_pooled.as<float>();
         compiled.classifier_forward_backward(arguments);
         compiled.classifier_weight_gradients(arguments);
         expect_outputs(on_device, expected);
         expect_scales(on_device, head, arguments, expected);
+    }
+
+    // Losses and predictions lie where the pass's state says, and nothing before.
+    void expect_results_from(std::size_t first, SpionClassifierArguments arguments,
+                             const HeadResult& expected) {
+        const std::size_t count = first + expected.losses.size();
+        const Buffer losses = poisoned_floats(count), correct = poisoned_floats(count),
+                     now = upload_state({.first_sample = static_cast<long long>(first)});
+        arguments.losses = losses.as<float>();
+        arguments.correct = correct.as<int>();
+        arguments.now = now.as<SpionPassState>();
+        kernels(shapes()[0]).classifier_forward_backward(arguments);
+        Values found = floats(losses, count);
+        std::vector<int> right = ints(correct, count);
+        for (std::size_t i = 0; i < first; ++i) {
+            EXPECT_TRUE(std::isnan(found[i]));
+            EXPECT_EQ(right[i], -1);
+        }
+        const auto before = static_cast<std::ptrdiff_t>(first);
+        found.erase(found.begin(), found.begin() + before);
+        right.erase(right.begin(), right.begin() + before);
+        expect_near("losses", found, expected.losses, float_tolerance());
+        EXPECT_EQ(right, expected.correct);
     }
 
     void expect_outputs(const OnDevice& on_device, const HeadResult& expected) {

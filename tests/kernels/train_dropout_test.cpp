@@ -49,7 +49,7 @@ class TrainDropout : public StepKernelTest {
         arguments.mean = mean.as<float>();
         arguments.rstd = rstd.as<float>();
         arguments.rows = static_cast<long long>(rows);
-        arguments.dropout = dropout;
+        arguments.dropout = as_given(dropout);
         kernels(shape).residual_norm_forward(arguments);
         return activations(x_out, count);
     }

@@ -76,7 +76,7 @@ class TrainEmbedding : public StepKernelTest {
         arguments.rows = static_cast<long long>(rows);
         arguments.length = static_cast<int>(c.length);
         arguments.vocabulary = c.shape.vocabulary;
-        arguments.dropout = dropout;
+        arguments.dropout = as_given(dropout);
         kernels(c.shape).embedding_forward(arguments);
         kernels(c.shape).embedding_backward(arguments);
         kernels(c.shape).embedding_position_backward(arguments);

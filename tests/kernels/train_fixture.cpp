@@ -125,6 +125,20 @@ SpionDropout StepKernelTest::random_dropout(bool enabled) {
             .enabled = enabled ? 1 : 0};
 }
 
+SpionDropout StepKernelTest::as_given(SpionDropout dropout) {
+    if (uniform(0, 1) == 0) return dropout;
+    states_.push_back(upload_state({.pass = dropout.step}));
+    dropout.now = states_.back().as<SpionPassState>();
+    dropout.step ^= 1;
+    return dropout;
+}
+
+Buffer StepKernelTest::upload_state(const SpionPassState& now) {
+    Buffer buffer(*device_, sizeof now);
+    device_->copy_in(buffer.data(), &now, sizeof now);
+    return buffer;
+}
+
 Values StepKernelTest::as_held(Values values) const {
     for (double& value : values) {
         value = on_gpu() ? from_bf16(to_bf16(value)) : static_cast<float>(value);

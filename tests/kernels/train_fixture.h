@@ -32,6 +32,9 @@ class StepKernelTest : public ::testing::Test {
     StepKernels& kernels(const StepShape& shape);
     // Of random seed, step and stream.
     SpionDropout random_dropout(bool enabled);
+    // The same draws, of a step that is read from device memory, or as it is.
+    SpionDropout as_given(SpionDropout dropout);
+    Buffer upload_state(const SpionPassState& now);
 
     // `count` normal values, exactly as the device will hold them.
     Values random_activations(std::size_t count);
@@ -61,6 +64,7 @@ class StepKernelTest : public ::testing::Test {
     std::mt19937_64 random_;
 
   private:
+    std::vector<Buffer> states_;  // of as_given
     std::size_t activation_bytes() const { return on_gpu() ? 2 : 4; }
     Buffer poisoned(std::size_t bytes);
     Values as_held(Values values) const;

@@ -35,7 +35,7 @@ class TrainGelu : public StepKernelTest {
         arguments.d_x = d_x.data();
         arguments.d_bias_partials = partials.as<float>();
         arguments.rows = static_cast<long long>(rows);
-        arguments.dropout = dropout;
+        arguments.dropout = as_given(dropout);
         kernels(shape).gelu_dropout_forward(arguments);
         kernels(shape).gelu_dropout_backward(arguments);
 

@@ -46,7 +46,7 @@ class TrainNorm : public StepKernelTest {
         arguments.mean = mean.as<float>();
         arguments.rstd = rstd.as<float>();
         arguments.rows = static_cast<long long>(c.rows);
-        arguments.dropout = dropout;
+        arguments.dropout = as_given(dropout);
         kernels(c.shape).residual_norm_forward(arguments);
 
         // The sum is held against the reference, and then what follows from it as stored.

@@ -33,28 +33,30 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 
 * **wgmma**: warpgroups and tensor copies of Hopper; **warps**: a warp a work item, Hopper; **mma**:
   mma.sync and fp32's units, any GPU from compute capability 8.0 on; **vectors**: the CPU's.
-* **delta / gradients**: delta first, then one kernel for all gradients (Hopper, blocks of 128, D = 64
-  and 128). It pays where a key block meets many query blocks, and what is shown is for sparse patterns of L = 1024: so no cell
+* **delta / gradients**, the fused backward: delta first, then one kernel for all gradients (Hopper, blocks of 128, the wider of D and
+  Dv from 40 to 128). It pays where a key block meets many query blocks, and what is shown is for sparse patterns of L = 1024: so no cell
   has it. Whether that way is taken is weighed for L and the `typical` pattern, and `plan.explain()` says which it was and why.
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes;
-  causal masks and masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
+  causal masks, and but for the fused backward masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
   which the bodies may be others: `plan.explain()` says which.
-* So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C,
-  C++, NumPy, PyTorch, and Hugging Face but for slopes. All of these bodies have them, but two: delta / gradients has sinks alone, and a warp has no softcap in dK and dV. The split
-  backward, or mma, is taken there.
+* So it is with dropout of probabilities, softcap, ALiBi slopes and sinks (with their gradient), in every way in: C, C++, NumPy,
+  PyTorch, and Hugging Face but for slopes. All of these bodies have them, but three: delta / gradients has sinks alone, and warps,
+  and wgmma where the wider of D and Dv is above 64, have no softcap in dK and dV. The split backward, or mma, is taken there, and mma
+  also where several at once leave wgmma no registers above D = 64.
 * Sequences end to end (varlen): in C, C++, NumPy, PyTorch, Hugging Face and the command, in all bodies but the fused backward; one
   pattern, cut to each sequence, or patterns of each sequence's own, and keys that are sequences of their own, but in Hugging Face, where
   there is one pattern and as many keys as queries.
-* V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies but the fused backward; where D and Dv
-  come to tiles of unlike width, 32, 64 or 128 columns, mma takes the place of wgmma and warps.
+* V and O may be Dv wide and Q and K D: in C, C++, NumPy, PyTorch and the command, in all bodies. The wider of the two decides which, as
+  tiles of Q, K, V and O are equally wide.
 * A bias by relative position with its gradient (`relative_bias`, docs/ir.md): in C, C++, NumPy, PyTorch and the command, in all
   bodies but the fused backward and dK and dV of warps. Discovery from Q and K has none.
-* A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients and a warp's dK and
-  dV.
-* Another number of keys than of queries and patterns of heads are in every way in too, and in all bodies but the fused backward. A pattern a
-  query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and from D = 176 on (144 for 4-byte
-  types) by the CPU alone.
-* Refused by a sentence: discovery from Q and K with masks of spans or other numbers of keys; other dtypes, D that is no multiple of 8 from 16 to 256.
+* A user's expression of scores (`score`, docs/ir.md): in every way in; in all bodies but delta / gradients, and dK and dV of
+  warps and of wgmma where the wider of D and Dv is above 64.
+* Another number of keys than of queries is in every way in too, and in all bodies; so are patterns of heads, but for the fused backward. A
+  pattern a query head under grouped heads has dK and dV by mma.sync (or the CPU) alone, and by the CPU alone where the wider of D and Dv is
+  168 or more (136 for 4-byte types).
+* Refused by a sentence: other dtypes, other blocks, D or Dv that is no multiple of 8 from 16 to 256; discovery from Q and K with masks
+  of spans, sequences end to end, another number of keys, a bias or an expression of scores.
 * `libspion_torch.so` (PyTorch without Python) has the same operators as `spion.torch`, without gradients of its own.
 * Kernels for compute capabilities 10.0 and 12.0 are compiled and have never run.
 * PyTorch: tested with 2.15 (every run of the tests) and, the oldest promised, 2.10 on the host.

@@ -113,6 +113,7 @@ static_assert(kDeviceSharedBytesPerBlockOptIn ==
               CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
 static_assert(kPointerContext == CU_POINTER_ATTRIBUTE_CONTEXT);
 static_assert(kStreamNotCaptured == CU_STREAM_CAPTURE_STATUS_NONE);
+static_assert(kCaptureOfThread == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 static_assert(kPointerMemoryType == CU_POINTER_ATTRIBUTE_MEMORY_TYPE);
 static_assert(kPointerDeviceOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
 static_assert(kMemoryOfDevice == CU_MEMORYTYPE_DEVICE);

@@ -74,17 +74,18 @@ inline std::vector<std::string> cells(const std::string& line) {
     return result;
 }
 
-// Begins a run, or goes on with one that has left the folder.
+// Begins a run, or goes on with one that has left the folder. On a device of the settings, or another.
 inline Outcome run(const TrainSettings& settings, const std::filesystem::path& path,
-                   const Checkpoint* from = nullptr) {
+                   const Checkpoint* from = nullptr, Device* on = nullptr) {
     check(settings);
-    const auto device = open_device(settings.device);
+    const auto opened = on == nullptr ? open_device(settings.device) : nullptr;
+    Device& device = on == nullptr ? *opened : *on;
     const TaskData data = task_named(settings.task).load(settings, [](std::string_view) {});
     KernelCache cache(test_cache_root());
     RunFolder folder = from == nullptr ? RunFolder(path) : RunFolder::of_run(path);
     if (from == nullptr) folder.write_config(to_toml(settings));
     Progress progress([](std::string_view) {}, [] { return Terminal{}; });
-    Outcome result{.report = train(settings, data, *device, cache, folder, progress, from),
+    Outcome result{.report = train(settings, data, device, cache, folder, progress, from),
                    .rows = {}};
     std::istringstream metrics(read_file(folder.metrics_file()));
     std::string line;

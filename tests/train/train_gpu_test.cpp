@@ -6,6 +6,7 @@
 #include "runtime/cuda/cuda_device.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/seed.h"
+#include "tests/train/graph_runs.h"
 #include "tests/train/model_on_device.h"
 #include "tests/train/tiny_run.h"
 
@@ -150,6 +151,30 @@ TEST_F(TrainOnGpu, FindsAPatternAHead) {
             << "row " << i;
     }
     EXPECT_EQ(run(settings, folder.file("2")).summary_of_losses(), first.summary_of_losses());
+}
+
+Outcome run_on_gpu(const TrainSettings& settings, const std::filesystem::path& folder,
+                   const Checkpoint* from) {
+    return run(settings, folder, from);
+}
+
+TEST_F(TrainOnGpu, GraphsGiveTheBitsOfSingleLaunches) {
+    for (const auto& [name, settings] : graph_runs(DeviceChoice::kCuda)) {
+        SCOPED_TRACE(name);
+        expect_graphs_change_nothing(settings, run_on_gpu);
+    }
+}
+
+TEST_F(TrainOnGpu, GraphsLeaveOutWhatOverflowsInFp16) {
+    for (auto& [name, settings] : graph_runs(DeviceChoice::kCuda)) {
+        if (name != "plain" && name != "wide") continue;
+        SCOPED_TRACE(name);
+        settings.precision = Precision::kFp16;
+        settings.loss_scale = 1U << 30;
+        const Outcome run = expect_graphs_change_nothing(settings, run_on_gpu);
+        EXPECT_GT(run.report.skipped_steps, 0);
+        EXPECT_LT(run.report.skipped_steps, settings.steps);
+    }
 }
 
 TEST_F(TrainOnGpu, FitsATinyBatch) {

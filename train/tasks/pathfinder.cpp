@@ -195,7 +195,7 @@ const Task kPathfinderTask = {
     .load_unlabelled = load_unlabelled,
     .recipe =
         R"(Pictures are generated when no --data is given, with the published parameters, and have the
-statistics of the authors' own (docs/results.md):
+statistics of the authors' own (docs/journal.md):
     spion train pathfinder --out RUN
 Long Range Arena's own (200000, of which a tenth each is held out for validation and test) are
 lra_release/lra_release/pathfinder32/ of its archive lra_release.gz:

@@ -14,7 +14,7 @@ constexpr int kBlock = 128;
 constexpr int kTileElements = 8192;  // of a streamed tile: rows times D
 constexpr int kStages = 2;
 constexpr int kDeltaRows = 64;
-// Fitted to medians of an H200 (docs/results.md), D of 64 and 128.
+// Fitted to medians of an H200 (docs/journal.md), D of 64 and 128.
 constexpr WgmmaExposed kExposed{.products = 1.63, .scores = 0.53};
 // Of a work item and column of D: its partial dQs wait for those of others.
 constexpr double kWaitingClocks = 182;

@@ -48,9 +48,10 @@ std::string why_not(const KernelCase& launch) {
     }
     if (item_walks(launch.attention, launch.role) > 1 && is_dv_then_dk(launch)) {
         return fmt::format(
-            "D={} in {} has dV and dK computed one after the other, on GPUs, where query heads "
-            "that share a head of K and V share its pattern",
-            launch.attention.head_dim, to_string(launch.attention.dtype));
+            "D={} and Dv={} in {} have dV and dK computed one after the other, on GPUs, where "
+            "query heads that share a head of K and V share its pattern",
+            launch.attention.head_dim, launch.attention.value_head_dim(),
+            to_string(launch.attention.dtype));
     }
     return "";
 }

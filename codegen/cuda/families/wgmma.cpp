@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kGroupRows = 64;  // that a warpgroup multiplies
 constexpr int kMostStages = 4, kFewestStages = 2;
-// Fitted to medians of an H100 and an H200 at once (docs/results.md), D of 32, 64 and 128.
+// Fitted to medians of an H100 and an H200 at once (docs/journal.md), D of 32, 64 and 128.
 constexpr WgmmaExposed kForwardExposed{.products = 0.83, .scores = 0.7};
 constexpr WgmmaExposed kQueryGradientExposed{.products = 1.51, .scores = 0.458};
 constexpr WgmmaExposed kKeyValueGradientExposed{.products = 1.79, .scores = 0.492};

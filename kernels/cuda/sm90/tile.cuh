@@ -17,6 +17,9 @@ enum : int { kSwizzleAtomColumns = kSwizzleAtomBytes / 2 };
 enum : int { kSwizzleAtoms = kRowBytes / kSwizzleAtomBytes };
 enum : int { kGroupRows = 64 };  // stationary rows of a warpgroup
 enum : int { kGroupTileBytes = kGroupRows * kRowBytes };
+// Accumulator tiles of a result as wide as Q and K, and as V: of a tile's columns those that exist,
+// in steps of 16.
+enum : int { kKeyTiles = (kKeyDim + 15) / 16 * 2, kValueTiles = (kValueDim + 15) / 16 * 2 };
 
 // A descriptor is start / 16, the pitch of swizzle atoms / 16 at bit 16 (only read across rows),
 // the pitch of groups of 8 rows / 16 at bit 32, and the swizzle at bit 62.
@@ -63,22 +66,22 @@ SPION_DEVICE void start_scores(float (&acc)[kRows / 8][4], unsigned stationary, 
     }
 }
 
-// acc[64, D] += left[64, 16 * kSteps] * streamed[16 * kSteps, D]; of these the contraction over
-// steps of 16 from kFirst until kEnd.
-template <int kFirst, int kEnd, int kSteps>
-SPION_DEVICE void start_part_of_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
+// acc[64, 8 * kTiles] += left[64, 16 * kSteps] * streamed[16 * kSteps, 8 * kTiles]; of these the
+// contraction over steps of 16 from kFirst until kEnd.
+template <int kFirst, int kEnd, int kTiles, int kSteps>
+SPION_DEVICE void start_part_of_sum(float (&acc)[kTiles][4], const unsigned (&left)[kSteps][4],
                                     unsigned streamed) {
     static_assert(kFirst % 2 == 0 && kEnd % 2 == 0);
     const unsigned long long right = tile_descriptor<16 * kSteps>(streamed);
 #pragma unroll
     for (int step = kFirst; step < kEnd; step += 2) {
-        Wgmma<Element, kHeadDim>::template products<kSwizzleAtomBytes>(
+        Wgmma<Element, 8 * kTiles>::template products<kSwizzleAtomBytes>(
             acc, left[step], left[step + 1], right + step * kSwizzleAtomBytes);
     }
 }
 
-template <int kSteps>
-SPION_DEVICE void start_sum(float (&acc)[kHeadTiles][4], const unsigned (&left)[kSteps][4],
+template <int kTiles, int kSteps>
+SPION_DEVICE void start_sum(float (&acc)[kTiles][4], const unsigned (&left)[kSteps][4],
                             unsigned streamed) {
     start_part_of_sum<0, kSteps>(acc, left, streamed);
 }
@@ -116,7 +119,7 @@ SPION_DEVICE void zero_rows(unsigned tile, int first, int id) {
     bar_sync(id, 128);
 }
 
-// A warp's 16 rows of a result [64, D] on their way to global memory, 16 bytes a lane, through its
+// A warp's 16 rows of a result as wide as a tile or less, on their way to global memory, 16 bytes a lane, through its
 // rows of a tile of the warpgroup. Once they have been taken from there, the tile may be filled
 // anew.
 struct ResultRows {
@@ -124,7 +127,8 @@ struct ResultRows {
     uint4 chunks[16 / kAtOnce];
 
     // Rows g of `acc` scaled by factor[0], rows g + 8 by factor[1], rounded.
-    __device__ __forceinline__ void take(unsigned tile, const float (&acc)[kHeadTiles][4],
+    template <int kTiles>
+    __device__ __forceinline__ void take(unsigned tile, const float (&acc)[kTiles][4],
                                          const float (&factor)[2]) {
         const int warp_row = warp_index() % 4 * 16;
         // A store's matrices: rows 0 to 7 and 8 to 15 of 8 columns, then of the next 8. A tile
@@ -134,7 +138,7 @@ struct ResultRows {
             tile + swizzled(warp_row + matrix % 2 * 8 + lane_index() % 8, matrix / 2 * 16);
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < kHeadTiles; j += 2) {
+        for (int j = 0; j < kTiles; j += 2) {
             unsigned values[4];
 #pragma unroll
             for (int i = 0; i < 4; ++i) {

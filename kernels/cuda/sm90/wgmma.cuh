@@ -25,17 +25,20 @@
 // Operand lists: the accumulator's registers are %0, %1, ...
 #define SPION_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define SPION_NAMES_16 SPION_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SPION_NAMES_32 \
-    SPION_NAMES_16     \
-    ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define SPION_NAMES_64                                                                 \
-    SPION_NAMES_32                                                                     \
-    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
-    ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define SPION_NAMES_24 SPION_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define SPION_NAMES_32 SPION_NAMES_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define SPION_NAMES_40 SPION_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define SPION_NAMES_48 SPION_NAMES_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define SPION_NAMES_56 SPION_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define SPION_NAMES_64 SPION_NAMES_56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 #define SPION_ACC_4(j) "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3])
 #define SPION_ACC_8(j) SPION_ACC_4(j), SPION_ACC_4(j + 1)
 #define SPION_ACC_16(j) SPION_ACC_8(j), SPION_ACC_8(j + 2)
+#define SPION_ACC_24(j) SPION_ACC_16(j), SPION_ACC_8(j + 4)
 #define SPION_ACC_32(j) SPION_ACC_16(j), SPION_ACC_16(j + 4)
+#define SPION_ACC_40(j) SPION_ACC_32(j), SPION_ACC_8(j + 8)
+#define SPION_ACC_48(j) SPION_ACC_32(j), SPION_ACC_16(j + 8)
+#define SPION_ACC_56(j) SPION_ACC_48(j), SPION_ACC_8(j + 12)
 #define SPION_ACC_64(j) SPION_ACC_32(j), SPION_ACC_32(j + 8)
 
 #define SPION_MMA(type, n, registers, operands)                                         \
@@ -80,11 +83,21 @@
 
 template <typename E, int kColumns>
 struct Wgmma;
+SPION_WGMMA(Bf16, "bf16.bf16", 16, 8, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
 SPION_WGMMA(Bf16, "bf16.bf16", 32, 16, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
+SPION_WGMMA(Bf16, "bf16.bf16", 48, 24, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33)
 SPION_WGMMA(Bf16, "bf16.bf16", 64, 32, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41)
+SPION_WGMMA(Bf16, "bf16.bf16", 80, 40, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49)
+SPION_WGMMA(Bf16, "bf16.bf16", 96, 48, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57)
+SPION_WGMMA(Bf16, "bf16.bf16", 112, 56, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65)
 SPION_WGMMA(Bf16, "bf16.bf16", 128, 64, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73)
+SPION_WGMMA(Fp16, "f16.f16", 16, 8, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
 SPION_WGMMA(Fp16, "f16.f16", 32, 16, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
+SPION_WGMMA(Fp16, "f16.f16", 48, 24, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33)
 SPION_WGMMA(Fp16, "f16.f16", 64, 32, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41)
+SPION_WGMMA(Fp16, "f16.f16", 80, 40, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49)
+SPION_WGMMA(Fp16, "f16.f16", 96, 48, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57)
+SPION_WGMMA(Fp16, "f16.f16", 112, 56, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65)
 SPION_WGMMA(Fp16, "f16.f16", 128, 64, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73)
 
 // Neither reads nor writes of acc move across this.

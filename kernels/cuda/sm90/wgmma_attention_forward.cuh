@@ -52,7 +52,7 @@ struct Consumer {
     }
 
     // O += P V of the next value tile, of whose rows the first `valid` count.
-    __device__ __forceinline__ void start_output(float (&out)[kHeadTiles][4],
+    __device__ __forceinline__ void start_output(float (&out)[kValueTiles][4],
                                                  Operand& probabilities, int valid) {
         mbarrier_wait(stage_full(value.index, 1), value.parity);
         const unsigned tile = stage_tile(value.index, 1);
@@ -64,7 +64,7 @@ struct Consumer {
         start_sum(out, probabilities, tile);
         wgmma_commit_group();
     }
-    __device__ __forceinline__ void finish_output(float (&out)[kHeadTiles][4],
+    __device__ __forceinline__ void finish_output(float (&out)[kValueTiles][4],
                                                   Operand& probabilities) {
         wgmma_wait_group<0>();
         warpgroup_fence_operand(out);
@@ -76,7 +76,7 @@ struct Consumer {
     // P of the next step, while P V of the step before is under way.
     __device__ __forceinline__ void advance(StepSumSoftmax& softmax,
                                             float (&scores)[kScoreTiles][4],
-                                            float (&out)[kHeadTiles][4], unsigned query_tile,
+                                            float (&out)[kValueTiles][4], unsigned query_tile,
                                             Operand& before, Operand& next, int valid,
                                             StepElements<false>& elements) {
         const unsigned gather_mask = start_step(scores, query_tile);
@@ -116,7 +116,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     // A step may have nothing for the warp's rows, or for one of them.
     if constexpr (kPacked || kElementsMasked) softmax.start_finite();
     softmax.add_sink(sink_exponent(args, plan.head()));
-    float out[kHeadTiles][4];
+    float out[kValueTiles][4];
     set_zero(out);
 
     if (plan.steps() > 0) {

@@ -137,7 +137,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         if (valid < kGroupRows) zero_rows<kGroupRows>(key_tile, max(valid, 0), 1 + group);
     }
 
-    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    float key_gradient[kKeyTiles][4], value_gradient[kValueTiles][4];
     set_zero(key_gradient);
     set_zero(value_gradient);
     Operand probabilities, operand;

@@ -27,7 +27,7 @@ struct Consumer {
     int group;  // this warpgroup of the block's consumers
     PipelineState<kStationaryStages> stationary_stage;
     PipelineState<kStages> stage;
-    float key_gradient[kHeadTiles][4], value_gradient[kHeadTiles][4];
+    float key_gradient[kKeyTiles][4], value_gradient[kValueTiles][4];
     Operand probabilities, operand;  // P, dS; of products under way
     Kept kept;                       // of the step whose S is the youngest
 

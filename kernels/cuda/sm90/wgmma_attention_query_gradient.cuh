@@ -77,7 +77,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         delta[0] *= rcp_approx(counts);
         delta[1] *= rcp_approx(counts);
     }
-    float query_gradient[kHeadTiles][4];
+    float query_gradient[kKeyTiles][4];
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, plan, warp_row);
     StepElements<false> drawn = elements;

@@ -248,6 +248,13 @@ SPION_DEVICE WorkItem claimed_item(const SpionSm90Arguments& args, unsigned clai
     return work_item(args.attention, batch_head, (int)order_index);
 }
 
+// An item of a group of heads has as many times the steps of one head, so that a thread block that
+// claims the next one when it begins this one keeps it from others for long: at the end SMs had
+// nothing to do for an eighth of the time. It is claimed when this item has so many steps left,
+// which is as long as a claim takes.
+enum : bool { kClaimsLate = kMembers > 1 };
+enum : int { kStepsOfAClaim = 4 };
+
 // What ItemPlan::steps() says: none of a tile of padding alone, whatever the source says of others.
 SPION_DEVICE int steps_of(const Walk& walk) {
     return kSteps >= 0 && walk.valid == 0 ? 0 : walk.steps();
@@ -278,9 +285,10 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
         first_item = false;
         // Asked for now, needed when this item's copies are under way.
         unsigned next = 0;
-        if (kHelperWarps == 0 && lane_index() == 0) {
-            next = gridDim.x + atomicAdd(&counters[0], 1U);
-        }
+        const auto ask = [&] {
+            if (lane_index() == 0) next = gridDim.x + atomicAdd(&counters[0], 1U);
+        };
+        if constexpr (kHelperWarps == 0 && !kClaimsLate) ask();
         const int limit = key_limit(args.attention, work.batch);
         measure_walk(walk, clip_walk<!kWalksKeys>(
                                args.attention, walk, work.batch, work.first_row,
@@ -298,7 +306,9 @@ SPION_DEVICE void produce(const SpionSm90Arguments& args,
 
         const int start = streamed_start(args.attention, work);
         const int walked = steps_of(walk);
+        if (kClaimsLate && kMembers * walked < kStepsOfAClaim) ask();
         for (int each = 0; each < kMembers * walked; ++each, stage.advance()) {
+            if (kClaimsLate && kMembers * walked - each == kStepsOfAClaim) ask();
             const auto [member, step] = member_step(each, walked);
             const WorkItem streamed = member_item(work, member);
             const int first = step * kGatherBlocksPerStep;

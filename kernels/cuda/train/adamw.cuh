@@ -10,8 +10,9 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     if (args.loss_scale != nullptr && args.loss_scale->skip != 0) return;
     const float scale = args.loss_scale != nullptr ? args.loss_scale->used : 1.0F;
     const long long first = static_cast<long long>(blockIdx.x) * kSpionAdamValuesPerItem;
-    const float step = args.learning_rate / args.bias1;
-    const float inverse_bias2 = 1.0F / args.bias2;
+    const SpionPassState now = *args.now;
+    const float step = now.learning_rate / now.bias1;
+    const float inverse_bias2 = 1.0F / now.bias2;
     constexpr float kLargestFinite = 3.402823466e38F;
     int not_finite = 0;
     for (int n = threadIdx.x; n < kSpionAdamValuesPerItem; n += kThreads) {
@@ -27,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         const float v = args.beta2 * args.v[i] + (1.0F - args.beta2) * gradient * gradient;
         float parameter = args.parameters[i];
         parameter -= __fdividef(step * m, sqrtf(v * inverse_bias2) + args.epsilon) +
-                     args.learning_rate * args.weight_decay * parameter;
+                     now.learning_rate * args.weight_decay * parameter;
         args.m[i] = m;
         args.v[i] = v;
         args.parameters[i] = parameter;
@@ -36,5 +37,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                 static_cast<unsigned short>(Element::pack(parameter, 0.0F));
         }
     }
-    if (threadIdx.x == 0 && args.not_finite != nullptr) args.not_finite[blockIdx.x] = not_finite;
+    if (threadIdx.x == 0 && args.not_finite != nullptr) {
+        args.not_finite[now.slot * gridDim.x + blockIdx.x] = not_finite;
+    }
 }

@@ -81,8 +81,9 @@ __device__ void cross_entropy(const SpionClassifierArguments& args, int sample, 
     }
     const int label = args.labels[sample];
     if (lane == 0) {
-        args.losses[sample] = logf(sum) + largest - logits[label];
-        args.correct[sample] = predicted == label ? 1 : 0;
+        const long long result = (args.now != nullptr ? args.now->first_sample : 0) + sample;
+        args.losses[result] = logf(sum) + largest - logits[label];
+        args.correct[result] = predicted == label ? 1 : 0;
     }
     __syncwarp();
     const float scale = args.loss_scale != nullptr ? args.loss_scale->scale : 1.0F;

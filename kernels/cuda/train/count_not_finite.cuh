@@ -13,5 +13,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         const float gradient = i < args.count ? args.gradients[i] : 0.0F;
         count += __syncthreads_count(!(fabsf(gradient) <= kLargestFinite));
     }
-    if (threadIdx.x == 0) args.not_finite[blockIdx.x] = count;
+    const unsigned slot = args.now != nullptr ? args.now->slot : 0;
+    if (threadIdx.x == 0) args.not_finite[slot * gridDim.x + blockIdx.x] = count;
 }

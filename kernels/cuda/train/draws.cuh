@@ -7,15 +7,16 @@
 #include "kernels/layer_arguments.h"
 
 // The bits of four octets, whose numbers in the tensor of stream `stream` are `octets`: pair j, elements 2j
-// and 2j + 1, of octet i at bits p and 16 + p with p = 4 i + j. keys(r) are those of rounds r and r + 1.
+// and 2j + 1, of octet i at bits p and 16 + p with p = 4 i + j. keys(r) are those of rounds r and r + 1, the
+// step in them (spion_key_now).
 template <typename Keys>
 SPION_DEVICE unsigned draw_octets(const unsigned (&octets)[4], unsigned stream,
                                   const SpionDraws& draws, const Keys& keys) {
     if (draws.drops == 0) return ~0U;
-    unsigned int c[4][4] = {{octets[0], 0, stream, draws.step},
-                            {octets[1], 0, stream, draws.step},
-                            {octets[2], 0, stream, draws.step},
-                            {octets[3], 0, stream, draws.step}};
+    unsigned int c[4][4] = {{octets[0], 0, stream, 0},
+                            {octets[1], 0, stream, 0},
+                            {octets[2], 0, stream, 0},
+                            {octets[3], 0, stream, 0}};
 #pragma unroll
     for (int round = 0; round < kPhiloxRounds; round += 2) {
         const uint4 key = keys(round);

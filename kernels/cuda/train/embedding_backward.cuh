@@ -13,7 +13,8 @@ static_assert(kChannels % kTableChannels == 0, "a slice of channels is whole");
 // Stages rows [first, first + kStagedRows) of the slice that starts at octet `slice`, dropped ones
 // zeroed; rows from `end` on are not read.
 __device__ void stage_rows(const SpionEmbeddingArguments& args, long long first, long long end,
-                           int slice, uint4* staged, unsigned short* staged_ids) {
+                           const SpionDropout& dropout, int slice, uint4* staged,
+                           unsigned short* staged_ids) {
     constexpr int kPerThread = (kStagedRows * kTableOctets + kThreads - 1) / kThreads;
     uint4 packed[kPerThread];
 #pragma unroll
@@ -33,11 +34,11 @@ __device__ void stage_rows(const SpionEmbeddingArguments& args, long long first,
         const long long row = first + unit / kTableOctets;
         const long long index = row * (kChannels / 8) + slice + unit % kTableOctets;
         if constexpr (kDropout > 0.0F) {
-            if (args.dropout.enabled != 0) {
+            if (dropout.enabled != 0) {
                 // Only zeroed here: the scale of kept values is applied once, to the sums.
                 constexpr unsigned int kThreshold = spion_dropout_threshold(kDropout);
-                const SpionRandomBits bits = spion_random_bits(
-                    index, args.dropout.stream, args.dropout.step, args.dropout.seed);
+                const SpionRandomBits bits =
+                    spion_random_bits(index, dropout.stream, dropout.step, dropout.seed);
                 unsigned int keep[4];
 #pragma unroll
                 for (int w = 0; w < 4; ++w) {
@@ -92,18 +93,18 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const long long rows_per_item = spion_token_rows_per_item(vocabulary);
     const long long end = min((table_index + 1) * rows_per_item, args.rows);
 
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     for (int i = threadIdx.x; i < vocabulary * (kTableChannels / 4); i += kThreads) {
         shared[i] = make_uint4(0, 0, 0, 0);
     }
     for (long long first = table_index * rows_per_item; first < end; first += kStagedRows) {
-        stage_rows(args, first, end, slice, staged, staged_ids);
+        stage_rows(args, first, end, dropout, slice, staged, staged_ids);
         __syncthreads();
         add_rows(table, staged, staged_ids,
                  static_cast<int>(min(end - first, static_cast<long long>(kStagedRows))));
         __syncthreads();
     }
-    const float scale =
-        kDropout > 0.0F && args.dropout.enabled != 0 ? 1.0F / (1.0F - kDropout) : 1.0F;
+    const float scale = kDropout > 0.0F && dropout.enabled != 0 ? 1.0F / (1.0F - kDropout) : 1.0F;
     for (int i = threadIdx.x; i < vocabulary * kTableOctets; i += kThreads) {
         Octet sums = load_octet(table, i, true);
 #pragma unroll

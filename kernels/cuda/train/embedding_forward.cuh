@@ -11,6 +11,7 @@ static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp"
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     embedding_forward(const __grid_constant__ SpionEmbeddingArguments args) {
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const int chunks = static_cast<int>(spion_position_chunks(args.length));
     const int batch = static_cast<int>(args.rows / args.length);
     const int first_sample = static_cast<int>(blockIdx.x) / chunks * kSpionSamplesPerItem;
@@ -41,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                 for (int e = 0; e < 8; ++e) x.value[e] += here.value[e];
                 const long long row = first_row + static_cast<long long>(s) * args.length;
                 const long long index = row * Layout::kOctets + octet;
-                drop(x, index, args.dropout);
+                drop(x, index, dropout);
                 store_packed(args.x, index, pack(x), true);
             }
         }

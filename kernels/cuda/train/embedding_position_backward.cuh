@@ -11,6 +11,7 @@ static_assert(Layout::kTiles == 1, "a row must fit into the registers of a warp"
 extern "C" __global__ void __launch_bounds__(kThreads)
     embedding_position_backward(const __grid_constant__ SpionEmbeddingArguments args) {
     constexpr int kRowsInFlight = Layout::kParts == 1 ? 4 : 2;
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const int batch = static_cast<int>(args.rows / args.length);
     Octet sums[Layout::kParts] = {};
     for (int base = Layout::group(); base < batch; base += kRowsInFlight * Layout::kGroups) {
@@ -30,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
             const int sample = base + flight * Layout::kGroups;
             const long long row = static_cast<long long>(sample) * args.length + blockIdx.x;
             Octet values = unpack(d_x[flight][part]);
-            drop(values, row * Layout::kOctets + Layout::octet(0, part), args.dropout);
+            drop(values, row * Layout::kOctets + Layout::octet(0, part), dropout);
 #pragma unroll
             for (int e = 0; e < 8; ++e) sums[part].value[e] += values.value[e];
         }

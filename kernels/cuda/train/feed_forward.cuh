@@ -109,6 +109,7 @@ SPION_DEVICE uint4 gate(const SpionDropout& dropout, uint4 x, long long index) {
 // tile.
 SPION_DEVICE void first_product(const SpionFeedForwardArguments& args, unsigned x, int warp,
                                 int lane, long long first, long long end) {
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const int rows = warp % 4 * 16, g = lane / 4, t = lane % 4;
 #pragma unroll 1
     for (int n = 0; n < kHidden / 64; ++n) {
@@ -120,7 +121,7 @@ SPION_DEVICE void first_product(const SpionFeedForwardArguments& args, unsigned 
             const int row = rows + g + 8 * half;
             const long long octet = (first + row) * kWideChunks + chunk;
             const uint4 hidden = octet_of(acc, half, args.bias1 + 8 * chunk);
-            const uint4 gated = gate(args.dropout, hidden, octet);
+            const uint4 gated = gate(dropout, hidden, octet);
             store_shared_16(gated_tile() + chunk_offset<kWideChunks>(row, chunk), gated);
             if (first + row < end) {
                 ((uint4*)args.hidden)[octet] = hidden;

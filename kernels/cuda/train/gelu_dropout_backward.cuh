@@ -23,6 +23,7 @@ __device__ __forceinline__ void gelu_gradient(Octet& x, const Octet& d_y) {
 extern "C" __global__ void __launch_bounds__(kThreads)
     gelu_dropout_backward(const __grid_constant__ SpionGeluArguments args) {
     constexpr int kRowsInFlight = Layout::kParts == 1 ? 2 : 1;
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const RowItem item(args.rows);
     float* out = args.d_bias_partials + static_cast<long long>(blockIdx.x) * kChannels;
     for (int tile = 0; tile < Layout::kTiles; ++tile) {
@@ -49,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                 const long long index = (item.first + row) * Layout::kOctets + octet;
                 Octet gradient = unpack(x[flight][part]);
                 Octet upstream = unpack(d_y[flight][part]);
-                drop(upstream, index, args.dropout);
+                drop(upstream, index, dropout);
                 gelu_gradient(gradient, upstream);
                 store_packed(args.d_x, index, pack(gradient), valid);
 #pragma unroll

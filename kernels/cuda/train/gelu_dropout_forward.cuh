@@ -9,6 +9,7 @@
 extern "C" __global__ void __launch_bounds__(kThreads)
     gelu_dropout_forward(const __grid_constant__ SpionGeluArguments args) {
     constexpr int kOctetsInFlight = 4;
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const RowItem item(args.rows);
     const int count = item.count * (kChannels / 8);
     const long long first = item.first * (kChannels / 8);
@@ -25,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
             Octet x = unpack(packed[flight]);
 #pragma unroll
             for (float& value : x.value) value *= normal_terms(value).distribution;
-            drop(x, first + octet, args.dropout);
+            drop(x, first + octet, dropout);
             store_packed(args.y, first + octet, pack(x), octet < count);
         }
     }

@@ -71,16 +71,16 @@ SPION_DEVICE void through_gelu(const SpionLinearBackwardArguments& args, const S
                                long long first) {
     constexpr unsigned kThreshold = spion_dropout_threshold(kDropout);
     constexpr float kKept = 1.0F / (1.0F - kDropout);
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     for (int i = (int)threadIdx.x; i < kTileRows * kOutChunks; i += kThreads) {
         const int row = i / kOutChunks, chunk = i % kOutChunks;
         const unsigned offset = chunk_offset<kOutChunks>(row, chunk);
         const uint4 d_y = load_shared_16(stage.d_y + offset);
         const uint4 x = load_shared_16(stage.hidden + offset);
         float keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-        if (kDropout > 0.0F && args.dropout.enabled != 0) {
-            const SpionRandomBits bits =
-                spion_random_bits((first + row) * kOutChunks + chunk, args.dropout.stream,
-                                  args.dropout.step, args.dropout.seed);
+        if (kDropout > 0.0F && dropout.enabled != 0) {
+            const SpionRandomBits bits = spion_random_bits(
+                (first + row) * kOutChunks + chunk, dropout.stream, dropout.step, dropout.seed);
 #pragma unroll
             for (int e = 0; e < 8; ++e) keep[e] = spion_keep(bits, e, kThreshold) ? kKept : 0.0F;
         }

@@ -56,7 +56,7 @@ SPION_DEVICE void load_parameters(const SpionNormLinearArguments& args) {
     shift.store(beta());
     of_bias.store(bias());
     if (threadIdx.x < 2 * kPhiloxRounds) {
-        store_shared_word(keys() + threadIdx.x * 4, args.draws.key[threadIdx.x]);
+        store_shared_word(keys() + threadIdx.x * 4, spion_key_now(args.draws, (int)threadIdx.x));
     }
 }
 

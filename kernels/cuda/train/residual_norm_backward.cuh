@@ -48,6 +48,7 @@ __device__ __forceinline__ void norm_gradient(Octet (&x)[Layout::kParts],
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     residual_norm_backward(const __grid_constant__ SpionNormArguments args) {
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const RowItem item(args.rows);
     Sums sums = {};
     Octet gamma[Layout::kParts];
@@ -85,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
             for (int e = 0; e < 8; ++e) x[part].value[e] += d_residual.value[e];
             store_packed(args.d_x, index, pack(x[part]), valid);
             if (args.d_branch != nullptr) {
-                drop(x[part], index, args.dropout);
+                drop(x[part], index, dropout);
                 store_packed(args.d_branch, index, pack(x[part]), valid);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) {

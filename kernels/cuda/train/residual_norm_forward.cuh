@@ -42,6 +42,7 @@ __device__ __forceinline__ void normalise(Octet (&x)[Layout::kParts],
 extern "C" __global__ void __launch_bounds__(kThreads)
     residual_norm_forward(const __grid_constant__ SpionNormArguments args) {
     constexpr int kRowsInFlight = Layout::kParts == 1 ? 2 : 1;
+    const SpionDropout dropout = spion_dropout_now(args.dropout);
     const RowItem item(args.rows);
     Octet gamma[Layout::kParts], beta[Layout::kParts];
 #pragma unroll
@@ -77,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                 x[part] = unpack(x_packed[flight][part]);
                 if (args.branch != nullptr) {
                     Octet branch = unpack(branch_packed[flight][part]);
-                    drop(branch, index, args.dropout);
+                    drop(branch, index, dropout);
 #pragma unroll
                     for (int e = 0; e < 8; ++e) x[part].value[e] += branch.value[e];
                     // The backward pass sees the sum as stored, so the statistics do too.

@@ -8,8 +8,8 @@ enum : int { kSamples = kSpionSamplesPerItem, kPositions = kThreads / kOctets };
 static_assert(kSamples % kSpionKeptSamples == 0);
 
 // The samples 4 quad .. 4 quad + 3 of position `position`, whose own octet is `here`.
-SPION_DEVICE void store_quad(const SpionTokenPositionArguments& args, unsigned quad,
-                             unsigned position, const Octet& here) {
+SPION_DEVICE void store_quad(const SpionTokenPositionArguments& args, unsigned key_now,
+                             unsigned quad, unsigned position, const Octet& here) {
     const unsigned octet = threadIdx.x % kOctets;
     unsigned octets[kSpionKeptSamples], word = 0;
 #pragma unroll
@@ -19,7 +19,7 @@ SPION_DEVICE void store_quad(const SpionTokenPositionArguments& args, unsigned q
     if constexpr (kDropout > 0.0F) {
         word = draw_octets(octets, args.stream, args.draws, [&](int round) {
             const unsigned int* key = args.draws.key + 2 * round;
-            return make_uint4(key[0], key[1], key[2], key[3]);
+            return make_uint4(key[0], round == 0 ? key_now : key[1], key[2], key[3]);
         });
         args.kept[kept_word(args, quad, position, octet)] = word;
     }
@@ -47,9 +47,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         (const float4*)args.position + (position * kOctets + threadIdx.x % kOctets) * 2;
     const float4 low = row[0], high = row[1];
     const Octet here = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+    const unsigned key_now = spion_key_now(args.draws, 1);
 #pragma unroll
     for (int i = 0; i < kSamples / kSpionKeptSamples; ++i) {
         const unsigned quad = first_quad + i;
-        if (quad * kSpionKeptSamples < (unsigned)args.batch) store_quad(args, quad, position, here);
+        if (quad * kSpionKeptSamples < (unsigned)args.batch)
+            store_quad(args, key_now, quad, position, here);
     }
 }

@@ -6,9 +6,11 @@ extern "C" void adamw(const SpionAdamArguments* arguments, long long begin, long
     const SpionAdamArguments args = *arguments;
     if (args.loss_scale != nullptr && args.loss_scale->skip != 0) return;
     const float scale = args.loss_scale != nullptr ? args.loss_scale->used : 1.0F;
-    const float step = args.learning_rate / args.bias1;
-    const float decay = args.learning_rate * args.weight_decay;
-    const float inverse_bias2 = 1.0F / args.bias2;
+    const SpionPassState now = *args.now;
+    const float step = now.learning_rate / now.bias1;
+    const float decay = now.learning_rate * args.weight_decay;
+    const float inverse_bias2 = 1.0F / now.bias2;
+    const long long counts = now.slot * spion_adam_items(args.count);  // before this step's
     for (long long item = begin; item < end; ++item) {
         const long long first = item * kSpionAdamValuesPerItem;
         const long long left = args.count - first;
@@ -32,6 +34,6 @@ extern "C" void adamw(const SpionAdamArguments* arguments, long long begin, long
             const float denominator = __builtin_sqrtf(v[i] * inverse_bias2) + args.epsilon;
             parameters[i] -= step * m[i] / denominator + decay * parameters[i];
         }
-        if (args.not_finite != nullptr) args.not_finite[item] = not_finite;
+        if (args.not_finite != nullptr) args.not_finite[counts + item] = not_finite;
     }
 }

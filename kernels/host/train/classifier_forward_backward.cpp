@@ -32,8 +32,9 @@ SPION_INLINE void cross_entropy(const SpionClassifierArguments& args, long long 
         logits[k] = exp_of(logits[k] - largest);
         sum += logits[k];
     }
-    args.losses[sample] = log_of(Floats(sum))[0] + largest - label_logit;
-    args.correct[sample] = predicted == label ? 1 : 0;
+    const long long result = (args.now != nullptr ? args.now->first_sample : 0) + sample;
+    args.losses[result] = log_of(Floats(sum))[0] + largest - label_logit;
+    args.correct[result] = predicted == label ? 1 : 0;
     const float scale = args.loss_scale != nullptr ? args.loss_scale->scale : 1.0F;
     const float inverse_batch = 1.0F / static_cast<float>(args.mean_over);
     for (int k = 0; k < args.classes; ++k) {

@@ -77,7 +77,7 @@ template <bool kOn>
 class DropoutFactors {
   public:
     SPION_INLINE_MEMBER DropoutFactors(const SpionDropout& dropout, float probability)
-        : dropout_(dropout),
+        : dropout_(spion_dropout_now(dropout)),
           threshold_(spion_dropout_threshold(probability)),
           scale_(1.0F / (1.0F - probability)) {}
 

@@ -36,7 +36,7 @@ std::string explain_roles(const Attention& attention, const BlockPattern& patter
     return explain_roles(plan_layer(attention, pattern, target, {.batch = 2}));
 }
 
-// As measured (docs/results.md): steps of an item wait for partial dQs of others, which weighs
+// As measured (docs/journal.md): steps of an item wait for partial dQs of others, which weighs
 // where an item has few.
 TEST(LayerRoles, FusedWhereItemsHaveManySteps) {
     const Target hopper = cuda_target(90);
