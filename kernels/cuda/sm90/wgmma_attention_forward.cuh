@@ -80,9 +80,9 @@ struct Consumer {
                                             Operand& before, Operand& next, int valid,
                                             StepElements<false>& elements) {
         const unsigned gather_mask = start_step(scores, query_tile);
-        start_output(out, before, kStreamedRows);
         elements = elements.at(1);
         const auto kept = elements.template kept<kScoreTiles>(0);
+        start_output(out, before, kStreamedRows);
         finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);
