@@ -2,13 +2,14 @@
 
 namespace spion {
 
-// Of 16 columns a lane has two words that say what is kept, and of a capped score going backward its
-// slope, as of an expression's, whose own values and positions take 16 more; then the key of the
-// random numbers, or the head's slope or biases. What is kept beside the bits of a
-// packed tile's block rows takes more, a number found by compiling.
+// Of a capped score going backward a lane has its slope, as of an expression's, whose own values and
+// positions take 16 more; then the head's slope or biases. Random numbers come and go where there is room
+// and leave a bit an element; beside 128 columns, spans or a packed tile's block rows they take more, numbers
+// found by compiling.
 ScoreNeeds score_needs(const Attention& attention, KernelRole role, bool packed, int columns) {
     const bool forward = role == KernelRole::kForward;
-    int registers = attention.dropout > 0.0F ? columns / 8 + 8 : 0;
+    const bool tight = packed || columns > 64 || attention.mask == ElementMask::kSpans;
+    int registers = attention.dropout > 0.0F && tight ? columns / 8 + 8 : 0;
     registers += attention.dropout > 0.0F && packed ? columns / 4 : 0;
     registers += attention.softcap > 0.0F && !forward ? columns / 2 : 0;
     registers += attention.alibi ? 8 : 0;

@@ -173,8 +173,8 @@ SPION_DEVICE unsigned long long multiply_wide(unsigned a, unsigned b) {
     return (unsigned long long)a * b;
 }
 
-SPION_DEVICE unsigned merge_bits(unsigned mask, unsigned bits, unsigned rest) {
-    return (bits & mask) | (rest & ~mask);
+SPION_DEVICE float keep_where(unsigned bits, float x) {
+    return bits != 0 ? x : 0.0F;
 }
 
 SPION_DEVICE unsigned permute_bytes(unsigned low, unsigned high, unsigned selector) {

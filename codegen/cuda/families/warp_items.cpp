@@ -76,7 +76,9 @@ std::optional<TileShape> measured(const KernelCase& launch) {
 
 KernelPlan plan(const KernelCase& launch, const TileShape& shape) {
     ScoreNeeds needs = score_needs(launch.attention, launch.role, false, shape.streamed_rows);
-    // Where a sequence begins and ends, found by compiling: for the tiles whose registers do not move.
+    // Found by compiling: dropout's random numbers, and, for the tiles whose registers do not move, where
+    // a sequence begins and ends.
+    needs.registers += launch.attention.dropout > 0.0F ? 8 : 0;
     needs.registers += launch.attention.varlen && tma_tile_width(launch.attention) == 32 ? 8 : 0;
     const WarpPlan warps =
         plan_warps(launch.role, tma_tile_width(launch.attention), shape.stationary_rows,

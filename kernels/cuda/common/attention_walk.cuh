@@ -166,7 +166,8 @@ struct StepElements {
     // A quarter of it, for columns that are multiples of 4 and that the step has.
     __device__ __forceinline__ unsigned quarter_of_position(int column) const {
         const int index = column / kGatherRows;
-        const unsigned gather_block = index < listed ? (unsigned)gather_blocks[index] : 0U;
+        const bool has = kGatherBlocksPerStep == 1 || index < listed;
+        const unsigned gather_block = has ? (unsigned)gather_blocks[index] : 0U;
         return gather_block * (kGatherRows / 4) + (unsigned)(column % kGatherRows / 4);
     }
     // Elements that the mask drops become `value`, of tiles kFirst to kEnd of an accumulator whose

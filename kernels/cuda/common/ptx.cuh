@@ -123,11 +123,17 @@ SPION_DEVICE unsigned long long multiply_wide(unsigned a, unsigned b) {
     return product;
 }
 
-// The bits of `bits` where `mask` has ones, those of `rest` elsewhere.
-SPION_DEVICE unsigned merge_bits(unsigned mask, unsigned bits, unsigned rest) {
-    unsigned word;
-    asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(word) : "r"(mask), "r"(bits), "r"(rest));
-    return word;
+// x, or 0 where `bits` is 0: a product under a predicate, so that it is not the integer pipe's, as a
+// selection would be.
+SPION_DEVICE float keep_where(unsigned bits, float x) {
+    asm("{\n"
+        ".reg .pred dropped;\n"
+        "setp.eq.s32 dropped, %1, 0;\n"
+        "@dropped mul.f32 %0, %0, 0f00000000;\n"
+        "}"
+        : "+f"(x)
+        : "r"(bits));
+    return x;
 }
 
 // Byte n of the result is that which digit n (4 bits) of `selector` names of the 8 of low and high;

@@ -41,6 +41,12 @@ struct Consumer {
     // Queries that the step does not have are zeros throughout, LSE and delta too, and add nothing.
     __device__ __forceinline__ void add(unsigned query_tile, unsigned statistics, int valid) {
         const unsigned output_gradient_tile = query_tile + kTileBytes;
+        // Two lanes draw for 32 columns together, where 16 are multiplied at once.
+        KeptElements<true, kStreamedRows / 8> of_step[kRowTiles];
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+            of_step[m] = elements.of_row_tile(m).template kept<kStreamedRows / 8>(0);
+        }
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             // This lane's columns: 8 j + 2 t and the next.
@@ -56,7 +62,7 @@ struct Consumer {
                 change_scores(scores[m]);
                 slopes[m].take(scores[m]);
                 elements.of_row_tile(m).add_position_terms(scores[m], slopes[m], column);
-                kept[m] = elements.of_row_tile(m).template kept<kScoreTiles>(column);
+                kept[m] = of_step[m].template part<kScoreTiles>(column);
             }
 #pragma unroll
             for (int j = 0; j < kScoreTiles; ++j) {

@@ -92,6 +92,12 @@ struct Consumer {
             zero_streamed_rows(key_tile, valid);
             zero_streamed_rows(value_tile, valid);
         }
+        // Two lanes draw for 32 columns together, where 16 are multiplied at once.
+        KeptElements<false, kStreamedRows / 8> of_step[kRowTiles];
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+            of_step[m] = elements.of_row_tile(m).template kept<kStreamedRows / 8>(0);
+        }
 #pragma unroll 1
         for (int column = 0; column < kStreamedRows && column < valid; column += kColumns) {
             Scores scores, gradient;
@@ -101,7 +107,7 @@ struct Consumer {
             add_scores(scores, query, key_tile, column);
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
-                kept[m] = elements.of_row_tile(m).template kept<kScoreTiles>(column);
+                kept[m] = of_step[m].template part<kScoreTiles>(column);
 #pragma unroll
                 for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll

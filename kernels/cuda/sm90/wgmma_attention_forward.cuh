@@ -20,7 +20,7 @@ using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 // Whether the warpgroups' halves start products in turn, so that those of one run beside the
 // exponentials of the other. All warpgroups have the same steps.
 #ifdef SPION_FULL_PATTERN
-enum : bool { kTakesTurns = kGroups > 1 };
+enum : bool { kTakesTurns = kGroups > 1 && !kDrops };  // random numbers are drawn between them
 #else
 enum : bool { kTakesTurns = false };
 #endif
@@ -100,10 +100,10 @@ struct Consumer {
                                             StepElements<false>& elements) {
         begin_turn();
         const unsigned gather_mask = start_step(scores, query_tile);
-        start_output(out, before, kStreamedRows);
-        end_turn();
         elements = elements.at(1);
         const auto kept = elements.template kept<kScoreTiles>(0);
+        start_output(out, before, kStreamedRows);
+        end_turn();
         finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);

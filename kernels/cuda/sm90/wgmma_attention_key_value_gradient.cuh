@@ -17,9 +17,11 @@ enum : int { kHelperWarps = 0, kExchangeBytes = 0 };
 
 using Scores = float[kScoreTiles][4];
 using Operand = unsigned[kScoreTiles / 2][4];
+using Kept = KeptElements<true, kScoreTiles>;
 
 // Whether there are registers for what depends on positions, from step to step.
 enum : bool { kElementsStay = kDrops && kMembers == 1 && kHeadTiles <= 8 };
+enum : bool { kPositionTerms = kSlopes || kRelativeBias > 0 || kExpression };  // of scores
 
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
@@ -27,6 +29,7 @@ struct Consumer {
     PipelineState<kStages> stage;
     float key_gradient[kKeyTiles][4], value_gradient[kValueTiles][4];
     Operand probabilities, operand;  // P, dS; of products under way
+    Kept kept;                       // of the step whose S is the youngest
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
@@ -40,8 +43,18 @@ struct Consumer {
         wgmma_commit_group();
         return gather_mask;
     }
+    // What dropout keeps of the step, while products are under way. left, item: as below.
+    __device__ __forceinline__ void draw(const SpionAttentionArguments& args, int left,
+                                         const StepElements<true>& item) {
+        if constexpr (kDrops) {
+            const int row = group * kGroupRows + warp_index() % 4 * 16;
+            const StepElements<true> here =
+                kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, row);
+            kept = here.template kept<kScoreTiles>(0);
+        }
+    }
     // From S to the step's products for dV and dK, which are left under way. left: steps of the
-    // item from this one on; item: with kElementsStay, that of its first step.
+    // item from this one on; item: with kElementsStay, what depends on this one's positions.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
                                                     const SpionAttentionArguments& args, int left,
                                                     unsigned value_tile,
@@ -73,9 +86,11 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
     wgmma_commit_group();
     const unsigned statistics = lane_statistics(stage.index, lane_index());
     const int warp_row = group * kGroupRows + warp_index() % 4 * 16;
-    const StepElements<true> elements =
-        kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, warp_row);
-    const auto kept = elements.template kept<kScoreTiles>(0);
+    StepElements<true> elements;
+    if constexpr (kPositionTerms) {
+        elements =
+            kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, warp_row);
+    }
     const ScoreSlopes<kScoreTiles> slopes =
         take_probabilities(scores, statistics, step_mask(kStreamedRows, gather_mask), elements);
     drop_part_of_step<0, kScoreTiles>(scores, args, stationary_stage.index, left, warp_row);
@@ -87,7 +102,7 @@ __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsign
         take_score_gradient(gradient, scores, statistics, slopes, kept);
     }
     pack_operand(probabilities, scores);
-    kept.drop(probabilities);
+    if constexpr (!kDividedByKept) kept.drop(probabilities);
     pack_operand(operand, gradient);
     warpgroup_fence_operand(key_gradient);
     warpgroup_fence_operand(value_gradient);
@@ -116,6 +131,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     unsigned gather_mask = 0;
     if (steps > 0) {
         gather_mask = start_step(scores, key_tile);
+        draw(args, steps, elements);
         wgmma_wait_group<0>();
         warpgroup_fence_operand(scores);
     }
@@ -127,6 +143,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         stage.advance();
         if (left > 1) {
             gather_mask = start_step(scores, key_tile);
+            draw(args, left - 1, elements);
             finish_gradients<1>(done);
             wgmma_wait_group<0>();
             warpgroup_fence_operand(scores);
@@ -142,10 +159,10 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         zero_rows_from(valid, value_gradient);
     }
     const float counts = kept_factor(args), scaled = kDividedByKept ? kScale * counts : kScale;
-    const float kept[2] = {counts, counts}, scale[2] = {scaled, scaled};
+    const float counted[2] = {counts, counts}, scale[2] = {scaled, scaled};
     ResultRows key_rows, value_rows;
     key_rows.take(key_tile, key_gradient, scale);
-    value_rows.take(value_tile, value_gradient, kept);
+    value_rows.take(value_tile, value_gradient, counted);
     fence_proxy_async_shared();
     mbarrier_arrive_by_lanes(stationary_empty(stationary_stage.index));
     stationary_stage.advance();

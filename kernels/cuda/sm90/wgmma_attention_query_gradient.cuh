@@ -80,6 +80,7 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
     float query_gradient[kKeyTiles][4];
     set_zero(query_gradient);
     const StepElements<false> elements = step_elements<false>(args, plan, warp_row);
+    StepElements<false> drawn = elements;
     unsigned operand[kScoreTiles / 2][4];
     BiasGradient of_bias = bias_gradient(args, plan.batch(), plan.head(), first);
     of_bias.start();
@@ -99,6 +100,8 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_fence();
         start_scores<kStreamedRows, kKeyDim>(scores, query_tile, key_tile);
         wgmma_commit_group();
+        const auto kept = drawn.template kept<kScoreTiles>(0);
+        if constexpr (kDrops) drawn = drawn.at(1);
         mbarrier_wait(stage_full(stage.index, 1), stage.parity);
         if (may_have_padded_rows<kStreamedRows>(valid)) {
             zero_rows<kStreamedRows>(value_tile, valid, 1 + group);
@@ -107,7 +110,6 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_fence();
         start_scores<kStreamedRows, kValueDim>(gradient, output_gradient_tile, value_tile);
         wgmma_commit_group();
-        const auto kept = elements.at(step).template kept<kScoreTiles>(0);
         wgmma_wait_group<1>();
         warpgroup_fence_operand(scores);
         warpgroup_fence_operand(query_gradient);
@@ -129,21 +131,18 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         wgmma_wait_group<0>();
         warpgroup_fence_operand(gradient);
         release_stage(stage.index, 1);
-#pragma unroll
-        for (int j = 0; j < kScoreTiles; ++j) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if constexpr (kDividedByKept) {
-                    gradient[j][i] =
-                        kept.score_gradient(j, i, scores[j][i], gradient[j][i], delta[i / 2]);
-                    continue;
-                }
-                const float difference = kept.gradient(j, i, gradient[j][i], delta[i / 2]);
-                gradient[j][i] = slopes.gradient(j, i, scores[j][i], difference);
-                // dS before a cap's slope, in place of P.
-                if constexpr (kRelativeBias > 0) scores[j][i] *= difference;
+        const auto take_gradient = [&](int j, int i) {
+            if constexpr (kDividedByKept) {
+                gradient[j][i] =
+                    kept.score_gradient(j, i, scores[j][i], gradient[j][i], delta[i / 2]);
+                return;
             }
-        }
+            const float difference = kept.gradient(j, i, gradient[j][i], delta[i / 2]);
+            gradient[j][i] = slopes.gradient(j, i, scores[j][i], difference);
+            // dS before a cap's slope, in place of P.
+            if constexpr (kRelativeBias > 0) scores[j][i] *= difference;
+        };
+        kept.for_each(take_gradient);
         pack_operand(operand, gradient);
         warpgroup_fence_operand(query_gradient);
         warpgroup_fence_operand(operand);

@@ -66,21 +66,21 @@ enum : bool { kDividedByKept = kDrops && !kCaps && !kExpression };
 
 // dO V^T becomes dS^T = P^T * (dP^T - delta), with kDividedByKept divided so.
 SPION_DEVICE void take_kept_gradient(float (&gradient)[kScoreTiles][4],
-                                     const float (&probabilities)[kScoreTiles][4],
-                                     unsigned lane_lse,
+                                     float (&probabilities)[kScoreTiles][4], unsigned lane_lse,
                                      const KeptElements<true, kScoreTiles>& kept) {
     const unsigned lane_delta = lane_lse + kStreamedRows * 4;
-    const float divisor = rcp_approx(kept.counts());
+    const float share = kept.share();
+    float2 divided[kScoreTiles];
 #pragma unroll
     for (int j = 0; j < kScoreTiles; ++j) {
         const float2 delta = load_shared_float2(lane_delta + j * 32);
-        const float divided[2] = {delta.x * divisor, delta.y * divisor};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            gradient[j][i] =
-                kept.score_gradient(j, i, probabilities[j][i], gradient[j][i], divided[i % 2]);
-        }
+        divided[j] = {delta.x * share, delta.y * share};
     }
+    kept.for_each([&](int j, int i) {
+        const float dropped = -(i % 2 == 0 ? divided[j].x : divided[j].y) * probabilities[j][i];
+        probabilities[j][i] = kept.keep(j, i, probabilities[j][i]);
+        gradient[j][i] = __fmaf_rn(probabilities[j][i], gradient[j][i], dropped);
+    });
 }
 
 // dO V^T becomes dS^T = P^T * (dP^T - delta).
@@ -101,11 +101,10 @@ SPION_DEVICE void take_score_gradient(float (&gradient)[kScoreTiles][4],
     }
 }
 
-// Dropout, slopes and bias of the step that `left` - 1 others of the item follow. They are read anew from
-// the item's stationary stage, and not kept in registers from step to step.
+// What depends on positions in the step that `left` - 1 others of the item follow. It is read anew from the
+// item's stationary stage, and not kept in registers from step to step.
 SPION_DEVICE StepElements<true> elements_of_step(const SpionAttentionArguments& args,
                                                  int stationary_stage, int left, int warp_row) {
-    if constexpr (!kDrops && !kSlopes && kRelativeBias == 0 && !kExpression) return {};
     const ItemPlan plan = read_plan(stationary_stage);
     const int walked = plan.steps();
     const MemberStep at = member_step(kMembers * walked - left, walked);
