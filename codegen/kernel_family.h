@@ -53,6 +53,10 @@ struct KernelFamily {
     // than the model's margin, the next family's measured shape is asked for.
     bool measured_on_many_items = false;
 
+    // What a full pattern, in the launch's blocks, is best cut into, as it is the same pattern
+    // whatever its blocks. Null: they stay.
+    int (*full_block)(const KernelCase& launch) = nullptr;
+
     // Most block rows that one tile can hold: 1 where tiles are not packed.
     int (*most_packed_rows)(int block);
     // Whether to pack can save anything; else tiles are packed when asked for alone.

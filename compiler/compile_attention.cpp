@@ -23,10 +23,12 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     const Attention& attention, std::span<const HeadPatterns> patterns, Device& device,
     KernelCache& cache, const CompileOptions& options, KernelFamilies families) {
     constexpr std::size_t kLaunches = std::tuple_size_v<LayerPrograms>;
+    PlanOptions planning = options;
+    planning.cut_full = true;
     std::vector<LayerPrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and launch n at kLaunches * i + n
     for (const HeadPatterns& pattern : patterns) {
-        LayerPlan plan = plan_layer(attention, pattern, device.target(), options, families);
+        LayerPlan plan = plan_layer(attention, pattern, device.target(), planning, families);
         if (options.autotune) {
             autotune(plan, pattern, device, cache);
         }

@@ -44,8 +44,8 @@ TileProgram lower(const Attention& attention, const HeadPatterns& pattern, Kerne
 PlannedProgram lower_launch(const LayerPlan& plan, const LaunchPlan& launch,
                             const HeadPatterns& pattern, const PassObserver& observer) {
     PlannedProgram lowered{
-        .program = lower(plan.attention, pattern, launch.role, plan.target, launch.shape,
-                         {.tables = plan.tables, .observer = observer}),
+        .program = lower(plan.attention, in_blocks_of(launch, pattern), launch.role, plan.target,
+                         launch.shape, {.tables = plan.tables, .observer = observer}),
         .kernel = launch.kernel};
     // Passes may give a shape that was asked for smaller gather blocks, and it may be one that no
     // body has.

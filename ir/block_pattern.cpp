@@ -87,6 +87,33 @@ BlockPattern BlockPattern::empty(std::int64_t length, int block) {
     return BlockPattern(length, block, uniform_bits(length, length, block, 0));
 }
 
+bool BlockPattern::is_full() const {
+    return block_count() == static_cast<std::int64_t>(rows_) * columns_;
+}
+
+BlockPattern BlockPattern::in_blocks_of(int block) const {
+    if (block != kFullBlock) {
+        count_blocks(length_, block);
+    }
+    if (!is_full()) {
+        throw InternalError("a pattern of {} of {} x {} blocks in blocks of another edge",
+                            block_count(), rows_, columns_);
+    }
+    BlockPattern cut = *this;
+    cut.block_ = block;
+    cut.rows_ = static_cast<int>(ceil_div(length_, block));
+    cut.columns_ = static_cast<int>(ceil_div(key_length_, block));
+    cut.offsets_ = {0};
+    cut.listed_ = {};
+    for (int row = 0; row < cut.rows_; ++row) {
+        for (int column = 0; column < cut.columns_; ++column) {
+            cut.listed_.push_back(column);
+        }
+        cut.offsets_.push_back(static_cast<std::int32_t>(cut.listed_.size()));
+    }
+    return cut;
+}
+
 bool BlockPattern::at(int row_index, int column) const {
     const std::span<const std::int32_t> blocks = row(row_index);
     return std::binary_search(blocks.begin(), blocks.end(), column);
@@ -132,6 +159,9 @@ double BlockPattern::density() const {
 }
 
 BlockPattern BlockPattern::transpose() const {
+    if (block_ == kFullBlock) {
+        return full(key_length_, length_, 128).in_blocks_of(block_);
+    }
     const auto pitch = static_cast<std::size_t>(rows_);
     std::vector<std::uint8_t> bits(pitch * columns_, 0);  // [columns][rows]
     for (int i = 0; i < rows_; ++i) {

@@ -25,6 +25,12 @@ class BlockPattern {
     static BlockPattern full(std::int64_t length, std::int64_t key_length, int block);
     static BlockPattern empty(std::int64_t length, int block);
 
+    bool is_full() const;  // every block is computed
+    // A full pattern, which is the same attention whatever blocks it is cut into, in blocks of 16,
+    // 32, 64, 128 or kFullBlock.
+    static constexpr int kFullBlock = 256;
+    BlockPattern in_blocks_of(int block) const;
+
     std::int64_t length() const { return length_; }          // queries
     std::int64_t key_length() const { return key_length_; }  // keys
     int block() const { return block_; }

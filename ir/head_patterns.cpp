@@ -44,6 +44,19 @@ double HeadPatterns::density() const {
     return sum / static_cast<double>(count());
 }
 
+bool HeadPatterns::are_full() const {
+    return std::all_of(begin(), end(), [](const BlockPattern& one) { return one.is_full(); });
+}
+
+HeadPatterns HeadPatterns::in_blocks_of(int block) const {
+    std::vector<BlockPattern> cut;
+    cut.reserve(patterns_.size());
+    for (const BlockPattern& pattern : patterns_) {
+        cut.push_back(pattern.in_blocks_of(block));
+    }
+    return HeadPatterns(std::move(cut));
+}
+
 double HeadPatterns::imbalance() const {
     std::int64_t most = 0;
     for (const BlockPattern& pattern : patterns_) {

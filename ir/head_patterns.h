@@ -30,6 +30,9 @@ class HeadPatterns {
     int columns() const { return front().columns(); }
     std::int64_t block_count() const;  // of all patterns
     double density() const;            // their mean
+    bool are_full() const;             // every one
+    // Full ones, in blocks of another edge (BlockPattern::in_blocks_of).
+    HeadPatterns in_blocks_of(int block) const;
     // The fullest pattern's blocks over the mean: 1 where all heads have as much to do.
     double imbalance() const;
     HeadPatterns transpose() const;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ir/ceil_div.h"
 #include "ir/element_spans.h"
 #include "ir/error.h"
 #include "ir/verify_parts.h"
@@ -37,6 +38,17 @@ void verify_operation(const Attention& attention, int block) {
     }
     if (block != 16 && block != 32 && block != 64 && block != 128) {
         broken(kProgram, "block {} is not 16, 32, 64 or 128", block);
+    }
+}
+
+// Blocks of kFullBlock are those of a full pattern.
+void verify_full_walk(const TileProgram& program) {
+    const std::int64_t streamed =
+        ceil_div(streamed_length(program.attention, program.role), program.gather_rows);
+    if (program.block == BlockPattern::kFullBlock &&
+        std::ssize(program.gather_blocks) != program.tiles() * streamed) {
+        broken(kProgram, "{} gather blocks for {} tiles: in blocks of {} each has all {}",
+               program.gather_blocks.size(), program.tiles(), program.block, streamed);
     }
 }
 
@@ -82,7 +94,14 @@ void verify_belongs(const TileProgram& program, const HeadPatterns& pattern) {
 }
 
 void verify_so_far(const TileProgram& program, const HeadPatterns* pattern) {
-    verify_operation(program.attention, program.block);
+    verify_operation(program.attention,
+                     program.block == BlockPattern::kFullBlock ? 128 : program.block);
+    // Whatever blocks a full pattern is cut into, it is the same.
+    std::optional<HeadPatterns> cut;
+    if (pattern != nullptr && program.block != pattern->block() && pattern->are_full()) {
+        cut = pattern->in_blocks_of(program.block);
+        pattern = &*cut;
+    }
     if (pattern != nullptr) {
         verify_belongs(program, *pattern);
     }
@@ -96,6 +115,7 @@ void verify_so_far(const TileProgram& program, const HeadPatterns* pattern) {
     }
     if (walked) {
         verify_whole_walk(program);
+        verify_full_walk(program);
     } else if (!program.offsets.empty() || !program.gather_blocks.empty() ||
                !program.block_row_masks.empty() || !program.classes.empty() ||
                !program.coverages.empty()) {

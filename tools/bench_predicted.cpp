@@ -93,7 +93,7 @@ Passes passes_of(const Shape& shape, int repeat, const Target& target, Device* d
                               .softmax = SoftmaxKind::kPrunedZero};
     const BlockPattern pattern = random_pattern(shape.length, shape.block, shape.density, 1);
     Passes passes;
-    const LayerPlan plan = plan_layer(attention, pattern, target);
+    const LayerPlan plan = plan_layer(attention, pattern, target, {.cut_full = true});
     for (std::size_t i = 0; i < passes.size(); ++i) {
         passes[i].role = plan.roles[i];
         const auto [program, kernel] = lower_launch(plan, plan.launches[i], pattern);

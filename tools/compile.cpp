@@ -83,7 +83,8 @@ Job lower_all(IrModule asked, const Request& options, const Target& target) {
     }
     const std::vector<std::size_t> launches = parse_roles(options.role);
     PlanOptions planning{.batch = options.attention.batch,
-                         .packed_rows = options.attention.packed_rows};
+                         .packed_rows = options.attention.packed_rows,
+                         .cut_full = true};
     planning.launches = {};
     for (const std::size_t launch : launches) {
         planning.launches[launch] = true;

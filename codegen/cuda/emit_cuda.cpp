@@ -135,7 +135,11 @@ EmittedGeometry geometry_cuda(const ScoreSummaryProgram& program, const Target& 
 
 KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
                        const Target& target) {
-    const Attention& attention = program.attention;
+    Attention attention = program.attention;
+    const bool full = program.block == BlockPattern::kFullBlock;
+    if (full && attention.mask == ElementMask::kNone) {
+        attention.softmax = SoftmaxKind::kMasked;  // nothing is pruned
+    }
     const int width = kernel.plan.geometry.tile_width;
     std::vector<Constant> constants =
         cuda_constants(attention, width == 0 ? attention.head_dim : width, block_coverage(program));
@@ -166,6 +170,10 @@ KernelSource emit_cuda(const TileProgram& program, const PlannedKernel& kernel,
         source.text.insert(source.text.rfind("\n#include \""),
                            fmt::format("\n#define SPION_PACKED_ROWS {}  // block rows of a tile\n",
                                        program.packed_rows()));
+    }
+    if (full) {
+        source.text.insert(source.text.rfind("\n#include \""),
+                           "\n#define SPION_FULL_PATTERN  // every tile streams everything\n");
     }
     source.text.insert(source.text.rfind("\n#include \""), score_cuda(attention));
     if (program.tables == Tables::kBaked) {

@@ -50,7 +50,7 @@ int shared_bytes(KernelRole role, int head_dim, int stationary_rows, int streame
 int registers_needed(KernelRole role, int head_dim, int groups, int streamed_rows) {
     switch (role) {
         case KernelRole::kForward:
-            return streamed_rows + head_dim / 2 + (groups == 1 ? 24 : 32);
+            return streamed_rows + head_dim / 2 + (groups == 1 ? 24 : groups == 2 ? 32 : 16);
         case KernelRole::kQueryGradient:
             return streamed_rows * 5 / 4 + head_dim / 2 + 36;
         case KernelRole::kKeyValueGradient:

@@ -127,7 +127,8 @@ std::string faster_or_slower(double ratio) {
                        ratio > 1 ? "faster" : "slower");
 }
 
-std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const HeadPatterns& pattern) {
+std::string explain(const LayerPlan& plan, const LaunchPlan& launch, const HeadPatterns& asked) {
+    const HeadPatterns pattern = in_blocks_of(launch, asked);
     std::string text = heading(plan, launch, pattern);
     fmt::format_to(std::back_inserter(text),
                    "  {:<11} {:>3} {:>5} {:>7} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} "

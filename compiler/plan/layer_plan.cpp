@@ -29,13 +29,7 @@ class Planner {
         require_fit(pattern, attention);
     }
 
-    KernelCase launch(KernelRole role) const {
-        return {.attention = attention_,
-                .role = role,
-                .block = pattern_.block(),
-                .target = target_,
-                .rates = rates_};
-    }
+    KernelCase launch(KernelRole role) const { return in_blocks_of(block_of(role), role); }
 
     const TypicalTiles& typical(KernelRole role) {
         std::optional<TypicalTiles>& kept = typical_[static_cast<std::size_t>(role)];
@@ -49,6 +43,18 @@ class Planner {
     LaunchPlan plan(KernelRole role);
 
   private:
+    KernelCase in_blocks_of(int block, KernelRole role) const {
+        return {.attention = attention_,
+                .role = role,
+                .block = block,
+                .target = target_,
+                .rates = rates_};
+    }
+    int block_of(KernelRole role) const;
+    HeadPatterns walked(KernelRole role) const {
+        const int block = block_of(role);
+        return block == pattern_.block() ? pattern_ : pattern_.in_blocks_of(block);
+    }
     double backward_seconds(KernelRole role);
     const TileCandidate& choose(LaunchPlan& plan) const;
 
@@ -61,14 +67,33 @@ class Planner {
     std::array<std::optional<TypicalTiles>, kRoles> typical_;
 };
 
+// What the first family that computes the role in such blocks cuts a full pattern into.
+int Planner::block_of(KernelRole role) const {
+    const auto& given = options_.shapes[launch_of(role)];
+    const bool fits =
+        given && (given->packed_rows > 1 || given->stationary_rows <= pattern_.block());
+    const bool kept = !options_.cut_full || options_.packed_rows.value_or(1) > 1 || fits ||
+                      attention_.mask != ElementMask::kNone || !pattern_.are_full();
+    for (const KernelFamily* family : families_for(role, families_)) {
+        if (kept || family->full_block == nullptr) {
+            continue;
+        }
+        const int block = family->full_block(in_blocks_of(pattern_.block(), role));
+        if (family->why_not(in_blocks_of(block, role)).empty()) {
+            return block;
+        }
+    }
+    return pattern_.block();
+}
+
 // Of the tile that wins on the typical pattern, on a pattern of the density that was asked for, or on
 // the one at hand: which way is faster depends on it, and no kernel is shared by both.
 double Planner::backward_seconds(KernelRole role) {
     const TileCandidate& winner = typical(role).winner();
     const StreamedRows rows =
-        options_.density ? planned_rows(stationary_length(attention_, role), pattern_.block(),
+        options_.density ? planned_rows(stationary_length(attention_, role), block_of(role),
                                         streamed_length(attention_, role), *options_.density)
-                         : streamed_rows(pattern_, role);
+                         : streamed_rows(walked(role), role);
     return candidate_of(launch(role), *winner.family, winner.shape, rows, options_.batch)
         .prediction->seconds;
 }
@@ -135,6 +160,7 @@ std::vector<Rival> rivals_of(const LaunchPlan& plan) {
 LaunchPlan Planner::plan(KernelRole role) {
     LaunchPlan plan;
     plan.role = role;
+    plan.block = block_of(role);
     plan.batch = options_.batch;
     if (const auto& given = options_.shapes[launch_of(role)]) {
         plan.shape = *given;
@@ -142,6 +168,7 @@ LaunchPlan Planner::plan(KernelRole role) {
         return plan;
     }
     const KernelCase asked = launch(role);
+    const HeadPatterns pattern = walked(role);
     plan.asked_packed_rows = options_.packed_rows;
     plan.typical = typical(role);
     std::vector<int> packed = packings(asked, families_);
@@ -154,11 +181,11 @@ LaunchPlan Planner::plan(KernelRole role) {
         }
     }
     plan.candidates =
-        tile_candidates(asked, streamed_rows(pattern_, role), options_.batch, families_);
+        tile_candidates(asked, streamed_rows(pattern, role), options_.batch, families_);
     plan.measured = measured_among(plan.candidates, asked, families_);
     for (const int rows : packed) {
-        for (TileCandidate& candidate : packed_candidates(
-                 asked, streamed_rows(pattern_, role, rows), options_.batch, families_)) {
+        for (TileCandidate& candidate : packed_candidates(asked, streamed_rows(pattern, role, rows),
+                                                          options_.batch, families_)) {
             plan.candidates.push_back(std::move(candidate));
         }
     }
@@ -167,6 +194,10 @@ LaunchPlan Planner::plan(KernelRole role) {
 }
 
 }  // namespace
+
+HeadPatterns in_blocks_of(const LaunchPlan& launch, const HeadPatterns& pattern) {
+    return launch.block == pattern.block() ? pattern : pattern.in_blocks_of(launch.block);
+}
 
 void take_shape(LaunchPlan& launch, const TileShape& shape) {
     const auto found =

@@ -32,6 +32,9 @@ struct PlanOptions {
     std::optional<LayerRoles> roles = {};
     // Sum dQ as is best for patterns that have this share of the blocks; nothing: for the pattern.
     std::optional<double> density = {};
+    // The kernels walk this pattern alone, so that a full one may be cut into the blocks that suit
+    // them best (KernelFamily::full_block). Not under a mask, whose empty blocks are left out.
+    bool cut_full = false;
     // Which launches to plan; the others are left empty.
     std::array<bool, 3> launches = {true, true, true};
     // Of launch i; nothing: what the cost model says.
@@ -46,6 +49,7 @@ struct Rival {
 
 struct LaunchPlan {
     KernelRole role = KernelRole::kForward;
+    int block = 0;  // the pattern's, or what a full one is cut into
     TileShape shape = {};
     PlannedKernel kernel = {};                  // family, registers, shared memory, launch geometry
     std::optional<Prediction> prediction = {};  // on the pattern, for `batch` samples
@@ -85,6 +89,9 @@ LayerPlan plan_layer(const Attention& attention, const HeadPatterns& pattern, co
 LaunchPlan plan_launch(const Attention& attention, const HeadPatterns& pattern, KernelRole role,
                        const Target& target, const PlanOptions& options = {},
                        KernelFamilies families = kernel_families());
+
+// The pattern in the blocks of a launch.
+HeadPatterns in_blocks_of(const LaunchPlan& launch, const HeadPatterns& pattern);
 
 // "12.0 % faster": of a tile, when another takes `ratio` times as long.
 std::string faster_or_slower(double ratio);

@@ -213,13 +213,13 @@ std::vector<std::size_t> candidates_to_measure(const LaunchPlan& launch,
 Tuning autotune(const Attention& attention, const HeadPatterns& pattern, const LaunchPlan& launch,
                 Device& device, KernelCache& cache, const AutotuneOptions& options) {
     const Target& target = device.target();
+    const HeadPatterns cut = in_blocks_of(launch, pattern);
     std::vector<PlannedProgram> programs;
     std::vector<KernelSource> sources;
     for (const std::size_t at : candidates_to_measure(launch, options)) {
         const TileCandidate& candidate = launch.candidates[at];
-        programs.push_back(
-            {.program = lower(attention, pattern, launch.role, target, candidate.shape),
-             .kernel = {.family = candidate.family, .plan = candidate.plan}});
+        programs.push_back({.program = lower(attention, cut, launch.role, target, candidate.shape),
+                            .kernel = {.family = candidate.family, .plan = candidate.plan}});
         sources.push_back(emit(programs.back().program, programs.back().kernel, target));
     }
     const std::string key = tuning_key(sources, pattern, device, launch.batch);

@@ -20,6 +20,7 @@ namespace {
 constexpr DType kTypes[] = {DType::kBf16, DType::kFp16, DType::kTf32, DType::kFp32};
 constexpr int kHeadDims[] = {16, 32, 64, 128};
 constexpr int kBlocks[] = {64, 32, 16, 128};
+constexpr int kUnitBlocks[] = {64, 32, 16, 128, BlockPattern::kFullBlock};
 constexpr KernelRole kRoles[] = {KernelRole::kForward, KernelRole::kQueryGradient,
                                  KernelRole::kKeyValueGradient};
 
@@ -82,7 +83,7 @@ bool has_fewer_stages(const std::vector<TileCandidate>& candidates, TileShape sh
 // The tiles of a unit that one launch can have, on a full pattern.
 void add_tiles(CompileJobs& jobs, MatrixUnit unit, const Attention& attention, int block,
                KernelRole role, const Target& target) {
-    const BlockPattern pattern = BlockPattern::full(attention.length, block);
+    const BlockPattern pattern = BlockPattern::full(attention.length, 128).in_blocks_of(block);
     const auto candidates = candidates_of(attention, pattern, role, target, 4);
     for (const TileCandidate& candidate : candidates) {
         if (candidate.shape.unit == unit && candidate.plan.problem.empty() &&
@@ -135,7 +136,7 @@ CompileJobs unit_jobs(MatrixUnit unit, const Target& target, bool all) {
     CompileJobs jobs;
     int count = 0;
     for (const int dim : {32, 64, 128}) {
-        for (const int block : kBlocks) {
+        for (const int block : kUnitBlocks) {
             for (const KernelRole role : kRoles) {
                 ++count;
                 for (int variant = all ? 0 : count; variant < (all ? 4 : count + 1); ++variant) {

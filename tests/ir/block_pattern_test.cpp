@@ -66,6 +66,27 @@ TEST(BlockPattern, FullAndEmpty) {
     }
 }
 
+TEST(BlockPattern, AFullOneIsTheSameInOtherBlocks) {
+    const BlockPattern full = BlockPattern::full(300, 700, 64);
+    for (const int block : {16, 32, 64, 128}) {
+        EXPECT_EQ(full.in_blocks_of(block), BlockPattern::full(300, 700, block));
+    }
+    const BlockPattern large = full.in_blocks_of(BlockPattern::kFullBlock);
+    EXPECT_TRUE(large.is_full());
+    EXPECT_EQ(large.to_bits(), "111\n111\n");
+    EXPECT_EQ(large.block_rows(1), 300 - 256);
+    EXPECT_EQ(large.elements_in_row(1), 700);
+    EXPECT_EQ(large.in_blocks_of(64), full);
+    EXPECT_EQ(large.transpose(), BlockPattern::full(700, 300, 64).in_blocks_of(256));
+
+    std::vector<std::uint8_t> bits(5 * 11, 1);
+    bits[7] = 0;
+    const BlockPattern holed(300, 700, 64, bits);
+    EXPECT_FALSE(holed.is_full());
+    expect_error<InternalError>([&] { holed.in_blocks_of(128); },
+                                "a pattern of 54 of 5 x 11 blocks in blocks of another edge");
+}
+
 TEST(BlockPattern, CountsElementsAsTheMapDoes) {
     const std::uint64_t seed = test::fresh_seed();
     SCOPED_TRACE(test::seed_note(seed));

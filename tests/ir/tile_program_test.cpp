@@ -97,6 +97,26 @@ TEST(TileProgram, RolesWalkTheirOwnSide) {
                                 "tile 4 streams gather block 2 outside the pattern");
 }
 
+// A full pattern is the same in whatever blocks, and those of 256 are of full patterns alone.
+TEST(TileProgram, FullPatternsVerifyInOtherBlocks) {
+    TileProgram program = small_program();
+    program.attention.length = 300;
+    program.block = program.stationary_rows = 256;
+    program.streamed_rows = program.gather_rows = 64;
+    program.warps = 16;
+    program.classes = {};
+    program.order = {0, 1};
+    program.offsets = {0, 5, 10};
+    program.gather_blocks = {0, 1, 2, 3, 4, 0, 1, 2, 3, 4};
+    EXPECT_NO_THROW(verify(program, BlockPattern::full(300, 32)));
+    expect_error<InternalError>([&] { verify(program, BlockPattern::empty(300, 32)); },
+                                "block=256 was made for another pattern");
+    program.offsets = {0, 5, 9};
+    program.gather_blocks.pop_back();
+    expect_error<InternalError>([&] { verify(program); },
+                                "9 gather blocks for 2 tiles: in blocks of 256 each has all 5");
+}
+
 // A fault, and what verify says of it; with the pattern where only coverage can tell.
 struct PlantedFault {
     std::function<void(TileProgram&)> plant;

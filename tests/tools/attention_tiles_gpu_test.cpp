@@ -92,6 +92,50 @@ TEST_P(GpuWgmma, AnyTileEqualsTheReference) {
     expect_any_tile_passes(MatrixUnit::kWgmma, {16, 32, 64, 128});
 }
 
+// Tiles of the blocks into which full patterns are cut, and gradients summed together, of any length
+// and number of keys; what is computed is the same bits every time.
+TEST_P(GpuWgmma, AnyTileOfFullPatternsEqualsTheReference) {
+    if (!device_->target().gpu.wgmma) {
+        return;  // nothing to hold against the reference on this GPU
+    }
+    const std::uint64_t seed = test::fresh_seed();
+    SCOPED_TRACE(test::seed_note(seed));
+    std::mt19937_64 random(seed);
+    const auto [dtype, head_dim] = GetParam();
+    int large = 0;
+    for (int round = 0; round < 16; ++round) {
+        const int block = 16 << round % 4;
+        AttentionCase problem =
+            with_other_keys(random, pick_attention(random, dtype, head_dim, block,
+                                                   static_cast<SoftmaxKind>(round / 4 % 2)));
+        problem.attention.length = pick(random, 1, 900);
+        problem.pattern = BlockPattern::full(problem.attention.length,
+                                             problem.attention.key_value_length(), block);
+        CompileOptions options;
+        options.tables = round < 12 ? Tables::kPassed : Tables::kBaked;
+        if (round < 8 && head_dim > 32) {
+            options.roles = kFusedBackwardRoles;
+        }
+        std::vector<TileShape> shapes;
+        for (const TileCandidate& candidate :
+             plan_launch(problem.attention, problem.pattern, KernelRole::kForward,
+                         device_->target(), {.cut_full = true})
+                 .candidates) {
+            if (candidate.shape.stationary_rows > 128 && candidate.plan.problem.empty()) {
+                shapes.push_back(candidate.shape);
+            }
+        }
+        if (!shapes.empty()) {
+            options.shapes[0] =
+                shapes[static_cast<std::size_t>(pick(random, 0, std::ssize(shapes) - 1))];
+            ++large;
+        }
+        const CaseReport report = check_case(problem, *device_, cache_, options);
+        EXPECT_TRUE(report.passed()) << to_text(problem) << report.failures();
+    }
+    EXPECT_EQ(large, head_dim == 64 ? 16 : 0);
+}
+
 TEST_P(GpuWgmma, AnyTileEqualsTheReferenceUnderMasks) {
     if (!device_->target().gpu.wgmma) {
         return;  // nothing to hold against the reference on this GPU

@@ -83,6 +83,10 @@ std::optional<TileShape> shape_of_role(const KernelCase& launch) {
                      .unit = MatrixUnit::kWgmma};
 }
 
+int full_block(const KernelCase& /*launch*/) {
+    return kBlock;
+}
+
 std::vector<TileShape> shapes(const KernelCase& launch) {
     return {*shape_of_role(launch)};
 }
@@ -180,6 +184,7 @@ const KernelFamily kFusedBackward{.name = "fused backward on sm_90a",
                                   .instead = "take the split backward",
                                   .shapes = shapes,
                                   .measured = shape_of_role,
+                                  .full_block = full_block,
                                   .most_packed_rows = one_block_row,
                                   .packing_can_pay = false,
                                   .packed_shapes = no_packed_shapes,

@@ -13,14 +13,14 @@ bool has_sm90_instructions(const Target& target) {
     return target.gpu.tma && target.gpu.wgmma;
 }
 
-std::string why_not_warps(const TileProgram& program) {
-    if (program.warps <= kMostWarps &&
+std::string why_not_warps(const TileProgram& program, int most) {
+    if (program.warps <= most &&
         program.stationary_rows == std::int64_t{kRowsOfWarp} * program.warps) {
         return "";
     }
     return fmt::format(
         "it has stationary_rows={} warps={}: take {} rows a warp and at most {} warps",
-        program.stationary_rows, program.warps, kRowsOfWarp, kMostWarps);
+        program.stationary_rows, program.warps, kRowsOfWarp, most);
 }
 
 std::string why_not_gather_blocks(const TileProgram& program) {

@@ -25,8 +25,9 @@ bool has_sm90_instructions(const Target& target);
 
 // Why a gather block, or a step of them, is none of a GPU's, as a clause; "" when it is.
 std::string why_not_gather_blocks(const TileProgram& program);
-// Why the program has not a warp for every 16 stationary rows, as a clause; "" when it has.
-std::string why_not_warps(const TileProgram& program);
+// Why the program has not a warp for every 16 stationary rows, or more than `most`, as a clause; ""
+// when it has.
+std::string why_not_warps(const TileProgram& program, int most = kMostWarps);
 // The problem of the program's plan, as a sentence's clause; "" when it has none.
 std::string why_not_planned(KernelPlan (*plan)(const KernelCase&, const TileShape&),
                             const TileProgram& program, const Target& target);

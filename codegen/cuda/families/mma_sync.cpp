@@ -58,7 +58,8 @@ std::string why_not(const KernelCase& launch) {
 
 std::vector<TileShape> shapes(const KernelCase& launch) {
     std::vector<TileShape> shapes;
-    for (int stationary = launch.block; stationary >= kRowsOfWarp; stationary /= 2) {
+    for (int stationary = std::min(launch.block, kMostStationaryRows); stationary >= kRowsOfWarp;
+         stationary /= 2) {
         for (const int streamed : {128, 64, 32, 16}) {
             for (int stages = 4; stages >= 1; --stages) {
                 shapes.push_back({.stationary_rows = stationary,

@@ -10,7 +10,8 @@
 namespace spion {
 namespace {
 
-constexpr int kGroupRows = 64;  // that a warpgroup multiplies
+constexpr int kGroupRows = 64;       // that a warpgroup multiplies
+constexpr int kMostGroupWarps = 16;  // four warpgroups, which leaves each thread 112 registers
 constexpr int kMostStages = 4, kFewestStages = 2;
 // Fitted to medians of an H100 and an H200 at once (docs/journal.md), D of 32, 64 and 128.
 constexpr WgmmaExposed kForwardExposed{.products = 0.83, .scores = 0.7};
@@ -74,6 +75,10 @@ std::vector<TileShape> shapes(const KernelCase& launch) {
     return shapes_up_to(launch.block);
 }
 
+int full_block(const KernelCase& /*launch*/) {
+    return BlockPattern::kFullBlock;
+}
+
 int measured_stages(const Attention& attention) {
     return tma_tile_width(attention) == 128 ? 2 : 3;
 }
@@ -81,13 +86,17 @@ int measured_stages(const Attention& attention) {
 // A second warpgroup shares what the first has fetched where registers leave room for one block
 // only.
 std::optional<TileShape> measured(const KernelCase& launch) {
-    const bool pair = tma_tile_width(launch.attention) == 128 && launch.block == 128 &&
-                      launch.role != KernelRole::kQueryGradient;
-    const int streamed = pair && launch.role == KernelRole::kForward ? 128 : 64;
-    return TileShape{.stationary_rows = pair ? 128 : 64,
+    const int width = tma_tile_width(launch.attention);
+    const bool forward = launch.role == KernelRole::kForward;
+    const bool four = forward && width == 64 && launch.block == BlockPattern::kFullBlock;
+    const bool pair =
+        width == 128 && launch.block >= 128 && launch.role != KernelRole::kQueryGradient;
+    const int streamed = pair && forward ? 128 : 64;
+    const int rows = four ? 256 : pair ? 128 : 64;
+    return TileShape{.stationary_rows = rows,
                      .streamed_rows = streamed,
                      .gather_rows = std::min(launch.block, streamed),
-                     .warps = pair ? 8 : 4,
+                     .warps = rows / kRowsOfWarp,
                      .stages = measured_stages(launch.attention),
                      .unit = MatrixUnit::kWgmma};
 }
@@ -173,7 +182,7 @@ KernelPlan plan_of_wgmma(const KernelCase& launch, const TileShape& shape) {
 }
 
 std::string why_not_wgmma_tile(const TileProgram& program, const Target& target) {
-    if (std::string reason = why_not_warps(program); !reason.empty()) {
+    if (std::string reason = why_not_warps(program, kMostGroupWarps); !reason.empty()) {
         return reason;
     }
     if (std::string reason = why_not_gather_blocks(program); !reason.empty()) {
@@ -244,6 +253,7 @@ const KernelFamily kWgmma{.name = "wgmma on sm_90a",
                           .why_not = why_not,
                           .shapes = shapes,
                           .measured = measured,
+                          .full_block = full_block,
                           .most_packed_rows = most_packed_rows,
                           .packing_can_pay = true,
                           .packed_shapes = packed_shapes,

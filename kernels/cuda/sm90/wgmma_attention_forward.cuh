@@ -17,12 +17,31 @@ enum : int { kScoreTiles = kStreamedRows / 8 };
 
 using Operand = unsigned[kScoreTiles / 2][4];  // P of a step, rounded
 
+// Whether the warpgroups' halves start products in turn, so that those of one run beside the
+// exponentials of the other. All warpgroups have the same steps.
+#ifdef SPION_FULL_PATTERN
+enum : bool { kTakesTurns = kGroups > 1 && !kDrops };  // random numbers are drawn between them
+#else
+enum : bool { kTakesTurns = false };
+#endif
+enum : int { kFirstTurn = 5 };  // a barrier a warpgroup, behind those of zero_rows
+
 struct Consumer {
     int group;  // this warpgroup of the block's consumers
     PipelineState<kStationaryStages> stationary_stage;
     PipelineState<kStages> key, value;  // the stage whose key or value tile comes next
 
-    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
+    __device__ __forceinline__ Consumer() : group(warp_index() / 4) {
+        if (kTakesTurns && group >= kGroups - kGroups / 2) end_turn();  // the others come first
+    }
+
+    // A warpgroup's turn comes when the one half of them away has had its own.
+    __device__ __forceinline__ void begin_turn() const {
+        if constexpr (kTakesTurns) bar_sync(kFirstTurn + group, 256);
+    }
+    __device__ __forceinline__ void end_turn() const {
+        if constexpr (kTakesTurns) bar_arrive(kFirstTurn + (group + kGroups / 2) % kGroups, 256);
+    }
 
     // S of the next key tile, not yet masked; returns which of its gather blocks the warp's rows
     // use.
@@ -79,10 +98,12 @@ struct Consumer {
                                             float (&out)[kValueTiles][4], unsigned query_tile,
                                             Operand& before, Operand& next, int valid,
                                             StepElements<false>& elements) {
+        begin_turn();
         const unsigned gather_mask = start_step(scores, query_tile);
         elements = elements.at(1);
         const auto kept = elements.template kept<kScoreTiles>(0);
         start_output(out, before, kStreamedRows);
+        end_turn();
         finish_step<1>(scores, step_mask(valid, gather_mask), elements);
         float step_sum[2];
         softmax.take_exponentials(scores, next, step_sum);

@@ -2,6 +2,7 @@
 //   kStationaryStages   stationary tiles in shared memory at once
 //   kConsumerRegisters  registers a thread of the warpgroups that multiply (setmaxnreg)
 //   kProducerRegisters  the same of the producer's warpgroup
+//   SPION_FULL_PATTERN  a macro, only where every tile streams everything
 // kWarps warps multiply, four to a warpgroup with 64 stationary rows; kColumns = kStreamedRows.
 // What the body itself has to define is in wgmma_body_contract.cuh.
 #ifndef SPION_WGMMA_CONTRACT_CUH

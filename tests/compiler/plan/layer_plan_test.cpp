@@ -97,6 +97,47 @@ TEST(LayerPlan, TakesTheBackwardThatIsAskedForOrPredictedFaster) {
     EXPECT_EQ(roles({.roles = kFusedBackwardRoles, .density = 0.02}), kFusedBackwardRoles);
 }
 
+// A full pattern in blocks of its own, and as its kernels would have it.
+TEST(LayerPlan, CutsFullPatternsAsTheirKernelsLikeThem) {
+    const Target target = cuda_target(90);
+    for (const int block : {16, 32, 64, 128}) {
+        for (const int head_dim : {32, 64, 128}) {
+            const Attention attention = attention_of(1000, head_dim);
+            const BlockPattern full = BlockPattern::full(1000, block);
+            const auto blocks = [&](const Attention& asked, const PlanOptions& options) {
+                const LayerPlan plan = plan_layer(asked, full, target, options);
+                for (const auto& [program, kernel] : lower_layer(plan, full)) {
+                    verify(program, full);
+                    EXPECT_EQ(kernel.plan, plan_kernel(program, target, kernel_families()).plan);
+                    EXPECT_TRUE(program.block_row_masks.empty() || program.block < 64);
+                }
+                return std::array{plan.launches[0].block, plan.launches[1].block,
+                                  plan.launches[2].block};
+            };
+            const std::array own{block, block, block};
+            EXPECT_EQ(blocks(attention, {}), own);
+            EXPECT_EQ(blocks(attention, {.packed_rows = 1}), own);
+            const bool fused = head_dim > 32;
+            EXPECT_EQ(blocks(attention, {.roles = kSplitBackwardRoles, .cut_full = true}),
+                      (std::array{256, 256, 256}));
+            EXPECT_EQ(blocks(attention, {.cut_full = true})[2], fused ? 128 : 256);
+            Attention masked = attention;
+            masked.mask = ElementMask::kCausal;
+            EXPECT_EQ(blocks(masked, {.cut_full = true}), own);
+            Attention exact = attention;  // has no kernels of wgmma
+            exact.dtype = DType::kTf32;
+            EXPECT_EQ(blocks(exact, {.cut_full = true}), own);
+        }
+    }
+    const BlockPattern holed(512, 64, [] {
+        std::vector<std::uint8_t> bits(64, 1);
+        bits[9] = 0;
+        return bits;
+    }());
+    EXPECT_EQ(plan_layer(attention_of(512), holed, target, {.cut_full = true}).launches[0].block,
+              64);
+}
+
 TEST(LayerPlan, OnlyTheLaunchesThatWereAskedForArePlanned) {
     PlanOptions options;
     options.launches = {false, true, false};
