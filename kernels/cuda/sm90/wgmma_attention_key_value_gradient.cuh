@@ -29,7 +29,6 @@ struct Consumer {
     PipelineState<kStages> stage;
     float key_gradient[kKeyTiles][4], value_gradient[kValueTiles][4];
     Operand probabilities, operand;  // P, dS; of products under way
-    Kept kept;                       // of the step whose S is the youngest
 
     __device__ __forceinline__ Consumer() : group(warp_index() / 4) {}
 
@@ -43,22 +42,22 @@ struct Consumer {
         wgmma_commit_group();
         return gather_mask;
     }
-    // What dropout keeps of the step, while products are under way. left, item: as below.
-    __device__ __forceinline__ void draw(const SpionAttentionArguments& args, int left,
-                                         const StepElements<true>& item) {
-        if constexpr (kDrops) {
-            const int row = group * kGroupRows + warp_index() % 4 * 16;
-            const StepElements<true> here =
-                kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, row);
-            kept = here.template kept<kScoreTiles>(0);
-        }
+    // What dropout keeps of the step, drawn while products are under way. left, item: as below.
+    __device__ __forceinline__ Kept draw(const SpionAttentionArguments& args, int left,
+                                         const StepElements<true>& item) const {
+        if constexpr (!kDrops) return {};
+        const int row = group * kGroupRows + warp_index() % 4 * 16;
+        const StepElements<true> here =
+            kElementsStay ? item : elements_of_step(args, stationary_stage.index, left, row);
+        return here.template kept<kScoreTiles>(0);
     }
     // From S to the step's products for dV and dK, which are left under way. left: steps of the
     // item from this one on; item: with kElementsStay, what depends on this one's positions.
     __device__ __forceinline__ void start_gradients(Scores& scores, unsigned gather_mask,
                                                     const SpionAttentionArguments& args, int left,
                                                     unsigned value_tile,
-                                                    const StepElements<true>& item);
+                                                    const StepElements<true>& item,
+                                                    const Kept& kept);
     // When all but the kPending youngest products are done, the stage is free.
     template <int kPending>
     __device__ __forceinline__ void finish_gradients(int done) {
@@ -76,7 +75,8 @@ struct Consumer {
 __device__ __forceinline__ void Consumer::start_gradients(Scores& scores, unsigned gather_mask,
                                                           const SpionAttentionArguments& args,
                                                           int left, unsigned value_tile,
-                                                          const StepElements<true>& item) {
+                                                          const StepElements<true>& item,
+                                                          const Kept& kept) {
     const unsigned output_gradient_tile = stage_tile(stage.index, 1);
     Scores gradient;
     mbarrier_wait(stage_full(stage.index, 1), stage.parity);
@@ -128,22 +128,23 @@ __device__ __forceinline__ void Consumer::compute(const SpionAttentionArguments&
         elements = step_elements<true>(args, plan, group * kGroupRows + warp_index() % 4 * 16);
     }
     Scores scores;
+    Kept kept;  // of the step that S is of
     unsigned gather_mask = 0;
     if (steps > 0) {
         gather_mask = start_step(scores, key_tile);
-        draw(args, steps, elements);
+        kept = draw(args, steps, elements);
         wgmma_wait_group<0>();
         warpgroup_fence_operand(scores);
     }
 #pragma unroll 1
     for (int left = steps; left > 0; --left) {
-        start_gradients(scores, gather_mask, args, left, value_tile, elements);
+        start_gradients(scores, gather_mask, args, left, value_tile, elements, kept);
         if constexpr (kElementsStay) elements = elements.at(1);
         const int done = stage.index;
         stage.advance();
         if (left > 1) {
             gather_mask = start_step(scores, key_tile);
-            draw(args, left - 1, elements);
+            kept = draw(args, left - 1, elements);
             finish_gradients<1>(done);
             wgmma_wait_group<0>();
             warpgroup_fence_operand(scores);
