@@ -133,7 +133,7 @@ TEST_P(GpuWgmma, AnyTileOfFullPatternsEqualsTheReference) {
         const CaseReport report = check_case(problem, *device_, cache_, options);
         EXPECT_TRUE(report.passed()) << to_text(problem) << report.failures();
     }
-    EXPECT_EQ(large, head_dim == 64 ? 16 : 0);
+    EXPECT_EQ(large, head_dim <= 64 ? 16 : 0);  // D = 128 has no registers for four warpgroups
 }
 
 TEST_P(GpuWgmma, AnyTileEqualsTheReferenceUnderMasks) {
