@@ -22,14 +22,16 @@ REFUSED = "have dV and dK computed one after the other, on GPUs"
 # (sentence, [(flags, the kernel that is looked at, how its body begins; or None and words of the refusal)])
 CLAIMS = [
     (
-        "one kernel for all gradients (Hopper, blocks of 128, the wider of D and Dv from 40 to 128)",
+        "one kernel for all gradients (Hopper, blocks of 128, or of any size where the command compiles for one full "
+        "pattern; the wider of D and Dv from 40 to 128)",
         [
             (f"{FUSED}", "gradients", "wgmma_attention_gradients"),
             (f"{FUSED} --head-dim 40", "gradients", "wgmma_attention_gradients"),
             (f"{FUSED} --head-dim 128 --value-dim 16", "gradients", "wgmma_attention_gradients"),
             (f"{FUSED} --head-dim 32", "key_value_gradient", "wgmma_"),
             (f"{FUSED} --head-dim 136", "key_value_gradient", "attention_"),
-            (f"{FUSED} --block 64", "key_value_gradient", "wgmma_"),
+            (f"{FUSED} --block 64", "gradients", "wgmma_attention_gradients"),
+            (f"{FUSED} --block 64 --pattern-random .9", "key_value_gradient", "wgmma_"),
             (f"{FUSED} --target sm_80", "key_value_gradient", "attention_"),
         ],
     ),

@@ -33,9 +33,10 @@ forward pass, dQ, and dK with dV (one word where they are the same) for widths D
 
 * **wgmma**: warpgroups and tensor copies of Hopper; **warps**: a warp a work item, Hopper; **mma**:
   mma.sync and fp32's units, any GPU from compute capability 8.0 on; **vectors**: the CPU's.
-* **delta / gradients**, the fused backward: delta first, then one kernel for all gradients (Hopper, blocks of 128, the wider of D and
-  Dv from 40 to 128). It pays where a key block meets many query blocks, and what is shown is for sparse patterns of L = 1024: so no cell
-  has it. Whether that way is taken is weighed for L and the `typical` pattern, and `plan.explain()` says which it was and why.
+* **delta / gradients**, the fused backward: delta first, then one kernel for all gradients (Hopper, blocks of 128, or of any size
+  where the command compiles for one full pattern; the wider of D and Dv from 40 to 128). It pays where a key block meets many query
+  blocks, and what is shown is for sparse patterns of L = 1024: so no cell has it. Whether that way is taken is weighed for L and the
+  `typical` pattern, and `plan.explain()` says which it was and why.
 * Each has both softmax kinds, ragged lengths, padded keys, any pattern and any strides of 16 bytes;
   causal masks, and but for the fused backward masks of spans (windows, documents, prefixes, padded queries) and grouped heads, for
   which the bodies may be others: `plan.explain()` says which.
