@@ -24,7 +24,7 @@ std::vector<std::unique_ptr<CompiledAttention>> compile_attention(
     KernelCache& cache, const CompileOptions& options, KernelFamilies families) {
     constexpr std::size_t kLaunches = std::tuple_size_v<LayerPrograms>;
     PlanOptions planning = options;
-    planning.cut_full = true;
+    planning.cut_full = !options.shared;
     std::vector<LayerPrograms> programs;
     std::vector<KernelSource> sources;  // of layer i and launch n at kLaunches * i + n
     for (const HeadPatterns& pattern : patterns) {

@@ -16,6 +16,8 @@ namespace spion {
 // What compile_attention does beyond planning as the cost model says.
 struct CompileOptions : PlanOptions {
     bool autotune = false;  // take the tile shapes that are fastest when measured on the device
+    // The kernels are to be those of every pattern of the length and block: full ones are not cut.
+    bool shared = false;
 };
 
 // One CompiledAttention a pattern (a layer each), all their kernels compiled in parallel on worker

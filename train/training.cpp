@@ -54,6 +54,9 @@ CompileOptions compile_options(const TrainSettings& s) {
     options.batch = std::int64_t{s.batch} * task_named(s.task).towers;
     options.packed_rows = s.autotune ? std::nullopt : std::optional(1);
     options.density = s.dense ? 1 : kPlannedDensity;
+    // The dense phase has the kernels of the sparse one. What was tuned goes on by its tile shapes alone,
+    // which do not say into what blocks a pattern was cut.
+    options.shared = !s.dense || s.autotune;
     return options;
 }
 

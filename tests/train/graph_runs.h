@@ -66,6 +66,7 @@ inline Outcome expect_graphs_change_nothing(TrainSettings settings, const RunOn&
     const Outcome launched = run_on(settings, off, nullptr);
     EXPECT_EQ(launched.report.captured_graphs, 0);
     EXPECT_TRUE(launched.report.transition_step);
+    EXPECT_EQ(launched.report.transition_compiled, 0);
     settings.graph = true;
     const Outcome captured = run_on(settings, on, nullptr);
     EXPECT_GE(captured.report.captured_graphs, 4);

@@ -5,8 +5,11 @@
 
 #include <set>
 
+#include "compiler/compile_attention.h"
 #include "ir/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/fake_device.h"
+#include "train/training.h"
 
 namespace spion {
 namespace {
@@ -123,6 +126,33 @@ TEST(TrainSettings, RefusalsSayWhereAWordStood) {
             EXPECT_TRUE(std::string(error.what()).starts_with(given)) << error.what();
             EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
         }
+    }
+}
+
+// Where full patterns may be cut: the dense phase keeps their blocks for the sparse one, a training that
+// stays dense does not.
+TEST(TrainSettings, DensePhasesHaveTheKernelsOfSparseOnes) {
+    test::FakeDevice device(cuda_target(90));
+    TrainSettings s = preset_settings("paper");
+    for (const bool per_head : {false, true}) {
+        s.per_head = per_head;
+        KernelCache cache{std::nullopt};
+        const auto compile = [&](const HeadPatterns& patterns) {
+            return compile_attention(attention_of(s, DType::kBf16), {&patterns, 1}, device, cache,
+                                     compile_options(s));
+        };
+        compile(full_patterns(s));
+        EXPECT_EQ(cache.counters().compiled, 3);
+        compile(HeadPatterns(std::vector<BlockPattern>(
+            static_cast<std::size_t>(attention_of(s, DType::kBf16).patterns),
+            BlockPattern::empty(s.length, s.discovery.block))));
+        EXPECT_EQ(cache.counters().compiled, 3);
+        s.dense = true;
+        EXPECT_EQ(compile(full_patterns(s)).front()->part(KernelRole::kForward).program.block,
+                  BlockPattern::kFullBlock);
+        s.autotune = true;  // and goes on by tile shapes
+        EXPECT_TRUE(compile_options(s).shared);
+        s.dense = s.autotune = false;
     }
 }
 

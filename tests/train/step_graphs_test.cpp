@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/capturing_device.h"
+#include "tests/support/expect_error.h"
 #include "tests/train/graph_runs.h"
 
 namespace spion {
@@ -65,6 +66,15 @@ TEST(StepGraphs, AreCapturedTheSecondTimeAndForgotten) {
     expect(one, 7, 7);
     EXPECT_EQ(device.captured(), 3);
     EXPECT_EQ(graphs.captured(), 3);
+}
+
+TEST(StepGraphs, SayHowToDoWithoutThem) {
+    test::CapturingDevice device(open_device(DeviceChoice::kCpu));
+    StepGraphs graphs(device, true);
+    graphs.run({}, [] {});
+    expect_error<DeviceError>(
+        [&] { graphs.run({}, [] { throw DeviceError("capturing launches: refused"); }); },
+        "capturing launches: refused; `spion train --graph off` launches each kernel by itself");
 }
 
 TEST(StepGraphs, AreOffWhereNothingIsCaptured) {

@@ -105,9 +105,9 @@ void add_programs(Facts& facts) {
     for (LayerFacts& layer : facts.layers) {
         if (facts.kind == FolderKind::kRun) {
             const Attention attention = attention_of_run(facts, target);
-            const LayerPlan plan = plan_layer(
-                attention, layer.patterns, target,
-                {.packed_rows = 1, .tables = layer.tables, .cut_full = true});  // train/phases.cpp
+            const LayerPlan plan =
+                plan_layer(attention, layer.patterns, target,
+                           {.packed_rows = 1, .tables = layer.tables});  // train/phases.cpp
             for (auto& [program, planned] : lower_layer(plan, layer.patterns)) {
                 std::string kernel = kernel_of(facts, program, target);
                 layer.programs.push_back({.program = std::move(program),

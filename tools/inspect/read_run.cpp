@@ -268,11 +268,17 @@ Target target_by_arch(const std::string& arch) {
     return target_named(known ? arch : "host");
 }
 
+// A full pattern's kernels may each have cut it into blocks of their own.
+bool same_patterns(const HeadPatterns& a, const HeadPatterns& b) {
+    return a == b || (a.are_full() && b.are_full() && a.in_blocks_of(b.block()) == b);
+}
+
 // Programs of the same patterns are one layer.
 void add_program(Facts& facts, TileProgram program, const std::string& kernel) {
     const HeadPatterns patterns = patterns_of(program);
-    auto layer = std::find_if(facts.layers.begin(), facts.layers.end(),
-                              [&](const LayerFacts& known) { return known.patterns == patterns; });
+    auto layer = std::find_if(
+        facts.layers.begin(), facts.layers.end(),
+        [&](const LayerFacts& known) { return same_patterns(known.patterns, patterns); });
     if (layer == facts.layers.end()) {
         facts.layers.push_back({.layer = static_cast<int>(facts.layers.size()),
                                 .patterns = patterns,
@@ -322,6 +328,12 @@ Facts read_kernel_folder(const fs::path& folder) {
 }  // namespace
 
 HeadPatterns patterns_of(const TileProgram& program) {
+    if (program.block == BlockPattern::kFullBlock) {  // no pattern of a file has such blocks
+        const Attention& attention = program.attention;
+        return HeadPatterns(std::vector<BlockPattern>(
+            static_cast<std::size_t>(attention.patterns),
+            BlockPattern::full(attention.length, attention.key_value_length(), 128)));
+    }
     const std::int64_t stays = stationary_length(program.attention, program.role);
     const std::int64_t length = streamed_length(program.attention, program.role);
     const int block = program.block;

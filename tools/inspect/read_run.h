@@ -13,7 +13,7 @@ namespace spion::inspect {
 Facts read_folder(const std::filesystem::path& folder);
 
 // The patterns that a program covers, as many as its attention has. The inverse of lowering; requires
-// that block edges are those of the patterns.
+// that block edges are those of the patterns; those of programs in blocks of 256 get blocks of 128.
 HeadPatterns patterns_of(const TileProgram& program);
 
 }  // namespace spion::inspect

@@ -159,6 +159,22 @@ TEST(InspectCommand, ShowsCompiledKernels) {
     }
 }
 
+// Each kernel in blocks of its own: one layer all the same.
+TEST(InspectCommand, ShowsKernelsOfFullPatternsThatWereCut) {
+    for (const std::string option : {"", " --heads 4 --kv-heads 2 --pattern-heads query"}) {
+        const ScratchFolder folder;
+        const CommandResult made = run_command(
+            "compile --pattern-random 1 --block 32 --length 300 --target sm_90a "
+            "--emit tile --out " +
+            folder.file("made") + option);
+        ASSERT_EQ(made.exit_code, 0) << made.err;
+        const CommandResult shown = run_command("inspect " + folder.file("made") + " --text");
+        ASSERT_EQ(shown.exit_code, 0) << shown.err;
+        EXPECT_NE(shown.out.find("Layer 0: "), std::string::npos) << shown.out;
+        EXPECT_EQ(shown.out.find("Layer 1: "), std::string::npos) << shown.out;
+    }
+}
+
 TEST(InspectCommand, ReadsARunThatWasKilled) {
     const ScratchFolder folder;
     std::filesystem::copy(tiny_run(), folder.file("run"), std::filesystem::copy_options::recursive);
