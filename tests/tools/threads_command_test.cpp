@@ -18,7 +18,8 @@ namespace {
 std::string threads_of_doctor(const std::string& options = "") {
     const std::string out = run_command("doctor " + options).out;
     const std::size_t row = out.find("\nCPU ");
-    const std::size_t open = out.find('(', row);
+    // The processor's name may have brackets too: Intel(R).
+    const std::size_t open = out.rfind('(', out.find(" thread", row));
     return row == std::string::npos ? out : out.substr(open + 1, out.find(',', open) - open - 1);
 }
 
