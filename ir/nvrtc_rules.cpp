@@ -34,6 +34,25 @@ constexpr Rule kRules[] = {
          "runs the products of wgmma kernels of the forward pass and of dQ one after the other "
          "where there is dropout under a mask of spans",
      .good = {12, 6}},
+    {.first = {12, 5},
+     .last = {12, 5},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kGradients;
+         },
+     .fault = "runs the products of the fused backward one after the other",
+     .good = {12, 6}},
+    {.first = {12, 5},
+     .last = {12, 5},
+     .covers =
+         [](const KernelKind& kind) {
+             return kind.unit == MatrixUnit::kWgmma && kind.role == KernelRole::kForward &&
+                    kind.head_dim == 32 && kind.stationary_rows >= 128;
+         },
+     .fault =
+         "runs the products of wgmma kernels of the forward pass one after the other where tiles "
+         "of full patterns have D=32 and 128 rows or more",
+     .good = {12, 6}},
     {.first = kOldestNvrtc,
      .last = {12, 9},
      .covers =

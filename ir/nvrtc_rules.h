@@ -26,6 +26,7 @@ struct KernelKind {
     MatrixUnit unit = MatrixUnit::kMmaSync;
     KernelRole role = KernelRole::kForward;
     int head_dim = 0;
+    int stationary_rows = 0;
     int streamed_rows = 0;
     bool packed = false;  // several block rows a tile
     bool dropout = false;

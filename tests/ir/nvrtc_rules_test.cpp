@@ -42,8 +42,23 @@ TEST(NvrtcRules, RefuseEveryTileOfARoleInOneRelease) {
     kind.role = KernelRole::kForward;
     EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
     kind.role = KernelRole::kGradients;
+    EXPECT_EQ(
+        why_nvrtc_refuses({12, 5}, kind),
+        "NVRTC 12.5 runs the products of the fused backward one after the other, and 12.6 does "
+        "not");
+    EXPECT_EQ(why_nvrtc_refuses({12, 4}, kind), "");
+    EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    kind = {.unit = MatrixUnit::kWgmma, .head_dim = 32, .stationary_rows = 128};
+    EXPECT_EQ(
+        why_nvrtc_refuses({12, 5}, kind),
+        "NVRTC 12.5 runs the products of wgmma kernels of the forward pass one after the other "
+        "where tiles of full patterns have D=32 and 128 rows or more, and 12.6 does not");
+    EXPECT_EQ(why_nvrtc_refuses({12, 6}, kind), "");
+    kind.stationary_rows = 64;
     EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
-    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 3U);
+    kind = {.unit = MatrixUnit::kWgmma, .head_dim = 64, .stationary_rows = 256};
+    EXPECT_EQ(why_nvrtc_refuses({12, 5}, kind), "");
+    EXPECT_EQ(nvrtc_refusals({12, 5}).size(), 5U);
     EXPECT_EQ(nvrtc_refusals({12, 6}).size(), 1U);
 }
 

@@ -40,6 +40,13 @@ std::string why_not(const KernelCase& launch) {
                            launch.target)) {
         return fmt::format("{} has no kernels for a fused backward", launch.target.arch);
     }
+    TileShape tile;
+    tile.unit = MatrixUnit::kWgmma;
+    const std::string refused = why_not_nvrtc(attention, KernelRole::kGradients,
+                                              tma_tile_width(attention), tile, launch.target);
+    if (!refused.empty()) {
+        return refused;
+    }
     if (attention.key_value_heads() != attention.heads) {
         return "kernels of the fused backward take as many heads of K and V as of Q";
     }

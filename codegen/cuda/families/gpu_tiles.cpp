@@ -71,6 +71,7 @@ std::string why_not_nvrtc(const Attention& attention, KernelRole role, int tile_
                                                .unit = shape.unit,
                                                .role = role,
                                                .head_dim = tile_width,
+                                               .stationary_rows = shape.stationary_rows,
                                                .streamed_rows = shape.streamed_rows,
                                                .packed = shape.packed_rows > 1,
                                                .dropout = attention.dropout > 0,

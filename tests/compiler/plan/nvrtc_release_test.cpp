@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <optional>
+
 #include "codegen/cuda/wgmma_plan.h"
 #include "codegen/emit.h"
 #include "ir/error.h"
@@ -65,6 +68,26 @@ TEST(NvrtcRelease, MmaSyncIsTakenWhereWgmmaIsRefused) {
         << table;
     EXPECT_NE(table.find("measured to be good elsewhere, cannot run here; "), std::string::npos)
         << table;
+}
+
+// The fused backward's kernel is refused whole, so that dQ, dK and dV come from kernels of their own.
+TEST(NvrtcRelease, TheSplitBackwardIsTakenWhereTheFusedOneIsRefused) {
+    const BlockPattern pattern = BlockPattern::full(8192, 128);
+    Attention attention = kAttention;
+    attention.length = 8192;
+    const auto roles = [&](const CompilerRelease& release, std::optional<LayerRoles> asked = {}) {
+        const LayerPlan plan =
+            plan_layer(attention, pattern, with_nvrtc(release), {.roles = asked});
+        return std::array{plan.launches[1].role, plan.launches[2].role};
+    };
+    EXPECT_EQ(roles({12, 6}), (std::array{KernelRole::kDelta, KernelRole::kGradients}));
+    EXPECT_EQ(roles({12, 5}), (std::array{KernelRole::kQueryGradient, kRole}));
+    expect_error<UserError>(
+        [&] {
+            roles({12, 5}, kFusedBackwardRoles);
+        },
+        "NVRTC 12.5 runs the products of the fused backward one after the other, and 12.6 does "
+        "not");
 }
 
 // The tile that was measured to be good is refused on one target.
