@@ -153,7 +153,7 @@ CompileJobs unit_jobs(MatrixUnit unit, const Target& target, bool all) {
 }
 
 CompileJobs fused_backward_jobs(const Target& target) {
-    if (!target.gpu.wgmma) return {};
+    if (!has_fused_backward(target)) return {};
     CompileJobs jobs;
     for (int variant = 0; variant < 8; ++variant) {  // dtype, padding and softmax vary with it
         const Attention attention = attention_of(variant < 4 ? DType::kBf16 : DType::kFp16,
@@ -217,7 +217,8 @@ CompileJobs padded_jobs(const Target& target) {
             for (const KernelRole role : kRoles) {
                 jobs.push_back(job_of(lower(attention, pattern, role, target), target));
             }
-            if (target.gpu.wgmma && block == 128 && dim > 32 && dim <= 128 && !attention.varlen) {
+            if (has_fused_backward(target) && block == 128 && dim > 32 && dim <= 128 &&
+                !attention.varlen) {
                 for (const KernelRole role : {KernelRole::kDelta, KernelRole::kGradients}) {
                     jobs.push_back(job_of(lower(attention, pattern, role, target), target));
                 }
@@ -301,7 +302,7 @@ CompileJobs masked_jobs(const Target& target) {
     for (const int dim : {64, 128}) {
         Attention attention = attention_of(DType::kBf16, dim, dim / 64);
         attention.mask = ElementMask::kCausal;
-        if (target.gpu.wgmma) {
+        if (has_fused_backward(target)) {
             add(attention, BlockPattern::full(attention.length, 128), KernelRole::kGradients);
         }
         // One gather block in all, baked, in the ragged edge: ptxas must not know its row.

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "ir/nvrtc_rules.h"
 #include "ir/target.h"
 
 namespace spion::test {
@@ -20,6 +21,12 @@ inline const std::vector<int>& known_capabilities() {
         return all;
     }();
     return known;
+}
+
+// Whether the GPU and its NVRTC have the fused backward.
+inline bool has_fused_backward(const Target& target) {
+    const KernelKind kind{.unit = MatrixUnit::kWgmma, .role = KernelRole::kGradients};
+    return target.gpu.wgmma && why_nvrtc_refuses(target.compiler, kind).empty();
 }
 
 }  // namespace spion::test
