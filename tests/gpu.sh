@@ -125,7 +125,7 @@ sanitize() {
         found=$(eval "$0" 2>&1); status=$?
         printf "%s\n%s\n" "$0" "$found"
         [ $status -eq 0 ] || echo "FAILED with $status: $0"
-        exit $status'
+        exit $((status != 0))'  # xargs ends at once, without the other runs, where one ends with 255
     local status=$?
     rm "$bits"
     return "$status"

@@ -52,8 +52,7 @@ Setting graph_setting(std::string_view group) {
     return words(
         group, "graph",
         "on: a GPU's steps are captured as CUDA graphs and replayed; off: each kernel is launched "
-        "by "
-        "itself, with the same results",
+        "by itself, with the same results",
         [](TrainSettings& s, std::string_view text, std::string_view given) {
             if (text != "on" && text != "off") {
                 throw UserError("{} is '{}', but it takes on or off", given, text);
